@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every map shared with user space, and the shape of what is in it. Maps are
+ * weak, so that each object file that includes this header names the same one
+ * when `bpftool gen object` links them. Sizes marked (agent) are set by the agent
+ * before it loads.
+ */
+#ifndef RINGFENCE_MAPS_H
+#define RINGFENCE_MAPS_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "events.h"
+
+#define RF_RULE_WORDS 64
+#define RF_MAX_RULES (RF_RULE_WORDS * 64)
+#define RF_NO_RULE 0xffff
+#define RF_NO_SLOT 0xffffffff
+#define RF_GENERATIONS 2 /* slots that policy generations take turns in */
+#define RF_SYSCALL_NRS 1024 /* native numbers from 0, 32-bit ones from 512 */
+#define RF_COMPAT_BASE 512
+#define RF_PATTERNS 32
+#define RF_PATTERN_LEN 48
+#define RF_COUNTERS 32
+#define RF_MATCH_TEXT 128
+/* operands of an event, then the two that every event has */
+#define RF_DIM_FACTS RF_OPERANDS
+#define RF_DIM_EXE (RF_OPERANDS + 1)
+#define RF_DIMS (RF_OPERANDS + 2)
+
+/* ---- who: tasks and containers ---------------------------------------- */
+
+/* Task storage: exists only for armed tasks. Inherited at fork, kept when the task moves. */
+struct rf_task {
+	__u64 container; /* id of the container's own cgroup */
+	__u32 slot;
+	__u32 facts;	 /* RF_FACT_*; refreshed at exec and where credentials may change */
+	__u64 exe_hash;  /* FNV-1a of the program's path */
+	__u64 start_ns;	 /* of the thread group */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct rf_task);
+} tasks __weak SEC(".maps");
+
+/* tgid -> the same, for cgroup-BPF programs, which had no task storage before 6.x. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536); /* (agent) */
+	__type(key, __u32);
+	__type(value, struct rf_task);
+} processes __weak SEC(".maps");
+
+/* rf_container.state */
+#define RF_STATE_USED 1
+#define RF_STATE_STARTED 2
+#define RF_STATE_REMOVED 4 /* its cgroup is gone; the slot is freed by the agent when tasks is 0 */
+#define RF_STATE_ADOPTED 8
+
+struct rf_container {
+	__u64 cgroup; /* id of its own (topmost enrolled) cgroup; 0: free slot */
+	__u64 created_ns;
+	__u32 profile[RF_GENERATIONS]; /* index into that generation's `profiles` */
+	__u32 state;
+	__s32 tasks; /* armed tasks alive */
+	__u32 facts; /* of its first armed task */
+	__u32 pad;
+	__u64 bucket; /* activity ring: tokens left */
+	__u64 bucket_ns; /* and when they were last counted */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4096); /* (agent) */
+	__type(key, __u32);
+	__type(value, struct rf_container);
+} slots __weak SEC(".maps");
+
+/* Free slots; the agent fills it at start and gives slots back. */
+struct {
+	__uint(type, BPF_MAP_TYPE_STACK);
+	__uint(max_entries, 4096); /* (agent) */
+	__type(value, __u32);
+} free_slots __weak SEC(".maps");
+
+/* cgroup id (also of cgroups below a container's) -> slot */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 32768); /* (agent) */
+	__type(key, __u64);
+	__type(value, __u32);
+} containers __weak SEC(".maps");
+
+/* Names of cgroups that are containers: prefix, then 64 hex digits or anything; ".scope" may follow. */
+#define RF_PATTERN_HEX64 1
+#define RF_PATTERN_ANY 2
+struct rf_pattern {
+	__u8 kind; /* 0: end of the list */
+	__u8 len;
+	char prefix[RF_PATTERN_LEN - 2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_PATTERNS);
+	__type(key, __u32);
+	__type(value, struct rf_pattern);
+} patterns __weak SEC(".maps");
+
+/* ---- what: system calls -> events ------------------------------------- */
+
+enum rf_operand_source {
+	RF_FROM_NOTHING = 0,
+	RF_FROM_ARG = 1,	/* args[arg], 64 bits */
+	RF_FROM_ARG32 = 2,	/* args[arg], low 32 bits */
+	RF_FROM_USER_U64 = 3,	/* u64 at the user address args[arg] (clone3) */
+	RF_FROM_SETNS_TYPE = 4, /* CLONE_NEW* that setns(fd = args[arg], args[arg+1]) would enter */
+	RF_FROM_SETNS_TARGET = 5, /* enum rf_relation of that namespace */
+	RF_FROM_PID_TARGET = 6, /* enum rf_relation of the process args[arg] */
+	RF_FROM_DEV_TYPE = 7,	/* S_IFMT of the mode args[arg] */
+	RF_FROM_CONST = 8,	/* the number in `arg`: which call of the family it was */
+};
+
+enum rf_relation {
+	RF_RELATION_UNKNOWN = 0,
+	RF_RELATION_SELF = 1, /* the caller's own process, its own namespace */
+	RF_RELATION_CONTAINER = 2, /* the caller's container */
+	RF_RELATION_OTHER = 3,	/* neither the container's nor the host's */
+	RF_RELATION_HOST = 4,
+};
+
+struct rf_syscall {
+	__u16 event; /* enum rf_event; 0: not ours */
+	__u8 counter; /* enum of activity counters */
+	__s8 text_arg; /* argument that is a user string; -1: none */
+	__u8 source[RF_OPERANDS]; /* enum rf_operand_source */
+	__u8 arg[RF_OPERANDS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_SYSCALL_NRS);
+	__type(key, __u32);
+	__type(value, struct rf_syscall);
+} syscalls __weak SEC(".maps");
+
+/* Per event: emit it when no rule matched? */
+#define RF_OBSERVE_OFF 0
+#define RF_OBSERVE_ACTIVITY 1 /* to the activity ring, rate limited by container */
+#define RF_OBSERVE_ALERTS 2   /* to the alerts ring */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_EVENT_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} observe __weak SEC(".maps");
+
+/* ---- rules: one set of inner maps a generation ------------------------- */
+
+/* A set of rules. Bit i of summary: word[i] is not 0. */
+struct rf_ruleset {
+	__u64 summary;
+	__u64 word[RF_RULE_WORDS];
+};
+
+#define RF_DIM_USED 1	/* some rule of this event tests this operand */
+#define RF_DIM_TEXT 2	/* ask `texts` with the event's string */
+#define RF_DIM_ADDRESS 3 /* ask `addresses` with the event's address */
+
+struct rf_event_rules {
+	__u32 rules;	     /* id of the set of rules on this event; 0: none */
+	__u8 dim[8];	     /* RF_DIM_*, 0: not asked */
+	__u32 other[RF_DIMS]; /* the set where the operand is in no table: rules that do not test it */
+	__u32 pad;
+	__u64 mask[RF_DIMS]; /* RF_DIM_USED: the bits of the operand that are looked up */
+};
+
+struct rf_operand_key {
+	__u16 event;
+	__u16 dim;
+	__u32 pad;
+	__u64 value;
+};
+
+struct rf_text_key {
+	__u32 prefixlen; /* bits: 32 + 8 * bytes */
+	__u16 event;
+	__u16 dim;
+	char text[RF_MATCH_TEXT]; /* exact names are stored with their NUL */
+};
+
+struct rf_address_key {
+	__u32 prefixlen; /* bits: 32 + prefix */
+	__u16 event;
+	__u8 dim;
+	__u8 family; /* 4 or 6 */
+	__u8 address[16];
+};
+
+/* Every rule has one bit in a generation; an exception has one, too, in the same word as its rule, below it. */
+struct rf_actions {
+	__u64 deny[RF_RULE_WORDS];
+	__u64 kill[RF_RULE_WORDS];
+	__u64 except[RF_RULE_WORDS];
+	__u8 clears[RF_MAX_RULES]; /* of an exception: the bit (0-63) in its word that it clears */
+};
+
+struct rf_generation_sets {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct rf_ruleset);
+};
+struct rf_generation_events {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_EVENT_MAX);
+	__type(key, __u32);
+	__type(value, struct rf_event_rules);
+};
+struct rf_generation_profiles {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32); /* id of the set of active rules; profile 0: a container not looked at yet */
+};
+struct rf_generation_operands {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct rf_operand_key);
+	__type(value, __u32); /* id of a set */
+};
+struct rf_generation_texts {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct rf_text_key);
+	__type(value, __u32);
+};
+struct rf_generation_addresses {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct rf_address_key);
+	__type(value, __u32);
+};
+struct rf_generation_actions {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct rf_actions);
+};
+
+#define RF_OUTER(name, inner)                                 \
+	struct {                                              \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);     \
+		__uint(max_entries, RF_GENERATIONS);          \
+		__type(key, __u32);                           \
+		__array(values, struct inner);                \
+	} name __weak SEC(".maps")
+
+RF_OUTER(rule_sets, rf_generation_sets);
+RF_OUTER(rule_events, rf_generation_events);
+RF_OUTER(rule_profiles, rf_generation_profiles);
+RF_OUTER(rule_operands, rf_generation_operands);
+RF_OUTER(rule_texts, rf_generation_texts);
+RF_OUTER(rule_addresses, rf_generation_addresses);
+RF_OUTER(rule_actions, rf_generation_actions);
+
+/* The one word that turns a generation on: generation % 2 is its slot in the outer maps. 0: none yet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} generation __weak SEC(".maps");
+
+/* ---- out: rings and counters ------------------------------------------ */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20); /* (agent) */
+} alerts __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20); /* (agent) */
+} activity __weak SEC(".maps");
+
+/* Records submitted, by event: emitted = received + still in the ring. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RF_EVENT_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} emitted __weak SEC(".maps");
+
+struct rf_drop_key {
+	__u16 event;
+	__u16 reason; /* enum rf_drop */
+	__u32 slot;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, struct rf_drop_key);
+	__type(value, __u64);
+} drops __weak SEC(".maps");
+
+/* Activity of a container, per CPU, read at scrape. Never events. */
+enum rf_counter {
+	RF_COUNT_NONE = 0,
+	RF_COUNT_FORK = 1,
+	RF_COUNT_EXEC = 2,
+	RF_COUNT_EXIT = 3,
+	RF_COUNT_OPEN = 4,
+	RF_COUNT_CONNECT = 5,
+	RF_COUNT_BIND = 6,
+	RF_COUNT_SENDMSG = 7,
+	RF_COUNT_DEVICE = 8,
+	RF_COUNT_SYSCTL = 9,
+	/* system calls by class, the hooked ones */
+	RF_COUNT_SYS_NAMESPACE = 16,
+	RF_COUNT_SYS_MOUNT = 17,
+	RF_COUNT_SYS_TRACE = 18,
+	RF_COUNT_SYS_KERNEL = 19, /* bpf, perf, modules, kexec, reboot, syslog ... */
+	RF_COUNT_SYS_CREDENTIAL = 20,
+	RF_COUNT_SYS_FILE = 21,
+	RF_COUNT_SYS_MEMORY = 22,
+	RF_COUNT_SYS_SOCKET = 23,
+	RF_COUNT_SYS_KEYRING = 24,
+	RF_COUNT_SYS_PROCESS = 25, /* clone family */
+	RF_COUNT_ALERT = 28,
+	RF_COUNT_KILL = 29,
+	RF_COUNT_DENY = 30,
+};
+
+struct rf_counters {
+	__u64 n[RF_COUNTERS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 4096); /* (agent): as slots */
+	__type(key, __u32);
+	__type(value, struct rf_counters);
+} counters __weak SEC(".maps");
+
+/* ---- knobs, constant after load ---------------------------------------- */
+
+/* Which hierarchy says whose a task is. */
+#define RF_HIERARCHY_V2 0
+#define RF_HIERARCHY_DEVICES 1
+#define RF_HIERARCHY_PIDS 2
+#define RF_HIERARCHY_MEMORY 3
+#define RF_HIERARCHY_CPU 4
+#define RF_HIERARCHY_FREEZER 5
+
+/* In .rodata of container.bpf.c; a linked object has one copy. */
+struct rf_config {
+	__u32 hierarchy;      /* RF_HIERARCHY_* */
+	__u32 host_mnt_ns;    /* inums of the host's namespaces */
+	__u32 host_pid_ns;
+	__u32 host_net_ns;
+	__u32 host_ipc_ns;
+	__u32 host_uts_ns;
+	__u32 host_cgroup_ns;
+	__u32 host_user_ns;
+	__u32 host_time_ns;
+	__u32 agent_pid;      /* never a subject, whatever its cgroup */
+	__u32 activity_rate;  /* records a second and container on the activity ring; 0: no limit */
+	__u32 activity_burst;
+};
+extern const volatile struct rf_config config;
+
+#endif
