@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists what there is. Works as root on Debian 12, 13 and Ubuntu 24.04.
+PYTHON ?= /usr/bin/python3
+VENV ?= $(CURDIR)/.venv
+BPFTOOL ?= $(shell tools/find-bpftool)
+PYTEST = $(VENV)/bin/python -m pytest
+STAMP = $(VENV)/.stamp
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help deps deps-test deps-vm venv build demo test lint fuzz bench test-vm test-vm-all vm-fetch wheel clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## system packages to build and to run the demo (apt, only what is missing)
+	@tools/deps build run
+
+deps-test: deps ## system packages that the tests want beside them
+	@tools/deps test
+
+deps-vm: deps ## system packages to boot virtual machines
+	@tools/deps vm
+
+venv: $(STAMP) ## a virtual environment in .venv, with the development tools
+
+$(STAMP): pyproject.toml
+	@[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip -q install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+build: deps ## compile the probes (clang, libbpf, bpftool)
+	@$(MAKE) --no-print-directory -s -C probes BPFTOOL=$(BPFTOOL)
+
+demo: build venv ## an agent, a container, and ten and more ways out of it that do not work
+	@$(VENV)/bin/python -m tools.demo $(ARGS)
+
+test: deps-test build venv ## everything that this machine can run; what was skipped is listed with its reason
+	@$(PYTEST) $(ARGS)
+
+lint: venv ## linters only
+	@$(PYTEST) -q tests/lint $(ARGS)
+
+fuzz: venv ## longer runs of the property tests
+	@RINGFENCE_FUZZ=1 $(PYTEST) -q tests/unit tests/abi -k fuzz $(ARGS)
+
+bench: build venv ## measure; raw results go to tests/bench/results (ARGS=--quick for a short run)
+	@tools/deps peers
+	@$(VENV)/bin/python -m tests.bench $(ARGS)
+
+vm-fetch: deps-vm venv ## fetch the kernels of test-vm (and QEMU) into the cache
+	@$(VENV)/bin/python -m tests.vm fetch $(ARGS)
+
+test-vm: build deps-vm venv ## kernel and escape tests under Linux 6.1 and 6.12 in virtual machines
+	@$(VENV)/bin/python -m tests.vm test $(ARGS)
+
+test-vm-all: build deps-vm venv ## the same, and under the newest kernels
+	@$(VENV)/bin/python -m tests.vm test --all $(ARGS)
+
+wheel: build venv ## dist/*.whl with the compiled probes and the policies in it
+	@$(VENV)/bin/python -m build -q --wheel
+
+clean: ## remove what was built (not the cache of kernels)
+	@$(MAKE) --no-print-directory -s -C probes clean
+	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/results tests/escape/attacks tests/vm/vminit
+	@find agent runtime tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
