@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cgroups of a test's own, on v1, v2 and hybrid hosts.
+
+Every one is named `rftest-...`, lies directly below the root of each hierarchy, and is removed with what is
+left in it. Nothing here touches any other cgroup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.waiting import wait_for
+
+__all__ = ["PREFIX", "Cgroup", "hierarchies", "is_pure_v2", "new_cgroup"]
+
+PREFIX = "rftest-"
+# cpuset wants cpus and mems written before a task may enter: left out.
+CONTROLLERS = ("devices", "pids", "memory", "freezer", "cpu", "cpuacct", "blkio")
+
+
+@functools.cache
+def hierarchies() -> dict[str, Path]:
+    """Mounted hierarchies: a v1 controller's name, or `v2`, to its mount point."""
+    found: dict[str, Path] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        fields, (kind, _, options) = before.split(), after.split()[:3]
+        if kind == "cgroup2":
+            found.setdefault("v2", Path(fields[4]))
+        elif kind == "cgroup":
+            for option in options.split(","):
+                if option in CONTROLLERS:
+                    found.setdefault(option, Path(fields[4]))
+    return found
+
+
+def is_pure_v2() -> bool:
+    """True where no v1 controller is mounted."""
+    return set(hierarchies()) == {"v2"}
+
+
+class Cgroup:
+    """One directory of the same name below the root of every hierarchy."""
+
+    def __init__(self, name: str) -> None:
+        if not name.startswith(PREFIX):
+            raise ValueError(f"a test's cgroup must be named {PREFIX}..., not {name!r}")
+        self.name = name
+        self.paths = {kind: mount / name for kind, mount in hierarchies().items()}
+
+    @property
+    def path(self) -> Path:
+        """The directory in the hierarchy that says whose a task is: v1 devices where mounted, else v2."""
+        return self.paths.get("devices", self.paths["v2"])
+
+    @property
+    def id(self) -> int:
+        """The cgroup id (inode number) of `path`."""
+        return self.path.stat().st_ino
+
+    def create(self) -> Cgroup:
+        """Make the directories."""
+        for path in set(self.paths.values()):
+            path.mkdir(exist_ok=True)
+        return self
+
+    def child(self, name: str) -> Cgroup:
+        """A cgroup below this one, made now."""
+        below = Cgroup(f"{self.name}/{name}")
+        return below.create()
+
+    def add(self, pid: int) -> None:
+        """Move a process into it, in every hierarchy."""
+        for path in set(self.paths.values()):
+            (path / "cgroup.procs").write_text(f"{pid}\n")
+
+    def pids(self) -> list[int]:
+        """Processes in it and below it."""
+        found: set[int] = set()
+        for path in set(self.paths.values()):
+            for directory, _, _ in os.walk(path):
+                with contextlib.suppress(OSError):
+                    found.update(int(line) for line in (Path(directory) / "cgroup.procs").read_text().split())
+        return sorted(found)
+
+    def command(self, argv: Sequence[str], *, armed: bool = True) -> list[str]:
+        """An argv that joins the cgroup, then becomes `argv`.
+
+        armed: in a mount namespace of its own, so that its exec arms it, as a container's first process is.
+        """
+        join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in sorted(set(self.paths.values())))
+        own = "exec unshare -m -- " if armed else "exec "
+        return ["/bin/sh", "-ec", join + own + '"$@"', "sh", *argv]
+
+    def popen(self, argv: Sequence[str], *, armed: bool = True, **options: Any) -> subprocess.Popen[Any]:
+        """Start `argv` inside."""
+        return subprocess.Popen(self.command(argv, armed=armed), **options)
+
+    def run(
+        self, argv: Sequence[str], *, armed: bool = True, **options: Any
+    ) -> subprocess.CompletedProcess[Any]:
+        """Run `argv` inside to its end."""
+        return subprocess.run(self.command(argv, armed=armed), check=False, **options)
+
+    def remove(self) -> None:
+        """Kill what is left inside and remove the directories, children first."""
+
+        def empty() -> bool:
+            for pid in self.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for path in set(self.paths.values()):
+                for directory, _, _ in os.walk(path, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(directory)
+            return not any(path.exists() for path in self.paths.values())
+
+        wait_for(empty, f"cgroup {self.name} to go away", seconds=10)
+
+
+@contextlib.contextmanager
+def new_cgroup(label: str = "cgroup") -> Iterator[Cgroup]:
+    """A cgroup `rftest-LABEL-xxxxxx` for the time of a `with` block."""
+    cgroup = Cgroup(f"{PREFIX}{label}-{secrets.token_hex(3)}")
+    try:
+        yield cgroup.create()
+    finally:
+        cgroup.remove()

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real containers by runc, on a busybox root filesystem.
+
+The bundle is what `--privileged` gives: every capability we have ourselves, all devices, no seccomp, nothing
+masked or read-only. That is the point: the kernel itself would let an attack through. Its mount, pid,
+network, ipc, uts and cgroup namespaces are its own, and its cgroup is `/rftest-...`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.cgroups import PREFIX, Cgroup
+from tests.support.waiting import patience, wait_for
+
+__all__ = ["Bundle", "Container", "capabilities", "make_rootfs", "new_container"]
+
+# In the order of their numbers, linux/capability.h.
+CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
+    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
+    "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
+    "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
+    "PERFMON BPF CHECKPOINT_RESTORE"
+)
+
+NAMESPACES = ("pid", "mount", "network", "ipc", "uts", "cgroup")
+
+MOUNTS = (
+    ("/proc", "proc", ()),
+    ("/sys", "sysfs", ("nosuid", "noexec", "nodev")),
+    ("/dev", "tmpfs", ("nosuid", "mode=755", "size=64k")),
+    ("/dev/pts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")),
+    ("/dev/shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", "size=8m")),
+    ("/tmp", "tmpfs", ("mode=1777", "size=64m")),
+)
+
+
+def capabilities() -> list[str]:
+    """Names of the capabilities in our own bounding set: runc cannot give more."""
+    status = Path("/proc/self/status").read_text()
+    bounding = int(next(line for line in status.splitlines() if line.startswith("CapBnd:")).split()[1], 16)
+    return [f"CAP_{name}" for number, name in enumerate(CAPABILITIES.split()) if bounding >> number & 1]
+
+
+def make_rootfs(directory: Path, *, busybox: str) -> Path:
+    """Make a root filesystem of a static busybox and its applets in `directory`."""
+    for name in ("bin", "sbin", "etc", "root", "proc", "sys", "dev", "tmp", "run", "var/log", "usr/bin"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    target = directory / "bin/busybox"
+    shutil.copy(busybox, target)
+    applets = subprocess.run([str(target), "--list"], check=True, capture_output=True, text=True).stdout
+    for applet in applets.split():
+        link = directory / "bin" / applet
+        if not link.exists():
+            link.symlink_to("busybox")
+    (directory / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n")
+    (directory / "etc/group").write_text("root:x:0:\nuser:x:1000:\n")
+    (directory / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    return directory
+
+
+class Bundle:
+    """An OCI bundle: a root filesystem and a configuration that a test may change before it starts it."""
+
+    def __init__(self, directory: Path, rootfs: Path) -> None:
+        self.directory = directory
+        self.rootfs = rootfs
+        self.config: dict[str, Any] = {
+            "ociVersion": "1.0.2",
+            "process": {
+                "terminal": False,
+                "user": {"uid": 0, "gid": 0},
+                "args": ["/bin/sleep", "3600"],
+                "env": ["PATH=/bin:/sbin:/usr/bin", "HOME=/root"],
+                "cwd": "/",
+                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities()),
+            },
+            "root": {"path": str(rootfs), "readonly": False},
+            "hostname": "rftest",
+            "annotations": {},
+            "mounts": [
+                {"destination": where, "type": kind, "source": kind, "options": list(options)}
+                for where, kind, options in MOUNTS
+            ],
+            "linux": {
+                "namespaces": [{"type": kind} for kind in NAMESPACES],
+                "resources": {"devices": [{"allow": True, "access": "rwm"}]},
+                "maskedPaths": [],
+                "readonlyPaths": [],
+            },
+        }
+
+    def bind(self, source: Path, destination: str) -> None:
+        """Show a file or directory of the host's inside, writable."""
+        self.config["mounts"].append(
+            {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", "rw"]}
+        )
+
+    def write(self, name: str) -> Path:
+        """Write config.json for a container of this name; gives the bundle's directory."""
+        self.config["linux"]["cgroupsPath"] = f"/{name}"
+        directory = self.directory / name
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").write_text(json.dumps(self.config, indent=1))
+        return directory
+
+
+class Container:
+    """A container that runs, and how to run more inside it."""
+
+    def __init__(self, name: str, bundle: Path) -> None:
+        self.name = name
+        self.bundle = bundle
+        self.cgroup = Cgroup(name)
+
+    def runc(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[Any]:
+        """Run runc with these arguments."""
+        options.setdefault("timeout", patience(30))
+        options.setdefault("check", False)
+        return subprocess.run(["runc", *arguments], **options)
+
+    def start(self, **options: Any) -> None:
+        """`runc run --detach`."""
+        options.setdefault("stdin", subprocess.DEVNULL)
+        options.setdefault("stdout", subprocess.DEVNULL)
+        log = self.bundle / "runc.log"
+        got = self.runc(
+            "--log", str(log), "run", "--detach", "--bundle", str(self.bundle), self.name, **options
+        )
+        if got.returncode:
+            raise AssertionError(f"runc run {self.name}: status {got.returncode}: {log.read_text()[-2000:]}")
+
+    @property
+    def pid(self) -> int:
+        """Host pid of the container's first process."""
+        state = self.runc("state", self.name, capture_output=True, check=True)
+        return int(json.loads(state.stdout)["pid"])
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The argv that runs `argv` inside."""
+        return ["runc", "exec", self.name, *argv]
+
+    def exec(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[Any]:
+        """Run a command inside to its end; a death by signal N gives status 128+N."""
+        options.setdefault("capture_output", True)
+        options.setdefault("stdin", subprocess.DEVNULL)
+        return self.runc("exec", self.name, *argv, **options)
+
+    def remove(self) -> None:
+        """Delete the container and what is left of its cgroups."""
+        self.runc("delete", "--force", self.name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.cgroup.remove()
+
+    def wait_stopped(self, seconds: float = 5.0) -> None:
+        """Wait until its first process has ended."""
+        wait_for(lambda: not self.cgroup.pids(), f"{self.name} to end", seconds=seconds)
+
+
+@contextlib.contextmanager
+def new_container(bundle: Bundle, label: str = "ct", **options: Any) -> Iterator[Container]:
+    """Start a container `rftest-LABEL-xxxxxx`; it is gone after the `with` block."""
+    name = f"{PREFIX}{label}-{secrets.token_hex(3)}"
+    made = Container(name, bundle.write(name))
+    try:
+        made.start(**options)
+        yield made
+    finally:
+        made.remove()
+        with contextlib.suppress(OSError):
+            os.unlink(made.bundle / "config.json")
