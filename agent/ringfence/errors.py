@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that a user can meet. Only the commands turn one into an exit code; a traceback means a bug."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = [
+    "AgentUnreachableError",
+    "AlreadyRunningError",
+    "ConfigError",
+    "Error",
+    "KernelError",
+    "NotPermittedError",
+    "PolicyError",
+    "Problem",
+]
+
+
+class Error(Exception):
+    """The root. `message` says what happened, `hint` what to do about it (may be empty)."""
+
+    #: what the process exits with when nothing handled the error
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigError(Error):
+    """The configuration or the command line cannot be used."""
+
+    exit_code = 2
+
+
+class Problem(NamedTuple):
+    """One mistake in one file. Lines and columns count from 1; 0 means that the place is not known."""
+
+    file: str
+    line: int
+    column: int
+    where: str  # rules[0].action
+    message: str
+
+    def __str__(self) -> str:
+        place = ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
+        return ": ".join(part for part in (place, self.where, self.message) if part)
+
+
+class PolicyError(Error):
+    """A set of policies was refused. `problems` holds every mistake that was found, in file order."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str = "") -> None:
+        super().__init__("\n".join(str(problem) for problem in problems), hint=hint)
+        self.problems = list(problems)
+
+
+class KernelError(Error):
+    """The kernel, or libbpf, cannot do what is needed. `log` is all that libbpf and the verifier said."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, hint: str = "", log: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.log = log
+
+
+class NotPermittedError(KernelError):
+    """The kernel could, but not for this user."""
+
+    exit_code = 4
+
+
+class AlreadyRunningError(Error):
+    """Another agent holds this node."""
+
+    exit_code = 5
+
+
+class AgentUnreachableError(Error):
+    """A command needs the running agent, and it does not answer."""
+
+    exit_code = 6
