@@ -243,8 +243,8 @@ _new = tuple.__new__
 def decode(record: bytes | bytearray | memoryview) -> Event:
     """The event that a record of a ring holds.
 
-    Bounds first, then one Struct for the whole record. Strings stay as they are in the record until they are
-    asked for (see ringfence.events). Raises DecodeError, and nothing else, on bytes that no probe could have sent.
+    Bounds first, then one Struct for the whole record. Strings stay as they are until somebody asks for them
+    (see ringfence.events). Raises DecodeError, and nothing else, on bytes that no probe could have sent.
     """
     size = len(record)
     if size < 4:
@@ -274,8 +274,8 @@ def encode(event: Event) -> bytes:
 def make(kind: EventKind, **fields: Any) -> Event:
     """An event of that kind as a probe would have sent it, for tests and benchmarks.
 
-    Texts are given as `path=b"/bin/sh"`; their length and their array are filled in. The rest has the names of the
-    tuple and is 0 (or: none) when it is not given.
+    Texts are given as `path=b"/bin/sh"`; their length and their array are filled in. The rest has the names
+    of the tuple, and is 0 (or: none) when it is not given.
     """
     layout = _layout_of(kind)
     values: dict[str, Any] = {"event": int(kind)}

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One declaration of a C struct: its fields give the struct.Struct, the names, the offsets and the test against BTF."""
+"""One declaration of a C struct gives its struct.Struct, the names, the offsets and the test against BTF."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 __all__ = ["Field", "Layout"]
 
 _CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "s8": "b", "s32": "i"}
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Field:
     """One member of a C struct.
 
-    `type` is u8, u16, u32, u64, s8, s32 (`count` of them become as many values), `char` or `bytes` (an array of
-    `count` char or u8, which becomes one bytes value), or another Layout. A name that begins with `pad` has no value.
+    `type` is u8, u16, u32, u64, s8, s32 (`count` of them become as many values), `char` or `bytes` (an array
+    of `count` char or u8, which becomes one bytes value), or another Layout. A name that begins with `pad`
+    has no value.
     """
 
     name: str
@@ -32,9 +34,9 @@ class Field(NamedTuple):
         """Bytes that the member takes."""
         if isinstance(self.type, Layout):
             return self.type.size
-        return self.count * (
-            1 if self.type in ("char", "bytes") else struct.calcsize("=" + _CODES[self.type])
-        )
+        if self.type in ("char", "bytes"):
+            return self.count
+        return self.count * struct.calcsize("=" + _CODES[self.type])
 
     @property
     def format(self) -> str:
@@ -48,7 +50,7 @@ class Field(NamedTuple):
         return f"{self.count}{_CODES[self.type]}" if self.count > 1 else _CODES[self.type]
 
     def value_names(self) -> Iterator[str]:
-        """What the values of this member are called: array elements are numbered, observed bytes are `_raw`."""
+        """What its values are called: elements of an array are numbered, bytes end in `_raw`."""
         if isinstance(self.type, Layout):
             yield from self.type.names
         elif self.is_padding:
