@@ -23,10 +23,11 @@
 #define RF_PATTERN_LEN 48
 #define RF_COUNTERS 32
 #define RF_MATCH_TEXT 128
-/* operands of an event, then the two that every event has */
+/* operands of an event, then the two that every event has, then its string or address */
 #define RF_DIM_FACTS RF_OPERANDS
 #define RF_DIM_EXE (RF_OPERANDS + 1)
-#define RF_DIMS (RF_OPERANDS + 2)
+#define RF_DIM_OBJECT (RF_OPERANDS + 2)
+#define RF_DIMS (RF_OPERANDS + 3)
 
 /* ---- who: tasks and containers ---------------------------------------- */
 
@@ -73,8 +74,10 @@ struct rf_container {
 	__u64 bucket_ns; /* and when they were last counted */
 };
 
+/* Mapped by the agent: it stores `profile` alone, beside what the probes count here. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 4096); /* (agent) */
 	__type(key, __u32);
 	__type(value, struct rf_container);
@@ -177,7 +180,6 @@ struct rf_event_rules {
 	__u32 rules;	     /* id of the set of rules on this event; 0: none */
 	__u8 dim[8];	     /* RF_DIM_*, 0: not asked */
 	__u32 other[RF_DIMS]; /* the set where the operand is in no table: rules that do not test it */
-	__u32 pad;
 	__u64 mask[RF_DIMS]; /* RF_DIM_USED: the bits of the operand that are looked up */
 };
 

@@ -67,7 +67,6 @@ EVENT_RULES = Layout(
     Field("rules", "u32"),
     Field("dim", "bytes", 8),
     Field("other", "u32", DIMS),
-    Field("pad", "u32"),
     Field("mask", "u64", DIMS),
 )
 
