@@ -137,6 +137,7 @@ enum rf_fact {
 	RF_FACT_MEMFD_EXE = 1 << 11, /* its program is a memfd or another unlinked file */
 	RF_FACT_UPPER_EXE = 1 << 12, /* its program was written after the container's image */
 	RF_FACT_COMPAT = 1 << 13,    /* in a 32-bit system call */
+	RF_FACT_FOREIGN_ABI = 1 << 14, /* a 64-bit program in a 32-bit (or x32) system call: hardly ever lawful */
 };
 
 struct rf_header {

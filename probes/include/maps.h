@@ -127,6 +127,7 @@ enum rf_operand_source {
 	RF_FROM_PID_TARGET = 6, /* enum rf_relation of the process args[arg] */
 	RF_FROM_DEV_TYPE = 7,	/* S_IFMT of the mode args[arg] */
 	RF_FROM_CONST = 8,	/* the number in `arg`: which call of the family it was */
+	RF_FROM_PIDFD_TARGET = 9, /* enum rf_relation of the process behind the pidfd args[arg] */
 };
 
 enum rf_relation {
@@ -190,6 +191,10 @@ struct rf_operand_key {
 	__u64 value;
 };
 
+/*
+ * Text of file.open: the path inside its filesystem, of process.exec: the path as the container sees it;
+ * both begin with '/'. Of a sysctl: kernel/core_pattern. Of a unix socket: as given, abstract ones begin with NUL.
+ */
 struct rf_text_key {
 	__u32 prefixlen; /* bits: 32 + 8 * bytes */
 	__u16 event;

@@ -196,6 +196,7 @@ class Fact(IntFlag):
     MEMFD_EXE = 1 << 11
     UPPER_EXE = 1 << 12
     COMPAT = 1 << 13
+    FOREIGN_ABI = 1 << 14
 
     @property
     def label(self) -> str:
@@ -230,6 +231,7 @@ class OperandSource(IntEnum):
     PID_TARGET = 6
     DEV_TYPE = 7
     CONST = 8
+    PIDFD_TARGET = 9
 
 
 class Relation(IntEnum):
