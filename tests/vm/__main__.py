@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of the virtual machines: fetch, list, run, test."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.vm.catalogue import DEFAULT, KERNELS, Prepared, cache_directory, prepared
+from tests.vm.fetch import fetch
+from tests.vm.machine import ENVIRONMENT, Job, run
+from tests.vm.suite import run_suite
+
+
+def main() -> int:
+    """Run the command; 0 where all went well."""
+    options = _arguments()
+    try:
+        return int(options.act(options))
+    except RuntimeError as error:
+        print(f"tests.vm: {error}", file=sys.stderr)
+        return 2
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.vm", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    one = commands.add_parser("fetch", help="fetch kernels (and QEMU) into the cache")
+    one.add_argument("kernel", nargs="*", choices=[[], *KERNELS], help=f"default: {' '.join(DEFAULT)}")
+    one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
+    one.add_argument("--renew", action="store_true", help="newer packages of those that are there, too")
+    one.set_defaults(act=_fetch)
+
+    one = commands.add_parser("list", help="kernels of the catalogue, and which are in the cache")
+    one.set_defaults(act=_list)
+
+    one = commands.add_parser("run", help="boot a kernel and run a command in it")
+    one.add_argument("-k", "--kernel", choices=KERNELS, default=DEFAULT[0])
+    one.add_argument(
+        "-s", "--share", action="append", type=Path, default=[], help="DIR writable in the guest"
+    )
+    one.add_argument("-t", "--timeout", type=float, default=600)
+    one.add_argument("-v", "--verbose", action="store_true", help="show the kernel's messages")
+    one.add_argument("command", nargs="+")
+    one.set_defaults(act=_run)
+
+    one = commands.add_parser("test", help="run the kernel and escape tests in a boot of each kernel")
+    one.add_argument("-k", "--kernel", choices=KERNELS, action="append", help=f"default: {' '.join(DEFAULT)}")
+    one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
+    one.add_argument("tests", nargs="*", help="what pytest is asked for (default: tests/kernel tests/escape)")
+    one.set_defaults(act=_test)
+    return parser.parse_args()
+
+
+def _need(name: str) -> Prepared:
+    """The kernel of this name, fetched first where the cache has none."""
+    for line in fetch([name]):
+        print(f"fetched {line}")
+    kernel = prepared(name)
+    assert kernel is not None
+    return kernel
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    names = list(KERNELS) if options.all else options.kernel or DEFAULT
+    for line in fetch(names, renew=options.renew) or ["nothing: all is in the cache"]:
+        print(f"fetched {line}")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    print(f"cache: {cache_directory()}")
+    for source in KERNELS.values():
+        kernel = prepared(source.name)
+        print(f"  {source.name:18} {source.suite:20} {kernel.release if kernel else '-'}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    job = Job(options.command, Path.cwd(), ENVIRONMENT, options.share, options.timeout)
+    outcome = run(_need(options.kernel), job, echo=sys.stdout.buffer, verbose=options.verbose)
+    if outcome.status is None:
+        print(f"tests.vm: the machine {outcome.reason}", file=sys.stderr)
+        return 125
+    return outcome.status
+
+
+def _test(options: argparse.Namespace) -> int:
+    names = list(KERNELS) if options.all else options.kernel or DEFAULT
+    reports = []
+    for name in names:
+        kernel = _need(name)
+        print(f"== Linux {kernel.release}", flush=True)
+        reports.append(run_suite(kernel, options.tests, echo=sys.stdout.buffer))
+    print("\n== virtual machines")
+    for report in reports:
+        print(("ok      " if report.ok else "FAILED  ") + report.line())
+        for test, why in report.failures:
+            print(f"        {test}: {why}")
+    return 0 if all(report.ok for report in reports) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packages of any Debian suite, by the ordinary apt client with a configuration and a state of its own.
+
+The machine's own apt set-up is read (which mirror to ask) and never changed; nothing is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["Apt"]
+
+FALLBACK_MIRROR = "http://deb.debian.org/debian"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+CONFIGURATION = """\
+Dir::Etc "{0}/etc";
+Dir::Etc::sourcelist "{0}/etc/sources.list";
+Dir::Etc::sourceparts "{0}/etc/sources.list.d";
+Dir::Etc::parts "{0}/etc/apt.conf.d";
+Dir::State "{0}/state";
+Dir::State::lists "{0}/lists";
+Dir::State::status "{0}/state/status";
+Dir::Cache "{0}/cache";
+Acquire::Languages "none";
+Acquire::Check-Valid-Until "false";
+Acquire::Check-Date "false";
+Acquire::Retries "3";
+APT::Sandbox::User "root";
+"""
+DIRECTORIES = (
+    "etc/sources.list.d",
+    "etc/apt.conf.d",
+    "etc/preferences.d",
+    "etc/trusted.gpg.d",
+    "lists/partial",
+    "cache/archives/partial",
+    "state",
+    "deb",
+)
+
+
+def mirror() -> str:
+    """The Debian mirror that this machine uses."""
+    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    for file in files:
+        if not file.name.endswith((".list", ".sources")):
+            continue
+        for word in re.findall(r"^(?:URIs:|deb\s)[^#\n]*?(\S+/debian)/?(?=\s|$)", file.read_text(), re.M):
+            return str(word)
+    return FALLBACK_MIRROR
+
+
+class Apt:
+    """apt with everything of its own below `directory`."""
+
+    def __init__(self, directory: Path, suites: Iterable[str]) -> None:
+        self.directory = directory
+        for name in DIRECTORIES:
+            (directory / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy("/var/lib/dpkg/status", directory / "state/status")
+        (directory / "apt.conf").write_text(CONFIGURATION.format(directory))
+        lines = [
+            f"deb [arch=amd64 signed-by={KEYRING}] {mirror()} {suite} main\n" for suite in sorted(set(suites))
+        ]
+        (directory / "etc/sources.list").write_text("".join(lines))
+        self._run("apt-get", "-qq", "update")
+
+    def _run(self, *argv: str) -> str:
+        environment = {**os.environ, "APT_CONFIG": str(self.directory / "apt.conf"), "LC_ALL": "C"}
+        got = subprocess.run(
+            argv, cwd=self.directory / "deb", env=environment, capture_output=True, text=True, check=False
+        )
+        if got.returncode:
+            raise RuntimeError(f"{' '.join(argv)}: status {got.returncode}\n{got.stderr.strip()}")
+        return got.stdout
+
+    def version(self, package: str, suite: str) -> str:
+        """The newest version of a package in a suite."""
+        for line in self._run("apt-cache", "madison", package).splitlines():
+            _, version, place = (part.strip() for part in line.split("|"))
+            if f" {suite}/" in place:
+                return version
+        raise RuntimeError(f"no package {package} in {suite}")
+
+    def depends(self, package: str, version: str) -> list[str]:
+        """Names of the packages that one version of a package depends on."""
+        shown = self._run("apt-cache", "show", f"{package}={version}")
+        line = next((line for line in shown.splitlines() if line.startswith("Depends:")), "Depends:")
+        return [word.split()[0] for word in line.removeprefix("Depends:").split(",") if word.strip()]
+
+    def exists(self, package: str) -> bool:
+        """True where some suite has the package."""
+        return bool(self._run("apt-cache", "madison", package).strip())
+
+    def unpack(self, packages: Iterable[str], target: Path) -> None:
+        """Download packages (`name` or `name/suite`) and unpack them below `target`."""
+        wanted = list(packages)
+        self._run("apt-get", "-qq", "download", *wanted)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in wanted:
+            (file,) = (self.directory / "deb").glob(f"{name.partition('/')[0]}_*.deb")
+            subprocess.run(["dpkg", "-x", str(file), str(target)], check=True)
+            file.unlink()

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fills the cache: kernels of distributions, and a QEMU that does not corrupt its guests."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.vm import qemu
+from tests.vm.apt import Apt
+from tests.vm.catalogue import KERNELS, Source, cache_directory, prepared
+from tests.vm.prepare import prepare
+
+__all__ = ["fetch"]
+
+QEMU_SUITE = "bookworm-backports"
+QEMU_PACKAGES = ("qemu-system-x86", "qemu-system-common", "qemu-system-data")
+
+
+def fetch(names: Iterable[str], *, renew: bool = False) -> list[str]:
+    """Get the kernels that are missing (renew: or that the suite has a newer one of) and QEMU where needed.
+
+    Gives one line for each thing that was fetched. Raises RuntimeError with apt's message.
+    """
+    cache = cache_directory()
+    sources = [KERNELS[name] for name in names if renew or prepared(name) is None]
+    need_qemu = qemu.needs_fetch()
+    if not sources and not need_qemu:
+        return []
+    apt = Apt(cache / "apt", [source.suite for source in sources] + [QEMU_SUITE] * need_qemu)
+    done = []
+    if need_qemu:
+        apt.unpack((f"{name}/{QEMU_SUITE}" for name in QEMU_PACKAGES), cache / "qemu")
+        done.append(f"QEMU of {QEMU_SUITE}")
+    done += [line for source in sources if (line := _fetch_kernel(apt, source))]
+    return done
+
+
+def _fetch_kernel(apt: Apt, source: Source) -> str | None:
+    version = apt.version(source.package, source.suite)
+    directory = cache_directory() / "kernels" / source.name
+    if prepared(source.name) and json.loads((directory / "meta.json").read_text()).get("version") == version:
+        return None
+    image = next(
+        name for name in apt.depends(source.package, version) if re.match(r"linux-image-[0-9]", name)
+    )
+    release = image.removeprefix("linux-image-")
+    packages = [image]
+    # From 7.x the image package is a shell around two others.
+    for split in (f"linux-binary-{release}", f"linux-modules-{release}", f"linux-base-{release}"):
+        if apt.exists(split):
+            packages.append(split)
+    fresh = directory.with_name(directory.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    apt.unpack(packages, fresh / "package")
+    install(fresh, directory, version)
+    return f"kernel {release} of {source.suite}"
+
+
+def install(fresh: Path, directory: Path, version: str) -> None:
+    """Prepare the kernel unpacked in `fresh/package` and put it in the place of an older one."""
+    prepare(fresh, version)
+    shutil.rmtree(directory, ignore_errors=True)
+    fresh.rename(directory)
