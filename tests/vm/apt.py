@@ -46,10 +46,10 @@ DIRECTORIES = (
 
 def mirror() -> str:
     """The Debian mirror that this machine uses."""
-    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-    for file in files:
-        if not file.name.endswith((".list", ".sources")):
-            continue
+    sources = Path("/etc/apt/sources.list.d")
+    for file in sorted(
+        [*sources.glob("*.sources"), *sources.glob("*.list"), *sources.parent.glob("sources.list")]
+    ):
         for word in re.findall(r"^(?:URIs:|deb\s)[^#\n]*?(\S+/debian)/?(?=\s|$)", file.read_text(), re.M):
             return str(word)
     return FALLBACK_MIRROR

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Archives in the `newc` form, which the kernel unpacks as an initrd (buffer-format.rst in its documentation)."""
+"""Archives in the `newc` form, which the kernel unpacks as an initrd (its buffer-format.rst)."""
 
 from __future__ import annotations
 

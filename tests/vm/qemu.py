@@ -2,7 +2,7 @@
 """Which QEMU and which virtiofsd to use, and their command lines.
 
 QEMU before 9 corrupts guests whose kernel text is patched while another virtual CPU runs it: attaching a BPF
-program crashed or hung half of them under 7.2 (none of 205 boots under 10.0). Debian 12 has 7.2, so there 10.0
+program crashed or hung half of them under 7.2 (none of 205 boots under 10.0). Debian 12 has 7.2, so there 10
 of its backports is unpacked into the cache; where nothing newer can be had, one virtual CPU avoids the race.
 """
 
@@ -24,7 +24,8 @@ PROGRAM = "qemu-system-x86_64"
 VIRTIOFSD = (Path("/usr/libexec/virtiofsd"), Path("/usr/lib/qemu/virtiofsd"))
 COMMAND_LINE = (
     "console=ttyS0 panic=-1 oops=panic nokaslr mitigations=off audit=0 nowatchdog no_timer_check "
-    "tsc=reliable random.trust_cpu=on cryptomgr.notests cgroup_no_v1=all lsm=landlock,lockdown,yama,integrity,apparmor,bpf"
+    "tsc=reliable random.trust_cpu=on cryptomgr.notests cgroup_no_v1=all "
+    "lsm=landlock,lockdown,yama,integrity,apparmor,bpf"
 )
 
 
