@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import force
+from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.container import Bundle, Container, make_rootfs, new_container
 
@@ -78,4 +79,12 @@ def container(bundle: Bundle) -> Iterator[Container]:
     force.need_root()
     force.need_program("runc")
     with new_container(bundle) as made:
+        yield made
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    """An agent with the project's own policies, enforcing, for containers named `rftest-...` only."""
+    force.need_root()
+    with running_agent(tmp_path / "agent", policies=[ROOT / "policies"]) as made:
         yield made

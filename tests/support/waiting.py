@@ -19,7 +19,7 @@ def patience(seconds: float) -> float:
     return seconds * float(os.environ.get("RINGFENCE_TEST_SLOWDOWN", "1"))
 
 
-def wait_for(probe: Callable[[], T], what: str, *, seconds: float = 5.0, every: float = 0.01) -> T:
+def wait_for(probe: Callable[[], T | None], what: str, *, seconds: float = 5.0, every: float = 0.01) -> T:
     """Call `probe` until it returns something true, and return that.
 
     Raises AssertionError naming `what` when `seconds` (scaled by `patience`) have passed.

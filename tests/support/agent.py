@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real agent of a test's own: it looks only at cgroups named `rftest-...`, and ends with the test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.waiting import patience, wait_for
+
+__all__ = ["Agent", "Record", "free_port", "running_agent"]
+
+Record = dict[str, Any]
+Sample = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Agent:
+    """`ringfence agent` as a child process, its lines read as they come."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        policies: Sequence[Path],
+        mode: str = "enforce",
+        patterns: Sequence[str] = ("rftest-*",),
+        flags: Mapping[str, str | Sequence[str]] | None = None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.port = free_port()
+        self.socket = directory / "agent.sock"
+        self.log = directory / "agent.log"
+        chosen: dict[str, str | Sequence[str]] = {
+            "mode": mode,
+            "policies": [str(path) for path in policies],
+            "containers-patterns": list(patterns),
+            "containers-known": "no",
+            "containers-adopt": "no",
+            "http-listen": f"127.0.0.1:{self.port}",
+            "socket": str(self.socket),
+            "state-dir": str(directory / "state"),
+            "pins": "off",
+            **(flags or {}),
+        }
+        self.argv = [sys.executable, "-m", "ringfence", "agent"]
+        for key, value in chosen.items():
+            for word in [value] if isinstance(value, str) else value:
+                self.argv += [f"--{key}", word]
+        self.records: list[Record] = []
+        self.arrived: list[int] = []  # CLOCK_BOOTTIME of each record's line, in ns
+        self.ready_seconds = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it, and wait until it is ready: programs attached, policies in the kernel."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RINGFENCE_")}
+        started = time.monotonic()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if wait:
+            wait_for(self._is_ready, "the agent to be ready", seconds=15)
+            self.ready_seconds = time.monotonic() - started
+
+    def _is_ready(self) -> bool:
+        if self.status is not None:
+            raise AssertionError(f"the agent ended with status {self.status}:\n{self.tail()}")
+        with contextlib.suppress(OSError):
+            return self.get("/readyz")[0] == 200
+        return False
+
+    def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            record = json.loads(line)
+            self.arrived.append(now)
+            self.records.append(record)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, None while it runs."""
+        return self._process.poll() if self._process else None
+
+    def tail(self, size: int = 4000) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-size:]
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of an HTTP request to it."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=patience(5)) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metrics(self) -> dict[Sample, float]:
+        """Every sample of /metrics: (name, sorted labels) -> value."""
+        samples: dict[Sample, float] = {}
+        for family in text_string_to_metric_families(self.get("/metrics")[1]):
+            for sample in family.samples:
+                samples[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
+        return samples
+
+    def alerts(self, container: str = "", rule: str = "") -> list[Record]:
+        """Alerts so far, of one container and one rule if named."""
+        return [
+            record
+            for record in list(self.records)
+            if record.get("kind") == "alert"
+            and container in ("", record["container"].get("id"))
+            and rule in ("", record["rule"]["id"])
+        ]
+
+    def wait_record(self, wanted: Callable[[Record], bool], what: str, *, seconds: float = 5.0) -> Record:
+        """The first record that `wanted` says yes to, waiting for it."""
+
+        def look() -> Record | None:
+            return next((record for record in list(self.records) if wanted(record)), None)
+
+        try:
+            return wait_for(look, what, seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the agent's log ends:\n{self.tail(1500)}") from None
+
+    def wait_alert(self, rule: str, container: str = "", *, seconds: float = 5.0) -> Record:
+        """The first alert of a rule, waiting for it."""
+        return self.wait_record(
+            lambda record: record in self.alerts(container, rule), f"an alert of {rule}", seconds=seconds
+        )
+
+    def stop(self, seconds: float = 10.0) -> int:
+        """SIGTERM, and its exit status; SIGKILL where it does not end in time."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            status = self._process.wait(patience(seconds))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        if self._reader is not None:
+            self._reader.join(5)
+        return status
+
+
+@contextlib.contextmanager
+def running_agent(directory: Path, **options: Any) -> Iterator[Agent]:
+    """An agent that is ready, for the time of a `with` block."""
+    agent = Agent(directory, **options)
+    try:
+        agent.start()
+        yield agent
+    finally:
+        agent.stop()
