@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libbpf (soname libbpf.so.1) by ctypes. Beside `_syscalls` no other module of the agent knows ctypes.
+
+Each function does one call and raises OSError with errno, the call and what it was about. Pointers of libbpf
+are ints with a name for the type checker. What libbpf says is kept in `LOG`, never printed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NewType
+
+from ringfence.errors import KernelError
+
+ObjectPtr = NewType("ObjectPtr", int)
+ProgramPtr = NewType("ProgramPtr", int)
+MapPtr = NewType("MapPtr", int)
+
+BTF_KIND_DATASEC = 15
+
+_LOG_LINE = 1 << 20  # a verifier log comes as one message; what matters is at its end
+LOG: deque[str] = deque(maxlen=200)
+
+_void = ctypes.c_void_p
+_int = ctypes.c_int
+_u32 = ctypes.c_uint32
+_u64 = ctypes.c_uint64
+_text = ctypes.c_char_p
+_size = ctypes.c_size_t
+
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "libbpf_major_version": (_u32, []),
+    "libbpf_minor_version": (_u32, []),
+    "libbpf_set_print": (_void, [_void]),
+    "libbpf_num_possible_cpus": (_int, []),
+    "bpf_object__open": (_void, [_text]),
+    "bpf_object__load": (_int, [_void]),
+    "bpf_object__close": (None, [_void]),
+    "bpf_object__next_program": (_void, [_void, _void]),
+    "bpf_object__next_map": (_void, [_void, _void]),
+    "bpf_object__btf": (_void, [_void]),
+    "bpf_object__find_map_by_name": (_void, [_void, _text]),
+    "btf__find_by_name_kind": (_int, [_void, _text, _u32]),
+    "btf__type_by_id": (_void, [_void, _u32]),
+    "btf__name_by_offset": (_text, [_void, _u32]),
+    "bpf_program__name": (_text, [_void]),
+    "bpf_program__section_name": (_text, [_void]),
+    "bpf_program__fd": (_int, [_void]),
+    "bpf_program__expected_attach_type": (_int, [_void]),
+    "bpf_program__set_type": (_int, [_void, _int]),
+    "bpf_program__set_expected_attach_type": (_int, [_void, _int]),
+    "bpf_program__set_autoload": (_int, [_void, ctypes.c_bool]),
+    "bpf_map__name": (_text, [_void]),
+    "bpf_map__fd": (_int, [_void]),
+    "bpf_map__type": (_int, [_void]),
+    "bpf_map__key_size": (_u32, [_void]),
+    "bpf_map__value_size": (_u32, [_void]),
+    "bpf_map__max_entries": (_u32, [_void]),
+    "bpf_map__is_internal": (ctypes.c_bool, [_void]),
+    "bpf_map__set_max_entries": (_int, [_void, _u32]),
+    "bpf_map__initial_value": (_void, [_void, ctypes.POINTER(_size)]),
+    "bpf_map_create": (_int, [_int, _text, _u32, _u32, _u32, _void]),
+    "bpf_map_lookup_elem": (_int, [_int, _void, _void]),
+    "bpf_map_lookup_and_delete_elem": (_int, [_int, _void, _void]),
+    "bpf_map_update_elem": (_int, [_int, _void, _void, _u64]),
+    "bpf_map_delete_elem": (_int, [_int, _void]),
+    "bpf_map_get_next_key": (_int, [_int, _void, _void]),
+    "bpf_map_lookup_batch": (_int, [_int, _void, _void, _void, _void, ctypes.POINTER(_u32), _void]),
+    "bpf_map_update_batch": (_int, [_int, _void, _void, ctypes.POINTER(_u32), _void]),
+    "bpf_map_delete_batch": (_int, [_int, _void, ctypes.POINTER(_u32), _void]),
+    "bpf_obj_pin": (_int, [_int, _text]),
+    "bpf_obj_get": (_int, [_text]),
+    "bpf_obj_get_info_by_fd": (_int, [_int, _void, ctypes.POINTER(_u32)]),
+    "bpf_link_create": (_int, [_int, _int, _int, _void]),
+    "bpf_iter_create": (_int, [_int]),
+    "bpf_raw_tracepoint_open": (_int, [_text, _int]),
+    "bpf_enable_stats": (_int, [_int]),
+}
+
+
+class _MapCreateOpts(ctypes.Structure):
+    """struct bpf_map_create_opts, as far as libbpf 1.0 has it; `sz` says how much that is."""
+
+    _fields_ = [
+        ("sz", _size),
+        ("btf_fd", _u32),
+        ("btf_key_type_id", _u32),
+        ("btf_value_type_id", _u32),
+        ("btf_vmlinux_value_type_id", _u32),
+        ("inner_map_fd", _u32),
+        ("map_flags", _u32),
+    ]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PRINT_FN = ctypes.CFUNCTYPE(_int, _int, _void, _void)
+
+
+def _keep_message(level: int, template: int, arguments: int) -> int:
+    """libbpf_print_fn_t. A va_list is handed over as a pointer on x86_64 and on arm64."""
+    if level > 1:  # LIBBPF_DEBUG
+        return 0
+    buffer = ctypes.create_string_buffer(_LOG_LINE if level == 0 else 1024)
+    _libc.vsnprintf(buffer, _size(len(buffer)), _void(template), _void(arguments))
+    LOG.append(buffer.value.decode("utf-8", "replace").rstrip("\n"))
+    return 0
+
+
+_keep_message_callback = _PRINT_FN(_keep_message)  # libbpf keeps a pointer to it: it must live as long
+
+
+class _Library:
+    """libbpf, opened at the first call, so that offline commands do not need it."""
+
+    def __getattr__(self, name: str) -> Any:
+        library = _open()
+        for function, (result, arguments) in _SIGNATURES.items():
+            try:
+                bound = getattr(library, function)
+            except AttributeError:
+                raise KernelError(
+                    f"libbpf lacks {function}: it is older than 1.0", hint="install libbpf1 1.0 or newer"
+                ) from None
+            bound.restype, bound.argtypes = result, arguments
+            setattr(self, function, bound)
+        self.libbpf_set_print(_keep_message_callback)
+        if name not in _SIGNATURES:
+            raise AttributeError(name)
+        return self.__dict__[name]
+
+
+def _open() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        raise KernelError(
+            f"libbpf.so.1 cannot be loaded: {error}", hint="install it: apt-get install libbpf1"
+        ) from None
+
+
+_lib = _Library()
+
+
+def _fail(call: str, subject: object, code: int) -> OSError:
+    return OSError(code, f"{call}: {os.strerror(code)}", str(subject))
+
+
+def _checked(result: int, call: str, subject: object) -> int:
+    """libbpf 1.x answers with -errno."""
+    if result < 0:
+        raise _fail(call, subject, -result)
+    return result
+
+
+def version() -> tuple[int, int]:
+    """Of the library that is loaded, not of its headers."""
+    return _lib.libbpf_major_version(), _lib.libbpf_minor_version()
+
+
+def possible_cpus() -> int:
+    """How many values a per-CPU map has for each key."""
+    return _checked(_lib.libbpf_num_possible_cpus(), "libbpf_num_possible_cpus", "")
+
+
+# ---- objects ----
+
+
+def object_open(path: str) -> ObjectPtr:
+    pointer = _lib.bpf_object__open(os.fsencode(path))
+    if not pointer:
+        raise _fail("bpf_object__open", path, ctypes.get_errno())
+    return ObjectPtr(pointer)
+
+
+def object_load(obj: ObjectPtr) -> None:
+    _checked(_lib.bpf_object__load(obj), "bpf_object__load", "")
+
+
+def object_close(obj: ObjectPtr) -> None:
+    _lib.bpf_object__close(obj)
+
+
+def programs(obj: ObjectPtr) -> Iterator[ProgramPtr]:
+    pointer = _lib.bpf_object__next_program(obj, None)
+    while pointer:
+        yield ProgramPtr(pointer)
+        pointer = _lib.bpf_object__next_program(obj, pointer)
+
+
+def maps(obj: ObjectPtr) -> Iterator[MapPtr]:
+    pointer = _lib.bpf_object__next_map(obj, None)
+    while pointer:
+        yield MapPtr(pointer)
+        pointer = _lib.bpf_object__next_map(obj, pointer)
+
+
+def section_variables(obj: ObjectPtr, section: str) -> dict[str, tuple[int, int]]:
+    """Name -> (offset, size) of each variable of a data section, from the object's own BTF."""
+    btf = _lib.bpf_object__btf(obj)
+    found = _lib.btf__find_by_name_kind(btf, section.encode(), BTF_KIND_DATASEC) if btf else -1
+    if found < 0:
+        return {}
+    kind = _lib.btf__type_by_id(btf, found)
+    _, info, _ = struct.unpack("=3I", ctypes.string_at(kind, 12))  # struct btf_type
+    entries = ctypes.string_at(kind + 12, 12 * (info & 0xFFFF))  # struct btf_var_secinfo[]
+    variables = {}
+    for variable, offset, size in struct.iter_unpack("=3I", entries):
+        (name,) = struct.unpack("=I", ctypes.string_at(_lib.btf__type_by_id(btf, variable), 4))
+        variables[_lib.btf__name_by_offset(btf, name).decode()] = (offset, size)
+    return variables
+
+
+# ---- programs ----
+
+
+def program_name(program: ProgramPtr) -> str:
+    return str(_lib.bpf_program__name(program).decode())
+
+
+def program_section(program: ProgramPtr) -> str:
+    return str(_lib.bpf_program__section_name(program).decode())
+
+
+def program_fd(program: ProgramPtr) -> int:
+    """Negative when the program was not loaded."""
+    return int(_lib.bpf_program__fd(program))
+
+
+def program_attach_type(program: ProgramPtr) -> int:
+    return int(_lib.bpf_program__expected_attach_type(program))
+
+
+def program_set_type(program: ProgramPtr, kind: int, attach_type: int) -> None:
+    _checked(_lib.bpf_program__set_type(program, kind), "bpf_program__set_type", kind)
+    _checked(
+        _lib.bpf_program__set_expected_attach_type(program, attach_type),
+        "bpf_program__set_expected_attach_type",
+        attach_type,
+    )
+
+
+def program_set_autoload(program: ProgramPtr, *, on: bool) -> None:
+    _checked(_lib.bpf_program__set_autoload(program, on), "bpf_program__set_autoload", on)
+
+
+# ---- maps of an object ----
+
+
+def map_name(pointer: MapPtr) -> str:
+    return str(_lib.bpf_map__name(pointer).decode())
+
+
+def map_shape(pointer: MapPtr) -> tuple[int, int, int, int, int]:
+    """Descriptor (negative before the load), type, key size, value size, entries."""
+    return (
+        _lib.bpf_map__fd(pointer),
+        _lib.bpf_map__type(pointer),
+        _lib.bpf_map__key_size(pointer),
+        _lib.bpf_map__value_size(pointer),
+        _lib.bpf_map__max_entries(pointer),
+    )
+
+
+def map_is_internal(pointer: MapPtr) -> bool:
+    """A data section, not a map that the source declares."""
+    return bool(_lib.bpf_map__is_internal(pointer))
+
+
+def map_set_max_entries(pointer: MapPtr, entries: int) -> None:
+    _checked(_lib.bpf_map__set_max_entries(pointer, entries), "bpf_map__set_max_entries", entries)
+
+
+def section_write(obj: ObjectPtr, section: str, offset: int, data: bytes) -> None:
+    """Change the initial value of a data section, before the load."""
+    pointer = _lib.bpf_object__find_map_by_name(obj, section.encode())
+    size = _size()
+    begin = _lib.bpf_map__initial_value(pointer, ctypes.byref(size)) if pointer else None
+    if not begin or offset + len(data) > size.value:
+        raise _fail("bpf_map__initial_value", section, errno.EINVAL)
+    ctypes.memmove(begin + offset, data, len(data))
+
+
+# ---- maps by descriptor ----
+
+
+def map_create(
+    kind: int, name: str, key: int, value: int, entries: int, flags: int = 0, inner_fd: int = 0
+) -> int:
+    opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags, inner_map_fd=inner_fd)
+    fd = _lib.bpf_map_create(kind, name.encode()[:15], key, value, entries, ctypes.byref(opts))
+    return _checked(fd, "bpf_map_create", name)
+
+
+def map_lookup(fd: int, key: bytes | None, size: int, *, delete: bool = False) -> bytes | None:
+    """The value (`size` bytes), None when the key is not there. `delete` takes it out at the same time."""
+    buffer = ctypes.create_string_buffer(size)
+    call = _lib.bpf_map_lookup_and_delete_elem if delete else _lib.bpf_map_lookup_elem
+    result = call(fd, key, buffer)
+    if result == -errno.ENOENT:
+        return None
+    _checked(result, "bpf_map_lookup_elem", fd)
+    return buffer.raw
+
+
+def map_update(fd: int, key: bytes | None, value: bytes, flags: int = 0) -> None:
+    _checked(_lib.bpf_map_update_elem(fd, key, value, flags), "bpf_map_update_elem", fd)
+
+
+def map_delete(fd: int, key: bytes) -> bool:
+    """False when the key was not there."""
+    result = _lib.bpf_map_delete_elem(fd, key)
+    return result != -errno.ENOENT and _checked(result, "bpf_map_delete_elem", fd) == 0
+
+
+def map_next_key(fd: int, key: bytes | None, size: int) -> bytes | None:
+    buffer = ctypes.create_string_buffer(size)
+    result = _lib.bpf_map_get_next_key(fd, key, buffer)
+    if result == -errno.ENOENT:
+        return None
+    _checked(result, "bpf_map_get_next_key", fd)
+    return buffer.raw
+
+
+class Batch(NamedTuple):
+    """One step through a map: `token` goes into the next one, None after the last."""
+
+    keys: bytes
+    values: bytes
+    token: bytes | None
+
+
+def map_lookup_batch(fd: int, token: bytes | None, count: int, key: int, value: int) -> Batch:
+    """Up to `count` entries. Hash maps fail with ENOSPC when one of their buckets holds more than that."""
+    keys, values = ctypes.create_string_buffer(count * key), ctypes.create_string_buffer(count * value)
+    after, got = ctypes.create_string_buffer(max(key, 8)), _u32(count)
+    result = _lib.bpf_map_lookup_batch(fd, token, after, keys, values, ctypes.byref(got), None)
+    if result != -errno.ENOENT:
+        _checked(result, "bpf_map_lookup_batch", fd)
+    more = None if result else after.raw
+    return Batch(keys.raw[: got.value * key], values.raw[: got.value * value], more)
+
+
+def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
+    result = _lib.bpf_map_update_batch(fd, keys, values, ctypes.byref(_u32(count)), None)
+    _checked(result, "bpf_map_update_batch", fd)
+
+
+def map_delete_batch(fd: int, keys: bytes, count: int) -> None:
+    result = _lib.bpf_map_delete_batch(fd, keys, ctypes.byref(_u32(count)), None)
+    _checked(result, "bpf_map_delete_batch", fd)
+
+
+# ---- links, pins, facts ----
+
+
+def link_create(program: int, target: int, attach_type: int) -> int:
+    return _checked(_lib.bpf_link_create(program, target, attach_type, None), "bpf_link_create", target)
+
+
+def raw_tracepoint_open(program: int) -> int:
+    """A link of a tp_btf program: its BTF says which tracepoint."""
+    return _checked(_lib.bpf_raw_tracepoint_open(None, program), "bpf_raw_tracepoint_open", program)
+
+
+def iter_create(link: int) -> int:
+    return _checked(_lib.bpf_iter_create(link), "bpf_iter_create", link)
+
+
+def pin(fd: int, path: str) -> None:
+    _checked(_lib.bpf_obj_pin(fd, os.fsencode(path)), "bpf_obj_pin", path)
+
+
+def get_pinned(path: str) -> int:
+    return _checked(_lib.bpf_obj_get(os.fsencode(path)), "bpf_obj_get", path)
+
+
+def info(fd: int, size: int) -> bytes:
+    """The first `size` bytes of bpf_prog_info, bpf_map_info or bpf_link_info; 0 where the kernel has less."""
+    buffer = ctypes.create_string_buffer(size)
+    _checked(_lib.bpf_obj_get_info_by_fd(fd, buffer, ctypes.byref(_u32(size))), "bpf_obj_get_info_by_fd", fd)
+    return buffer.raw
+
+
+def enable_stats() -> int:
+    """Run count and run time of every program are kept while the descriptor is open (STATS_RUN_TIME)."""
+    return _checked(_lib.bpf_enable_stats(0), "bpf_enable_stats", "")

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls that neither Python nor libbpf offers, by ctypes: perf_event_open, fsopen, a bare bpf(2).
+
+Numbers are those of the architecture's table; struct layouts are include/uapi/linux/{perf_event,bpf}.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+_u32 = ctypes.c_uint32
+_u64 = ctypes.c_uint64
+
+# One number for every architecture since 5.2.
+_NR_MOVE_MOUNT, _NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 429, 430, 431, 432
+# These two are older than that agreement.
+_NR_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+_NR_BPF = {"x86_64": 321, "aarch64": 280}
+
+_PERF_TYPE_TRACEPOINT = 2
+_PERF_FLAG_FD_CLOEXEC = 8
+_FSOPEN_CLOEXEC, _FSCONFIG_CMD_CREATE, _FSMOUNT_CLOEXEC, _MOVE_MOUNT_F_EMPTY_PATH = 1, 6, 1, 4
+_AT_FDCWD = -100
+_BPF_PROG_LOAD = 5
+
+
+class _PerfEventAttr(ctypes.Structure):
+    """struct perf_event_attr, PERF_ATTR_SIZE_VER0: a tracepoint needs no more."""
+
+    _fields_ = [
+        ("type", _u32),
+        ("size", _u32),
+        ("config", _u64),
+        ("sample_period", _u64),
+        ("sample_type", _u64),
+        ("read_format", _u64),
+        ("flags", _u64),
+        ("wakeup_events", _u32),
+        ("bp_type", _u32),
+        ("bp_addr", _u64),
+    ]
+
+
+class _ProgLoadAttr(ctypes.Structure):
+    """union bpf_attr of BPF_PROG_LOAD, up to expected_attach_type."""
+
+    _fields_ = [
+        ("prog_type", _u32),
+        ("insn_cnt", _u32),
+        ("insns", _u64),
+        ("license", _u64),
+        ("log_level", _u32),
+        ("log_size", _u32),
+        ("log_buf", _u64),
+        ("kern_version", _u32),
+        ("prog_flags", _u32),
+        ("prog_name", ctypes.c_char * 16),
+        ("prog_ifindex", _u32),
+        ("expected_attach_type", _u32),
+    ]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _syscall(call: str, subject: object, number: int, *arguments: object) -> int:
+    result = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{call}: {os.strerror(code)}", str(subject))
+    return int(result)
+
+
+def perf_event_open_tracepoint(tracepoint: int) -> int:
+    """A descriptor of the tracepoint with that id.
+
+    Of every process, on CPU 0: programs attached to it run on every CPU all the same (they hang at the
+    tracepoint, not at the event).
+    """
+    attr = _PerfEventAttr(type=_PERF_TYPE_TRACEPOINT, size=ctypes.sizeof(_PerfEventAttr), config=tracepoint)
+    number = _NR_PERF_EVENT_OPEN[platform.machine()]
+    arguments = (
+        ctypes.c_long(-1),
+        ctypes.c_long(0),
+        ctypes.c_long(-1),
+        ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
+    )
+    return _syscall("perf_event_open", tracepoint, number, ctypes.byref(attr), *arguments)
+
+
+def mount_detached(kind: str) -> int:
+    """A new mount of a filesystem that is in no mount namespace: it lives as long as the descriptor.
+
+    On tracefs and bpffs of kernels before 5.2, which have no fsopen(2), this fails with ENOSYS.
+    """
+    name = kind.encode()
+    context = _syscall("fsopen", kind, _NR_FSOPEN, name, ctypes.c_ulong(_FSOPEN_CLOEXEC))
+    try:
+        create = (ctypes.c_ulong(_FSCONFIG_CMD_CREATE), None, None, ctypes.c_ulong(0))
+        _syscall("fsconfig", kind, _NR_FSCONFIG, ctypes.c_long(context), *create)
+        flags = (ctypes.c_ulong(_FSMOUNT_CLOEXEC), ctypes.c_ulong(0))
+        return _syscall("fsmount", kind, _NR_FSMOUNT, ctypes.c_long(context), *flags)
+    finally:
+        os.close(context)
+
+
+def move_mount(mount: int, path: str) -> None:
+    """Put a detached mount at a path of this mount namespace."""
+    target = (ctypes.c_long(_AT_FDCWD), os.fsencode(path), ctypes.c_ulong(_MOVE_MOUNT_F_EMPTY_PATH))
+    _syscall("move_mount", path, _NR_MOVE_MOUNT, ctypes.c_long(mount), b"", *target)
+
+
+def unmount(path: str) -> None:
+    """umount2(2) with MNT_DETACH."""
+    if _libc.umount2(os.fsencode(path), 2) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"umount2: {os.strerror(code)}", path)
+
+
+def load_trivial_program(kind: int, attach_type: int) -> int:
+    """A program that allows everything: whether it loads tells whether the kernel has that attach type."""
+    code = bytes([0xB7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # r0 = 1; exit
+    instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    attr = _ProgLoadAttr(
+        prog_type=kind,
+        insn_cnt=len(code) // 8,
+        insns=ctypes.addressof(instructions),
+        license=ctypes.addressof(licence),
+        expected_attach_type=attach_type,
+    )
+    number = _NR_BPF[platform.machine()]
+    size = ctypes.c_ulong(ctypes.sizeof(attr))
+    return _syscall("bpf", "BPF_PROG_LOAD", number, ctypes.c_long(_BPF_PROG_LOAD), ctypes.byref(attr), size)
+
+
+def return_free_memory() -> None:
+    """malloc_trim(3): libbpf needs far more to load than what stays. Only glibc has it; elsewhere nothing."""
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BPF maps by descriptor: keys and values are bytes; an int stands for its bytes in the machine's order."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from enum import IntEnum
+from functools import cache
+
+from ringfence.bpf import _libbpf
+
+__all__ = ["Map", "MapType", "create_map", "open_map"]
+
+_BATCH = 512  # entries of one batch call
+_NO_BATCH = (errno.EINVAL, errno.EOPNOTSUPP, 524)  # 524: ENOTSUPP, which the kernel lets out
+
+
+class MapType(IntEnum):
+    """enum bpf_map_type, as far as it is used here."""
+
+    HASH = 1
+    ARRAY = 2
+    PERCPU_HASH = 5
+    PERCPU_ARRAY = 6
+    LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
+    STACK = 23
+    RINGBUF = 27
+    TASK_STORAGE = 29
+
+
+@cache
+def _cpus() -> int:
+    return _libbpf.possible_cpus()
+
+
+class Map:
+    """One map. It owns its descriptor: `close` gives it back.
+
+    Sizes are in bytes; `value_size` is that of one CPU. Failures are OSError with the name of the call.
+    """
+
+    __slots__ = ("_read_size", "fd", "key_size", "max_entries", "name", "type", "value_size")
+
+    def __init__(
+        self, fd: int, key_size: int, value_size: int, max_entries: int, type: int, name: str
+    ) -> None:
+        self.fd = fd
+        self.key_size = key_size
+        self.value_size = value_size
+        self.max_entries = max_entries
+        self.type = type
+        self.name = name
+        per_cpu = type in (MapType.PERCPU_ARRAY, MapType.PERCPU_HASH)
+        self._read_size = (value_size + 7) // 8 * 8 * _cpus() if per_cpu else value_size
+
+    def __repr__(self) -> str:
+        return f"Map({self.name}, fd {self.fd}, {self.key_size}->{self.value_size} x {self.max_entries})"
+
+    def _key(self, key: bytes | int) -> bytes:
+        found = key.to_bytes(self.key_size, sys.byteorder) if isinstance(key, int) else key
+        if len(found) != self.key_size:  # the kernel would read what lies behind it
+            raise ValueError(f"{self.name}: a key has {self.key_size} bytes, not {len(found)}")
+        return found
+
+    def _value(self, value: bytes | int) -> bytes:
+        found = value.to_bytes(self._read_size, sys.byteorder) if isinstance(value, int) else value
+        if len(found) != self._read_size:
+            raise ValueError(f"{self.name}: a value has {self._read_size} bytes, not {len(found)}")
+        return found
+
+    def get(self, key: bytes | int) -> bytes | None:
+        """The value, None when there is none. Of a per-CPU map: the values of all CPUs in a row."""
+        return _libbpf.map_lookup(self.fd, self._key(key), self._read_size)
+
+    def get_int(self, key: bytes | int) -> int:
+        """The value as an unsigned number, 0 when there is none."""
+        return int.from_bytes(self.get(key) or b"", sys.byteorder)
+
+    def set(self, key: bytes | int, value: bytes | int, flags: int = 0) -> None:
+        """Store one value. In a map of maps, the value is the descriptor of the inner map."""
+        _libbpf.map_update(self.fd, self._key(key), self._value(value), flags)
+
+    def delete(self, key: bytes | int) -> bool:
+        """False when the key was not there."""
+        return _libbpf.map_delete(self.fd, self._key(key))
+
+    def pop(self) -> int | None:
+        """Take the top of a stack, None when it is empty."""
+        value = _libbpf.map_lookup(self.fd, None, self.value_size, delete=True)
+        return None if value is None else int.from_bytes(value, sys.byteorder)
+
+    def push(self, value: int) -> None:
+        """Put a number on a stack. OSError E2BIG when it is full."""
+        _libbpf.map_update(self.fd, None, value.to_bytes(self.value_size, sys.byteorder))
+
+    def keys(self) -> Iterator[bytes]:
+        """Every key. What is added or deleted meanwhile may be missed or seen twice; it always ends."""
+        seen = 0
+        key = _libbpf.map_next_key(self.fd, None, self.key_size)
+        while key is not None and seen <= 2 * self.max_entries:
+            following = _libbpf.map_next_key(
+                self.fd, key, self.key_size
+            )  # first: the caller may delete `key`
+            yield key
+            key, seen = following, seen + 1
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every key and its value, read in batches where the kernel can."""
+        try:
+            yield from self._batches()
+        except OSError as error:
+            if error.errno not in _NO_BATCH:
+                raise
+            for key in self.keys():
+                value = self.get(key)
+                if value is not None:
+                    yield key, value
+
+    def _batches(self) -> Iterator[tuple[bytes, bytes]]:
+        token, count = None, min(_BATCH, self.max_entries)
+        while True:
+            try:
+                batch = _libbpf.map_lookup_batch(self.fd, token, count, self.key_size, self._read_size)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:  # a bucket of a hash map holds more than `count`
+                    raise
+                count *= 2
+                continue
+            for index in range(len(batch.keys) // self.key_size):
+                key = batch.keys[index * self.key_size : (index + 1) * self.key_size]
+                yield key, batch.values[index * self._read_size : (index + 1) * self._read_size]
+            token = batch.token
+            if token is None:
+                return
+
+    def update_batch(self, entries: dict[bytes, bytes]) -> None:
+        """Store many values, in one call where the kernel can. Not atomic: readers may see a part."""
+        if not entries:
+            return
+        keys = b"".join(self._key(key) for key in entries)
+        values = b"".join(self._value(value) for value in entries.values())
+        try:
+            _libbpf.map_update_batch(self.fd, keys, values, len(entries))
+        except OSError as error:
+            if error.errno not in _NO_BATCH:
+                raise
+            for key, value in entries.items():
+                self.set(key, value)
+
+    def delete_all(self) -> int:
+        """Empty a hash map or a trie; says how many entries went."""
+        return sum(self.delete(key) for key in list(self.keys()))
+
+    def fill(self) -> int:
+        """How many entries a hash map or a trie has (a walk over its keys)."""
+        return sum(1 for _ in self.keys())
+
+    def sum(self, key: bytes | int) -> int:
+        """The sum over the CPUs of a per-CPU u64."""
+        return self.sums(key)[0]
+
+    def sums(self, key: bytes | int) -> tuple[int, ...]:
+        """The sums over the CPUs of a per-CPU value made of u64s, element by element."""
+        return self._add_up(self.get(key) or bytes(self._read_size))
+
+    def all_sums(self) -> Iterator[tuple[bytes, tuple[int, ...]]]:
+        """Every key and its `sums`."""
+        for key, value in self.items():
+            yield key, self._add_up(value)
+
+    def _add_up(self, value: bytes) -> tuple[int, ...]:
+        one_cpu = struct.Struct(f"={self.value_size // 8}Q")
+        return tuple(map(sum, zip(*one_cpu.iter_unpack(value), strict=True)))
+
+    def duplicate(self) -> Map:
+        """The same map by a descriptor of its own."""
+        fd = os.dup(self.fd)
+        return Map(fd, self.key_size, self.value_size, self.max_entries, self.type, self.name)
+
+    def mapped(self) -> mmap.mmap:
+        """The values of an array with BPF_F_MMAPABLE, in memory; each is padded to 8 bytes."""
+        return mmap.mmap(self.fd, self.max_entries * ((self.value_size + 7) // 8 * 8), mmap.MAP_SHARED)
+
+    def close(self) -> None:
+        """Give the descriptor back. The map lives while a program, a pin or an outer map holds it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Map:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def create_map(
+    type: int,
+    name: str,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    *,
+    flags: int = 0,
+    inner: Map | None = None,
+) -> Map:
+    """A new map. `inner` is the pattern for the maps inside a map of maps; names are cut at 15 bytes."""
+    fd = _libbpf.map_create(type, name, key_size, value_size, max_entries, flags, inner.fd if inner else 0)
+    return Map(fd, key_size, value_size, max_entries, type, name)
+
+
+def open_map(fd: int) -> Map:
+    """The map behind a descriptor that came from elsewhere (a pin). The Map owns it from then on."""
+    kind, _, key_size, value_size, entries, _, name = struct.unpack("=6I16s", _libbpf.info(fd, 40))
+    return Map(fd, key_size, value_size, entries, kind, name.partition(b"\0")[0].decode())

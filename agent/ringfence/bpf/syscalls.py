@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The system calls that are events: what the probes take from each, and how each architecture numbers it.
+
+The Python twin of probes/include/compat.h: beside the two of them nothing knows a system call's number. What
+the operands are called in policies is in ringfence.policy.vocabulary; a test compares the dims.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ringfence.abi import COMPAT_BASE, OPERANDS, SYSCALL, Counter, EventKind, OperandSource
+from ringfence.bpf.syscall_numbers import NUMBERS
+
+__all__ = ["CALLS", "OPENS", "Syscall", "entries", "kinds_of", "names_of", "operand_dims", "tracepoint"]
+
+_Source = tuple[OperandSource, int]
+
+
+class Syscall(NamedTuple):
+    """One call. `operands` has an entry for each dim: where the value comes from, and which argument it is."""
+
+    kind: EventKind
+    counter: Counter
+    text_arg: int
+    operands: tuple[_Source, ...]
+
+    def pack(self) -> bytes:
+        """As struct rf_syscall."""
+        filled = (*self.operands, *((OperandSource.NOTHING, 0),) * (OPERANDS - len(self.operands)))
+        sources, arguments = bytes(s for s, _ in filled), bytes(a for _, a in filled)
+        return SYSCALL.pack(self.kind, self.counter, self.text_arg, sources, arguments)
+
+
+def _arg(index: int) -> _Source:
+    return OperandSource.ARG32, index
+
+
+def _long(index: int) -> _Source:
+    return OperandSource.ARG, index
+
+
+def _const(number: int) -> _Source:
+    return OperandSource.CONST, number
+
+
+_NOTHING: _Source = (OperandSource.NOTHING, 0)
+_K, _C, _S = EventKind, Counter, OperandSource
+
+
+def _call(kind: EventKind, counter: Counter, *operands: _Source, text: int = -1) -> Syscall:
+    return Syscall(kind, counter, text, operands)
+
+
+#: Name as in syscalls(2). Several names may be one event: operand `call` tells them apart where that matters.
+#: fork and vfork are not here: they carry no flags, and PROCESS_FORK counts them.
+CALLS: dict[str, Syscall] = {
+    "clone": _call(_K.SYS_CLONE, _C.SYS_PROCESS, _long(0)),
+    "clone3": _call(_K.SYS_CLONE, _C.SYS_PROCESS, (_S.USER_U64, 0)),
+    "unshare": _call(_K.SYS_UNSHARE, _C.SYS_NAMESPACE, _long(0)),
+    "setns": _call(_K.SYS_SETNS, _C.SYS_NAMESPACE, (_S.SETNS_TYPE, 0), (_S.SETNS_TARGET, 0)),
+    "mount": _call(_K.SYS_MOUNT, _C.SYS_MOUNT, _long(3), text=2),
+    "umount2": _call(_K.SYS_UMOUNT, _C.SYS_MOUNT, _arg(1), text=0),
+    "oldumount": _call(_K.SYS_UMOUNT, _C.SYS_MOUNT, text=0),
+    "pivot_root": _call(_K.SYS_PIVOT_ROOT, _C.SYS_MOUNT, text=0),
+    "chroot": _call(_K.SYS_CHROOT, _C.SYS_MOUNT, text=0),
+    "fsopen": _call(_K.SYS_FSOPEN, _C.SYS_MOUNT, text=0),
+    "fsconfig": _call(_K.SYS_FSCONFIG, _C.SYS_MOUNT, _arg(1), text=2),
+    "fsmount": _call(_K.SYS_FSMOUNT, _C.SYS_MOUNT),
+    "fspick": _call(_K.SYS_FSPICK, _C.SYS_MOUNT, text=1),
+    "open_tree": _call(_K.SYS_OPEN_TREE, _C.SYS_MOUNT, _arg(2), text=1),
+    "open_tree_attr": _call(_K.SYS_OPEN_TREE, _C.SYS_MOUNT, _arg(2), text=1),
+    "move_mount": _call(_K.SYS_MOVE_MOUNT, _C.SYS_MOUNT, _arg(4), text=3),
+    "mount_setattr": _call(_K.SYS_MOUNT_SETATTR, _C.SYS_MOUNT, _arg(2), text=1),
+    "ptrace": _call(_K.SYS_PTRACE, _C.SYS_TRACE, _long(0), (_S.PID_TARGET, 1)),
+    "process_vm_readv": _call(_K.SYS_PROCESS_VM, _C.SYS_TRACE, _const(1), (_S.PID_TARGET, 0)),
+    "process_vm_writev": _call(_K.SYS_PROCESS_VM, _C.SYS_TRACE, _const(2), (_S.PID_TARGET, 0)),
+    "process_madvise": _call(_K.SYS_PROCESS_VM, _C.SYS_TRACE, _const(3), (_S.PIDFD_TARGET, 0)),
+    "pidfd_getfd": _call(_K.SYS_PIDFD_GETFD, _C.SYS_TRACE, (_S.PIDFD_TARGET, 0)),
+    "bpf": _call(_K.SYS_BPF, _C.SYS_KERNEL, _arg(0)),
+    "perf_event_open": _call(_K.SYS_PERF_EVENT_OPEN, _C.SYS_KERNEL, (_S.PID_TARGET, 1)),
+    "init_module": _call(_K.SYS_MODULE_LOAD, _C.SYS_KERNEL, _const(1), text=2),
+    "finit_module": _call(_K.SYS_MODULE_LOAD, _C.SYS_KERNEL, _const(2), text=1),
+    "delete_module": _call(_K.SYS_MODULE_UNLOAD, _C.SYS_KERNEL, text=0),
+    "kexec_load": _call(_K.SYS_KEXEC, _C.SYS_KERNEL),
+    "kexec_file_load": _call(_K.SYS_KEXEC, _C.SYS_KERNEL),
+    "capset": _call(_K.SYS_CAPSET, _C.SYS_CREDENTIAL),
+    "setuid": _call(_K.SYS_SETUID, _C.SYS_CREDENTIAL, _arg(0), _const(1)),
+    "setreuid": _call(_K.SYS_SETUID, _C.SYS_CREDENTIAL, _arg(0), _const(2)),
+    "setresuid": _call(_K.SYS_SETUID, _C.SYS_CREDENTIAL, _arg(0), _const(3)),
+    "setfsuid": _call(_K.SYS_SETUID, _C.SYS_CREDENTIAL, _arg(0), _const(4)),
+    "setgid": _call(_K.SYS_SETGID, _C.SYS_CREDENTIAL, _arg(0), _const(1)),
+    "setregid": _call(_K.SYS_SETGID, _C.SYS_CREDENTIAL, _arg(0), _const(2)),
+    "setresgid": _call(_K.SYS_SETGID, _C.SYS_CREDENTIAL, _arg(0), _const(3)),
+    "setfsgid": _call(_K.SYS_SETGID, _C.SYS_CREDENTIAL, _arg(0), _const(4)),
+    "setgroups": _call(_K.SYS_SETGID, _C.SYS_CREDENTIAL, _NOTHING, _const(5)),
+    "open_by_handle_at": _call(_K.SYS_OPEN_BY_HANDLE_AT, _C.SYS_FILE, _arg(2)),
+    "memfd_create": _call(_K.SYS_MEMFD_CREATE, _C.SYS_MEMORY, _arg(1), _const(1), text=0),
+    "memfd_secret": _call(_K.SYS_MEMFD_CREATE, _C.SYS_MEMORY, _arg(0), _const(2)),
+    "userfaultfd": _call(_K.SYS_USERFAULTFD, _C.SYS_MEMORY, _arg(0)),
+    "io_uring_setup": _call(_K.SYS_IO_URING_SETUP, _C.SYS_KERNEL, _arg(0)),
+    "keyctl": _call(_K.SYS_KEYCTL, _C.SYS_KEYRING, _arg(0), _const(1)),
+    "add_key": _call(_K.SYS_KEYCTL, _C.SYS_KEYRING, _NOTHING, _const(2), text=0),
+    "request_key": _call(_K.SYS_KEYCTL, _C.SYS_KEYRING, _NOTHING, _const(3), text=0),
+    "mknod": _call(_K.SYS_MKNOD, _C.SYS_FILE, (_S.DEV_TYPE, 1), text=0),
+    "mknodat": _call(_K.SYS_MKNOD, _C.SYS_FILE, (_S.DEV_TYPE, 2), text=1),
+    "socket": _call(_K.SYS_SOCKET, _C.SYS_SOCKET, _arg(0), _arg(1), _arg(2)),
+    "socketpair": _call(_K.SYS_SOCKET, _C.SYS_SOCKET, _arg(0), _arg(1), _arg(2)),
+    "iopl": _call(_K.SYS_IOPL, _C.SYS_KERNEL, _const(1)),
+    "ioperm": _call(_K.SYS_IOPL, _C.SYS_KERNEL, _const(2)),
+    "syslog": _call(_K.SYS_SYSLOG, _C.SYS_KERNEL, _arg(0)),
+    "reboot": _call(_K.SYS_REBOOT, _C.SYS_KERNEL, _arg(2)),
+    "swapon": _call(_K.SYS_SWAP, _C.SYS_KERNEL, _const(1), text=0),
+    "swapoff": _call(_K.SYS_SWAP, _C.SYS_KERNEL, _const(2), text=0),
+    "settimeofday": _call(_K.SYS_SETTIME, _C.SYS_KERNEL, _const(1)),
+    "clock_settime": _call(_K.SYS_SETTIME, _C.SYS_KERNEL, _const(2)),
+    "adjtimex": _call(_K.SYS_SETTIME, _C.SYS_KERNEL, _const(3)),
+    "clock_adjtime": _call(_K.SYS_SETTIME, _C.SYS_KERNEL, _const(4)),
+    "chmod": _call(_K.SYS_CHMOD, _C.SYS_FILE, _arg(1), text=0),
+    "fchmod": _call(_K.SYS_CHMOD, _C.SYS_FILE, _arg(1)),
+    "fchmodat": _call(_K.SYS_CHMOD, _C.SYS_FILE, _arg(2), text=1),
+    "fchmodat2": _call(_K.SYS_CHMOD, _C.SYS_FILE, _arg(2), text=1),
+    "ioctl": _call(_K.SYS_IOCTL, _C.SYS_FILE, _arg(1)),
+    "splice": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(1)),
+    "vmsplice": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(2)),
+    "tee": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(3)),
+    "symlink": _call(_K.SYS_SYMLINK, _C.SYS_FILE, text=0),
+    "symlinkat": _call(_K.SYS_SYMLINK, _C.SYS_FILE, text=0),
+    "personality": _call(_K.SYS_PERSONALITY, _C.SYS_PROCESS, _arg(0)),
+    "seccomp": _call(_K.SYS_SECCOMP, _C.SYS_PROCESS, _arg(0)),
+    "acct": _call(_K.SYS_ACCT, _C.SYS_KERNEL, text=0),
+    "quotactl": _call(_K.SYS_QUOTACTL, _C.SYS_KERNEL, _arg(0), text=1),
+    "sethostname": _call(_K.SYS_SETDOMAIN, _C.SYS_KERNEL, _const(1)),
+    "setdomainname": _call(_K.SYS_SETDOMAIN, _C.SYS_KERNEL, _const(2)),
+}
+
+#: The calls at whose exit file.open is decided.
+OPENS = ("open", "openat", "openat2", "creat", "open_by_handle_at")
+
+#: 32-bit x86 has a second number for some calls, under a name of its own.
+_COMPAT_ALIASES = {
+    f"{name}32": name
+    for name in (
+        "setuid",
+        "setreuid",
+        "setresuid",
+        "setfsuid",
+        "setgid",
+        "setregid",
+        "setresgid",
+        "setfsgid",
+        "setgroups",
+    )
+} | {"clock_settime64": "clock_settime", "clock_adjtime64": "clock_adjtime"}
+
+#: Where the kernel's function, after which the tracepoint is named, is called otherwise than the call.
+_TRACEPOINTS = {"umount2": "umount"}
+
+
+def tracepoint(name: str) -> str:
+    """What the tracepoints sys_enter_X and sys_exit_X of a call have as X."""
+    return _TRACEPOINTS.get(name, name)
+
+
+def names_of(kinds: Iterable[EventKind]) -> list[str]:
+    """The calls that are events of these kinds."""
+    wanted = frozenset(kinds)
+    return [name for name, call in CALLS.items() if call.kind in wanted]
+
+
+def kinds_of(names: Iterable[str]) -> frozenset[EventKind]:
+    """The kinds of event that these calls are."""
+    return frozenset(CALLS[name].kind for name in names if name in CALLS)
+
+
+def operand_dims(kind: EventKind) -> frozenset[int]:
+    """The dims that some call of that kind fills in."""
+    calls = (call for call in CALLS.values() if call.kind is kind)
+    return frozenset(dim for call in calls for dim, source in enumerate(call.operands) if source != _NOTHING)
+
+
+def entries(names: Iterable[str], machine: str = "") -> Iterator[tuple[int, bytes]]:
+    """(index, value) of the map `syscalls` for these calls, native and 32-bit.
+
+    A call that the architecture does not have is left out. `machine` as uname -m, empty: this one.
+    """
+    wanted = frozenset(names)
+    is_arm64 = (machine or platform.machine()) == "aarch64"
+    for name, (x86_64, i386, arm64) in NUMBERS.items():
+        meant = _COMPAT_ALIASES.get(name, name)
+        if meant not in wanted or meant not in CALLS:
+            continue
+        number = arm64 if is_arm64 else x86_64
+        if number is not None:
+            yield number, CALLS[meant].pack()
+        if i386 is not None and not is_arm64:
+            yield COMPAT_BASE + i386, CALLS[meant].pack()
