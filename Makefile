@@ -8,7 +8,7 @@ STAMP = $(VENV)/.stamp
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-vm venv build demo test lint fuzz bench test-vm test-vm-all vm-fetch wheel clean
+.PHONY: help deps deps-test deps-vm venv build demo test lint format fuzz bench test-vm test-vm-all vm-fetch wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ test: deps-test build venv ## everything that this machine can run; what was ski
 lint: venv ## linters only
 	@$(PYTEST) -q tests/lint $(ARGS)
 
+format: venv ## lay out all sources as the linters want them
+	@$(VENV)/bin/ruff check -q --fix-only . && $(VENV)/bin/ruff format -q .
+	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs $(VENV)/bin/clang-format -i
+
 fuzz: venv ## longer runs of the property tests
 	@RINGFENCE_FUZZ=1 $(PYTEST) -q tests/unit tests/abi -k fuzz $(ARGS)
 
@@ -62,5 +66,5 @@ wheel: build venv ## dist/*.whl with the compiled probes and the policies in it
 
 clean: ## remove what was built (not the cache of kernels)
 	@$(MAKE) --no-print-directory -s -C probes clean
-	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/results tests/escape/attacks tests/vm/vminit
+	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/results tests/escape/build
 	@find agent runtime tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -100,8 +100,7 @@ static void make_directories(const char *path)
 	mkdir(part, 0755);
 }
 
-static int try_mount(const char *source, const char *target, const char *type, unsigned long flags,
-		     const char *options)
+static int try_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *options)
 {
 	make_directories(target);
 	if (!mount(source, target, type, flags, options))
