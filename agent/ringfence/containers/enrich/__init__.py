@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names, images, labels and posture of containers, from what runtimes keep on disk and behind sockets.
+
+No client library, no network, nothing on the event path. All of it is believed for people's eyes and for
+selecting policies, never for whose a task is: that is the kernel's word alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ringfence.containers.enrich.bundles import ContainerdBundles, CrunState, RuncState
+from ringfence.containers.enrich.docker import Docker
+from ringfence.containers.enrich.podman import ContainersStorage
+from ringfence.containers.enrich.request import Request, Source
+from ringfence.containers.enrich.worker import Answer, Worker
+
+__all__ = ["Answer", "Request", "Source", "Worker", "default_sources"]
+
+
+def default_sources(roots: Mapping[str, Path]) -> list[Source]:
+    """Every source, the one that knows most first. `roots` is `runtime.roots` of the configuration.
+
+    Its keys are runc, crun, containerd (task directory), docker (socket, or data directory), podman
+    (storage).
+    """
+
+    def at(name: str) -> tuple[Path, ...]:
+        return (roots[name],) if name in roots else ()
+
+    docker = roots.get("docker")
+    by_socket = docker if docker is not None and not docker.is_dir() else None
+    return [
+        Docker(by_socket, roots=() if by_socket or docker is None else (docker,)),
+        ContainersStorage(at("podman")),
+        ContainerdBundles(at("containerd")),
+        RuncState(at("runc")),
+        CrunState(at("crun")),
+    ]

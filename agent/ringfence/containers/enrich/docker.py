@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker: its API on a Unix socket (GET /containers/<id>/json), or its files where the daemon is silent."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ringfence.containers.enrich import safejson
+from ringfence.containers.enrich.request import Request
+from ringfence.containers.model import Enrichment, Facts
+
+__all__ = ["Docker", "socket_path"]
+
+SOCKET = Path("/run/docker.sock")
+ROOT = Path("/var/lib/docker")
+TIMEOUT_S = 1.0
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+
+
+def socket_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """The daemon's socket: DOCKER_HOST where it is a unix:// address."""
+    host = environment.get("DOCKER_HOST", "")
+    return Path(host.removeprefix("unix://")) if host.startswith("unix:///") else SOCKET
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Docker:
+    """What dockerd knows of a container."""
+
+    name = "docker"
+
+    def __init__(
+        self, path: Path | None = None, roots: Iterable[Path] = (), timeout: float = TIMEOUT_S
+    ) -> None:
+        self._path = path or socket_path()
+        self._roots = (*roots, ROOT)
+        self._timeout = timeout
+
+    def find(self, request: Request) -> Facts | None:
+        if not _HEX64.fullmatch(request.id):
+            return None
+        answer = self._ask(request.id)
+        return _from_api(answer) if answer is not None else self._from_files(request.id)
+
+    def _ask(self, identifier: str) -> Any:
+        """The API's answer; None when the daemon is not there, or does not know the container."""
+        if not self._path.exists():
+            return None
+        connection = _UnixConnection(self._path, self._timeout)
+        try:
+            connection.request("GET", f"/containers/{identifier}/json")
+            response = connection.getresponse()
+            if response.status != 200:
+                return None
+            body = response.read(safejson.SIZE_MAX + 1)
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+        if len(body) > safejson.SIZE_MAX:
+            raise safejson.Unusable(f"docker's answer is larger than {safejson.SIZE_MAX} bytes")
+        return safejson.parse(body)
+
+    def _from_files(self, identifier: str) -> Facts | None:
+        for root in self._roots:
+            try:
+                config = safejson.read(root / "containers" / identifier / "config.v2.json")
+            except FileNotFoundError:
+                continue
+            return _from_api(config)
+        return None
+
+
+def _from_api(answer: Any) -> Facts:
+    """config.v2.json and the API name these fields alike."""
+    labels = safejson.labels(answer, "Config", "Labels")
+    return Facts(
+        Enrichment.DONE,
+        source="docker",
+        runtime="docker",
+        name=safejson.text(answer, "Name").removeprefix("/"),
+        image=safejson.text(answer, "Config", "Image"),
+        image_id=safejson.text(answer, "Image"),
+        labels=labels,
+        namespace=labels.get("io.kubernetes.pod.namespace", ""),
+        pod=labels.get("io.kubernetes.pod.name", ""),
+        pod_uid=labels.get("io.kubernetes.pod.uid", ""),
+        pid=safejson.integer(answer, "State", "Pid") or 0,
+    )

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which mounts hand a container a part of its host.
+
+Two views: the mounts of a running task (/proc/PID/mountinfo: what is there) and those of config.json (what
+was asked for, the only view of a container that is gone already).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ringfence.containers.enrich import safejson
+from ringfence.containers.model import SensitiveMount
+
+__all__ = ["MOUNTS_MAX", "MountLine", "from_config", "from_mountinfo", "parse_mountinfo"]
+
+MOUNTS_MAX = 64
+
+# A source below one of these; the first that fits counts. Each is (kind, path), longest first where they
+# nest.
+_HOST_PATHS = (
+    ("host-proc", "/proc"),
+    ("sysfs-writable", "/sys"),
+    ("kubelet", "/var/lib/kubelet"),
+    ("kubelet", "/etc/kubernetes"),
+    ("host-log", "/var/log"),
+    ("host-dev", "/dev"),
+    ("host-etc", "/etc"),
+    ("host-path", "/root"),
+    ("host-path", "/home"),
+    ("host-path", "/boot"),
+    ("host-path", "/usr"),
+    ("host-path", "/var/lib/docker"),
+    ("host-path", "/var/lib/containerd"),
+    ("host-path", "/var/lib/containers"),
+    ("host-path", "/run/containerd"),
+    ("host-path", "/var/run"),
+)
+_SOCKETS = re.compile(
+    r"/(docker|containerd|crio|cri-dockerd|podman|buildkitd|kubelet|dockershim)\.sock$|/containerd\.sock\.ttrpc$"
+)
+# What runtimes and the kubelet mount into every container, writable or not: no part of the host worth a word.
+# A pod's volumes lie below the kubelet's directory, and so do its /etc/hosts and its termination log.
+_HARMLESS = re.compile(
+    r"/(hostname|hosts|resolv\.conf)$|^/etc/localtime$|"
+    r"/kubelet/pods/[^/]+/(volumes|etc-hosts|containers)(/|$)"
+)
+# What /dev of a container always holds.
+_PLAIN_DEVICES = frozenset(
+    f"/dev/{name}"
+    for name in ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx", "fuse", "net/tun")
+)
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+class MountLine(NamedTuple):
+    """One line of mountinfo (proc(5)): `root` is the mount's root inside its filesystem."""
+
+    device: str
+    root: str
+    target: str
+    writable: bool
+    fstype: str
+    source: str
+
+
+def parse_mountinfo(text: str) -> Iterator[MountLine]:
+    """The lines that parse, at most 4096; others are skipped."""
+    for line in text.splitlines()[:4096]:
+        left, separator, right = line.partition(" - ")
+        fields, tail = left.split(" "), right.split(" ")
+        if not separator or len(fields) < 6 or len(tail) < 3:
+            continue
+        root, target, source = (_unescape(part) for part in (fields[3], fields[4], tail[1]))
+        # Read-only may be the mount's property or the superblock's.
+        writable = "ro" not in fields[5].split(",") and "ro" not in tail[2].split(",")
+        yield MountLine(fields[2], root, target, writable, tail[0], source)
+
+
+def _unescape(text: str) -> str:
+    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)[: safejson.TEXT_MAX]
+
+
+def _below(path: str, base: str) -> bool:
+    return path == base or path.startswith(base + "/")
+
+
+def _host_kind(source: str) -> str | None:
+    """What part of the host a path of the host is."""
+    if source == "/":
+        return "host-root"
+    if _SOCKETS.search(source):
+        return "runtime-socket"
+    if source in _PLAIN_DEVICES or _HARMLESS.search(source):
+        return None
+    return next((kind for kind, base in _HOST_PATHS if _below(source, base)), None)
+
+
+def from_config(mounts: list[Any]) -> tuple[SensitiveMount, ...]:
+    """The sensitive ones of config.json's `mounts`, at most MOUNTS_MAX."""
+    found = []
+    for mount in mounts:
+        source, target = safejson.text(mount, "source"), safejson.text(mount, "destination")
+        kind, options = safejson.text(mount, "type"), safejson.children(mount, "options")
+        writable = "ro" not in options
+        if kind == "bind" or "bind" in options or "rbind" in options:
+            sensitive = _host_kind(source.rstrip("/") or "/")
+        elif writable:
+            # procfs of its own is in every container, writable below the masks: the masks are not seen here.
+            sensitive = {"sysfs": "sysfs-writable", "cgroup": "cgroup-writable"}.get(kind)
+        else:
+            sensitive = None
+        if sensitive:
+            found.append(SensitiveMount(sensitive, source, target, writable))
+    return tuple(found[:MOUNTS_MAX])
+
+
+def from_mountinfo(task: str, host: str = "") -> tuple[SensitiveMount, ...]:
+    """The sensitive ones of a task's mountinfo, at most MOUNTS_MAX.
+
+    `host` is the host's mountinfo: with it, a mount's device and root become the path of the host that it
+    shows.
+    """
+    places = _host_places(host)
+    found = []
+    for line in parse_mountinfo(task):
+        kind = _kernel_kind(line)
+        source = line.source
+        if kind is None and line.target != "/" and line.device in places:
+            source = _host_path(line, places[line.device])
+            kind = _host_kind(source) if source else None
+        if kind:
+            found.append(SensitiveMount(kind, source, line.target, line.writable))
+    return tuple(found[:MOUNTS_MAX])
+
+
+def _kernel_kind(line: MountLine) -> str | None:
+    """Kernel filesystems whose writability counts, whoever mounted them."""
+    if line.fstype == "devtmpfs":
+        return None if line.root in {name.removeprefix("/dev") for name in _PLAIN_DEVICES} else "host-dev"
+    if not line.writable:
+        return None
+    if line.fstype == "proc" and line.root.startswith("/sys"):
+        return "proc-writable"
+    return {"sysfs": "sysfs-writable", "cgroup": "cgroup-writable", "cgroup2": "cgroup-writable"}.get(
+        line.fstype
+    )
+
+
+# No mount of these shows a part of the host's own files.
+_KERNEL_FILESYSTEMS = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "devtmpfs", "devpts", "mqueue"))
+
+
+def _host_places(host: str) -> dict[str, list[MountLine]]:
+    """The host's mounts by device. Of its tmpfs mounts, only those that hold sockets and device nodes."""
+    places: dict[str, list[MountLine]] = {}
+    for line in parse_mountinfo(host):
+        own = line.fstype == "tmpfs" and line.target not in ("/run", "/var/run", "/dev")
+        if not own and line.fstype not in _KERNEL_FILESYSTEMS:
+            places.setdefault(line.device, []).append(line)
+    return places
+
+
+def _host_path(line: MountLine, places: list[MountLine]) -> str:
+    """Where on the host the tree lies that this mount shows; empty when no mount of the host shows it."""
+    for place in places:
+        if _below(line.root, place.root.rstrip("/")) or place.root == "/":
+            below = line.root.removeprefix(place.root.rstrip("/"))
+            return (place.target.rstrip("/") + below).rstrip("/") or "/"
+    return ""

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which cgroup hierarchy says whose a task is, and what a cgroup directory is called there.
+
+A host is pure v2, v1, or hybrid (v1 controllers with a cgroup2 mount beside them). On v1 and hybrid hosts
+the cgroup2 path of a container may be the root (crun does that), so a v1 controller that
+runtimes always use identifies it. This module reads; it mounts and writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from ringfence.errors import KernelError
+
+__all__ = [
+    "CONTROLLERS",
+    "CgroupDir",
+    "Hierarchy",
+    "HierarchyKind",
+    "HostNamespaces",
+    "cgroup_id",
+    "detect",
+    "host_namespaces",
+    "walk",
+]
+
+# Runtimes always set up `devices`; the others follow in the order of how sure it is that they are joined.
+# The position is RF_HIERARCHY_* of maps.h, where 0 is v2.
+CONTROLLERS = ("devices", "pids", "memory", "cpu", "freezer")
+
+# include/linux/proc_ns.h: fixed since 3.8, so they tell the initial namespaces without any access to them.
+INITIAL_INUMS = {
+    "ipc": 0xEFFFFFFF,
+    "uts": 0xEFFFFFFE,
+    "user": 0xEFFFFFFD,
+    "pid": 0xEFFFFFFC,
+    "cgroup": 0xEFFFFFFB,
+    "time": 0xEFFFFFFA,
+}
+NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_ROOT = re.compile(r"^/(\.\./?)*$")
+_INUM = re.compile(r"^\w+:\[(\d+)\]$")
+
+
+class HierarchyKind(StrEnum):
+    """How cgroups are mounted on this host."""
+
+    V2 = "v2"
+    V1 = "v1"
+    HYBRID = "hybrid"
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """The hierarchy that identifies containers, and where cgroup-BPF programs are attached."""
+
+    kind: HierarchyKind
+    controller: str  # "" for v2
+    mount: Path
+    v2_mount: Path | None
+
+    @property
+    def code(self) -> int:
+        """RF_HIERARCHY_* of maps.h."""
+        return CONTROLLERS.index(self.controller) + 1 if self.controller else 0
+
+    def directory(self, path: str) -> Path:
+        """The directory of a cgroup path ("/a/b") of this hierarchy."""
+        return self.mount / path.lstrip("/")
+
+
+class CgroupDir(NamedTuple):
+    """One directory of a hierarchy; `path` is what the kernel calls it, "/" for the root."""
+
+    path: str
+    cgroup_id: int
+    parent_id: int
+
+    @property
+    def name(self) -> str:
+        """The last component."""
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class HostNamespaces:
+    """Inode numbers of the host's namespaces; `notes` says which were assumed and why."""
+
+    mnt: int
+    pid: int
+    net: int
+    ipc: int
+    uts: int
+    cgroup: int
+    user: int
+    time: int
+    notes: tuple[str, ...] = ()
+
+
+class _Mount(NamedTuple):
+    root: str
+    point: str
+    fstype: str
+    options: frozenset[str]
+
+
+def _mounts(mountinfo: str) -> Iterator[_Mount]:
+    """The lines of mountinfo (proc(5)) that parse; others are skipped."""
+    for line in mountinfo.splitlines():
+        left, separator, right = line.partition(" - ")
+        fields, tail = left.split(" "), right.split(" ")
+        if not separator or len(fields) < 6 or len(tail) < 3:
+            continue
+        root, point = (_OCTAL.sub(lambda found: chr(int(found[1], 8)), text) for text in fields[3:5])
+        yield _Mount(root, point, tail[0], frozenset(tail[2].split(",")))
+
+
+def _whole(mounts: list[_Mount]) -> _Mount | None:
+    """The mount that shows the hierarchy from its root (seen from a cgroup namespace: "/../..")."""
+    return next((mount for mount in mounts if _ROOT.match(mount.root)), None)
+
+
+def _v1_controllers(cgroups: str) -> set[str]:
+    """Controllers that /proc/cgroups shows enabled and bound to a v1 hierarchy (or to v2, as 0)."""
+    rows = (line.split() for line in cgroups.splitlines() if not line.startswith("#"))
+    return {row[0] for row in rows if len(row) == 4 and row[1] != "0" and row[3] == "1"}
+
+
+def detect(proc: Path = Path("/proc")) -> Hierarchy:
+    """Say which hierarchy identifies containers here.
+
+    Raises KernelError when no usable cgroup hierarchy is mounted.
+    """
+    mounts = list(_mounts((proc / "self/mountinfo").read_text(errors="surrogateescape")))
+    try:
+        bound = _v1_controllers((proc / "cgroups").read_text())
+    except OSError:  # CONFIG_PROC_PID_CGROUP off, or hidden: what is mounted is then all there is to know
+        bound = set(CONTROLLERS)
+    unified = _whole([mount for mount in mounts if mount.fstype == "cgroup2"])
+    v2_mount = Path(unified.point) if unified else None
+    for controller in CONTROLLERS:
+        found = _whole([m for m in mounts if m.fstype == "cgroup" and controller in m.options])
+        if found and controller in bound:
+            kind = HierarchyKind.HYBRID if unified else HierarchyKind.V1
+            return Hierarchy(kind, controller, Path(found.point), v2_mount)
+    if v2_mount is None:
+        raise KernelError(
+            "no cgroup hierarchy is mounted whole, so no container can be told from another",
+            hint="mount -t cgroup2 none /sys/fs/cgroup; in a container, mount the host's /sys/fs/cgroup",
+        )
+    return Hierarchy(HierarchyKind.V2, "", v2_mount, v2_mount)
+
+
+def cgroup_id(directory: str | os.PathLike[str]) -> int:
+    """The id of a cgroup, as BPF programs see it: kernfs gives the 64-bit node id as inode number.
+
+    (kernel commit 40430452fd5d, 5.5, on machines of 64 bits). Raises OSError.
+    """
+    return os.stat(directory, follow_symlinks=False).st_ino
+
+
+def walk(hierarchy: Hierarchy, *, limit: int = 65536, depth: int = 32) -> Iterator[CgroupDir]:
+    """Every cgroup below the root, parents first; at most `limit` of them, `depth` levels deep.
+
+    Directories that vanish meanwhile are skipped.
+    """
+    mount = os.fspath(hierarchy.mount)
+    level = [CgroupDir("/", cgroup_id(mount), 0)]
+    seen = 0
+    for _ in range(depth):
+        below: list[CgroupDir] = []
+        for parent in level:
+            for child in _children(mount, parent):
+                if (seen := seen + 1) > limit:
+                    return
+                yield child
+                below.append(child)
+        level = below
+
+
+def _children(mount: str, parent: CgroupDir) -> list[CgroupDir]:
+    """The cgroups directly below `parent`."""
+    found = []
+    base = parent.path.rstrip("/")
+    try:
+        with os.scandir(mount + parent.path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    found.append(CgroupDir(f"{base}/{entry.name}", entry.inode(), parent.cgroup_id))
+    except OSError:
+        pass
+    return found
+
+
+def _inum(proc: Path, pid: str, name: str) -> int | None:
+    try:
+        found = _INUM.match(os.readlink(proc / pid / "ns" / name))
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def host_namespaces(proc: Path = Path("/proc")) -> HostNamespaces:
+    """Inode numbers of the host's namespaces, from PID 1; what cannot be read is assumed, and noted.
+
+    PID 1 may be unreadable (yama, a hardened host) or not the host's (an agent without hostPID).
+    """
+    notes: list[str] = []
+    inums: dict[str, int] = {}
+    pid_ns = _inum(proc, "self", "pid")
+    host_pid = pid_ns is None or pid_ns == INITIAL_INUMS["pid"]
+    if not host_pid:
+        notes.append("the agent is not in the host's PID namespace: run it with hostPID")
+    for name in NAMESPACES:
+        found = _inum(proc, "1", name) if host_pid else None
+        if found is None and name in INITIAL_INUMS:
+            found = INITIAL_INUMS[name]  # certain: these numbers are fixed
+        if found is None:
+            found = _inum(proc, "self", name) or 0
+            notes.append(f"/proc/1/ns/{name} cannot be read: the agent's own counts as the host's")
+        inums[name] = found
+    return HostNamespaces(**inums, notes=tuple(notes))

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of one container. Values are frozen: who learns more makes a new one.
+
+None means "not known (yet)", never "none": `enrichment` says whether more may come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from ringfence.containers.patterns import identify
+
+__all__ = ["Container", "Enrichment", "Facts", "Posture", "SensitiveMount", "State"]
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+# What Container.enriched takes from Facts as it is.
+_TAKEN = ("runtime", "name", "image", "image_id", "labels", "namespace", "pod", "pod_uid", "posture")
+
+
+class State(StrEnum):
+    """Where in its life a container is."""
+
+    CREATED = "created"  # its cgroup exists; nothing of the workload ran
+    RUNNING = "running"
+    STOPPED = "stopped"  # its last armed task ended
+    REMOVED = "removed"  # its cgroup is gone
+
+
+class Enrichment(StrEnum):
+    """What became of asking the runtime."""
+
+    PENDING = "pending"
+    DONE = "done"
+    NONE = "none"  # no runtime on this node knows it
+    GONE = "gone"  # it ended before anybody could be asked
+    FAILED = "failed"
+    DROPPED = "dropped"  # the queue was full
+
+
+@dataclass(frozen=True, slots=True)
+class SensitiveMount:
+    """A mount that hands the container a part of its host."""
+
+    kind: str  # host-root, docker-socket, proc, sysfs, device, cgroup ...
+    source: str
+    target: str
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Posture:
+    """How a container is held: what the kernel and its configuration say, and a score of how little that is.
+
+    None: not known. `score` counts from 0 (fenced) to 100 (as good as the host); `reasons` are its parts.
+    """
+
+    capabilities: tuple[str, ...] | None = None  # effective, of its first task
+    bounding: tuple[str, ...] | None = None
+    seccomp: str | None = None  # disabled, strict, filter
+    user_namespace: bool | None = None
+    uid_map: tuple[tuple[int, int, int], ...] = ()
+    shared_namespaces: tuple[str, ...] | None = None  # with the host
+    no_new_privs: bool | None = None
+    apparmor: str | None = None
+    sensitive_mounts: tuple[SensitiveMount, ...] = ()
+    score: int = 0
+    reasons: tuple[str, ...] = ()
+    privileged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What enrichment found out. Empty fields were not found."""
+
+    enrichment: Enrichment
+    source: str = ""  # who said so: docker, containerd, runc ...
+    runtime: str = ""
+    name: str = ""
+    image: str = ""
+    image_id: str = ""
+    labels: Mapping[str, str] = _NO_LABELS
+    namespace: str = ""
+    pod: str = ""
+    pod_uid: str = ""
+    pid: int = 0
+    cgroup_path: str = ""
+    posture: Posture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A cgroup that a runtime made for a workload. The selectors of policies read this."""
+
+    id: str  # 64 hex digits, or the cgroup's name
+    cgroup_id: int
+    slot: int
+    cgroup_path: str = ""
+    state: State = State.CREATED
+    runtime: str | None = None
+    name: str | None = None
+    image: str | None = None
+    image_id: str | None = None
+    labels: Mapping[str, str] = field(default=_NO_LABELS)
+    namespace: str | None = None  # of Kubernetes, as the three after it
+    pod: str | None = None
+    pod_uid: str | None = None
+    qos: str | None = None
+    pid: int = 0  # of its first armed task, as the host counts; start_ns makes it an identity
+    start_ns: int = 0
+    created_ns: int = 0
+    removed_ns: int = 0
+    adopted: bool = False
+    enrichment: Enrichment = Enrichment.PENDING
+    posture: Posture | None = None
+
+    @property
+    def privileged(self) -> bool | None:
+        """Held by so little that it counts as privileged; None: not known yet."""
+        return None if self.posture is None else self.posture.privileged
+
+    @property
+    def short_id(self) -> str:
+        """Twelve digits, as the commands of runtimes print ids; a name stays whole."""
+        return self.id[:12] if len(self.id) == 64 else self.id
+
+    def enriched(self, facts: Facts) -> Container:
+        """This container with what enrichment found; nothing known is replaced by something unknown."""
+        known = {name: getattr(facts, name) for name in _TAKEN if getattr(facts, name)}
+        if facts.pid and not self.pid:
+            known["pid"] = facts.pid
+        return replace(self.at(facts.cgroup_path), enrichment=facts.enrichment, **known)
+
+    def at(self, path: str) -> Container:
+        """This container with what its cgroup path says, where it had none yet."""
+        if not path or self.cgroup_path:
+            return self
+        identity = identify(path)
+        return replace(
+            self,
+            id=identity.id,
+            cgroup_path=path,
+            runtime=self.runtime or identity.runtime or None,
+            pod_uid=self.pod_uid or identity.pod_uid or None,
+            qos=self.qos or identity.qos or None,
+        )
+
+    @classmethod
+    def unnamed(cls, cgroup_id: int, slot: int, **known: Any) -> Container:
+        """A container of which only the kernel's word is known: `at` and `enriched` fill in the rest."""
+        return cls(f"cgroup-{cgroup_id}", cgroup_id, slot, **known)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which cgroup names are containers, and what a cgroup path says about one.
+
+The kernel enrolls by the same patterns at cgroup_mkdir (container.bpf.c); `matches` here must answer alike.
+A path is read for what runtimes and the kubelet put there: nothing is looked up, nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ringfence.abi import PATTERNS
+from ringfence.config_values import Pattern
+from ringfence.errors import ConfigError
+
+__all__ = ["DEFAULT_PATTERNS", "Identity", "identify", "matches", "patterns_for"]
+
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_SCOPE = ".scope"
+
+DEFAULT_PATTERNS = tuple(
+    Pattern(prefix, hex64=True) for prefix in ("", "docker-", "cri-containerd-", "crio-", "libpod-")
+)
+_RUNTIMES = {"docker-": "docker", "cri-containerd-": "containerd", "crio-": "cri-o", "libpod-": "podman"}
+# Parents that only one runtime makes; below kubepods with the cgroupfs driver any of them is possible.
+_PARENTS = {"docker": "docker", "libpod_parent": "podman", "machine.slice": "podman", "buildkit": "buildkit"}
+
+# kubelet, pkg/kubelet/cm: /kubepods/burstable/pod<uid>/... (cgroupfs) and
+# /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid, - as _>.slice/... (systemd). A pod of
+# class Guaranteed lies directly below kubepods; a static pod's uid is a hash of 32 digits.
+_UID = r"(?P<uid>[0-9a-f]{8}([-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})"
+_POD_CGROUPFS = re.compile(rf"(?:^|/)kubepods(?:/(?P<qos>besteffort|burstable))?/pod{_UID}(?:/|$)")
+_POD_SYSTEMD = re.compile(rf"(?:^|[/-])kubepods(?:-(?P<qos>besteffort|burstable))?-pod{_UID}\.slice(?:/|$)")
+
+
+class Identity(NamedTuple):
+    """What a cgroup path says. Empty: the path does not say."""
+
+    id: str  # 64 hex digits, or the cgroup's own name
+    runtime: str
+    pod_uid: str
+    qos: str  # guaranteed, burstable, besteffort
+    driver: str  # cgroupfs, systemd: how the kubelet made the pod's cgroup
+
+
+def patterns_for(configured: Iterable[Pattern] = (), *, known: bool = True) -> tuple[Pattern, ...]:
+    """The default patterns (unless not `known`) and the configured ones.
+
+    Raises ConfigError when the kernel's list has no room.
+    """
+    merged = tuple(dict.fromkeys((*(DEFAULT_PATTERNS if known else ()), *configured)))
+    if len(merged) > PATTERNS:
+        raise ConfigError(
+            f"containers.patterns: {len(merged)} of them, and the kernel's list holds {PATTERNS}"
+        )
+    return merged
+
+
+def matches(name: str, patterns: Iterable[Pattern]) -> Pattern | None:
+    """The first pattern that the last component of a cgroup path fits."""
+    for pattern in patterns:
+        if not name.startswith(pattern.prefix):
+            continue
+        rest = name[len(pattern.prefix) :]
+        if not pattern.hex64 or _HEX64.fullmatch(rest.removesuffix(_SCOPE)):
+            return pattern
+    return None
+
+
+def identify(path: str) -> Identity:
+    """Read a cgroup path: id and runtime from its own name, pod and QoS class from its parents."""
+    parents, _, name = path.rpartition("/")
+    bare = name.removesuffix(_SCOPE)
+    prefix, hexadecimal = bare[:-64], bare[-64:]
+    if _HEX64.fullmatch(hexadecimal) and (not prefix or prefix in _RUNTIMES):
+        identifier = hexadecimal
+        runtime = _RUNTIMES.get(prefix) or _PARENTS.get(parents.rpartition("/")[2], "")
+    else:
+        identifier, runtime = name, ""
+    for driver, expression in (("cgroupfs", _POD_CGROUPFS), ("systemd", _POD_SYSTEMD)):
+        if found := expression.search(parents):
+            uid = found["uid"].replace("_", "-")
+            return Identity(identifier, runtime, uid, found["qos"] or "guaranteed", driver)
+    return Identity(identifier, runtime, "", "", "")

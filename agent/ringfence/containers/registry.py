@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every container that lives or died lately: cgroup id -> Container.
+
+Fed by the events of the `alerts` ring, asked for each event of both rings. It never guesses: an event belongs
+to a container because the kernel wrote that container's cgroup id (never used twice) into it.
+
+Order: a record of the activity ring may be read before the CONTAINER_CREATE of its container, which came
+earlier through the other ring. So read a batch of `activity` first, then `alerts` until it is empty, dispatch
+the alerts, and only then the batch. Where that was not kept, or the CREATE was lost, the kernel's own table
+is asked, and answers for certain.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ringfence.abi import (
+    FLAG_ADOPTED,
+    FLAG_TRUNCATED,
+    STATE_ADOPTED,
+    STATE_REMOVED,
+    STATE_STARTED,
+    ContainerValue,
+    EventKind,
+)
+from ringfence.containers.model import Container, Enrichment, Facts, State
+from ringfence.containers.posture import from_event, merge
+from ringfence.containers.slots import SlotTable
+from ringfence.events import CgroupEvent, ContainerEvent, Event
+
+__all__ = ["Counts", "Registry", "restored"]
+
+TOMBSTONE_NS = 30 * 10**9
+TOMBSTONES = 4096
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the metrics show. `unattributed` by reason: see Registry.get."""
+
+    created: int = 0
+    started: int = 0
+    removed: int = 0
+    recovered: int = 0  # containers whose CREATE was lost or late, found in the kernel's table
+    evicted: int = 0  # tombstones that went before their time
+    unattributed: dict[str, int] = field(
+        default_factory=lambda: {"no-container": 0, "unknown": 0, "slot-reused": 0}
+    )
+
+
+class _Tombstone(NamedTuple):
+    container: Container
+    until_ns: int
+
+
+class Registry:
+    """All containers, keyed by the id of their cgroup. Not thread-safe: the event loop owns it."""
+
+    def __init__(
+        self,
+        slots: SlotTable,
+        *,
+        tombstones: int = TOMBSTONES,
+        on_free: Callable[[Container], None] | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """`on_free` is called before a slot is emptied, for whoever still wants its counters."""
+        self._slots = slots
+        self._live: dict[int, Container] = {}
+        self._tombstones: OrderedDict[int, _Tombstone] = OrderedDict()
+        self._tombstones_max = tombstones
+        self._children: dict[int, set[int]] = {}  # container -> cgroups below it
+        self._on_free = on_free
+        self._now_ns = now_ns
+        self.counts = Counts()
+
+    # -- questions -----------------------------------------------------------
+
+    def get(self, slot: int, cgroup_id: int) -> Container | None:
+        """The container of an event's `slot` and `container`; None when there is none, counted by reason.
+
+        Reasons: no-container (the record names none), slot-reused (it died longer ago than tombstones are
+        kept), unknown (the kernel's table does not know it).
+        """
+        found = self._live.get(cgroup_id)
+        if found is not None:
+            return found
+        if (dead := self._tombstones.get(cgroup_id)) is not None:
+            return dead.container
+        return self._recover(slot, cgroup_id)
+
+    def find(self, cgroup_id: int) -> Container | None:
+        """The living or dead container of that cgroup id, as far as it is remembered. Counts nothing."""
+        dead = self._tombstones.get(cgroup_id)
+        return self._live.get(cgroup_id) or (dead.container if dead else None)
+
+    def __iter__(self) -> Iterator[Container]:
+        return iter(tuple(self._live.values()))
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @property
+    def tombstones(self) -> int:
+        """How many dead containers are remembered."""
+        return len(self._tombstones)
+
+    @property
+    def unfreed(self) -> int:
+        """Removed containers whose slot is held by tasks that moved elsewhere."""
+        return sum(container.state is State.REMOVED for container in self._live.values())
+
+    # -- events --------------------------------------------------------------
+
+    def on_event(self, event: Event) -> Container | None:
+        """Take a CONTAINER_* or CGROUP_* event; the container that changed, or None."""
+        handler = _HANDLERS.get(event.event)
+        return handler(self, event) if handler else None
+
+    def _create(self, event: ContainerEvent) -> Container:
+        path = "" if event.flags & FLAG_TRUNCATED else os.fsdecode(event.path)
+        known = self.find(event.container)
+        if known is None:
+            self.counts.created += 1
+            adopted = bool(event.flags & FLAG_ADOPTED)
+            known = Container.unnamed(event.container, event.slot, created_ns=event.time_ns, adopted=adopted)
+        return self._store(known.at(path))
+
+    def _start(self, event: ContainerEvent) -> Container | None:
+        known = self.get(event.slot, event.container)
+        if known is None:
+            return None
+        self.counts.started += 1
+        state = State.REMOVED if known.state is State.REMOVED else State.RUNNING
+        posture = merge(from_event(event), known.posture)
+        return self._store(
+            replace(known, state=state, pid=event.pid, start_ns=event.start_ns, posture=posture)
+        )
+
+    def _stop(self, event: ContainerEvent) -> Container | None:
+        known = self.get(event.slot, event.container)
+        if known is None:
+            return None
+        if known.state is State.REMOVED:
+            self._try_free(known)
+            return known
+        return self._store(replace(known, state=State.STOPPED))
+
+    def _remove(self, event: ContainerEvent) -> Container | None:
+        known = self.get(event.slot, event.container)
+        if known is None or known.state is State.REMOVED:
+            return known
+        return self._removed(known, event.time_ns)
+
+    def _removed(self, container: Container, at_ns: int) -> Container:
+        self.counts.removed += 1
+        gone = self._store(replace(container, state=State.REMOVED, removed_ns=at_ns))
+        self._try_free(gone)
+        return gone
+
+    def _child_made(self, event: CgroupEvent) -> Container | None:
+        if event.container in self._live:
+            self._children.setdefault(event.container, set()).add(event.cgroup)
+        return None
+
+    def _child_gone(self, event: CgroupEvent) -> Container | None:
+        self._children.get(event.container, set()).discard(event.cgroup)
+        return None
+
+    # -- what others learn ---------------------------------------------------
+
+    def add(self, container: Container) -> Container:
+        """Take a container that was adopted; one that is known keeps what is known of it."""
+        known = self.find(container.cgroup_id)
+        if known is not None:
+            return self._store(known.at(container.cgroup_path))
+        self.counts.created += 1
+        return self._store(container)
+
+    def apply(self, cgroup_id: int, facts: Facts) -> Container | None:
+        """Fill in what enrichment found; None when the container is forgotten already."""
+        known = self.find(cgroup_id)
+        if known is None:
+            return None
+        posture = merge(known.posture, facts.posture)
+        return self._store(replace(known.enriched(facts), posture=posture))
+
+    def running(self, cgroup_id: int, pid: int) -> None:
+        """An adopted container whose tasks were armed; `pid` is one of its processes, or 0."""
+        known = self._live.get(cgroup_id)
+        if known is not None and known.state is State.CREATED:
+            self.counts.started += 1
+            self._store(replace(known, state=State.RUNNING, pid=known.pid or pid))
+
+    def dropped(self, cgroup_id: int) -> None:
+        """Enrichment had no room for this container."""
+        if known := self.find(cgroup_id):
+            self._store(replace(known, enrichment=Enrichment.DROPPED))
+
+    def sweep(self) -> int:
+        """Free what can be freed, also where an event was lost, and expire tombstones.
+
+        To be called every few seconds. Returns the number of slots given back.
+        """
+        freed = 0
+        for slot, value in list(self._slots.used()):
+            if value.state & STATE_REMOVED:
+                known = self._live.get(value.cgroup) or Container.unnamed(value.cgroup, slot)
+                if known.state is not State.REMOVED:  # its REMOVE was lost
+                    self.counts.removed += 1
+                    known = self._store(replace(known, state=State.REMOVED))
+                freed += self._try_free(known)
+        now = self._now_ns()
+        while self._tombstones:
+            cgroup_id, oldest = next(iter(self._tombstones.items()))
+            if oldest.until_ns > now:
+                break
+            del self._tombstones[cgroup_id]
+        return freed
+
+    # -- inside --------------------------------------------------------------
+
+    def _store(self, container: Container) -> Container:
+        dead = self._tombstones.get(container.cgroup_id)
+        if dead is not None:
+            self._tombstones[container.cgroup_id] = _Tombstone(container, dead.until_ns)
+        else:
+            self._live[container.cgroup_id] = container
+        return container
+
+    def _bury(self, container: Container) -> None:
+        self._live.pop(container.cgroup_id, None)
+        if container.cgroup_id in self._tombstones:
+            return
+        if len(self._tombstones) >= self._tombstones_max:
+            self._tombstones.popitem(last=False)
+            self.counts.evicted += 1
+        self._tombstones[container.cgroup_id] = _Tombstone(container, self._now_ns() + TOMBSTONE_NS)
+
+    def _try_free(self, container: Container) -> bool:
+        """Give back the slot of a removed container, unless armed tasks that moved elsewhere still hold it.
+
+        Such a container stays with the living: its tasks are still its own.
+        """
+        cgroup_id, slot = container.cgroup_id, container.slot
+        value = self._slots.read(slot)
+        ours = value is not None and value.cgroup == cgroup_id
+        if value is not None and ours and (value.tasks > 0 or not value.state & STATE_REMOVED):
+            return False
+        if ours:
+            if self._on_free:
+                self._on_free(container)
+            self._slots.unbind({cgroup_id} | self._children.get(cgroup_id, set()))
+            self._slots.free(slot)
+        self._children.pop(cgroup_id, None)
+        self._bury(container)
+        return ours
+
+    def _recover(self, slot: int, cgroup_id: int) -> Container | None:
+        if not cgroup_id:
+            self.counts.unattributed["no-container"] += 1
+            return None
+        value = self._slots.read(slot)
+        if value is None or value.cgroup != cgroup_id:
+            self.counts.unattributed["slot-reused" if value and value.cgroup else "unknown"] += 1
+            return None
+        self.counts.recovered += 1
+        self.counts.created += 1
+        return self._store(restored(slot, value))
+
+
+def restored(slot: int, value: ContainerValue) -> Container:
+    """What the kernel's table alone says of a container."""
+    state = State.RUNNING if value.state & STATE_STARTED else State.CREATED
+    adopted = bool(value.state & STATE_ADOPTED)
+    return Container.unnamed(value.cgroup, slot, state=state, created_ns=value.created_ns, adopted=adopted)
+
+
+_HANDLERS: dict[int, Callable[[Registry, Event], Container | None]] = {
+    EventKind.CONTAINER_CREATE: Registry._create,  # type: ignore[dict-item]
+    EventKind.CONTAINER_START: Registry._start,  # type: ignore[dict-item]
+    EventKind.CONTAINER_STOP: Registry._stop,  # type: ignore[dict-item]
+    EventKind.CONTAINER_REMOVE: Registry._remove,  # type: ignore[dict-item]
+    EventKind.CGROUP_MKDIR: Registry._child_made,  # type: ignore[dict-item]
+    EventKind.CGROUP_RMDIR: Registry._child_gone,  # type: ignore[dict-item]
+}

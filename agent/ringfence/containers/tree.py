@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes of containers and where they came from: PID and start time -> program, parent.
+
+Fed by fork, exec and exit; asked for the ancestry of an alert and for `ringfence tree`. A PID alone is
+nobody: the kernel uses it again. Bounded in entries, so a fork bomb costs its own history and nothing else:
+the dead are forgotten first, then the oldest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from ringfence.abi import EventKind
+from ringfence.containers.procstat import TICK_NS, read_stat
+from ringfence.events import Event, ExecEvent, TaskEvent
+
+__all__ = ["Ancestor", "Process", "ProcessTree"]
+
+LIVE_MAX = 8192
+DEAD_MAX = 4096
+DEPTH_MAX = 16
+ARGS_MAX = 256
+
+
+class Process:
+    """One thread group. Mutable: exec changes what it runs, and this is the hot path.
+
+    `start_ns` from /proc is exact to a clock tick only.
+    """
+
+    __slots__ = ("args", "comm", "container", "exe", "pid", "ppid", "pstart_ns", "start_ns", "uid")
+
+    def __init__(
+        self,
+        pid: int,
+        start_ns: int,
+        ppid: int,
+        pstart_ns: int,
+        container: int,
+        comm: bytes,
+        exe: bytes,
+        args: bytes,
+        uid: int,
+    ) -> None:
+        self.pid, self.start_ns, self.ppid, self.pstart_ns = pid, start_ns, ppid, pstart_ns
+        self.container, self.comm, self.exe, self.args, self.uid = container, comm, exe, args, uid
+
+    def __repr__(self) -> str:
+        return f"Process({self.pid}, {self.start_ns}, {self.exe!r})"
+
+
+class Ancestor(NamedTuple):
+    """One step of an ancestry. `missing`: nothing but the PID is known (of outside, or forgotten)."""
+
+    pid: int
+    start_ns: int
+    comm: bytes
+    exe: bytes
+    args: bytes
+    missing: bool = False
+
+
+class ProcessTree:
+    """Not thread-safe: the event loop owns it."""
+
+    def __init__(self, *, live_max: int = LIVE_MAX, dead_max: int = DEAD_MAX) -> None:
+        self._live: dict[int, Process] = {}  # by PID, oldest first
+        self._dead: dict[tuple[int, int], Process] = {}  # by PID and start, oldest first
+        self._live_max, self._dead_max = live_max, dead_max
+        self.evicted = 0  # living processes that were forgotten for want of room
+        self._handlers = {
+            int(EventKind.PROCESS_FORK): self._fork,
+            int(EventKind.PROCESS_EXEC): self._exec,
+            int(EventKind.PROCESS_EXIT): self._exit,
+        }
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @property
+    def dead(self) -> int:
+        """Ended processes that are remembered for the ancestry of others."""
+        return len(self._dead)
+
+    def on_event(self, event: Event) -> None:
+        """Take PROCESS_FORK, PROCESS_EXEC or PROCESS_EXIT; anything else changes nothing."""
+        handler = self._handlers.get(event.event)
+        if handler is not None:
+            handler(event)  # type: ignore[operator]
+
+    def _fork(self, event: TaskEvent) -> None:
+        pid = event.child_pid
+        if event.child_tid != pid:
+            return  # a thread
+        parent = self._live.get(event.pid)
+        if parent is not None and parent.start_ns == event.start_ns:
+            exe, args = parent.exe, parent.args
+        else:
+            exe = args = b""
+        self._add(
+            Process(
+                pid,
+                event.child_start_ns,
+                event.pid,
+                event.start_ns,
+                event.container,
+                event.comm_raw,
+                exe,
+                args,
+                event.uid,
+            )
+        )
+
+    def _exec(self, event: ExecEvent) -> None:
+        process = self._live.get(event.pid)
+        if process is None or process.start_ns // TICK_NS != event.start_ns // TICK_NS:
+            process = Process(
+                event.pid, event.start_ns, event.ppid, 0, event.container, b"", b"", b"", event.uid
+            )
+            self._add(process)
+        process.start_ns, process.comm, process.uid = event.start_ns, event.comm_raw, event.uid
+        process.exe, process.args = event.path, event.args_raw[: event.args_len][:ARGS_MAX]
+
+    def _exit(self, event: TaskEvent) -> None:
+        process = self._live.pop(event.pid, None)
+        if process is None:
+            return
+        if process.start_ns // TICK_NS != event.start_ns // TICK_NS:
+            self._live[event.pid] = process  # the exit of one before it, read late
+            return
+        self._bury(process)
+
+    def _add(self, process: Process) -> None:
+        live = self._live
+        if (before := live.pop(process.pid, None)) is not None:  # its exit was lost
+            self._bury(before)
+        elif len(live) >= self._live_max:
+            del live[next(iter(live))]
+            self.evicted += 1
+        live[process.pid] = process
+
+    def _bury(self, process: Process) -> None:
+        if len(self._dead) >= self._dead_max:
+            del self._dead[next(iter(self._dead))]
+        self._dead[process.pid, process.start_ns] = process
+
+    # -- questions -----------------------------------------------------------
+
+    def find(self, pid: int, start_ns: int) -> Process | None:
+        """The process, living or dead; a start time of 0 takes the living one whatever its age."""
+        process = self._live.get(pid)
+        if process is not None and (not start_ns or process.start_ns // TICK_NS == start_ns // TICK_NS):
+            return process
+        return self._dead.get((pid, start_ns))
+
+    def ancestry(self, pid: int, start_ns: int, *, ppid: int = 0) -> list[Ancestor]:
+        """Parent, grandparent and so on, at most DEPTH_MAX; it ends where the container begins.
+
+        The last one is marked as missing where its own parent is known by PID only. `ppid` is the event's own
+        word, for a process that is not known here.
+        """
+        process = self.find(pid, start_ns)
+        parent_pid, parent_start = (process.ppid, process.pstart_ns) if process else (ppid, 0)
+        child_start = start_ns
+        chain: list[Ancestor] = []
+        while parent_pid and len(chain) < DEPTH_MAX:
+            parent = self.find(parent_pid, parent_start)
+            # A parent is never younger than its child: then the PID belongs to somebody else by now.
+            if parent is None or parent.start_ns > child_start:
+                chain.append(Ancestor(parent_pid, parent_start, b"", b"", b"", missing=True))
+                break
+            comm = parent.comm.partition(b"\0")[0]
+            chain.append(Ancestor(parent.pid, parent.start_ns, comm, parent.exe, parent.args))
+            parent_pid, parent_start, child_start = parent.ppid, parent.pstart_ns, parent.start_ns
+        return chain
+
+    def of_container(self, container: int) -> list[Process]:
+        """The living processes of a container, oldest first."""
+        return [process for process in self._live.values() if process.container == container]
+
+    def forget(self, container: int) -> int:
+        """A container is gone, and so are its processes, whatever was lost. Returns how many were left."""
+        left = self.of_container(container)
+        for process in left:
+            del self._live[process.pid]
+        return len(left)
+
+    # -- adoption ------------------------------------------------------------
+
+    def seed(self, pids: Iterable[int], container: int, proc: Path = Path("/proc")) -> int:
+        """Add processes of an adopted container from /proc; known ones stay. Returns how many were added."""
+        added = 0
+        seen = {process.pid: process for process in _read(pids, container, proc)}
+        for process in seen.values():
+            parent = seen.get(process.ppid)
+            process.pstart_ns = parent.start_ns if parent else 0
+            if self.find(process.pid, process.start_ns) is None:
+                self._add(process)
+                added += 1
+        return added
+
+
+def _read(pids: Iterable[int], container: int, proc: Path) -> Iterator[Process]:
+    for pid in islice(pids, LIVE_MAX):
+        before = read_stat(pid, proc)
+        if before is None:
+            continue
+        base = proc / str(pid)
+        try:
+            exe = _link(base / "exe")
+            with open(base / "cmdline", "rb") as cmdline:
+                args = cmdline.read(ARGS_MAX)
+            uid = base.stat().st_uid
+        except OSError:
+            continue
+        after = read_stat(pid, proc)
+        if after is None or after.start != before.start:
+            continue  # the PID changed hands meanwhile
+        yield Process(pid, before.start * TICK_NS, before.ppid, 0, container, before.comm, exe, args, uid)
+
+
+def _link(path: Path) -> bytes:
+    try:
+        return os.readlink(os.fsencode(path))
+    except OSError:
+        return b""
