@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence agent`: the daemon. Every configuration key is a flag, too."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ringfence.cli.parser import Commands, add_command
+from ringfence.config import DEFAULT_FILE, KEYS, Key, load
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "agent",
+        run,
+        help="watch and defend this node",
+        text="Watch and defend this node, until SIGTERM. Alerts are JSON lines on standard output,\n"
+        "the agent's own log is on standard error. SIGHUP loads the policies again and reopens\n"
+        "the output file. The same keys may stand in\n"
+        f" {DEFAULT_FILE} (http: {{listen: ...}}) and in variables (RINGFENCE_HTTP_LISTEN).",
+        examples=(
+            "ringfence agent\n"
+            "ringfence agent --mode audit --policies ./policies\n"
+            "ringfence agent --containers-patterns 'myapp-*' --observe file.open=activity\n"
+            "ringfence agent --check --config agent.yaml\n"
+            "ringfence agent --uninstall"
+        ),
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_FILE}, if it is there"
+    )
+    parser.add_argument("--check", action="store_true", help="check configuration and policies, then end")
+    parser.add_argument(
+        "--uninstall", action="store_true", help="remove everything of ours from the kernel, then end"
+    )
+    keys = parser.add_argument_group("configuration")
+    for key in KEYS:
+        keys.add_argument(
+            key.flag,
+            dest=_destination(key),
+            action="append",
+            metavar=key.metavar.replace("%", "%%"),
+            help=key.help + _default(key),
+        )
+
+
+def run(options: Any) -> int:
+    """Check the configuration, then become the agent."""
+    config = load(options.config, flags=_flags(options))
+    if options.uninstall:
+        from ringfence.daemon.uninstall import uninstall
+
+        for line in uninstall(config):
+            print(line)
+        return 0
+    if options.check:
+        return _check(config)
+    from ringfence.daemon.agent import run as run_agent
+
+    return run_agent(config)
+
+
+def _check(config: Any) -> int:
+    from ringfence.policy import load_policies
+
+    policies = load_policies(config.policies)
+    print(f"configuration and {len(policies.policies)} policies are well")
+    return 0
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Sequence[str]]:
+    given = {key.path: getattr(options, _destination(key)) for key in KEYS}
+    return {path: words for path, words in given.items() if words}
+
+
+def _destination(key: Key) -> str:
+    return "key_" + key.path.replace(".", "_")
+
+
+def _default(key: Key) -> str:
+    if key.default in ((), {}):
+        return "; repeatable"
+    shown = {True: "yes", False: "no", None: "stdout"}.get(key.default) if not key.many else None
+    if key.many:
+        shown = ", ".join(map(str, key.default)) + "; repeatable"
+    elif shown is None or type(key.default) is int:
+        shown = str(key.default)
+    return f" (default: {shown})"

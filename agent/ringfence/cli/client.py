@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other end of the agent's socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ringfence.config import DEFAULT_SOCKET
+from ringfence.errors import AgentUnreachableError, Error, NotPermittedError
+
+__all__ = ["request", "subscribe"]
+
+_TIMEOUT = 10.0
+
+
+def request(path: Path | None, op: str, **parameters: Any) -> Any:
+    """The result of one request. Raises AgentUnreachableError, or Error with what the agent said."""
+    with _connect(path) as connection:
+        return _ask(connection, connection.makefile("rb"), {"op": op, **parameters}).get("result")
+
+
+def subscribe(path: Path | None, **parameters: Any) -> Iterator[dict[str, Any]]:
+    """Records of the agent, one after the other, until it ends or has no more."""
+    with _connect(path) as connection:
+        lines = connection.makefile("rb")
+        _ask(connection, lines, {"op": "events", **parameters})
+        connection.settimeout(None)
+        for line in lines:
+            yield json.loads(line)
+
+
+def _connect(path: Path | None) -> socket.socket:
+    target = path or Path(os.environ.get("RINGFENCE_SOCKET") or DEFAULT_SOCKET)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(_TIMEOUT)
+    try:
+        connection.connect(str(target))
+    except PermissionError as error:
+        connection.close()
+        raise NotPermittedError(
+            f"{target}: {error.strerror}", hint="the agent's socket is root's: use sudo"
+        ) from error
+    except OSError as error:
+        connection.close()
+        raise AgentUnreachableError(
+            f"no agent answers at {target}: {error.strerror or error}",
+            hint="start one with `ringfence agent`, or name its socket with --socket",
+        ) from error
+    return connection
+
+
+def _ask(connection: socket.socket, lines: Any, message: dict[str, Any]) -> dict[str, Any]:
+    try:
+        connection.sendall(json.dumps(message).encode() + b"\n")
+        line = lines.readline()
+        reply = json.loads(line) if line else None
+    except (OSError, ValueError) as error:
+        raise AgentUnreachableError(f"the agent did not answer: {error}") from error
+    if not isinstance(reply, dict):
+        raise AgentUnreachableError("the agent closed the connection")
+    if not reply.get("ok"):
+        raise Error(str(reply.get("error")), hint=str(reply.get("hint") or ""))
+    return reply

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence events`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ringfence.cli.output import SEVERITY_COLOURS, colour
+from ringfence.cli.parser import Commands, add_command, add_output, add_socket
+
+_SEVERITIES = ("info", "low", "medium", "high", "critical")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_OUTCOMES = {"denied": "green", "killed": "green", "seen": "yellow"}
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "events",
+        run,
+        help="show alerts and events, live with --follow",
+        text="Show what happened lately (the agent keeps the last 1000 alerts and lifecycle events),\n"
+        "and with --follow what happens. Without filters: alerts, and the life of containers.",
+        examples=(
+            "ringfence events --follow\n"
+            "ringfence events --since 1h --severity high\n"
+            "ringfence events -f --container web-1 --event process.exec\n"
+            "ringfence events -f --all -o json | jq .details"
+        ),
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    parser.add_argument(
+        "--since", type=_since, default=0.0, metavar="TIME", help="30s, 10m, 2h, 1d, or an ISO time"
+    )
+    parser.add_argument(
+        "-c", "--container", action="append", default=[], metavar="C", help="id, name or pod; repeatable"
+    )
+    parser.add_argument(
+        "-e", "--event", action="append", default=[], metavar="EVENT", help="such as file.open; repeatable"
+    )
+    parser.add_argument(
+        "-r", "--rule", action="append", default=[], metavar="ID", help="a rule's id; repeatable"
+    )
+    parser.add_argument(
+        "-s", "--severity", choices=_SEVERITIES, default="info", help="alerts of this severity and above"
+    )
+    parser.add_argument("--alerts", action="store_true", help="only alerts")
+    parser.add_argument("--all", action="store_true", help="also what is observed without a rule")
+    add_output(parser, "compact", "json")
+    add_socket(parser)
+
+
+def run(options: Any) -> int:
+    """Print records as they come."""
+    from ringfence.cli.client import subscribe
+
+    records = subscribe(
+        options.socket, follow=options.follow, since=options.since, containers=options.container,
+        events=options.event, rules=options.rule, severity=options.severity, alerts=options.alerts,
+        activity=options.all,
+    )  # fmt: skip
+    for record in records:
+        text = json.dumps(record, ensure_ascii=False) if options.output == "json" else compact(record)
+        print(text, flush=options.follow)
+    return 0
+
+
+def compact(record: Mapping[str, Any]) -> str:
+    """One record as one line: when, how bad, what became of it, who, what."""
+    from ringfence.export.escape import escape
+
+    if record.get("event") == "dropped":
+        return colour(f"... {record.get('count')} records lost: this terminal reads too slowly", "yellow")
+    container, process = record.get("container") or {}, record.get("process") or {}
+    severity = str(record.get("severity") or "")
+    outcome = str(record.get("outcome") or "")
+    rule = record.get("rule") or {}
+    what = " ".join(str(part) for part in (rule.get("id"), _details(record.get("details") or {})) if part)
+    words = [
+        _clock(str(record.get("time") or "")),
+        colour(f"{severity or '-':<8}", SEVERITY_COLOURS.get(severity, "dim")),
+        colour(f"{outcome or '-':<10}", _OUTCOMES.get(outcome, "dim")),
+        f"{container.get('name') or str(container.get('id') or '-')[:12]!s:<16}",
+        f"{process.get('comm') or '-'}[{process.get('pid') or '-'}]",
+        str(record.get("event") or "-"),
+        what,
+    ]
+    # The agent escaped all observed text; what is not printable here is only our own colour.
+    return " ".join(
+        word if word.isprintable() or "\x1b[" in word[:2] else escape(word) for word in words
+    ).rstrip()
+
+
+def _details(details: Mapping[str, Any]) -> str:
+    words = []
+    for name, value in details.items():
+        shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if shown and name not in ("nr", "inode", "fs_magic", "flags_open"):
+            words.append(f"{name}={shown}")
+    return " ".join(words)[:400]
+
+
+def _clock(text: str) -> str:
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    except ValueError:
+        return "--:--:--.---"
+
+
+def _since(text: str) -> float:
+    if match := re.fullmatch(r"(\d{1,9})([smhd])", text):
+        return time.time() - int(match[1]) * _UNITS[match[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a span (10m) nor a time (2026-11-23T12:00)"
+        ) from None

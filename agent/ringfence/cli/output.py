@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How commands show things: colour on a terminal only, tables, sizes, and the two lines of an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from ringfence.errors import Error
+
+__all__ = [
+    "SEVERITY_COLOURS",
+    "age",
+    "colour",
+    "number",
+    "print_error",
+    "print_json",
+    "size",
+    "table",
+    "width",
+]
+
+_CODES = {
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "34",
+    "magenta": "35",
+    "cyan": "36",
+    "dim": "2",
+    "bold": "1",
+}
+SEVERITY_COLOURS = {"critical": "red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
+
+
+def _colourful(stream: TextIO) -> bool:
+    """See https://no-color.org: any value but the empty one turns colour off."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def colour(text: str, name: str, stream: TextIO | None = None) -> str:
+    """The text in a colour, if the stream (default: standard output) is a terminal that wants it."""
+    return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if name and _colourful(stream or sys.stdout) else text
+
+
+def width(default: int = 100) -> int:
+    """Columns of the terminal."""
+    try:
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+    except (OSError, ValueError):
+        return default
+
+
+def print_error(error: Error) -> None:
+    """What went wrong and what to do, on standard error."""
+    first, *more = error.message.splitlines() or [""]
+    lines = [colour("ringfence: error: ", "red", sys.stderr) + first, *more]
+    if error.hint:
+        lines.append(colour("hint: ", "yellow", sys.stderr) + error.hint)
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, indented on a terminal."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False, default=str))
+
+
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], colours: Mapping[tuple[int, int], str] | None = None
+) -> list[str]:
+    """Aligned columns; numbers to the right. `colours` maps (row, column) to a colour's name."""
+    body = [list(map(str, row)) for row in rows]
+    widths = [max(len(row[i]) for row in [list(heads), *body]) for i in range(len(heads))]
+    right = [bool(body) and all(_numeric(row[i]) for row in body) for i in range(len(heads))]
+
+    def line(cells: Sequence[str], number_of_row: int) -> str:
+        padded = []
+        for i, cell in enumerate(cells):
+            last = i == len(cells) - 1
+            text = cell.rjust(widths[i]) if right[i] else cell if last else cell.ljust(widths[i])
+            padded.append(colour(text, (colours or {}).get((number_of_row, i), "")))
+        return "  ".join(padded).rstrip()
+
+    return [colour(line(heads, -1), "bold"), *(line(row, n) for n, row in enumerate(body))]
+
+
+def _numeric(cell: str) -> bool:
+    return cell[:1].isdigit() or cell in ("-", "")
+
+
+def number(value: float) -> str:
+    """A count or a rate in at most five characters or so: 950, 12.3k, 4.5M."""
+    for unit in ("", "k", "M", "G"):
+        if abs(value) < 1000 or unit == "G":
+            return f"{value:.0f}{unit}" if value == int(value) and not unit else f"{value:.1f}{unit}"
+        value /= 1000
+    return str(value)
+
+
+def size(value: float) -> str:
+    """Bytes: 45.2 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return str(value)
+
+
+def age(seconds: float) -> str:
+    """A time span in its two largest units: 3 h 12 min."""
+    seconds = max(0, int(seconds))
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    parts = []
+    for length, name in units:
+        if seconds >= length or (parts and len(parts) < 2) or length == 1:
+            parts.append(f"{seconds // length} {name}")
+            seconds %= length
+        if len(parts) == 2:
+            break
+    return " ".join(parts)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""argparse, set up alike for every command: examples and exit codes below the help, errors in two lines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ringfence.config import DEFAULT_SOCKET
+
+__all__ = ["EXIT_CODES", "Commands", "Parser", "add_command", "add_output", "add_socket", "new_parser"]
+
+EXIT_CODES = """\
+exit codes:
+  0  done, nothing found
+  1  something was found, or a check failed
+  2  wrong use, or a bad file
+  3  this kernel lacks something that is needed
+  4  not permitted: most commands need root
+  5  another agent runs on this node
+  6  the agent does not answer"""
+
+Commands = Any  # argparse's action that holds the commands; its type is private
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports wrong use as every other error is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"ringfence: error: {message}\nhint: see `{self.prog} --help`\n")
+        sys.exit(2)
+
+
+def new_parser() -> tuple[Parser, Commands]:
+    """The program's parser, and where its commands are added."""
+    parser = Parser(
+        prog="ringfence",
+        description="See what containers do to the kernel they share, and stop escapes there.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser, parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=Parser
+    )
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[Any], int],
+    *,
+    help: str,
+    text: str,
+    examples: str,
+) -> Parser:
+    """One command: `help` is its line in the list, `text` its description, `examples` end its help."""
+    indented = "\n".join("  " + line for line in examples.strip().splitlines())
+    parser: Parser = commands.add_parser(
+        name,
+        help=help,
+        description=text,
+        epilog=f"examples:\n{indented}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_socket(parser: argparse.ArgumentParser) -> None:
+    """`--socket`, for commands that ask the running agent."""
+    parser.add_argument(
+        "--socket", type=Path, metavar="PATH", help=f"the agent's socket (default: {DEFAULT_SOCKET})"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser, *formats: str) -> None:
+    """`-o`; the first format is the default."""
+    parser.add_argument("-o", "--output", choices=formats, default=formats[0], help=f"default: {formats[0]}")

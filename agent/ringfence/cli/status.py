@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence status`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ringfence.cli.output import age, colour, number, print_json, size, width
+from ringfence.cli.parser import Commands, add_command, add_output, add_socket
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "status",
+        run,
+        help="show how the agent on this node does",
+        text="Show how the agent on this node does: policies, containers, events, losses, cost.\n"
+        "Exit code 1 means that it runs, but is not well; the first line says why.",
+        examples="ringfence status\nringfence status -o json | jq .policies.generation",
+    )
+    add_output(parser, "text", "json")
+    add_socket(parser)
+
+
+def run(options: Any) -> int:
+    """Ask and print."""
+    from ringfence.cli.client import request
+
+    status = request(options.socket, "status")
+    if options.output == "json":
+        print_json(status)
+    else:
+        for name, text in _lines(status):
+            print(f"{colour(f'{name:<12}', 'bold')} {text}")
+    return 1 if status["problems"] else 0
+
+
+def _lines(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    policies, containers, process = status["policies"], status["containers"], status["process"]
+    state = colour("; ".join(status["problems"]), "red") if status["problems"] else colour("ready", "green")
+    tiers = _counts(policies["mechanisms"])
+    lines = [
+        ("state", state),
+        ("agent", f"{status['version']}, pid {status['pid']}, up {age(status['uptime_seconds'])}, started in "
+         f"{status['startup_seconds'] * 1000:.0f} ms (attach {status['attach_seconds'] * 1000:.0f} ms)"),
+        ("policies", f"{policies['policies']} policies, {policies['rules']} rules, mode {status['mode']}, "
+         f"generation {policies['generation']}" + (f" ({tiers})" if tiers else "")),
+        ("containers", f"{containers['live']} live, {containers['armed_tasks']} armed tasks, "
+         f"{containers['created']} since the start"),
+        ("alerts", _counts(status["alerts"]) or "none"),
+        ("events", _counts(status["events"]) or "none"),
+        ("lost", _counts(status["lost"]) or "nothing"),
+        ("output", f"{status['output']['name']}: {number(status['output']['written'])} lines"),
+        ("node", f"Linux {status['node']['kernel']}, cgroup {status['node']['hierarchy']}"),
+        ("cost", f"{process['cpu_seconds']:.1f} s CPU, {size(process['rss_bytes'])}"),
+    ]  # fmt: skip
+    lines += [("problem", problem) for problem in policies["problems"][:20]]
+    return [(name, text if "\x1b" in text else text[: width() * 3]) for name, text in lines]
+
+
+def _counts(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {number(count)}" for name, count in sorted(counts.items()) if count)

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence version`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+from ringfence import __version__
+from ringfence.cli.output import print_json
+from ringfence.cli.parser import Commands, add_command, add_output
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "version",
+        run,
+        help="print the version",
+        text="Print the versions of Ringfence, Python and the kernel.",
+        examples="ringfence version\nringfence version -o json",
+    )
+    add_output(parser, "text", "json")
+
+
+def run(options: Any) -> int:
+    """Print it."""
+    facts = {"ringfence": __version__, "python": platform.python_version(), "kernel": os.uname().release}
+    if options.output == "json":
+        print_json(facts)
+    else:
+        print(f"ringfence {facts['ringfence']} (Python {facts['python']}, kernel {facts['kernel']})")
+    return 0

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent is told: a YAML file, RINGFENCE_* variables and flags, in rising order of strength.
+
+Every key is declared once, in KEYS; the file's `http: {listen: X}`, the variable RINGFENCE_HTTP_LISTEN and
+the flag `--http-listen` are the same key. All mistakes are reported at once, with the place of each, and an
+unknown key is a mistake: a misspelt `mode` must not leave a node unprotected in silence. Nothing here
+touches the system beyond reading the one file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ringfence import config_values as values
+from ringfence.errors import ConfigError, Problem
+
+__all__ = ["DEFAULT_FILE", "DEFAULT_SOCKET", "KEYS", "Config", "Key", "Listen", "Mode", "load"]
+
+DEFAULT_FILE = Path("/etc/ringfence/agent.yaml")
+DEFAULT_SOCKET = Path("/run/ringfence/agent.sock")
+Mode = Literal["audit", "enforce", "policy"]
+Listen = values.Listen
+
+
+class Config(NamedTuple):
+    """A checked configuration. Sizes are bytes, rates are records a second and container."""
+
+    policies: tuple[Path, ...]
+    mode: Mode
+    patterns: tuple[values.Pattern, ...]
+    known_names: bool  # the cgroup names of the known runtimes are containers, too
+    adopt: bool
+    max_containers: int
+    observe: Mapping[str, str]  # event label -> off, activity, alerts
+    compat: Literal["watch", "off"]
+    activity_rate: int
+    activity_burst: int
+    alerts_ring: int
+    activity_ring: int
+    http_listen: Listen | None
+    socket: Path
+    state_dir: Path
+    pins: Literal["auto", "off"]
+    output: Path | None  # None: standard output
+    log_level: str
+    metrics_containers: int
+    program_stats: bool
+    runtime_roots: Mapping[str, Path]  # runc, crun, containerd, docker, podman -> state directory or socket
+
+
+class Key(NamedTuple):
+    """One key: where it lies in the file, how its text becomes a value, and what it means."""
+
+    path: str
+    field: str
+    parse: Callable[[Any], Any]  # plain YAML values (str, list, dict) in; ValueError says what was expected
+    default: Any
+    help: str
+    metavar: str
+    many: bool = False  # the flag may be given more than once; the variable is comma-separated
+
+    @property
+    def flag(self) -> str:
+        """The command line's name of this key."""
+        return "--" + self.path.replace(".", "-").replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment's name of this key."""
+        return "RINGFENCE_" + self.path.replace(".", "_").upper()
+
+
+KEYS: tuple[Key, ...] = (
+    Key("policies", "policies", values.paths, (Path("/etc/ringfence/policies"),),
+        "policy files, and directories of them", "PATH", many=True),
+    Key("mode", "mode", values.choice("audit", "enforce", "policy"), "policy",
+        "audit: stop nothing, say what would be; enforce: every policy; policy: as each one says", "MODE"),
+    Key("containers.patterns", "patterns", values.patterns, (),
+        "more cgroup names that are containers: `name-*`, or `name-{hex64}`", "NAME", many=True),
+    Key("containers.known", "known_names", values.boolean, True,
+        "know the cgroup names of Docker, containerd, CRI-O and Podman; no: only `patterns`", "yes|no"),
+    Key("containers.adopt", "adopt", values.boolean, True,
+        "take in the containers that run already when the agent starts", "yes|no"),
+    Key("containers.max", "max_containers", values.integer(1, 65536), 4096,
+        "containers at one time; more are not enrolled, and counted", "N"),
+    Key("observe", "observe", values.observe, {},
+        "what to report where no rule matches: EVENT=off|activity|alerts", "EVENT=LEVEL", many=True),
+    Key("syscalls.compat", "compat", values.choice("watch", "off"), "watch",
+        "32-bit system calls: watch (costs a little on every call) or off (they are blind)", "watch|off"),
+    Key("activity.rate", "activity_rate", values.integer(0, 10_000_000), 2000,
+        "activity records a second and container that leave the kernel; 0: no limit", "N"),
+    Key("activity.burst", "activity_burst", values.integer(1, 10_000_000), 8000,
+        "activity records that a quiet container may send at once", "N"),
+    Key("rings.alerts", "alerts_ring", values.ring_size, 1 << 20, "size of the ring of alerts", "SIZE"),
+    Key("rings.activity", "activity_ring", values.ring_size, 4 << 20, "size of the ring of activity", "SIZE"),
+    Key("http.listen", "http_listen", values.listen, Listen("127.0.0.1", 9911),
+        "where /metrics, /healthz and /readyz are served; off: nowhere", "HOST:PORT|off"),
+    Key("socket", "socket", values.absolute_path, DEFAULT_SOCKET,
+        "the local socket that status, events, top and tree ask", "PATH"),
+    Key("state_dir", "state_dir", values.absolute_path, Path("/run/ringfence"),
+        "where the lock file lies, and a bpffs of our own", "PATH"),
+    Key("pins", "pins", values.choice("auto", "off"), "auto",
+        "auto: enforcement outlives the agent (pinned in a bpffs); off: it ends with it", "auto|off"),
+    Key("output", "output", values.output, None,
+        "where alerts go, as JSON lines: stdout or a file", "stdout|PATH"),
+    Key("log.level", "log_level", values.choice("debug", "info", "warning", "error"), "info",
+        "the agent's own log, on standard error", "LEVEL"),
+    Key("metrics.containers", "metrics_containers", values.integer(0, 65536), 200,
+        "containers with time series of their own; the rest is summed as `other`", "N"),
+    Key("metrics.program_stats", "program_stats", values.boolean, False,
+        "time every BPF program (kernel.bpf_stats; costs some tens of nanoseconds a run)", "yes|no"),
+    Key("runtime.roots", "runtime_roots", values.roots, {},
+        "where a runtime keeps its state, if not in its usual place", "RUNTIME=PATH", many=True),
+)  # fmt: skip
+
+_BY_PATH = {key.path: key for key in KEYS}
+_SECTIONS = {key.path.split(".")[0] for key in KEYS if "." in key.path}
+
+
+def load(
+    file: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Sequence[str]] | None = None,
+) -> Config:
+    """The configuration from all three places; raises ConfigError with every problem, one a line.
+
+    `file` None means DEFAULT_FILE, which may be absent; a file that was asked for must be there. `flags`
+    maps a key's path to the words given.
+    """
+    chosen: dict[str, Any] = {key.path: key.default for key in KEYS}
+    problems = _from_file(file, chosen)
+    problems += _from_environment(environment, chosen)
+    for path, words in (flags or {}).items():
+        problems += _take_words(_BY_PATH[path], _BY_PATH[path].flag, words, chosen)
+    problems += _cross_checks(chosen)
+    if problems:
+        raise ConfigError(
+            "\n".join(str(problem) for problem in problems),
+            hint="`ringfence agent --help` lists the keys; `ringfence agent --check` tries a configuration",
+        )
+    return Config(**{key.field: chosen[key.path] for key in KEYS})
+
+
+def _from_file(file: Path | None, chosen: dict[str, Any]) -> list[Problem]:
+    try:
+        text = (file or DEFAULT_FILE).read_bytes()
+    except FileNotFoundError:
+        return [] if file is None else [Problem(str(file), 0, 0, "", "no such file")]
+    except OSError as error:
+        return [Problem(str(file or DEFAULT_FILE), 0, 0, "", f"cannot be read: {error.strerror}")]
+    # YAML costs 30 ms to import; without a file nobody pays it here.
+    from ringfence.config_file import read
+
+    def take(path: str, value: Any) -> str | None:
+        key = _BY_PATH.get(path)
+        if key is None:
+            section, _, word = path.rpartition(".")
+            return f"unknown key{values.suggest(word, _known_in(section))}"
+        try:
+            chosen[path] = key.parse(value)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return read(str(file or DEFAULT_FILE), text, take, _SECTIONS)
+
+
+def _known_in(section: str) -> list[str]:
+    if section:
+        return [key.path.rpartition(".")[2] for key in KEYS if key.path.rpartition(".")[0] == section]
+    return sorted({key.path.split(".")[0] for key in KEYS})
+
+
+def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) -> list[Problem]:
+    problems = []
+    variables = {key.variable: key for key in KEYS}
+    for name, value in sorted(environment.items()):
+        if not name.startswith("RINGFENCE_"):
+            continue
+        if key := variables.get(name):
+            words = value.split(",") if key.many else [value]
+            problems += _take_words(key, name, [word for word in words if word], chosen)
+        # A cluster sets RINGFENCE_SERVICE_HOST and the like: only a near miss is taken for a mistake.
+        elif near := difflib.get_close_matches(name[10:], [v[10:] for v in variables], n=1, cutoff=0.8):
+            problems.append(Problem(name, 0, 0, "", f"unknown variable; did you mean 'RINGFENCE_{near[0]}'?"))
+    return problems
+
+
+def _take_words(key: Key, where: str, words: Sequence[str], chosen: dict[str, Any]) -> list[Problem]:
+    try:
+        chosen[key.path] = key.parse(list(words) if key.many else words[-1])
+    except ValueError as error:
+        return [Problem(where, 0, 0, "", str(error))]
+    return []
+
+
+def _cross_checks(chosen: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    if chosen["activity.rate"] > 0 and chosen["activity.burst"] < chosen["activity.rate"] // 100:
+        problems.append(
+            Problem("activity.burst", 0, 0, "", "less than 10 ms of activity.rate: nothing would pass")
+        )
+    if chosen["output"] is not None and chosen["output"] == chosen["socket"]:
+        problems.append(Problem("output", 0, 0, "", "is the same path as `socket`"))
+    return problems

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the words of a configuration become values. Each parser raises ValueError with what it got and
+expected."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ringfence import abi
+
+__all__ = [
+    "RUNTIMES",
+    "Listen",
+    "Pattern",
+    "absolute_path",
+    "boolean",
+    "choice",
+    "integer",
+    "listen",
+    "observe",
+    "output",
+    "paths",
+    "patterns",
+    "ring_size",
+    "roots",
+    "suggest",
+]
+
+RUNTIMES = ("containerd", "crun", "docker", "podman", "runc")
+_LEVELS = ("off", "activity", "alerts")
+_SIZE = re.compile(r"([0-9]+) ?(|K|KiB|M|MiB)")
+_UNITS = {"": 1, "K": 1 << 10, "KiB": 1 << 10, "M": 1 << 20, "MiB": 1 << 20}
+_HEX = "{hex64}"
+
+
+class Listen(NamedTuple):
+    """An address to serve on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Pattern(NamedTuple):
+    """Cgroup names that are containers: the prefix, then 64 hex digits or anything."""
+
+    prefix: str
+    hex64: bool
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` where something known is near, else what is known."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}"
+
+
+def choice(*words: str) -> Callable[[Any], str]:
+    """One of these words."""
+
+    def parse(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"{_shown(value)} is not one of {', '.join(map(repr, words))}")
+        return str(value)
+
+    return parse
+
+
+def integer(least: int, most: int) -> Callable[[Any], int]:
+    """A whole number between two bounds."""
+
+    def parse(value: Any) -> int:
+        if (
+            not isinstance(value, str)
+            or not re.fullmatch(r"[0-9]{1,18}", value)
+            or not least <= int(value) <= most
+        ):
+            raise ValueError(f"{_shown(value)} is not a whole number from {least} to {most}")
+        return int(value)
+
+    return parse
+
+
+def boolean(value: Any) -> bool:
+    """Yes or no, in YAML's usual words."""
+    if isinstance(value, str) and value.lower() in ("yes", "true", "on"):
+        return True
+    if isinstance(value, str) and value.lower() in ("no", "false", "off"):
+        return False
+    raise ValueError(f"{_shown(value)} is neither 'yes' nor 'no'")
+
+
+def ring_size(value: Any) -> int:
+    """Bytes of a ring: a power of two that the kernel accepts."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    size = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 1 << 16 <= size <= 1 << 28 or size & (size - 1):
+        raise ValueError(f"{_shown(value)} is not a power of two from 64KiB to 256MiB, such as '4MiB'")
+    return size
+
+
+def listen(value: Any) -> Listen | None:
+    """HOST:PORT, [IPv6]:PORT, or off."""
+    if value == "off":
+        return None
+    host, colon, port = str(value).rpartition(":") if isinstance(value, str) else ("", "", "")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"{_shown(value)} is not HOST:PORT, [IPv6]:PORT or 'off'")
+    return Listen(host, int(port))
+
+
+def absolute_path(value: Any) -> Path:
+    """A path that does not depend on where the agent was started."""
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError(f"{_shown(value)} is not an absolute path")
+    return Path(value)
+
+
+def output(value: Any) -> Path | None:
+    """Standard output or a file."""
+    return None if value == "stdout" else absolute_path(value)
+
+
+def paths(value: Any) -> tuple[Path, ...]:
+    """A list of paths; relative ones mean the working directory. An empty list is no list of policies."""
+    words = _words(value)
+    if not words or not all(words):
+        raise ValueError("expected at least one path")
+    return tuple(Path(word).absolute() for word in words)
+
+
+def patterns(value: Any) -> tuple[Pattern, ...]:
+    """Names of cgroups: PREFIX* or PREFIX{hex64}. A bare `*` would take every cgroup of the host."""
+    return tuple(_pattern(word) for word in _words(value))
+
+
+def _pattern(word: str) -> Pattern:
+    hex64 = word.endswith(_HEX)
+    prefix = word.removesuffix(_HEX) if hex64 else word.removesuffix("*")
+    if not hex64 and not word.endswith("*"):
+        raise ValueError(f"{_shown(word)} ends neither with '*' nor with '{_HEX}'")
+    if not prefix or set(prefix) & set("*{}/"):
+        raise ValueError(f"{_shown(word)} must be a name before its '*' or '{_HEX}', without '/'")
+    if len(prefix.encode()) > abi.PATTERN_LEN - 2:
+        raise ValueError(f"{_shown(word)} is longer than {abi.PATTERN_LEN - 2} bytes")
+    return Pattern(prefix, hex64)
+
+
+def observe(value: Any) -> dict[str, str]:
+    """EVENT -> off, activity or alerts. As a list of words: EVENT=LEVEL."""
+    labels = [kind.label for kind in abi.EventKind]
+    chosen = {}
+    for label, level in _pairs(value, "EVENT=LEVEL"):
+        if label not in labels:
+            raise ValueError(f"{_shown(label)} is no event{suggest(label, labels)}")
+        if level not in _LEVELS:
+            raise ValueError(f"{label}: {_shown(level)} is not one of {', '.join(map(repr, _LEVELS))}")
+        chosen[label] = level
+    return chosen
+
+
+def roots(value: Any) -> dict[str, Path]:
+    """RUNTIME -> its state directory or socket. As a list of words: RUNTIME=PATH."""
+    chosen = {}
+    for runtime, path in _pairs(value, "RUNTIME=PATH"):
+        if runtime not in RUNTIMES:
+            raise ValueError(f"{_shown(runtime)} is no runtime{suggest(runtime, RUNTIMES)}")
+        chosen[runtime] = absolute_path(path)
+    return chosen
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ValueError("expected a list of words")
+    return value
+
+
+def _pairs(value: Any, shape: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return value.items()
+    pairs = []
+    for word in _words(value):
+        left, equals, right = word.partition("=")
+        if not equals:
+            raise ValueError(f"{_shown(word)} is not {shape}")
+        pairs.append((left, right))
+    return pairs
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) and len(value) <= 80 else f"this ({type(value).__name__})"

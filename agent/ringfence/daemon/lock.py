@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One agent a node: a file lock, which the kernel lets go of however its holder ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from ringfence.errors import AlreadyRunningError, Error, NotPermittedError
+
+__all__ = ["Lock"]
+
+
+class Lock:
+    """Held from construction to `close`. Raises AlreadyRunningError, with the other's pid, when it is
+    taken."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "agent.lock"
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            # No O_TRUNC before the lock is ours: the text is the holder's.
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except PermissionError as error:
+            raise NotPermittedError(
+                f"{self.path}: {error.strerror}", hint="the agent needs root: use sudo"
+            ) from error
+        except OSError as error:
+            raise Error(f"{self.path}: {error.strerror}", hint="choose with `--state-dir PATH`") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            raise AlreadyRunningError(
+                f"another agent runs on this node (pid {holder or 'unknown'}, {self.path})",
+                hint="`ringfence status` asks it; end it before starting another",
+            ) from error
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def close(self, *, remove: bool = False) -> None:
+        """Let go. The file stays unless `remove`: a path that is unlinked could be locked twice."""
+        if remove:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        os.close(self._fd)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one loop: both rings, timers, signals, and work that other threads hand in. Knows nothing of what it
+drives.
+
+Alerts come first, always. The activity ring is looked at when it wakes the loop, and then every few
+milliseconds while records come: one wake-up a record would cost more than the record. Each turn takes a
+bounded batch of activity, so an alert never waits for more than that batch.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+__all__ = ["BATCH", "Loop", "RingLike"]
+
+BATCH = 256  # activity records a turn: under a millisecond of work
+_ALERT_ROUNDS = 64  # batches of alerts a turn, so that timers and signals are served in a storm, too
+_ACTIVITY_PAUSE = 0.01  # seconds between two looks at a ring of activity that was not empty
+Records = Sequence[Any]
+
+
+class RingLike(Protocol):
+    """The part of ringfence.bpf.ring.Ring that is used here."""
+
+    def fileno(self) -> int: ...
+    def read(self, max_records: int) -> Records: ...
+
+
+class Loop:
+    """Runs on the thread that calls `run`. Only `call` may be used from other threads."""
+
+    def __init__(
+        self, alerts: RingLike, activity: RingLike, on_alerts: Callable[[Records], None],
+        on_activity: Callable[[Records], None],
+    ) -> None:  # fmt: skip
+        self._alerts, self._activity = alerts, activity
+        self._on_alerts, self._on_activity = on_alerts, on_activity
+        self._timers: list[tuple[float, int, float, Callable[[], None]]] = []
+        self._timer_count = 0
+        self._calls: deque[Callable[[], None]] = deque()
+        self._signals: dict[int, Callable[[], None]] = {}
+        self._stopping = False
+        self._activity_due = 0.0  # monotonic time of the next look; 0: asleep, the ring wakes us
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._signal_in, self._signal_out = socket.socketpair()
+        for end in (self._signal_in, self._signal_out):
+            end.setblocking(False)
+        for fd in (alerts.fileno(), activity.fileno(), self._wake_fd, self._signal_in.fileno()):
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def every(self, seconds: float, work: Callable[[], None]) -> None:
+        """Run `work` again and again, first after `seconds`."""
+        self._timer_count += 1
+        heapq.heappush(self._timers, (time.monotonic() + seconds, self._timer_count, seconds, work))
+
+    def on_signal(self, number: int, work: Callable[[], None]) -> None:
+        """Run `work` in the loop when this signal comes. From the main thread only."""
+        self._signals[number] = work
+        signal.set_wakeup_fd(self._signal_out.fileno(), warn_on_full_buffer=False)
+        signal.signal(number, lambda _number, _frame: None)
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Run `work` in the loop, soon. From any thread."""
+        self._calls.append(work)
+        os.eventfd_write(self._wake_fd, 1)
+
+    def stop(self) -> None:
+        """Leave `run` after this turn."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Turn until `stop`."""
+        while not self._stopping:
+            self.turn(self._timeout())
+
+    def turn(self, timeout: float = 0.0) -> None:
+        """Wait for at most `timeout` seconds, then do what there is to do."""
+        for fd, _ in self._epoll.poll(timeout):
+            if fd == self._wake_fd:
+                os.eventfd_read(fd)
+            elif fd == self._signal_in.fileno():
+                self._take_signals()
+            elif fd == self._activity.fileno():
+                self._activity_due = time.monotonic()
+                self._epoll.modify(fd, 0)
+        self._read_rings()
+        while self._calls:
+            self._calls.popleft()()
+        self._run_timers()
+
+    def drain(self) -> None:
+        """Take what the rings still hold; at the end."""
+        for ring, work in ((self._alerts, self._on_alerts), (self._activity, self._on_activity)):
+            for _ in range(_ALERT_ROUNDS):
+                records = ring.read(BATCH)
+                if not records:
+                    break
+                work(records)
+
+    def close(self) -> None:
+        """Free the descriptors. Signals go back to what Python makes of them."""
+        if self._signals:
+            signal.set_wakeup_fd(-1)
+        for number in self._signals:
+            signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        self._epoll.close()
+        os.close(self._wake_fd)
+        self._signal_in.close()
+        self._signal_out.close()
+
+    def _timeout(self) -> float:
+        if self._calls:
+            return 0.0
+        due = [when for when in (self._activity_due, self._timers[0][0] if self._timers else 0.0) if when]
+        # One millisecond is as fine as epoll is: rounding down would turn the loop for nothing.
+        return max(0.0, min(due) - time.monotonic()) if due else 60.0
+
+    def _read_rings(self) -> None:
+        # A record of activity may be younger than the CREATE of its container: so the batch is read before
+        # the alerts, and dispatched after them.
+        now = time.monotonic()
+        batch = self._activity.read(BATCH) if self._activity_due and self._activity_due <= now else None
+        for _ in range(_ALERT_ROUNDS):
+            records = self._alerts.read(BATCH)
+            if not records:
+                break
+            self._on_alerts(records)
+        if batch is None:
+            return
+        if batch:
+            self._on_activity(batch)
+            self._activity_due = now if len(batch) == BATCH else now + _ACTIVITY_PAUSE
+        else:
+            self._activity_due = 0.0
+            self._epoll.modify(self._activity.fileno(), select.EPOLLIN)
+
+    def _take_signals(self) -> None:
+        try:
+            numbers = self._signal_in.recv(64)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if work := self._signals.get(number):
+                work()
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            when, order, interval, work = heapq.heappop(self._timers)
+            # A late timer runs once, not once for every turn that it missed.
+            following = when + interval if when + interval > now else now + interval
+            heapq.heappush(self._timers, (following, order, interval, work))
+            work()

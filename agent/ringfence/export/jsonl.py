@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON lines to standard output or a file, by a thread of their own: nothing that is written here can hold
+up the loop.
+
+A reader that is gone, a disk that is full and a pipe that nobody empties cost lines, never the agent. Each
+lost line is counted by reason, and the first of a row is told to `complain`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import queue
+import select
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+__all__ = ["JsonLines", "LineWriter", "dumps"]
+
+_BATCH_BYTES = 1 << 16
+_REASONS = {
+    errno.EPIPE: "closed",
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EBADF: "closed",
+}
+Complain = Callable[[str, str], None]
+
+
+def dumps(record: Any, **_: Any) -> str:
+    """One record as one line of JSON without its newline. Text must have been through `escape`."""
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+class LineWriter:
+    """A bounded queue of lines in front of a descriptor or a file.
+
+    `written` counts lines, `dropped` counts lines by reason: slow (queue full), closed, disk_full, error.
+    `complain(reason, destination)` is called from the writer's thread when a row of losses begins.
+    """
+
+    def __init__(self, target: int | Path, *, capacity: int = 4096, complain: Complain | None = None) -> None:
+        self.written = 0
+        self.dropped: Counter[str] = Counter()
+        self.name = (
+            str(target) if isinstance(target, Path) else {1: "stdout", 2: "stderr"}.get(target, "output")
+        )
+        self._path = target if isinstance(target, Path) else None
+        self._fd = target if isinstance(target, int) else _open(target)
+        self._capacity = capacity
+        self._complain = complain or (lambda _reason, _name: None)
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._failing = ""
+        self._torn = False  # the last write ended inside a line
+        self._reopen = False
+        self._thread = threading.Thread(target=self._run, name=f"writer-{self.name}", daemon=True)
+        self._thread.start()
+
+    def write(self, line: bytes) -> bool:
+        """Queue one line, newline included. Never blocks; False when it was dropped."""
+        if self._lines.qsize() >= self._capacity:
+            self.dropped["slow"] += 1
+            if not self._failing:
+                self._failing = "slow"
+                self._complain("slow", self.name)
+            return False
+        self._lines.put(line)
+        return True
+
+    def reopen(self) -> None:
+        """Open the file again before the next line: it was rotated."""
+        self._reopen = self._path is not None
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Write what is queued, for at most `timeout` seconds, and stop."""
+        self._lines.put(None)
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            batch = [self._lines.get()]
+            size = len(batch[0] or b"")
+            while batch[-1] is not None and size < _BATCH_BYTES and not self._lines.empty():
+                batch.append(self._lines.get())
+                size += len(batch[-1] or b"")
+            if batch[-1] is None:
+                open_ = False
+                batch.pop()
+            if batch:
+                self._write_batch(b"".join(line for line in batch if line), len(batch))
+
+    def _write_batch(self, data: bytes, lines: int) -> None:
+        done = 0
+        try:
+            if self._reopen and self._path:
+                self._reopen = False
+                with contextlib.suppress(OSError):
+                    os.close(self._fd)
+                self._fd = _open(self._path)
+            if self._torn:
+                self._write_all(b"\n")
+                self._torn = False
+            while done < len(data):
+                done += self._write_some(data[done:])
+            self.written += lines
+            self._failing = ""
+        except OSError as error:
+            whole = data.count(b"\n", 0, done)
+            self._torn = self._torn or (done > 0 and data[done - 1] != 0x0A)
+            self.written += whole
+            self._lost(_REASONS.get(error.errno or 0, "error"), lines - whole)
+
+    def _write_all(self, data: bytes) -> None:
+        while data:
+            data = data[self._write_some(data) :]
+
+    def _write_some(self, data: bytes) -> int:
+        while True:
+            try:
+                return os.write(self._fd, data)
+            except BlockingIOError:  # someone made our standard output non-blocking
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                poll.poll(1000)
+
+    def _lost(self, reason: str, lines: int) -> None:
+        self.dropped[reason] += lines
+        if self._failing != reason:
+            self._failing = reason
+            self._complain(reason, self.name)
+
+
+class JsonLines:
+    """Records to a LineWriter, rendered by structlog."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._logger = structlog.wrap_logger(
+            self,
+            processors=[structlog.processors.JSONRenderer(serializer=dumps)],
+            wrapper_class=structlog.BoundLogger,
+        )
+
+    def emit(self, record: Mapping[str, Any]) -> None:
+        """Write one record. Its `event` names what happened."""
+        self._logger.msg(**record)
+
+    def msg(self, line: str) -> None:
+        """Called by structlog with the finished line."""
+        self._write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)

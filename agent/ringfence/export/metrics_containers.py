@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics of single containers: live ones only, and at most so many; the others are summed as `other`.
+
+A container that has series of its own keeps them, and one that was summed stays summed: so every series
+only grows while it is there, which `rate()` needs. What an ended container had counted stays in the sum.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from ringfence.abi import CONTAINER, ContainerValue
+from ringfence.abi import Counter as Class
+from ringfence.export.escape import escape
+
+__all__ = ["ACTIVITY_CLASSES", "OTHER", "ContainerMetrics"]
+
+OTHER = "other"
+ACTIVITY_CLASSES = {int(counter): counter.label for counter in Class if counter}
+_LABEL_LIMIT = 128
+
+
+class ContainerMetrics:
+    """Remembers between scrapes only who has series, and what the summed ones had counted."""
+
+    def __init__(self, kernel: Any, containers: Callable[[], Sequence[Any]], limit: int) -> None:
+        self._kernel, self._containers, self._limit = kernel, containers, limit
+        self._own: set[int] = set()  # cgroup ids
+        self._summed: dict[int, Counter[str]] = {}
+        self._ended: Counter[str] = Counter()
+        self._lock = threading.Lock()  # two scrapes at once
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of one scrape."""
+        with self._lock:
+            live = {container.cgroup_id: container for container in self._containers()}
+            self._assign(live)
+            yield from self._families(live)
+
+    def _assign(self, live: dict[int, Any]) -> None:
+        self._own &= live.keys()
+        for cgroup in self._summed.keys() - live.keys():
+            self._ended += self._summed.pop(cgroup)
+        for cgroup in live:
+            if cgroup not in self._own and cgroup not in self._summed:
+                if len(self._own) < self._limit:
+                    self._own.add(cgroup)
+                else:
+                    self._summed[cgroup] = Counter()
+
+    def _families(self, live: dict[int, Any]) -> Iterator[Metric]:
+        info = GaugeMetricFamily(
+            "ringfence_container_info", "What is known of a container; join on `container`.",
+            labels=["container", "name", "image", "runtime", "namespace", "pod"],
+        )  # fmt: skip
+        activity = CounterMetricFamily(
+            "ringfence_container_activity", "What the tasks of a container did, by class.",
+            labels=["container", "class"],
+        )  # fmt: skip
+        tasks = GaugeMetricFamily(
+            "ringfence_container_armed_tasks", "Armed tasks alive.", labels=["container"]
+        )
+        states: Counter[str] = Counter({"created": 0, "running": 0, "stopped": 0})
+        all_tasks = other_tasks = 0
+        for cgroup, container in live.items():
+            states[str(container.state)] += 1
+            slot = self._slot(container)
+            alive = max(slot.tasks, 0) if slot else 0
+            all_tasks += alive
+            counts = self._counts(container.slot) if slot else Counter[str]()
+            if cgroup not in self._own:
+                if slot:  # else it just ended: what was counted last stays
+                    self._summed[cgroup] = counts
+                other_tasks += alive
+                continue
+            label = escape(container.short_id, 64)
+            info.add_metric([label, *map(_label, _about(container))], 1)
+            tasks.add_metric([label], alive)
+            for name, count in counts.items():
+                activity.add_metric([label, name], count)
+        if self._summed or self._ended:
+            tasks.add_metric([OTHER], other_tasks)
+            for name, count in sum(self._summed.values(), self._ended).items():
+                activity.add_metric([OTHER, name], count)
+        yield from (info, activity, tasks, *self._totals(states, all_tasks))
+
+    def _totals(self, states: Counter[str], all_tasks: int) -> Iterator[Metric]:
+        containers = GaugeMetricFamily("ringfence_containers", "Containers, by state.", labels=["state"])
+        for state, count in states.items():
+            containers.add_metric([state], count)
+        yield containers
+        armed = GaugeMetricFamily("ringfence_armed_tasks", "Armed tasks alive, of all containers.")
+        armed.add_metric([], all_tasks)
+        yield armed
+        summed = GaugeMetricFamily("ringfence_containers_summed", "Live containers that are part of `other`.")
+        summed.add_metric([], len(self._summed))
+        yield summed
+
+    def _slot(self, container: Any) -> ContainerValue | None:
+        raw = self._kernel.map("slots").get(container.slot)
+        value = ContainerValue._make(CONTAINER.unpack(raw)) if raw else None
+        return value if value and value.cgroup == container.cgroup_id else None
+
+    def _counts(self, slot: int) -> Counter[str]:
+        sums = self._kernel.map("counters").sums(slot)
+        return Counter({name: sums[index] for index, name in ACTIVITY_CLASSES.items() if sums[index]})
+
+
+def _about(container: Any) -> tuple[str, ...]:
+    return container.name, container.image, container.runtime, container.namespace, container.pod
+
+
+def _label(text: str) -> str:
+    return escape(text, _LABEL_LIMIT)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics that come from the kernel's maps and programs as they are at the scrape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from ringfence.abi import DROP_KEY, Drop, EventKind
+
+__all__ = ["KernelLike", "kernel_metrics"]
+
+_FILLED = ("containers", "processes", "drops")  # hash maps whose room can run out
+
+
+class KernelLike(Protocol):
+    """The part of ringfence.bpf.kernel.Kernel that is used here."""
+
+    def map(self, name: str) -> Any: ...
+    def program_stats(self) -> Iterable[Any]: ...
+    @property
+    def alerts(self) -> Any: ...
+    @property
+    def activity(self) -> Any: ...
+
+
+def kernel_metrics(kernel: KernelLike, *, timed: bool) -> Iterator[Metric]:
+    """Emitted and dropped records, programs, maps and rings."""
+    yield _emitted(kernel)
+    yield _dropped(kernel)
+    yield from _programs(kernel, timed=timed)
+    yield from _maps(kernel)
+    yield from _rings(kernel)
+
+
+def _emitted(kernel: KernelLike) -> Metric:
+    family = CounterMetricFamily(
+        "ringfence_events_emitted", "Records that the kernel sent.", labels=["event"]
+    )
+    sums = {int.from_bytes(key, "little"): total[0] for key, total in kernel.map("emitted").all_sums()}
+    for kind in EventKind:
+        if kind:
+            family.add_metric([kind.label], sums.get(kind, 0))
+    return family
+
+
+def _dropped(kernel: KernelLike) -> Metric:
+    family = CounterMetricFamily(
+        "ringfence_events_dropped",
+        "Records or facts that the kernel could not send or keep.",
+        labels=["event", "reason"],
+    )
+    totals: Counter[tuple[str, str]] = Counter({("none", reason.label): 0 for reason in Drop})
+    for raw_key, raw_value in kernel.map("drops").items():
+        event, reason, _ = DROP_KEY.unpack(raw_key)
+        totals[_event(event), _reason(reason)] += int.from_bytes(raw_value, "little")
+    for labels, count in totals.items():
+        family.add_metric(labels, count)
+    return family
+
+
+def _programs(kernel: KernelLike, *, timed: bool) -> Iterator[Metric]:
+    runs = CounterMetricFamily(
+        "ringfence_program_runs", "Runs of a BPF program while counted.", labels=["program"]
+    )
+    seconds = CounterMetricFamily(
+        "ringfence_program_run_seconds", "Time in a BPF program.", labels=["program"]
+    )
+    for program in kernel.program_stats():
+        runs.add_metric([program.name], program.run_count)
+        seconds.add_metric([program.name], program.run_time_ns / 1e9)
+    yield runs
+    yield seconds
+    counted = GaugeMetricFamily(
+        "ringfence_program_stats_enabled", "1 when this agent has BPF programs timed."
+    )
+    counted.add_metric([], 1 if timed else 0)
+    yield counted
+
+
+def _maps(kernel: KernelLike) -> Iterator[Metric]:
+    entries = GaugeMetricFamily("ringfence_map_entries", "Entries in a BPF map.", labels=["map"])
+    room = GaugeMetricFamily("ringfence_map_max_entries", "Entries that a BPF map can hold.", labels=["map"])
+    for name in _FILLED:
+        bpf_map = kernel.map(name)
+        entries.add_metric([name], sum(1 for _ in bpf_map.items()))
+        room.add_metric([name], bpf_map.max_entries)
+    yield entries
+    yield room
+
+
+def _rings(kernel: KernelLike) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily("ringfence_ring_pending_bytes", "Bytes in a ring that wait.", labels=["ring"])
+    size = GaugeMetricFamily("ringfence_ring_size_bytes", "Size of a ring.", labels=["ring"])
+    for name, ring in (("alerts", kernel.alerts), ("activity", kernel.activity)):
+        waiting.add_metric([name], ring.pending())
+        size.add_metric([name], kernel.map(name).max_entries)
+    yield waiting
+    yield size
+
+
+def _event(number: int) -> str:
+    try:
+        return EventKind(number).label
+    except ValueError:
+        return "unknown"
+
+
+def _reason(number: int) -> str:
+    try:
+        return Drop(number).label
+    except ValueError:
+        return "unknown"

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent counts of itself. Written by the loop's thread, read by a scrape: plain numbers, no
+locks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+
+from ringfence.abi import EVENT_MAX
+
+__all__ = ["LATENCY_BUCKETS", "Histogram", "Stats"]
+
+LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)  # seconds
+
+
+class Histogram:
+    """Counts in fixed buckets, and the sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = LATENCY_BUCKETS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value, in the unit of the bounds."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Buckets as Prometheus wants them: (upper bound, values up to it)."""
+        pairs, so_far = [], 0
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            so_far += count
+            pairs.append((bound, float(so_far)))
+        return pairs
+
+
+class Stats:
+    """Counters since the agent started. Seconds are seconds."""
+
+    __slots__ = (
+        "alert_latency",
+        "alerts",
+        "alerts_suppressed",
+        "attach_seconds",
+        "decode_errors",
+        "handler_errors",
+        "loop_seen",
+        "policy_problems",
+        "received",
+        "reloads",
+        "startup_seconds",
+        "unattributed",
+    )
+
+    def __init__(self) -> None:
+        self.received = [0] * EVENT_MAX  # records decoded, by event number
+        self.decode_errors: Counter[str] = Counter()  # by reason
+        self.handler_errors = 0  # bugs of ours that one record met; the loop went on
+        self.unattributed: Counter[str] = Counter()  # by reason
+        self.alerts: Counter[tuple[str, str, str, str]] = Counter()  # by rule, severity, action, outcome
+        self.alerts_suppressed: Counter[str] = Counter()  # by rule
+        self.alert_latency = Histogram()
+        self.reloads: Counter[str] = Counter()  # by result: loaded, refused
+        self.policy_problems = 0  # of the last set that was looked at
+        self.startup_seconds = 0.0  # process start -> ready
+        self.attach_seconds = 0.0
+        self.loop_seen = 0.0  # time.monotonic() of the loop's last turn

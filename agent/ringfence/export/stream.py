@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local socket: JSON lines for `ringfence status`, `events`, `top`, `tree` and `policy list`.
+
+One thread serves every client with non-blocking sockets. A request is one line, `{"op": "status", ...}`;
+the answer is one line, `{"ok": true, "result": ...}` or `{"ok": false, "error": ...}`. `{"op": "events"}`
+is answered by `{"ok": true}` and then one line a record. A client that does not read loses records, told by
+a line `{"event": "dropped", "count": N}`; nobody else notices. The socket is root's: mode 0600.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ringfence.abi import EVENT_MAX
+from ringfence.errors import Error
+from ringfence.export.jsonl import dumps
+from ringfence.export.subscription import Subscription
+
+__all__ = ["StreamServer"]
+
+_MAX_CLIENTS = 32
+_MAX_REQUEST = 1 << 16
+_MAX_BEHIND = 1 << 20  # bytes that a client may leave unread
+_QUEUE = 1 << 14
+_REQUEST_SECONDS = 10.0
+_HISTORY = 1000
+Record = Mapping[str, Any]
+Answer = Callable[[str, Mapping[str, Any]], Any]
+Render = Callable[[Any, Any], Record]
+
+
+class _Client:
+    """One connection: what it asked for, and what it has not read yet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.request = bytearray()
+        self.out = bytearray()
+        self.subscription: Subscription | None = None
+        self.missed = 0
+        self.closing = False
+        self.deadline = time.monotonic() + _REQUEST_SECONDS
+
+    def send(self, line: bytes, *, may_drop: bool) -> bool:
+        """Queue one line; False when the client is too far behind."""
+        if may_drop and len(self.out) + len(line) > _MAX_BEHIND:
+            self.missed += 1
+            return False
+        if self.missed and may_drop:
+            self.out += b'{"event":"dropped","count":%d}\n' % self.missed
+            self.missed = 0
+        self.out += line
+        return True
+
+
+class StreamServer:
+    """Serves from `start` on. `publish` and `offer` are called by the loop's thread and never block.
+
+    `answer(op, request)` makes the result of a request, in the server's thread; Error is told to the
+    client. `render(event, container)` makes the record of an offered event. `wanted[event number]` says
+    which events some client listens to; the loop offers no other.
+    """
+
+    def __init__(self, path: Path, answer: Answer, render: Render) -> None:
+        self.path = path
+        self.wanted = bytearray(EVENT_MAX)
+        self.lost = 0  # records that no client got, because the queue was full
+        self.missed = 0  # records that one client did not get, because it read too slowly
+        self.errors = 0  # bugs of ours that a request or a record met
+        self._answer, self._render = answer, render
+        self._queue: deque[tuple[Any, Any]] = deque(maxlen=_QUEUE)
+        self._history: deque[Record] = deque(maxlen=_HISTORY)
+        self._clients: dict[int, _Client] = {}
+        self._awake = False
+        self._stopping = False
+        self._selector = selectors.DefaultSelector()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._listener = _listen(path)
+        self._selector.register(self._wake_fd, selectors.EVENT_READ)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
+
+    @property
+    def clients(self) -> int:
+        """Connections now open."""
+        return len(self._clients)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving and remove the socket."""
+        self._stopping = True
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+        for client in list(self._clients.values()):
+            client.connection.close()
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    def publish(self, record: Record) -> None:
+        """A finished record, for every subscriber that it suits and for the history."""
+        self._put((None, record))
+
+    def offer(self, event: Any, container: Any) -> None:
+        """An event that some client wants; it becomes a record in the server's thread."""
+        self._put((event, container))
+
+    def _put(self, item: tuple[Any, Any]) -> None:
+        if len(self._queue) == _QUEUE:
+            self.lost += 1
+            return
+        self._queue.append(item)
+        # The server clears `_awake` before it drains, so an item put after that wakes it again.
+        if not self._awake:
+            self._awake = True
+            self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake_fd, 1)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            for key, mask in self._selector.select(timeout=5.0 if self._clients else None):
+                if key.fd == self._wake_fd:
+                    self._awake = False
+                    os.eventfd_read(self._wake_fd)
+                elif key.fileobj is self._listener:
+                    self._accept()
+                elif client := self._clients.get(key.fd):
+                    self._serve(client, mask)
+            self._distribute()
+            self._expire()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            if len(self._clients) >= _MAX_CLIENTS:
+                connection.send(b'{"ok":false,"error":"too many clients"}\n')
+                connection.close()
+                return
+            self._clients[connection.fileno()] = _Client(connection)
+            self._selector.register(connection, selectors.EVENT_READ)
+
+    def _serve(self, client: _Client, mask: int) -> None:
+        try:
+            if mask & selectors.EVENT_READ:
+                data = client.connection.recv(_MAX_REQUEST)
+                if not data:
+                    return self._drop(client)
+                if client.subscription is None:
+                    self._take(client, data)
+            self._flush(client)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self._drop(client)
+        return None
+
+    def _take(self, client: _Client, data: bytes) -> None:
+        client.request += data
+        while client.subscription is None and not client.closing and b"\n" in client.request:
+            line, _, rest = client.request.partition(b"\n")
+            client.request = bytearray(rest)
+            client.deadline = time.monotonic() + _REQUEST_SECONDS
+            self._handle(client, bytes(line))
+        if len(client.request) > _MAX_REQUEST or len(client.out) > 16 * _MAX_BEHIND:
+            client.closing = True
+
+    def _handle(self, client: _Client, line: bytes) -> None:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict) or not isinstance(request.get("op"), str):
+                raise Error('a request is {"op": "..."}')
+            if request["op"] == "events":
+                self._subscribe(client, request)
+                return
+            reply: dict[str, Any] = {"ok": True, "result": self._answer(request["op"], request)}
+        except (ValueError, RecursionError):
+            reply = {"ok": False, "error": "not a line of JSON"}
+        except Error as error:
+            reply = {"ok": False, "error": error.message, "hint": error.hint}
+        except Exception as error:  # a bug of ours must not end the thread that serves everybody
+            self.errors += 1
+            reply = {"ok": False, "error": f"internal error: {type(error).__name__}: {error}"}
+        client.send(dumps(reply).encode("utf-8", "backslashreplace") + b"\n", may_drop=False)
+
+    def _subscribe(self, client: _Client, request: Mapping[str, Any]) -> None:
+        subscription = Subscription.from_request(request)
+        client.send(b'{"ok":true}\n', may_drop=False)
+        for record in list(self._history):
+            if subscription.wants(record) and subscription.recent(record):
+                client.send(_line(record), may_drop=False)
+        if request.get("follow") is True:
+            client.subscription = subscription
+            self._want()
+        else:
+            client.closing = True
+
+    def _want(self) -> None:
+        wanted = bytearray(EVENT_MAX)
+        for client in self._clients.values():
+            for kind in client.subscription.kinds if client.subscription else ():
+                wanted[kind] = 1
+        self.wanted[:] = wanted
+
+    def _distribute(self) -> None:
+        subscribers = [client for client in self._clients.values() if client.subscription]
+        for _ in range(len(self._queue)):
+            event, item = self._queue.popleft()
+            if event is None:
+                record = item
+                self._history.append(record)
+            else:
+                try:
+                    record = self._render(event, item)
+                except Exception:  # a bug of ours costs one record
+                    self.errors += 1
+                    continue
+            line = b""
+            for client in subscribers:
+                if client.subscription and client.subscription.wants(record):
+                    line = line or _line(record)
+                    if not client.send(line, may_drop=True):
+                        self.missed += 1
+        for client in subscribers:
+            self._flush_safely(client)
+
+    def _flush_safely(self, client: _Client) -> None:
+        try:
+            self._flush(client)
+        except OSError:
+            self._drop(client)
+
+    def _flush(self, client: _Client) -> None:
+        while client.out:
+            try:
+                del client.out[: client.connection.send(client.out[: 1 << 18])]
+            except BlockingIOError:
+                break
+        if client.closing and not client.out:
+            return self._drop(client)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.out else 0)
+        self._selector.modify(client.connection, events)
+        return None
+
+    def _drop(self, client: _Client) -> None:
+        if self._clients.pop(client.connection.fileno(), None) is None:
+            return
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(client.connection)
+        client.connection.close()
+        self._want()
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for client in list(self._clients.values()):
+            if client.subscription is None and client.deadline < now:
+                self._drop(client)
+
+
+def _line(record: Record) -> bytes:
+    return dumps(record).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket at `path`, never open to others, not even between bind and chmod."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener.setblocking(False)
+    mask = os.umask(0o177)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()  # of an agent that was killed: this one holds the lock
+        listener.bind(str(path))
+        listener.listen(16)
+    except OSError as error:
+        listener.close()
+        raise Error(
+            f"cannot listen on {path}: {error.strerror or error}", hint="choose with `--socket PATH`"
+        ) from error
+    finally:
+        os.umask(mask)
+    return listener

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one client of the local socket wants to see. Requests come from outside: everything is checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ringfence.abi import EventKind
+from ringfence.errors import Error
+
+__all__ = ["SEVERITIES", "Subscription"]
+
+SEVERITIES = ("info", "low", "medium", "high", "critical")
+_MAX_WORDS = 64
+
+
+class Subscription(NamedTuple):
+    """Filters of one client; an empty one lets everything pass, and all of them must."""
+
+    containers: tuple[str, ...]
+    events: frozenset[str]
+    rules: frozenset[str]
+    severity: int  # the least one, as an index of SEVERITIES; 0: any, lifecycle too
+    alerts_only: bool
+    since: float  # seconds since the epoch
+    kinds: frozenset[int]  # numbers of the observed events that must be offered
+
+    @classmethod
+    def from_request(cls, request: Mapping[str, Any]) -> Subscription:
+        """Read the request; raises Error with what is wrong with it."""
+        labels = {kind.label: int(kind) for kind in EventKind if kind}
+        events = _words(request, "events")
+        for label in events:
+            if label not in labels:
+                raise Error(f"{label!r} is no event", hint="`ringfence probe` lists the events")
+        severity = request.get("severity", SEVERITIES[0])
+        if severity not in SEVERITIES:
+            raise Error(f"severity is one of {', '.join(SEVERITIES)}")
+        since = request.get("since", 0)
+        if not isinstance(since, (int, float)):
+            raise Error("since is a number of seconds since the epoch")
+        rules, activity = _words(request, "rules"), request.get("activity") is True
+        alerts_only = request.get("alerts") is True or bool(rules) or severity != SEVERITIES[0]
+        kinds = [labels[label] for label in events] if events else labels.values() if activity else []
+        return cls(
+            containers=tuple(_words(request, "containers")),
+            events=frozenset(events),
+            rules=frozenset(rules),
+            severity=SEVERITIES.index(severity),
+            alerts_only=alerts_only,
+            since=float(since),
+            kinds=frozenset() if alerts_only else frozenset(kinds),
+        )
+
+    def wants(self, record: Mapping[str, Any]) -> bool:
+        """Whether this record passes every filter."""
+        alert = record.get("kind") == "alert"
+        if self.alerts_only and not alert:
+            return False
+        if self.events and record.get("event") not in self.events:
+            return False
+        if self.rules and (record.get("rule") or {}).get("id") not in self.rules:
+            return False
+        if self.severity and (record.get("severity") not in SEVERITIES[self.severity :]):
+            return False
+        return not self.containers or _suits(record.get("container") or {}, self.containers)
+
+    def recent(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record of the history is young enough."""
+        if not self.since:
+            return True
+        try:
+            return datetime.fromisoformat(str(record.get("time"))).timestamp() >= min(self.since, time.time())
+        except ValueError:
+            return True
+
+
+def _suits(container: Mapping[str, Any], words: tuple[str, ...]) -> bool:
+    """A container is meant by the beginning of its id (4 digits or more), or by its whole name or pod."""
+    identity, name, pod = (str(container.get(part) or "") for part in ("id", "name", "pod"))
+    return any(
+        word in (identity, name, pod) or (len(word) >= 4 and identity.startswith(word))
+        for word in words
+        if word
+    )
+
+
+def _words(request: Mapping[str, Any], name: str) -> list[str]:
+    words = request.get(name, [])
+    if (
+        not isinstance(words, list)
+        or len(words) > _MAX_WORDS
+        or not all(isinstance(word, str) for word in words)
+    ):
+        raise Error(f"{name} is a list of at most {_MAX_WORDS} words")
+    return words
