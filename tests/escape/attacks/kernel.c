@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Calls that reach into the kernel itself, with arguments that cannot take effect. */
+#include "attacks.h"
+#include <linux/perf_event.h>
+#include <sys/klog.h>
+#include <sys/personality.h>
+#include <sys/time.h>
+
+/* A finite-state program of no instructions is refused by the verifier: the call is what counts. */
+static int attack_bpf(char **args)
+{
+	char attributes[128] = { 0 };
+
+	try_now("bpf");
+	return result(syscall(SYS_bpf, number(args, 0, 5 /* BPF_PROG_LOAD */), attributes, sizeof(attributes)));
+}
+
+static int attack_perf(char **args)
+{
+	struct perf_event_attr attributes = {
+		.type = PERF_TYPE_SOFTWARE,
+		.size = sizeof(attributes),
+		.config = PERF_COUNT_SW_TASK_CLOCK,
+		.disabled = 1,
+	};
+
+	try_now("perf_event_open");
+	return result(syscall(SYS_perf_event_open, &attributes, number(args, 0, 0), -1, -1, 0));
+}
+
+static int attack_init_module(char **args)
+{
+	(void)args;
+	try_now("init_module");
+	return result(syscall(SYS_init_module, "", 0, ""));
+}
+
+static int attack_finit_module(char **args)
+{
+	(void)args;
+	try_now("finit_module");
+	return result(syscall(SYS_finit_module, -1, "", 0));
+}
+
+static int attack_delete_module(char **args)
+{
+	(void)args;
+	try_now("delete_module");
+	return result(syscall(SYS_delete_module, "rftest_no_such_module", O_NONBLOCK));
+}
+
+/* Flags that no kernel knows: refused before anything is loaded or unloaded. */
+static int attack_kexec(char **args)
+{
+	(void)args;
+	try_now("kexec_load");
+	return result(syscall(SYS_kexec_load, 0, 0, NULL, 0x0fff));
+}
+
+static int attack_kexec_file(char **args)
+{
+	(void)args;
+	try_now("kexec_file_load");
+	return result(syscall(SYS_kexec_file_load, -1, -1, 0, NULL, 0x0fffUL));
+}
+
+/* The magic numbers are wrong: refused. */
+static int attack_reboot(char **args)
+{
+	(void)args;
+	try_now("reboot");
+	return result(syscall(SYS_reboot, 0, 0, 0, NULL));
+}
+
+static int attack_iopl(char **args)
+{
+	try_now("iopl");
+	return result(syscall(SYS_iopl, number(args, 0, 3)));
+}
+
+static int attack_ioperm(char **args)
+{
+	(void)args;
+	try_now("ioperm");
+	return result(syscall(SYS_ioperm, 0x80, 1, 1));
+}
+
+/* syslog TYPE: 10 asks for the buffer's size, 3 reads it. */
+static int attack_syslog(char **args)
+{
+	static char text[1024];
+
+	try_now("syslog");
+	return result(klogctl(number(args, 0, 3), text, sizeof(text)));
+}
+
+static int attack_swapon(char **args)
+{
+	(void)args;
+	try_now("swapon");
+	return result(syscall(SYS_swapon, "/tmp/no-such-file", 0));
+}
+
+/* No such clock: refused. */
+static int attack_settime(char **args)
+{
+	struct timespec now = { 0 };
+
+	(void)args;
+	try_now("clock_settime");
+	return result(syscall(SYS_clock_settime, 0x7fff, &now));
+}
+
+static int attack_acct(char **args)
+{
+	(void)args;
+	try_now("acct");
+	return result(syscall(SYS_acct, "/tmp/no-such-file"));
+}
+
+static int attack_quotactl(char **args)
+{
+	(void)args;
+	try_now("quotactl");
+	return result(syscall(SYS_quotactl, 0x800007 << 8, "/tmp/no-such-device", 0, NULL));
+}
+
+static int attack_userfaultfd(char **args)
+{
+	try_now("userfaultfd");
+	return result(syscall(SYS_userfaultfd, number(args, 0, O_CLOEXEC)));
+}
+
+static int attack_io_uring(char **args)
+{
+	char parameters[120] = { 0 };
+
+	(void)args;
+	try_now("io_uring_setup");
+	return result(syscall(SYS_io_uring_setup, 1, parameters));
+}
+
+/* keyctl OPERATION: 0 asks for the session keyring's number. */
+static int attack_keyctl(char **args)
+{
+	try_now("keyctl");
+	return result(syscall(SYS_keyctl, number(args, 0, 0), -3 /* session */, 0, 0, 0));
+}
+
+static int attack_add_key(char **args)
+{
+	(void)args;
+	try_now("add_key");
+	return result(syscall(SYS_add_key, "user", "rftest", "x", 1, -2 /* process keyring */));
+}
+
+static int attack_personality(char **args)
+{
+	try_now("personality");
+	return result(personality(number(args, 0, ADDR_NO_RANDOMIZE)));
+}
+
+static int attack_sethostname(char **args)
+{
+	const char *name = word(args, 0, "rftest");
+
+	try_now("sethostname");
+	return result(sethostname(name, strlen(name)));
+}
+
+const struct attack kernel_attacks[] = {
+	{ "bpf", attack_bpf, "bpf(COMMAND) with empty attributes" },
+	{ "perf", attack_perf, "perf_event_open of PID" },
+	{ "init_module", attack_init_module, "load an empty module" },
+	{ "finit_module", attack_finit_module, "load a module from no file" },
+	{ "delete_module", attack_delete_module, "unload a module that is not there" },
+	{ "kexec", attack_kexec, "kexec_load with impossible flags" },
+	{ "kexec_file", attack_kexec_file, "kexec_file_load with impossible flags" },
+	{ "reboot", attack_reboot, "reboot with wrong magic numbers" },
+	{ "iopl", attack_iopl, "iopl LEVEL" },
+	{ "ioperm", attack_ioperm, "ask for I/O port 0x80" },
+	{ "syslog", attack_syslog, "read the kernel's log (TYPE 3)" },
+	{ "swapon", attack_swapon, "swap to a file that is not there" },
+	{ "settime", attack_settime, "set a clock that is not there" },
+	{ "acct", attack_acct, "account to a file that is not there" },
+	{ "quotactl", attack_quotactl, "ask for quotas of no device" },
+	{ "userfaultfd", attack_userfaultfd, "a userfaultfd with FLAGS" },
+	{ "io_uring", attack_io_uring, "a ring of one entry" },
+	{ "keyctl", attack_keyctl, "keyctl OPERATION on our session keyring" },
+	{ "add_key", attack_add_key, "a key in our process keyring" },
+	{ "personality", attack_personality, "set a PERSONA" },
+	{ "sethostname", attack_sethostname, "name our own UTS namespace" },
+	{ NULL, NULL, NULL },
+};

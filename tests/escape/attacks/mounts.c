@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Mounts by the old and the new interface, all inside the container's own mount namespace. */
+#include "attacks.h"
+#include <linux/mount.h>
+#include <sys/stat.h>
+
+/* sys/mount.h and linux/mount.h cannot be included together with every libc. */
+int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data);
+int umount2(const char *target, int flags);
+#ifndef MS_BIND
+#define MS_RDONLY 1
+#define MS_REMOUNT 32
+#define MS_BIND 4096
+#endif
+#ifndef MNT_DETACH
+#define MNT_DETACH 2
+#endif
+
+/* Paths of glibc's system call numbers that older headers lack. */
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+
+static const char *spot(const char *name)
+{
+	static char path[64];
+
+	snprintf(path, sizeof(path), "/tmp/%s", name);
+	mkdir(path, 0700);
+	return path;
+}
+
+/* mount FSTYPE [SOURCE]: mount a filesystem of this type on an empty directory. */
+static int attack_mount(char **args)
+{
+	const char *type = word(args, 0, "tmpfs"), *where = spot("mounted");
+
+	try_now("mount");
+	return result(mount(word(args, 1, "none"), where, type, 0, word(args, 2, NULL)));
+}
+
+static int attack_bind(char **args)
+{
+	const char *from = word(args, 0, "/etc"), *where = spot("bound");
+
+	try_now("mount");
+	return result(mount(from, where, NULL, MS_BIND, NULL));
+}
+
+/* remount: make a read-only view of a directory of our own writable. */
+static int attack_remount(char **args)
+{
+	const char *where = word(args, 0, NULL);
+
+	if (!where) {
+		where = spot("readonly");
+		need(!mount(where, where, NULL, MS_BIND, NULL), "bind mount");
+	}
+	try_now("mount");
+	return result(mount(NULL, where, NULL, MS_REMOUNT | MS_BIND, NULL));
+}
+
+/* umount PATH: take a mount away (an unmask); with -lazy detached. A PATH that is no mount gives EINVAL. */
+static int attack_umount(char **args)
+{
+	const char *where = word(args, 0, "/tmp");
+
+	try_now("umount2");
+	return result(umount2(where, number(args, 1, 0) ? MNT_DETACH : 0));
+}
+
+static int attack_pivot_root(char **args)
+{
+	try_now("pivot_root");
+	return result(syscall(SYS_pivot_root, word(args, 0, "/tmp"), word(args, 1, "/tmp")));
+}
+
+static int attack_chroot(char **args)
+{
+	try_now("chroot");
+	return result(chroot(word(args, 0, "/tmp")));
+}
+
+static int attack_fsopen(char **args)
+{
+	try_now("fsopen");
+	return result(syscall(SYS_fsopen, word(args, 0, "proc"), 0));
+}
+
+static int attack_fsconfig(char **args)
+{
+	int fs = syscall(SYS_fsopen, "tmpfs", 0);
+
+	(void)args;
+	need(fs >= 0, "fsopen tmpfs");
+	try_now("fsconfig");
+	return result(syscall(SYS_fsconfig, fs, 1 /* SET_STRING */, "source", word(args, 0, "none"), 0));
+}
+
+static int new_mount(void)
+{
+	int fs = syscall(SYS_fsopen, "tmpfs", 0);
+
+	need(fs >= 0, "fsopen tmpfs");
+	need(!syscall(SYS_fsconfig, fs, 6 /* CMD_CREATE */, NULL, NULL, 0), "fsconfig create");
+	return fs;
+}
+
+static int attack_fsmount(char **args)
+{
+	int fs = new_mount();
+
+	(void)args;
+	try_now("fsmount");
+	return result(syscall(SYS_fsmount, fs, 0, 0));
+}
+
+static int attack_fspick(char **args)
+{
+	try_now("fspick");
+	return result(syscall(SYS_fspick, AT_FDCWD, word(args, 0, "/tmp"), 0));
+}
+
+static int attack_open_tree(char **args)
+{
+	try_now("open_tree");
+	return result(syscall(SYS_open_tree, AT_FDCWD, word(args, 0, "/etc"), number(args, 1, OPEN_TREE_CLONE)));
+}
+
+static int attack_move_mount(char **args)
+{
+	int fs = new_mount(), made = syscall(SYS_fsmount, fs, 0, 0);
+
+	(void)args;
+	need(made >= 0, "fsmount");
+	try_now("move_mount");
+	return result(syscall(SYS_move_mount, made, "", AT_FDCWD, spot("moved"), 4 /* F_EMPTY_PATH */));
+}
+
+/* mount_setattr: clear read-only and nosuid of a mount of our own. */
+static int attack_mount_setattr(char **args)
+{
+	struct {
+		unsigned long long set, clear, propagation, user;
+	} attributes = { .clear = 1 | 2 };
+	const char *where = word(args, 0, "/tmp");
+
+	try_now("mount_setattr");
+	return result(syscall(SYS_mount_setattr, AT_FDCWD, where, 0, &attributes, sizeof(attributes)));
+}
+
+const struct attack mount_attacks[] = {
+	{ "mount", attack_mount, "mount FSTYPE [SOURCE [DATA]] on a new directory" },
+	{ "bind", attack_bind, "bind mount [DIRECTORY]" },
+	{ "remount", attack_remount, "remount [PATH] writable" },
+	{ "umount", attack_umount, "umount [PATH [1: lazily]]" },
+	{ "pivot_root", attack_pivot_root, "pivot_root NEW OLD" },
+	{ "chroot", attack_chroot, "chroot [DIRECTORY]" },
+	{ "fsopen", attack_fsopen, "fsopen [FSTYPE]" },
+	{ "fsconfig", attack_fsconfig, "configure a new tmpfs" },
+	{ "fsmount", attack_fsmount, "make a detached tmpfs mount" },
+	{ "fspick", attack_fspick, "pick [PATH] for a change of its options" },
+	{ "open_tree", attack_open_tree, "clone the tree at [PATH [FLAGS]]" },
+	{ "move_mount", attack_move_mount, "attach a detached tmpfs" },
+	{ "mount_setattr", attack_mount_setattr, "clear read-only and nosuid of [PATH]" },
+	{ NULL, NULL, NULL },
+};

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sockets, in a network namespace that leads nowhere. */
+#include "attacks.h"
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* socket FAMILY [TYPE [PROTOCOL]] */
+static int attack_socket(char **args)
+{
+	try_now("socket");
+	return result(socket(number(args, 0, AF_INET), number(args, 1, SOCK_STREAM), number(args, 2, 0)));
+}
+
+/* socketcall FAMILY [TYPE]: the same by the 32-bit call that takes its arguments from memory. */
+static int attack_socketcall(char **args)
+{
+#ifdef __x86_64__
+	unsigned int *low = (unsigned int *)0x10000000;
+	long value;
+
+	need(syscall(SYS_mmap, low, 4096, 3 /* rw */, 0x32 /* private, fixed, anonymous */, -1, 0) == (long)low,
+	     "memory below 4 GiB");
+	low[0] = number(args, 0, AF_INET);
+	low[1] = number(args, 1, SOCK_STREAM);
+	low[2] = 0;
+	try_now("socketcall");
+	asm volatile("int $0x80"
+		     : "=a"(value)
+		     : "a"(102), "b"(1 /* SYS_SOCKET */), "c"(low)
+		     : "memory", "r8", "r9", "r10", "r11");
+	errno = value < 0 ? (int)-value : 0;
+	return result(value < 0 ? -1 : value);
+#else
+	(void)args;
+	errno = ENOSYS;
+	need(0, "a 32-bit call");
+	return SETUP;
+#endif
+}
+
+static socklen_t parse_address(const char *text, int port, struct sockaddr_storage *where)
+{
+	struct sockaddr_in *v4 = (void *)where;
+	struct sockaddr_in6 *v6 = (void *)where;
+
+	memset(where, 0, sizeof(*where));
+	if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons(port);
+		return sizeof(*v4);
+	}
+	need(inet_pton(AF_INET6, text, &v6->sin6_addr) == 1, "an address");
+	v6->sin6_family = AF_INET6;
+	v6->sin6_port = htons(port);
+	return sizeof(*v6);
+}
+
+/* connect ADDRESS PORT: begin, and wait for nothing. */
+static int attack_connect(char **args)
+{
+	struct sockaddr_storage where;
+	socklen_t length = parse_address(word(args, 0, "169.254.169.254"), number(args, 1, 80), &where);
+	int fd = socket(where.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	need(fd >= 0, "socket");
+	try_now("connect");
+	return result(connect(fd, (void *)&where, length));
+}
+
+static int attack_bind_port(char **args)
+{
+	struct sockaddr_storage where;
+	socklen_t length = parse_address(word(args, 0, "127.0.0.1"), number(args, 1, 0), &where);
+	int fd = socket(where.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	need(fd >= 0, "socket");
+	try_now("bind");
+	return result(bind(fd, (void *)&where, length));
+}
+
+/* send ADDRESS PORT: a datagram of one byte. */
+static int attack_send(char **args)
+{
+	struct sockaddr_storage where;
+	socklen_t length = parse_address(word(args, 0, "127.0.0.1"), number(args, 1, 53), &where);
+	int fd = socket(where.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	need(fd >= 0, "socket");
+	try_now("sendto");
+	return result(sendto(fd, "x", 1, MSG_DONTWAIT, (void *)&where, length));
+}
+
+/* unix PATH: connect to it; a first @ stands for an abstract name. */
+static int attack_unix(char **args)
+{
+	const char *name = word(args, 0, "/run/docker.sock");
+	struct sockaddr_un where = { .sun_family = AF_UNIX };
+	socklen_t length = offsetof(struct sockaddr_un, sun_path) + strlen(name);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	need(fd >= 0 && strlen(name) < sizeof(where.sun_path), "socket");
+	memcpy(where.sun_path, name, strlen(name));
+	if (*name == '@')
+		where.sun_path[0] = 0;
+	else
+		length++;
+	try_now("connect");
+	return result(connect(fd, (void *)&where, length));
+}
+
+const struct attack net_attacks[] = {
+	{ "socket", attack_socket, "a socket of FAMILY [TYPE [PROTOCOL]]" },
+	{ "socketcall", attack_socketcall, "a socket of FAMILY by the 32-bit call" },
+	{ "connect", attack_connect, "begin to connect to ADDRESS PORT" },
+	{ "bind_port", attack_bind_port, "bind to ADDRESS PORT" },
+	{ "send", attack_send, "send a datagram to ADDRESS PORT" },
+	{ "unix", attack_unix, "connect to a unix socket" },
+	{ NULL, NULL, NULL },
+};

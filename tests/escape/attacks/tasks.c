@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Namespaces, credentials, other processes, programs that lie in no image. */
+#include "attacks.h"
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+static int attack_unshare(char **args)
+{
+	try_now("unshare");
+	return result(unshare(number(args, 0, CLONE_NEWUSER)));
+}
+
+static int finish(pid_t child)
+{
+	if (child > 0)
+		waitpid(child, NULL, 0);
+	return result(child);
+}
+
+static int attack_clone(char **args)
+{
+	long flags = number(args, 0, CLONE_NEWUSER);
+	pid_t child;
+
+	try_now("clone");
+	child = syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, NULL, NULL);
+	if (!child)
+		_exit(0);
+	return finish(child);
+}
+
+static int attack_clone3(char **args)
+{
+	struct {
+		unsigned long long flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+	} how = { .flags = number(args, 0, CLONE_NEWUSER), .exit_signal = SIGCHLD };
+	pid_t child;
+
+	try_now("clone3");
+	child = syscall(SYS_clone3, &how, sizeof(how));
+	if (!child)
+		_exit(0);
+	return finish(child);
+}
+
+/* setns PATH [NSTYPE]: enter the namespace that this file stands for. */
+static int attack_setns(char **args)
+{
+	int fd = open(word(args, 0, "/proc/self/ns/uts"), O_RDONLY | O_CLOEXEC);
+
+	need(fd >= 0, "the namespace's file");
+	try_now("setns");
+	return result(setns(fd, number(args, 1, 0)));
+}
+
+/* setns_pidfd PID NSTYPE: the same through a pidfd. */
+static int attack_setns_pidfd(char **args)
+{
+	int fd = syscall(SYS_pidfd_open, number(args, 0, 1), 0);
+
+	need(fd >= 0, "pidfd_open");
+	try_now("setns");
+	return result(setns(fd, number(args, 1, CLONE_NEWUTS)));
+}
+
+static pid_t own_child(void)
+{
+	pid_t child = fork();
+
+	if (!child)
+		for (;;)
+			pause();
+	need(child > 0, "fork");
+	return child;
+}
+
+/* ptrace [PID]: attach and let go again; without PID a child of our own, which is lawful. */
+static int attack_ptrace(char **args)
+{
+	pid_t own = args[0] ? 0 : own_child(), target = own ? own : number(args, 0, 0);
+	int status;
+
+	try_now("ptrace");
+	status = result(ptrace(PTRACE_SEIZE, target, NULL, NULL));
+	if (own) {
+		kill(own, SIGKILL);
+		waitpid(own, NULL, 0);
+	}
+	return status;
+}
+
+/* process_vm PID: read no byte of its memory. */
+static int attack_process_vm(char **args)
+{
+	char byte;
+	struct iovec ours = { &byte, 0 }, theirs = { &byte, 0 };
+
+	try_now("process_vm_readv");
+	return result(process_vm_readv(number(args, 0, getpid()), &ours, 1, &theirs, 1, 0));
+}
+
+/* getfd PID FD: take a copy of a descriptor of another process. */
+static int attack_getfd(char **args)
+{
+	int pidfd = syscall(SYS_pidfd_open, number(args, 0, getpid()), 0);
+
+	need(pidfd >= 0, "pidfd_open");
+	try_now("pidfd_getfd");
+	return result(syscall(SYS_pidfd_getfd, pidfd, number(args, 1, 0), 0));
+}
+
+/* leave FILE: move ourselves to the cgroup whose cgroup.procs this is. */
+static int attack_leave(char **args)
+{
+	int fd = open(word(args, 0, "/leave/cgroup.procs"), O_WRONLY | O_CLOEXEC);
+
+	need(fd >= 0, "the other cgroup");
+	try_now("write");
+	if (result(write(fd, "0", 1)))
+		return ERROR;
+	/* Still watched afterwards? A policy may look at this call. */
+	return result(unshare(number(args, 1, CLONE_FS)));
+}
+
+/* memfd PROGRAM: run a copy of a program that lies in memory only. */
+static int attack_memfd(char **args)
+{
+	char *const argv[] = { "true", NULL }, *const env[] = { NULL };
+	int from = open(word(args, 0, "/bin/busybox"), O_RDONLY | O_CLOEXEC);
+	int memory = memfd_create("program", MFD_CLOEXEC);
+	char block[1 << 16];
+	ssize_t length;
+
+	need(from >= 0 && memory >= 0, "a copy in memory");
+	while ((length = read(from, block, sizeof(block))) > 0)
+		need(write(memory, block, length) == length, "write");
+	try_now("execveat");
+	fexecve(memory, argv, env);
+	return result(-1);
+}
+
+/* memfd_create only: lawful. */
+static int attack_memfd_create(char **args)
+{
+	(void)args;
+	try_now("memfd_create");
+	return result(memfd_create("buffer", MFD_CLOEXEC));
+}
+
+/* run PROGRAM [ARG...]: plain execve. */
+static int attack_run(char **args)
+{
+	need(args[0] != NULL, "a program");
+	try_now("execve");
+	execv(args[0], args);
+	return result(-1);
+}
+
+/* capset: set the capabilities that we have. */
+static int attack_capset(char **args)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	(void)args;
+	need(!syscall(SYS_capget, &header, data), "capget");
+	try_now("capset");
+	return result(syscall(SYS_capset, &header, data));
+}
+
+static int attack_setuid(char **args)
+{
+	try_now("setuid");
+	return result(setuid(number(args, 0, 1000)));
+}
+
+static int attack_setgid(char **args)
+{
+	try_now("setgid");
+	return result(setgid(number(args, 0, 1000)));
+}
+
+/* seccomp OPERATION: 2 asks whether an action is known. */
+static int attack_seccomp(char **args)
+{
+	unsigned int action = SECCOMP_RET_KILL_PROCESS;
+
+	try_now("seccomp");
+	return result(syscall(SYS_seccomp, number(args, 0, SECCOMP_GET_ACTION_AVAIL), 0, &action));
+}
+
+const struct attack task_attacks[] = {
+	{ "unshare", attack_unshare, "unshare FLAGS (default: a user namespace)" },
+	{ "clone", attack_clone, "clone FLAGS" },
+	{ "clone3", attack_clone3, "clone3 FLAGS" },
+	{ "setns", attack_setns, "enter the namespace of FILE [NSTYPE]" },
+	{ "setns_pidfd", attack_setns_pidfd, "enter a namespace of PID by a pidfd [NSTYPE]" },
+	{ "ptrace", attack_ptrace, "seize PID, or a child of our own" },
+	{ "process_vm", attack_process_vm, "read no byte of PID's memory" },
+	{ "getfd", attack_getfd, "copy descriptor FD of PID" },
+	{ "leave", attack_leave, "move to the cgroup of FILE" },
+	{ "memfd", attack_memfd, "run a copy of PROGRAM from memory" },
+	{ "memfd_create", attack_memfd_create, "memory without a name, not run" },
+	{ "run", attack_run, "execute PROGRAM [ARG...]" },
+	{ "capset", attack_capset, "set the capabilities that we have" },
+	{ "setuid", attack_setuid, "become user UID" },
+	{ "setgid", attack_setgid, "become group GID" },
+	{ "seccomp", attack_seccomp, "ask seccomp for OPERATION" },
+	{ NULL, NULL, NULL },
+};
