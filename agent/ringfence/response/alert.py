@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One verdict with all that a person needs to judge it: rule, outcome, process and ancestry, container.
+
+Assembled in the event loop from what is known at that moment; nothing is looked up. Observed text stays
+bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ringfence.abi import FLAG_SIGNAL_FAILED, Action, Mechanism
+from ringfence.containers.model import Container
+from ringfence.containers.tree import Ancestor, ProcessTree
+from ringfence.events import Event, ExecEvent
+from ringfence.policy.compiled import CompiledRule
+from ringfence.response.allow import allow_text
+from ringfence.response.describe import Details, describe, notes
+from ringfence.response.kill import KillResult
+
+__all__ = ["Alert", "Outcome", "assemble", "outcome_of"]
+
+
+class Outcome(StrEnum):
+    """What became of the call."""
+
+    DENIED = "denied"
+    KILLED = "killed"
+    KILL_FAILED = "kill-failed"
+    SEEN = "seen"
+    WOULD_DENY = "would-deny"
+    WOULD_KILL = "would-kill"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """`id` is shared by the alert's line, the log and the kill that follows from it.
+
+    `rule` None: its generation is gone already (policies were changed while the record was on its way).
+    """
+
+    id: str
+    event: Event
+    container: Container | None
+    rule: CompiledRule | None
+    outcome: Outcome
+    mechanism: Mechanism
+    exe: bytes
+    args: bytes  # NUL separated
+    ancestry: tuple[Ancestor, ...]
+    details: Details
+    notes: tuple[str, ...]
+    allow: str
+    node: str
+    suppressed: int = 0  # alerts of this container and rule that were held back before this one
+    response: KillResult | None = None
+
+    @property
+    def action(self) -> Action:
+        """What the rule asks for; without a rule, what was carried out."""
+        return self.rule.asked_action if self.rule else Action(self.event.action)
+
+    @property
+    def severity(self) -> str:
+        """Of the rule; a verdict whose rule is not known any more counts as high."""
+        return self.rule.severity if self.rule else "high"
+
+    @property
+    def same(self) -> object:
+        """What a repetition of this alert has in common with it (the limiter's `same`)."""
+        details = tuple(
+            (key, str(value)) for key, value in self.details.items() if key not in ("args", "inode")
+        )
+        return (self.event.event, self.outcome, self.exe, details)
+
+    @property
+    def must_kill(self) -> bool:
+        """The kernel's program could only refuse: the kill that the rule asks for is still to be done."""
+        return (
+            self.event.action == Action.KILL
+            and self.event.mechanism == Mechanism.CGROUP
+            and not self.response
+        )
+
+    def answered(self, result: KillResult) -> Alert:
+        """This alert after user space acted on it."""
+        outcome = Outcome.KILLED if result.ended else Outcome.KILL_FAILED
+        return replace(self, response=result, outcome=outcome)
+
+
+# Unique on this node: a random part for each start of the agent, and a count.
+_SALT = secrets.token_hex(3)
+_numbers = itertools.count(1)
+
+
+def _new_id() -> str:
+    return f"{_SALT}-{next(_numbers):x}"
+
+
+def outcome_of(event: Event, rule: CompiledRule | None) -> Outcome:
+    """The word for what the kernel did, and in audit mode for what it would have done."""
+    if event.action == Action.DENY:
+        return Outcome.DENIED
+    if event.action == Action.KILL:
+        if event.mechanism == Mechanism.CGROUP:
+            return Outcome.DENIED  # refused; the kill follows from user space
+        return Outcome.KILL_FAILED if event.flags & FLAG_SIGNAL_FAILED else Outcome.KILLED
+    if rule is not None and rule.mode == "audit":
+        would = {Action.DENY: Outcome.WOULD_DENY, Action.KILL: Outcome.WOULD_KILL}
+        return would.get(rule.enforced.action, Outcome.SEEN)
+    return Outcome.SEEN
+
+
+def assemble(
+    event: Event,
+    container: Container | None,
+    rule: CompiledRule | None,
+    tree: ProcessTree,
+    node: str = "",
+    *,
+    suppressed: int = 0,
+) -> Alert:
+    """The alert of one verdict."""
+    process = tree.find(event.pid, event.start_ns)
+    if isinstance(event, ExecEvent):
+        exe, args = event.path, event.args
+    else:
+        exe, args = (process.exe, process.args) if process else (b"", b"")
+    details = describe(event)
+    return Alert(
+        id=_new_id(),
+        event=event,
+        container=container,
+        rule=rule,
+        outcome=outcome_of(event, rule),
+        mechanism=Mechanism(event.mechanism),
+        exe=exe,
+        args=args,
+        ancestry=tuple(tree.ancestry(event.pid, event.start_ns, ppid=event.ppid)),
+        details=details,
+        notes=tuple(notes(event)),
+        allow=allow_text(event, rule, details, exe, container),
+        node=node,
+        suppressed=suppressed,
+    )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What would let a call pass: where the rule is, and an exception for it, ready to paste.
+
+The exception is narrow: this program, this object. Observed text that cannot be written safely is left out,
+and a text that does not lend itself to an exception (it can be changed after it was read) is, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ringfence.abi import MATCH_TEXT
+from ringfence.containers.model import Container
+from ringfence.events import Event
+from ringfence.policy.compiled import CompiledRule
+from ringfence.policy.operand import Kind
+from ringfence.policy.vocabulary import EVENTS
+
+__all__ = ["allow_text", "exception_keys"]
+
+_EXACT = (Kind.CHOICE, Kind.SOCKET, Kind.NETWORK, Kind.DEVICE, Kind.TEXT)
+
+
+def _plain(value: Any) -> str | None:
+    """The value as one word of a policy; None where it could mean more than itself, or breaks a terminal."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return None
+    if not isinstance(value, str) or not value or len(value.encode()) >= MATCH_TEXT:
+        return None
+    return value if value.isprintable() and "*" not in value else None
+
+
+def exception_keys(event: Event, details: Mapping[str, Any], exe: bytes) -> dict[str, str]:
+    """Operands and values of the narrowest exception that this event lends itself to."""
+    words = EVENTS.get(event.kind)
+    found: dict[str, str] = {}
+    if words is None:
+        return found
+    if exe.startswith(b"/") and words.operand("exe") and (path := _plain(exe)):
+        found["exe"] = path
+    for operand in words.operands:
+        value = _plain(details.get(operand.name))
+        if operand.kind is Kind.OBJECT:
+            path, kind = _plain(details.get("path")), _plain(details.get("filesystem"))
+            if path and kind and not kind.startswith("0x"):
+                found[operand.name] = f"{kind}:{path.lstrip('/')}"
+        elif operand.kind in _EXACT and value and (not operand.words or value in operand.words):
+            found[operand.name] = value
+    if "path" in found:  # it names the filesystem and the rest
+        for name in ("filesystem", "type", "mount"):
+            found.pop(name, None)
+    return found
+
+
+def allow_text(
+    event: Event,
+    rule: CompiledRule | None,
+    details: Mapping[str, Any],
+    exe: bytes,
+    container: Container | None,
+) -> str:
+    """What would let the call pass, in a few lines. Printable, whatever was observed."""
+    if rule is None:
+        return "its rule is not loaded any more"
+    place = f"{rule.file}:{rule.line}"
+    keys = exception_keys(event, details, exe)
+    ways = []
+    if keys:
+        # JSON is YAML: quoted, one line a key, nothing in it can begin another.
+        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in keys.items()]
+        snippet = "\n".join(f"    {'- ' if not n else '  '}{line}" for n, line in enumerate(lines))
+        ways.append(f"add to rule {rule.rule_id} ({place}):\n  exceptions:\n{snippet}")
+    else:
+        ways.append(f"add an exception to rule {rule.rule_id} ({place})")
+    if container is not None and container.image and (image := _plain(container.image)):
+        ways.append(
+            f"or leave image {json.dumps(image, ensure_ascii=False)} out in the selector of {rule.policy}"
+        )
+    else:
+        ways.append(f"or leave this container out in the selector of {rule.policy}")
+    return "\n".join(ways)

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An event in the words of its field: CLONE_NEWUSER|CLONE_NEWNS, AF_PACKET, b 8:0, /sys/kernel/core_pattern.
+
+Keys are the operands of the policy language where there is one, so that what an alert shows can be written
+into a rule. Texts stay the bytes that the observed process chose: the export edge escapes them.
+"""
+
+from __future__ import annotations
+
+import platform
+import stat
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from ringfence.abi import (
+    DIM_OBJECT,
+    FLAG_ADOPTED,
+    FLAG_COMPAT,
+    FLAG_SIGNAL_FAILED,
+    FLAG_TRUNCATED,
+    FLAG_UNREADABLE,
+    EventKind,
+    Fact,
+)
+from ringfence.bpf.syscall_numbers import NUMBERS
+from ringfence.containers.posture import SECCOMP_MODES, capability_names, namespace_names
+from ringfence.events import (
+    CgroupEvent,
+    ContainerEvent,
+    DeviceEvent,
+    Event,
+    ExecEvent,
+    FileEvent,
+    NetEvent,
+    SyscallEvent,
+    SysctlEvent,
+    TaskEvent,
+    UnixEvent,
+)
+from ringfence.policy import constants
+from ringfence.policy.vocabulary import EVENTS, TASK_WORDS
+from ringfence.policy.vocabulary import describe as describe_operands
+
+__all__ = ["Details", "call_name", "describe", "device_text", "filesystem", "notes", "task_words"]
+
+#: values: text (of ours), bytes (observed), numbers, lists of them
+Details = dict[str, Any]
+
+_NOTES = {
+    FLAG_COMPAT: "32-bit call",
+    FLAG_TRUNCATED: "text was cut",
+    FLAG_UNREADABLE: "text could not be read",
+    FLAG_ADOPTED: "was there before the agent",
+    FLAG_SIGNAL_FAILED: "SIGKILL could not be raised",
+}
+_TASK = {fact: word for fact in Fact for word, bit in TASK_WORDS.items() if bit == fact}
+# Words that mean one filesystem only come before those that stand for several.
+_FILESYSTEMS = {
+    magic: word
+    for word, magics in sorted(constants.FILESYSTEMS.items(), key=lambda item: -len(item[1]))
+    for magic in magics
+}
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+_FAMILIES = {number: word for word, number in constants.SOCKET_FAMILIES.items()}
+_ACCESS_MODES = ("O_RDONLY", "O_WRONLY", "O_RDWR")
+_DEVICE_TYPES = {1: "b", 2: "c"}
+_DEVICE_ACCESS = {1: "mknod", 2: "read", 4: "write"}
+_ARCHITECTURE = 2 if platform.machine() == "aarch64" else 0
+_CALLS = (
+    {numbers[_ARCHITECTURE]: name for name, numbers in NUMBERS.items()},
+    {numbers[1]: name for name, numbers in NUMBERS.items()},
+)
+
+
+def call_name(nr: int, *, compat: bool = False) -> str:
+    """A system call's name by its number, `#nr` where it is none of ours."""
+    return _CALLS[compat].get(nr) or f"#{nr}"
+
+
+def filesystem(magic: int) -> str:
+    """The word of policies for a filesystem's magic number."""
+    return _FILESYSTEMS.get(magic) or hex(magic)
+
+
+def device_text(number: int) -> str:
+    """A device number of the probes (major << 20 | minor) as 8:0."""
+    return f"{number >> 20}:{number & 0xFFFFF}"
+
+
+def notes(event: Event) -> list[str]:
+    """What must be known to read the event right."""
+    return [text for flag, text in _NOTES.items() if event.flags & flag]
+
+
+def task_words(facts: int) -> list[str]:
+    """Facts of a task in the words of policies."""
+    return [word for fact, word in _TASK.items() if facts & fact]
+
+
+def describe(event: Event) -> Details:
+    """The body of an event. Never raises, whatever the numbers are."""
+    return _FORMATTERS[type(event)](event)
+
+
+def _wait_status(status: int) -> Details:
+    """wait(2): an exit code, or the signal that ended it."""
+    if status & 0x7F:
+        return {"signal": status & 0x7F}
+    return {"exit_code": status >> 8 & 0xFF}
+
+
+def _container(event: ContainerEvent) -> Details:
+    if event.event == EventKind.CONTAINER_START:
+        return {
+            "capabilities": list(capability_names(event.cap_effective)),
+            "bounding": list(capability_names(event.cap_bounding)),
+            "seccomp": SECCOMP_MODES[event.seccomp] if event.seccomp < len(SECCOMP_MODES) else event.seccomp,
+            "user_namespace": event.user_ns_level > 0,
+            "shares": list(namespace_names(event.shared_namespaces)),
+        }
+    if event.event == EventKind.CONTAINER_STOP:
+        return _wait_status(event.exit_code)
+    return {"cgroup": event.cgroup, "path": event.path}
+
+
+def _task(event: TaskEvent) -> Details:
+    if event.event == EventKind.PROCESS_EXIT:
+        return _wait_status(event.exit_code)
+    flags = EVENTS[EventKind.SYS_CLONE].operand("flags")
+    return {
+        "child_pid": event.child_pid,
+        "thread": event.child_tid != event.child_pid,
+        # the low byte is the signal at its end, CSIGNAL
+        "flags": flags.word_of(event.clone_flags & ~0xFF) if flags else hex(event.clone_flags),
+    }
+
+
+def _exec(event: ExecEvent) -> Details:
+    return {
+        "path": event.path,
+        "args": [part for part in event.args.split(b"\0") if part] if event.args else [],
+        "filesystem": filesystem(event.fs_magic),
+        "device": device_text(event.device),
+        "inode": event.inode,
+    }
+
+
+def _cgroup(event: CgroupEvent) -> Details:
+    return {"cgroup": event.cgroup, "parent": event.parent, "path": event.path}
+
+
+def _file(event: FileEvent) -> Details:
+    kind = stat.S_IFMT(event.mode)
+    found: Details = {
+        "filesystem": filesystem(event.fs_magic),
+        "path": event.path,
+        "type": next((word for word, number in constants.FILE_TYPES.items() if number == kind), oct(kind)),
+        "open": _open_flags(event.open_flags),
+        "mode": oct(event.mode & 0o7777),
+        "device": device_text(event.device),
+        "inode": event.inode,
+    }
+    if stat.S_ISBLK(event.mode) or stat.S_ISCHR(event.mode):
+        found["node"] = f"{'b' if stat.S_ISBLK(event.mode) else 'c'} {device_text(event.rdev)}"
+    if not event.mnt_ns:
+        found["mount"] = "none"  # detached, or the kernel's own
+    else:
+        found["mount_namespace"] = event.mnt_ns
+    return found
+
+
+def _open_flags(flags: int) -> str:
+    words = [_ACCESS_MODES[flags & 3] if flags & 3 < 3 else "3"]
+    words += [word for word, bits in constants.OPEN_FLAGS.items() if flags & bits == bits]
+    return "|".join(words)
+
+
+def _device(event: DeviceEvent) -> Details:
+    return {
+        "device": f"{_DEVICE_TYPES.get(event.type, '?')} {event.major}:{event.minor}",
+        "access": [word for bit, word in _DEVICE_ACCESS.items() if event.access & bit],
+    }
+
+
+def _sysctl(event: SysctlEvent) -> Details:
+    return {"sysctl": event.name, "access": "write" if event.write else "read"}
+
+
+def _net(event: NetEvent) -> Details:
+    try:
+        address = str(ip_address(event.address))
+    except ValueError:
+        address = event.address.hex()
+    return {
+        "address": address,
+        "port": event.port,
+        "family": _FAMILIES.get(event.family, str(event.family)),
+        "protocol": _PROTOCOLS.get(event.protocol, str(event.protocol)),
+    }
+
+
+def _unix(event: UnixEvent) -> Details:
+    path = event.path
+    return {"socket": b"@" + path[1:] if path[:1] == b"\0" else path}
+
+
+def _syscall(event: SyscallEvent) -> Details:
+    kind = event.kind
+    found: Details = {"call": call_name(event.nr, compat=bool(event.flags & FLAG_COMPAT))}
+    found |= {name: word for name, word in describe_operands(kind, event.operands).items() if name != "call"}
+    if event.text_len:
+        words = EVENTS.get(kind)
+        named = next((o.name for o in words.operands if o.dim == DIM_OBJECT), "text") if words else "text"
+        found[named] = event.text
+    found["args"] = [hex(argument) for argument in event.args]
+    return found
+
+
+_FORMATTERS: Mapping[type, Callable[[Any], Details]] = {
+    ContainerEvent: _container,
+    TaskEvent: _task,
+    ExecEvent: _exec,
+    CgroupEvent: _cgroup,
+    FileEvent: _file,
+    DeviceEvent: _device,
+    SysctlEvent: _sysctl,
+    NetEvent: _net,
+    UnixEvent: _unix,
+    SyscallEvent: _syscall,
+}

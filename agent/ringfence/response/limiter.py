@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps a loop of one container from drowning the alerts of all: a token bucket for each container and rule.
+
+What is not let through is counted, and the count goes out with the next alert of the same kind, or with
+`flush`. The verdict itself was carried out in the kernel: this is about telling, never about doing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = ["Decision", "Limiter", "Suppressed"]
+
+Key = tuple[int, str]  # cgroup id of the container, policy/rule
+
+
+class Decision(NamedTuple):
+    """`suppressed`: how many alerts of this container and rule were held back since the last that passed."""
+
+    passes: bool
+    suppressed: int
+
+
+class Suppressed(NamedTuple):
+    """Alerts that were held back and that no later alert told of."""
+
+    container: int
+    rule: str
+    times: int
+    what: object  # of the last of them, as given to `admit`
+
+
+class _Bucket:
+    __slots__ = ("passed", "passed_ns", "seen_ns", "suppressed", "tokens", "what")
+
+    def __init__(self, tokens: float, now: int) -> None:
+        self.tokens, self.seen_ns = tokens, now
+        self.suppressed = 0
+        self.passed: object = None  # what the last alert that passed was about, and when that was
+        self.passed_ns = 0
+        self.what: object = None
+
+
+class Limiter:
+    """`rate` alerts a second and `burst` at once, for each container and rule.
+
+    What the last alert was about is not told again within `same_ns`. At most `size` pairs are remembered:
+    beyond that the longest quiet one is forgotten.
+    """
+
+    def __init__(
+        self,
+        *,
+        rate: float = 1.0,
+        burst: int = 10,
+        same_ns: int = 10**9,
+        size: int = 4096,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._rate_ns, self._burst, self._same_ns, self._size = rate / 1e9, float(burst), same_ns, size
+        self._now_ns = now_ns
+        self._buckets: OrderedDict[Key, _Bucket] = OrderedDict()
+        self._orphans: list[Suppressed] = []
+        self.suppressed = 0
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def admit(self, container: int, rule: str, same: object, what: object = None) -> Decision:
+        """May this alert go out? `same` says what it is about: equal twice in a row is a repetition."""
+        now, key = self._now_ns(), (container, rule)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._new(key, now)
+        else:
+            self._buckets.move_to_end(key)
+        elapsed = now - bucket.seen_ns
+        bucket.tokens = min(self._burst, bucket.tokens + elapsed * self._rate_ns)
+        repeated = bucket.passed == same and now - bucket.passed_ns < self._same_ns
+        bucket.seen_ns, bucket.what = now, what
+        if repeated or bucket.tokens < 1.0:
+            bucket.suppressed += 1
+            self.suppressed += 1
+            return Decision(False, bucket.suppressed)
+        bucket.tokens -= 1.0
+        bucket.passed, bucket.passed_ns = same, now
+        held, bucket.suppressed = bucket.suppressed, 0
+        return Decision(True, held)
+
+    def flush(self, quiet_ns: int = 5 * 10**9) -> list[Suppressed]:
+        """What was held back and no later alert will tell: of pairs quiet for `quiet_ns`, or forgotten."""
+        now = self._now_ns()
+        told, self._orphans = self._orphans, []
+        for (container, rule), bucket in self._buckets.items():
+            if now - bucket.seen_ns < quiet_ns:
+                break  # the rest was seen later
+            if bucket.suppressed:
+                told.append(Suppressed(container, rule, bucket.suppressed, bucket.what))
+                bucket.suppressed = 0
+        return told
+
+    def _new(self, key: Key, now: int) -> _Bucket:
+        if len(self._buckets) >= self._size:
+            (container, rule), oldest = self._buckets.popitem(last=False)
+            if oldest.suppressed:
+                self._orphans.append(Suppressed(container, rule, oldest.suppressed, oldest.what))
+                del self._orphans[: -self._size]
+        bucket = self._buckets[key] = _Bucket(self._burst, now)
+        return bucket
