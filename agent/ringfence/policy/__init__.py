@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies: files -> model -> tables -> kernel. See docs/policy-language.md for the language.
+
+`load_policies` reads, `compile_policies` makes tables, `Generations` puts them in force, `explain` says what
+each rule comes to on a node.
+"""
+
+from ringfence.policy.compile import compile_policies
+from ringfence.policy.compiled import CompiledPolicies, CompiledRule, Shortfall
+from ringfence.policy.load import load_bytes, load_policies
+from ringfence.policy.model import ContainerFacts, Mode, Policy, PolicySet, Rule
+from ringfence.policy.tiers import NodeTiers, Outcome
+
+__all__ = [
+    "CompiledPolicies",
+    "CompiledRule",
+    "ContainerFacts",
+    "Mode",
+    "NodeTiers",
+    "Outcome",
+    "Policy",
+    "PolicySet",
+    "Rule",
+    "Shortfall",
+    "compile_policies",
+    "load_bytes",
+    "load_policies",
+]

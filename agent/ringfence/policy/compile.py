@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PolicySet -> CompiledPolicies: every table that a generation has in the kernel, as plain values. Pure.
+
+Nothing here reads a file or touches a map: `ringfence.policy.install` writes what this makes, and a dry run
+takes the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ringfence.abi import DIM_ADDRESS, DIM_OBJECT, DIM_TEXT, DIM_USED, DIMS, Action, EventKind, Mechanism
+from ringfence.errors import PolicyError, Problem
+from ringfence.policy import classify
+from ringfence.policy.compiled import Actions, CompiledPolicies, CompiledRule, EventTable, Shortfall
+from ringfence.policy.lower import Atom, TooMany, lower
+from ringfence.policy.model import Mode, Policy, PolicySet, Rule
+from ringfence.policy.operand import Bits, Conjunction, Networks, Texts, Values
+from ringfence.policy.place import Group, OutOfBits, place
+from ringfence.policy.tiers import NodeTiers, Outcome
+from ringfence.policy.vocabulary import EVENTS
+
+__all__ = ["compile_policies"]
+
+
+class _Piece(NamedTuple):
+    """One bit to be: an atom of a rule, for each of the events that come to the same outcome."""
+
+    policy: int
+    rule: Rule
+    outcome: Outcome
+    atoms: dict[EventKind, Atom]
+
+    @property
+    def exceptions(self) -> int:
+        """The most that one of its events has."""
+        return max(len(atom.exceptions) for atom in self.atoms.values())
+
+
+def compile_policies(
+    policies: PolicySet, node: NodeTiers, mode_override: Mode | None = None
+) -> CompiledPolicies:
+    """The tables for this node. Raises PolicyError with every rule that does not fit or cannot be had here.
+
+    `mode_override` replaces the mode of every policy.
+    """
+    problems: list[Problem] = []
+    shortfalls: list[Shortfall] = []
+    pieces: list[_Piece] = []
+    for index, policy in enumerate(policies.policies):
+        for rule in policy.rules:
+            pieces += _pieces(index, rule, node, problems, shortfalls)
+    try:
+        starts = place([Group(min(piece.atoms), piece.exceptions) for piece in pieces])
+    except OutOfBits as error:
+        file = policies.policies[0].place.file if policies.policies else ""
+        problems.append(Problem(file, 0, 0, "", str(error)))
+    if problems:
+        raise PolicyError(
+            problems, hint="`ringfence policy explain` shows what each rule becomes on this node"
+        )
+    tables = _Tables()
+    for piece, start in zip(pieces, starts, strict=True):
+        tables.add(piece, start, policies.policies[piece.policy], mode_override)
+    tables.classify(problems)
+    if problems:
+        raise PolicyError(problems)
+    return tables.finish(policies, shortfalls)
+
+
+def _pieces(
+    index: int, rule: Rule, node: NodeTiers, problems: list[Problem], shortfalls: list[Shortfall]
+) -> list[_Piece]:
+    by_outcome: dict[Outcome, dict[EventKind, list[Atom]]] = {}
+    for event in rule.events:
+        outcome = node.outcome(event, rule.action, rule.otherwise)
+        if outcome.why:
+            shortfalls.append(Shortfall(rule, event, outcome))
+        if rule.require_deny and outcome.action is not Action.DENY:
+            problems.append(
+                _problem(rule, f"requires deny, but on {event.label} this node can not: {outcome.why}")
+            )
+        elif outcome.action is not Action.NONE:
+            try:
+                by_outcome.setdefault(outcome, {})[event] = lower(rule, event)
+            except TooMany as error:
+                problems.append(_problem(rule, f"on {event.label} {error}"))
+    pieces = []
+    for outcome, events in by_outcome.items():
+        for n in range(max((len(atoms) for atoms in events.values()), default=0)):
+            some = {event: atoms[n] for event, atoms in events.items() if n < len(atoms)}
+            pieces.append(_Piece(index, rule, outcome, some))
+    return pieces
+
+
+def _problem(rule: Rule, message: str) -> Problem:
+    return Problem(rule.place.file, rule.place.line, rule.place.column, f"rule {rule.id}", message)
+
+
+class _Tables:
+    """The tables while they are filled."""
+
+    def __init__(self) -> None:
+        self.rules: dict[int, CompiledRule] = {}
+        self.policy_bits: dict[int, int] = {}
+        self.deny = self.kill = self.exceptions = 0
+        self.clears: dict[int, int] = {}
+        self.atoms: dict[EventKind, dict[int, Conjunction]] = {}
+        self.sets: dict[int, int] = {0: 0}  # bitset -> id; the empty set is 0
+        self.events: dict[EventKind, EventTable] = {}
+        self.operands: dict[tuple[EventKind, int, int], int] = {}
+        self.texts: dict[tuple[EventKind, bytes, bool], int] = {}
+        self.addresses: dict[tuple[EventKind, int, bytes, int], int] = {}
+
+    def add(self, piece: _Piece, start: int, policy: Policy, mode_override: Mode | None) -> None:
+        number = start + piece.exceptions
+        mode = mode_override or policy.mode
+        action = piece.outcome.action if mode == "enforce" else Action.ALERT
+        self.rules[number] = _compiled_rule(number, piece, policy, mode, action)
+        self.deny |= (action is Action.DENY) << number
+        self.kill |= (action is Action.KILL) << number
+        bits = 1 << number
+        for n in range(piece.exceptions):
+            self.clears[start + n] = number % 64
+            bits |= 1 << (start + n)
+        self.exceptions |= bits & ~(1 << number)
+        self.policy_bits[piece.policy] = self.policy_bits.get(piece.policy, 0) | bits
+        for event, atom in piece.atoms.items():
+            of_event = self.atoms.setdefault(event, {})
+            of_event[number] = atom.matches
+            of_event.update((start + n, exception) for n, exception in enumerate(atom.exceptions))
+
+    def classify(self, problems: list[Problem]) -> None:
+        for event, atoms in self.atoms.items():
+            dims, masks, others = bytearray(8), [0] * DIMS, [0] * DIMS
+            for dim in range(DIMS):
+                try:
+                    kind, masks[dim], other = self._dim(event, dim, atoms)
+                except classify.TooManyBits as error:
+                    problems.append(self._bits_problem(event, dim, str(error)))
+                    continue
+                dims[dim], others[dim] = kind, self._set(other) if kind else 0
+            every = sum(1 << bit for bit in atoms)
+            self.events[event] = EventTable(self._set(every), bytes(dims), tuple(others), tuple(masks))
+
+    def _dim(self, event: EventKind, dim: int, atoms: dict[int, Conjunction]) -> tuple[int, int, int]:
+        """Fill in one dim's table; (DIM_* or 0 if nobody asks, mask, the set of `other`)."""
+        tests = {bit: [p for p in atom if p.dim == dim] for bit, atom in atoms.items()}
+        untested = sum(1 << bit for bit, some in tests.items() if not some)
+        if dim == DIM_OBJECT:
+            return self._object(event, tests, untested)
+        some = {bit: [p for p in ps if isinstance(p, (Values, Bits))] for bit, ps in tests.items() if ps}
+        if not some:
+            return 0, 0, 0
+        table = classify.numbers(some, untested)
+        for value, bits in table.entries.items():
+            self.operands[event, dim, value] = self._set(bits)
+        return DIM_USED, table.mask, table.other
+
+    def _object(
+        self, event: EventKind, tests: dict[int, list[Values | Bits | Texts | Networks]], untested: int
+    ) -> tuple[int, int, int]:
+        strings = {bit: p for bit, ps in tests.items() for p in ps if isinstance(p, Texts)}
+        networks = {bit: p for bit, ps in tests.items() for p in ps if isinstance(p, Networks)}
+        if strings:
+            found = classify.texts(strings, untested)
+            for (text, whole), bits in found.entries.items():
+                self.texts[event, text, whole] = self._set(bits)
+            return DIM_TEXT, 0, found.other
+        if networks:
+            ranges = classify.addresses(networks, untested)
+            for (family, address, prefix), bits in ranges.entries.items():
+                self.addresses[event, family, address, prefix] = self._set(bits)
+            return DIM_ADDRESS, 0, ranges.other
+        return 0, 0, 0
+
+    def _set(self, bits: int) -> int:
+        return self.sets.setdefault(bits, len(self.sets))
+
+    def _bits_problem(self, event: EventKind, dim: int, message: str) -> Problem:
+        operand = next(o.name for o in EVENTS[event].operands if o.dim == dim)
+        rule = next(rule for number, rule in self.rules.items() if number in self.atoms[event])
+        return Problem(rule.file, rule.line, 0, f"{event.label}, {operand}", message)
+
+    def finish(self, policies: PolicySet, shortfalls: Iterable[Shortfall]) -> CompiledPolicies:
+        count = len(policies.policies)
+        return CompiledPolicies(
+            policies=policies,
+            rules=self.rules,
+            sets=tuple(self.sets),
+            events=self.events,
+            operands=self.operands,
+            texts=self.texts,
+            addresses=self.addresses,
+            actions=Actions(self.deny, self.kill, self.exceptions, self.clears),
+            policy_bits=tuple(self.policy_bits.get(index, 0) for index in range(count)),
+            shortfalls=tuple(shortfalls),
+        )
+
+
+def _compiled_rule(number: int, piece: _Piece, policy: Policy, mode: Mode, action: Action) -> CompiledRule:
+    rule, outcome = piece.rule, piece.outcome
+    return CompiledRule(
+        number=number,
+        policy=policy.name,
+        policy_index=piece.policy,
+        rule_id=rule.id,
+        title=rule.title,
+        severity=rule.severity,
+        attack=rule.attack,
+        references=rule.references,
+        file=rule.place.file,
+        line=rule.place.line,
+        events=frozenset(piece.atoms),
+        asked_action=rule.action,
+        action=action,
+        mechanism=outcome.mechanism if action is not Action.ALERT else Mechanism.OBSERVE,
+        mode=mode,
+        enforced=outcome,
+    )

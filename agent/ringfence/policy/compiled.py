@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the compiler makes: the tables of one generation, and what its rule numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.policy.model import ContainerFacts, Mode, PolicySet, Rule
+from ringfence.policy.tiers import Outcome
+
+__all__ = ["Actions", "CompiledPolicies", "CompiledRule", "EventTable", "Shortfall"]
+
+
+class CompiledRule(NamedTuple):
+    """What a rule number in a record means. `action` is in force; `enforced` would be, in mode enforce."""
+
+    number: int
+    policy: str
+    policy_index: int
+    rule_id: str
+    title: str
+    severity: str
+    attack: tuple[str, ...]
+    references: tuple[str, ...]
+    file: str
+    line: int
+    events: frozenset[EventKind]
+    asked_action: Action
+    action: Action
+    mechanism: Mechanism
+    mode: Mode
+    enforced: Outcome
+
+
+class Shortfall(NamedTuple):
+    """A rule that gets less than it asks for, on one of its events."""
+
+    rule: Rule
+    event: EventKind
+    outcome: Outcome
+
+
+class EventTable(NamedTuple):
+    """struct rf_event_rules: ids of sets, DIM_* by dim, masks by dim."""
+
+    rules: int
+    dims: bytes
+    other: tuple[int, ...]
+    masks: tuple[int, ...]
+
+
+class Actions(NamedTuple):
+    """Sets of what deny, kill, and are exceptions (others alert); exception -> the bit that it clears."""
+
+    deny: int
+    kill: int
+    exceptions: int
+    clears: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class CompiledPolicies:
+    """One generation. A set has a bit for each rule; ids are indexes into `sets`, 0 is the empty set."""
+
+    policies: PolicySet
+    rules: Mapping[int, CompiledRule]
+    sets: tuple[int, ...]
+    events: Mapping[EventKind, EventTable]
+    operands: Mapping[tuple[EventKind, int, int], int]
+    texts: Mapping[tuple[EventKind, bytes, bool], int]
+    addresses: Mapping[tuple[EventKind, int, bytes, int], int]
+    actions: Actions
+    policy_bits: tuple[int, ...]
+    shortfalls: tuple[Shortfall, ...]
+
+    @property
+    def at_birth(self) -> frozenset[int]:
+        """The policies (by index) that hold for a container of which nothing is known yet."""
+        return frozenset(i for i, policy in enumerate(self.policies.policies) if policy.selector.at_birth)
+
+    def select(self, container: ContainerFacts | None) -> frozenset[int]:
+        """The policies (by index) that hold for a container; None: one of which nothing is known."""
+        if container is None:
+            return self.at_birth
+        return frozenset(i for i, p in enumerate(self.policies.policies) if p.selector.covers(container))
+
+    def bits(self, policies: Iterable[int]) -> int:
+        """The set of all rules and exceptions of these policies."""
+        bits = 0
+        for index in policies:
+            bits |= self.policy_bits[index]
+        return bits
+
+    @property
+    def entries(self) -> Mapping[str, int]:
+        """How full the tables are, by the name of their outer map."""
+        return {
+            "rule_sets": len(self.sets),
+            "rule_operands": len(self.operands),
+            "rule_texts": len(self.texts),
+            "rule_addresses": len(self.addresses),
+        }

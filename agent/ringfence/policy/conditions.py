@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The value of one key of a match block -> predicates. One small parser for each kind of operand."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from ringfence.abi import MATCH_TEXT
+from ringfence.policy import paths
+from ringfence.policy.model import Condition
+from ringfence.policy.operand import Bits, Conjunction, Kind, Network, Networks, Operand, Texts, Values, fnv1a
+from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+
+__all__ = ["Complain", "parse_condition", "suggestion"]
+
+#: reports a mistake at a node
+Complain = Callable[[Node, str], None]
+
+_RANGE = re.compile(r"(\d+)-(\d+)")
+_DEVICE = re.compile(r"([abc]) (\d+|\*):(\d+|\*)")
+_DEVICE_TYPES = {"b": 1, "c": 2}
+MAX_RANGE = 1024
+MAX_LIST = 1024
+_MAX_DEVICE = {"major": 0xFFF, "minor": 0xFFFFF}
+
+
+class _Words(NamedTuple):
+    """A value taken apart: `plain` words, or those of {any|all|none|not: [...]}."""
+
+    any: tuple[Scalar, ...] = ()
+    all: tuple[Scalar, ...] = ()
+    none: tuple[Scalar, ...] = ()
+    negated: bool = False
+
+    @property
+    def every(self) -> tuple[Scalar, ...]:
+        return (*self.any, *self.all, *self.none)
+
+
+def parse_condition(operand: Operand, node: Node, complain: Complain) -> Condition | None:
+    """What one key asks. Every mistake goes to `complain`; then None."""
+    words = _words(operand, node, complain)
+    if words is None:
+        return None
+    mistakes = 0
+
+    def complain_counted(where: Node, message: str) -> None:
+        nonlocal mistakes
+        mistakes += 1
+        complain(where, message)
+
+    alternatives = _PARSERS[operand.kind](operand, words, complain_counted)
+    if mistakes or not alternatives:
+        return None
+    return Condition(operand.name, _written(words), tuple(alternatives))
+
+
+def _written(words: _Words) -> str:
+    parts = []
+    for prefix, some in (
+        ("not " if words.negated else "", words.any),
+        ("all of ", words.all),
+        ("none of ", words.none),
+    ):
+        if some:
+            parts.append(prefix + ", ".join(word.text for word in some))
+    return "; ".join(parts)
+
+
+def _words(operand: Operand, node: Node, complain: Complain) -> _Words | None:
+    if not isinstance(node, Mapping_):
+        plain = _list(node, complain)
+        return _Words(any=plain) if plain else None
+    allowed = ("any", "all", "none") if operand.kind is Kind.FLAGS else ("not",)
+    found: dict[str, tuple[Scalar, ...]] = {}
+    for item in node.items:
+        if item.key.text not in allowed:
+            complain(item.key, f"{item.key.text!r} cannot stand here{suggestion(item.key.text, allowed)}")
+            return None
+        if item.key.text in found:
+            complain(item.key, f"{item.key.text!r} is there twice")
+            return None
+        some = _list(item.value, complain)
+        if some is None:
+            return None
+        found[item.key.text] = some
+    if not found:
+        complain(node, "is empty, and so would match everything: leave the key out, or say what it must be")
+        return None
+    if "not" in found:
+        return _Words(any=found["not"], negated=True)
+    return _Words(found.get("any", ()), found.get("all", ()), found.get("none", ()))
+
+
+def _list(node: Node, complain: Complain) -> tuple[Scalar, ...] | None:
+    if isinstance(node, Scalar):
+        nodes: Sequence[Node] = (node,)
+    elif isinstance(node, Sequence_):
+        nodes = node.items
+    else:
+        complain(node, "must be a word or a list of words")
+        return None
+    if not nodes:
+        complain(node, "is an empty list, which nothing can match")
+        return None
+    if len(nodes) > MAX_LIST:
+        complain(node, f"lists {len(nodes)} values; at most {MAX_LIST} are taken")
+        return None
+    good = []
+    for word in nodes:
+        if isinstance(word, Scalar) and word.kind in ("str", "int") and word.text:
+            good.append(word)
+        else:
+            complain(word, "must be a word or a number")
+    return tuple(good) if len(good) == len(nodes) else None
+
+
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` for a near miss, else what is known, if that is a short list."""
+    upper = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), upper, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {upper[near[0]]!r}?"
+    some = sorted(known)
+    return f"; known here: {', '.join(some[:24])}{', ...' if len(some) > 24 else ''}" if some else ""
+
+
+def _number(operand: Operand, word: Scalar, complain: Complain) -> int | None:
+    value = int(word.text, 0)
+    if not 0 <= value <= operand.largest:
+        complain(word, f"{word.text} is not between 0 and {operand.largest}")
+        return None
+    return value
+
+
+def _choice(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
+    values: set[int] = set()
+    for word in words.any:
+        if word.text in operand.words:
+            values.update(operand.words[word.text])
+        elif word.kind == "int" and operand.largest:
+            number = _number(operand, word, complain)
+            values.update(() if number is None else (number & operand.mask,))
+        else:
+            complain(
+                word,
+                f"{word.text!r} is not a value of {operand.name!r}{suggestion(word.text, [*operand.words])}",
+            )
+    return [(Values(operand.dim, operand.mask, frozenset(values), words.negated),)]
+
+
+def _flags(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
+    def bits(some: Sequence[Scalar]) -> int:
+        total = 0
+        for word in some:
+            if word.text in operand.words:
+                total |= operand.words[word.text][0]
+            elif word.kind == "int" and operand.largest and (number := _number(operand, word, complain)):
+                total |= number
+            else:
+                hint = suggestion(word.text, [*operand.words])
+                complain(word, f"{word.text!r} is not one of the {operand.name!r}{hint}")
+        return total
+
+    wanted = Bits(operand.dim, bits(words.any), bits(words.all), bits(words.none))
+    if clash := wanted.all & wanted.none:
+        complain(words.none[0], f"asks for {operand.word_of(clash)} and against it: this can never match")
+    elif wanted.any and not wanted.any & ~wanted.none:
+        complain(words.none[0], "forbids everything that `any` asks for: this can never match")
+    return [(wanted,)]
+
+
+def _numbers(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
+    values: set[int] = set()
+    for word in words.any:
+        if found := _RANGE.fullmatch(word.text):
+            low, high = int(found[1]), int(found[2])
+            if low > high or high > operand.largest:
+                complain(word, f"is not a range within 0-{operand.largest}")
+            elif high - low >= MAX_RANGE:
+                complain(word, f"is a range of {high - low + 1} values; at most {MAX_RANGE} are taken")
+            else:
+                values.update(range(low, high + 1))
+        elif word.text.isascii() and word.text.isdigit():
+            number = _number(
+                operand, Scalar(word.text.lstrip("0") or "0", "int", word.line, word.column), complain
+            )
+            values.update(() if number is None else (number,))
+        else:
+            complain(word, f"{word.text!r} is not a number or a range such as 8000-8100")
+    return [(Values(operand.dim, operand.mask, frozenset(values), words.negated),)]
+
+
+def _programs(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
+    hashes = set()
+    for word in words.any:
+        problem = paths.problem_of_absolute(word.text)
+        if problem:
+            complain(word, problem)
+        hashes.add(fnv1a(word.text.encode()))
+    return [(Values(operand.dim, operand.mask, frozenset(hashes), words.negated),)]
+
+
+def _names(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
+    hashes = set()
+    for word in words.any:
+        if "/" in word.text or paths.has_glob(word.text):
+            complain(word, f"{word.text!r} must be a plain name, without `/` and `*`")
+        hashes.add(fnv1a(word.text.encode()))
+    return [(Values(operand.dim, operand.mask, frozenset(hashes), words.negated),)]
+
+
+def _texts(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
+    exact: set[bytes] = set()
+    prefixes: set[bytes] = set()
+    for word in words.any:
+        text = _sysctl_name(word.text) if operand.name == "sysctl" else word.text
+        begin = text.rstrip("*")
+        if paths.has_glob(begin):
+            complain(word, f"{word.text!r}: `*` can only stand at the end")
+        elif len(begin.encode()) >= MATCH_TEXT:
+            complain(word, f"is longer than {MATCH_TEXT - 1} bytes")
+        (prefixes if begin != text else exact).add(begin.encode())
+    return [(Texts(frozenset(exact), frozenset(prefixes), words.negated),)]
+
+
+def _sysctl_name(text: str) -> str:
+    text = text.removeprefix("/proc/sys/").lstrip("/")
+    return text if "/" in text else text.replace(".", "/")
+
+
+def _networks(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
+    found = set()
+    for word in words.any:
+        try:
+            network = ipaddress.ip_network(word.text)
+        except ValueError as error:
+            complain(word, f"{word.text!r} is not an address or a range: {error}")
+            continue
+        packed = network.network_address.packed
+        found.add(Network(network.version, packed, network.prefixlen))
+        if network.version == 4:
+            # An IPv6 socket reaches IPv4 by ::ffff:a.b.c.d.
+            found.add(Network(6, bytes(10) + b"\xff\xff" + packed, 96 + network.prefixlen))
+    return [(Networks(frozenset(found), words.negated),)]
+
+
+def _devices(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
+    if words.negated:
+        complain(words.any[0], "devices cannot be negated: match them all and put these into `exceptions`")
+    shapes: dict[tuple[int | None, str], set[int]] = {}
+    for word in words.any:
+        found = _DEVICE.fullmatch(word.text)
+        if not found or (found[2] == "*" and found[3] != "*"):
+            complain(word, f'{word.text!r} is not a device: write "c 1:3", "b 8:*", "b *:*" or "a *:*"')
+            continue
+        major, minor = found[2], found[3]
+        if any(n != "*" and int(n) > _MAX_DEVICE[which] for which, n in (("major", major), ("minor", minor))):
+            complain(word, f"{word.text!r}: majors go to 4095, minors to 1048575")
+            continue
+        shape = "any" if major == "*" else "major" if minor == "*" else "number"
+        value = 0 if shape == "any" else int(major) if shape == "major" else int(major) << 20 | int(minor)
+        shapes.setdefault((_DEVICE_TYPES.get(found[1]), shape), set()).add(value)
+    dims = {"number": 2, "major": 3}
+    alternatives: list[Conjunction] = []
+    for (type_, shape), values in shapes.items():
+        parts = [] if type_ is None else [Values(0, operand.mask, frozenset((type_,)))]
+        if shape in dims:
+            parts.append(Values(dims[shape], operand.mask, frozenset(values)))
+        # "a *:*" tests nothing; a predicate that always holds keeps it a condition that one can see.
+        alternatives.append(tuple(parts) or (Values(0, 0, frozenset((0,))),))
+    return alternatives
+
+
+_PARSERS: dict[Kind, Callable[[Operand, _Words, Complain], list[Conjunction]]] = {
+    Kind.CHOICE: _choice,
+    Kind.FLAGS: _flags,
+    Kind.NUMBER: _numbers,
+    Kind.PROGRAM: _programs,
+    Kind.NAME: _names,
+    Kind.OBJECT: lambda o, w, complain: paths.objects(o, w.any, negated=w.negated, complain=complain),
+    Kind.TEXT: _texts,
+    Kind.SOCKET: lambda o, w, complain: paths.sockets(w.any, negated=w.negated, complain=complain),
+    Kind.NETWORK: _networks,
+    Kind.DEVICE: _devices,
+}

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel calls its numbers: the words of policies, with the value that a call or an object carries.
+
+Names and numbers are those of the UAPI headers; a test compiles against them to compare. No logic here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = [
+    "BPF_COMMANDS",
+    "CLONE_FLAGS",
+    "FILESYSTEMS",
+    "FILE_TYPES",
+    "FSCONFIG_COMMANDS",
+    "IOCTL_REQUESTS",
+    "KEYCTL_OPERATIONS",
+    "MEMFD_FLAGS",
+    "MODE_BITS",
+    "MOUNT_FLAGS",
+    "NAMESPACE_FLAGS",
+    "OPEN_FLAGS",
+    "OPEN_TREE_FLAGS",
+    "PERSONALITY_FLAGS",
+    "PROTOCOLS",
+    "PTRACE_REQUESTS",
+    "REBOOT_COMMANDS",
+    "SECCOMP_OPERATIONS",
+    "SOCKET_FAMILIES",
+    "SOCKET_TYPES",
+    "SYSLOG_TYPES",
+    "UMOUNT_FLAGS",
+]
+
+
+def _numbered(names: str, start: int = 0) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names.split(), start)}
+
+
+#: linux/sched.h
+NAMESPACE_FLAGS: Mapping[str, int] = {
+    "CLONE_NEWTIME": 0x80,
+    "CLONE_NEWNS": 0x20000,
+    "CLONE_NEWCGROUP": 0x2000000,
+    "CLONE_NEWUTS": 0x4000000,
+    "CLONE_NEWIPC": 0x8000000,
+    "CLONE_NEWUSER": 0x10000000,
+    "CLONE_NEWPID": 0x20000000,
+    "CLONE_NEWNET": 0x40000000,
+}
+CLONE_FLAGS: Mapping[str, int] = {
+    **NAMESPACE_FLAGS,
+    "CLONE_VM": 0x100,
+    "CLONE_FS": 0x200,
+    "CLONE_FILES": 0x400,
+    "CLONE_SIGHAND": 0x800,
+    "CLONE_PIDFD": 0x1000,
+    "CLONE_PTRACE": 0x2000,
+    "CLONE_VFORK": 0x4000,
+    "CLONE_PARENT": 0x8000,
+    "CLONE_THREAD": 0x10000,
+    "CLONE_SYSVSEM": 0x40000,
+    "CLONE_SETTLS": 0x80000,
+    "CLONE_UNTRACED": 0x800000,
+    "CLONE_IO": 0x80000000,
+}
+#: linux/mount.h
+MOUNT_FLAGS: Mapping[str, int] = {
+    "MS_RDONLY": 1,
+    "MS_NOSUID": 2,
+    "MS_NODEV": 4,
+    "MS_NOEXEC": 8,
+    "MS_SYNCHRONOUS": 16,
+    "MS_REMOUNT": 32,
+    "MS_BIND": 4096,
+    "MS_MOVE": 8192,
+    "MS_REC": 16384,
+    "MS_SILENT": 32768,
+    "MS_UNBINDABLE": 1 << 17,
+    "MS_PRIVATE": 1 << 18,
+    "MS_SLAVE": 1 << 19,
+    "MS_SHARED": 1 << 20,
+    "MS_RELATIME": 1 << 21,
+}
+UMOUNT_FLAGS: Mapping[str, int] = {"MNT_FORCE": 1, "MNT_DETACH": 2, "MNT_EXPIRE": 4, "UMOUNT_NOFOLLOW": 8}
+OPEN_TREE_FLAGS: Mapping[str, int] = {
+    "OPEN_TREE_CLONE": 1,
+    "OPEN_TREE_CLOEXEC": 0o2000000,
+    "AT_RECURSIVE": 0x8000,
+    "AT_EMPTY_PATH": 0x1000,
+}
+FSCONFIG_COMMANDS: Mapping[str, int] = _numbered(
+    "FSCONFIG_SET_FLAG FSCONFIG_SET_STRING FSCONFIG_SET_BINARY FSCONFIG_SET_PATH FSCONFIG_SET_PATH_EMPTY "
+    "FSCONFIG_SET_FD FSCONFIG_CMD_CREATE FSCONFIG_CMD_RECONFIGURE"
+)
+#: linux/ptrace.h
+PTRACE_REQUESTS: Mapping[str, int] = {
+    **_numbered(
+        "PTRACE_TRACEME PTRACE_PEEKTEXT PTRACE_PEEKDATA PTRACE_PEEKUSR PTRACE_POKETEXT PTRACE_POKEDATA "
+        "PTRACE_POKEUSR PTRACE_CONT PTRACE_KILL PTRACE_SINGLESTEP"
+    ),
+    "PTRACE_ATTACH": 16,
+    "PTRACE_DETACH": 17,
+    "PTRACE_SYSCALL": 24,
+    **_numbered(
+        "PTRACE_SETOPTIONS PTRACE_GETEVENTMSG PTRACE_GETSIGINFO PTRACE_SETSIGINFO PTRACE_GETREGSET "
+        "PTRACE_SETREGSET PTRACE_SEIZE PTRACE_INTERRUPT PTRACE_LISTEN PTRACE_PEEKSIGINFO PTRACE_GETSIGMASK "
+        "PTRACE_SETSIGMASK PTRACE_SECCOMP_GET_FILTER PTRACE_SECCOMP_GET_METADATA PTRACE_GET_SYSCALL_INFO",
+        0x4200,
+    ),
+}
+#: linux/bpf.h
+BPF_COMMANDS: Mapping[str, int] = _numbered(
+    "BPF_MAP_CREATE BPF_MAP_LOOKUP_ELEM BPF_MAP_UPDATE_ELEM BPF_MAP_DELETE_ELEM BPF_MAP_GET_NEXT_KEY "
+    "BPF_PROG_LOAD BPF_OBJ_PIN BPF_OBJ_GET BPF_PROG_ATTACH BPF_PROG_DETACH BPF_PROG_TEST_RUN "
+    "BPF_PROG_GET_NEXT_ID BPF_MAP_GET_NEXT_ID BPF_PROG_GET_FD_BY_ID BPF_MAP_GET_FD_BY_ID "
+    "BPF_OBJ_GET_INFO_BY_FD BPF_PROG_QUERY BPF_RAW_TRACEPOINT_OPEN BPF_BTF_LOAD BPF_BTF_GET_FD_BY_ID "
+    "BPF_TASK_FD_QUERY BPF_MAP_LOOKUP_AND_DELETE_ELEM BPF_MAP_FREEZE BPF_BTF_GET_NEXT_ID "
+    "BPF_MAP_LOOKUP_BATCH BPF_MAP_LOOKUP_AND_DELETE_BATCH BPF_MAP_UPDATE_BATCH BPF_MAP_DELETE_BATCH "
+    "BPF_LINK_CREATE BPF_LINK_UPDATE BPF_LINK_GET_FD_BY_ID BPF_LINK_GET_NEXT_ID BPF_ENABLE_STATS "
+    "BPF_ITER_CREATE BPF_LINK_DETACH BPF_PROG_BIND_MAP"
+)
+#: asm-generic/fcntl.h (x86-64); O_PATH opens count as reads of nothing
+OPEN_FLAGS: Mapping[str, int] = {
+    "O_CREAT": 0o100,
+    "O_EXCL": 0o200,
+    "O_TRUNC": 0o1000,
+    "O_APPEND": 0o2000,
+    "O_NONBLOCK": 0o4000,
+    "O_PATH": 0o10000000,
+}
+#: linux/stat.h
+FILE_TYPES: Mapping[str, int] = {
+    "fifo": 0o010000,
+    "character-device": 0o020000,
+    "directory": 0o040000,
+    "block-device": 0o060000,
+    "file": 0o100000,
+    "symlink": 0o120000,
+    "socket": 0o140000,
+}
+MODE_BITS: Mapping[str, int] = {
+    "setuid": 0o4000,
+    "setgid": 0o2000,
+    "sticky": 0o1000,
+    "others-write": 0o002,
+    "execute": 0o111,
+}
+MEMFD_FLAGS: Mapping[str, int] = {
+    "MFD_CLOEXEC": 1,
+    "MFD_ALLOW_SEALING": 2,
+    "MFD_HUGETLB": 4,
+    "MFD_NOEXEC_SEAL": 8,
+    "MFD_EXEC": 16,
+}
+#: linux/keyctl.h
+KEYCTL_OPERATIONS: Mapping[str, int] = _numbered(
+    "KEYCTL_GET_KEYRING_ID KEYCTL_JOIN_SESSION_KEYRING KEYCTL_UPDATE KEYCTL_REVOKE KEYCTL_CHOWN "
+    "KEYCTL_SETPERM KEYCTL_DESCRIBE KEYCTL_CLEAR KEYCTL_LINK KEYCTL_UNLINK KEYCTL_SEARCH KEYCTL_READ "
+    "KEYCTL_INSTANTIATE KEYCTL_NEGATE KEYCTL_SET_REQKEY_KEYRING KEYCTL_SET_TIMEOUT KEYCTL_ASSUME_AUTHORITY "
+    "KEYCTL_GET_SECURITY KEYCTL_SESSION_TO_PARENT KEYCTL_REJECT KEYCTL_INSTANTIATE_IOV KEYCTL_INVALIDATE "
+    "KEYCTL_GET_PERSISTENT"
+)
+#: linux/socket.h of the kernel, bits/socket.h of the C library
+SOCKET_FAMILIES: Mapping[str, int] = {
+    **_numbered(
+        "AF_UNSPEC AF_UNIX AF_INET AF_AX25 AF_IPX AF_APPLETALK AF_NETROM AF_BRIDGE AF_ATMPVC AF_X25 AF_INET6 "
+        "AF_ROSE AF_DECnet AF_NETBEUI AF_SECURITY AF_KEY AF_NETLINK AF_PACKET AF_ASH AF_ECONET AF_ATMSVC "
+        "AF_RDS AF_SNA AF_IRDA AF_PPPOX AF_WANPIPE AF_LLC AF_IB AF_MPLS AF_CAN AF_TIPC AF_BLUETOOTH AF_IUCV "
+        "AF_RXRPC AF_ISDN AF_PHONET AF_IEEE802154 AF_CAIF AF_ALG AF_NFC AF_VSOCK "
+        "AF_KCM AF_QIPCRTR AF_SMC AF_XDP"
+    ),
+    "AF_MCTP": 45,
+}
+SOCKET_TYPES: Mapping[str, int] = {
+    "SOCK_STREAM": 1,
+    "SOCK_DGRAM": 2,
+    "SOCK_RAW": 3,
+    "SOCK_RDM": 4,
+    "SOCK_SEQPACKET": 5,
+    "SOCK_DCCP": 6,
+    "SOCK_PACKET": 10,
+}
+#: linux/in.h for AF_INET and AF_INET6, linux/netlink.h for AF_NETLINK
+PROTOCOLS: Mapping[str, int] = {
+    "IPPROTO_ICMP": 1,
+    "IPPROTO_TCP": 6,
+    "IPPROTO_UDP": 17,
+    "IPPROTO_ICMPV6": 58,
+    "IPPROTO_SCTP": 132,
+    "IPPROTO_RAW": 255,
+    "NETLINK_ROUTE": 0,
+    "NETLINK_SOCK_DIAG": 4,
+    "NETLINK_XFRM": 6,
+    "NETLINK_AUDIT": 9,
+    "NETLINK_NETFILTER": 12,
+    "NETLINK_KOBJECT_UEVENT": 15,
+    "NETLINK_GENERIC": 16,
+    "NETLINK_CRYPTO": 21,
+}
+#: SYSLOG_ACTION_* of linux/syslog.h
+SYSLOG_TYPES: Mapping[str, int] = _numbered(
+    "SYSLOG_ACTION_CLOSE SYSLOG_ACTION_OPEN SYSLOG_ACTION_READ SYSLOG_ACTION_READ_ALL "
+    "SYSLOG_ACTION_READ_CLEAR SYSLOG_ACTION_CLEAR SYSLOG_ACTION_CONSOLE_OFF SYSLOG_ACTION_CONSOLE_ON "
+    "SYSLOG_ACTION_CONSOLE_LEVEL SYSLOG_ACTION_SIZE_UNREAD SYSLOG_ACTION_SIZE_BUFFER"
+)
+#: linux/reboot.h
+REBOOT_COMMANDS: Mapping[str, int] = {
+    "LINUX_REBOOT_CMD_RESTART": 0x01234567,
+    "LINUX_REBOOT_CMD_HALT": 0xCDEF0123,
+    "LINUX_REBOOT_CMD_CAD_ON": 0x89ABCDEF,
+    "LINUX_REBOOT_CMD_CAD_OFF": 0,
+    "LINUX_REBOOT_CMD_POWER_OFF": 0x4321FEDC,
+    "LINUX_REBOOT_CMD_RESTART2": 0xA1B2C3D4,
+    "LINUX_REBOOT_CMD_SW_SUSPEND": 0xD000FCE2,
+    "LINUX_REBOOT_CMD_KEXEC": 0x45584543,
+}
+IOCTL_REQUESTS: Mapping[str, int] = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C, "TIOCSETD": 0x5423}
+PERSONALITY_FLAGS: Mapping[str, int] = {
+    "ADDR_NO_RANDOMIZE": 0x0040000,
+    "MMAP_PAGE_ZERO": 0x0100000,
+    "READ_IMPLIES_EXEC": 0x0400000,
+}
+SECCOMP_OPERATIONS: Mapping[str, int] = _numbered(
+    "SECCOMP_SET_MODE_STRICT SECCOMP_SET_MODE_FILTER SECCOMP_GET_ACTION_AVAIL SECCOMP_GET_NOTIF_SIZES"
+)
+
+#: s_magic of a filesystem; linux/magic.h, and the filesystem's own source where it is not there.
+#: A word may stand for several: `cgroup` is both versions, `disk` is what node disks are formatted with.
+FILESYSTEMS: Mapping[str, tuple[int, ...]] = {
+    "proc": (0x9FA0,),
+    "sysfs": (0x62656572,),
+    "cgroup": (0x27E0EB, 0x63677270),
+    "cgroup1": (0x27E0EB,),
+    "cgroup2": (0x63677270,),
+    "tmpfs": (0x01021994,),  # devtmpfs and memfd have it too
+    "ramfs": (0x858458F6,),
+    "devpts": (0x1CD1,),
+    "disk": (0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x2FC12FC1),
+    "ext4": (0xEF53,),
+    "xfs": (0x58465342,),
+    "btrfs": (0x9123683E,),
+    "f2fs": (0xF2F52010,),
+    "zfs": (0x2FC12FC1,),
+    "overlay": (0x794C7630,),
+    "squashfs": (0x73717368,),
+    "vfat": (0x4D44,),
+    "iso9660": (0x9660,),
+    "debugfs": (0x64626720,),
+    "tracefs": (0x74726163,),
+    "securityfs": (0x73636673,),
+    "selinuxfs": (0xF97CFF8C,),
+    "bpf": (0xCAFE4A11,),
+    "binfmt_misc": (0x42494E4D,),
+    "configfs": (0x62656570,),
+    "efivarfs": (0xDE5E81E4,),
+    "pstore": (0x6165676C,),
+    "fuse": (0x65735546,),
+    "hugetlbfs": (0x958458F6,),
+    "mqueue": (0x19800202,),
+    "nsfs": (0x6E736673,),
+    "pipefs": (0x50495045,),
+    "sockfs": (0x534F434B,),
+    "nfs": (0x6969,),
+    "cifs": (0xFF534D42, 0xFE534D42),
+    "ceph": (0x00C36400,),
+    "9p": (0x01021997,),
+    "rpc_pipefs": (0x67596969,),
+}

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading typed fields out of YAML nodes: every mistake is noted with its place, and reading goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from ringfence.errors import Problem
+from ringfence.policy.conditions import suggestion
+from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+
+__all__ = ["Notes"]
+
+_MAX_TEXT = 4096
+
+
+class Notes:
+    """The mistakes of one file so far, and how to read without stopping at one."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+
+    def add(self, node: Node, where: str, message: str) -> None:
+        """Note a mistake at a node."""
+        self.problems.append(Problem(self.file, node.line, node.column, where, message))
+
+    def mapping(
+        self, node: Node, where: str, known: Sequence[str], required: Sequence[str] = ()
+    ) -> dict[str, Node] | None:
+        """The keys of a mapping. Unknown, repeated, missing ones are mistakes; None if it is no mapping."""
+        if not isinstance(node, Mapping_):
+            self.add(node, where, f"must be a mapping with {', '.join(required or known)}")
+            return None
+        found: dict[str, Node] = {}
+        for item in node.items:
+            key = item.key.text
+            if key not in known:
+                self.add(item.key, where, f"unknown key {key!r}{suggestion(key, known)}")
+            elif key in found:
+                self.add(item.key, where, f"{key!r} is there twice")
+            else:
+                found[key] = item.value
+        for key in required:
+            if key not in found:
+                self.add(node, where, f"{key!r} is missing")
+        return found
+
+    def text(
+        self, node: Node, where: str, pattern: re.Pattern[str] | None = None, expected: str = "a text"
+    ) -> str:
+        """One line of text; "" after a mistake."""
+        if not isinstance(node, Scalar) or node.kind not in ("str", "int") or not node.text.strip():
+            self.add(node, where, f"must be {expected}")
+            return ""
+        if len(node.text) > _MAX_TEXT:
+            self.add(node, where, f"is longer than {_MAX_TEXT} characters")
+            return ""
+        if pattern is not None and not pattern.fullmatch(node.text):
+            self.add(node, where, f"{shown(node.text)} is not {expected}")
+            return ""
+        return node.text
+
+    def choice(self, node: Node, where: str, known: Sequence[str]) -> str | None:
+        """One of a few words; None after a mistake."""
+        if isinstance(node, Scalar) and node.text in known:
+            return node.text
+        got = shown(node.text) if isinstance(node, Scalar) else "this"
+        hint = suggestion(node.text, known) if isinstance(node, Scalar) else ""
+        hint = hint if "did you mean" in hint else ""
+        self.add(node, where, f"{got} is not one of {', '.join(repr(word) for word in known)}{hint}")
+        return None
+
+    def boolean(self, node: Node, where: str) -> bool | None:
+        """true or false; None after a mistake."""
+        if isinstance(node, Scalar) and node.kind == "bool":
+            return node.text == "true"
+        self.add(node, where, "must be true or false")
+        return None
+
+    def texts(
+        self, node: Node, where: str, pattern: re.Pattern[str] | None = None, expected: str = "a text"
+    ) -> tuple[str, ...]:
+        """A list of texts, or one; () after a mistake. An empty list is one."""
+        items = node.items if isinstance(node, Sequence_) else (node,)
+        if not items:
+            self.add(node, where, "is an empty list")
+        found = [self.text(item, f"{where}[{index}]", pattern, expected) for index, item in enumerate(items)]
+        return tuple(found) if all(found) else ()
+
+    def labels(self, node: Node, where: str) -> tuple[tuple[str, str], ...]:
+        """A mapping of words to words."""
+        if not isinstance(node, Mapping_) or not node.items:
+            self.add(node, where, "must be a mapping of names to values")
+            return ()
+        found: Mapping[str, str] = {
+            i.key.text: self.text(i.value, f"{where}.{i.key.text}") for i in node.items
+        }
+        if len(found) != len(node.items):
+            self.add(node, where, "names a label twice")
+        return tuple(found.items())
+
+
+def shown(text: str) -> str:
+    """A text of the file in a message: short, quoted, without control characters."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")

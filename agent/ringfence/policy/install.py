@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CompiledPolicies -> the kernel: one generation to the next by one write, with no gap and no mixture.
+
+A generation is a set of inner maps in one of the two halves of each outer map. The next one is built in the other
+half, complete with the profile of every container; then `generation` is written, and every event that begins
+after that is decided by the new rules. The old maps are freed once no program can be using them any more.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from ringfence.abi import CONTAINER, GENERATIONS, INNER_MAPS, NO_RULE
+from ringfence.bpf.maps import Map, create_map
+from ringfence.policy import pack
+from ringfence.policy.compiled import CompiledPolicies, CompiledRule
+from ringfence.policy.model import ContainerFacts
+
+__all__ = ["Generations"]
+
+_SPARE_SETS, _SPARE_PROFILES = 64, 64
+_REMEMBERED = 8  # generations whose rule numbers can still be told, for records that are in the rings
+
+
+class Generations:
+    """The policies in force. `map_of` gives the kernel's maps by name; not thread-safe, as the agent's loop is one."""
+
+    def __init__(self, map_of: Callable[[str], Map]) -> None:
+        self._map_of = map_of
+        self._number = map_of("generation").get_int(0)
+        self._live: _Generation | None = None
+        self._remembered: OrderedDict[int, Mapping[int, CompiledRule]] = OrderedDict()
+        slots = map_of("slots")
+        self._slots = slots.max_entries
+        self._words = memoryview(slots.mapped()).cast("B").cast("I")
+        self._stride = (CONTAINER.size + 7) // 8 * 8 // 4
+        self._profile = CONTAINER.offset_of("profile") // 4
+
+    @property
+    def number(self) -> int:
+        """The generation in force; 0: none yet."""
+        return self._number
+
+    @property
+    def compiled(self) -> CompiledPolicies | None:
+        """What is in force."""
+        return self._live.compiled if self._live else None
+
+    def install(
+        self, compiled: CompiledPolicies, containers: Mapping[int, ContainerFacts | None] | None = None
+    ) -> int:
+        """Put a set in force for all containers (slot -> what is known of it) at once; its generation number.
+
+        An OSError leaves what was in force in force.
+        """
+        number = self._number + 1
+        half = number % GENERATIONS
+        building = _Generation(compiled, self._map_of, half)
+        try:
+            building.write()
+            self._give_profiles(building, containers or {})
+            self._map_of("generation").set(0, number)
+        except BaseException:
+            building.discard()
+            raise
+        old, self._live, self._number = self._live, building, number
+        self._remember(number, compiled)
+        building.wait_for_programs()
+        if old is not None:
+            old.discard()
+        return number
+
+    def _give_profiles(self, building: _Generation, containers: Mapping[int, ContainerFacts | None]) -> None:
+        # Slots of this half still hold ids of the last but one generation: those not named here fall to profile 0.
+        for slot in range(self._slots):
+            index = slot * self._stride + self._profile + building.half
+            wanted = 0
+            if slot in containers:
+                wanted = building.profile_for(building.compiled.select(containers[slot]))
+            if self._words[index] != wanted:
+                self._words[index] = wanted
+
+    def _remember(self, number: int, compiled: CompiledPolicies) -> None:
+        self._remembered[number] = compiled.rules
+        while len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def rule(self, generation: int, number: int) -> CompiledRule | None:
+        """What a rule number in a record means; None when it names none, or its generation is long gone."""
+        return None if number == NO_RULE else self._remembered.get(generation, {}).get(number)
+
+    def profile_for(self, policies: frozenset[int]) -> int:
+        """The profile of containers that these policies (by index) hold for; made if it is new. 0 while none is in force."""
+        return self._live.profile_for(policies) if self._live else 0
+
+    def assign(self, slot: int, container: ContainerFacts | None) -> frozenset[int]:
+        """Put the policies that hold for a container in force for its slot; None: nothing is known of it. Says which."""
+        if self._live is None:
+            return frozenset()
+        policies = self._live.compiled.select(container)
+        index = slot * self._stride + self._profile + self._live.half
+        self._words[index] = self._live.profile_for(policies)
+        return policies
+
+    def clear(self, slot: int) -> None:
+        """A slot is about to be free: its next container begins with profile 0, in every generation."""
+        begin = slot * self._stride + self._profile
+        for half in range(GENERATIONS):
+            self._words[begin + half] = 0
+
+
+class _Generation:
+    """The inner maps of one generation."""
+
+    def __init__(self, compiled: CompiledPolicies, map_of: Callable[[str], Map], half: int) -> None:
+        self.compiled = compiled
+        self.half = half
+        self._map_of = map_of
+        self._inner: dict[str, Map] = {}
+        self._sets = {bits: number for number, bits in enumerate(compiled.sets)}
+        self._profiles: dict[int, int] = {}  # id of a set -> number of a profile
+
+    def write(self) -> None:
+        """Make all inner maps, fill them, put them into their half. Nothing looks there yet."""
+        compiled = self.compiled
+        at_birth = compiled.bits(compiled.at_birth)
+        self._sets.setdefault(at_birth, len(self._sets))
+        self._profiles[self._sets[at_birth]] = 0
+        sets = {pack.u32(number): pack.ruleset(bits) for bits, number in self._sets.items()}
+        contents = {
+            "rule_sets": (sets, len(sets) + _SPARE_SETS),
+            "rule_events": (pack.events(compiled), 0),
+            "rule_profiles": ({pack.u32(0): pack.u32(self._sets[at_birth])}, 1 + _SPARE_PROFILES),
+            "rule_operands": (pack.operands(compiled), 0),
+            "rule_texts": (pack.texts(compiled), 0),
+            "rule_addresses": (pack.addresses(compiled), 0),
+            "rule_actions": ({pack.u32(0): pack.actions(compiled)}, 0),
+        }
+        for name, (entries, room) in contents.items():
+            self._inner[name] = self._make(name, entries, room)
+            self._map_of(name).set(self.half, self._inner[name].fd)
+
+    def _make(self, name: str, entries: dict[bytes, bytes], room: int) -> Map:
+        shape = INNER_MAPS[name]
+        count = shape.max_entries or room or max(1, len(entries))
+        made = create_map(shape.type, name, shape.key, shape.value, count, flags=shape.flags)
+        try:
+            made.update_batch(entries)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def profile_for(self, policies: frozenset[int]) -> int:
+        """See Generations.profile_for. The set is written before the profile that names it."""
+        bits = self.compiled.bits(policies)
+        set_id = self._sets.get(bits)
+        if set_id is None:
+            set_id = self._sets[bits] = len(self._sets)
+            self._put("rule_sets", set_id, pack.ruleset(bits))
+        profile = self._profiles.get(set_id)
+        if profile is None:
+            profile = self._profiles[set_id] = len(self._profiles)
+            self._put("rule_profiles", profile, pack.u32(set_id))
+        return profile
+
+    def _put(self, name: str, index: int, value: bytes) -> None:
+        inner = self._inner[name]
+        if index >= inner.max_entries:
+            # Numbers keep their meaning in the larger copy, so a program may hold either.
+            larger = self._make(name, dict(inner.items()), inner.max_entries * 2)
+            self._map_of(name).set(self.half, larger.fd)
+            inner.close()
+            inner = self._inner[name] = larger
+        inner.set(index, value)
+
+    def wait_for_programs(self) -> None:
+        """Until no program that began under the generation before still runs.
+
+        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938, 4.19), even
+        one that puts in what is there.
+        """
+        self._map_of("rule_actions").set(self.half, self._inner["rule_actions"].fd)
+
+    def discard(self) -> None:
+        """Free the maps."""
+        for name, inner in self._inner.items():
+            self._map_of(name).delete(self.half)
+            inner.close()
+        self._inner.clear()

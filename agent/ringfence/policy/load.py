@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files -> PolicySet. All mistakes at once, each with its place; a set with one mistake is refused whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from ringfence.errors import PolicyError, Problem
+from ringfence.policy import reader
+from ringfence.policy.fields import Notes
+from ringfence.policy.model import Mode, Place, Policy, PolicySet, Rule, Selector, Traits
+from ringfence.policy.reader import Node, Scalar
+from ringfence.policy.rules import read_rules
+
+__all__ = ["API_VERSION", "KIND", "NAME", "load_bytes", "load_policies"]
+
+API_VERSION = "ringfence.dev/v1"
+KIND = "Policy"
+NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_MAX_PROBLEMS = 200
+_TRAITS = ("names", "images", "runtimes", "namespaces", "pods", "labels", "privileged")
+_HINT = "`ringfence policy check FILE` shows all of this; docs/policy-language.md explains every key"
+
+
+def load_policies(paths: Sequence[Path]) -> PolicySet:
+    """Every policy in these files and directories. Raises PolicyError with all that is wrong with them."""
+    files, problems = reader.expand(list(paths))
+    read = [(str(path), *reader.read(path)) for path in files]
+    return _set_of(
+        [(file, documents) for file, documents, _ in read], problems + [p for _, _, ps in read for p in ps]
+    )
+
+
+def load_bytes(documents: Mapping[str, bytes]) -> PolicySet:
+    """The same from texts, by the name that messages give them."""
+    read = [(name, *reader.parse(name, data)) for name, data in documents.items()]
+    return _set_of([(name, nodes) for name, nodes, _ in read], [p for _, _, ps in read for p in ps])
+
+
+def _set_of(files: Iterable[tuple[str, Sequence[Node]]], problems: list[Problem]) -> PolicySet:
+    policies: list[Policy] = []
+    problems = list(problems)
+    for file, documents in files:
+        notes = Notes(file)
+        for document in documents:
+            policy = _policy(notes, document)
+            if policy is not None:
+                policies.append(policy)
+        problems += notes.problems
+    problems += _repeated("policy", ((p.name, p.place) for p in policies))
+    problems += _repeated("rule", ((r.id, r.place) for p in policies for r in p.rules))
+    if problems:
+        raise PolicyError(_bounded(problems), hint=_HINT)
+    return PolicySet(tuple(policies))
+
+
+def _bounded(problems: list[Problem]) -> list[Problem]:
+    if len(problems) <= _MAX_PROBLEMS:
+        return problems
+    rest = len(problems) - _MAX_PROBLEMS
+    return problems[:_MAX_PROBLEMS] + [
+        Problem(problems[_MAX_PROBLEMS].file, 0, 0, "", f"and {rest} more mistakes")
+    ]
+
+
+def _repeated(what: str, names: Iterable[tuple[str, Place]]) -> list[Problem]:
+    first: dict[str, Place] = {}
+    problems = []
+    for name, place in names:
+        if name in first:
+            other = first[name]
+            message = f"the {what} {name!r} is already at {other.file}:{other.line}"
+            problems.append(Problem(place.file, place.line, place.column, "", message))
+        elif name:
+            first[name] = place
+    return problems
+
+
+def _policy(notes: Notes, node: Node) -> Policy | None:
+    before = len(notes.problems)
+    top = notes.mapping(
+        node, "", ("apiVersion", "kind", "metadata", "spec"), ("apiVersion", "kind", "metadata", "spec")
+    )
+    if top is None:
+        return None
+    _fixed(notes, top, "apiVersion", API_VERSION)
+    _fixed(notes, top, "kind", KIND)
+    name, description, labels = _metadata(notes, top.get("metadata"))
+    spec = (
+        notes.mapping(top["spec"], "spec", ("selector", "mode", "rules"), ("selector", "rules"))
+        if "spec" in top
+        else None
+    )
+    if spec is None:
+        return None
+    selector = _selector(notes, spec.get("selector"))
+    mode = notes.choice(spec["mode"], "spec.mode", ("audit", "enforce")) if "mode" in spec else "audit"
+    rules = read_rules(notes, spec["rules"], "spec.rules") if "rules" in spec else ()
+    if len(notes.problems) > before:
+        # Enough of it for the check of repeated names; the set is refused anyway.
+        return _shell(notes, node, name, rules)
+    place = Place(notes.file, node.line, node.column)
+    return Policy(name, description, labels, selector, cast(Mode, mode), rules, place)
+
+
+def _shell(notes: Notes, node: Node, name: str, rules: tuple[Rule, ...]) -> Policy:
+    place = Place(notes.file, node.line, node.column)
+    return Policy(name, "", (), Selector(None, None, at_birth=False), "audit", rules, place)
+
+
+def _fixed(notes: Notes, top: Mapping[str, Node], key: str, wanted: str) -> None:
+    node = top.get(key)
+    if node is not None and not (isinstance(node, Scalar) and node.text == wanted):
+        notes.add(node, key, f"must be {wanted!r}")
+
+
+def _metadata(notes: Notes, node: Node | None) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    keys = notes.mapping(node, "metadata", ("name", "description", "labels"), ("name",)) if node else None
+    if keys is None:
+        return "", "", ()
+    name = ""
+    if "name" in keys:
+        name = notes.text(
+            keys["name"], "metadata.name", NAME, "a name of a-z, 0-9, `-` and `.`, at most 63 long"
+        )
+    description = notes.text(keys["description"], "metadata.description") if "description" in keys else ""
+    labels = notes.labels(keys["labels"], "metadata.labels") if "labels" in keys else ()
+    return name, description.strip(), labels
+
+
+def _selector(notes: Notes, node: Node | None) -> Selector:
+    """Which containers. Choosing all of them must be written; an empty selector is a mistake."""
+    nothing = Selector(None, None, at_birth=False)
+    keys = (
+        notes.mapping(node, "spec.selector", ("containers", *_TRAITS, "except", "unidentified"))
+        if node
+        else None
+    )
+    if node is None or keys is None:
+        return nothing
+    everything = "containers" in keys
+    if everything:
+        notes.choice(keys["containers"], "spec.selector.containers", ("all",))
+    given = {key: keys[key] for key in _TRAITS if key in keys}
+    if everything and given:
+        notes.add(
+            node,
+            "spec.selector",
+            f"`containers: all` leaves nothing for {', '.join(given)} to choose: keep one",
+        )
+    if not everything and not given:
+        message = f"chooses nothing: write `containers: all`, or some of {', '.join(_TRAITS)}"
+        notes.add(node, "spec.selector", message)
+    only = _traits(notes, given, "spec.selector") if given else None
+    but = None
+    if "except" in keys:
+        left_out = notes.mapping(keys["except"], "spec.selector.except", _TRAITS)
+        if left_out is not None and not left_out:
+            notes.add(keys["except"], "spec.selector.except", "is empty: it would leave out every container")
+        but = _traits(notes, left_out or {}, "spec.selector.except")
+    return Selector(only, but, at_birth=_at_birth(notes, keys, certain=only is None and but is None))
+
+
+def _at_birth(notes: Notes, keys: Mapping[str, Node], *, certain: bool) -> bool:
+    if "unidentified" not in keys:
+        return certain
+    return notes.choice(keys["unidentified"], "spec.selector.unidentified", ("apply", "wait")) == "apply"
+
+
+def _traits(notes: Notes, keys: Mapping[str, Node], where: str) -> Traits:
+    def globs(key: str) -> tuple[str, ...]:
+        return notes.texts(keys[key], f"{where}.{key}") if key in keys else ()
+
+    return Traits(
+        names=globs("names"),
+        images=globs("images"),
+        runtimes=globs("runtimes"),
+        namespaces=globs("namespaces"),
+        pods=globs("pods"),
+        labels=notes.labels(keys["labels"], f"{where}.labels") if "labels" in keys else (),
+        privileged=notes.boolean(keys["privileged"], f"{where}.privileged") if "privileged" in keys else None,
+    )

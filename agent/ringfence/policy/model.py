@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies as values: what a checked file says, with the place of each rule. No YAML, no kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, Protocol
+
+from ringfence.abi import Action, EventKind
+from ringfence.policy.operand import Conjunction
+
+__all__ = [
+    "SEVERITIES",
+    "Condition",
+    "ContainerFacts",
+    "Match",
+    "Mode",
+    "Place",
+    "Policy",
+    "PolicySet",
+    "Rule",
+    "Selector",
+    "Traits",
+]
+
+Mode = Literal["audit", "enforce"]
+SEVERITIES = ("info", "low", "medium", "high", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is written. Counted from 1."""
+
+    file: str
+    line: int
+    column: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One key of a match block: any of its alternatives must hold. `written` is the value as in the file."""
+
+    operand: str
+    written: str
+    alternatives: tuple[Conjunction, ...]
+
+
+#: one match block, for one event: every condition must hold
+Match = tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One pattern. `match` and each of `exceptions` hold one block for every event of the rule."""
+
+    id: str
+    title: str
+    severity: str
+    attack: tuple[str, ...]
+    events: tuple[EventKind, ...]
+    match: Mapping[EventKind, Match]
+    exceptions: tuple[Mapping[EventKind, Match], ...]
+    action: Action
+    require_deny: bool
+    otherwise: Action  # where an asked `deny` cannot be had: KILL, or ALERT if the author says so
+    references: tuple[str, ...]
+    place: Place
+
+
+class ContainerFacts(Protocol):
+    """What a selector looks at. None: not known (yet)."""
+
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def image(self) -> str | None: ...
+    @property
+    def runtime(self) -> str | None: ...
+    @property
+    def namespace(self) -> str | None: ...
+    @property
+    def pod(self) -> str | None: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def privileged(self) -> bool | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Globs on what is known of a container: all keys that are given must fit, of each key's globs any."""
+
+    names: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    privileged: bool | None = None
+
+    def fit(self, container: ContainerFacts) -> bool:
+        """Whether everything that is asked for is known of the container, and fits."""
+        asked = (
+            (self.names, container.name),
+            (self.images, container.image),
+            (self.runtimes, container.runtime),
+            (self.namespaces, container.namespace),
+            (self.pods, container.pod),
+        )
+        if not all(_any_glob(globs, value) for globs, value in asked if globs):
+            return False
+        if not all(fnmatchcase(container.labels.get(key, "\0"), glob) for key, glob in self.labels):
+            return False
+        return self.privileged is None or container.privileged is self.privileged
+
+
+def _any_glob(globs: tuple[str, ...], value: str | None) -> bool:
+    return value is not None and any(fnmatchcase(value, glob) for glob in globs)
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which containers. `only` None means all of them (spelled out in the file); `but` are left out.
+
+    `at_birth`: whether it holds for a container of which nothing is known yet, in its first milliseconds.
+    """
+
+    only: Traits | None
+    but: Traits | None
+    at_birth: bool
+
+    def covers(self, container: ContainerFacts) -> bool:
+        """Whether the policy is about this container, as far as it is known."""
+        if self.but is not None and self.but.fit(container):
+            return False
+        return self.only is None or self.only.fit(container)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One document."""
+
+    name: str
+    description: str
+    labels: tuple[tuple[str, str], ...]
+    selector: Selector
+    mode: Mode
+    rules: tuple[Rule, ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """Every policy of a node, in the order of the files."""
+
+    policies: tuple[Policy, ...]
+
+    @property
+    def rules(self) -> int:
+        """How many rules there are."""
+        return sum(len(policy.rules) for policy in self.policies)

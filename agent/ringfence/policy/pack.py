@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of CompiledPolicies as the bytes of maps.h. Pure; every target of ours is little endian."""
+
+from __future__ import annotations
+
+from ringfence.abi import (
+    ACTIONS,
+    ADDRESS_KEY,
+    EVENT_RULES,
+    MAX_RULES,
+    OPERAND_KEY,
+    RULE_WORDS,
+    TEXT_KEY,
+)
+from ringfence.abi import DIM_OBJECT as _OBJECT
+from ringfence.policy.compiled import CompiledPolicies
+
+__all__ = ["actions", "addresses", "events", "operands", "ruleset", "texts", "u32"]
+
+_BYTES = RULE_WORDS * 8
+_KEY_HEAD = 32  # bits of a trie's key that are always compared: event, dim, and family or nothing
+
+
+def u32(number: int) -> bytes:
+    """An array index, or the id of a set."""
+    return number.to_bytes(4, "little")
+
+
+def ruleset(bits: int) -> bytes:
+    """struct rf_ruleset."""
+    words = bits.to_bytes(_BYTES, "little")
+    summary = sum(1 << n for n in range(RULE_WORDS) if bits >> (64 * n) & (1 << 64) - 1)
+    return summary.to_bytes(8, "little") + words
+
+
+def _words(bits: int) -> tuple[int, ...]:
+    return tuple(bits >> (64 * n) & (1 << 64) - 1 for n in range(RULE_WORDS))
+
+
+def events(compiled: CompiledPolicies) -> dict[bytes, bytes]:
+    """Index -> struct rf_event_rules."""
+    return {
+        u32(event): EVENT_RULES.pack(table.rules, table.dims, *table.other, *table.masks)
+        for event, table in compiled.events.items()
+    }
+
+
+def operands(compiled: CompiledPolicies) -> dict[bytes, bytes]:
+    """struct rf_operand_key -> id of a set."""
+    return {
+        OPERAND_KEY.pack(event, dim, value): u32(number)
+        for (event, dim, value), number in compiled.operands.items()
+    }
+
+
+def texts(compiled: CompiledPolicies) -> dict[bytes, bytes]:
+    """struct rf_text_key -> id of a set. A whole string is held with the NUL that ends it."""
+    found = {}
+    for (event, text, whole), number in compiled.texts.items():
+        held = text + b"\0" if whole else text
+        found[TEXT_KEY.pack(_KEY_HEAD + 8 * len(held), event, _OBJECT, held)] = u32(number)
+    return found
+
+
+def addresses(compiled: CompiledPolicies) -> dict[bytes, bytes]:
+    """struct rf_address_key -> id of a set."""
+    return {
+        ADDRESS_KEY.pack(_KEY_HEAD + prefix, event, _OBJECT, family, address): u32(number)
+        for (event, family, address, prefix), number in compiled.addresses.items()
+    }
+
+
+def actions(compiled: CompiledPolicies) -> bytes:
+    """struct rf_actions."""
+    found = compiled.actions
+    clears = bytearray(MAX_RULES)
+    for exception, bit in found.clears.items():
+        clears[exception] = bit
+    return ACTIONS.pack(*_words(found.deny), *_words(found.kill), *_words(found.exceptions), bytes(clears))

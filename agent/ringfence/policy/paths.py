@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How files and sockets are named in rules: `filesystem:path-inside-it`, `**/name`, `dir/**`, `@abstract`.
+
+A path here leads from the root of the file's own filesystem (of the superblock, not of a mount), so a bind
+mount, a second mount or a symbolic link changes nothing. It is held with a leading slash, as the probes write it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from ringfence.abi import MATCH_TEXT, PATH_LEN
+from ringfence.policy.constants import FILESYSTEMS
+from ringfence.policy.operand import FULL, Conjunction, Operand, Texts, Values, fnv1a
+from ringfence.policy.reader import Node, Scalar
+
+__all__ = ["NAME_DIM", "has_glob", "objects", "problem_of_absolute", "sockets"]
+
+#: dims of file.open and process.exec
+_FILESYSTEM_DIM = 0
+NAME_DIM = 3
+_SOCKET_NAME_DIM = 0
+_GLOB = re.compile(r"[*?\[\]]")
+_FILESYSTEM = re.compile(r"([A-Za-z0-9_]+):(.*)", re.DOTALL)
+
+Complain = Callable[[Node, str], None]
+
+
+def has_glob(text: str) -> bool:
+    """Whether some character would mean a pattern elsewhere."""
+    return _GLOB.search(text) is not None
+
+
+def problem_of_absolute(path: str) -> str:
+    """What keeps a text from being the whole path of a program; empty if nothing does."""
+    if not path.startswith("/"):
+        return f"{path!r} must begin with `/`"
+    if has_glob(path):
+        return f"{path!r} must be one program: patterns are not taken here"
+    return _problem_of_parts(path) or (f"{path!r} is too long" if len(path.encode()) >= PATH_LEN else "")
+
+
+def _problem_of_parts(path: str) -> str:
+    parts = path.strip("/").split("/")
+    if any(part in (".", "..") for part in parts) or (path.strip("/") and "" in parts):
+        return f"{path!r} is not a plain path (it holds `.`, `..` or `//`)"
+    return ""
+
+
+class _Pattern(NamedTuple):
+    """A path pattern: `begin` (exact, or how it begins) and `name` (of the last component)."""
+
+    begin: str | None
+    is_prefix: bool
+    name: str | None
+
+
+def _pattern(text: str) -> _Pattern | str:
+    """What a path pattern asks, or what is wrong with it. `text` has no leading slash."""
+    if text in ("**", "*"):
+        return _Pattern(None, True, None)
+    head, deep, name = text.rpartition("**/")
+    if deep:
+        if not name or has_glob(name) or "/" in name:
+            return "after `**/` there must be one plain name"
+        if has_glob(head) or (head and not head.endswith("/")):
+            return "only one `**/`, after whole components, is taken"
+        return _Pattern(head or None, True, name)
+    begin = text.rstrip("*")
+    if has_glob(begin):
+        return "patterns are `**/name`, `dir/**/name`, `dir/**` and `begin*`"
+    if text.endswith("/"):
+        return "ends with `/`: write `dir/**` for everything below, `dir` for the directory itself"
+    return _Pattern(begin, begin != text, None)
+
+
+class _Group:
+    """What the patterns of one filesystem ask, kept apart by shape: each shape is an alternative."""
+
+    def __init__(self) -> None:
+        self.everything = False
+        self.exact: set[bytes] = set()
+        self.prefixes: set[bytes] = set()
+        self.names: dict[str | None, set[int]] = {}  # by the prefix that goes with them
+
+    def add(self, pattern: _Pattern) -> None:
+        if pattern.name is not None:
+            self.names.setdefault(pattern.begin, set()).add(fnv1a(pattern.name.encode()))
+        elif pattern.begin is None:
+            self.everything = True
+        else:
+            (self.prefixes if pattern.is_prefix else self.exact).add(b"/" + pattern.begin.encode())
+
+    def alternatives(self, first: Conjunction, name_dim: int) -> list[Conjunction]:
+        found: list[Conjunction] = []
+        if self.everything:
+            return [first or (Values(name_dim, 0, frozenset((0,))),)]
+        if self.exact or self.prefixes:
+            found.append((*first, Texts(frozenset(self.exact), frozenset(self.prefixes))))
+        for begin, hashes in self.names.items():
+            name = Values(name_dim, FULL, frozenset(hashes))
+            below = () if begin is None else (Texts(frozenset(), frozenset((b"/" + begin.encode(),))),)
+            found.append((*first, name, *below))
+        return found
+
+
+def objects(
+    operand: Operand, words: Sequence[Scalar], *, negated: bool, complain: Complain
+) -> list[Conjunction]:
+    """The alternatives of `path:`. Patterns on one filesystem share as few of them as can be."""
+    if negated:
+        complain(words[0], "paths cannot be negated: match more and put these into `exceptions`")
+        return []
+    groups: dict[tuple[int, ...] | None, _Group] = {}
+    for word in words:
+        filesystem, path = None, word.text
+        if found := _FILESYSTEM.fullmatch(word.text):
+            filesystem, path = found[1], found[2]
+            if filesystem not in FILESYSTEMS:
+                near = get_close_matches(filesystem, FILESYSTEMS, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(FILESYSTEMS)}"
+                complain(word, f"no filesystem {filesystem!r} is known{hint}")
+                continue
+        elif not path.startswith(("/", "**/")):
+            complain(word, f"{path!r} must be filesystem:path, /path or **/name")
+            continue
+        _add(groups, filesystem, path.lstrip("/"), word, complain)
+    alternatives: list[Conjunction] = []
+    for magics, group in groups.items():
+        first: Conjunction = () if magics is None else (Values(_FILESYSTEM_DIM, FULL, frozenset(magics)),)
+        alternatives += group.alternatives(first, NAME_DIM)
+    return _merged(alternatives)
+
+
+def _add(
+    groups: dict[tuple[int, ...] | None, _Group],
+    filesystem: str | None,
+    path: str,
+    word: Scalar,
+    complain: Complain,
+) -> None:
+    pattern = _pattern(path) if path else "the path is missing; `**` stands for every file"
+    problem = pattern if isinstance(pattern, str) else _problem_of_parts((pattern.begin or "x").rstrip("/"))
+    if not problem and len(path.encode()) + 1 >= MATCH_TEXT:
+        problem = f"is longer than {MATCH_TEXT - 1} bytes"
+    if problem or isinstance(pattern, str):
+        complain(word, f"{word.text!r}: {problem}")
+        return
+    if pattern.begin is None and pattern.name is None and filesystem is None:
+        complain(word, f"{word.text!r} would match every file: name a filesystem")
+        return
+    groups.setdefault(FILESYSTEMS[filesystem] if filesystem else None, _Group()).add(pattern)
+
+
+def _merged(alternatives: list[Conjunction]) -> list[Conjunction]:
+    """Alternatives that differ only in their filesystem become one."""
+    by_rest: dict[Conjunction, set[int]] = {}
+    plain: list[Conjunction] = []
+    for conjunction in alternatives:
+        first = conjunction[0]
+        if isinstance(first, Values) and first.dim == _FILESYSTEM_DIM:
+            by_rest.setdefault(conjunction[1:], set()).update(first.values)
+        else:
+            plain.append(conjunction)
+    return [
+        (Values(_FILESYSTEM_DIM, FULL, frozenset(magics)), *rest) for rest, magics in by_rest.items()
+    ] + plain
+
+
+def sockets(words: Sequence[Scalar], *, negated: bool, complain: Complain) -> list[Conjunction]:
+    """The alternatives of `socket:`. An abstract name begins with @, here and in what the probes look up."""
+    exact: set[bytes] = set()
+    prefixes: set[bytes] = set()
+    names: set[int] = set()
+    for word in words:
+        text = word.text
+        name = text.removeprefix("**/")
+        begin = text.rstrip("*")
+        if name != text:
+            if negated or not name or has_glob(name) or "/" in name:
+                complain(word, f"{text!r}: after `**/` there must be one plain name (and no `not`)")
+            names.add(fnv1a(name.encode()))
+        elif not text.startswith(("/", "@")) or len(begin) < 2 or has_glob(begin):
+            complain(
+                word, f"{text!r} is not a socket: write /run/x.sock, /run/**, **/x.sock, @name or @begin*"
+            )
+        elif len(begin.encode()) >= MATCH_TEXT:
+            complain(word, f"is longer than {MATCH_TEXT - 1} bytes")
+        else:
+            (prefixes if begin != text else exact).add(begin.encode())
+    alternatives: list[Conjunction] = []
+    if exact or prefixes:
+        alternatives.append((Texts(frozenset(exact), frozenset(prefixes), negated),))
+    if names:
+        alternatives.append((Values(_SOCKET_NAME_DIM, FULL, frozenset(names)),))
+    return alternatives

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which bit is whose. A rule's atom and its exceptions share a 64-bit word; rules of one event share few.
+
+The kernel looks only at words in which something may match, so rules of one event lie together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from ringfence.abi import MAX_RULES, RULE_WORDS, EventKind
+
+__all__ = ["Group", "OutOfBits", "place"]
+
+_WORD = 64
+
+
+class OutOfBits(Exception):
+    """More atoms and exceptions than a generation has bits."""
+
+
+class Group(NamedTuple):
+    """Bits that must share a word: one rule's and, below it, those of its exceptions."""
+
+    event: EventKind  # that it is sorted by
+    exceptions: int
+
+
+def place(groups: Sequence[Group]) -> list[int]:
+    """The first bit of each group: its exceptions come first, then its rule. Raises OutOfBits."""
+    order = sorted(
+        range(len(groups)), key=lambda index: groups[index].event
+    )  # stable: file order within an event
+    for keep_together in (True, False):
+        starts = _fill(groups, order, keep_together=keep_together)
+        if starts is not None:
+            return starts
+    needed = sum(group.exceptions + 1 for group in groups)
+    raise OutOfBits(
+        f"the rules and exceptions of this set come apart into {needed} pieces; {MAX_RULES} fit "
+        f"(in {RULE_WORDS} words of 64, no rule across two): "
+        "use lists in place of similar rules, or give this node fewer policies"
+    )
+
+
+def _fill(groups: Sequence[Group], order: Sequence[int], *, keep_together: bool) -> list[int] | None:
+    starts = [0] * len(groups)
+    next_bit = 0
+    for _, run in groupby(order, key=lambda index: groups[index].event):
+        members = list(run)
+        size = sum(groups[index].exceptions + 1 for index in members)
+        if keep_together and size <= _WORD and next_bit % _WORD + size > _WORD:
+            next_bit += -next_bit % _WORD
+        for index in members:
+            needed = groups[index].exceptions + 1
+            if next_bit % _WORD + needed > _WORD:
+                next_bit += -next_bit % _WORD
+            starts[index] = next_bit
+            next_bit += needed
+    return starts if next_bit <= MAX_RULES else None

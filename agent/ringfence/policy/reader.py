@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""YAML to plain nodes that know their line and column, within limits. Nothing is constructed, no tag obeyed.
+
+The limits hold before and while the file is parsed, so that a hostile one costs little: size first, then the
+number and depth of nodes, and aliases not at all (policies have no use for them, and a few lines of them can
+name a billion nodes).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from ringfence.errors import Problem
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "MAX_FILES",
+    "MAX_NODES",
+    "Item",
+    "Mapping_",
+    "Node",
+    "Scalar",
+    "Sequence_",
+]
+__all__ += ["expand", "parse", "read"]
+
+MAX_BYTES = 4 << 20
+MAX_NODES = 400_000
+MAX_DEPTH = 16
+MAX_FILES = 4096
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: what a word that is not quoted is. `no`, `on` and `1e3` are words here, whatever YAML 1.1 says.
+_KINDS = (
+    ("null", re.compile("|~|null")),
+    ("bool", re.compile("true|false")),
+    ("int", re.compile("-?(0|[1-9][0-9]*|0x[0-9a-fA-F]+|0o[0-7]+)")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """Text, and whether it was written plainly (true, 80) or quoted ("80")."""
+
+    text: str
+    kind: str  # str, int, bool, null, tag
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence_:
+    """A list."""
+
+    items: tuple[Node, ...]
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One key of a mapping and what it holds."""
+
+    key: Scalar
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping_:
+    """Keys in the order of the file; a key may be there twice, which the loader refuses."""
+
+    items: tuple[Item, ...]
+    line: int
+    column: int
+
+
+Node: TypeAlias = "Scalar | Sequence_ | Mapping_"
+
+
+class _Refused(Exception):
+    """The file breaks one of our own limits."""
+
+    def __init__(self, message: str, mark: Any) -> None:
+        super().__init__(message)
+        self.message, self.mark = message, mark
+
+
+def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
+    """The files that are meant: of a directory the *.yaml and *.yml in it and below, not hidden ones."""
+    files: list[Path] = []
+    problems: list[Problem] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(_below(path))
+            if not found:
+                problems.append(
+                    Problem(str(path), 0, 0, "", "holds no policy: no *.yaml or *.yml file in it or below")
+                )
+            files += found
+        else:
+            files.append(path)
+    if len(files) > MAX_FILES:
+        problems.append(Problem(str(files[MAX_FILES]), 0, 0, "", f"more than {MAX_FILES} files"))
+    return files[:MAX_FILES], problems
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    # A mounted ConfigMap has a link `..data` and a folder `..2026_..`: without them each file comes once.
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _below(entry)
+        elif entry.suffix in (".yaml", ".yml"):
+            yield entry
+
+
+def read(path: Path) -> tuple[list[Node], list[Problem]]:
+    """The documents of one file, or what is wrong with it."""
+    file = str(path)
+    try:
+        # O_NONBLOCK: a FIFO in the directory must not hold the agent.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return [], [Problem(file, 0, 0, "", "is not a regular file")]
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        return [], [Problem(file, 0, 0, "", f"cannot be read: {error.strerror}")]
+    return parse(file, data)
+
+
+def parse(file: str, data: bytes) -> tuple[list[Node], list[Problem]]:
+    """The documents in some bytes, or what is wrong with them. `file` is only a name."""
+    if len(data) > MAX_BYTES:
+        return [], [Problem(file, 0, 0, "", f"is larger than {MAX_BYTES >> 20} MiB")]
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line = before.count(b"\n") + 1
+        column = error.start - (before.rfind(b"\n") + 1) + 1
+        return [], [Problem(file, line, column, "", f"is not UTF-8 (byte 0x{data[error.start]:02x})")]
+    try:
+        documents = list(_documents(text))
+    except _Refused as error:
+        return [], [Problem(file, error.mark.line + 1, error.mark.column + 1, "", error.message)]
+    except yaml.YAMLError as error:
+        return [], [_yaml_problem(file, error)]
+    if not documents:
+        return [], [Problem(file, 0, 0, "", "holds no document")]
+    return documents, []
+
+
+def _yaml_problem(file: str, error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    text = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    context = getattr(error, "context", None)
+    message = f"is not YAML: {f'{context}, ' if context else ''}{text}"
+    return Problem(file, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, "", message)
+
+
+class _Open:
+    """A list or mapping that has begun and not ended."""
+
+    __slots__ = ("column", "is_mapping", "key", "line", "parts")
+
+    def __init__(self, event: Any) -> None:
+        self.is_mapping = isinstance(event, yaml.MappingStartEvent)
+        self.line, self.column = event.start_mark.line + 1, event.start_mark.column + 1
+        self.parts: list[Any] = []
+        self.key: Scalar | None = None
+
+    def add(self, node: Node, mark: Any) -> None:
+        if not self.is_mapping:
+            self.parts.append(node)
+        elif self.key is not None:
+            self.parts.append(Item(self.key, node))
+            self.key = None
+        elif isinstance(node, Scalar):
+            self.key = node
+        else:
+            raise _Refused("a key must be a word", mark)
+
+    def close(self) -> Node:
+        make = Mapping_ if self.is_mapping else Sequence_
+        return make(tuple(self.parts), self.line, self.column)
+
+
+def _documents(text: str) -> Iterator[Node]:
+    """Compose from events, without recursion; with libyaml where PyYAML has it (ten times as fast)."""
+    stack: list[_Open] = []
+    count = 0
+    for event in yaml.parse(text, Loader=_PARSER):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise _Refused("anchors and aliases are not taken: write it out", event.start_mark)
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            stack.append(_Open(event))
+            if len(stack) > MAX_DEPTH:
+                raise _Refused(f"more than {MAX_DEPTH} levels deep", event.start_mark)
+            continue
+        if isinstance(event, yaml.ScalarEvent):
+            node: Node = _scalar(event)
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            node = stack.pop().close()
+        else:
+            continue
+        count += 1
+        if count > MAX_NODES:
+            raise _Refused(f"more than {MAX_NODES} values in one file", event.start_mark)
+        if stack:
+            stack[-1].add(node, event.start_mark)
+        elif not (isinstance(node, Scalar) and node.kind == "null"):
+            yield node
+
+
+def _scalar(event: Any) -> Scalar:
+    kind = "str"
+    if event.tag is not None:
+        kind = "tag"  # !!python/object and the like: no value of a policy is of that kind
+    elif event.implicit[0]:
+        kind = next((kind for kind, pattern in _KINDS if pattern.fullmatch(event.value)), "str")
+    return Scalar(event.value, kind, event.start_mark.line + 1, event.start_mark.column + 1)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rule of a policy file -> Rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from ringfence.abi import Action, EventKind
+from ringfence.policy.conditions import parse_condition, suggestion
+from ringfence.policy.fields import Notes, shown
+from ringfence.policy.model import SEVERITIES, Condition, Match, Place, Rule
+from ringfence.policy.operand import EventWords
+from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+from ringfence.policy.vocabulary import event_words, labels
+
+__all__ = ["ATTACK", "RULE_ID", "RULE_KEYS", "read_rules"]
+
+RULE_ID = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+ATTACK = re.compile(r"T[0-9]{4}(\.[0-9]{3})?")
+_REQUIRED = ("id", "title", "severity", "event", "match", "action")
+RULE_KEYS = (*_REQUIRED, "attack", "references", "exceptions", "require", "otherwise")
+_ACTIONS = {"alert": Action.ALERT, "kill": Action.KILL, "deny": Action.DENY}
+_MAX_TITLE = 120
+
+Events = Sequence[tuple[EventKind, EventWords]]
+
+
+def read_rules(notes: Notes, node: Node, where: str) -> tuple[Rule, ...]:
+    """Every rule that can be read; what cannot is noted."""
+    if not isinstance(node, Sequence_) or not node.items:
+        notes.add(node, where, "must be a list of rules, at least one")
+        return ()
+    rules = (_rule(notes, item, f"{where}[{index}]") for index, item in enumerate(node.items))
+    return tuple(rule for rule in rules if rule is not None)
+
+
+def _rule(notes: Notes, node: Node, where: str) -> Rule | None:
+    keys = notes.mapping(node, where, RULE_KEYS, _REQUIRED)
+    if keys is None:
+        return None
+
+    def place(key: str) -> str:
+        return f"{where}.{key}"
+
+    events = _events(notes, keys["event"], place("event")) if "event" in keys else ()
+    action, require_deny, otherwise = _response(notes, keys, where)
+    rule_id = title = ""
+    if "id" in keys:
+        rule_id = notes.text(
+            keys["id"], place("id"), RULE_ID, "an id of a-z, 0-9, `-` and `.`, at most 63 long"
+        )
+    if "title" in keys:
+        title = notes.text(keys["title"], place("title"), expected="one line that says what happened").strip()
+        if len(title) > _MAX_TITLE or "\n" in title:
+            notes.add(keys["title"], place("title"), f"must be one line of at most {_MAX_TITLE} characters")
+    return Rule(
+        id=rule_id,
+        title=title,
+        severity=(notes.choice(keys["severity"], place("severity"), SEVERITIES) if "severity" in keys else "")
+        or "",
+        attack=_attack(notes, keys, where),
+        events=tuple(kind for kind, _ in events),
+        match=_match(notes, keys["match"], place("match"), events) if "match" in keys and events else {},
+        exceptions=_exceptions(notes, keys["exceptions"], place("exceptions"), events)
+        if "exceptions" in keys
+        else (),
+        action=action,
+        require_deny=require_deny,
+        otherwise=otherwise,
+        references=notes.texts(keys["references"], place("references")) if "references" in keys else (),
+        place=Place(notes.file, node.line, node.column),
+    )
+
+
+def _attack(notes: Notes, keys: Mapping[str, Node], where: str) -> tuple[str, ...]:
+    if "attack" not in keys:
+        return ()
+    return notes.texts(
+        keys["attack"], f"{where}.attack", ATTACK, "an ATT&CK technique such as T1611 or T1055.008"
+    )
+
+
+def _events(notes: Notes, node: Node, where: str) -> Events:
+    items = node.items if isinstance(node, Sequence_) else (node,)
+    if not items:
+        notes.add(node, where, "is an empty list")
+    found: dict[EventKind, EventWords] = {}
+    for item in items:
+        words = event_words(item.text) if isinstance(item, Scalar) else None
+        if words is None:
+            got = shown(item.text) if isinstance(item, Scalar) else "this"
+            hint = suggestion(item.text, labels()) if isinstance(item, Scalar) else ""
+            notes.add(item, where, f"{got} is not an event{hint}")
+        elif words[0] in found:
+            notes.add(item, where, f"{words[1].label!r} is there twice")
+        else:
+            found[words[0]] = words[1]
+    return tuple(found.items())
+
+
+def _response(notes: Notes, keys: Mapping[str, Node], where: str) -> tuple[Action, bool, Action]:
+    word = notes.choice(keys["action"], f"{where}.action", tuple(_ACTIONS)) if "action" in keys else None
+    action = _ACTIONS.get(word or "", Action.ALERT)
+    require = "require" in keys and notes.choice(keys["require"], f"{where}.require", ("deny",)) is not None
+    otherwise = Action.KILL
+    if "otherwise" in keys:
+        chosen = notes.choice(keys["otherwise"], f"{where}.otherwise", ("kill", "alert"))
+        otherwise = _ACTIONS[chosen or "kill"]
+    for key in ("require", "otherwise"):
+        if key in keys and word is not None and action is not Action.DENY:
+            notes.add(keys[key], f"{where}.{key}", "only goes with `action: deny`")
+    if require and "otherwise" in keys:
+        notes.add(keys["otherwise"], f"{where}.otherwise", "`require: deny` leaves no otherwise")
+    return action, require, otherwise
+
+
+def _match(notes: Notes, node: Node, where: str, events: Events) -> Mapping[EventKind, Match]:
+    if isinstance(node, Scalar) and node.text == "any":
+        return {kind: () for kind, _ in events}
+    return _block(notes, node, where, events)
+
+
+def _exceptions(
+    notes: Notes, node: Node, where: str, events: Events
+) -> tuple[Mapping[EventKind, Match], ...]:
+    if not isinstance(node, Sequence_) or not node.items:
+        notes.add(node, where, "must be a list of match blocks, at least one")
+        return ()
+    blocks = (
+        [_block(notes, item, f"{where}[{i}]", events, "why") for i, item in enumerate(node.items)]
+        if events
+        else []
+    )
+    return tuple(block for block in blocks if block)
+
+
+def _block(notes: Notes, node: Node, where: str, events: Events, *also: str) -> Mapping[EventKind, Match]:
+    """A match block, once for every event of the rule: a key must mean something for each of them."""
+    if not isinstance(node, Mapping_):
+        everything = "" if also else ", or the word `any` to match every such event"
+        notes.add(node, where, f"must be a mapping of operands to values{everything}")
+        return {}
+    keys = notes.mapping(node, where, _common_operands(events) + list(also)) or {}
+    for key in also:
+        if key in keys:
+            notes.text(keys.pop(key), f"{where}.{key}")
+    if not keys:
+        if not node.items or also:
+            notes.add(node, where, "is empty: it would match everything")
+        return {}
+    return {
+        kind: _conditions(notes, keys, where, words, quiet=i > 0) for i, (kind, words) in enumerate(events)
+    }
+
+
+def _common_operands(events: Events) -> list[str]:
+    first = [operand.name for operand in events[0][1].operands]
+    return [name for name in first if all(words.operand(name) for _, words in events[1:])]
+
+
+def _conditions(
+    notes: Notes, keys: Mapping[str, Node], where: str, words: EventWords, *, quiet: bool
+) -> Match:
+    """`quiet`: the text was read before, for another event of the rule; what was wrong is not said twice."""
+    conditions: list[Condition] = []
+    said = {(p.line, p.column, p.message) for p in notes.problems} if quiet else set()
+    for name, node in keys.items():
+        operand = words.operand(name)
+        if operand is None:
+            continue
+
+        def complain(at: Node, message: str, place: str = f"{where}.{name}") -> None:
+            if (at.line, at.column, message) not in said:
+                notes.add(at, place, message)
+
+        condition = parse_condition(operand, node, complain)
+        if condition is not None:
+            conditions.append(condition)
+    return tuple(conditions)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ladder: which mechanisms this node has for each event, and what becomes of an asked action there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.policy.vocabulary import EVENTS
+
+__all__ = ["NodeTiers", "Outcome"]
+
+_K = EventKind
+#: decided by cgroup-BPF programs, before the effect
+_CGROUP = frozenset(
+    (_K.DEVICE_ACCESS, _K.SYSCTL_ACCESS, _K.NET_CONNECT, _K.NET_BIND, _K.NET_SENDMSG, _K.UNIX_CONNECT)
+)
+#: reported by tracepoints in which the task of the event may not be the one that runs: nobody to kill there
+_SEEN_ONLY = frozenset((_K.CGROUP_ATTACH,))
+
+
+class Outcome(NamedTuple):
+    """What a rule comes to on a node. `why` says what is missing, where it is less than was asked."""
+
+    action: Action
+    mechanism: Mechanism
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTiers:
+    """Event -> the mechanisms that this node has for it. An event without any is blind; `why` says why."""
+
+    mechanisms: Mapping[EventKind, frozenset[Mechanism]]
+    why: Mapping[EventKind, str] = field(default_factory=dict)
+
+    @classmethod
+    def usual(cls) -> NodeTiers:
+        """A kernel of 6.7 or later without BPF-LSM, everything attached: what offline checks assume."""
+        found = {}
+        for kind in EVENTS:
+            stop = () if kind in _SEEN_ONLY else (Mechanism.CGROUP if kind in _CGROUP else Mechanism.KILL,)
+            found[kind] = frozenset((Mechanism.OBSERVE, *stop))
+        return cls(found)
+
+    def without(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
+        """The same node, blind for some events."""
+        gone = frozenset(kinds)
+        rest = {kind: some for kind, some in self.mechanisms.items() if kind not in gone}
+        return NodeTiers(rest, {**self.why, **dict.fromkeys(gone, why)})
+
+    def with_mechanism(self, kinds: Iterable[EventKind], mechanism: Mechanism) -> NodeTiers:
+        """The same node, with one mechanism more for some events."""
+        more = {kind: self.mechanisms.get(kind, frozenset()) | {mechanism} for kind in kinds}
+        return NodeTiers({**self.mechanisms, **more}, {k: w for k, w in self.why.items() if k not in more})
+
+    def sees(self, kind: EventKind) -> bool:
+        """Whether a rule on that event can do anything here."""
+        return bool(self.mechanisms.get(kind))
+
+    def outcome(self, kind: EventKind, asked: Action, otherwise: Action = Action.KILL) -> Outcome:
+        """What an action comes to under enforcement: the strongest that can be had."""
+        here = self.mechanisms.get(kind, frozenset())
+        if not here:
+            why = self.why.get(kind, "this kernel has no place to see it")
+            return Outcome(Action.NONE, Mechanism.OBSERVE, why)
+        if asked is Action.ALERT:
+            return Outcome(Action.ALERT, Mechanism.OBSERVE)
+        for mechanism in (Mechanism.LSM, Mechanism.CGROUP):
+            if mechanism in here:
+                return Outcome(asked, mechanism)
+        if Mechanism.KILL in here and (asked is Action.KILL or otherwise is Action.KILL):
+            why = "" if asked is Action.KILL else "nothing here denies it before its effect"
+            return Outcome(Action.KILL, Mechanism.KILL, why)
+        if Mechanism.KILL in here:
+            return Outcome(
+                Action.ALERT, Mechanism.OBSERVE, "nothing here denies it, and the rule says not to kill"
+            )
+        return Outcome(
+            Action.ALERT, Mechanism.OBSERVE, "it is only seen: whoever does it may be another process"
+        )
