@@ -22,6 +22,8 @@ ProgramPtr = NewType("ProgramPtr", int)
 MapPtr = NewType("MapPtr", int)
 
 BTF_KIND_DATASEC = 15
+ATTACH_TRACE_ITER = 28
+ATTACH_PERF_EVENT = 41
 
 _LOG_LINE = 1 << 20  # a verifier log comes as one message; what matters is at its end
 LOG: deque[str] = deque(maxlen=200)

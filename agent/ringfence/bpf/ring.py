@@ -2,14 +2,14 @@
 """A BPF ring buffer, read straight from its pages: no callback and no system call for a record.
 
 The layout (kernel/bpf/ringbuf.c): one page with the consumer's position, which we may write; one page with
-the producers' position; the data, mapped twice in a row, so that a record never wraps. Positions only grow. Each
-record has a header of 8 bytes, whose first word is the length with two flags, and is padded to 8.
+the producers' position; the data, mapped twice in a row, so that a record never wraps. Positions only grow.
+Each record has a header of 8 bytes, whose first word is the length with two flags, and is padded to 8.
 
-Order of memory. A producer moves its position after it wrote the header with the busy bit, and clears that bit
-(xchg) after the data. So we load: position, then header, then data; and store our own position last. x86 keeps
-that order by itself (no load passes a load, no store passes an earlier load). arm64 does not: there `_fence`
-does, by the release and the acquire of a lock, in that order a full barrier. A position is read and written as
-one aligned access, because an item of a memoryview of format Q is one memcpy of 8 bytes.
+Order of memory. A producer moves its position after it wrote the header with the busy bit, and clears that
+bit (xchg) after the data. So we load: position, then header, then data; and store our own position last. x86
+keeps that order by itself (no load passes a load, no store passes an earlier load). arm64 does not: there
+`_fence` does, by the release and the acquire of a lock, in that order a full barrier. A position is read and
+written as one aligned access, because an item of a memoryview of format Q is one memcpy of 8 bytes.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _Source = tuple[OperandSource, int]
 
 
 class Syscall(NamedTuple):
-    """One call. `operands` has an entry for each dim: where the value comes from, and which argument it is."""
+    """One call. `operands` has an entry for each dim: where the value comes from, and which argument."""
 
     kind: EventKind
     counter: Counter

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Putting loaded programs in place: tracing by BTF, tracepoints of system calls, cgroups. All by bpf links.
+
+A link is a descriptor: it detaches when the last one is closed, unless it is pinned (ringfence.bpf.pins).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf.objects import Program
+from ringfence.bpf.syscalls import tracepoint
+from ringfence.errors import KernelError
+
+__all__ = ["AttachPlan", "Attached", "Place", "Skipped", "Tracefs", "detach", "open_tracefs", "run_iterator"]
+
+_MOUNTED_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+
+
+@dataclass(frozen=True, slots=True)
+class AttachPlan:
+    """What is to be attached. What is not needed costs nothing, so everything is asked for by name.
+
+    `tracing` are tracepoints of tp_btf programs (sched_process_exec), `entry` and `exit` system calls as in
+    ringfence.bpf.syscalls, `cgroup` what follows `cgroup/` in a section (dev, sysctl, connect4). None: all
+    that the object has. `cgroup_path` is the root of the cgroup v2 hierarchy; empty: no cgroup programs.
+    """
+
+    entry: frozenset[str] = frozenset()
+    exit: frozenset[str] = frozenset()
+    tracing: frozenset[str] | None = None
+    cgroup: frozenset[str] | None = None
+    cgroup_path: str = ""
+    compat: bool = True
+
+
+class Attached(NamedTuple):
+    """One program at one place. `fd` is the link."""
+
+    program: str
+    target: str
+    fd: int
+
+
+class Skipped(NamedTuple):
+    """One place that this kernel does not have, or does not let us have."""
+
+    program: str
+    target: str
+    reason: str
+
+
+class Tracefs:
+    """An open tracefs: ids of tracepoints."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def tracepoint_id(self, name: str) -> int | None:
+        """Of `syscalls/sys_enter_unshare`; None when this kernel does not have it."""
+        try:
+            fd = os.open(f"events/{name}/id", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        except FileNotFoundError:
+            return None
+        with open(fd, "rb") as file:
+            return int(file.read())
+
+    def has(self, name: str) -> bool:
+        return self.tracepoint_id(name) is not None
+
+
+@contextmanager
+def open_tracefs() -> Iterator[Tracefs]:
+    """The mounted tracefs, else one of our own that is in no mount namespace and ends with the block."""
+    fd = -1
+    for path in _MOUNTED_TRACEFS:
+        if Path(path, "events").is_dir():
+            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            break
+    if fd < 0:
+        try:
+            fd = _syscalls.mount_detached("tracefs")
+        except OSError as error:
+            raise KernelError(
+                f"tracefs cannot be mounted: {error.strerror}",
+                hint="run it as root on a kernel with CONFIG_FTRACE, or mount tracefs at /sys/kernel/tracing",
+            ) from None
+    try:
+        yield Tracefs(fd)
+    finally:
+        os.close(fd)
+
+
+class Place(NamedTuple):
+    """Where a program shall be: kind tp_btf, tracepoint or cgroup, and the target as in a section name."""
+
+    program: Program
+    kind: str
+    target: str
+
+
+def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
+    """What a plan comes to with these programs: everything that begins to be tracked comes first."""
+    programs = list(programs)
+    for program in programs:
+        kind, _, target = program.section.partition("/")
+        if kind == "tp_btf" and _is_wanted(plan, target):
+            yield Place(program, kind, target)
+    for program in programs:
+        for prefix, names in (("syscalls/sys_enter", plan.entry), ("syscalls/sys_exit", plan.exit)):
+            if program.section.startswith(f"tracepoint/{prefix}"):
+                for name in sorted(names):
+                    yield Place(program, "tracepoint", f"{prefix}_{tracepoint(name)}")
+    for program in programs:
+        kind, _, target = program.section.partition("/")
+        if kind == "cgroup" and plan.cgroup_path and (plan.cgroup is None or target in plan.cgroup):
+            yield Place(program, kind, target)
+
+
+def _is_wanted(plan: AttachPlan, target: str) -> bool:
+    if target == "sys_enter":  # only 32-bit calls need it, and it costs every call of the machine
+        return plan.compat
+    return plan.tracing is None or target in plan.tracing
+
+
+def attach_all(wanted: Iterable[Place], cgroup_path: str) -> Iterator[Attached | Skipped]:
+    """Attach, one by one and lazily: who takes the results can undo them when one fails."""
+    with ExitStack() as stack:
+        tracefs: Tracefs | None = None
+        cgroup = -1
+        for place in wanted:
+            if place.kind == "tp_btf":
+                yield _attach_tracing(place)
+            elif place.kind == "tracepoint":
+                tracefs = tracefs or stack.enter_context(open_tracefs())
+                yield _attach_tracepoint(place, tracefs)
+            else:
+                if cgroup < 0:
+                    cgroup = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                    stack.callback(os.close, cgroup)
+                yield _attach_cgroup(place, cgroup)
+
+
+def _attach_tracing(place: Place) -> Attached:
+    return Attached(place.program.name, place.target, _libbpf.raw_tracepoint_open(place.program.fd))
+
+
+def _attach_tracepoint(place: Place, tracefs: Tracefs) -> Attached | Skipped:
+    """One program may be at many. The link keeps the perf event alive (b89fbfbb854c, 5.15)."""
+    number = tracefs.tracepoint_id(place.target)
+    if number is None:
+        return Skipped(place.program.name, place.target, "this kernel has no such tracepoint")
+    event = _syscalls.perf_event_open_tracepoint(number)
+    try:
+        link = _libbpf.link_create(place.program.fd, event, _libbpf.ATTACH_PERF_EVENT)
+        return Attached(place.program.name, place.target, link)
+    finally:
+        os.close(event)
+
+
+def _attach_cgroup(place: Place, cgroup: int) -> Attached | Skipped:
+    """At a cgroup and all below it; others' programs there stay."""
+    program = place.program
+    try:
+        return Attached(
+            program.name, place.target, _libbpf.link_create(program.fd, cgroup, program.attach_type)
+        )
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        return Skipped(program.name, place.target, f"this kernel cannot attach it: {error.strerror}")
+
+
+def run_iterator(program: Program) -> bytes:
+    """Run an `iter/` program over everything, once; what it printed."""
+    link = _libbpf.link_create(program.fd, 0, _libbpf.ATTACH_TRACE_ITER)
+    try:
+        with open(_libbpf.iter_create(link), "rb") as output:
+            return output.read()
+    finally:
+        os.close(link)
+
+
+def detach(links: Iterable[int]) -> None:
+    """Close links, quickly.
+
+    A plain last close of a tracepoint's link waits for an RCU grace period: 38 ms each, three seconds for the
+    system calls of an agent. A link that was pinned is freed by a kernel worker instead. So they are pinned
+    in a bpffs of our own, which is in no mount namespace, and go with it: detached a few ms later.
+    """
+    links = list(links)
+    try:
+        grave = _syscalls.mount_detached("bpf") if links else -1
+    except OSError:
+        grave = -1  # then the slow way
+    for number, link in enumerate(links):
+        if grave >= 0:
+            with suppress(OSError):
+                _libbpf.pin(link, f"/proc/self/fd/{grave}/{number}")
+        os.close(link)
+    if grave >= 0:
+        os.close(grave)

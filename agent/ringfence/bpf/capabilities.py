@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this node offers, found by trying or by looking, never by its version; and what it lacks."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf.attach import Tracefs, open_tracefs
+from ringfence.bpf.maps import MapType
+from ringfence.bpf.syscalls import CALLS, tracepoint
+from ringfence.errors import KernelError, NotPermittedError
+
+__all__ = ["CGROUP_ATTACHES", "Lack", "NodeCapabilities"]
+
+#: section name after `cgroup/` -> (enum bpf_prog_type, enum bpf_attach_type)
+CGROUP_ATTACHES = {
+    "dev": (15, 6),
+    "sysctl": (23, 18),
+    "bind4": (18, 8),
+    "bind6": (18, 9),
+    "connect4": (18, 10),
+    "connect6": (18, 11),
+    "sendmsg4": (18, 14),
+    "sendmsg6": (18, 15),
+    "connect_unix": (18, 49),  # 859051dd165e, 6.7
+    "sendmsg_unix": (18, 50),  # 859051dd165e, 6.7
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something that is missing, and what to do about it."""
+
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCapabilities:
+    """See `detect`.
+
+    `syscalls` are the calls that have a tracepoint here, `cgroup` the keys of CGROUP_ATTACHES that load, `lsm`
+    the security modules in force, `compat` whether 32-bit programs run, `bpffs` and `cgroup2` where those are
+    mounted (empty: nowhere), `lacks` what an agent cannot do without.
+    """
+
+    kernel: str
+    machine: str
+    libbpf: tuple[int, int]
+    permitted: bool
+    btf: bool
+    ring_buffer: bool
+    tracefs: bool
+    syscalls: frozenset[str] = frozenset()
+    cgroup: frozenset[str] = frozenset()
+    lsm: tuple[str, ...] = ()
+    compat: bool = False
+    bpffs: str = ""
+    cgroup2: str = ""
+    lacks: tuple[Lack, ...] = field(default=())
+
+    @classmethod
+    def detect(cls) -> NodeCapabilities:
+        """Look at this node, for some milliseconds. Without privileges most is unknown, and so absent."""
+        permitted = os.geteuid() == 0 or _has_capabilities()
+        version, library_lack = _library()
+        tracefs, syscalls = _syscall_tracepoints() if permitted else (False, frozenset())
+        ring = permitted and version > (0, 0) and _has_ring_buffer()
+        btf = Path("/sys/kernel/btf/vmlinux").exists()
+        found = cls(
+            kernel=platform.release(),
+            machine=platform.machine(),
+            libbpf=version,
+            permitted=permitted,
+            btf=btf,
+            ring_buffer=ring,
+            tracefs=tracefs,
+            syscalls=syscalls,
+            cgroup=frozenset(_cgroup_attaches()) if permitted else frozenset(),
+            lsm=_lsm(),
+            compat=_has_compat(),
+            bpffs=mount_of("bpf"),
+            cgroup2=mount_of("cgroup2"),
+        )
+        return _with_lacks(found, library_lack)
+
+    def require(self) -> None:
+        """Raise KernelError (NotPermittedError) that names everything that is missing, when something is."""
+        if not self.lacks:
+            return
+        kind = KernelError if self.permitted else NotPermittedError
+        message = "; ".join(lack.what for lack in self.lacks)
+        raise kind(f"the agent cannot run here: {message}", hint="; ".join(lack.hint for lack in self.lacks))
+
+
+def _with_lacks(found: NodeCapabilities, library: Lack | None) -> NodeCapabilities:
+    lacks = [library] if library else []
+    if found.machine not in ("x86_64", "aarch64"):
+        lacks.append(Lack(f"architecture {found.machine}", "use x86_64 or arm64"))
+    if not found.permitted:
+        lacks.append(
+            Lack("not permitted to use BPF", "run it as root, or with CAP_SYS_ADMIN, CAP_BPF and CAP_PERFMON")
+        )
+    elif not found.ring_buffer and not library:
+        lacks.append(Lack("no BPF ring buffer", "use Linux 5.15 or newer with CONFIG_BPF_SYSCALL"))
+    elif not found.tracefs:
+        lacks.append(
+            Lack("no tracepoints of system calls", "use a kernel with CONFIG_FTRACE_SYSCALLS and tracefs")
+        )
+    if not found.btf:
+        lacks.append(
+            Lack("no BTF (/sys/kernel/btf/vmlinux)", "use a kernel with CONFIG_DEBUG_INFO_BTF, mount /sys")
+        )
+    if not found.cgroup2:
+        lacks.append(Lack("no cgroup v2 hierarchy", "mount -t cgroup2 none /sys/fs/cgroup/unified"))
+    return NodeCapabilities(
+        **{name: getattr(found, name) for name in found.__slots__} | {"lacks": tuple(lacks)}
+    )
+
+
+def _has_capabilities() -> bool:
+    """CAP_SYS_ADMIN (21), CAP_PERFMON (38) and CAP_BPF (39), effective."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            wanted = 1 << 21 | 1 << 38 | 1 << 39
+            return int(line.split()[1], 16) & wanted == wanted
+    return False
+
+
+def _library() -> tuple[tuple[int, int], Lack | None]:
+    try:
+        return _libbpf.version(), None
+    except KernelError as error:
+        return (0, 0), Lack(error.message, error.hint)
+
+
+def _has_ring_buffer() -> bool:
+    try:
+        os.close(_libbpf.map_create(MapType.RINGBUF, "rf_probe", 0, 0, os.sysconf("SC_PAGE_SIZE")))
+    except OSError:
+        return False
+    return True
+
+
+def _syscall_tracepoints() -> tuple[bool, frozenset[str]]:
+    try:
+        with open_tracefs() as tracefs:
+            return tracefs.has("syscalls/sys_enter_openat"), frozenset(_traced(tracefs, CALLS))
+    except KernelError:
+        return False, frozenset()
+
+
+def _traced(tracefs: Tracefs, names: Iterable[str]) -> Iterable[str]:
+    return (name for name in names if tracefs.has(f"syscalls/sys_enter_{tracepoint(name)}"))
+
+
+def _cgroup_attaches() -> Iterable[str]:
+    for name, (kind, attach_type) in CGROUP_ATTACHES.items():
+        try:
+            os.close(_syscalls.load_trivial_program(kind, attach_type))
+        except OSError:
+            continue
+        yield name
+
+
+def _lsm() -> tuple[str, ...]:
+    """What securityfs says; empty when it is not mounted."""
+    try:
+        return tuple(Path("/sys/kernel/security/lsm").read_text().strip().split(","))
+    except OSError:
+        return ()
+
+
+def _has_compat() -> bool:
+    """Does the kernel run 32-bit programs? These exist only then, on x86_64 and on arm64."""
+    return any(map(os.path.exists, ("/proc/sys/abi/vsyscall32", "/sys/devices/system/cpu/aarch32_el0")))
+
+
+def mount_of(kind: str) -> str:
+    """Where a filesystem of that type is mounted whole; empty when nowhere. The shortest path, if several."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split(" ", 1)[0] == kind and before.split(" ")[3] == "/":
+            found.append(before.split(" ")[4].encode().decode("unicode_escape"))
+    return min(found, key=len, default="")

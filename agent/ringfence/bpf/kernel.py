@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The facade of everything in the kernel: load, configure, attach, read, close.
+
+Nothing raises RLIMIT_MEMLOCK: since 5.11 the kernel charges BPF memory to the cgroup, and every kernel that
+the agent supports is newer.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ringfence.abi import (
+    CONFIG,
+    HIERARCHY_V2,
+    MAPS,
+    OBSERVE_OFF,
+    PATTERN,
+    PATTERN_ANY,
+    PATTERN_HEX64,
+    PATTERN_LEN,
+    PATTERNS,
+    EventKind,
+)
+from ringfence.bpf import _libbpf, _syscalls, syscalls
+from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
+from ringfence.bpf.capabilities import CGROUP_ATTACHES
+from ringfence.bpf.maps import Map
+from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
+from ringfence.bpf.pins import PinDirectory
+from ringfence.bpf.ring import Ring
+from ringfence.config_values import Pattern
+from ringfence.errors import ConfigError, KernelError
+
+__all__ = ["DEFAULT_OBJECT", "Kernel", "KernelSettings", "ProgramStat", "host_namespaces"]
+
+DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
+_NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
+#: programs that an older kernel may lack or refuse; the rest is needed
+_OPTIONAL = ("cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/sys_enter")
+
+
+def host_namespaces(proc: str = "/proc") -> dict[str, int]:
+    """The host's namespaces: those of its process 1. 0 for a kind that this kernel does not have."""
+    found = {}
+    for name in _NAMESPACES:
+        try:
+            found[name] = os.stat(f"{proc}/1/ns/{name}").st_ino
+        except FileNotFoundError:
+            found[name] = 0
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSettings:
+    """What is fixed once the programs are loaded. Sizes are entries, of the rings bytes (a power of two)."""
+
+    object_path: Path = DEFAULT_OBJECT
+    hierarchy: int = HIERARCHY_V2
+    namespaces: Mapping[str, int] = field(default_factory=host_namespaces)
+    agent_pid: int = field(default_factory=os.getpid)
+    slots: int = 4096
+    processes: int = 65536
+    cgroups: int = 32768
+    drop_entries: int = 16384
+    alerts_bytes: int = 1 << 20
+    activity_bytes: int = 4 << 20
+    activity_rate: int = 0  # records a second and container; 0: no limit
+    activity_burst: int = 0
+
+    def sizes(self) -> dict[str, int]:
+        """Map -> entries."""
+        return {
+            "slots": self.slots,
+            "free_slots": self.slots,
+            "counters": self.slots,
+            "processes": self.processes,
+            "containers": self.cgroups,
+            "drops": self.drop_entries,
+            "alerts": self.alerts_bytes,
+            "activity": self.activity_bytes,
+        }
+
+    def pack(self) -> bytes:
+        """As struct rf_config."""
+        namespaces = (self.namespaces[name] for name in _NAMESPACES)
+        return CONFIG.pack(
+            self.hierarchy, *namespaces, self.agent_pid, self.activity_rate, self.activity_burst
+        )
+
+
+class ProgramStat(NamedTuple):
+    """How often a program ran and how long, while somebody kept statistics. See `Kernel.keep_statistics`."""
+
+    name: str
+    run_count: int
+    run_time_ns: int
+
+
+class Kernel:
+    """Loaded programs and their maps. Use `load`; `close` ends everything that is not pinned."""
+
+    def __init__(self, loaded: Loaded, missing: list[Skipped]) -> None:
+        self._loaded = loaded
+        self._links: dict[tuple[str, str], Attached] = {}
+        self._statistics = -1
+        self._pins: PinDirectory | None = None
+        self._missing = missing
+        self.skipped: list[Skipped] = list(missing)
+        self.alerts = self._ring("alerts")
+        self.activity = self._ring("activity")
+
+    @classmethod
+    def load(cls, settings: KernelSettings) -> Kernel:
+        """Load the object, sized and configured. KernelError says what the kernel refused, and why."""
+        missing: list[Skipped] = []
+        while True:
+            with ObjectFile(settings.object_path) as file:
+                sections = file.sections()
+                _prepare(file, settings, missing)
+                try:
+                    loaded = file.load()
+                except OSError as error:
+                    failure = load_error(error)
+                    refused = [name for name in explain(failure.log)[0] if sections.get(name) in _OPTIONAL]
+                    if not refused or any(skip.program == refused[0] for skip in missing):
+                        raise failure from None
+                    missing.append(Skipped(refused[0], sections[refused[0]], "the kernel refused it"))
+                    continue
+            try:
+                _check_shapes(loaded)
+                return cls(loaded, missing)
+            except BaseException:
+                loaded.close()
+                raise
+
+    def map(self, name: str) -> Map:
+        """A map of probes/include/maps.h. It stays the Kernel's."""
+        return self._loaded.maps[name]
+
+    @property
+    def attached(self) -> list[Attached]:
+        """All that is attached now."""
+        return list(self._links.values())
+
+    @property
+    def programs(self) -> list[Program]:
+        return list(self._loaded.programs.values())
+
+    def configure_syscalls(self, names: Iterable[str]) -> None:
+        """Which calls (names of ringfence.bpf.syscalls) are events. The others are none from now on."""
+        table = self.map("syscalls")
+        wanted = {number.to_bytes(4, "little"): value for number, value in syscalls.entries(names)}
+        empty = bytes(table.value_size)
+        stale = {key: empty for key, value in table.items() if any(value) and key not in wanted}
+        table.update_batch(wanted | stale)
+
+    def configure_patterns(self, patterns: Iterable[Pattern]) -> None:
+        """Which cgroups are containers, from now on. ConfigError: too many, or one is too long."""
+        packed = [_pack_pattern(pattern) for pattern in patterns]
+        if len(packed) > PATTERNS:
+            raise ConfigError(f"{len(packed)} cgroup patterns, and {PATTERNS} are possible")
+        table = self.map("patterns")
+        for index in range(PATTERNS):
+            table.set(index, packed[index] if index < len(packed) else bytes(PATTERN.size))
+
+    def set_observe(self, kind: EventKind, level: int) -> None:
+        """What becomes of an event that no rule matched: OBSERVE_OFF, OBSERVE_ACTIVITY or OBSERVE_ALERTS."""
+        self.map("observe").set(int(kind), level)
+
+    def observe_only(self, levels: Mapping[EventKind, int]) -> None:
+        """`set_observe` for every kind of event, OBSERVE_OFF where nothing is said."""
+        for kind in EventKind:
+            self.set_observe(kind, levels.get(kind, OBSERVE_OFF))
+
+    def attach(self, plan: AttachPlan) -> list[Attached]:
+        """Attach what the plan asks for and is not there yet, and detach what it no longer asks for.
+
+        Gives what is new. `skipped` says what this kernel does not have. On a failure nothing has changed,
+        and KernelError says what could not be attached.
+        """
+        wanted = list(places(self.programs, plan))
+        fresh = [place for place in wanted if (place.program.name, place.target) not in self._links]
+        new: list[Attached] = []
+        skipped = list(self._missing)
+        try:
+            for result in attach_all(fresh, plan.cgroup_path):
+                (new if isinstance(result, Attached) else skipped).append(result)  # type: ignore[arg-type]
+        except OSError as error:
+            detach(link.fd for link in new)
+            raise KernelError(f"attaching failed: {error.strerror} ({error.filename})") from None
+        keep = {(place.program.name, place.target) for place in wanted}
+        gone = [link for key, link in self._links.items() if key not in keep]
+        self._links = {key: link for key, link in self._links.items() if key in keep}
+        self._links |= {(link.program, link.target): link for link in new}
+        detach(link.fd for link in gone)
+        self.skipped = skipped
+        return new
+
+    def adopt(self) -> None:
+        """Run the task iterators once: what already runs in enrolled cgroups becomes armed."""
+        for program in self.programs:
+            if program.section == "iter/task":
+                run_iterator(program)
+
+    def keep_statistics(self, *, on: bool) -> None:
+        """Let the kernel time all BPF programs of the node. It costs each run some 20 ns."""
+        if on and self._statistics < 0:
+            self._statistics = _libbpf.enable_stats()
+        elif not on and self._statistics >= 0:
+            os.close(self._statistics)
+            self._statistics = -1
+
+    def program_stats(self) -> list[ProgramStat]:
+        """Of every loaded program, since it was loaded; zeros while nobody keeps statistics."""
+        return [_stat(program) for program in self.programs]
+
+    def pin(self, base: Path) -> None:
+        """Let links and maps outlive this process, and then end what agents before it had pinned.
+
+        Call it when everything is attached and adopted: make before break.
+        """
+        fresh = PinDirectory.create(base)
+        fresh.pin(self.attached, self._loaded.maps)
+        if self._pins is not None:
+            self._pins.remove()
+        self._pins = fresh
+        fresh.remove_others()
+
+    def unpin(self) -> None:
+        """Let nothing outlive this process."""
+        if self._pins is not None:
+            self._pins.remove()
+            self._pins = None
+
+    def close(self) -> None:
+        """Give everything back. What is pinned goes on; else no rule decides any more, and all detaches."""
+        if self._pins is None:
+            self.map("generation").set(0, 0)
+        self.keep_statistics(on=False)
+        detach(link.fd for link in self._links.values())
+        self._links = {}
+        self.alerts.close()
+        self.activity.close()
+        self._loaded.close()
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ring(self, name: str) -> Ring:
+        found = self.map(name)
+        return Ring(found.fd, found.max_entries)
+
+
+def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped]) -> None:
+    file.write_constant("config", settings.pack())
+    for name, entries in settings.sizes().items():
+        file.resize(name, entries)
+    refused = {skip.program for skip in missing}
+    for program, section in file.sections().items():
+        target = section.removeprefix("cgroup/")
+        if section.endswith("_unix") and target in CGROUP_ATTACHES:
+            # libbpf knows these sections from 1.3 on; the kernel has them since 6.7 (859051dd165e)
+            file.set_type(program, *CGROUP_ATTACHES[target])
+            if program not in refused and not _loads(*CGROUP_ATTACHES[target]):
+                missing.append(Skipped(program, section, "this kernel has no such attach type (6.7 has)"))
+                refused.add(program)
+        if program in refused:
+            file.leave_out(program)
+
+
+def _loads(kind: int, attach_type: int) -> bool:
+    try:
+        os.close(_syscalls.load_trivial_program(kind, attach_type))
+    except OSError:
+        return False
+    return True
+
+
+def _check_shapes(loaded: Loaded) -> None:
+    """An object of another build would be read wrongly, not refused."""
+    for name, shape in MAPS.items():
+        found = loaded.maps.get(name)
+        if found is None or (found.key_size, found.value_size) != shape:
+            raise KernelError(
+                f"the probes' map {name} is not what this agent expects: {found}",
+                hint="agent and probes are not of one build: make probes",
+            )
+
+
+def _pack_pattern(pattern: Pattern) -> bytes:
+    prefix = os.fsencode(pattern.prefix)
+    if len(prefix) > PATTERN_LEN - 2:
+        raise ConfigError(f"a cgroup pattern has at most {PATTERN_LEN - 2} bytes: {pattern.prefix!r}")
+    return PATTERN.pack(PATTERN_HEX64 if pattern.hex64 else PATTERN_ANY, len(prefix), prefix)
+
+
+def _stat(program: Program) -> ProgramStat:
+    """struct bpf_prog_info: run_time_ns and run_cnt lie at 192 (9a8cca2b0d6c, 5.1)."""
+    time_ns, count = struct.unpack_from("=2Q", _libbpf.info(program.fd, 208), 192)
+    return ProgramStat(program.name, count, time_ns)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What outlives the agent: links and maps as files of a bpffs, one directory for each start of an agent.
+
+A new agent attaches, adopts, pins, and only then removes the directories of those before it, so enforcement
+has no gap. `uninstall` removes everything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf.attach import Attached
+from ringfence.bpf.capabilities import mount_of
+from ringfence.bpf.maps import Map, open_map
+from ringfence.errors import KernelError
+
+__all__ = ["OWN_MOUNT", "PinDirectory", "find_base", "uninstall"]
+
+#: mounted by us where the node has no bpffs
+OWN_MOUNT = Path("/run/ringfence/bpf")
+_NAME = "ringfence"
+
+
+def find_base(*, create: bool = True) -> Path | None:
+    """The directory that holds all pins: below the node's bpffs, else in one that is mounted for it.
+
+    None when there is no bpffs and `create` is off. KernelError when none can be mounted.
+    """
+    mounted = mount_of("bpf")
+    if mounted:
+        base = Path(mounted, _NAME)
+    elif create:
+        base = _mount_own() / _NAME
+    else:
+        return None
+    if create:
+        base.mkdir(mode=0o700, exist_ok=True)
+    return base if base.is_dir() else None
+
+
+def _mount_own() -> Path:
+    try:
+        OWN_MOUNT.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mount = _syscalls.mount_detached("bpf")
+        try:
+            _syscalls.move_mount(mount, str(OWN_MOUNT))
+        finally:
+            os.close(mount)
+    except OSError as error:
+        raise KernelError(
+            f"no bpffs is mounted, and none can be: {error}", hint="mount -t bpf bpf /sys/fs/bpf"
+        ) from None
+    return OWN_MOUNT
+
+
+class PinDirectory:
+    """The pins of one agent: `links/` and `maps/`. Names say what they are; bpffs allows no dot in them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, base: Path) -> PinDirectory:
+        """A new one, named so that later ones sort behind it."""
+        numbers = [
+            int(p.name.partition("-")[0]) for p in base.iterdir() if p.name.partition("-")[0].isdigit()
+        ]
+        path = base / f"{max(numbers, default=0) + 1:08}-{os.getpid()}"
+        for part in ("links", "maps"):
+            (path / part).mkdir(mode=0o700, parents=True)
+        return cls(path)
+
+    @classmethod
+    def all(cls, base: Path) -> list[PinDirectory]:
+        """Oldest first."""
+        return [cls(path) for path in sorted(base.iterdir()) if path.is_dir()]
+
+    def pin(self, attached: Iterable[Attached], maps: Mapping[str, Map]) -> None:
+        """Pin links and maps. On a failure nothing of it stays."""
+        try:
+            for number, link in enumerate(attached):
+                _libbpf.pin(link.fd, str(self.path / "links" / f"{number:03}-{_plain(link.program)}"))
+            for name, found in maps.items():
+                _libbpf.pin(found.fd, str(self.path / "maps" / _plain(name)))
+        except OSError:
+            self.remove()
+            raise
+
+    def open_map(self, name: str) -> Map | None:
+        """A map that an earlier agent left, None when it did not. The caller closes it."""
+        try:
+            return open_map(_libbpf.get_pinned(str(self.path / "maps" / _plain(name))))
+        except FileNotFoundError:
+            return None
+
+    def links(self) -> list[Path]:
+        """The pinned links."""
+        return sorted((self.path / "links").iterdir()) if (self.path / "links").is_dir() else []
+
+    def remove(self) -> None:
+        """Unpin all: what nobody else holds detaches within milliseconds. Without effect when it is gone."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_others(self) -> int:
+        """Break what earlier agents left, now that this one is in place. Says how many there were."""
+        others = [other for other in self.all(self.path.parent) if other.path != self.path]
+        for other in others:
+            other.remove()
+        return len(others)
+
+
+def uninstall() -> int:
+    """Remove every pin of every agent, and the mount if it is ours. Says how many agents left some."""
+    base = find_base(create=False)
+    if base is None:
+        return 0
+    found = PinDirectory.all(base)
+    for directory in found:
+        directory.remove()
+    with suppress(OSError):
+        base.rmdir()
+    if base.parent == OWN_MOUNT:
+        _syscalls.unmount(str(OWN_MOUNT))
+        with suppress(OSError):
+            OWN_MOUNT.rmdir()
+    return len(found)
+
+
+def _plain(name: str) -> str:
+    return name.replace(".", "_").replace("/", "_")
