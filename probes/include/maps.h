@@ -218,6 +218,11 @@ struct rf_actions {
 	__u8 clears[RF_MAX_RULES]; /* of an exception: the bit (0-63) in its word that it clears */
 };
 
+/*
+ * Declared in match.bpf.c alone: it is the only user, and where the value of an inner map is not used,
+ * clang leaves its type as a forward declaration, which the linker refuses.
+ */
+#ifdef RF_RULE_MAPS
 struct rf_generation_sets {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_INNER_MAP);
@@ -281,6 +286,7 @@ RF_OUTER(rule_operands, rf_generation_operands);
 RF_OUTER(rule_texts, rf_generation_texts);
 RF_OUTER(rule_addresses, rf_generation_addresses);
 RF_OUTER(rule_actions, rf_generation_actions);
+#endif
 
 /* The one word that turns a generation on: generation % 2 is its slot in the outer maps. 0: none yet. */
 struct {

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Holds every struct and enum that probes and agent share, so that its BTF can be compared with the Python mirror
+ * (tests/abi). Never loaded.
+ */
+#define RF_RULE_MAPS
+#include "include/maps.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_HOLD(kind, type) kind type *abi_##type __attribute__((unused))
+
+RF_HOLD(enum, rf_event);
+RF_HOLD(enum, rf_action);
+RF_HOLD(enum, rf_mechanism);
+RF_HOLD(enum, rf_fact);
+RF_HOLD(enum, rf_drop);
+RF_HOLD(enum, rf_operand_source);
+RF_HOLD(enum, rf_relation);
+RF_HOLD(enum, rf_counter);
+
+RF_HOLD(struct, rf_header);
+RF_HOLD(struct, rf_object);
+RF_HOLD(struct, rf_container_event);
+RF_HOLD(struct, rf_task_event);
+RF_HOLD(struct, rf_exec_event);
+RF_HOLD(struct, rf_cgroup_event);
+RF_HOLD(struct, rf_file_event);
+RF_HOLD(struct, rf_device_event);
+RF_HOLD(struct, rf_sysctl_event);
+RF_HOLD(struct, rf_net_event);
+RF_HOLD(struct, rf_unix_event);
+RF_HOLD(struct, rf_syscall_event);
+
+RF_HOLD(struct, rf_task);
+RF_HOLD(struct, rf_container);
+RF_HOLD(struct, rf_pattern);
+RF_HOLD(struct, rf_syscall);
+RF_HOLD(struct, rf_ruleset);
+RF_HOLD(struct, rf_event_rules);
+RF_HOLD(struct, rf_operand_key);
+RF_HOLD(struct, rf_text_key);
+RF_HOLD(struct, rf_address_key);
+RF_HOLD(struct, rf_actions);
+RF_HOLD(struct, rf_drop_key);
+RF_HOLD(struct, rf_counters);
+RF_HOLD(struct, rf_config);

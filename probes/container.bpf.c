@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Containers are cgroups: enrolled here when they are made, by their name, before a task is in
+ * them; the default rules hold before user space wakes up. These tracepoints carry the struct cgroup itself, so that nothing
+ * is decided on a path, and fire for v1 and v2 hierarchies alike.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/lifecycle.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+const volatile struct rf_config config = {};
+
+#define RF_CGROUP_NAME 128 /* the longest name that a pattern can ask for fits */
+#define RF_HEX_DIGITS 64
+
+struct rf_cgroup_name {
+	char text[RF_CGROUP_NAME];
+};
+
+/* Cgroups that were removed and are not released yet, to say whose they were. */
+struct rf_removed {
+	__u64 container;
+	__u32 slot;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct rf_removed);
+} removed SEC(".maps");
+
+static __always_inline bool rf_is_hex(char c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+}
+
+/* prefix, then 64 hex digits (and nothing, or .scope), or anything. */
+__noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf_cgroup_name *name)
+{
+	__u32 i, at, len;
+
+	if (!pattern || !name)
+		return 0;
+	len = pattern->len;
+	if (len > sizeof(pattern->prefix))
+		return 0;
+	for (i = 0; i < sizeof(pattern->prefix); i++) {
+		if (i >= len)
+			break;
+		if (name->text[i] != pattern->prefix[i])
+			return 0;
+	}
+	if (pattern->kind == RF_PATTERN_ANY)
+		return 1;
+	for (i = 0; i < RF_HEX_DIGITS; i++) {
+		at = (len + i) & (RF_CGROUP_NAME - 1);
+		if (!rf_is_hex(name->text[at]))
+			return 0;
+	}
+	at = len + RF_HEX_DIGITS; /* at most 46 + 64: .scope fits behind */
+	if (at > RF_CGROUP_NAME - 8)
+		return 0;
+	if (!name->text[at])
+		return 1;
+	return name->text[at] == '.' && name->text[at + 1] == 's' && name->text[at + 2] == 'c' &&
+	       name->text[at + 3] == 'o' && name->text[at + 4] == 'p' && name->text[at + 5] == 'e' &&
+	       !name->text[at + 6];
+}
+
+static __always_inline bool rf_is_container(struct cgroup *cgroup)
+{
+	struct rf_cgroup_name name = {};
+	__u32 i;
+
+	bpf_probe_read_kernel_str(name.text, sizeof(name.text), BPF_CORE_READ(cgroup, kn, name));
+	for (i = 0; i < RF_PATTERNS; i++) {
+		__u32 index = i;
+		struct rf_pattern *pattern = bpf_map_lookup_elem(&patterns, &index);
+
+		if (!pattern || !pattern->kind)
+			return false;
+		if (rf_name_matches(pattern, &name))
+			return true;
+	}
+	return false;
+}
+
+static __always_inline __u64 rf_parent_id(struct cgroup *cgroup)
+{
+	__u64 css = (__u64)BPF_CORE_READ(cgroup, self.parent);
+
+	if (!css)
+		return 0;
+	return RF_READ(struct cgroup, (css - bpf_core_field_offset(struct cgroup, self)), kn, id);
+}
+
+static __always_inline void rf_container_record(__u32 event, __u64 id, __u64 parent, __u32 slot, const char *path)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container_event *record;
+	long len;
+
+	record = RF_RECORD(rf_container_event, event, slot, RF_TO_ALERTS);
+	if (!record)
+		return;
+	rf_header(&record->header, event, task, NULL);
+	record->header.slot = slot;
+	record->header.container = id;
+	record->cgroup = id;
+	record->parent = parent;
+	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
+	if (len > 0)
+		record->path_len = len - 1;
+	if (len == sizeof(record->path))
+		record->header.flags |= RF_FLAG_TRUNCATED;
+	rf_submit(record, event);
+}
+
+/* A cgroup of a container other than its own; observed where `observe` says. */
+static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent, __u64 owner, __u32 slot,
+					     const char *path)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
+	struct rf_cgroup_event *record;
+	__u32 route;
+	long len;
+
+	if (!container)
+		return;
+	route = rf_route(event, slot, container, RF_ACTION_NONE);
+	if (route == RF_TO_NOWHERE)
+		return;
+	record = RF_RECORD(rf_cgroup_event, event, slot, route);
+	if (!record)
+		return;
+	rf_header(&record->header, event, task, NULL);
+	record->header.slot = slot;
+	record->header.container = owner;
+	record->cgroup = id;
+	record->parent = parent;
+	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
+	if (len > 0)
+		record->path_len = len - 1;
+	if (len == sizeof(record->path))
+		record->header.flags |= RF_FLAG_TRUNCATED;
+	rf_submit(record, event);
+}
+
+static __always_inline void rf_enroll(__u64 id, __u64 parent, const char *path)
+{
+	struct rf_container *container;
+	__u32 slot;
+
+	if (bpf_map_pop_elem(&free_slots, &slot)) {
+		rf_drop(RF_CONTAINER_CREATE, RF_DROP_TABLE_FULL, RF_NO_SLOT);
+		return;
+	}
+	container = bpf_map_lookup_elem(&slots, &slot);
+	if (!container)
+		return;
+	/* The agent gave the slot back empty. The owner is written before anyone can find the slot. */
+	container->created_ns = bpf_ktime_get_boot_ns();
+	container->state = RF_STATE_USED;
+	container->cgroup = id;
+	if (bpf_map_update_elem(&containers, &id, &slot, BPF_NOEXIST)) {
+		container->cgroup = 0;
+		container->state = 0;
+		bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
+		rf_drop(RF_CONTAINER_CREATE, RF_DROP_TABLE_FULL, RF_NO_SLOT);
+		return;
+	}
+	rf_container_record(RF_CONTAINER_CREATE, id, parent, slot, path);
+}
+
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
+{
+	struct rf_container *container;
+	__u64 id, parent;
+	__u32 *slot, mine;
+
+	if (!rf_our_hierarchy(cgroup))
+		return 0;
+	id = cgroup->kn->id;
+	parent = rf_parent_id(cgroup);
+	slot = bpf_map_lookup_elem(&containers, &parent);
+	if (!slot) {
+		if (rf_is_container(cgroup))
+			rf_enroll(id, parent, path);
+		return 0;
+	}
+	/* Below a container everything is that container, whatever its name. */
+	mine = *slot;
+	container = bpf_map_lookup_elem(&slots, &mine);
+	if (!container)
+		return 0;
+	if (bpf_map_update_elem(&containers, &id, &mine, BPF_ANY))
+		rf_drop(RF_CGROUP_MKDIR, RF_DROP_TABLE_FULL, mine);
+	rf_cgroup_record(RF_CGROUP_MKDIR, id, parent, container->cgroup, mine, path);
+	return 0;
+}
+
+SEC("tp_btf/cgroup_rmdir")
+int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
+{
+	struct rf_container *container;
+	struct rf_removed gone = {};
+	__u64 id, parent;
+	__u32 *found, slot;
+
+	if (!rf_our_hierarchy(cgroup))
+		return 0;
+	id = cgroup->kn->id;
+	found = bpf_map_lookup_elem(&containers, &id);
+	if (!found)
+		return 0;
+	slot = *found;
+	bpf_map_delete_elem(&containers, &id);
+	container = bpf_map_lookup_elem(&slots, &slot);
+	if (!container)
+		return 0;
+	parent = rf_parent_id(cgroup);
+	gone.container = container->cgroup;
+	gone.slot = slot;
+	bpf_map_update_elem(&removed, &id, &gone, BPF_ANY);
+	if (container->cgroup != id) {
+		rf_cgroup_record(RF_CGROUP_RMDIR, id, parent, container->cgroup, slot, path);
+		return 0;
+	}
+	/* Tasks that were moved out stay bound: the agent frees the slot when none is left. */
+	container->state |= RF_STATE_REMOVED;
+	rf_container_record(RF_CONTAINER_REMOVE, id, parent, slot, path);
+	return 0;
+}
+
+/* The memory of a removed cgroup is gone, which may be long after: something held it (page cache, a descriptor). */
+SEC("tp_btf/cgroup_release")
+int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
+{
+	struct rf_removed *gone;
+	__u64 id;
+
+	if (!rf_our_hierarchy(cgroup))
+		return 0;
+	id = cgroup->kn->id;
+	gone = bpf_map_lookup_elem(&removed, &id);
+	if (!gone)
+		return 0;
+	rf_cgroup_record(RF_CGROUP_RELEASE, id, 0, gone->container, gone->slot, path);
+	bpf_map_delete_elem(&removed, &id);
+	return 0;
+}
+
+/* Whose hand moved the task. */
+static __always_inline __u32 rf_mover(const struct rf_task *moved, struct task_struct *task)
+{
+	struct task_struct *current = bpf_get_current_task_btf();
+	struct rf_task *mover;
+
+	if (current->tgid == task->tgid)
+		return RF_RELATION_SELF;
+	mover = rf_bound(current);
+	if (!mover)
+		return RF_RELATION_HOST;
+	return mover->container == moved->container ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
+}
+
+/*
+ * Leaving: an armed task moved to a cgroup that is not its container's, or, in
+ * a hierarchy that we do not attribute by, to the root. It stays bound to its container.
+ */
+static __always_inline bool rf_leaves(struct cgroup *to, const struct rf_task *bound)
+{
+	__u64 id = to->kn->id;
+	__u32 *slot;
+
+	if (!rf_our_hierarchy(to))
+		return to->level == 0;
+	slot = bpf_map_lookup_elem(&containers, &id);
+	return !slot || *slot != bound->slot;
+}
+
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct task_struct *task)
+{
+	struct rf_container *container;
+	struct rf_cgroup_event *record;
+	struct rf_question question;
+	struct rf_task *bound;
+	__u32 route;
+	__u8 flags = 0;
+	long len;
+
+	bound = rf_bound(task);
+	if (!bound)
+		return 0;
+	container = rf_container_of(bound);
+	if (!container || !rf_leaves(to, bound))
+		return 0;
+	rf_ask(&question, RF_CGROUP_ATTACH, bound, container);
+	question.value[0] = rf_mover(bound, task);
+	question.value[RF_DIM_FACTS] = rf_facts(task, bound->facts);
+	question.known |= RF_KNOWS_OPERANDS | RF_KNOWS_FACTS | RF_KNOWS_OBJECT;
+	rf_match(&question, NULL, NULL);
+	/* The signal goes to the caller: it must be the one that leaves, or one of its container. */
+	if (question.value[0] == RF_RELATION_SELF || question.value[0] == RF_RELATION_CONTAINER)
+		flags = rf_carry_out(&question);
+	else if (question.action > RF_ACTION_ALERT)
+		flags = RF_FLAG_SIGNAL_FAILED;
+	rf_count_verdict(&question);
+	route = rf_route(RF_CGROUP_ATTACH, bound->slot, container, question.action);
+	if (route == RF_TO_NOWHERE)
+		return 0;
+	record = RF_RECORD(rf_cgroup_event, RF_CGROUP_ATTACH, bound->slot, route);
+	if (!record)
+		return 0;
+	rf_header(&record->header, RF_CGROUP_ATTACH, task, bound);
+	rf_header_verdict(&record->header, &question);
+	record->header.flags = flags;
+	record->header.facts = question.value[RF_DIM_FACTS];
+	record->cgroup = to->kn->id;
+	record->parent = rf_parent_id(to);
+	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
+	if (len > 0)
+		record->path_len = len - 1;
+	if (len == sizeof(record->path))
+		record->header.flags |= RF_FLAG_TRUNCATED;
+	rf_submit(record, RF_CGROUP_ATTACH);
+	return 0;
+}

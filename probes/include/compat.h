@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every difference between kernels and architectures, each with the change that
+ * made it. A difference is asked of the kernel's BTF (field, type, enum value), never of its version. The
+ * floor is 5.15: BPF_MAP_TYPE_RINGBUF (5.8), task storage in tracing programs (5.13), bpf_task_pt_regs and
+ * links to perf events (5.15). The Python twin of the system call part is ringfence/bpf/syscalls.py.
+ */
+#ifndef RINGFENCE_COMPAT_H
+#define RINGFENCE_COMPAT_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+/*
+ * Reads through kernel pointers that are held as numbers. The address is a variable of its own: inside
+ * BPF_CORE_READ, an access to a struct of ours would be relocated, too.
+ */
+#define RF_READ(type, address, ...)                                                     \
+	({                                                                              \
+		type *__at = (type *)(address);                                         \
+		BPF_CORE_READ(__at, __VA_ARGS__);                                       \
+	})
+
+/* ---- system calls: registers, numbers, calling ABI --------------------- */
+
+struct rf_call {
+	__u64 args[6];
+	__u32 nr;    /* as the calling ABI numbers it */
+	__u32 index; /* into `syscalls` */
+	__u32 compat;
+	__u32 pad;
+};
+
+#if defined(__TARGET_ARCH_x86)
+
+#define RF_TS_COMPAT 2		 /* arch/x86/include/asm/thread_info.h */
+#define RF_TIF_ADDR32 (1UL << 29) /* the program is a 32-bit one */
+#define RF_X32_BIT 0x40000000
+#define RF_COMPAT_SOCKETCALL 102
+#define RF_COMPAT_MMAP 90
+
+/*
+ * int 0x80 and 32-bit programs. Per-syscall tracepoints never fire for these (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor
+ * for x32 calls, whose number is out of their table: hence compat_enter.
+ */
+static __always_inline bool rf_in_compat(struct task_struct *task)
+{
+	return task->thread_info.status & RF_TS_COMPAT;
+}
+
+static __always_inline bool rf_is_32bit_program(struct task_struct *task)
+{
+	return task->thread_info.flags & RF_TIF_ADDR32;
+}
+
+/* x32 calls have native numbers, but for those that take pointers in structs: 512 and up. */
+static __always_inline __u32 rf_x32_native(__u32 nr)
+{
+	switch (nr) {
+	case 514:
+		return 16; /* ioctl */
+	case 520:
+		return 59; /* execve */
+	case 521:
+		return 101; /* ptrace */
+	case 528:
+		return 246; /* kexec_load */
+	case 532:
+		return 278; /* vmsplice */
+	case 539:
+		return 310; /* process_vm_readv */
+	case 540:
+		return 311; /* process_vm_writev */
+	default:
+		return nr;
+	}
+}
+
+static __always_inline void rf_read_call(struct rf_call *call, struct pt_regs *regs, bool compat)
+{
+	__u32 nr = (__u32)regs->orig_ax;
+
+	call->compat = compat;
+	call->nr = nr;
+	call->pad = 0;
+	if (compat && !(nr & RF_X32_BIT)) {
+		call->args[0] = (__u32)regs->bx;
+		call->args[1] = (__u32)regs->cx;
+		call->args[2] = (__u32)regs->dx;
+		call->args[3] = (__u32)regs->si;
+		call->args[4] = (__u32)regs->di;
+		call->args[5] = (__u32)regs->bp;
+		call->index = nr < 512 ? nr + 512 : ~0U;
+		return;
+	}
+	call->args[0] = regs->di;
+	call->args[1] = regs->si;
+	call->args[2] = regs->dx;
+	call->args[3] = regs->r10;
+	call->args[4] = regs->r8;
+	call->args[5] = regs->r9;
+	nr &= ~RF_X32_BIT;
+	call->index = rf_x32_native(nr);
+	if (call->index >= 512)
+		call->index = ~0U;
+}
+
+static __always_inline long rf_return_value(struct pt_regs *regs)
+{
+	return (long)regs->ax;
+}
+
+#elif defined(__TARGET_ARCH_arm64)
+
+#define RF_TIF_32BIT (1UL << 22) /* arch/arm64/include/asm/thread_info.h */
+#define RF_COMPAT_SOCKETCALL 102
+
+static __always_inline bool rf_in_compat(struct task_struct *task)
+{
+	return task->thread_info.flags & RF_TIF_32BIT;
+}
+
+static __always_inline bool rf_is_32bit_program(struct task_struct *task)
+{
+	return task->thread_info.flags & RF_TIF_32BIT;
+}
+
+static __always_inline void rf_read_call(struct rf_call *call, struct pt_regs *regs, bool compat)
+{
+	__u32 nr = (__u32)regs->syscallno;
+
+	call->compat = compat;
+	call->nr = nr;
+	call->pad = 0;
+	call->args[0] = regs->orig_x0; /* regs[0] holds the result at exit */
+	call->args[1] = regs->regs[1];
+	call->args[2] = regs->regs[2];
+	call->args[3] = regs->regs[3];
+	call->args[4] = regs->regs[4];
+	call->args[5] = regs->regs[5];
+	call->index = nr < 512 ? nr + (compat ? 512 : 0) : ~0U;
+}
+
+static __always_inline long rf_return_value(struct pt_regs *regs)
+{
+	return (long)regs->regs[0];
+}
+
+#endif
+
+/* ---- credentials ------------------------------------------------------- */
+
+#define RF_CAP_SYS_ADMIN 21
+#define RF_CAP_ALL ((1ULL << 41) - 1) /* CAP_LAST_CAP is CAP_CHECKPOINT_RESTORE since 5.9 */
+
+/*
+ * kernel_cap_t is u32[2] up to 6.2 and a u64 from 6.3 (f122a08b197d): on the little-endian machines that
+ * we know, the eight bytes are the same.
+ */
+#define rf_capability(cred, field)                                                      \
+	({                                                                              \
+		__u64 __set = 0;                                                        \
+		bpf_probe_read_kernel(&__set, sizeof(__set), &(cred)->field);           \
+		__set;                                                                  \
+	})
+
+#define RF_PFA_NO_NEW_PRIVS 1UL /* bit 0 of task->atomic_flags */
+
+/* ---- namespaces -------------------------------------------------------- */
+
+#define RF_CLONE_NEWTIME 0x80
+#define RF_CLONE_NEWNS 0x20000
+#define RF_CLONE_NEWCGROUP 0x2000000
+#define RF_CLONE_NEWUTS 0x4000000
+#define RF_CLONE_NEWIPC 0x8000000
+#define RF_CLONE_NEWUSER 0x10000000
+#define RF_CLONE_NEWPID 0x20000000
+#define RF_CLONE_NEWNET 0x40000000
+
+/* The type of a namespace is a field of its operations up to 6.17, its own from 6.18 (ns_common.ns_type). */
+struct proc_ns_operations___old {
+	int type;
+} __attribute__((preserve_access_index));
+struct ns_common___old {
+	const struct proc_ns_operations___old *ops;
+	unsigned int inum;
+} __attribute__((preserve_access_index));
+struct ns_common___new {
+	u32 ns_type;
+	unsigned int inum;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u32 rf_ns_type(__u64 ns)
+{
+	const struct ns_common___new *new = (void *)ns;
+	const struct ns_common___old *old = (void *)ns;
+
+	if (bpf_core_field_exists(new->ns_type))
+		return BPF_CORE_READ(new, ns_type);
+	return BPF_CORE_READ(old, ops, type);
+}
+
+/* A failed or internal mount namespace is an error pointer (MNT_NS_INTERNAL is -EINVAL). */
+static __always_inline bool rf_is_error(__u64 pointer)
+{
+	return pointer >= (__u64)-4095;
+}
+
+/* ---- filesystems ------------------------------------------------------- */
+
+#define RF_MAGIC_OVERLAY 0x794c7630
+#define RF_MAGIC_NSFS 0x6e736673
+#define RF_MAGIC_PIDFS 0x50494446
+#define RF_MAGIC_ANON_INODE 0x09041934
+
+/*
+ * A pidfd is an anonymous inode named [pidfd] whose file's private_data is its struct pid up to 6.8, and
+ * a file of pidfs whose inode's i_private is that from 6.9 (cb12fd8e0dab); the old form stays where
+ * CONFIG_FS_PID is off (until 6.14).
+ */
+#define RF_PIDFD_NAME 0x5d64666469705bULL /* "[pidfd]", little endian */
+
+/*
+ * struct ovl_inode belongs to a module: its BTF is not at hand on every node. In every kernel
+ * from 4.13 on __upperdentry follows vfs_inode directly.
+ */
+static __always_inline bool rf_is_overlay_upper(__u64 inode)
+{
+	__u64 upper = 0;
+
+	bpf_probe_read_kernel(&upper, sizeof(upper), (void *)(inode + bpf_core_type_size(struct inode)));
+	return upper != 0;
+}
+
+/* ---- cgroups ----------------------------------------------------------- */
+
+/*
+ * Controllers are numbered by the kernel's configuration. The name of a cgroup lies in kernfs_node.name
+ * on all kernels (RCU protected from 6.15, 741c10b096bc); the parent is taken from the css, as
+ * kernfs_node.parent became __parent then (633488947ef6).
+ */
+#define rf_subsys(id) bpf_core_enum_value(enum cgroup_subsys_id, id)
+
+/*
+ * sched_process_exit has a second argument from 6.16 on, and comes before exit_mm (the mm is
+ * there still). The argument is not read: a thread group has ended when signal->live is 0, which is counted
+ * down before the tracepoint on every kernel.
+ */
+
+#endif

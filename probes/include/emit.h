@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The one door out: reserve, zero (ring memory holds older records), header, submit.
+ * A record that does not leave is counted by kind, reason and container.
+ */
+#ifndef RINGFENCE_EMIT_H
+#define RINGFENCE_EMIT_H
+
+#include "maps.h"
+#include "task.h"
+
+#define RF_TO_NOWHERE 0
+#define RF_TO_ACTIVITY 1
+#define RF_TO_ALERTS 2
+
+static __always_inline void rf_drop(__u32 event, __u32 reason, __u32 slot)
+{
+	struct rf_drop_key key = {.event = event, .reason = reason, .slot = slot};
+	__u64 one = 1, *count;
+
+	count = bpf_map_lookup_elem(&drops, &key);
+	if (!count) {
+		if (!bpf_map_update_elem(&drops, &key, &one, BPF_NOEXIST))
+			return;
+		count = bpf_map_lookup_elem(&drops, &key);
+	}
+	if (!count) { /* the table is full: counted without its container */
+		key.slot = RF_NO_SLOT;
+		count = bpf_map_lookup_elem(&drops, &key);
+	}
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline void rf_count(__u32 slot, __u32 counter)
+{
+	struct rf_counters *mine = bpf_map_lookup_elem(&counters, &slot);
+
+	if (mine && counter < RF_COUNTERS)
+		mine->n[counter]++;
+}
+
+/* Takes one token of the container's bucket. Racing CPUs may lend each other a few: it is a rate, not a count. */
+static __always_inline bool rf_token(struct rf_container *container)
+{
+	__u64 now, then, elapsed, fresh;
+
+	if (!config.activity_rate)
+		return true;
+	now = bpf_ktime_get_boot_ns();
+	then = container->bucket_ns;
+	elapsed = now - then;
+	if (elapsed > 10000000000ULL)
+		elapsed = 10000000000ULL;
+	fresh = elapsed * config.activity_rate / 1000000000ULL;
+	if (fresh && __sync_val_compare_and_swap(&container->bucket_ns, then, now) == then) {
+		fresh += container->bucket;
+		container->bucket = fresh > config.activity_burst ? config.activity_burst : fresh;
+	}
+	if (!container->bucket)
+		return false;
+	container->bucket--;
+	return true;
+}
+
+/* Where a record goes: verdicts to the alerts ring, the rest where `observe` says. */
+static __always_inline __u32 rf_route(__u32 event, __u32 slot, struct rf_container *container, __u32 action)
+{
+	__u32 *level;
+
+	if (action != RF_ACTION_NONE)
+		return RF_TO_ALERTS;
+	level = bpf_map_lookup_elem(&observe, &event);
+	if (!level || *level == RF_OBSERVE_OFF)
+		return RF_TO_NOWHERE;
+	if (*level == RF_OBSERVE_ALERTS)
+		return RF_TO_ALERTS;
+	if (!rf_token(container)) {
+		rf_drop(event, RF_DROP_RATE_LIMIT, slot);
+		return RF_TO_NOWHERE;
+	}
+	return RF_TO_ACTIVITY;
+}
+
+static __always_inline void *rf_reserve(__u32 event, __u32 slot, __u32 route, const __u64 size)
+{
+	void *record;
+
+	if (route == RF_TO_ALERTS)
+		record = bpf_ringbuf_reserve(&alerts, size, 0);
+	else
+		record = bpf_ringbuf_reserve(&activity, size, 0);
+	if (!record) {
+		rf_drop(event, RF_DROP_RING_FULL, slot);
+		return NULL;
+	}
+	return record;
+}
+
+/* A zeroed record of a struct of events.h; NULL: counted. */
+#define RF_RECORD(type, event, slot, route)                                             \
+	({                                                                              \
+		struct type *__record = rf_reserve(event, slot, route, sizeof(struct type)); \
+		if (__record)                                                           \
+			__builtin_memset(__record, 0, sizeof(struct type));             \
+		__record;                                                               \
+	})
+
+static __always_inline void rf_submit(void *record, __u32 event)
+{
+	__u64 *count = bpf_map_lookup_elem(&emitted, &event);
+
+	if (count)
+		(*count)++;
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* Everything of a header but the verdict. `bound` may be NULL: the subject is no armed task. */
+static __always_inline void rf_header(struct rf_header *header, __u32 event, struct task_struct *task,
+				      const struct rf_task *bound)
+{
+	struct rf_pid_numbers numbers;
+	struct task_struct *leader = task->group_leader;
+	const struct cred *cred = task->cred;
+
+	header->event = event;
+	header->version = RF_ABI_VERSION;
+	header->rule = RF_NO_RULE;
+	header->slot = RF_NO_SLOT;
+	header->time_ns = bpf_ktime_get_boot_ns();
+	header->start_ns = leader->start_boottime;
+	header->pid = task->tgid;
+	header->tid = task->pid;
+	header->ppid = leader->real_parent->tgid;
+	header->uid = cred->uid.val;
+	header->gid = cred->gid.val;
+	rf_pid_numbers(task, &numbers);
+	header->vpid = numbers.nr;
+	bpf_probe_read_kernel(header->comm, sizeof(header->comm), &task->comm);
+	if (bound) {
+		header->slot = bound->slot;
+		header->container = bound->container;
+	}
+}
+
+#endif

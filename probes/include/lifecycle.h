@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Arming: from here on a task is a subject. Used at exec (process.bpf.c) and at adoption (adopt.bpf.c).
+ */
+#ifndef RINGFENCE_LIFECYCLE_H
+#define RINGFENCE_LIFECYCLE_H
+
+#include "maps.h"
+#include "emit.h"
+#include "match.h"
+#include "object.h"
+
+/*
+ * Binds a task to a container. Exactly one caller wins (the iterator may meet a task in fork or exec), and
+ * only the winner counts. Returns the binding if this caller made it.
+ */
+static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct rf_container *container,
+					       const struct rf_task *like)
+{
+	struct rf_task *bound;
+
+	bound = bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!bound) {
+		rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, like->slot);
+		return NULL;
+	}
+	if (__sync_val_compare_and_swap(&bound->container, 0, like->container) != 0)
+		return NULL;
+	bound->slot = like->slot;
+	bound->facts = like->facts;
+	bound->exe_hash = like->exe_hash;
+	bound->start_ns = like->start_ns;
+	return bound;
+}
+
+/* Lets cgroup programs know the process. */
+static __always_inline void rf_publish(struct task_struct *task, const struct rf_task *bound)
+{
+	__u32 tgid = task->tgid;
+	struct rf_task copy;
+
+	__builtin_memcpy(&copy, bound, sizeof(copy));
+	if (bpf_map_update_elem(&processes, &tgid, &copy, BPF_ANY))
+		rf_drop(RF_PROCESS_EXEC, RF_DROP_PROCESS_TABLE, bound->slot);
+}
+
+/* What the program of a task is: path, hash of the path, facts. `file` is its executable. */
+static __always_inline __u32 rf_program(struct task_struct *task, struct rf_scratch *buffer, struct rf_file *exe,
+					__u64 file, __u64 *hash)
+{
+	__u64 root_mount, root_dentry, dentry;
+	struct fs_struct *fs = task->fs;
+	__u32 facts = 0;
+
+	rf_file_read(exe, file);
+	if (!RF_READ(struct inode, exe->inode, i_nlink))
+		facts |= RF_FACT_MEMFD_EXE;
+	if (exe->magic == RF_MAGIC_OVERLAY && rf_is_overlay_upper(exe->inode))
+		facts |= RF_FACT_UPPER_EXE;
+	root_dentry = (__u64)BPF_CORE_READ(fs, root.dentry);
+	root_mount = (__u64)BPF_CORE_READ(fs, root.mnt) - bpf_core_field_offset(struct mount, mnt);
+	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
+	rf_path_as_mounted(buffer, dentry, rf_mount_of(file), root_dentry, root_mount);
+	*hash = rf_hash_path(buffer);
+	return facts;
+}
+
+/* Counts an armed task; tells of the container's start if it is the first, with its posture. */
+static __always_inline void rf_counted(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
+				       bool adopted)
+{
+	const struct cred *cred = task->cred;
+	struct rf_container_event *record;
+	struct rf_question question;
+	__u32 shared;
+	__u8 flags = adopted ? RF_FLAG_ADOPTED : 0;
+
+	if (__sync_fetch_and_add(&container->tasks, 1) != 0)
+		return;
+	shared = rf_shared_namespaces(task);
+	container->facts = rf_facts(task, bound->facts);
+	container->state |= RF_STATE_STARTED;
+	rf_ask(&question, RF_CONTAINER_START, bound, container);
+	question.value[0] = shared;
+	question.value[1] = task->seccomp.mode;
+	question.value[RF_DIM_FACTS] = container->facts;
+	question.known |= RF_KNOWS_OPERANDS | RF_KNOWS_FACTS | RF_KNOWS_OBJECT;
+	rf_match(&question, NULL, NULL);
+	if (!adopted) {
+		flags |= rf_carry_out(&question);
+	} else if (question.action > RF_ACTION_ALERT) {
+		/* An iterator cannot signal: the agent is told, and says so. */
+		question.action = RF_ACTION_ALERT;
+		flags |= RF_FLAG_SIGNAL_FAILED;
+	}
+	rf_count_verdict(&question);
+	record = RF_RECORD(rf_container_event, RF_CONTAINER_START, bound->slot, RF_TO_ALERTS);
+	if (!record)
+		return;
+	rf_header(&record->header, RF_CONTAINER_START, task, bound);
+	rf_header_verdict(&record->header, &question);
+	record->header.flags = flags;
+	record->header.facts = container->facts;
+	record->cgroup = container->cgroup;
+	record->cap_effective = rf_capability(cred, cap_effective);
+	record->cap_permitted = rf_capability(cred, cap_permitted);
+	record->cap_bounding = rf_capability(cred, cap_bset);
+	record->seccomp = task->seccomp.mode;
+	record->user_ns_level = cred->user_ns->level;
+	record->shared_namespaces = shared;
+	rf_submit(record, RF_CONTAINER_START);
+}
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Operands -> sets of rules -> verdict. The sets are bitsets: the answer is their AND with the rules
+ * that are active for the container, so the cost does not grow with the number of rules. The matching itself
+ * is one global function (match.bpf.c), checked once a program by the verifier.
+ */
+#ifndef RINGFENCE_MATCH_H
+#define RINGFENCE_MATCH_H
+
+#include "maps.h"
+#include "emit.h"
+
+#define RF_KNOWS(dim) (1U << (dim))
+#define RF_KNOWS_FACTS RF_KNOWS(RF_DIM_FACTS)
+#define RF_KNOWS_EXE RF_KNOWS(RF_DIM_EXE)
+#define RF_KNOWS_OBJECT RF_KNOWS(RF_DIM_OBJECT)
+#define RF_KNOWS_OPERANDS ((1U << RF_OPERANDS) - 1)
+
+struct rf_question {
+	__u32 event;
+	__u32 slot;
+	__u32 profile[RF_GENERATIONS];
+	__u32 known; /* RF_KNOWS(dim): the operand is in value[] (object: in the key) */
+	/* the answer */
+	__u32 need; /* dims that decide and are not known yet: ask again */
+	__u32 generation;
+	__u16 rule;
+	__u8 action;
+	__u8 mechanism;
+	__u64 value[RF_OPERANDS + 2]; /* operands, facts, exe */
+};
+
+/* rf_match says */
+#define RF_MATCH_NOTHING 0
+#define RF_MATCH_RULE 1 /* action and rule are in the question */
+#define RF_MATCH_ASK 2	/* some rule may match: learn what `need` names and ask again */
+
+int rf_match(struct rf_question *question, const struct rf_text_key *text, const struct rf_address_key *address);
+
+static __always_inline void rf_ask(struct rf_question *question, __u32 event, const struct rf_task *bound,
+				   const struct rf_container *container)
+{
+	__builtin_memset(question, 0, sizeof(*question));
+	question->event = event;
+	question->slot = bound->slot;
+	question->rule = RF_NO_RULE;
+	question->profile[0] = container->profile[0];
+	question->profile[1] = container->profile[1];
+	question->value[RF_DIM_EXE] = bound->exe_hash;
+	question->known = RF_KNOWS_EXE;
+}
+
+/* Raises SIGKILL for the calling thread group where the verdict is kill. Returns flags for the header. */
+static __always_inline __u8 rf_carry_out(struct rf_question *question)
+{
+	if (question->action != RF_ACTION_KILL && question->action != RF_ACTION_DENY)
+		return 0;
+	/* The compiler of policies turned denials into kills where the program cannot deny. */
+	question->action = RF_ACTION_KILL;
+	question->mechanism = RF_MECHANISM_KILL;
+	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+}
+
+static __always_inline void rf_count_verdict(const struct rf_question *question)
+{
+	if (question->action == RF_ACTION_NONE)
+		return;
+	rf_count(question->slot, RF_COUNT_ALERT);
+	if (question->action == RF_ACTION_KILL)
+		rf_count(question->slot, RF_COUNT_KILL);
+	if (question->action == RF_ACTION_DENY)
+		rf_count(question->slot, RF_COUNT_DENY);
+}
+
+static __always_inline void rf_header_verdict(struct rf_header *header, const struct rf_question *question)
+{
+	header->action = question->action;
+	header->mechanism = question->mechanism;
+	header->rule = question->rule;
+	header->generation = question->generation;
+}
+
+#endif

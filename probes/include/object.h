@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a file is, whatever it is called: its filesystem, device, inode, mount, and its path from the root of its
+ * filesystem. A bind mount, a symlink or a second mount of the filesystem changes none of these.
+ * Kernel pointers that came out of a read are numbers here (__u64): they are only ever read from.
+ */
+#ifndef RINGFENCE_OBJECT_H
+#define RINGFENCE_OBJECT_H
+
+#include "maps.h"
+#include "compat.h"
+#include "scratch.h"
+
+#define RF_S_IFMT 0170000
+#define RF_WALK_DEPTH 64
+
+#define RF_FNV_OFFSET 0xcbf29ce484222325ULL
+#define RF_FNV_PRIME 0x100000001b3ULL
+
+/* rf_file.foreign */
+#define RF_MOUNT_OWN 0	 /* of the task's mount namespace */
+#define RF_MOUNT_OTHER 1 /* of another one */
+#define RF_MOUNT_NONE 2	 /* of none: internal (pipe, memfd), or detached */
+
+struct rf_file {
+	__u64 file;
+	__u64 inode;
+	__u64 super;
+	__u64 magic;
+	__u32 mode;
+	__u32 flags;
+};
+
+static __always_inline void rf_file_read(struct rf_file *out, __u64 file)
+{
+	struct file *f = (struct file *)file;
+	struct inode *inode = NULL;
+	struct super_block *super = NULL;
+	unsigned long magic = 0;
+	umode_t mode = 0;
+
+	bpf_core_read(&inode, sizeof(inode), &f->f_inode);
+	bpf_core_read(&super, sizeof(super), &inode->i_sb);
+	bpf_core_read(&mode, sizeof(mode), &inode->i_mode);
+	bpf_core_read(&magic, sizeof(magic), &super->s_magic);
+	bpf_core_read(&out->flags, sizeof(out->flags), &f->f_flags);
+	out->file = file;
+	out->inode = (__u64)inode;
+	out->super = (__u64)super;
+	out->magic = magic;
+	out->mode = mode;
+}
+
+/* The file behind a descriptor of the task; 0: none. */
+static __always_inline __u64 rf_file_of_fd(struct task_struct *task, __u32 fd)
+{
+	struct files_struct *files = task->files;
+	struct fdtable *table;
+	__u64 file = 0;
+
+	if (!files)
+		return 0;
+	table = files->fdt;
+	if (!table || fd >= table->max_fds)
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), (void *)((__u64)table->fd + (__u64)fd * sizeof(file)));
+	return file;
+}
+
+static __always_inline __u64 rf_mount_of(__u64 file)
+{
+	__u64 mnt = (__u64)RF_READ(struct file, file, f_path.mnt);
+
+	return mnt - bpf_core_field_offset(struct mount, mnt);
+}
+
+/* RF_MOUNT_*, and the inum of the namespace that the file's mount belongs to (0: none). */
+static __always_inline __u32 rf_foreign(struct task_struct *task, __u64 file, __u32 *inum)
+{
+	__u64 ns = (__u64)RF_READ(struct mount, rf_mount_of(file), mnt_ns);
+	struct nsproxy *proxy = task->nsproxy;
+
+	*inum = 0;
+	if (!ns || rf_is_error(ns))
+		return RF_MOUNT_NONE;
+	*inum = RF_READ(struct mnt_namespace, ns, ns.inum);
+	if (proxy && *inum == proxy->mnt_ns->ns.inum)
+		return RF_MOUNT_OWN;
+	return RF_MOUNT_OTHER;
+}
+
+static __always_inline void rf_object_read(struct rf_object *object, const struct rf_file *file)
+{
+	object->device = RF_READ(struct super_block, file->super, s_dev);
+	object->inode = RF_READ(struct inode, file->inode, i_ino);
+	object->fs_magic = file->magic;
+}
+
+/* path.bpf.c; all return the length without the NUL, and leave the path at buffer->walk[buffer->start]. */
+int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry);
+int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount, __u64 root_dentry, __u64 root_mount);
+__u64 rf_hash_path(struct rf_scratch *buffer);
+__u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry);
+
+/* Copies the head of a built path, with its NUL. Returns whether it was cut. */
+static __always_inline bool rf_path_copy(char *to, const __u32 size, struct rf_scratch *buffer)
+{
+	const char *from = buffer->walk + (buffer->start & (RF_WALK_LEN - 1));
+
+	bpf_probe_read_kernel_str(to, size, from);
+	return buffer->truncated || buffer->len >= size;
+}
+
+/* The built path as the key of a text lookup. One that was cut matches prefixes only, never an exact name. */
+static __always_inline void rf_text_key_path(struct rf_scratch *buffer, __u32 event)
+{
+	const char *from = buffer->walk + (buffer->start & (RF_WALK_LEN - 1));
+
+	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
+	buffer->text.event = event;
+	buffer->text.dim = RF_DIM_OBJECT;
+	bpf_probe_read_kernel(buffer->text.text, RF_MATCH_TEXT, from);
+}
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Memory for what does not fit a stack of 512 bytes. A program may be preempted by another
+ * one on its CPU (cgroup programs always were preemptible; tracing programs become so),
+ * so one buffer a CPU is not safe: each CPU has a few, taken and given back by an atomic bit.
+ */
+#ifndef RINGFENCE_SCRATCH_H
+#define RINGFENCE_SCRATCH_H
+
+#include "maps.h"
+
+#define RF_SCRATCH_SLOTS 4
+#define RF_WALK_LEN 4096
+#define RF_NAME_MAX 256 /* NAME_MAX + 1 */
+
+struct rf_scratch {
+	struct rf_text_key text;
+	char name[RF_NAME_MAX];
+	/* A path is built here from its end; a name may be written at any offset below RF_WALK_LEN. */
+	char walk[RF_WALK_LEN + RF_NAME_MAX];
+	__u32 start; /* where in walk the path begins */
+	__u32 len;   /* without the NUL */
+	__u32 truncated;
+	__u32 bit;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RF_SCRATCH_SLOTS);
+	__type(key, __u32);
+	__type(value, struct rf_scratch);
+} scratch __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} scratch_busy __weak SEC(".maps");
+
+/* A buffer of this CPU; NULL when more programs are nested than there are buffers. */
+static __always_inline struct rf_scratch *rf_scratch_get(void)
+{
+	struct rf_scratch *buffer;
+	__u64 *busy;
+	__u32 zero = 0, i;
+
+	busy = bpf_map_lookup_elem(&scratch_busy, &zero);
+	if (!busy)
+		return NULL;
+	for (i = 0; i < RF_SCRATCH_SLOTS; i++) {
+		__u32 index = i;
+
+		if (__sync_fetch_and_or(busy, 1ULL << i) & (1ULL << i))
+			continue;
+		buffer = bpf_map_lookup_elem(&scratch, &index);
+		if (buffer)
+			buffer->bit = i;
+		return buffer;
+	}
+	return NULL;
+}
+
+static __always_inline void rf_scratch_put(struct rf_scratch *buffer)
+{
+	__u32 zero = 0;
+	__u64 *busy = bpf_map_lookup_elem(&scratch_busy, &zero);
+
+	if (busy)
+		__sync_fetch_and_and(busy, ~(1ULL << (buffer->bit & 63)));
+}
+
+#endif

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The matching: a global function, so that the verifier checks it by itself, whoever calls.
+ */
+#define RF_RULE_MAPS
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "include/match.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* clang describes a type completely only where something global needs it: libbpf wants the values of inner maps. */
+struct rf_rule_types {
+	struct rf_ruleset ruleset;
+	struct rf_event_rules event_rules;
+	struct rf_operand_key operand_key;
+	struct rf_text_key text_key;
+	struct rf_address_key address_key;
+	struct rf_actions actions;
+};
+struct rf_rule_types *rf_rule_types __attribute__((unused));
+
+/* Words with hits that are looked at for one event; what is beyond is counted, and the verdict so far holds. */
+#define RF_BUDGET 32
+
+static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
+{
+	return bpf_map_lookup_elem(sets, &id);
+}
+
+/*
+ * The number of the lowest bit set; word is not 0. BPF has no such instruction, and each branch here would
+ * double what the verifier looks at in the loop below: a de Bruijn sequence has none.
+ */
+static const __u8 rf_bit_numbers[64] = {
+	0, 1, 48, 2, 57, 49, 28, 3, 61, 58, 50, 42, 38, 29, 17, 4,
+	62, 55, 59, 36, 53, 51, 43, 22, 45, 39, 33, 30, 24, 18, 12, 5,
+	63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21, 44, 32, 23, 11,
+	46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9, 13, 8, 7, 6,
+};
+
+static __always_inline __u32 rf_lowest(__u64 word)
+{
+	return rf_bit_numbers[((word & -word) * 0x03f79d71b4cb0a89ULL) >> 58];
+}
+
+/* ANDs one dim's set in; leaves the function when nothing is left. */
+#define RF_NARROW(d, set, lookup)                                                     \
+	do {                                                                            \
+		if (rules->dim[d]) {                                                  \
+			if (!(question->known & RF_KNOWS(d))) {                       \
+				need |= RF_KNOWS(d);                                  \
+			} else {                                                        \
+				__u32 *__id = lookup;                                   \
+				set = rf_set(sets, __id ? *__id : rules->other[d]);   \
+				if (!set)                                               \
+					return RF_MATCH_NOTHING;                        \
+				summary &= set->summary;                                \
+				hits &= set->word[first];                               \
+				if (!summary || (single && !hits))                      \
+					return RF_MATCH_NOTHING;                        \
+			}                                                               \
+		}                                                                       \
+	} while (0)
+
+#define RF_LOOKUP_VALUE(d)                                                              \
+	({                                                                              \
+		struct rf_operand_key __key = {                                         \
+			.event = event, .dim = d, .value = question->value[d] & rules->mask[d]}; \
+		bpf_map_lookup_elem(operands, &__key);                                  \
+	})
+
+static __always_inline __u32 *rf_lookup_object(void *texts, void *addresses, __u8 kind, const struct rf_text_key *text,
+					       const struct rf_address_key *address)
+{
+	if (kind == RF_DIM_TEXT && text)
+		return bpf_map_lookup_elem(texts, text);
+	if (kind == RF_DIM_ADDRESS && address)
+		return bpf_map_lookup_elem(addresses, address);
+	return NULL;
+}
+
+/* Clears the rules whose exceptions are among the hits, and the exceptions. A loop of its own: see rf_lowest. */
+__noinline __u64 rf_except(__u32 half, __u32 word, __u64 hits)
+{
+	struct rf_actions *act;
+	__u64 exceptions;
+	__u32 zero = 0, i;
+	void *actions = bpf_map_lookup_elem(&rule_actions, &half);
+
+	if (!actions || word >= RF_RULE_WORDS)
+		return hits;
+	act = bpf_map_lookup_elem(actions, &zero);
+	if (!act)
+		return hits;
+	exceptions = hits & act->except[word];
+	hits &= ~exceptions;
+	for (i = 0; i < 64; i++) {
+		__u32 bit;
+
+		if (!exceptions)
+			break;
+		bit = rf_lowest(exceptions) & 63;
+		exceptions &= exceptions - 1;
+		hits &= ~(1ULL << (act->clears[word * 64 + bit] & 63));
+	}
+	return hits;
+}
+
+/* deny before kill before alert; the lowest number of these. */
+static __always_inline void rf_strongest(struct rf_question *question, const struct rf_actions *act, __u32 word,
+					 __u64 hits)
+{
+	__u32 strength = RF_ACTION_ALERT;
+	__u64 chosen = hits & act->deny[word];
+
+	if (chosen) {
+		strength = RF_ACTION_DENY;
+	} else {
+		chosen = hits & act->kill[word];
+		if (chosen)
+			strength = RF_ACTION_KILL;
+		else
+			chosen = hits;
+	}
+	if (strength <= question->action)
+		return;
+	question->action = strength;
+	question->rule = word * 64 + rf_lowest(chosen);
+}
+
+__noinline int rf_match(struct rf_question *question, const struct rf_text_key *text,
+			const struct rf_address_key *address)
+{
+	const struct rf_ruleset *of_event, *active, *s0, *s1, *s2, *s3, *s4, *s5, *s6;
+	void *events, *profiles, *sets, *operands, *texts, *addresses, *actions;
+	__u64 summary, hits, *now;
+	__u32 event, half, profile, zero = 0, first, word, need = 0, step, *active_id;
+	struct rf_event_rules *rules;
+	struct rf_actions *act;
+	bool single;
+
+	if (!question)
+		return RF_MATCH_NOTHING;
+	now = bpf_map_lookup_elem(&generation, &zero);
+	if (!now || !*now)
+		return RF_MATCH_NOTHING;
+	half = *now & (RF_GENERATIONS - 1);
+	question->generation = (__u32)*now;
+	question->action = RF_ACTION_NONE;
+	question->need = 0;
+
+	events = bpf_map_lookup_elem(&rule_events, &half);
+	profiles = bpf_map_lookup_elem(&rule_profiles, &half);
+	sets = bpf_map_lookup_elem(&rule_sets, &half);
+	if (!events || !profiles || !sets)
+		return RF_MATCH_NOTHING;
+	event = question->event;
+	rules = bpf_map_lookup_elem(events, &event);
+	if (!rules || !rules->rules)
+		return RF_MATCH_NOTHING;
+	profile = half ? question->profile[1] : question->profile[0];
+	active_id = bpf_map_lookup_elem(profiles, &profile);
+	if (!active_id)
+		return RF_MATCH_NOTHING;
+	of_event = rf_set(sets, rules->rules);
+	active = rf_set(sets, *active_id);
+	if (!of_event || !active)
+		return RF_MATCH_NOTHING;
+	summary = of_event->summary & active->summary;
+	if (!summary)
+		return RF_MATCH_NOTHING;
+	first = rf_lowest(summary) & (RF_RULE_WORDS - 1);
+	single = !(summary & (summary - 1));
+	hits = of_event->word[first] & active->word[first];
+	if (single && !hits)
+		return RF_MATCH_NOTHING;
+
+	operands = bpf_map_lookup_elem(&rule_operands, &half);
+	texts = bpf_map_lookup_elem(&rule_texts, &half);
+	addresses = bpf_map_lookup_elem(&rule_addresses, &half);
+	actions = bpf_map_lookup_elem(&rule_actions, &half);
+	if (!operands || !texts || !addresses || !actions)
+		return RF_MATCH_NOTHING;
+	s0 = s1 = s2 = s3 = s4 = s5 = s6 = of_event;
+	RF_NARROW(0, s0, RF_LOOKUP_VALUE(0));
+	RF_NARROW(1, s1, RF_LOOKUP_VALUE(1));
+	RF_NARROW(2, s2, RF_LOOKUP_VALUE(2));
+	RF_NARROW(RF_DIM_EXE, s5, RF_LOOKUP_VALUE(RF_DIM_EXE));
+	RF_NARROW(RF_DIM_FACTS, s4, RF_LOOKUP_VALUE(RF_DIM_FACTS));
+	RF_NARROW(3, s3, RF_LOOKUP_VALUE(3));
+	RF_NARROW(RF_DIM_OBJECT, s6,
+		  rf_lookup_object(texts, addresses, rules->dim[RF_DIM_OBJECT], text, address));
+	if (need) {
+		question->need = need;
+		return RF_MATCH_ASK;
+	}
+
+	act = bpf_map_lookup_elem(actions, &zero);
+	if (!act)
+		return RF_MATCH_NOTHING;
+	for (step = 0; step < RF_BUDGET; step++) {
+		if (!summary)
+			break;
+		word = rf_lowest(summary) & (RF_RULE_WORDS - 1);
+		summary &= summary - 1;
+		hits = of_event->word[word] & active->word[word] & s0->word[word] & s1->word[word] & s2->word[word] &
+		       s3->word[word] & s4->word[word] & s5->word[word] & s6->word[word];
+		if (hits & act->except[word])
+			hits = rf_except(half, word, hits);
+		if (hits)
+			rf_strongest(question, act, word, hits);
+	}
+	if (summary)
+		rf_drop(event, RF_DROP_MATCH_BUDGET, question->slot);
+	return question->action != RF_ACTION_NONE ? RF_MATCH_RULE : RF_MATCH_NOTHING;
+}

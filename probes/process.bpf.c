@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The life of armed tasks. task_newtask and not sched_process_fork: it comes before the child can
+ * run. sched_process_exec: the new credentials, mount namespace and program are in place, and the
+ * program has not run yet. sched_process_exit fires for each thread.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/lifecycle.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_CLONE_THREAD 0x10000
+
+static __always_inline void rf_task_record(__u32 event, struct task_struct *subject, const struct rf_task *bound,
+					   struct rf_container *container, struct task_struct *child, __u64 flags)
+{
+	struct rf_task_event *record;
+	__u32 route = rf_route(event, bound->slot, container, RF_ACTION_NONE);
+
+	if (route == RF_TO_NOWHERE)
+		return;
+	record = RF_RECORD(rf_task_event, event, bound->slot, route);
+	if (!record)
+		return;
+	rf_header(&record->header, event, subject, bound);
+	record->header.facts = rf_facts(subject, bound->facts);
+	record->clone_flags = flags;
+	record->child_pid = child->tgid;
+	record->child_tid = child->pid;
+	record->child_start_ns = child->group_leader->start_boottime;
+	record->exit_code = subject->exit_code;
+	rf_submit(record, event);
+}
+
+SEC("tp_btf/task_newtask")
+int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
+{
+	struct task_struct *parent = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_task *bound, *of_child, like;
+	__u64 started;
+
+	bound = rf_bound(parent);
+	if (!bound)
+		return 0;
+	container = rf_container_of(bound);
+	if (!container)
+		return 0;
+	__builtin_memcpy(&like, bound, sizeof(like));
+	started = child->start_boottime;
+	barrier_var(started); /* else one load may serve two kinds of pointer, which the verifier refuses */
+	if (!(clone_flags & RF_CLONE_THREAD))
+		like.start_ns = started;
+	of_child = rf_bind(child, container, &like);
+	if (of_child)
+		__sync_fetch_and_add(&container->tasks, 1);
+	if (clone_flags & RF_CLONE_THREAD)
+		return 0;
+	rf_count(like.slot, RF_COUNT_FORK);
+	rf_publish(child, &like);
+	rf_task_record(RF_PROCESS_FORK, parent, &like, container, child, clone_flags);
+	return 0;
+}
+
+static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct task_struct *task)
+{
+	struct mm_struct *mm = task->mm;
+	__u64 start, len, take;
+
+	if (!mm)
+		return RF_FLAG_UNREADABLE;
+	start = mm->arg_start;
+	len = mm->arg_end - start;
+	take = len < RF_ARGS_LEN ? len : RF_ARGS_LEN - 1;
+	barrier_var(take); /* clang knows that the mask does nothing; the verifier has to see it */
+	take &= RF_ARGS_LEN - 1;
+	if (bpf_probe_read_user(record->args, take, (void *)start))
+		return RF_FLAG_UNREADABLE;
+	record->args_len = take;
+	return len >= RF_ARGS_LEN ? RF_FLAG_TRUNCATED : 0;
+}
+
+static __always_inline void rf_exec_record(struct task_struct *task, const struct rf_task *bound,
+					   const struct rf_file *exe, struct rf_scratch *buffer,
+					   const struct rf_question *question, __u32 route, __u8 flags)
+{
+	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_PROCESS_EXEC, bound->slot, route);
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_PROCESS_EXEC, task, bound);
+	rf_header_verdict(&record->header, question);
+	record->header.facts = question->value[RF_DIM_FACTS];
+	rf_object_read(&record->object, exe);
+	record->exe_hash = bound->exe_hash;
+	if (rf_path_copy(record->path, sizeof(record->path), buffer))
+		flags |= RF_FLAG_TRUNCATED;
+	record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+	flags |= rf_exec_args(record, task);
+	record->header.flags = flags;
+	rf_submit(record, RF_PROCESS_EXEC);
+}
+
+/* An armed task runs a new program. */
+static __always_inline void rf_executed(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
+					const struct rf_file *exe, struct rf_scratch *buffer)
+{
+	struct rf_question question;
+	__u32 route;
+	__u8 flags;
+
+	rf_count(bound->slot, RF_COUNT_EXEC);
+	rf_ask(&question, RF_PROCESS_EXEC, bound, container);
+	question.value[0] = exe->magic;
+	question.value[3] = rf_hash_name(buffer, (__u64)RF_READ(struct file, exe->file, f_path.dentry));
+	question.value[RF_DIM_FACTS] = rf_facts(task, bound->facts);
+	question.known |= RF_KNOWS_OPERANDS | RF_KNOWS_FACTS | RF_KNOWS_OBJECT;
+	rf_text_key_path(buffer, RF_PROCESS_EXEC);
+	rf_match(&question, &buffer->text, NULL);
+	flags = rf_carry_out(&question);
+	rf_count_verdict(&question);
+	route = rf_route(RF_PROCESS_EXEC, bound->slot, container, question.action);
+	if (route != RF_TO_NOWHERE)
+		rf_exec_record(task, bound, exe, buffer, &question, route, flags);
+}
+
+/* The binding that a task would get in its cgroup; false: it is in no container, or not yet in its own mounts. */
+static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task *like)
+{
+	__u64 cgroup;
+	__u32 *slot;
+
+	if (!rf_own_mounts(task))
+		return false;
+	cgroup = rf_cgroup_of(task);
+	slot = bpf_map_lookup_elem(&containers, &cgroup);
+	if (!slot || (__u32)task->tgid == config.agent_pid)
+		return false;
+	like->slot = *slot;
+	return true;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *binprm)
+{
+	struct rf_container *container;
+	struct rf_task *bound, like = {};
+	struct rf_scratch *buffer;
+	struct file *file;
+	struct rf_file exe;
+	__u32 facts;
+	bool arms = false;
+
+	bound = rf_bound(task);
+	if (bound && !bound->container)
+		bound = NULL;
+	if (bound) {
+		container = rf_container_of(bound);
+	} else {
+		if (!rf_enrolled(task, &like))
+			return 0;
+		container = bpf_map_lookup_elem(&slots, &like.slot);
+		arms = true;
+	}
+	if (!container)
+		return 0;
+	file = binprm->file;
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, like.slot);
+		return 0;
+	}
+	facts = rf_program(task, buffer, &exe, (__u64)file, &like.exe_hash);
+	if (arms) {
+		like.container = container->cgroup;
+		like.facts = facts;
+		like.start_ns = task->group_leader->start_boottime;
+		bound = rf_bind(task, container, &like);
+	}
+	if (bound) {
+		bound->exe_hash = like.exe_hash;
+		bound->facts = facts;
+		rf_publish(task, bound);
+		if (arms)
+			rf_counted(task, bound, container, false);
+		rf_executed(task, bound, container, &exe, buffer);
+	}
+	rf_scratch_put(buffer);
+	return 0;
+}
+
+static __always_inline void rf_stopped(struct task_struct *task, const struct rf_task *bound,
+				       const struct rf_container *container)
+{
+	struct rf_container_event *record;
+
+	record = RF_RECORD(rf_container_event, RF_CONTAINER_STOP, bound->slot, RF_TO_ALERTS);
+	if (!record)
+		return;
+	rf_header(&record->header, RF_CONTAINER_STOP, task, bound);
+	record->cgroup = container->cgroup;
+	record->exit_code = task->exit_code;
+	rf_submit(record, RF_CONTAINER_STOP);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit, struct task_struct *task)
+{
+	struct rf_container *container;
+	struct rf_task *bound;
+	__u32 tgid = task->tgid;
+
+	bound = rf_bound(task);
+	if (!bound)
+		return 0;
+	container = rf_container_of(bound);
+	/*
+	 * The last threads of a group may meet here, both seeing live == 0: who
+	 * deletes the process tells of its end.
+	 */
+	if (task->signal->live.counter == 0 && !bpf_map_delete_elem(&processes, &tgid) && container) {
+		rf_count(bound->slot, RF_COUNT_EXIT);
+		rf_task_record(RF_PROCESS_EXIT, task, bound, container, task, 0);
+	}
+	if (container && __sync_fetch_and_sub(&container->tasks, 1) == 1)
+		rf_stopped(task, bound, container);
+	return 0;
+}
