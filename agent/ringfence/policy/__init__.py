@@ -5,8 +5,9 @@
 each rule comes to on a node.
 """
 
-from ringfence.policy.compile import compile_policies
 from ringfence.policy.compiled import CompiledPolicies, CompiledRule, Shortfall
+from ringfence.policy.compiler import compile_policies
+from ringfence.policy.compiler import compile_policies as compile
 from ringfence.policy.load import load_bytes, load_policies
 from ringfence.policy.model import ContainerFacts, Mode, Policy, PolicySet, Rule
 from ringfence.policy.tiers import NodeTiers, Outcome
@@ -22,6 +23,7 @@ __all__ = [
     "PolicySet",
     "Rule",
     "Shortfall",
+    "compile",
     "compile_policies",
     "load_bytes",
     "load_policies",

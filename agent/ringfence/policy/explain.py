@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What policies mean in words: when each rule holds, what it comes to on a node and by what, and where it is weak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.policy.lower import TooMany, lower
+from ringfence.policy.model import Condition, Match, Policy, PolicySet, Rule, Selector, Traits
+from ringfence.policy.operand import Kind, Texts
+from ringfence.policy.tiers import NodeTiers, Outcome
+from ringfence.policy.vocabulary import EVENTS
+
+__all__ = ["cautions", "explain", "explain_rule", "selector_in_words"]
+
+_BY = {
+    Mechanism.LSM: "before its effect, by BPF-LSM: the call fails with EPERM",
+    Mechanism.CGROUP: "before its effect, by cgroup-BPF: the call fails with EPERM",
+    Mechanism.KILL: "by SIGKILL: the process never returns from the call, but the call itself may have been done",
+    Mechanism.OBSERVE: "seen and reported",
+}
+
+
+def explain(
+    policies: PolicySet, only: frozenset[str] = frozenset(), node: NodeTiers | None = None
+) -> Iterator[str]:
+    """Lines of text on every rule (or on those with the ids in `only`). `node` None: a usual one, without LSM."""
+    tiers = node or NodeTiers.usual()
+    for policy in policies.policies:
+        rules = [rule for rule in policy.rules if not only or rule.id in only]
+        if not rules:
+            continue
+        yield f"{policy.name} ({policy.place.file}:{policy.place.line}): {_mode(policy)}"
+        yield f"  for {selector_in_words(policy.selector)}"
+        for rule in rules:
+            yield ""
+            yield from (f"  {line}" for line in explain_rule(rule, tiers))
+        yield ""
+
+
+def _mode(policy: Policy) -> str:
+    return "enforced" if policy.mode == "enforce" else "audit only: every action becomes an alert"
+
+
+def selector_in_words(selector: Selector) -> str:
+    """Which containers, in half a sentence."""
+    chosen = "all containers" if selector.only is None else f"containers with {_traits(selector.only)}"
+    left_out = "" if selector.but is None else f", except those with {_traits(selector.but)}"
+    birth = (
+        "from its first instruction"
+        if selector.at_birth
+        else "once the agent knows what it is (milliseconds)"
+    )
+    return f"{chosen}{left_out}; a new one {birth}"
+
+
+def _traits(traits: Traits) -> str:
+    parts = [
+        f"{word} {' or '.join(globs)}"
+        for word, globs in (
+            ("name", traits.names),
+            ("image", traits.images),
+            ("runtime", traits.runtimes),
+            ("namespace", traits.namespaces),
+            ("pod", traits.pods),
+        )
+        if globs
+    ]
+    parts += [f"label {key}={glob}" for key, glob in traits.labels]
+    if traits.privileged is not None:
+        parts.append("every privilege" if traits.privileged else "less than every privilege")
+    return " and ".join(parts)
+
+
+def explain_rule(rule: Rule, node: NodeTiers) -> list[str]:
+    """One rule: its sentence, what becomes of it here, and what its author should know."""
+    attack = f" {' '.join(rule.attack)}" if rule.attack else ""
+    lines = [f"{rule.id} [{rule.severity}{attack}] {rule.title} ({rule.place.file}:{rule.place.line})"]
+    events = " or ".join(EVENTS[event].meaning for event in rule.events)
+    first = rule.events[0]
+    lines.append(f"  when a process {events}{_when(rule.match[first])}")
+    lines += [f"  unless {_sentence(block[first])}" for block in rule.exceptions]
+    for event, outcome in (
+        (event, node.outcome(event, rule.action, rule.otherwise)) for event in rule.events
+    ):
+        where = f" on {event.label}" if len(rule.events) > 1 else ""
+        lines.append(f"  asks for {rule.action.label}{where}; here: {_outcome(rule, outcome)}")
+    lines += [f"  careful: {text}" for text in cautions(rule)]
+    return lines
+
+
+def _when(match: Match) -> str:
+    return f", and {_sentence(match)}" if match else ""
+
+
+def _sentence(match: Match) -> str:
+    return " and ".join(f"{condition.operand} is {_any_of(condition)}" for condition in match)
+
+
+def _any_of(condition: Condition) -> str:
+    words = condition.written.split(", ")
+    return condition.written if len(words) < 3 else f"any of {condition.written}"
+
+
+def _outcome(rule: Rule, outcome: Outcome) -> str:
+    if outcome.action is Action.NONE:
+        return f"BLIND, {outcome.why}"
+    if rule.require_deny and outcome.action is not Action.DENY:
+        return f"REFUSED, it requires deny and {outcome.why}"
+    why = f" ({outcome.why})" if outcome.why else ""
+    return f"{outcome.action.label} {_BY[outcome.mechanism]}{why}"
+
+
+def cautions(rule: Rule) -> list[str]:
+    """What can go round the rule, and what it costs where that matters. Each text once."""
+    found: dict[str, None] = {}
+    for event in rule.events:
+        found.update(dict.fromkeys(_weak_operands(rule, event)))
+        found.update(dict.fromkeys(_dead_exceptions(rule, event)))
+        if EVENTS[event].hot and not _tests_early(rule.match[event]):
+            found[f"{event.label}: {EVENTS[event].hot}"] = None
+    return list(found)
+
+
+def _weak_operands(rule: Rule, event: EventKind) -> Iterator[str]:
+    words = EVENTS[event]
+    for match in (rule.match[event], *(block[event] for block in rule.exceptions)):
+        for condition in match:
+            operand = words.operand(condition.operand)
+            if operand is not None and operand.caution:
+                yield f"`{operand.name}` of {event.label} is decided on a string: {operand.caution}"
+            elif operand is not None and operand.kind is Kind.OBJECT and _has_plain_path(condition):
+                yield (
+                    f"`{operand.name}` without a filesystem holds for that path on every filesystem, and is asked "
+                    "on every open: name it (proc:..., disk:...)"
+                )
+
+
+def _has_plain_path(condition: Condition) -> bool:
+    return any(isinstance(c[0], Texts) or c[0].dim != 0 for c in condition.alternatives if c)
+
+
+def _dead_exceptions(rule: Rule, event: EventKind) -> Iterator[str]:
+    try:
+        whole = lower(rule, event)
+    except TooMany as error:
+        yield f"on {event.label} it {error}"
+        return
+    if rule.exceptions and not any(atom.exceptions for atom in whole):
+        yield f"no exception can ever hold on {event.label}: what they ask for is not what the rule matches"
+
+
+def _tests_early(match: Match) -> bool:
+    """Whether the first dim that is looked up drops most events."""
+    return any(
+        p.dim == 0 for condition in match for alternative in condition.alternatives for p in alternative
+    )

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON Schema of policy files, made from the vocabulary: what editors complete and CI systems check.
+
+It says nothing that the loader does not; the loader knows more (ranges, clashes, repeated ids), and has the last word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringfence.policy.load import API_VERSION, KIND, NAME
+from ringfence.policy.model import SEVERITIES
+from ringfence.policy.operand import EventWords, Kind, Operand
+from ringfence.policy.rules import ATTACK, RULE_ID
+from ringfence.policy.vocabulary import EVENTS, labels
+
+__all__ = ["schema"]
+
+Schema = dict[str, Any]
+_PATTERNS = {
+    Kind.PROGRAM: "^/[^*?\\[\\]]*$",
+    Kind.NAME: "^[^/*?\\[\\]]+$",
+    Kind.OBJECT: "^([A-Za-z0-9_]+:.+|/.+|\\*\\*/.+)$",
+    Kind.TEXT: "^[^*?\\[\\]]*\\**$",
+    Kind.SOCKET: "^([/@].+|\\*\\*/[^/*]+)$",
+    Kind.NETWORK: "^[0-9A-Fa-f:.]+(/[0-9]+)?$",
+    Kind.DEVICE: "^[abc] ([0-9]+:([0-9]+|\\*)|\\*:\\*)$",
+}
+
+
+def schema() -> Schema:
+    """The schema of one document."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"https://{API_VERSION}/policy.schema.json",
+        "title": "Ringfence policy",
+        "description": "Which containers, which rules, which mode. See docs/policy-language.md.",
+        **_object(
+            {
+                "apiVersion": {"const": API_VERSION},
+                "kind": {"const": KIND},
+                "metadata": _object(
+                    {
+                        "name": _matching(NAME.pattern),
+                        "description": {"type": "string"},
+                        "labels": {"type": "object", "additionalProperties": _word(), "minProperties": 1},
+                    },
+                    "name",
+                ),
+                "spec": _object(
+                    {
+                        "selector": _selector(),
+                        "mode": {"enum": ["audit", "enforce"], "default": "audit"},
+                        "rules": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/rule"}},
+                    },
+                    "selector",
+                    "rules",
+                ),
+            },
+            "apiVersion",
+            "kind",
+            "metadata",
+            "spec",
+        ),
+        "$defs": {"rule": _rule(), **_match_blocks()},
+    }
+
+
+def _object(properties: Schema, *required: str) -> Schema:
+    found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return found | ({"required": list(required)} if required else {})
+
+
+def _matching(pattern: str) -> Schema:
+    return {"type": "string", "pattern": f"^({pattern})$"}
+
+
+def _word() -> Schema:
+    return {"type": ["string", "integer"], "minLength": 1}
+
+
+def _one_or_more(item: Schema) -> Schema:
+    return {"anyOf": [item, {"type": "array", "minItems": 1, "items": item}]}
+
+
+def _traits() -> Schema:
+    globs = _one_or_more(_word())
+    names = ("names", "images", "runtimes", "namespaces", "pods")
+    return {
+        **{name: {**globs, "description": "globs: any of them"} for name in names},
+        "labels": {"type": "object", "minProperties": 1, "additionalProperties": _word()},
+        "privileged": {"type": "boolean"},
+    }
+
+
+def _selector() -> Schema:
+    traits = _traits()
+    left_out = {**_object(traits), "minProperties": 1}
+    common = {"except": left_out, "unidentified": {"enum": ["apply", "wait"]}}
+    everything = _object({"containers": {"const": "all"}, **common}, "containers")
+    some = {**_object({**traits, **common}), "anyOf": [{"required": [name]} for name in traits]}
+    return {"oneOf": [everything, some]}
+
+
+def _rule() -> Schema:
+    events = {"enum": labels()}
+    rule = _object(
+        {
+            "id": _matching(RULE_ID.pattern),
+            "title": {"type": "string", "minLength": 1, "maxLength": 120},
+            "severity": {"enum": list(SEVERITIES)},
+            "attack": _one_or_more(_matching(ATTACK.pattern)),
+            "references": _one_or_more(_word()),
+            "event": {
+                "anyOf": [events, {"type": "array", "minItems": 1, "uniqueItems": True, "items": events}]
+            },
+            "match": {"anyOf": [{"const": "any"}, {"type": "object", "minProperties": 1}]},
+            "exceptions": {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}},
+            "action": {"enum": ["alert", "kill", "deny"]},
+            "require": {"const": "deny"},
+            "otherwise": {"enum": ["kill", "alert"]},
+        },
+        *("id", "title", "severity", "event", "match", "action"),
+    )
+    deny_only = {
+        "if": {"anyOf": [{"required": ["require"]}, {"required": ["otherwise"]}]},
+        "then": {"properties": {"action": {"const": "deny"}}, "not": {"required": ["require", "otherwise"]}},
+    }
+    return {**rule, "allOf": [deny_only, *(_blocks_of(words.label) for words in EVENTS.values())]}
+
+
+def _blocks_of(label: str) -> Schema:
+    """Rules on that event (alone, or among others) may use its operands only."""
+    named = {
+        "properties": {
+            "event": {"anyOf": [{"const": label}, {"contains": {"const": label}, "type": "array"}]}
+        }
+    }
+    match = {"anyOf": [{"const": "any"}, {"$ref": f"#/$defs/match.{label}"}]}
+    exception = {"$ref": f"#/$defs/exception.{label}"}
+    then = {"properties": {"match": match, "exceptions": {"items": exception}}}
+    return {"if": {**named, "required": ["event"]}, "then": then}
+
+
+def _match_blocks() -> Schema:
+    found: Schema = {}
+    for words in EVENTS.values():
+        block = _block(words)
+        found[f"match.{words.label}"] = {**_object(block), "minProperties": 1}
+        why = {"why": {"type": "string", "minLength": 1}}
+        some = [{"required": [name]} for name in block]
+        found[f"exception.{words.label}"] = {**_object({**block, **why}), "anyOf": some}
+    return found
+
+
+def _block(words: EventWords) -> Schema:
+    return {operand.name: {**_operand(operand), "description": operand.meaning} for operand in words.operands}
+
+
+def _operand(operand: Operand) -> Schema:
+    value = _value(operand)
+    some = _one_or_more(value)
+    if operand.kind is Kind.FLAGS:
+        parts = {**_object({"any": some, "all": some, "none": some}), "minProperties": 1}
+    elif operand.kind in (Kind.OBJECT, Kind.DEVICE):
+        return some
+    else:
+        parts = _object({"not": some}, "not")
+    return {"anyOf": [*some["anyOf"], parts]}
+
+
+def _value(operand: Operand) -> Schema:
+    number: Schema = {"type": "integer", "minimum": 0, "maximum": operand.largest}
+    if operand.kind in (Kind.CHOICE, Kind.FLAGS):
+        words: Schema = {"enum": list(operand.words)}
+        return {"anyOf": [words, number]} if operand.largest else words
+    if operand.kind is Kind.NUMBER:
+        return {"anyOf": [number, {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?$"}]}
+    return {"type": "string", "minLength": 1, "pattern": _PATTERNS[operand.kind]}
