@@ -42,6 +42,12 @@ class Shortfall(NamedTuple):
     event: EventKind
     outcome: Outcome
 
+    def __str__(self) -> str:
+        place, asked = self.rule.place, self.rule.action.label
+        got = "nothing" if self.outcome.action is Action.NONE else self.outcome.action.label
+        where = f"{place.file}:{place.line}: rule {self.rule.id}"
+        return f"{where}: asks for {asked} on {self.event.label}, gets {got} here: {self.outcome.why}"
+
 
 class EventTable(NamedTuple):
     """struct rf_event_rules: ids of sets, DIM_* by dim, masks by dim."""
@@ -93,6 +99,11 @@ class CompiledPolicies:
         for index in policies:
             bits |= self.policy_bits[index]
         return bits
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What rules get less than they ask for on this node, a line each."""
+        return tuple(str(shortfall) for shortfall in self.shortfalls)
 
     @property
     def entries(self) -> Mapping[str, int]:

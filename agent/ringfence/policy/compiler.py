@@ -8,7 +8,7 @@ takes the same way.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ringfence.abi import DIM_ADDRESS, DIM_OBJECT, DIM_TEXT, DIM_USED, DIMS, Action, EventKind, Mechanism
 from ringfence.errors import PolicyError, Problem
@@ -39,12 +39,13 @@ class _Piece(NamedTuple):
 
 
 def compile_policies(
-    policies: PolicySet, node: NodeTiers, mode_override: Mode | None = None
+    policies: PolicySet, node: NodeTiers, mode_override: Mode | Literal["policy"] | None = None
 ) -> CompiledPolicies:
     """The tables for this node. Raises PolicyError with every rule that does not fit or cannot be had here.
 
-    `mode_override` replaces the mode of every policy.
+    `mode_override` replaces the mode of every policy; None and "policy" leave each its own.
     """
+    override = None if mode_override == "policy" else mode_override
     problems: list[Problem] = []
     shortfalls: list[Shortfall] = []
     pieces: list[_Piece] = []
@@ -62,7 +63,7 @@ def compile_policies(
         )
     tables = _Tables()
     for piece, start in zip(pieces, starts, strict=True):
-        tables.add(piece, start, policies.policies[piece.policy], mode_override)
+        tables.add(piece, start, policies.policies[piece.policy], override)
     tables.classify(problems)
     if problems:
         raise PolicyError(problems)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What policies mean in words: when each rule holds, what it comes to on a node and by what, and where it is weak."""
+"""What policies mean in words: when each rule holds, what it comes to on a node, and where it is weak."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["cautions", "explain", "explain_rule", "selector_in_words"]
 _BY = {
     Mechanism.LSM: "before its effect, by BPF-LSM: the call fails with EPERM",
     Mechanism.CGROUP: "before its effect, by cgroup-BPF: the call fails with EPERM",
-    Mechanism.KILL: "by SIGKILL: the process never returns from the call, but the call itself may have been done",
+    Mechanism.KILL: "by SIGKILL: the process never returns from the call, but the call may have been done",
     Mechanism.OBSERVE: "seen and reported",
 }
 
@@ -25,7 +25,7 @@ _BY = {
 def explain(
     policies: PolicySet, only: frozenset[str] = frozenset(), node: NodeTiers | None = None
 ) -> Iterator[str]:
-    """Lines of text on every rule (or on those with the ids in `only`). `node` None: a usual one, without LSM."""
+    """Lines on every rule (or on those with the ids in `only`). `node` None: a usual one, without LSM."""
     tiers = node or NodeTiers.usual()
     for policy in policies.policies:
         rules = [rule for rule in policy.rules if not only or rule.id in only]
@@ -132,7 +132,7 @@ def _weak_operands(rule: Rule, event: EventKind) -> Iterator[str]:
                 yield f"`{operand.name}` of {event.label} is decided on a string: {operand.caution}"
             elif operand is not None and operand.kind is Kind.OBJECT and _has_plain_path(condition):
                 yield (
-                    f"`{operand.name}` without a filesystem holds for that path on every filesystem, and is asked "
+                    f"`{operand.name}` without a filesystem holds for that path on every one, and is asked "
                     "on every open: name it (proc:..., disk:...)"
                 )
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """CompiledPolicies -> the kernel: one generation to the next by one write, with no gap and no mixture.
 
-A generation is a set of inner maps in one of the two halves of each outer map. The next one is built in the other
-half, complete with the profile of every container; then `generation` is written, and every event that begins
-after that is decided by the new rules. The old maps are freed once no program can be using them any more.
+A generation is a set of inner maps in one of the two halves of each outer map. The next one is built in the
+other half, complete with the profile of every container; then `generation` is written, and every event that
+begins after that is decided by the new rules. The old maps are freed once no program can be using them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _REMEMBERED = 8  # generations whose rule numbers can still be told, for records
 
 
 class Generations:
-    """The policies in force. `map_of` gives the kernel's maps by name; not thread-safe, as the agent's loop is one."""
+    """The policies in force. `map_of` gives the kernel's maps by name. Of one thread, the agent's loop."""
 
     def __init__(self, map_of: Callable[[str], Map]) -> None:
         self._map_of = map_of
@@ -72,7 +72,7 @@ class Generations:
         return number
 
     def _give_profiles(self, building: _Generation, containers: Mapping[int, ContainerFacts | None]) -> None:
-        # Slots of this half still hold ids of the last but one generation: those not named here fall to profile 0.
+        # This half still holds ids of the last but one generation: slots not named here fall to profile 0.
         for slot in range(self._slots):
             index = slot * self._stride + self._profile + building.half
             wanted = 0
@@ -91,11 +91,11 @@ class Generations:
         return None if number == NO_RULE else self._remembered.get(generation, {}).get(number)
 
     def profile_for(self, policies: frozenset[int]) -> int:
-        """The profile of containers that these policies (by index) hold for; made if it is new. 0 while none is in force."""
+        """The profile of containers that these policies (by index) hold for, made if it is new."""
         return self._live.profile_for(policies) if self._live else 0
 
     def assign(self, slot: int, container: ContainerFacts | None) -> frozenset[int]:
-        """Put the policies that hold for a container in force for its slot; None: nothing is known of it. Says which."""
+        """Put what holds for a container in force for its slot (None: nothing is known of it)."""
         if self._live is None:
             return frozenset()
         policies = self._live.compiled.select(container)
@@ -178,8 +178,8 @@ class _Generation:
     def wait_for_programs(self) -> None:
         """Until no program that began under the generation before still runs.
 
-        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938, 4.19), even
-        one that puts in what is there.
+        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938, 4.19),
+        even one that puts in what is there.
         """
         self._map_of("rule_actions").set(self.half, self._inner["rule_actions"].fd)
 

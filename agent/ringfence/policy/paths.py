@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How files and sockets are named in rules: `filesystem:path-inside-it`, `**/name`, `dir/**`, `@abstract`.
 
-A path here leads from the root of the file's own filesystem (of the superblock, not of a mount), so a bind
+A path here leads from the root of the file's own filesystem (of the superblock, not of a mount): a bind
 mount, a second mount or a symbolic link changes nothing. It is held with a leading slash, as the probes write it.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON Schema of policy files, made from the vocabulary: what editors complete and CI systems check.
 
-It says nothing that the loader does not; the loader knows more (ranges, clashes, repeated ids), and has the last word.
+It says nothing that the loader does not; the loader knows more (ranges, clashes, repeated ids).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def schema() -> Schema:
             "metadata",
             "spec",
         ),
-        "$defs": {"rule": _rule(), **_match_blocks()},
+        "$defs": {"rule": _rule(), **_values(), **_match_blocks()},
     }
 
 
@@ -153,13 +153,27 @@ def _match_blocks() -> Schema:
     return found
 
 
+def _values() -> Schema:
+    return {
+        _value_name(words.label, operand): _value(operand)
+        for words in EVENTS.values()
+        for operand in words.operands
+    }
+
+
+def _value_name(label: str, operand: Operand) -> str:
+    return f"value.{operand.name}" if operand.name in ("task", "exe") else f"value.{label}.{operand.name}"
+
+
 def _block(words: EventWords) -> Schema:
-    return {operand.name: {**_operand(operand), "description": operand.meaning} for operand in words.operands}
+    return {
+        operand.name: {**_operand(operand, words.label), "description": operand.meaning}
+        for operand in words.operands
+    }
 
 
-def _operand(operand: Operand) -> Schema:
-    value = _value(operand)
-    some = _one_or_more(value)
+def _operand(operand: Operand, label: str) -> Schema:
+    some = _one_or_more({"$ref": f"#/$defs/{_value_name(label, operand)}"})
     if operand.kind is Kind.FLAGS:
         parts = {**_object({"any": some, "all": some, "none": some}), "minProperties": 1}
     elif operand.kind in (Kind.OBJECT, Kind.DEVICE):

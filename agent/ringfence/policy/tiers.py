@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.bpf.syscalls import kinds_of
 from ringfence.policy.vocabulary import EVENTS
 
 __all__ = ["NodeTiers", "Outcome"]
@@ -17,6 +19,14 @@ _K = EventKind
 _CGROUP = frozenset(
     (_K.DEVICE_ACCESS, _K.SYSCTL_ACCESS, _K.NET_CONNECT, _K.NET_BIND, _K.NET_SENDMSG, _K.UNIX_CONNECT)
 )
+_ATTACHES = {
+    ("dev",): _K.DEVICE_ACCESS,
+    ("sysctl",): _K.SYSCTL_ACCESS,
+    ("connect4", "connect6"): _K.NET_CONNECT,
+    ("bind4", "bind6"): _K.NET_BIND,
+    ("sendmsg4", "sendmsg6"): _K.NET_SENDMSG,
+    ("connect_unix",): _K.UNIX_CONNECT,
+}
 #: reported by tracepoints in which the task of the event may not be the one that runs: nobody to kill there
 _SEEN_ONLY = frozenset((_K.CGROUP_ATTACH,))
 
@@ -44,6 +54,18 @@ class NodeTiers:
             stop = () if kind in _SEEN_ONLY else (Mechanism.CGROUP if kind in _CGROUP else Mechanism.KILL,)
             found[kind] = frozenset((Mechanism.OBSERVE, *stop))
         return cls(found)
+
+    @classmethod
+    def of(cls, node: NodeCapabilities) -> NodeTiers:
+        """What a node has been found to offer."""
+        tiers = cls.usual()
+        for attaches, kind in _ATTACHES.items():
+            lacking = [name for name in attaches if name not in node.cgroup]
+            if lacking:
+                tiers = tiers.without((kind,), f"this kernel has no cgroup/{' and no cgroup/'.join(lacking)}")
+        seen = kinds_of(node.syscalls)
+        unseen = [kind for kind in EVENTS if kind.is_syscall and kind not in seen]
+        return tiers.without(unseen, "this kernel has no such call, or no tracepoint for it")
 
     def without(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
         """The same node, blind for some events."""
