@@ -44,9 +44,9 @@ class Lack:
 class NodeCapabilities:
     """See `detect`.
 
-    `syscalls` are the calls that have a tracepoint here, `cgroup` the keys of CGROUP_ATTACHES that load, `lsm`
-    the security modules in force, `compat` whether 32-bit programs run, `bpffs` and `cgroup2` where those are
-    mounted (empty: nowhere), `lacks` what an agent cannot do without.
+    `syscalls` are the calls that have a tracepoint here, `cgroup` the keys of CGROUP_ATTACHES that load,
+    `lsm` the security modules in force, `compat` whether 32-bit programs run, `bpffs` and `cgroup2` where
+    those are mounted (empty: nowhere), `lacks` what an agent cannot do without.
     """
 
     kernel: str

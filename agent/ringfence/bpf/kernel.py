@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +21,6 @@ from ringfence.abi import (
     MAPS,
     OBSERVE_OFF,
     PATTERN,
-    PATTERN_ANY,
-    PATTERN_HEX64,
     PATTERN_LEN,
     PATTERNS,
     EventKind,
@@ -33,25 +32,36 @@ from ringfence.bpf.maps import Map
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
 from ringfence.bpf.pins import PinDirectory
 from ringfence.bpf.ring import Ring
-from ringfence.config_values import Pattern
 from ringfence.errors import ConfigError, KernelError
 
-__all__ = ["DEFAULT_OBJECT", "Kernel", "KernelSettings", "ProgramStat", "host_namespaces"]
+__all__ = [
+    "DEFAULT_OBJECT",
+    "Adopted",
+    "Kernel",
+    "KernelSettings",
+    "Pattern",
+    "ProgramStat",
+    "host_namespaces",
+]
 
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
 _NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
 #: programs that an older kernel may lack or refuse; the rest is needed
-_OPTIONAL = ("cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/sys_enter")
+_OPTIONAL = ("cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/sys_enter", "tp_btf/sys_exit")
 
 
 def host_namespaces(proc: str = "/proc") -> dict[str, int]:
-    """The host's namespaces: those of its process 1. 0 for a kind that this kernel does not have."""
+    """The host's namespaces: those of its process 1, or this process's where that one may not be looked at.
+
+    0 for a kind that this kernel does not have.
+    """
     found = {}
     for name in _NAMESPACES:
-        try:
-            found[name] = os.stat(f"{proc}/1/ns/{name}").st_ino
-        except FileNotFoundError:
-            found[name] = 0
+        found[name] = 0
+        for process in ("1", "self"):
+            with suppress(OSError):
+                found[name] = os.stat(f"{proc}/{process}/ns/{name}").st_ino
+                break
     return found
 
 
@@ -87,10 +97,25 @@ class KernelSettings:
 
     def pack(self) -> bytes:
         """As struct rf_config."""
-        namespaces = (self.namespaces[name] for name in _NAMESPACES)
+        namespaces = (self.namespaces.get(name, 0) for name in _NAMESPACES)
         return CONFIG.pack(
             self.hierarchy, *namespaces, self.agent_pid, self.activity_rate, self.activity_burst
         )
+
+
+class Pattern(NamedTuple):
+    """Names of cgroups that are containers: `prefix`, then what `kind` says (PATTERN_HEX64, PATTERN_ANY)."""
+
+    kind: int
+    prefix: bytes
+
+
+class Adopted(NamedTuple):
+    """A task that ran before the agent and is armed now."""
+
+    pid: int
+    tid: int
+    slot: int
 
 
 class ProgramStat(NamedTuple):
@@ -201,11 +226,10 @@ class Kernel:
         self.skipped = skipped
         return new
 
-    def adopt(self) -> None:
-        """Run the task iterators once: what already runs in enrolled cgroups becomes armed."""
-        for program in self.programs:
-            if program.section == "iter/task":
-                run_iterator(program)
+    def adopt(self) -> list[Adopted]:
+        """Run the task iterator once: what already runs in enrolled cgroups becomes armed."""
+        output = [run_iterator(program) for program in self.programs if program.section == "iter/task"]
+        return [Adopted(*map(int, line.split())) for line in b"".join(output).splitlines()]
 
     def keep_statistics(self, *, on: bool) -> None:
         """Let the kernel time all BPF programs of the node. It costs each run some 20 ns."""
@@ -291,15 +315,14 @@ def _check_shapes(loaded: Loaded) -> None:
         if found is None or (found.key_size, found.value_size) != shape:
             raise KernelError(
                 f"the probes' map {name} is not what this agent expects: {found}",
-                hint="agent and probes are not of one build: make probes",
+                hint="agent and probes are not of one build: make build",
             )
 
 
 def _pack_pattern(pattern: Pattern) -> bytes:
-    prefix = os.fsencode(pattern.prefix)
-    if len(prefix) > PATTERN_LEN - 2:
+    if len(pattern.prefix) > PATTERN_LEN - 2:
         raise ConfigError(f"a cgroup pattern has at most {PATTERN_LEN - 2} bytes: {pattern.prefix!r}")
-    return PATTERN.pack(PATTERN_HEX64 if pattern.hex64 else PATTERN_ANY, len(prefix), prefix)
+    return PATTERN.pack(pattern.kind, len(pattern.prefix), pattern.prefix)
 
 
 def _stat(program: Program) -> ProgramStat:

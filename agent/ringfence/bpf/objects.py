@@ -24,7 +24,10 @@ _FAILED = re.compile(r"prog '([^']+)': (?:failed to (?:load|find|prepare|attach)
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A loaded program. `section` is what its source says in SEC(); `attach_type` is enum bpf_attach_type."""
+    """A loaded program. `section` is what its source says in SEC(); `attach_type` is enum bpf_attach_type.
+
+    A program for many system calls has no call in its section: tracepoint/syscalls/sys_enter or .../sys_exit.
+    """
 
     name: str
     section: str
@@ -55,7 +58,7 @@ class ObjectFile:
             self._object = _libbpf.object_open(str(path))
         except OSError as error:
             if not path.exists():
-                raise KernelError(f"{path} is missing", hint="build the probes: make probes") from None
+                raise KernelError(f"{path} is missing", hint="build the probes: make build") from None
             raise KernelError(f"{path} is no BPF object: {error.strerror}", log=_log()) from None
         self.path = path
         self._programs = {_libbpf.program_name(p): p for p in _libbpf.programs(self._object)}
@@ -63,7 +66,7 @@ class ObjectFile:
 
     def sections(self) -> dict[str, str]:
         """Program -> its SEC()."""
-        return {name: _libbpf.program_section(program) for name, program in self._programs.items()}
+        return {name: _section(name, program) for name, program in self._programs.items()}
 
     def leave_out(self, program: str) -> None:
         """Do not load that program."""
@@ -83,7 +86,7 @@ class ObjectFile:
         if size != len(data):
             raise KernelError(
                 f"{self.path.name} has no constant {name} of {len(data)} bytes",
-                hint="agent and probes are not of one build: make probes",
+                hint="agent and probes are not of one build: make build",
             )
         _libbpf.section_write(self._object, ".rodata", offset, data)
 
@@ -95,7 +98,7 @@ class ObjectFile:
             fd = _libbpf.program_fd(pointer)
             if fd >= 0:
                 kind = _libbpf.program_attach_type(pointer)
-                programs[name] = Program(name, _libbpf.program_section(pointer), os.dup(fd), kind)
+                programs[name] = Program(name, _section(name, pointer), os.dup(fd), kind)
         maps = {}
         for name, found in self._maps.items():
             if not _libbpf.map_is_internal(found):
@@ -115,6 +118,13 @@ class ObjectFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _section(name: str, pointer: _libbpf.ProgramPtr) -> str:
+    section = _libbpf.program_section(pointer)
+    if section != "tracepoint":
+        return section
+    return f"tracepoint/syscalls/sys_{'exit' if name.endswith('_exit') else 'enter'}"
 
 
 def _log() -> str:

@@ -61,6 +61,7 @@ NUMBERS: dict[str, tuple[_Number, _Number, _Number]] = {
     "mknod": (133, 14, None),
     "mknodat": (259, 297, 33),
     "socket": (41, 359, 198),
+    "socketcall": (None, 102, None),  # the probes unpack it, and look only at socket and socketpair
     "socketpair": (53, 360, 199),
     "iopl": (172, 110, None),
     "ioperm": (173, 101, None),

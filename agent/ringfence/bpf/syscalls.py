@@ -153,7 +153,7 @@ _COMPAT_ALIASES = {
         "setfsgid",
         "setgroups",
     )
-} | {"clock_settime64": "clock_settime", "clock_adjtime64": "clock_adjtime"}
+} | {"socketcall": "socket", "clock_settime64": "clock_settime", "clock_adjtime64": "clock_adjtime"}
 
 #: Where the kernel's function, after which the tracepoint is named, is called otherwise than the call.
 _TRACEPOINTS = {"umount2": "umount"}
