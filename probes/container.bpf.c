@@ -57,6 +57,10 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 	}
 	if (pattern->kind == RF_PATTERN_ANY)
 		return 1;
+	/* Read again: else the verifier goes on from each place where the loop could have ended. */
+	len = *(const volatile __u8 *)&pattern->len;
+	if (len > sizeof(pattern->prefix))
+		return 0;
 	for (i = 0; i < RF_HEX_DIGITS; i++) {
 		at = (len + i) & (RF_CGROUP_NAME - 1);
 		if (!rf_is_hex(name->text[at]))

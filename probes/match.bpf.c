@@ -44,12 +44,15 @@ static __always_inline __u32 rf_lowest(__u64 word)
 	return rf_bit_numbers[((word & -word) * 0x03f79d71b4cb0a89ULL) >> 58];
 }
 
-/* ANDs one dim's set in; leaves the function when nothing is left. */
+/*
+ * ANDs one dim's set in; leaves the function when nothing is left. What is missing is noted in memory, not
+ * in a variable: the verifier would follow each of its 128 values to the end.
+ */
 #define RF_NARROW(d, set, lookup)                                                     \
 	do {                                                                            \
 		if (rules->dim[d]) {                                                  \
 			if (!(question->known & RF_KNOWS(d))) {                       \
-				need |= RF_KNOWS(d);                                  \
+				question->need |= RF_KNOWS(d);                          \
 			} else {                                                        \
 				__u32 *__id = lookup;                                   \
 				set = rf_set(sets, __id ? *__id : rules->other[d]);   \
@@ -135,7 +138,7 @@ __noinline int rf_match(struct rf_question *question, const struct rf_text_key *
 	const struct rf_ruleset *of_event, *active, *s0, *s1, *s2, *s3, *s4, *s5, *s6;
 	void *events, *profiles, *sets, *operands, *texts, *addresses, *actions;
 	__u64 summary, hits, *now;
-	__u32 event, half, profile, zero = 0, first, word, need = 0, step, *active_id;
+	__u32 event, half, profile, zero = 0, first, word, step, *active_id;
 	struct rf_event_rules *rules;
 	struct rf_actions *act;
 	bool single;
@@ -191,10 +194,8 @@ __noinline int rf_match(struct rf_question *question, const struct rf_text_key *
 	RF_NARROW(3, s3, RF_LOOKUP_VALUE(3));
 	RF_NARROW(RF_DIM_OBJECT, s6,
 		  rf_lookup_object(texts, addresses, rules->dim[RF_DIM_OBJECT], text, address));
-	if (need) {
-		question->need = need;
+	if (question->need)
 		return RF_MATCH_ASK;
-	}
 
 	act = bpf_map_lookup_elem(actions, &zero);
 	if (!act)

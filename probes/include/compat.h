@@ -38,7 +38,6 @@ struct rf_call {
 #define RF_TIF_ADDR32 (1UL << 29) /* the program is a 32-bit one */
 #define RF_X32_BIT 0x40000000
 #define RF_COMPAT_SOCKETCALL 102
-#define RF_COMPAT_MMAP 90
 
 /*
  * int 0x80 and 32-bit programs. Per-syscall tracepoints never fire for these (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor
@@ -111,6 +110,12 @@ static __always_inline long rf_return_value(struct pt_regs *regs)
 	return (long)regs->ax;
 }
 
+/* 32-bit numbers of the calls that return a new descriptor of a file: arch/x86/entry/syscalls/syscall_32.tbl */
+static __always_inline bool rf_opens_file(__u32 nr)
+{
+	return nr == 5 || nr == 8 || nr == 295 || nr == 342 || nr == 437;
+}
+
 #elif defined(__TARGET_ARCH_arm64)
 
 #define RF_TIF_32BIT (1UL << 22) /* arch/arm64/include/asm/thread_info.h */
@@ -140,6 +145,12 @@ static __always_inline void rf_read_call(struct rf_call *call, struct pt_regs *r
 	call->args[4] = regs->regs[4];
 	call->args[5] = regs->regs[5];
 	call->index = nr < 512 ? nr + (compat ? 512 : 0) : ~0U;
+}
+
+/* arch/arm/tools/syscall.tbl: open, creat, openat, open_by_handle_at, openat2 */
+static __always_inline bool rf_opens_file(__u32 nr)
+{
+	return nr == 5 || nr == 8 || nr == 322 || nr == 371 || nr == 437;
 }
 
 static __always_inline long rf_return_value(struct pt_regs *regs)

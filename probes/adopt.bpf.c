@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Adoption of what ran before the agent: a task iterator, read by the agent after the tracepoints are
+ * attached, as often as it says that it bound someone (a task may be forked behind its back).
+ * Each newly bound thread is one line: tgid, tid, slot.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/lifecycle.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+static const char rf_adopted_line[] = "%d %d %u\n";
+
+/*
+ * A runtime's init that has not run the workload yet: its program lies outside its own mounts (the runtime's binary of the
+ * host, or a memfd copy of that), and its parent is on the host. It will be armed at its exec.
+ */
+static __always_inline bool rf_is_runtime(struct task_struct *task, __u64 exe)
+{
+	struct task_struct *parent = task->real_parent;
+	__u32 inum;
+
+	if (rf_foreign(task, exe, &inum) == RF_MOUNT_OWN)
+		return false;
+	return parent && RF_READ(struct task_struct, parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns;
+}
+
+static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct rf_scratch *buffer, __u32 slot,
+						struct rf_container *container)
+{
+	struct rf_task *bound, like = {};
+	struct mm_struct *mm = task->mm;
+	struct rf_file file;
+	__u64 exe;
+
+	exe = mm ? (__u64)BPF_CORE_READ(mm, exe_file) : 0;
+	if (!exe || rf_is_runtime(task, exe))
+		return NULL;
+	like.container = container->cgroup;
+	like.slot = slot;
+	like.start_ns = task->group_leader->start_boottime;
+	like.facts = rf_program(task, buffer, &file, exe, &like.exe_hash);
+	bound = rf_bind(task, container, &like);
+	if (!bound)
+		return NULL;
+	rf_publish(task, bound);
+	rf_counted(task, bound, container, true);
+	return bound;
+}
+
+SEC("iter/task")
+int adopt(struct bpf_iter__task *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task;
+	struct rf_container *container;
+	struct rf_scratch *buffer;
+	struct rf_task *bound;
+	__u64 cgroup, line[3];
+	__u32 *slot, mine;
+
+	if (!task)
+		return 0;
+	bound = rf_bound(task);
+	if ((bound && bound->container) || !rf_own_mounts(task))
+		return 0;
+	cgroup = rf_cgroup_of(task);
+	slot = bpf_map_lookup_elem(&containers, &cgroup);
+	if (!slot || (__u32)task->tgid == config.agent_pid)
+		return 0;
+	mine = *slot;
+	container = bpf_map_lookup_elem(&slots, &mine);
+	if (!container || !container->cgroup)
+		return 0;
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_drop(RF_CONTAINER_START, RF_DROP_TABLE_FULL, mine);
+		return 0;
+	}
+	bound = rf_adopt(task, buffer, mine, container);
+	rf_scratch_put(buffer);
+	if (!bound)
+		return 0;
+	line[0] = task->tgid;
+	line[1] = task->pid;
+	line[2] = mine;
+	bpf_seq_printf(seq, rf_adopted_line, sizeof(rf_adopted_line), line, sizeof(line));
+	return 0;
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Device nodes, by number: opened or made. A cgroup-BPF program because it is asked before the effect, and says
+ * no; attached to the root of the v2 hierarchy, where every task is, whatever v1 hierarchies there are.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "include/cgroup.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+SEC("cgroup/dev")
+int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 type = ctx->access_type & 0xffff, access = ctx->access_type >> 16;
+	__u32 major = ctx->major, minor = ctx->minor, route;
+	struct rf_container *container;
+	struct rf_device_event *record;
+	struct rf_question question;
+	struct rf_task *bound;
+
+	bound = rf_bound_process(task);
+	if (!bound)
+		return rf_allow();
+	container = rf_container_of(bound);
+	if (!container)
+		return rf_allow();
+	rf_count(bound->slot, RF_COUNT_DEVICE);
+	rf_ask_cgroup(&question, RF_DEVICE_ACCESS, task, bound, container);
+	question.value[0] = type;
+	question.value[1] = access;
+	question.value[2] = (__u64)major << 20 | minor;
+	question.value[3] = major;
+	route = rf_answer_cgroup(&question, bound, container, NULL, NULL);
+	if (route == RF_TO_NOWHERE)
+		return rf_allow();
+	record = RF_RECORD(rf_device_event, RF_DEVICE_ACCESS, bound->slot, route);
+	if (record) {
+		rf_header(&record->header, RF_DEVICE_ACCESS, task, bound);
+		rf_header_verdict(&record->header, &question);
+		record->header.facts = question.value[RF_DIM_FACTS];
+		record->type = type;
+		record->access = access;
+		record->major = major;
+		record->minor = minor;
+		rf_submit(record, RF_DEVICE_ACCESS);
+	}
+	return rf_denies(&question) ? rf_deny() : rf_allow();
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Where sockets are about to connect, bind or send: the address as the kernel took it, so that another thread
+ * cannot change it any more. io_uring passes here, too.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include "include/cgroup.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_AF_INET 2
+#define RF_AF_INET6 10
+
+struct rf_endpoint {
+	__u32 event;
+	__u32 counter;
+	__u16 family;
+	__u16 port;
+	__u8 protocol;
+	__u8 type;
+	__u16 pad;
+	__u32 address[4]; /* network byte order */
+};
+
+static __always_inline void rf_net_record(struct task_struct *task, const struct rf_task *bound,
+					  const struct rf_endpoint *to, const struct rf_question *question, __u32 route)
+{
+	struct rf_net_event *record = RF_RECORD(rf_net_event, to->event, bound->slot, route);
+
+	if (!record)
+		return;
+	rf_header(&record->header, to->event, task, bound);
+	rf_header_verdict(&record->header, question);
+	record->header.facts = question->value[RF_DIM_FACTS];
+	record->family = to->family;
+	record->port = to->port;
+	record->protocol = to->protocol;
+	record->type = to->type;
+	__builtin_memcpy(record->address, to->address, sizeof(record->address));
+	rf_submit(record, to->event);
+}
+
+/* Returns whether the call may go on. */
+static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_address_key key = {};
+	struct rf_container *container;
+	struct rf_question question;
+	struct rf_task *bound;
+	__u32 route;
+
+	bound = rf_bound_process(task);
+	if (!bound)
+		return true;
+	container = rf_container_of(bound);
+	if (!container)
+		return true;
+	rf_count(bound->slot, to->counter);
+	rf_ask_cgroup(&question, to->event, task, bound, container);
+	question.value[0] = to->port;
+	question.value[1] = to->family;
+	question.value[2] = to->protocol;
+	question.value[3] = to->type;
+	key.event = to->event;
+	key.dim = RF_DIM_OBJECT;
+	key.family = to->family == RF_AF_INET ? 4 : 6;
+	key.prefixlen = 32 + (to->family == RF_AF_INET ? 32 : 128);
+	__builtin_memcpy(key.address, to->address, sizeof(key.address));
+	route = rf_answer_cgroup(&question, bound, container, NULL, &key);
+	if (route != RF_TO_NOWHERE)
+		rf_net_record(task, bound, to, &question, route);
+	return !rf_denies(&question);
+}
+
+static __always_inline void rf_endpoint4(struct rf_endpoint *to, struct bpf_sock_addr *ctx)
+{
+	to->family = RF_AF_INET;
+	to->port = bpf_ntohs((__u16)ctx->user_port);
+	to->protocol = ctx->protocol;
+	to->type = ctx->type;
+	to->address[0] = ctx->user_ip4;
+}
+
+/* An IPv4 address in IPv6 clothes (::ffff:1.2.3.4) is looked up as what it is. */
+static __always_inline void rf_endpoint6(struct rf_endpoint *to, struct bpf_sock_addr *ctx)
+{
+	to->family = RF_AF_INET6;
+	to->port = bpf_ntohs((__u16)ctx->user_port);
+	to->protocol = ctx->protocol;
+	to->type = ctx->type;
+	to->address[0] = ctx->user_ip6[0];
+	to->address[1] = ctx->user_ip6[1];
+	to->address[2] = ctx->user_ip6[2];
+	to->address[3] = ctx->user_ip6[3];
+	if (to->address[0] || to->address[1] || to->address[2] != bpf_htonl(0xffff))
+		return;
+	to->family = RF_AF_INET;
+	to->address[0] = to->address[3];
+	to->address[2] = 0;
+	to->address[3] = 0;
+}
+
+#define RF_ENDPOINT_PROGRAM(name, section, kind, count, fill)                           \
+	SEC(section)                                                                    \
+	int name(struct bpf_sock_addr *ctx)                                             \
+	{                                                                               \
+		struct rf_endpoint to = {.event = kind, .counter = count};              \
+                                                                                        \
+		fill(&to, ctx);                                                         \
+		return rf_may_reach(&to) ? rf_allow() : rf_deny();                      \
+	}
+
+RF_ENDPOINT_PROGRAM(cgroup_connect4, "cgroup/connect4", RF_NET_CONNECT, RF_COUNT_CONNECT, rf_endpoint4)
+RF_ENDPOINT_PROGRAM(cgroup_connect6, "cgroup/connect6", RF_NET_CONNECT, RF_COUNT_CONNECT, rf_endpoint6)
+RF_ENDPOINT_PROGRAM(cgroup_sendmsg4, "cgroup/sendmsg4", RF_NET_SENDMSG, RF_COUNT_SENDMSG, rf_endpoint4)
+RF_ENDPOINT_PROGRAM(cgroup_sendmsg6, "cgroup/sendmsg6", RF_NET_SENDMSG, RF_COUNT_SENDMSG, rf_endpoint6)
+RF_ENDPOINT_PROGRAM(cgroup_bind4, "cgroup/bind4", RF_NET_BIND, RF_COUNT_BIND, rf_endpoint4)
+RF_ENDPOINT_PROGRAM(cgroup_bind6, "cgroup/bind6", RF_NET_BIND, RF_COUNT_BIND, rf_endpoint6)

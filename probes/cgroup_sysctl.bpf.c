@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Reads and writes of sysctls below /proc/sys, by the kernel's own name for them (kernel/core_pattern), through
+ * whatever mount of procfs they came.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "include/cgroup.h"
+#include "include/scratch.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+SEC("cgroup/sysctl")
+int cgroup_sysctl(struct bpf_sysctl *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 write = ctx->write, route;
+	struct rf_container *container;
+	struct rf_sysctl_event *record;
+	struct rf_question question;
+	struct rf_scratch *buffer;
+	struct rf_task *bound;
+	long len;
+
+	bound = rf_bound_process(task);
+	if (!bound)
+		return rf_allow();
+	container = rf_container_of(bound);
+	if (!container)
+		return rf_allow();
+	rf_count(bound->slot, RF_COUNT_SYSCTL);
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_drop(RF_SYSCTL_ACCESS, RF_DROP_TABLE_FULL, bound->slot);
+		return rf_allow();
+	}
+	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
+	buffer->text.event = RF_SYSCTL_ACCESS;
+	buffer->text.dim = RF_DIM_OBJECT;
+	len = bpf_sysctl_get_name(ctx, buffer->text.text, RF_SYSCTL_LEN, 0);
+	rf_ask_cgroup(&question, RF_SYSCTL_ACCESS, task, bound, container);
+	question.value[0] = write;
+	route = rf_answer_cgroup(&question, bound, container, &buffer->text, NULL);
+	if (route != RF_TO_NOWHERE) {
+		record = RF_RECORD(rf_sysctl_event, RF_SYSCTL_ACCESS, bound->slot, route);
+		if (record) {
+			rf_header(&record->header, RF_SYSCTL_ACCESS, task, bound);
+			rf_header_verdict(&record->header, &question);
+			record->header.facts = question.value[RF_DIM_FACTS];
+			record->header.flags = len < 0 ? RF_FLAG_TRUNCATED : 0;
+			record->write = write;
+			record->name_len = len < 0 ? RF_SYSCTL_LEN - 1 : len;
+			bpf_probe_read_kernel_str(record->name, sizeof(record->name), buffer->text.text);
+			rf_submit(record, RF_SYSCTL_ACCESS);
+		}
+	}
+	rf_scratch_put(buffer);
+	return rf_denies(&question) ? rf_deny() : rf_allow();
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Unix sockets that are about to be connected or sent to, by the name given (6.7: 859051dd165e). The name is the caller's: a
+ * symbolic link leads elsewhere; the LSM tier decides on the socket itself. libbpf knows these sections from 1.3 on: the loader
+ * sets program type 18 and attach types 49 and 50 by hand, and leaves them out where the kernel has none.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "include/cgroup.h"
+#include "include/scratch.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_SUN_PATH 2 /* offset of sun_path: behind the family */
+
+/* Kernel functions of 6.2. Weak: the rest of the object loads where there are none. */
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+
+static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
+					   const struct rf_question *question, struct rf_scratch *buffer, __u32 route)
+{
+	struct rf_unix_event *record = RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_UNIX_CONNECT, task, bound);
+	rf_header_verdict(&record->header, question);
+	record->header.facts = question->value[RF_DIM_FACTS];
+	record->path_len = buffer->len;
+	bpf_probe_read_kernel(record->path, sizeof(record->path), buffer->text.text);
+	rf_submit(record, RF_UNIX_CONNECT);
+}
+
+/* The name becomes the key: zeroed, as abstract names end by their length and not by a NUL. */
+static __always_inline void rf_unix_name(struct rf_scratch *buffer, const struct bpf_sock_addr_kern *kern)
+{
+	__u64 address = (__u64)kern->uaddr;
+	__u32 len = kern->uaddrlen;
+
+	__builtin_memset(&buffer->text, 0, sizeof(buffer->text));
+	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
+	buffer->text.event = RF_UNIX_CONNECT;
+	buffer->text.dim = RF_DIM_OBJECT;
+	buffer->len = 0;
+	if (len <= RF_SUN_PATH)
+		return; /* unnamed */
+	len -= RF_SUN_PATH;
+	if (len > 108)
+		len = 108;
+	barrier_var(len);
+	len &= RF_MATCH_TEXT - 1;
+	bpf_probe_read_kernel(buffer->text.text, len, (void *)(address + RF_SUN_PATH));
+	buffer->len = len;
+}
+
+static __always_inline bool rf_may_name(struct bpf_sock_addr *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_question question;
+	struct rf_scratch *buffer;
+	struct rf_task *bound;
+	__u32 route;
+
+	bound = rf_bound_process(task);
+	if (!bound)
+		return true;
+	container = rf_container_of(bound);
+	if (!container)
+		return true;
+	rf_count(bound->slot, RF_COUNT_CONNECT);
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_drop(RF_UNIX_CONNECT, RF_DROP_TABLE_FULL, bound->slot);
+		return true;
+	}
+	rf_unix_name(buffer, bpf_cast_to_kern_ctx(ctx));
+	rf_ask_cgroup(&question, RF_UNIX_CONNECT, task, bound, container);
+	route = rf_answer_cgroup(&question, bound, container, &buffer->text, NULL);
+	if (route != RF_TO_NOWHERE)
+		rf_unix_record(task, bound, &question, buffer, route);
+	rf_scratch_put(buffer);
+	return !rf_denies(&question);
+}
+
+SEC("cgroup/connect_unix")
+int cgroup_connect_unix(struct bpf_sock_addr *ctx)
+{
+	return rf_may_name(ctx) ? rf_allow() : rf_deny();
+}
+
+SEC("cgroup/sendmsg_unix")
+int cgroup_sendmsg_unix(struct bpf_sock_addr *ctx)
+{
+	return rf_may_name(ctx) ? rf_allow() : rf_deny();
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Opens, decided on the kernel's struct file when the call is about to return: never on a
+ * path that another thread can change. The task is killed before it can use the descriptor. This is the hottest of our
+ * paths: what costs (another mount's namespace, a name, the path) is only read when a rule asks for it.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/match.h"
+#include "include/object.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_DIM_FILE_TYPE 2 /* file type | foreign << 16 */
+#define RF_DIM_FILE_NAME 3 /* hash of the last component */
+
+static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
+					   const struct rf_file *file, const struct rf_question *question,
+					   struct rf_scratch *buffer, __u32 route, __u32 fd, __u8 flags)
+{
+	struct rf_file_event *record = RF_RECORD(rf_file_event, RF_FILE_OPEN, bound->slot, route);
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_FILE_OPEN, task, bound);
+	rf_header_verdict(&record->header, question);
+	record->header.facts = question->known & RF_KNOWS_FACTS ? question->value[RF_DIM_FACTS] :
+								  rf_facts(task, bound->facts);
+	rf_object_read(&record->object, file);
+	record->mode = file->mode;
+	record->open_flags = file->flags;
+	record->rdev = RF_READ(struct inode, file->inode, i_rdev);
+	rf_foreign(task, file->file, &record->mnt_ns);
+	record->fd = fd;
+	if (rf_path_copy(record->path, sizeof(record->path), buffer))
+		flags |= RF_FLAG_TRUNCATED;
+	record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+	record->header.flags = flags;
+	rf_submit(record, RF_FILE_OPEN);
+}
+
+/* What the first question left open. */
+static __always_inline void rf_learn(struct rf_question *question, struct task_struct *task,
+				     const struct rf_task *bound, const struct rf_file *file,
+				     struct rf_scratch *buffer, __u64 dentry, bool compat)
+{
+	__u32 need = question->need, inum;
+
+	if (need & RF_KNOWS(RF_DIM_FILE_TYPE))
+		question->value[RF_DIM_FILE_TYPE] =
+			(file->mode & RF_S_IFMT) | (__u64)rf_foreign(task, file->file, &inum) << 16;
+	if (need & RF_KNOWS_FACTS) {
+		question->value[RF_DIM_FACTS] = rf_facts(task, bound->facts);
+		if (compat)
+			question->value[RF_DIM_FACTS] |= RF_FACT_COMPAT;
+		if (compat && !rf_is_32bit_program(task))
+			question->value[RF_DIM_FACTS] |= RF_FACT_FOREIGN_ABI;
+	}
+	if (need & RF_KNOWS(RF_DIM_FILE_NAME))
+		question->value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, dentry);
+	if (need & RF_KNOWS_OBJECT) {
+		rf_path_in_filesystem(buffer, dentry);
+		rf_text_key_path(buffer, RF_FILE_OPEN);
+	}
+	question->known |= need;
+}
+
+static __always_inline int rf_opened(struct task_struct *task, bool compat)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct rf_container *container;
+	struct rf_question question;
+	struct rf_scratch *buffer;
+	struct rf_task *bound;
+	struct rf_file file;
+	__u32 route, again;
+	__u64 at, dentry;
+	long fd;
+	__u8 flags = compat ? RF_FLAG_COMPAT : 0;
+
+	bound = rf_bound(task);
+	if (!bound)
+		return 0;
+	fd = rf_return_value(regs);
+	if (fd < 0)
+		return 0;
+	container = rf_container_of(bound);
+	if (!container)
+		return 0;
+	rf_count(bound->slot, RF_COUNT_OPEN);
+	at = rf_file_of_fd(task, fd);
+	if (!at)
+		return 0;
+	rf_file_read(&file, at);
+	rf_ask(&question, RF_FILE_OPEN, bound, container);
+	question.value[0] = file.magic;
+	question.value[1] = file.flags;
+	question.known |= RF_KNOWS(0) | RF_KNOWS(1);
+	again = rf_match(&question, NULL, NULL);
+	if (again == RF_MATCH_NOTHING) {
+		route = rf_route(RF_FILE_OPEN, bound->slot, container, RF_ACTION_NONE);
+		if (route == RF_TO_NOWHERE)
+			return 0;
+	}
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_drop(RF_FILE_OPEN, RF_DROP_TABLE_FULL, bound->slot);
+		return 0;
+	}
+	dentry = (__u64)RF_READ(struct file, at, f_path.dentry);
+	if (again == RF_MATCH_ASK) {
+		rf_learn(&question, task, bound, &file, buffer, dentry, compat);
+		rf_match(&question, &buffer->text, NULL);
+	}
+	if (again != RF_MATCH_NOTHING) {
+		flags |= rf_carry_out(&question);
+		rf_count_verdict(&question);
+		route = rf_route(RF_FILE_OPEN, bound->slot, container, question.action);
+	}
+	if (route != RF_TO_NOWHERE) {
+		if (!(question.known & RF_KNOWS_OBJECT))
+			rf_path_in_filesystem(buffer, dentry);
+		rf_file_record(task, bound, &file, &question, buffer, route, fd, flags);
+	}
+	rf_scratch_put(buffer);
+	return 0;
+}
+
+SEC("tracepoint")
+int open_exit(void *ctx)
+{
+	return rf_opened(bpf_get_current_task_btf(), false);
+}
+
+/*
+ * The same for 32-bit callers, which per-syscall tracepoints do not see. Costs every call of every process as compat_enter
+ * does: to be attached where 32-bit programs run in containers.
+ */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(compat_exit, struct pt_regs *regs, long ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_call call;
+
+	if (!rf_in_compat(task) || ret < 0)
+		return 0;
+	rf_read_call(&call, regs, true);
+	if (!rf_opens_file(call.nr))
+		return 0;
+	return rf_opened(task, true);
+}
