@@ -41,7 +41,10 @@ static const __u8 rf_bit_numbers[64] = {
 
 static __always_inline __u32 rf_lowest(__u64 word)
 {
-	return rf_bit_numbers[((word & -word) * 0x03f79d71b4cb0a89ULL) >> 58];
+	__u32 bit = rf_bit_numbers[((word & -word) * 0x03f79d71b4cb0a89ULL) >> 58];
+
+	barrier_var(bit); /* newer clangs know what the table holds and drop the mask that the verifier needs */
+	return bit & 63;
 }
 
 /*
