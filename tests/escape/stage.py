@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container with all that the attacks aim at, every piece of it the test's own.
+
+Inside are the attack program, a "runtime socket" that a thread of ours listens on, files that stand for namespaces
+of a helper process outside, a cgroup beside the container's, and (by --preserve-fds) a descriptor of a directory of the
+host, as a careless runtime leaks it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.escape.program import Attempt, build, read_attempt
+from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.container import Bundle, Container, new_container
+from tests.support.waiting import patience, wait_for
+
+__all__ = ["LEAKED", "Stage", "new_stage"]
+
+# What attacks may write for what differs from run to run.
+LEAKED = "{leaked}"  # number of the leaked descriptor
+HELPER = "{helper}"  # pid of the process outside, where the container shares the pid namespace
+
+
+class Stage:
+    """The container and its props."""
+
+    def __init__(self, container: Container, helper: int, leaked: int) -> None:
+        self.container = container
+        self.helper = helper
+        self.leaked = leaked
+
+    def run(self, argv: Sequence[str], *, seconds: float = 20.0) -> Attempt:
+        """Run `attacks ARGV` inside; what it said, and how it ended."""
+        words = [word.format(leaked=3, helper=self.helper) for word in argv]
+        passed: list[str] = ["--preserve-fds", "1"] if LEAKED in argv else []
+        command = ["runc", "exec", *passed, self.container.name, "/bin/attacks", *words]
+        got = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=patience(seconds),
+            check=False,
+            preexec_fn=self._leak if passed else None,
+            close_fds=not passed,
+        )
+        return read_attempt(got.returncode, got.stdout.decode(errors="replace"))
+
+    def _leak(self) -> None:
+        """In the child before exec: the leaked directory as descriptor 3, and no other descriptor."""
+        os.dup2(self.leaked, 3)
+        os.set_inheritable(3, True)
+        os.closerange(4, 1024)
+
+
+@contextlib.contextmanager
+def new_stage(
+    bundle: Bundle, label: str = "stage", *, host_pid: bool = False, directory: Path
+) -> Iterator[Stage]:
+    """A container `rftest-LABEL-...` with its props; host_pid: in the pid namespace of the host."""
+    with contextlib.ExitStack() as stack:
+        shutil.copy(build(), bundle.rootfs / "bin/attacks")
+        helper = stack.enter_context(_helper())
+        beside = stack.enter_context(new_cgroup(f"{label}-beside"))
+        stack.enter_context(_listener(directory / "docker.sock"))
+        _furnish(bundle, directory, helper, beside, host_pid=host_pid)
+        (directory / "leaked").mkdir(exist_ok=True)
+        (directory / "leaked/secret").write_text("a file of the host\n")
+        leaked = os.open(directory / "leaked", os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, leaked)
+        container = stack.enter_context(new_container(bundle, label))
+        yield Stage(container, helper, leaked)
+
+
+def _furnish(bundle: Bundle, directory: Path, helper: int, beside: Cgroup, *, host_pid: bool) -> None:
+    bundle.bind(directory / "docker.sock", "/run/docker.sock")
+    bundle.bind(Path("/proc/self/ns/uts"), "/run/ns-host-uts")
+    bundle.bind(Path(f"/proc/{helper}/ns/uts"), "/run/ns-other-uts")
+    bundle.bind(beside.path, "/run/cgroup-beside")
+    if host_pid:
+        namespaces = bundle.config["linux"]["namespaces"]
+        bundle.config["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "pid"]
+
+
+@contextlib.contextmanager
+def _helper() -> Iterator[int]:
+    """A process of the host with namespaces of its own: what attacks on other processes aim at."""
+    process = subprocess.Popen(["unshare", "-m", "-u", "--", "sleep", "3600"])
+    try:
+        own = Path("/proc/self/ns/uts").readlink()
+        wait_for(lambda: Path(f"/proc/{process.pid}/ns/uts").readlink() != own, "the helper's namespaces")
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _listener(path: Path) -> Iterator[None]:
+    """A unix socket that accepts into its backlog and answers nothing."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(64)
+        yield
