@@ -18,6 +18,11 @@ __all__ = ["Container", "Enrichment", "Facts", "Posture", "SensitiveMount", "Sta
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
+
+def _no_labels() -> Mapping[str, str]:
+    return _NO_LABELS
+
+
 # What Container.enriched takes from Facts as it is.
 _TAKEN = ("runtime", "name", "image", "image_id", "labels", "namespace", "pod", "pod_uid", "posture")
 
@@ -83,7 +88,7 @@ class Facts:
     name: str = ""
     image: str = ""
     image_id: str = ""
-    labels: Mapping[str, str] = _NO_LABELS
+    labels: Mapping[str, str] = field(default_factory=_no_labels)
     namespace: str = ""
     pod: str = ""
     pod_uid: str = ""
@@ -105,7 +110,7 @@ class Container:
     name: str | None = None
     image: str | None = None
     image_id: str | None = None
-    labels: Mapping[str, str] = field(default=_NO_LABELS)
+    labels: Mapping[str, str] = field(default_factory=_no_labels)
     namespace: str | None = None  # of Kubernetes, as the three after it
     pod: str | None = None
     pod_uid: str | None = None

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runtimes keep on disk, as they write it, and as somebody hostile would."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.containers.enrich import safejson
+from ringfence.containers.enrich.bundles import ContainerdBundles, CrunState, RuncState, safe_name
+from ringfence.containers.enrich.docker import Docker
+from ringfence.containers.enrich.oci import facts_of_config
+from ringfence.containers.enrich.podman import ContainersStorage
+from ringfence.containers.enrich.request import Request
+
+HEX = "ab" * 32
+UID = "12345678-1234-1234-1234-123456789abc"
+
+CONFIG: dict[str, Any] = {
+    "ociVersion": "1.0.2",
+    "annotations": {
+        "io.kubernetes.cri.container-name": "web",
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.image-name": "docker.io/library/nginx:1",
+        "io.kubernetes.cri.sandbox-name": "web-5",
+        "io.kubernetes.cri.sandbox-namespace": "shop",
+        "io.kubernetes.cri.sandbox-uid": UID,
+    },
+    "process": {
+        "capabilities": {"effective": ["CAP_CHOWN"], "bounding": ["CAP_CHOWN", "CAP_KILL"]},
+        "noNewPrivileges": True,
+        "apparmorProfile": "cri-containerd.apparmor.d",
+    },
+    "mounts": [
+        {"destination": "/host", "type": "bind", "source": "/", "options": ["rbind", "ro"]},
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+    ],
+    "linux": {
+        "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "network", "path": "/proc/7/ns/net"}],
+        "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+    },
+}
+
+
+def request(identifier: str = HEX, path: str = "") -> Request:
+    """A question about one container."""
+    return Request(5, identifier, path or f"/x/{identifier}", "", 0, 0)
+
+
+def write(path: Path, value: Any) -> Path:
+    """A JSON file with its directories."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def test_a_bundle_of_containerd_says_name_image_pod_and_posture(tmp_path: Path) -> None:
+    """The CRI plugin's annotations."""
+    write(tmp_path / "k8s.io" / HEX / "config.json", CONFIG)
+    write(tmp_path / "k8s.io" / HEX / "init.pid", "4711")
+    found = ContainerdBundles([tmp_path]).find(request())
+    assert found is not None
+    assert (found.runtime, found.name, found.image) == ("containerd", "web", "docker.io/library/nginx:1")
+    assert (found.namespace, found.pod, found.pod_uid, found.pid) == ("shop", "web-5", UID, 4711)
+    posture = found.posture
+    assert posture is not None
+    assert (posture.capabilities, posture.seccomp) == (("CAP_CHOWN",), "filter")
+    assert (posture.no_new_privs, posture.apparmor) == (True, "cri-containerd.apparmor.d")
+    assert [(mount.kind, mount.writable) for mount in posture.sensitive_mounts] == [("host-root", False)]
+    assert posture.shared_namespaces == ("cgroup", "uts", "ipc")
+
+
+def test_dockers_bundles_belong_to_docker(tmp_path: Path) -> None:
+    """dockerd keeps its containers in the namespace `moby`."""
+    write(tmp_path / "moby" / HEX / "config.json", {})
+    found = ContainerdBundles([tmp_path]).find(request())
+    assert found is not None
+    assert found.runtime == "docker"
+
+
+def runc_state(bundle: Path, cgroup: str) -> dict[str, Any]:
+    """As runc 1.1 writes it, as far as it is read."""
+    return {
+        "id": HEX,
+        "init_process_pid": 99,
+        "config": {
+            "cgroups": {"path": cgroup},
+            "labels": [f"bundle={bundle}"],
+            "capabilities": {"Bounding": ["CAP_KILL"], "Effective": ["CAP_KILL"]},
+            "mounts": [{"source": "/etc", "destination": "/e", "device": "bind", "flags": 4097}],
+            "namespaces": [{"type": "NEWNS", "path": ""}, {"type": "NEWPID", "path": ""}],
+            "no_new_privileges": True,
+            "seccomp": None,
+        },
+    }
+
+
+def test_runcs_state_leads_to_the_bundle(tmp_path: Path) -> None:
+    """Its label `bundle=` names the directory of config.json."""
+    write(tmp_path / "b/config.json", CONFIG)
+    write(tmp_path / "run" / HEX / "state.json", runc_state(tmp_path / "b", f"/x/{HEX}"))
+    found = RuncState([tmp_path / "run"]).find(request())
+    assert found is not None
+    assert (found.name, found.pid) == ("web", 99)
+
+
+def test_runcs_state_alone_gives_a_posture(tmp_path: Path) -> None:
+    """The bundle of a running container may be gone."""
+    write(tmp_path / "run" / HEX / "state.json", runc_state(tmp_path / "gone", f"/x/{HEX}"))
+    found = RuncState([tmp_path / "run"]).find(request())
+    assert found is not None
+    posture = found.posture
+    assert posture is not None
+    assert (posture.capabilities, posture.seccomp, posture.no_new_privs) == (("CAP_KILL",), "disabled", True)
+    assert [(mount.kind, mount.writable) for mount in posture.sensitive_mounts] == [("host-etc", False)]
+
+
+def test_another_container_of_the_same_id_is_not_taken(tmp_path: Path) -> None:
+    """The recorded cgroup must be this one's."""
+    state = runc_state(tmp_path, "/somewhere/else")
+    write(tmp_path / "run/web/state.json", state)
+    assert RuncState([tmp_path / "run"]).find(request("web", "/rftest-x/web2")) is None
+
+
+def test_a_users_state_counts_for_that_users_cgroups_only(tmp_path: Path) -> None:
+    """Anybody can write below /run/user: nobody can rename another's container."""
+    write(tmp_path / "1000/runc" / HEX / "state.json", runc_state(tmp_path, ""))
+    source = RuncState(users=tmp_path)
+    own = f"/user.slice/user-1000.slice/user@1000.service/{HEX}"
+    assert source.find(request(path=own)) is not None
+    assert source.find(request(path=f"/user.slice/user-1001.slice/x/{HEX}")) is None
+    assert source.find(request(path=f"/kubepods/{HEX}")) is None
+
+
+def test_cruns_status_and_configuration(tmp_path: Path) -> None:
+    """crun keeps a copy of config.json beside it."""
+    status = {"pid": 24894, "cgroup-path": f"/x/{HEX}", "bundle": "/nowhere"}
+    write(tmp_path / HEX / "status", status)
+    write(tmp_path / HEX / "config.json", CONFIG)
+    found = CrunState([tmp_path]).find(request())
+    assert found is not None
+    assert (found.pid, found.name, found.source) == (24894, "web", "crun")
+
+
+def test_podmans_storage_knows_name_and_image(tmp_path: Path) -> None:
+    """`metadata` is JSON inside JSON."""
+    metadata = {"image-name": "localhost/web:2", "image-id": "cd" * 32, "name": "blue_web"}
+    entry = {"id": HEX, "names": ["blue_web"], "image": "cd" * 32, "metadata": json.dumps(metadata)}
+    directory = tmp_path / "overlay-containers"
+    write(directory / "containers.json", [{"id": 5}, "junk", entry])
+    write(
+        directory / HEX / "userdata/config.json",
+        {"annotations": {"io.container.manager": "libpod", "team": "blue"}},
+    )
+    found = ContainersStorage([tmp_path]).find(request())
+    assert found is not None
+    assert (found.runtime, found.name, found.image) == ("podman", "blue_web", "localhost/web:2")
+    assert found.labels["team"] == "blue"
+
+
+def test_dockers_files_are_read_where_the_daemon_is_silent(tmp_path: Path) -> None:
+    """config.v2.json has the API's names."""
+    write(
+        tmp_path / "containers" / HEX / "config.v2.json",
+        {
+            "Name": "/web",
+            "Image": "sha256:1",
+            "State": {"Pid": 12},
+            "Config": {
+                "Image": "nginx:1",
+                "Labels": {"io.kubernetes.pod.name": "web-5", "team": "blue", "bad": 5},
+            },
+        },
+    )
+    found = Docker(tmp_path / "no.sock", roots=[tmp_path]).find(request())
+    assert found is not None
+    assert (found.name, found.image, found.pod, found.pid) == ("web", "nginx:1", "web-5", 12)
+    assert found.labels == {"io.kubernetes.pod.name": "web-5", "team": "blue"}
+
+
+@pytest.mark.parametrize("identifier", ["..", ".", "a/b", "../x", "", "a\0b", "é", "a" * 256, "a b"])
+def test_an_id_that_is_no_file_name_opens_nothing(tmp_path: Path, identifier: str) -> None:
+    """A container's name must not lead out of the state directory."""
+    assert not safe_name(identifier)
+    for source in (RuncState([tmp_path]), CrunState([tmp_path]), ContainerdBundles([tmp_path])):
+        assert source.find(request(identifier)) is None
+
+
+HOSTILE = {
+    "deep": "[" * 200_000,
+    "closed": "[" * 5000 + "]" * 5000,
+    "big": json.dumps({"annotations": {"a": "x" * (2 << 20)}}),
+    "number": '{"annotations": ' + "9" * 10_000 + "}",
+    "half": '{"annotations": {"a"',
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_documents_are_refused_in_one_way(tmp_path: Path, name: str) -> None:
+    """Too deep, too big, half written: Unusable, nothing else."""
+    write(tmp_path / "k" / HEX / "config.json", HOSTILE[name])
+    with pytest.raises(safejson.Unusable):
+        ContainerdBundles([tmp_path]).find(request())
+
+
+def test_a_fifo_in_the_place_of_a_file_does_not_block(tmp_path: Path) -> None:
+    """It is opened without waiting, and refused."""
+    (tmp_path / "k" / HEX).mkdir(parents=True)
+    os.mkfifo(tmp_path / "k" / HEX / "config.json")
+    with pytest.raises(safejson.Unusable, match="regular"):
+        ContainerdBundles([tmp_path]).find(request())
+
+
+def test_a_state_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """Runtimes write files there, no links."""
+    write(tmp_path / "other", {"init_process_pid": 1})
+    (tmp_path / HEX).mkdir()
+    (tmp_path / HEX / "state.json").symlink_to(tmp_path / "other")
+    with pytest.raises(safejson.Unusable):
+        RuncState([tmp_path]).find(request())
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+_keys = ["annotations", "process", "mounts", "linux"]
+
+
+@given(st.dictionaries(st.sampled_from(_keys), _json))
+def test_any_types_in_config_json_are_survived(config: dict[str, Any]) -> None:
+    """A list where a map should be, numbers for names."""
+    facts_of_config(config, source="test")
+
+
+@given(_json)
+def test_config_json_may_be_anything(config: Any) -> None:
+    """Not even a map."""
+    facts_of_config(config, source="test")
+
+
+def test_labels_are_bounded(tmp_path: Path) -> None:
+    """In number and in size."""
+    many = {f"k{n}": "v" * 5000 for n in range(1000)}
+    found = facts_of_config({"annotations": many}, source="test")
+    assert len(found.labels) == safejson.LABELS_MAX
+    assert {len(value) for value in found.labels.values()} == {safejson.TEXT_MAX}

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking in the background: retries, bounds, sources that fail, and a daemon that does not answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ringfence.containers.enrich import default_sources
+from ringfence.containers.enrich.docker import Docker, socket_path
+from ringfence.containers.enrich.proc import posture_of_task
+from ringfence.containers.enrich.request import Request
+from ringfence.containers.enrich.worker import Answer, Worker, enrich
+from ringfence.containers.model import Enrichment, Facts
+from ringfence.containers.procstat import TICK_NS, start_ticks
+
+HEX = "ab" * 32
+REQUEST = Request(5, HEX, f"/x/{HEX}", "", 0, 0)
+
+
+class FakeSource:
+    """Answers after so many questions."""
+
+    def __init__(self, facts: Facts | None, *, after: int = 0, name: str = "fake") -> None:
+        self.name, self.facts, self.after = name, facts, after
+        self.asked = 0
+
+    def find(self, request: Request) -> Facts | None:
+        self.asked += 1
+        return self.facts if self.asked > self.after else None
+
+
+class BrokenSource:
+    name = "broken"
+
+    def find(self, request: Request) -> Facts | None:
+        raise ZeroDivisionError("a bug in a source")
+
+
+def there(path: str) -> bool:
+    """Every cgroup exists."""
+    return True
+
+
+def test_the_first_source_of_a_fact_counts_and_others_fill_in() -> None:
+    """Docker knows the name, the bundle knows the annotations."""
+    first = FakeSource(Facts(Enrichment.DONE, source="docker", name="web", labels={"a": "1"}))
+    second = FakeSource(
+        Facts(Enrichment.DONE, source="runc", name="x", image="nginx", labels={"a": "2", "b": "3"})
+    )
+    found = enrich(REQUEST, [first, second], exists=there)
+    assert (found.source, found.name, found.image) == ("docker", "web", "nginx")
+    assert found.labels == {"a": "1", "b": "3"}
+    assert found.enrichment is Enrichment.DONE
+
+
+def test_a_broken_source_does_not_stop_the_others() -> None:
+    """It is counted, and what the others know stands."""
+    errors: list[tuple[str, str]] = []
+    sources = [BrokenSource(), FakeSource(Facts(Enrichment.DONE, name="web"))]
+    found = enrich(REQUEST, sources, exists=there, on_error=lambda name, text: errors.append((name, text)))
+    assert found.name == "web"
+    assert errors == [("broken", "ZeroDivisionError: a bug in a source")]
+    assert enrich(REQUEST, [BrokenSource()], exists=there).enrichment is Enrichment.FAILED
+
+
+def test_a_container_that_went_says_so() -> None:
+    """Nobody knows it, and its cgroup is gone."""
+    assert enrich(REQUEST, [], exists=lambda path: False).enrichment is Enrichment.GONE
+    assert enrich(REQUEST, [], exists=there).enrichment is Enrichment.NONE
+
+
+@contextmanager
+def running(worker: Worker) -> Iterator[Worker]:
+    """A worker that is stopped at the end."""
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+def wait_answers(worker: Worker, count: int = 1) -> list[Answer]:
+    """So many answers, by the descriptor that the event loop would wait for."""
+    found: list[Answer] = []
+    deadline = time.monotonic() + 10
+    while len(found) < count:
+        ready, _, _ = select.select([worker], [], [], deadline - time.monotonic())
+        assert ready, "no answer"
+        found += worker.answers()
+    return found
+
+
+def test_a_runtime_that_is_not_ready_is_asked_again() -> None:
+    """State is written after the cgroup is made."""
+    source = FakeSource(Facts(Enrichment.DONE, name="web"), after=2)
+    with running(Worker([source], exists=there, retries=(0.001, 0.001, 0.001))) as worker:
+        assert worker.submit(REQUEST)
+        [answer] = wait_answers(worker)
+    assert (answer.cgroup_id, answer.facts.name, source.asked) == (5, "web", 3)
+
+
+def test_nobody_is_asked_for_ever() -> None:
+    """After the last retry it is known that nobody knows."""
+    source = FakeSource(None)
+    with running(Worker([source], exists=there, retries=(0.001,))) as worker:
+        worker.submit(REQUEST)
+        [answer] = wait_answers(worker)
+    assert answer.facts.enrichment is Enrichment.NONE
+    assert source.asked == 2
+
+
+def test_a_full_queue_refuses_and_counts() -> None:
+    """A storm of containers costs no memory."""
+    worker = Worker([], exists=there, queue_max=2)
+    assert [worker.submit(REQUEST) for _ in range(3)] == [True, True, False]
+    assert worker.counts.dropped == 1
+    worker.stop()
+
+
+def test_a_container_without_a_path_is_found_by_its_id() -> None:
+    """The path was cut, or its CREATE was lost."""
+    source = FakeSource(Facts(Enrichment.DONE, name="web"))
+    paths = {5: f"/docker/{HEX}"}
+    request = Request(5, "cgroup-5", "", "", 0, 0)
+    with running(Worker([source], exists=there, path_of=lambda i: paths.get(i, ""))) as worker:
+        worker.submit(request)
+        worker.submit(Request(6, "cgroup-6", "", "", 0, 0))
+        answers = {answer.cgroup_id: answer.facts for answer in wait_answers(worker, 2)}
+    assert (answers[5].cgroup_path, answers[5].name) == (f"/docker/{HEX}", "web")
+    assert answers[6].enrichment is Enrichment.GONE
+
+
+def test_stopping_a_worker_that_never_ran_is_no_error() -> None:
+    """Start-up may fail before."""
+    Worker([], exists=there).stop()
+
+
+@contextmanager
+def docker_daemon(directory: Path, answer: Callable[[socket.socket], None]) -> Iterator[Path]:
+    """A socket that answers one request as told."""
+    path = directory / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(1)
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                answer(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield path
+        thread.join(5)
+
+
+def test_docker_is_asked_on_its_socket(tmp_path: Path) -> None:
+    """Plain HTTP over a Unix socket."""
+    asked = []
+    body = json.dumps(
+        {"Name": "/web", "Config": {"Image": "nginx", "Labels": None}, "State": {"Pid": 7}}
+    ).encode()
+
+    def answer(connection: socket.socket) -> None:
+        asked.append(1)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    with docker_daemon(tmp_path, answer) as path:
+        found = Docker(path).find(REQUEST)
+    assert found is not None
+    assert (found.name, found.image, found.pid, asked) == ("web", "nginx", 7, [1])
+
+
+def test_a_daemon_that_hangs_is_left_after_its_time(tmp_path: Path) -> None:
+    """Then its files are asked."""
+    release = threading.Event()
+    with docker_daemon(tmp_path, lambda connection: bool(release.wait(5)) or None) as path:
+        began = time.monotonic()
+        assert Docker(path, timeout=0.05).find(REQUEST) is None
+        assert time.monotonic() - began < 2
+        release.set()
+
+
+def test_an_endless_answer_is_cut(tmp_path: Path) -> None:
+    """The bound is on bytes, whatever the header says."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while True:
+                connection.sendall(b"x" * 65536)
+        except OSError:
+            pass
+
+    with docker_daemon(tmp_path, answer) as path:
+        found = enrich(REQUEST, [Docker(path)], exists=there)
+    assert found.enrichment is Enrichment.FAILED
+
+
+def test_docker_host_names_the_socket() -> None:
+    """Only a unix:// address: nothing leaves the node."""
+    assert socket_path({"DOCKER_HOST": "unix:///x/d.sock"}) == Path("/x/d.sock")
+    assert socket_path({"DOCKER_HOST": "tcp://10.0.0.1:2375"}) == Path("/run/docker.sock")
+
+
+def test_configured_roots_are_used(tmp_path: Path) -> None:
+    """`runtime.roots` of the configuration."""
+    state = tmp_path / HEX
+    state.mkdir()
+    (state / "status").write_text(json.dumps({"pid": 3}))
+    found = enrich(REQUEST, default_sources({"crun": tmp_path}), exists=there)
+    assert (found.source, found.pid) == ("crun", 3)
+
+
+def test_the_posture_of_a_task_is_read_from_proc() -> None:
+    """Of this very process."""
+    ticks = start_ticks(os.getpid())
+    assert ticks is not None
+    posture = posture_of_task(os.getpid(), ticks * TICK_NS)
+    assert posture is not None
+    status = Path("/proc/self/status").read_text()
+    effective = int(next(line for line in status.splitlines() if line.startswith("CapEff")).split()[1], 16)
+    assert posture.capabilities is not None
+    assert len(posture.capabilities) == effective.bit_count()
+
+
+def test_another_process_of_the_same_pid_lends_nothing() -> None:
+    """Its start time is different."""
+    ticks = start_ticks(os.getpid())
+    assert ticks is not None
+    assert posture_of_task(os.getpid(), (ticks + 1) * TICK_NS) is None
+    assert posture_of_task(0x7FFFFFF0, 0) is None
+
+
+@pytest.mark.parametrize("name", ["a) R 1 1 (b", "x\ny", "(((", ")))"])
+def test_a_process_name_does_not_confuse_the_start_time(tmp_path: Path, name: str) -> None:
+    """stat(5) puts the name in parentheses, whatever is in it."""
+    (tmp_path / "7").mkdir()
+    fields = " ".join(str(number) for number in range(3, 53))
+    (tmp_path / "7/stat").write_text(f"7 ({name}) S {fields}")
+    # field 22 of proc(5); the state is field 3, and "3" stands for field 4
+    assert start_ticks(7, tmp_path) == 21

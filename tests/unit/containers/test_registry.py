@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers come, are attributed, and leave their slot behind for the next."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.abi import NO_SLOT, EventKind, Fact
+from ringfence.containers.model import Container, Enrichment, Facts, State
+from ringfence.containers.registry import TOMBSTONE_NS, Registry
+from ringfence.events import CgroupEvent
+from tests.unit.containers.fakes import FakeSlots, create, remove, start, stop
+
+HEX = "ab" * 32
+
+
+class Clock:
+    now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def test_the_first_event_of_a_container_finds_id_and_path() -> None:
+    """What CREATE said is there before anything else happens; the rest is unknown, not empty."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    slot = slots.enroll(5)
+    registry.on_event(create(5, slot, f"/docker/{HEX}"))
+    found = registry.get(slot, 5)
+    assert found is not None
+    assert (found.id, found.cgroup_path, found.runtime, found.state) == (
+        HEX,
+        f"/docker/{HEX}",
+        "docker",
+        State.CREATED,
+    )
+    assert (found.name, found.image, found.privileged, found.enrichment) == (
+        None,
+        None,
+        None,
+        Enrichment.PENDING,
+    )
+
+
+def test_start_records_the_posture() -> None:
+    """Capabilities, seccomp and shared namespaces of the first armed task."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    registry.on_event(create(5, slots.enroll(5), "/rftest-a"))
+    changed = registry.on_event(
+        start(5, 0, cap_effective=1 << 21, cap_bounding=1 << 21 | 1 << 17, shared_namespaces=0x40000000)
+    )
+    assert changed is not None
+    assert changed.state is State.RUNNING
+    assert changed.posture is not None
+    assert changed.posture.capabilities == ("CAP_SYS_ADMIN",)
+    assert changed.posture.shared_namespaces == ("net",)
+    assert changed.privileged is True
+
+
+def test_no_new_privs_comes_from_the_facts() -> None:
+    """The kernel's word, not a file's."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    registry.on_event(create(5, slots.enroll(5), "/rftest-a"))
+    changed = registry.on_event(start(5, 0, facts=int(Fact.NO_NEW_PRIVS), seccomp=2))
+    assert changed is not None
+    assert changed.posture is not None
+    assert (changed.posture.no_new_privs, changed.posture.seccomp, changed.privileged) == (
+        True,
+        "filter",
+        False,
+    )
+
+
+def test_a_removed_container_is_attributed_until_its_tombstone_expires() -> None:
+    """Events on their way when the cgroup went still find it; later they are counted, not guessed."""
+    slots, clock = FakeSlots(), Clock()
+    registry = Registry(slots, now_ns=clock)
+    slot = slots.enroll(5)
+    registry.on_event(create(5, slot, "/rftest-a"))
+    slots.removed(slot)
+    registry.on_event(remove(5, slot))
+    assert slots.freed == [slot]
+    assert len(registry) == 0
+    late = registry.get(slot, 5)
+    assert late is not None
+    assert late.state is State.REMOVED
+    clock.now = TOMBSTONE_NS + 1
+    registry.sweep()
+    assert registry.get(slot, 5) is None
+    assert registry.counts.unattributed == {"no-container": 0, "unknown": 1, "slot-reused": 0}
+
+
+def test_a_reused_slot_never_lends_its_container() -> None:
+    """The cgroup id decides, the slot is only where to look."""
+    slots = FakeSlots(size=1)
+    registry = Registry(slots, tombstones=1)
+    for cgroup in (5, 6, 7):
+        slot = slots.enroll(cgroup)
+        registry.on_event(create(cgroup, slot, f"/rftest-{cgroup}"))
+        if cgroup < 7:
+            slots.removed(slot)
+            registry.on_event(remove(cgroup, slot))
+    assert registry.get(0, 5) is None
+    assert registry.counts.unattributed["slot-reused"] == 1
+    assert registry.counts.evicted == 1
+    six = registry.get(0, 6)
+    assert six is not None
+    assert six.id == "rftest-6"
+
+
+def test_moved_tasks_hold_the_slot_of_a_removed_container() -> None:
+    """Leaving one's cgroup is no way out: the slot is freed when the last armed task ended, not before."""
+    slots, clock = FakeSlots(), Clock()
+    registry = Registry(slots, now_ns=clock)
+    slot = slots.enroll(5)
+    registry.on_event(create(5, slot, "/rftest-a"))
+    slots.started(slot, tasks=1)
+    slots.removed(slot)
+    registry.on_event(remove(5, slot))
+    clock.now = 10 * TOMBSTONE_NS
+    registry.sweep()
+    assert slots.freed == []
+    assert registry.unfreed == 1
+    held = registry.get(slot, 5)
+    assert held is not None
+    assert held.id == "rftest-a"
+    slots.change(slot, tasks=0)
+    registry.on_event(stop(5, slot))
+    assert (slots.freed, registry.unfreed, len(registry)) == ([slot], 0, 0)
+
+
+def test_a_lost_remove_is_made_up_for_by_the_sweep() -> None:
+    """The ring may be full at the wrong moment; the slot is given back all the same, once."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    slot = slots.enroll(5)
+    registry.on_event(create(5, slot, "/rftest-a"))
+    slots.removed(slot)
+    assert registry.sweep() == 1
+    assert registry.sweep() == 0
+    registry.on_event(remove(5, slot))
+    assert (slots.freed, registry.counts.removed, len(registry)) == ([slot], 1, 0)
+
+
+def test_a_lost_create_is_recovered_from_the_kernels_table() -> None:
+    """The table says for certain that it is a container; its name comes later."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    slot = slots.enroll(5)
+    found = registry.get(slot, 5)
+    assert found is not None
+    assert (found.id, found.cgroup_path) == ("cgroup-5", "")
+    assert registry.counts.recovered == 1
+    registry.on_event(create(5, slot, f"/docker/{HEX}"))
+    named = registry.get(slot, 5)
+    assert named is not None
+    assert named.id == HEX
+    assert registry.counts.created == 1
+
+
+def test_a_cut_path_is_not_taken_for_a_name() -> None:
+    """Its end is missing, and the end is the id."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    found = registry.on_event(create(5, slots.enroll(5), "/kubepods/" + "a" * 64, truncated=True))
+    assert found is not None
+    assert found.id == "cgroup-5"
+    after = registry.apply(5, Facts(Enrichment.DONE, cgroup_path=f"/x/{HEX}"))
+    assert after is not None
+    assert after.id == HEX
+
+
+def test_events_of_no_container_are_counted() -> None:
+    """A record that names no cgroup belongs to nobody."""
+    registry = Registry(FakeSlots())
+    assert registry.get(NO_SLOT, 0) is None
+    assert registry.get(NO_SLOT, 77) is None
+    assert registry.counts.unattributed == {"no-container": 1, "unknown": 1, "slot-reused": 0}
+
+
+def test_enrichment_fills_in_and_never_takes_away() -> None:
+    """A later, poorer answer does not remove a name, and a tombstone can still be enriched."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    slot = slots.enroll(5)
+    registry.on_event(create(5, slot, f"/docker/{HEX}"))
+    registry.apply(5, Facts(Enrichment.DONE, name="web", image="nginx"))
+    slots.removed(slot)
+    registry.on_event(remove(5, slot))
+    registry.apply(5, Facts(Enrichment.GONE))
+    found = registry.find(5)
+    assert found is not None
+    assert (found.name, found.image, found.enrichment) == ("web", "nginx", Enrichment.GONE)
+    assert len(registry) == 0
+    assert registry.apply(99, Facts(Enrichment.DONE)) is None
+
+
+def test_child_cgroups_leave_with_their_container() -> None:
+    """A child that the kernel did not take out is unbound with the rest."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    slot = slots.enroll(5)
+    slots.bind(50, slot)
+    registry.on_event(create(5, slot, "/rftest-a"))
+    registry.on_event(CgroupEvent(event=EventKind.CGROUP_MKDIR, container=5, cgroup=50, slot=slot))
+    slots.removed(slot)
+    registry.on_event(remove(5, slot))
+    assert slots.owners == {}
+
+
+def test_the_slots_owner_is_told_before_its_counters_go() -> None:
+    """Whoever exports counters sees them a last time."""
+    slots, told = FakeSlots(), list[Container]()
+    registry = Registry(slots, on_free=told.append)
+    slot = slots.enroll(5)
+    registry.on_event(create(5, slot, "/rftest-a"))
+    slots.removed(slot)
+    registry.on_event(remove(5, slot))
+    assert [container.id for container in told] == ["rftest-a"]
+
+
+def test_a_thousand_short_lived_containers_are_all_attributed() -> None:
+    """With fewer slots than containers, each event finds its own container, and no slot is lost."""
+    slots = FakeSlots(size=16)
+    registry = Registry(slots)
+    alive: list[tuple[int, int]] = []
+    for cgroup in range(1, 1001):
+        slot = slots.enroll(cgroup)
+        registry.on_event(create(cgroup, slot, f"/rftest-{cgroup}"))
+        slots.started(slot)
+        registry.on_event(start(cgroup, slot))
+        alive.append((cgroup, slot))
+        if len(alive) == 8:
+            old, old_slot = alive.pop(0)
+            slots.change(old_slot, tasks=0)
+            slots.removed(old_slot)
+            registry.on_event(stop(old, old_slot))
+            registry.on_event(remove(old, old_slot))
+            late = registry.get(old_slot, old)
+            assert late is not None
+            assert late.id == f"rftest-{old}"
+        current = registry.get(slot, cgroup)
+        assert current is not None
+        assert current.id == f"rftest-{cgroup}"
+    assert sum(registry.counts.unattributed.values()) == 0
+    assert len(slots.free_slots) == 16 - len(alive)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([create, start, stop, remove]), st.integers(1, 6), st.integers(0, 4)),
+        max_size=40,
+    )
+)
+def test_no_order_of_events_breaks_the_table(events: list[tuple[object, int, int]]) -> None:
+    """Duplicated, lost and late events: nothing raises, no slot goes back twice (the fake watches)."""
+    slots = FakeSlots(size=4)
+    registry = Registry(slots, tombstones=2)
+    for cgroup in (1, 2, 3):
+        slots.enroll(cgroup)
+    for make, cgroup, slot in events:
+        if make is remove and slot in slots.values:
+            slots.removed(slot)
+        registry.on_event(make(cgroup, slot))  # type: ignore[operator]
+        registry.get(slot, cgroup)
+    registry.sweep()
+    assert registry.tombstones <= 2
+    assert sorted(slots.free_slots + [slot for slot, _ in slots.used()]) == [0, 1, 2, 3]

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who started whom, with PIDs that come back and events that do not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tracemalloc
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.abi import EventKind
+from ringfence.containers.procstat import TICK_NS
+from ringfence.containers.tree import DEPTH_MAX, ProcessTree
+from ringfence.events import ExecEvent, TaskEvent
+
+S = 10**9
+
+
+def fork(
+    parent: int, child: int, *, at: int, parent_at: int = S, container: int = 5, thread: bool = False
+) -> TaskEvent:
+    """PROCESS_FORK of a process, or of a thread."""
+    return TaskEvent(
+        event=EventKind.PROCESS_FORK,
+        container=container,
+        pid=parent,
+        start_ns=parent_at,
+        child_pid=child,
+        child_tid=child + 1000 if thread else child,
+        child_start_ns=at,
+        comm_raw=b"sh" + bytes(14),
+    )
+
+
+def execute(
+    pid: int, path: bytes, *, at: int, ppid: int = 0, args: bytes = b"", container: int = 5
+) -> ExecEvent:
+    """PROCESS_EXEC."""
+    return ExecEvent(
+        event=EventKind.PROCESS_EXEC,
+        container=container,
+        pid=pid,
+        start_ns=at,
+        ppid=ppid,
+        path_raw=path.ljust(256, b"\0"),
+        path_len=len(path),
+        args_raw=args.ljust(256, b"\0"),
+        args_len=len(args),
+        comm_raw=path[-15:].ljust(16, b"\0"),
+    )
+
+
+def leave(pid: int, *, at: int) -> TaskEvent:
+    """PROCESS_EXIT."""
+    return TaskEvent(event=EventKind.PROCESS_EXIT, pid=pid, start_ns=at, container=5)
+
+
+def tree_of(*events: ExecEvent | TaskEvent) -> ProcessTree:
+    """A tree after these events."""
+    tree = ProcessTree()
+    for event in events:
+        tree.on_event(event)
+    return tree
+
+
+def test_ancestry_goes_up_to_where_the_container_begins() -> None:
+    """The last step is the runtime, of which only the PID is known."""
+    tree = tree_of(
+        execute(10, b"/bin/init", at=S, ppid=9),
+        fork(10, 11, at=2 * S),
+        execute(11, b"/bin/sh", at=2 * S, ppid=10, args=b"sh\0-c\0id\0"),
+        fork(11, 12, at=3 * S, parent_at=2 * S),
+    )
+    chain = tree.ancestry(12, 3 * S)
+    assert [(step.pid, step.exe, step.missing) for step in chain] == [
+        (11, b"/bin/sh", False),
+        (10, b"/bin/init", False),
+        (9, b"", True),
+    ]
+    assert chain[0].args == b"sh\0-c\0id\0"
+
+
+def test_a_fork_without_exec_runs_its_parents_program() -> None:
+    """Until it executes something itself."""
+    tree = tree_of(execute(10, b"/bin/a", at=S), fork(10, 11, at=2 * S))
+    process = tree.find(11, 2 * S)
+    assert process is not None
+    assert process.exe == b"/bin/a"
+
+
+def test_a_dead_parent_still_counts() -> None:
+    """A double fork does not cut the trail."""
+    tree = tree_of(
+        execute(10, b"/bin/a", at=S),
+        fork(10, 11, at=2 * S),
+        fork(11, 12, at=3 * S, parent_at=2 * S),
+        leave(11, at=2 * S),
+    )
+    assert [step.pid for step in tree.ancestry(12, 3 * S)][:2] == [11, 10]
+
+
+def test_a_reused_pid_is_another_process() -> None:
+    """The trail ends at the PID's new owner, who is no relation."""
+    tree = tree_of(
+        fork(10, 11, at=2 * S),
+        fork(11, 12, at=3 * S, parent_at=2 * S),
+        leave(11, at=2 * S),
+        execute(11, b"/bin/impostor", at=9 * S),
+    )
+    assert tree.ancestry(12, 3 * S)[0].exe == b""
+    assert tree.find(11, 2 * S) is not None
+    new = tree.find(11, 9 * S)
+    assert new is not None
+    assert new.exe == b"/bin/impostor"
+
+
+def test_an_unknown_childs_parent_must_be_older() -> None:
+    """By PID alone a younger process would look like the parent."""
+    tree = tree_of(execute(20, b"/bin/young", at=9 * S))
+    [step] = tree.ancestry(21, 3 * S, ppid=20)
+    assert step.missing
+
+
+def test_a_late_exit_does_not_end_the_pids_new_owner() -> None:
+    """Start times tell them apart."""
+    tree = tree_of(execute(11, b"/bin/new", at=9 * S), leave(11, at=2 * S))
+    assert tree.find(11, 9 * S) is not None
+    assert len(tree) == 1
+
+
+def test_threads_are_no_processes() -> None:
+    """A fork event of a thread changes nothing."""
+    assert len(tree_of(fork(10, 10, at=2 * S, thread=True))) == 0
+
+
+def test_the_living_of_a_container_are_listed_and_forgotten_with_it() -> None:
+    """Also those whose exit was lost."""
+    tree = tree_of(execute(10, b"/a", at=S), execute(11, b"/b", at=S), execute(12, b"/c", at=S, container=6))
+    assert [process.pid for process in tree.of_container(5)] == [10, 11]
+    assert tree.forget(5) == 2
+    assert len(tree) == 1
+
+
+def test_a_long_chain_is_cut() -> None:
+    """An alert stays readable."""
+    events = [fork(pid, pid + 1, at=(pid + 1) * S, parent_at=pid * S) for pid in range(1, 100)]
+    assert len(tree_of(*events).ancestry(100, 100 * S)) == DEPTH_MAX
+
+
+def test_a_fork_bomb_does_not_grow_the_tree() -> None:
+    """A bound in entries and in bytes; what was forgotten is counted."""
+    tree = ProcessTree(live_max=1000, dead_max=500)
+    tracemalloc.start()
+    for pid in range(2, 20_000):
+        tree.on_event(execute(pid, b"/bin/%d" % pid, at=pid * S, args=b"x" * 256))
+        if pid % 3 == 0:
+            tree.on_event(leave(pid, at=pid * S))
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(tree) <= 1000, tree.dead <= 500, tree.evicted > 10_000) == (True, True, True)
+    assert size < 1500 * 1500
+
+
+def test_running_processes_are_taken_from_proc() -> None:
+    """An adopted container's processes, parent included; start times agree with the probes' to a tick."""
+    inner = "import sys; print(1, flush=True); sys.stdin.read()"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        [child] = _children(parent.pid)
+        tree = ProcessTree()
+        assert tree.seed([parent.pid, child], 5) == 2
+        assert tree.seed([parent.pid, child], 5) == 0
+        process = tree.find(child, 0)
+        assert process is not None
+        assert tree.find(child, process.start_ns + TICK_NS - 1) is process
+        assert [step.pid for step in tree.ancestry(child, process.start_ns)][:1] == [parent.pid]
+        assert process.args.startswith(os.fsencode(sys.executable) + b"\0-c\0")
+        parent.stdin.close()
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def test_a_pid_that_is_gone_is_left_out() -> None:
+    """A process may end while it is looked at."""
+    assert ProcessTree().seed([0x7FFFFFF0], 5) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("fel"), st.integers(1, 5), st.integers(1, 5), st.integers(0, 3)),
+        max_size=60,
+    )
+)
+def test_no_order_of_events_breaks_the_tree(steps: list[tuple[str, int, int, int]]) -> None:
+    """Lost, late and doubled events; ancestry always ends."""
+    tree = ProcessTree(live_max=3, dead_max=2)
+    for what, pid, other, at in steps:
+        if what == "f":
+            tree.on_event(fork(pid, other, at=at * S, parent_at=at * S))
+        elif what == "e":
+            tree.on_event(execute(pid, b"/x", at=at * S, ppid=other))
+        else:
+            tree.on_event(leave(pid, at=at * S))
+        assert len(tree) <= 3
+        assert tree.dead <= 2
+        assert len(tree.ancestry(pid, at * S, ppid=other)) <= DEPTH_MAX
