@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits on a version 2 host: the configuration's version 1 terms, translated."""
+
+from __future__ import annotations
+
+from ringfence_runtime.cgroup.devices import attach
+from ringfence_runtime.cgroup.hierarchy import read, write
+from ringfence_runtime.cgroup.limits_v1 import rdma_line
+from ringfence_runtime.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.cgroup.group import Cgroup
+    from ringfence_runtime.spec.resources import Resources
+
+__all__ = ["apply", "cpu_weight", "io_weight", "values"]
+
+_THROTTLES = {"throttleReadBpsDevice": "rbps", "throttleWriteBpsDevice": "wbps", "throttleReadIOPSDevice": "riops",
+              "throttleWriteIOPSDevice": "wiops"}  # fmt: skip
+
+
+def cpu_weight(shares: int) -> int:
+    """cpu.shares (2..262144, 1024 is normal) as cpu.weight (1..10000, 100 is normal).
+
+    The curve through the three fixed points that runc 1.4 and crun 1.23 use; a straight line made 1024 a weight of 39.
+    """
+    if shares <= 2:
+        return 1
+    if shares >= 262144:
+        return 10000
+    from math import ceil, log2
+
+    power = log2(shares)
+    return int(ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34)))
+
+
+def io_weight(weight: int) -> int:
+    """blkio.weight (10..1000) as io.weight (1..10000)."""
+    return 1 + (weight - 10) * 9999 // 990
+
+
+def _or_max(value: int) -> str:
+    return "max" if value < 0 else str(value)
+
+
+def values(resources: Resources) -> list[tuple[str, str, str]]:
+    """(member of the configuration, file, value) in the order of writing. Pure."""
+    result: list[tuple[str, str, str]] = []
+    add = result.append
+    if resources.shares:
+        add(("cpu.shares", "cpu.weight", str(cpu_weight(resources.shares))))
+    if resources.idle is not None:
+        add(("cpu.idle", "cpu.idle", str(resources.idle)))
+    if resources.quota or resources.period:
+        quota = "max" if not resources.quota or resources.quota < 0 else str(resources.quota)
+        add(("cpu.quota", "cpu.max", f"{quota} {resources.period or 100000}"))
+    if resources.burst is not None:
+        add(("cpu.burst", "cpu.max.burst", str(resources.burst)))
+    if resources.rt_period or resources.rt_runtime:
+        raise Error(f"{resources.path}.cpu.realtimeRuntime: cgroup version 2 has no limit of real time")
+    if resources.cpus:
+        add(("cpu.cpus", "cpuset.cpus", resources.cpus))
+    if resources.mems:
+        add(("cpu.mems", "cpuset.mems", resources.mems))
+    _memory_values(resources, add)
+    if resources.pids is not None:
+        add(("pids.limit", "pids.max", _or_max(resources.pids)))
+    for place, key in _THROTTLES.items():
+        for item in resources.throttles[place]:
+            add((f"blockIO.{place}", "io.max", f"{item.major}:{item.minor} {key}={item.rate or 'max'}"))
+    for index, (size, limit) in enumerate(resources.hugepages):
+        add((f"hugepageLimits[{index}].limit", f"hugetlb.{size}.max", str(limit)))
+    for device, (handles, objects) in resources.rdma.items():
+        add((f"rdma.{device}", "rdma.max", rdma_line(device, handles, objects)))
+    for name, value in resources.unified.items():
+        add((f"unified.{name}", name, value))
+    return result
+
+
+def _memory_values(resources: Resources, add: object) -> None:
+    assert callable(add)
+    limit, swap = resources.memory, resources.swap
+    if limit == -1 and swap is None:
+        swap = -1
+    if swap:
+        # `swap` is memory and swap together; version 2 counts swap alone.
+        if swap > 0 and limit and limit > 0:
+            add(("memory.swap", "memory.swap.max", str(swap - limit)))
+        elif swap < 0:
+            add(("memory.swap", "memory.swap.max", "max"))
+    if limit:
+        add(("memory.limit", "memory.max", _or_max(limit)))
+    if resources.reservation:
+        add(("memory.reservation", "memory.low", _or_max(resources.reservation)))
+    if resources.disable_oom_killer:
+        raise Error(f"{resources.path}.memory.disableOOMKiller: cgroup version 2 cannot switch the OOM killer off")
+
+
+def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
+    directory = group.unified
+    assert directory is not None
+    if resources.devices or not update:
+        attach(directory, resources.devices)
+    if resources.memory_check and resources.memory is not None and resources.memory > 0:
+        usage = int(read(f"{directory}/memory.current"))
+        if usage > resources.memory:
+            raise Error(f"{resources.path}.memory.limit: {resources.memory} is below what is in use, {usage}")
+    for place, name, value in values(resources):
+        try:
+            write(f"{directory}/{name}", value)
+        except OSError as error:
+            raise Error(f"{resources.path}.{place}: cannot write {value} to {name}: {error.strerror}") from None
+    if resources.io_weight:
+        _weight(directory, resources, resources.io_weight, "")
+    for item in resources.io_device_weights:
+        if item.rate is not None:
+            _weight(directory, resources, item.rate, f"{item.major}:{item.minor} ")
+
+
+def _weight(directory: str, resources: Resources, weight: int, device: str) -> None:
+    """The scheduler that is in use decides which of two files takes a weight (bfq has its own scale)."""
+    errors: list[str] = []
+    for name, value in (("io.bfq.weight", weight), ("io.weight", io_weight(weight))):
+        try:
+            return write(f"{directory}/{name}", f"{device}{value}")
+        except OSError as error:
+            errors.append(f"{name}: {error.strerror}")
+    raise Error(f"{resources.path}.blockIO.weight: {'; '.join(errors)}")

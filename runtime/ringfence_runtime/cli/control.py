@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill, delete, pause and resume."""
+
+from __future__ import annotations
+
+import os
+import select
+
+import _signal
+
+from ringfence_runtime import _sys
+from ringfence_runtime.cgroup import Cgroup, detect
+from ringfence_runtime.cli.options import Globals, expect, parse
+from ringfence_runtime.errors import Error, NotFoundError, StateError, UsageError
+from ringfence_runtime.launch import parent
+from ringfence_runtime.state import Container, Store
+
+__all__ = ["delete", "kill", "pause", "resume", "signal_number"]
+
+
+def signal_number(text: str) -> int:
+    """`15`, `TERM`, `SIGTERM`, `RTMIN+3`."""
+    if text.isdecimal():
+        if 0 <= int(text) <= 64:
+            return int(text)
+        raise UsageError(f"signal {text} is not between 0 and 64")
+    name = text.upper().removeprefix("SIG")
+    base, plus, offset = name.partition("+")
+    if base == "RTMIN" and (not plus or offset.isdecimal()):
+        return int(_signal.SIGRTMIN) + int(offset or 0)
+    base, minus, offset = name.partition("-")
+    if base == "RTMAX" and (not minus or offset.isdecimal()):
+        return int(_signal.SIGRTMAX) - int(offset or 0)
+    number = {"CLD": 17, "IOT": 6, "POLL": 29}.get(name) or getattr(_signal, f"SIG{name}", None)
+    if not name or number is None or name.startswith("_"):
+        raise UsageError(f"unknown signal {text!r}")
+    return int(number)
+
+
+def kill(settings: Globals, arguments: list[str]) -> int:
+    parsed = parse(arguments, {"all": "f", "a": "=all", "regex": "s", "r": "=regex"})
+    words = expect(parsed, "kill", 1, 2)
+    container = Store(settings.root).load(words[0])
+    number = signal_number(words[1] if len(words) > 1 else "TERM")
+    if parsed.flag("all"):
+        if not container.alive() and not container.cgroup.exists():
+            raise StateError(f"container {container.id} is not running")
+        return _kill_all(container, number)
+    pidfd = container.open_init()
+    try:
+        _sys.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)
+    if number == 9:
+        if container.cgroup.directory("freezer") is not None and container.cgroup.frozen():
+            # A task that a version 1 freezer holds does not die before it is let go.
+            container.cgroup.freeze(frozen=False)
+        if "pid" not in container.config().linux.namespaces:
+            # Without a pid namespace the end of the init does not end the others.
+            container.cgroup.kill()
+    return 0
+
+
+def _kill_all(container: Container, number: int) -> int:
+    if number == 9:
+        container.cgroup.kill()
+        return 0
+    for pid in container.cgroup.processes():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+    return 0
+
+
+def _wait_gone(container: Container, seconds: float) -> bool:
+    try:
+        pidfd = container.open_init()
+    except StateError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def delete(settings: Globals, arguments: list[str]) -> int:
+    parsed = parse(arguments, {"force": "f", "f": "=force", "regex": "f"}, interleaved=True)
+    names = expect(parsed, "delete", 1)
+    store = Store(settings.root)
+    if parsed.flag("regex"):
+        import re
+
+        names = [name for name in store.names() for pattern in names if re.search(pattern, name)]
+    for name in names:
+        _delete(store, name, force=parsed.flag("force"))
+    return 0
+
+
+def _delete(store: Store, name: str, *, force: bool) -> None:
+    try:
+        lock = store.lock(name)
+    except NotFoundError:
+        if force:
+            return
+        raise
+    try:
+        container = _load_or_clean(store, name, force=force)
+        if container is None:
+            return
+        status = container.status()
+        if status in ("running", "paused", "created", "creating"):
+            if not force and status != "created":
+                raise StateError(f"cannot delete container {name} that is not stopped: {status}",
+                                 hint="delete --force kills it first")  # fmt: skip
+            _end(container)
+        parent.destroy(container)
+    finally:
+        os.close(lock)
+
+
+def _end(container: Container) -> None:
+    container.cgroup.kill()
+    if container.cgroup.directory("freezer") is not None and container.cgroup.frozen():
+        container.cgroup.freeze(frozen=False)
+    try:
+        pidfd = container.open_init()
+        _sys.pidfd_send_signal(pidfd, 9)
+        os.close(pidfd)
+    except (StateError, ProcessLookupError):
+        pass
+    if not _wait_gone(container, 10):
+        raise Error(f"container {container.id} does not die")
+
+
+def _load_or_clean(store: Store, name: str, *, force: bool) -> Container | None:
+    """The container; or None after removing what a runtime left that was killed while it wrote its first state."""
+    try:
+        return store.load(name)
+    except (NotFoundError, StateError):
+        if not force:
+            raise
+    group = Cgroup.at(f"/{name}", detect())
+    directory = f"{store.root}/{name}"
+    if os.path.exists(f"{directory}/state.json"):
+        group.kill()
+        group.remove()
+    for entry in os.listdir(directory):
+        os.unlink(f"{directory}/{entry}")
+    os.rmdir(directory)
+    return None
+
+
+def pause(settings: Globals, arguments: list[str]) -> int:
+    [name] = expect(parse(arguments, {}), "pause", 1, 1)
+    container = Store(settings.root).load(name)
+    if container.status() not in ("running", "created"):
+        raise StateError(f"container {name} is {container.status()}, not running")
+    container.cgroup.freeze(frozen=True)
+    return 0
+
+
+def resume(settings: Globals, arguments: list[str]) -> int:
+    [name] = expect(parse(arguments, {}), "resume", 1, 1)
+    container = Store(settings.root).load(name)
+    if not container.cgroup.frozen():
+        raise StateError(f"container {name} is not paused")
+    container.cgroup.freeze(frozen=False)
+    return 0

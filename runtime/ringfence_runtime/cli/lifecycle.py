@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""create, start and run."""
+
+from __future__ import annotations
+
+import os
+
+from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
+from ringfence_runtime.errors import Error, UsageError
+from ringfence_runtime.launch import parent
+from ringfence_runtime.launch.plan import Options
+from ringfence_runtime.state import Store
+
+__all__ = ["create", "run", "start"]
+
+_CREATE = {"bundle": "s", "b": "=bundle", "config": "s", "f": "=config", "console-socket": "s", "pid-file": "s",
+           "pidfd-socket": "s", "no-pivot": "f", "no-new-keyring": "f", "preserve-fds": "s"}  # fmt: skip
+_RUN = {**_CREATE, "detach": "f", "d": "=detach", "keep": "f", "no-subreaper": "f"}
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path else ""
+
+
+def _request(parsed: Parsed) -> tuple[str, str, Options]:
+    """(bundle, configuration, options) with every path absolute: we change directories later."""
+    bundle = os.path.realpath(parsed.text("bundle") or ".")
+    if not os.path.isdir(bundle):
+        raise Error(f"the bundle {bundle} is not a directory")
+    config = parsed.text("config")
+    config = config if not config or config.startswith("/") else os.path.join(bundle, config)
+    options = Options()
+    options.console_socket = _absolute(parsed.text("console-socket"))
+    options.pid_file = _absolute(parsed.text("pid-file"))
+    options.no_pivot = parsed.flag("no-pivot")
+    options.keep_keyring = parsed.flag("no-new-keyring")
+    options.preserve_fds = parsed.number("preserve-fds") + _listen_fds()
+    if not 0 <= options.preserve_fds < 4096:
+        raise UsageError(f"--preserve-fds: {options.preserve_fds} is not a sensible number of descriptors")
+    for fd in range(3, 3 + options.preserve_fds):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise UsageError(f"--preserve-fds: descriptor {fd} is not open") from None
+    return bundle, config, options
+
+
+def _listen_fds() -> int:
+    """Descriptors of socket activation (sd_listen_fds(3)) are handed on, too."""
+    value = os.environ.get("LISTEN_FDS", "")
+    return int(value) if value.isdecimal() and len(value) < 4 else 0
+
+
+def create(settings: Globals, arguments: list[str]) -> int:
+    parsed = parse(arguments, _CREATE, interleaved=True)
+    [name] = expect(parsed, "create", 1, 1)
+    bundle, config, options = _request(parsed)
+    parent.create(Store(settings.root), name, bundle, options, detached_start=True, config_path=config)
+    return 0
+
+
+def start(settings: Globals, arguments: list[str]) -> int:
+    [name] = expect(parse(arguments, {}, interleaved=True), "start", 1, 1)
+    store = Store(settings.root)
+    container = store.load(name)
+    lock = store.lock(name)
+    try:
+        status = container.status()
+        if status != "created":
+            raise Error(f"cannot start container {name}: it is {status}")
+        parent.start_created(container)
+    finally:
+        os.close(lock)
+    return 0
+
+
+def run(settings: Globals, arguments: list[str]) -> int:
+    parsed = parse(arguments, _RUN, interleaved=True)
+    [name] = expect(parsed, "run", 1, 1)
+    bundle, config, options = _request(parsed)
+    detach = parsed.flag("detach")
+    launched = parent.create(Store(settings.root), name, bundle, options, detached_start=False, config_path=config,
+                             detach=detach)  # fmt: skip
+    try:
+        launched.start()
+    except BaseException:
+        _discard(launched)
+        raise
+    if detach:
+        return 0
+    from ringfence_runtime.launch.relay import wait_for
+
+    code = wait_for(launched.pid, launched.pidfd, options)
+    if not parsed.flag("keep"):
+        parent.destroy(launched.container)
+    return code
+
+
+def _discard(launched: parent.Launched) -> None:
+    try:
+        os.kill(launched.pid, 9)
+        os.waitpid(launched.pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+    parent.destroy(launched.container)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Digests of the image specification (descriptor.md#digests): `sha256:` and `sha512:` and lower-case hexadecimal."""
+
+from __future__ import annotations
+
+from ringfence_runtime.images.errors import LayoutError, show
+
+__all__ = ["check_digest", "file_name", "is_digest"]
+
+_LENGTHS = {"sha256": 64, "sha512": 128}
+_HEX = frozenset("0123456789abcdef")
+
+
+def is_digest(text: object) -> bool:
+    """True for a digest of an algorithm that we can check."""
+    if not isinstance(text, str):
+        return False
+    algorithm, _, value = text.partition(":")
+    return len(value) == _LENGTHS.get(algorithm) and not set(value) - _HEX
+
+
+def check_digest(text: object, where: str) -> str:
+    """Return `text` if it is a digest; it then holds no letter that means something to a path."""
+    if isinstance(text, str) and is_digest(text):
+        return text
+    raise LayoutError(f"{where}: {show(text)} is not a sha256 or sha512 digest")
+
+
+def file_name(digest: str) -> str:
+    """The name of a digest as one path component."""
+    return digest.replace(":", "-")

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container's init until it executes the workload: it builds its own world, then waits to be started.
+
+Nothing here returns: it ends in execve or in _exit after telling the other end why. It runs with the runtime's memory,
+so it is non-dumpable from its first step to its last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from _struct import pack
+
+import _socket
+
+from ringfence_runtime import _sys
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch import channel as channels
+from ringfence_runtime.launch.channel import Channel
+from ringfence_runtime.launch.hooks import run_hooks
+from ringfence_runtime.launch.identity import become, change_directory, environment, find_executable, schedule
+from ringfence_runtime.launch.plan import Plan
+from ringfence_runtime.launch.rootfs import Rootfs
+from ringfence_runtime.launch.stages import join, open_namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.security.seccomp import Filter
+    from ringfence_runtime.spec.process import Process
+    from ringfence_runtime.state import Container
+
+__all__ = ["Init", "execute", "reset_signals"]
+
+
+class Init:
+    """The steps of the init, in order. `run` is what clone3's child calls."""
+
+    __slots__ = ("channel", "container", "filter", "hosts", "listener", "plan", "rootfs")
+
+    def __init__(self, plan: Plan, container: Container, channel: Channel, listener: Channel | None,
+                 seccomp: Filter | None) -> None:  # fmt: skip
+        self.plan = plan
+        self.container = container
+        self.channel = channel
+        self.listener = listener
+        self.filter = seccomp
+        self.rootfs = Rootfs(plan, container.cgroup)
+        self.hosts = (False, False)
+
+    def run(self) -> None:
+        try:
+            self._settle()
+            self._furnish()
+            self._hooks()
+            self.rootfs.seal()
+            self.rootfs.pivot()
+            self._identity()
+        except (Error, OSError) as error:
+            self.channel.send("E", str(error))
+        except BaseException as error:
+            self.channel.send("E", f"internal error: {type(error).__name__}: {error}")
+        finally:
+            os._exit(1)
+
+    def _settle(self) -> None:
+        """Wait until the parent has put us in our cgroup and mapped our ids; then take our namespaces."""
+        linux = self.plan.config.linux
+        os.setsid()
+        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+        kind, _ = self.channel.receive()
+        if kind != "G":
+            os._exit(1)
+        if "user" in linux.namespaces:
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        if not self.plan.staged and self.plan.joins:
+            join(open_namespaces(self.plan))
+        if linux.new("cgroup"):
+            # Only now: a cgroup namespace's root is the cgroup that its maker is in.
+            _sys.unshare(_sys.CLONE_NEWCGROUP)
+        if linux.new("network"):
+            _loopback_up()
+        if not self.plan.options.keep_keyring:
+            _new_keyring(self.container.id)
+
+    def _furnish(self) -> None:
+        config = self.plan.config
+        os.umask(0)
+        if config.process and (config.process.apparmor or config.process.selinux):
+            from ringfence_runtime.security.labels import apparmor_enabled, selinux_enabled
+
+            self.hosts = (apparmor_enabled(), selinux_enabled())
+        self.rootfs.enter()
+        self.rootfs.furnish()
+        if config.hostname:
+            _socket.sethostname(config.hostname)
+        if config.domainname:
+            _sys.setdomainname(config.domainname)
+        self.rootfs.write_sysctls()
+        if config.process is not None and config.process.terminal:
+            self._terminal(config.process)
+
+    def _terminal(self, process: Process) -> None:
+        from ringfence_runtime.launch import console
+
+        master, slave = console.open_pty(self.rootfs.fd, self.rootfs.devpts, process.console_size)
+        os.fchown(slave, process.user.uid, -1)
+        console.bind_console(self.rootfs.fd, slave)
+        console.send_master(Channel(_socket.socket(fileno=self.plan.console)), master)
+        os.close(master)
+        console.make_stdio(slave)
+
+    def _hooks(self) -> None:
+        """The parent runs prestart and createRuntime; createContainer runs here, before the root is changed."""
+        hooks = self.plan.config.hooks
+        if hooks["prestart"] or hooks["createRuntime"]:
+            self.channel.send("H")
+            kind, text = self.channel.receive()
+            if kind != "K":
+                raise Error(text or "the runtime ended while it ran hooks")
+        if hooks["createContainer"]:
+            os.umask(0o022)
+            run_hooks(hooks["createContainer"], self.container.hook_state("creating", os.getpid()))
+
+    def _identity(self) -> None:
+        config = self.plan.config
+        process = config.process
+        if process is None or not process.args:
+            raise Error("config: process.args: is required and must not be empty")
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        env = environment(process, root)
+        os.close(root)
+        os.umask(0o022 if process.user.umask is None else process.user.umask)
+        if config.linux.personality is not None:
+            _sys.personality(config.linux.personality)
+        if config.linux.memory_policy is not None:
+            from ringfence_runtime.launch.mempolicy import set_policy
+
+            set_policy(config.linux.memory_policy)
+        schedule(process)
+        if process.apparmor or process.selinux:
+            from ringfence_runtime.security.labels import apply_labels
+
+            apply_labels(self.rootfs.procfs, apparmor=process.apparmor, selinux=process.selinux, hosts=self.hosts)
+        os.close(self.rootfs.procfs)
+        os.close(self.rootfs.fd)
+        ruleset = _landlock(self.plan)
+        _enter(process, has_userns="user" in config.linux.namespaces, notify=self.channel, ruleset=ruleset)
+        path = find_executable(process.args[0], env)
+        call = _sys.Exec(path, process.args, env)
+        self._finish(process, call)
+
+    def _finish(self, process: Process, call: _sys.Exec) -> None:
+        _sys.close_range(3 + self.plan.options.preserve_fds, cloexec=True)
+        peer = self._wait_for_start()
+        hooks = self.plan.config.hooks["startContainer"]
+        if hooks:
+            run_hooks(hooks, self.container.hook_state("created", os.getpid()))
+        execute(call, self.filter, peer, self.plan.options.preserve_fds, process.args[0])
+
+    def _wait_for_start(self) -> Channel:
+        """Tell that all is ready; then `run` starts us over the same channel, `start` over the listening socket."""
+        self.channel.send("R")
+        if self.listener is None:
+            kind, _ = self.channel.receive()
+            if kind != "S":
+                os._exit(1)
+            return self.channel
+        self.channel.close()
+        while True:
+            peer = channels.accept(self.listener)
+            kind, _ = peer.receive()
+            if kind == "S":
+                self.channel = peer
+                return peer
+            peer.close()
+
+
+def _landlock(plan: Plan) -> int:
+    if plan.config.linux.landlock is None and not plan.config.annotations:
+        return -1
+    from ringfence_runtime.security import landlock
+
+    rules = landlock.wanted(plan.config)
+    return -1 if rules is None else landlock.build(rules, plan.config)
+
+
+def _enter(process: Process, *, has_userns: bool, notify: Channel, ruleset: int = -1) -> None:
+    """Working directory, Landlock, user and capabilities. Some directories only the new user may enter."""
+    entered = True
+    try:
+        change_directory(process.cwd)
+    except Error:
+        entered = False
+    if ruleset >= 0:
+        if process.no_new_privs:
+            _sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
+        _sys.landlock_restrict_self(ruleset)
+        os.close(ruleset)
+    missing = become(process, has_userns=has_userns)
+    if missing:
+        notify.send("W", f"capabilities that this host cannot grant are left out: {', '.join(missing)}")
+    if not entered:
+        change_directory(process.cwd)
+    if process.no_new_privs:
+        _sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
+    # Changing the user made us dumpable again or not, by fs.suid_dumpable; the workload's execve settles it.
+    _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+
+
+def reset_signals() -> None:
+    """Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored over execve."""
+    import _signal
+
+    for number in range(1, 65):
+        if number in (9, 19, 32, 33):
+            continue
+        if _signal.getsignal(number) != _signal.SIG_DFL:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, preserve: int, name: str) -> None:
+    """Seccomp and execve, with nothing between. The peer sees success as the end of its channel."""
+    reset_signals()
+    for fd in range(3, 3 + preserve):
+        try:
+            os.set_inheritable(fd, True)
+        except OSError:
+            continue
+    announcement = b""
+    fd = -1
+    if seccomp is not None:
+        try:
+            fd = _sys.seccomp_filter(seccomp.program, seccomp.flags)
+        except OSError as error:
+            peer.send("E", f"config: linux.seccomp: {error.strerror}")
+            os._exit(1)
+        if seccomp.listener:
+            announcement = b"F%d" % fd
+            os.write(peer.fileno(), announcement)
+    code = call()
+    peer.send("E", f'exec: "{name}": {os.strerror(code).lower()}')
+    os._exit(127 if code == 2 else 126)
+
+
+def _loopback_up() -> None:
+    """A new network namespace has `lo`, but down."""
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    try:
+        request = pack("16sh14x", b"lo", 0)
+        flags = int.from_bytes(fcntl.ioctl(sock.fileno(), 0x8913, request)[16:18], "little")
+        fcntl.ioctl(sock.fileno(), 0x8914, pack("16sH14x", b"lo", flags | 1))
+    finally:
+        sock.close()
+
+
+def _new_keyring(name: str) -> None:
+    """A session keyring of the container's own, so that the host's keys are out of reach."""
+    try:
+        key = _sys.keyctl_join_session(f"_ses.{name}")
+        # The possessor may search it: without that, a key put there by the workload could not be used by it.
+        _sys.keyctl_setperm(key, _sys.keyctl_describe_perm(key) | 0x00080000)
+    except OSError as error:
+        if error.errno not in (38, 1, 122):  # no keyrings in this kernel, refused by an outer seccomp, quota
+            raise

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Terminals: a pty of the container's own devpts, whose slave is never opened by a path (CVE-2025-52565)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from _struct import pack
+
+from ringfence_runtime import _sys
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.channel import Channel, connect
+from ringfence_runtime.launch.mounts import bind_tree
+from ringfence_runtime.launch.paths import check_magic, ensure, open_in_root
+
+__all__ = ["bind_console", "connect_console", "make_stdio", "open_pty", "send_master"]
+
+TIOCSCTTY, TIOCSPTLCK, TIOCGPTPEER, TIOCSWINSZ, TIOCGPTN = 0x540E, 0x40045431, 0x5441, 0x5414, 0x80045430
+
+
+def connect_console(path: str) -> Channel:
+    """The engine's socket that takes the master's descriptor (`--console-socket`)."""
+    try:
+        return connect(path if path.startswith("/") else f"{os.getcwd()}/{path}", stream=True)
+    except OSError as error:
+        raise Error(f"cannot connect to the console socket {path}: {error.strerror}") from None
+
+
+def open_pty(root: int, devpts: int, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(master, slave). `devpts` is our own mount's descriptor, or -1: then /dev/pts below `root` is verified."""
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    directory = devpts if devpts >= 0 else open_in_root(root, "/dev/pts")
+    try:
+        check_magic(directory, _sys.DEVPTS_SUPER_MAGIC, "/dev/pts")
+        resolve = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_SYMLINKS | _sys.RESOLVE_NO_XDEV
+        master = _sys.openat2(directory, "ptmx", flags, resolve=resolve)
+    finally:
+        if directory != devpts:
+            os.close(directory)
+    fcntl.ioctl(master, TIOCSPTLCK, pack("i", 0))
+    # The slave comes from the master itself, so no name in /dev/pts is looked up.
+    slave = fcntl.ioctl(master, TIOCGPTPEER, flags)
+    if size:
+        fcntl.ioctl(master, TIOCSWINSZ, pack("HHHH", size[0], size[1], 0, 0))
+    return master, slave
+
+
+def send_master(channel: Channel, master: int) -> None:
+    number = int.from_bytes(fcntl.ioctl(master, TIOCGPTN, b"\0\0\0\0"), "little")
+    channel.send("/", f"dev/pts/{number}", [master])
+
+
+def make_stdio(slave: int) -> None:
+    """The slave becomes standard input, output and error and the controlling terminal of this new session."""
+    for number in range(3):
+        os.dup2(slave, number)
+    fcntl.ioctl(0, TIOCSCTTY, 0)
+    if slave > 2:
+        os.close(slave)
+
+
+def bind_console(root: int, slave: int) -> None:
+    """Bind the slave on /dev/console, which is made as an empty file where it is missing."""
+    check_magic(slave, _sys.DEVPTS_SUPER_MAGIC, "the terminal")
+    target = ensure(root, "/dev/console", directory=False, follow=False)
+    try:
+        tree = bind_tree(slave)
+        try:
+            _sys.move_mount(tree, target, path="/dev/console")
+        finally:
+            os.close(tree)
+    finally:
+        os.close(target)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/dev of the container: nodes, the usual links, and nothing outside the root filesystem touched on the way.
+
+runc CVE-2026-41579 and crun CVE-2026-47766 came from an image whose /dev is a symlink: here every name is resolved
+below the root and made relative to a directory's descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ringfence_runtime import _sys
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.mounts import bind_tree
+from ringfence_runtime.launch.paths import check_device, ensure, parent_of
+from ringfence_runtime.spec.linux import DEVICE_TYPES, Device
+from ringfence_runtime.spec.node import Node
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.launch.rootfs import Rootfs
+
+__all__ = ["make_devices"]
+
+_DEFAULT = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_LINKS = (("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"),
+          ("/proc/self/fd/2", "stderr"))  # fmt: skip
+
+
+def _default_devices() -> list[Device]:
+    return [Device(Node({"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor}, "(default device)"))
+            for name, major, minor in _DEFAULT]  # fmt: skip
+
+
+def make_devices(rootfs: Rootfs) -> None:
+    """The configuration's devices and the default ones. A /dev that is bound from the host is left as it is."""
+    config = rootfs.plan.config
+    bound = any(mount.bind and mount.destination.rstrip("/") == "/dev" for mount in config.mounts)
+    wanted = {} if bound else {device.path: device for device in _default_devices()}
+    wanted.update({device.path: device for device in config.linux.devices})
+    mapped = "user" in config.linux.namespaces
+    for device in wanted.values():
+        try:
+            _make(rootfs, device, bind=mapped)
+        except OSError as error:
+            raise Error(f"cannot make the device {device.path}: {error.strerror}") from None
+    if not bound:
+        _links(rootfs)
+
+
+def _make(rootfs: Rootfs, device: Device, *, bind: bool) -> None:
+    if device.path.rstrip("/") == "/dev/ptmx" and rootfs.devpts >= 0:
+        return  # a link into the container's own devpts; a node would reach the host's
+    directory, name = parent_of(rootfs.fd, device.path)
+    try:
+        if bind:
+            return _bind(directory, name, device)
+        kind = DEVICE_TYPES[device.type]
+        try:
+            os.mknod(name, kind | device.mode, os.makedev(device.major, device.minor), dir_fd=directory)
+        except FileExistsError:
+            return _existing(directory, name, device)
+        except PermissionError:
+            return _bind(directory, name, device)
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            _own(fd, device)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(directory)
+
+
+def _own(fd: int, device: Device) -> None:
+    """The node's owner, by its descriptor: the name may lead elsewhere by now. Its mode came with mknod."""
+    _sys.fchownat_empty(fd, device.uid, device.gid)
+
+
+def _existing(directory: int, name: str, device: Device) -> None:
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        status = os.fstat(fd)
+        same = status.st_mode & 0o170000 == DEVICE_TYPES[device.type]
+        if same and (device.type == "p" or status.st_rdev == os.makedev(device.major, device.minor)):
+            return
+    finally:
+        os.close(fd)
+    raise OSError(errno.EEXIST, "the image holds another file there")
+
+
+def _bind(directory: int, name: str, device: Device) -> None:
+    """In a user namespace no node can be made, so the host's own is bound, once it is known to be the right one."""
+    if device.type == "p":
+        return os.mkfifo(name, device.mode, dir_fd=directory)
+    source = os.open(device.path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if device.type == "b":
+            status = os.fstat(source)
+            if status.st_mode & 0o170000 != 0o060000 or status.st_rdev != os.makedev(device.major, device.minor):
+                raise OSError(errno.ENODEV, "the host's node of this name is another device")
+        else:
+            check_device(source, device.major, device.minor, device.path)
+        tree = bind_tree(source, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
+    finally:
+        os.close(source)
+    target = ensure(directory, name, directory=False, follow=False)
+    try:
+        _sys.move_mount(tree, target, path=device.path)
+    finally:
+        os.close(target)
+        os.close(tree)
+
+
+def _links(rootfs: Rootfs) -> None:
+    dev = ensure(rootfs.fd, "/dev", directory=True)
+    try:
+        for target, name in _LINKS:
+            try:
+                os.symlink(target, name, dir_fd=dev)
+            except FileExistsError:
+                continue
+        if rootfs.devpts >= 0:
+            _link_ptmx(dev)
+    finally:
+        os.close(dev)
+
+
+def _link_ptmx(dev: int) -> None:
+    try:
+        os.unlink("ptmx", dir_fd=dev)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno in (errno.EBUSY, errno.EISDIR, errno.EROFS):
+            return
+        raise
+    os.symlink("pts/ptmx", "ptmx", dir_fd=dev)

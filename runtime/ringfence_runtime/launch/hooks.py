@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks: host programs run at six moments of a container's life, each with the state on its standard input.
+
+A hook gets the environment that its own entry gives and nothing else, never one that came with the image, and no
+loader variable at all (CVE-2025-23266: LD_PRELOAD reached a privileged hook). Its output goes into the error only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from ringfence_runtime import _sys, log
+from ringfence_runtime.errors import Error
+from ringfence_runtime.spec.config import Hook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["clean_environment", "run_hook", "run_hooks"]
+
+_FORBIDDEN = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "MALLOC_")
+DEFAULT_TIMEOUT = 300  # seconds; a hook that hangs must not hang the engine for ever
+
+
+def clean_environment(env: Sequence[str]) -> dict[str, str]:
+    """The hook's own variables without those that make the loader run foreign code."""
+    result: dict[str, str] = {}
+    for item in env:
+        name, _, value = item.partition("=")
+        if name.startswith(_FORBIDDEN):
+            log.warn(f"hook: the variable {name} is left out")
+        else:
+            result[name] = value
+    return result
+
+
+def _execute(hook: Hook, state_fd: int, output: int) -> None:
+    try:
+        os.setsid()
+        os.dup2(state_fd, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        _sys.close_range(3, cloexec=True)
+        os.execve(hook.path, list(hook.args) or [hook.path], clean_environment(hook.env))
+    except OSError as error:
+        os.write(2, f"cannot execute {hook.path}: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _memfd(text: str) -> int:
+    fd = os.memfd_create("state", os.MFD_CLOEXEC)
+    os.write(fd, text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def run_hook(hook: Hook, state: str) -> None:
+    """Run one hook to its end or its timeout, at which its whole process group is killed."""
+    source, sink = _memfd(state), os.memfd_create("output", os.MFD_CLOEXEC)
+    try:
+        pid, pidfd = _sys.clone3(0)
+        if pid == 0:
+            _execute(hook, source, sink)
+        timeout = hook.timeout or DEFAULT_TIMEOUT
+        _wait(pid, pidfd, timeout, hook)
+        os.close(pidfd)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code:
+            os.lseek(sink, max(0, os.lseek(sink, 0, os.SEEK_END) - 1024), os.SEEK_SET)
+            said = os.read(sink, 1024).decode(errors="replace").strip()
+            how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+            raise Error(f"{hook.place}: {hook.path} {how}: {said}" if said else f"{hook.place}: {hook.path} {how}")
+    finally:
+        os.close(source)
+        os.close(sink)
+
+
+def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    deadline = time.monotonic() + timeout
+    while not poll.poll(max(0, (deadline - time.monotonic()) * 1000)):
+        if time.monotonic() >= deadline:
+            try:
+                os.killpg(pid, 9)
+            except ProcessLookupError:
+                _sys.pidfd_send_signal(pidfd, 9)
+            os.waitpid(pid, 0)
+            os.close(pidfd)
+            raise Error(f"{hook.place}: {hook.path} did not end within {timeout} s and was killed")
+
+
+def run_hooks(hooks: Sequence[Hook], state: str) -> None:
+    """Run all, in order; the first that fails ends it."""
+    for hook in hooks:
+        run_hook(hook, state)

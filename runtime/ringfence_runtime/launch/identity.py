@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Becoming the workload: limits, scheduling, user, capabilities, seccomp, and the execve itself.
+
+Used by the init of a container and by `exec`. The order matters and is the one of DESIGN section 7: what needs rights
+comes first, seccomp comes last, and after it nothing runs but execve.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from _struct import pack
+
+from ringfence_runtime import _sys
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.paths import open_in_root
+from ringfence_runtime.security import caps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ringfence_runtime.spec.process import Process, Rlimit, Scheduler
+
+__all__ = ["become", "change_directory", "environment", "find_executable", "schedule", "set_rlimits"]
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def set_rlimits(pid: int, limits: Sequence[Rlimit]) -> None:
+    """Set limits of `pid` from outside. One that cannot be set is an error, unless it is no more than what it has."""
+    for limit in limits:
+        wanted = (_signed(limit.soft), _signed(limit.hard))
+        try:
+            resource.prlimit(pid, limit.resource, wanted)
+        except (PermissionError, ValueError) as error:
+            if isinstance(error, ValueError) and "not allowed" not in str(error):
+                raise Error(f"config: {limit.path}: {limit.name}: {error}") from None
+            has = resource.prlimit(pid, limit.resource)
+            raise Error(f"config: {limit.path}: {limit.name} cannot be raised from {has[1]} to {limit.hard}",
+                        hint="this host lets nobody raise it (CAP_SYS_RESOURCE is missing)") from None  # fmt: skip
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def schedule(process: Process) -> None:
+    if process.scheduler is not None:
+        _set_scheduler(process.scheduler)
+    if process.io_priority is not None:
+        try:
+            _sys.ioprio_set(process.io_priority.klass, process.io_priority.level)
+        except OSError as error:
+            raise Error(f"config: process.ioPriority: {error.strerror}") from None
+
+
+def _set_scheduler(scheduler: Scheduler) -> None:
+    data = pack("IIQiIQQQ", 48, scheduler.policy, scheduler.flags, scheduler.nice, scheduler.priority,
+                scheduler.runtime, scheduler.deadline, scheduler.period)  # fmt: skip
+    try:
+        _sys.sched_setattr(data)
+    except OSError as error:
+        raise Error(f"config: process.scheduler: {error.strerror}") from None
+
+
+def environment(process: Process, root: int) -> list[str]:
+    """The environment with HOME added from the container's own /etc/passwd, as every engine expects."""
+    latest = {item.partition("=")[0]: item for item in process.env}
+    if not latest.get("HOME", "HOME=").partition("=")[2]:
+        latest["HOME"] = f"HOME={_home(root, process.user.uid)}"
+    return list(latest.values())
+
+
+def _home(root: int, uid: int) -> str:
+    """The home directory in /etc/passwd: a file of the image, so it is read bounded and only if it is a file."""
+    try:
+        fd = open_in_root(root, "/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return "/"
+    try:
+        if os.fstat(fd).st_mode & 0o170000 != 0o100000:
+            return "/"
+        text = os.read(fd, 1 << 20).decode(errors="surrogateescape")
+    finally:
+        os.close(fd)
+    for line in text.split("\n"):
+        fields = line.split(":")
+        if len(fields) >= 7 and fields[2] == str(uid) and fields[5].startswith("/") and "\0" not in fields[5]:
+            return fields[5]
+    return "/"
+
+
+def change_directory(path: str) -> None:
+    """chdir, and make sure that the result lies in our root (CVE-2024-21626: a cwd through a leaked descriptor)."""
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise Error(f"config: process.cwd: cannot enter {path}: {error.strerror}") from None
+    try:
+        inside = os.getcwd().startswith("/")
+    except FileNotFoundError:
+        inside = False
+    if not inside:
+        raise Error(f"config: process.cwd: {path} is outside the container's root")
+
+
+def find_executable(name: str, env: Sequence[str]) -> str:
+    """The path to execute, looked up as execvp does; the errors are those that engines know from runc."""
+    if "/" in name:
+        return _check_executable(name)
+    path = next((item[5:] for item in env if item.startswith("PATH=")), _DEFAULT_PATH)
+    denied = False
+    for directory in path.split(":"):
+        try:
+            return _check_executable(f"{directory or '.'}/{name}")
+        except Error as error:
+            denied = denied or error.message.endswith(os.strerror(errno.EACCES))
+    why = "permission denied" if denied else "executable file not found in $PATH"
+    raise Error(f'exec: "{name}": {why}')
+
+
+def _check_executable(path: str) -> str:
+    try:
+        mode = os.stat(path).st_mode
+        if mode & 0o170000 == 0o040000 or not os.access(path, os.X_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        kind = {errno.ENOENT: "no such file or directory", errno.EACCES: "permission denied"}
+        text = kind.get(error.errno or 0, error.strerror)
+        raise Error(f'exec: "{path}": stat {path}: {text}') from None
+    return path
+
+
+def become(process: Process, *, has_userns: bool) -> list[str]:
+    """Take the workload's user and capabilities; returns capabilities that could not be granted."""
+    user = process.user
+    sets = process.capabilities
+    if sets is None:
+        sets = dict.fromkeys(("bounding", "effective", "permitted"), caps.held())
+        sets.update(inheritable=0, ambient=0)
+        if user.uid:
+            sets.update(effective=0, permitted=0)
+    caps.apply_bounding(sets["bounding"])
+    _set_groups(user.groups, has_userns=has_userns)
+    _sys.prctl(_sys.PR_SET_KEEPCAPS, 1)
+    try:
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as error:
+        raise Error(f"config: process.user: cannot become {user.uid}:{user.gid}: {error.strerror}") from None
+    missing = caps.apply_sets(sets)
+    _sys.prctl(_sys.PR_SET_KEEPCAPS, 0)
+    return missing
+
+
+def _set_groups(groups: Sequence[int], *, has_userns: bool) -> None:
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        # A user namespace made without privilege must not call setgroups; with no groups asked for that is as well.
+        if groups or not has_userns:
+            raise Error("config: process.user.additionalGids: setgroups is not permitted here") from None

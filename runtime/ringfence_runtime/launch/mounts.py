@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts by descriptor: made detached (fsopen, open_tree), given their attributes, then attached to a descriptor."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ringfence_runtime import _sys
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.paths import check_device, ensure, open_in_root, try_open
+from ringfence_runtime.spec.mounts import Mount, words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["attach", "bind_tree", "mask", "new_filesystem", "open_source", "propagate", "readonly"]
+
+_NEEDS_REAL_DIRECTORY = frozenset(("proc", "sysfs"))
+
+
+def open_source(mount: Mount, bundle: str, *, idmap_userns: int = -1) -> int:
+    """A detached copy of a bind mount's source. It receives from the host but sends nothing to it, unless asked."""
+    source = mount.source if mount.source.startswith("/") else f"{bundle}/{mount.source}"
+    flags = _sys.OPEN_TREE_CLONE | (_sys.AT_RECURSIVE if mount.recursive else 0)
+    if mount.src_nofollow:
+        flags |= _sys.AT_SYMLINK_NOFOLLOW
+    try:
+        tree = _sys.open_tree(_sys.AT_FDCWD, source, flags)
+    except OSError as error:
+        if error.errno == errno.EINVAL and not mount.recursive:
+            # A source with locked submounts (made by another user namespace) can only be copied whole.
+            tree = _sys.open_tree(_sys.AT_FDCWD, source, flags | _sys.AT_RECURSIVE)
+        else:
+            raise Error(f"{mount.path}: cannot open the source {source}: {error.strerror}") from None
+    if _sys.MS_SHARED not in (mount.propagation, mount.rpropagation):
+        _sys.mount_setattr(tree, propagation=_sys.MS_SLAVE, recursive=True, path=source)
+    if idmap_userns >= 0:
+        _idmap(mount, tree, idmap_userns)
+    return tree
+
+
+def _idmap(mount: Mount, tree: int, userns: int) -> None:
+    recursive = mount.idmap.startswith("r")
+    try:
+        _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
+    except OSError as error:
+        raise Error(f"{mount.path}: the filesystem of {mount.source} cannot be id-mapped: {error.strerror}") from None
+
+
+def attributes(mount: Mount, tree: int) -> None:
+    """Give the detached mount the attributes that its options ask for."""
+    if mount.attr_set or mount.attr_clr:
+        _sys.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, path=mount.destination)
+    if mount.rattr_set or mount.rattr_clr:
+        _sys.mount_setattr(tree, attr_set=mount.rattr_set, attr_clr=mount.rattr_clr, recursive=True,
+                           path=mount.destination)  # fmt: skip
+
+
+def propagate(mount: Mount, tree: int) -> None:
+    if mount.rpropagation:
+        _sys.mount_setattr(tree, propagation=mount.rpropagation, recursive=True, path=mount.destination)
+    if mount.propagation:
+        _sys.mount_setattr(tree, propagation=mount.propagation, path=mount.destination)
+
+
+def attach(root: int, mount: Mount, tree: int) -> None:
+    """Attach `tree` at the mount's destination below `root`, which is made where it is missing."""
+    directory = os.fstat(tree).st_mode & 0o170000 == 0o040000
+    # CVE-2019-19921, CVE-2023-27561: an image with /proc as a symlink moved the real procfs out of the way.
+    follow = mount.type not in _NEEDS_REAL_DIRECTORY and not mount.dest_nofollow
+    target = ensure(root, mount.destination, directory=directory, follow=follow)
+    try:
+        if follow is False and os.fstat(target).st_mode & 0o170000 == 0o120000:
+            raise Error(f"{mount.path}: {mount.destination} is a symlink in the root filesystem")
+        _sys.move_mount(tree, target, path=mount.destination)
+    finally:
+        os.close(target)
+    propagate(mount, tree)
+
+
+def _messages(context: int) -> str:
+    """What the kernel has to say about a failed filesystem context (it answers reads on the descriptor)."""
+    texts: list[str] = []
+    while len(texts) < 8:
+        try:
+            texts.append(os.read(context, 1024).decode(errors="replace").strip()[2:])
+        except OSError:
+            break
+    return "; ".join(texts)
+
+
+def new_filesystem(fstype: str, source: str, options: Iterable[tuple[str, str | None]], attr: int = 0) -> int:
+    """A detached mount of a new filesystem instance."""
+    context = -1
+    try:
+        context = _sys.fsopen(fstype)
+        if source:
+            _sys.fsconfig_string(context, "source", source)
+        for key, value in options:
+            if value is None:
+                _sys.fsconfig_flag(context, key)
+            else:
+                _sys.fsconfig_string(context, key, value)
+        _sys.fsconfig_create(context)
+        return _sys.fsmount(context, attr)
+    except OSError as error:
+        said = _messages(context) if context >= 0 else ""
+        error.strerror = f"{error.strerror} ({said})" if said else error.strerror
+        raise
+    finally:
+        if context >= 0:
+            os.close(context)
+
+
+def filesystem(mount: Mount) -> int:
+    """The filesystem of a mount that is neither bind nor cgroup."""
+    options = list(words(mount))
+    if mount.attr_set & _sys.MOUNT_ATTR_RDONLY and mount.source.startswith("/"):
+        options.append(("ro", None))  # a block device: its superblock must not be written either
+    try:
+        tree = new_filesystem(mount.type, mount.source or mount.type, options, mount.attr_set)
+    except OSError as error:
+        raise Error(f"{mount.path}: cannot mount {mount.type} at {mount.destination}: {error.strerror}") from None
+    if mount.rattr_set or mount.rattr_clr:
+        _sys.mount_setattr(tree, attr_set=mount.rattr_set, attr_clr=mount.rattr_clr, recursive=True)
+    return tree
+
+
+def bind_tree(fd: int, attr: int = 0, *, recursive: bool = False) -> int:
+    """A detached copy of what `fd` is open on, with attributes added."""
+    tree = _sys.open_tree(fd, "", _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH | (_sys.AT_RECURSIVE if recursive else 0))
+    if attr:
+        _sys.mount_setattr(tree, attr_set=attr, recursive=recursive)
+    return tree
+
+
+def mask(root: int, path: str, null: int) -> None:
+    """Hide `path`: a directory under an empty read-only tmpfs, anything else under /dev/null; absent is fine."""
+    target = try_open(root, path)
+    if target is None:
+        return
+    try:
+        if os.fstat(target).st_mode & 0o170000 == 0o040000:
+            hard = _sys.MOUNT_ATTR_RDONLY | _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
+            tree = new_filesystem("tmpfs", "tmpfs", (("size", "0"), ("nr_inodes", "1"), ("mode", "0")), hard)
+        else:
+            check_device(null, 1, 3, "/dev/null")
+            tree = bind_tree(null, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
+        try:
+            _sys.move_mount(tree, target, path=path)
+        finally:
+            os.close(tree)
+    finally:
+        os.close(target)
+
+
+def readonly(root: int, path: str) -> None:
+    """Make `path` and all that is mounted below it read-only; absent is fine."""
+    target = try_open(root, path)
+    if target is None:
+        return
+    try:
+        tree = bind_tree(target, recursive=True)
+        try:
+            _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_RDONLY, recursive=True, path=path)
+            _sys.move_mount(tree, target, path=path)
+        finally:
+            os.close(tree)
+    finally:
+        os.close(target)
+
+
+def copy_up(root: int, mount: Mount, tree: int) -> None:
+    """`tmpcopyup`: fill a new tmpfs with what the image has at its destination, never following a symlink."""
+    try:
+        source = open_in_root(root, mount.destination, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    from ringfence_runtime.launch.copytree import copy_directory  # rarely used
+
+    target = _sys.openat2(tree, ".", os.O_RDONLY | os.O_DIRECTORY, resolve=_sys.RESOLVE_BENEATH)
+    try:
+        copy_directory(source, target)
+    finally:
+        os.close(source)
+        os.close(target)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outside of a launch: state, cgroup, the init's process, hooks of the runtime's namespace, and start.
+
+If anything fails, everything that this launch made is undone, in reverse; if the runtime itself is killed, `creating`
+state and the cgroup's name remain on disk, and `delete --force` finds them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ringfence_runtime import log
+from ringfence_runtime.cgroup.group import Cgroup
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch import channel as channels
+from ringfence_runtime.launch.channel import Channel
+from ringfence_runtime.launch.child import Init
+from ringfence_runtime.launch.hooks import run_hooks
+from ringfence_runtime.launch.identity import set_rlimits
+from ringfence_runtime.launch.plan import Options, Plan, make_plan
+from ringfence_runtime.launch.stages import spawn
+from ringfence_runtime.spec import load_config
+from ringfence_runtime.state import Container, Store, process_start, write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ringfence_runtime.security.seccomp import Filter
+    from ringfence_runtime.spec import Config
+
+__all__ = ["Launched", "await_exec", "create", "destroy", "start_created"]
+
+
+class Launched:
+    """A container whose init waits to be started."""
+
+    __slots__ = ("channel", "config", "container", "filter", "pid", "pidfd")
+
+    def __init__(self, container: Container, config: Config, pid: int, pidfd: int, channel: Channel,
+                 seccomp: Filter | None) -> None:  # fmt: skip
+        self.container = container
+        self.config = config
+        self.pid = pid
+        self.pidfd = pidfd
+        self.channel = channel
+        self.filter = seccomp
+
+    def start(self) -> None:
+        """Let it go, and run the poststart hooks once the workload is executing."""
+        self.channel.send("S")
+        await_exec(self.channel, self.container, self.pidfd, self.filter)
+        run_poststart(self.container, self.config)
+
+
+def run_poststart(container: Container, config: Config) -> None:
+    """A poststart hook that fails fails the start, and the container is stopped (specification 1.3)."""
+    if not config.hooks["poststart"]:
+        return
+    try:
+        run_hooks(config.hooks["poststart"], container.hook_state("running", container.pid))
+    except Error:
+        container.cgroup.kill()
+        raise
+
+
+def await_exec(channel: Channel, container: Container, pidfd: int, seccomp: Filter | None) -> None:
+    """Wait for the end of the channel, which execve closes; an error text comes instead when it failed."""
+    while True:
+        kind, text = channel.receive()
+        if kind == "":
+            return
+        if kind == "E":
+            raise Error(text)
+        if kind == "W":
+            log.warn(text)
+        elif kind == "F" and seccomp is not None:
+            from ringfence_runtime.launch.notify import hand_over
+
+            hand_over(container, pidfd, int(text), seccomp)
+
+
+def start_created(container: Container) -> None:
+    """`start`: speak to the init that waits on its socket."""
+    config = container.config()
+    pidfd = container.open_init()
+    try:
+        try:
+            channel = channels.connect(container.socket)
+        except OSError:
+            raise Error(f"container {container.id} is already started") from None
+        channel.send("S")
+        seccomp = None
+        if config.linux.seccomp is not None and config.linux.seccomp.text("listenerPath"):
+            from ringfence_runtime.security.seccomp import prepare
+
+            seccomp = prepare(config.linux.seccomp)
+        await_exec(channel, container, pidfd, seccomp)
+        os.unlink(container.socket)
+    finally:
+        os.close(pidfd)
+    run_poststart(container, config)
+
+
+def cgroup_path(config: Config, name: str) -> str:
+    return config.linux.cgroups_path or f"/{name}"
+
+
+def create(store: Store, name: str, bundle: str, options: Options, *, detached_start: bool, detach: bool = False,
+           config_path: str = "") -> Launched:  # fmt: skip
+    """Everything up to the moment before the workload. `detached_start`: another process will start it."""
+    config, data = load_config(config_path or f"{bundle}/config.json")
+    if config.process is not None:
+        _check_terminal(config, options, detached=detached_start or detach)
+    group = Cgroup.at(cgroup_path(config, name))
+    undo: list[Callable[[], None]] = []
+    try:
+        seccomp = None
+        if config.linux.seccomp is not None:
+            from ringfence_runtime.security.seccomp import prepare
+
+            seccomp = prepare(config.linux.seccomp)
+        plan = make_plan(config, bundle, options)
+        container = store.create(name, bundle=bundle, rootfs=plan.rootfs, version=config.version,
+                                 annotations=config.annotations, cgroup=group)  # fmt: skip
+        undo.append(container.destroy)
+        write_file(f"{container.directory}/config.json", data.decode())
+        undo.append(group.undo)
+        group.create()
+        group.apply(config.linux.resources)
+        return _launch(plan, container, seccomp, undo, listening=detached_start)
+    except BaseException:
+        for step in reversed(undo):
+            try:
+                step()
+            except (Error, OSError) as error:
+                log.warn(f"while undoing the launch of {name}: {error}")
+        raise
+
+
+def _check_terminal(config: Config, options: Options, *, detached: bool) -> None:
+    assert config.process is not None
+    if config.process.terminal and detached and not options.console_socket:
+        raise Error("config: process.terminal: a detached container with a terminal needs --console-socket")
+    if options.console_socket and not config.process.terminal:
+        raise Error("--console-socket is only for a process with a terminal")
+
+
+def _launch(plan: Plan, container: Container, seccomp: Filter | None, undo: list[Callable[[], None]], *,
+            listening: bool) -> Launched:  # fmt: skip
+    if plan.options.console_socket and plan.console < 0:
+        from ringfence_runtime.launch.console import connect_console
+
+        plan.console = connect_console(plan.options.console_socket).sock.detach()
+    elif plan.config.process is not None and plan.config.process.terminal:
+        from ringfence_runtime.launch.relay import prepare_terminal
+
+        prepare_terminal(plan)
+    ours, theirs = channels.pair()
+    listener = channels.listen(container.directory, "start.sock") if listening else None
+    group = container.cgroup
+    into = group.open_unified() if group.is_v2 else -1
+    init = Init(plan, container, theirs, listener, seccomp)
+
+    def child() -> None:
+        ours.close()
+        init.run()
+
+    pid, pidfd = spawn(plan, into, child)
+    undo.append(lambda: _kill(pid))
+    theirs.close()
+    if listener is not None:
+        listener.close()
+    _close_plan(plan, into)
+    container.pid, container.start = pid, process_start(pid)
+    container.save()
+    if into < 0:
+        group.join(pid)
+    process = plan.config.process
+    if process is not None and process.oom_score_adj is not None:
+        set_oom_score(pid, process.oom_score_adj)
+    if plan.config.linux.net_devices:
+        from ringfence_runtime.launch.netdev import move_devices
+
+        move_devices(pid, plan.config.linux.net_devices)
+    ours.send("G")
+    _converse(ours, plan, container, pid)
+    if process is not None:
+        set_rlimits(pid, process.rlimits)
+    if plan.options.pid_file:
+        write_file(plan.options.pid_file, str(pid))
+    return Launched(container, plan.config, pid, pidfd, ours, seccomp)
+
+
+def _close_plan(plan: Plan, into: int) -> None:
+    for fd in (plan.rootfs_fd, plan.console, into, *plan.mount_fds.values()):
+        if fd >= 0:
+            os.close(fd)
+
+
+def set_oom_score(pid: int, value: int) -> None:
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(value))
+    except OSError as error:
+        raise Error(f"config: process.oomScoreAdj: cannot set {value}: {error.strerror}",
+                    hint="lowering it below the runtime's own needs CAP_SYS_RESOURCE") from None  # fmt: skip
+
+
+def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> None:
+    """Answer the init until it is ready."""
+    hooks = plan.config.hooks
+    while True:
+        kind, text = channel.receive()
+        if kind == "R":
+            return
+        if kind == "W":
+            log.warn(text)
+        elif kind == "H":
+            state = container.hook_state("creating", pid)
+            try:
+                run_hooks([*hooks["prestart"], *hooks["createRuntime"]], state)
+            except Error as error:
+                channel.send("N", str(error))
+                raise
+            channel.send("K")
+        elif kind == "E":
+            raise Error(text)
+        else:
+            raise Error("the container's init died while it was being set up", hint="was it killed for memory?")
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def destroy(container: Container, *, run_poststop: bool = True) -> None:
+    """Remove what is left of a stopped container: its cgroup, its state; then the poststop hooks (warnings only)."""
+    hooks = []
+    if run_poststop:
+        try:
+            hooks = container.config().hooks["poststop"]
+        except Error as error:
+            log.warn(str(error))
+    container.cgroup.kill()
+    container.cgroup.remove()
+    container.destroy()
+    for hook in hooks:
+        try:
+            run_hooks([hook], container.hook_state("stopped", 0))
+        except Error as error:
+            log.warn(str(error))

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of one launch: everything that parent and child must know, opened before there is a child.
+
+The child gets it by fork. Descriptors of the host that the child needs are opened here, by the parent, in the host's
+mount namespace and with the host's rights: a bind source is what the host calls by that name.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ringfence_runtime import _sys, log
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.mounts import open_source
+from ringfence_runtime.spec.config import Config
+from ringfence_runtime.spec.linux import NAMESPACES
+from ringfence_runtime.spec.mounts import Mount
+
+__all__ = ["Options", "Plan", "make_plan"]
+
+# Joined by the init itself, in its own process; the others need a process between (see `stages`).
+_SIMPLE_JOINS = frozenset(("network", "ipc", "uts", "cgroup"))
+
+
+class Options:
+    """What the command line says beyond the bundle."""
+
+    __slots__ = ("console_socket", "keep_keyring", "no_pivot", "pid_file", "preserve_fds")
+
+    def __init__(self) -> None:
+        self.console_socket = ""
+        self.pid_file = ""
+        self.preserve_fds = 0
+        self.no_pivot = False
+        self.keep_keyring = False
+
+
+class Plan:
+    __slots__ = ("bundle", "clone_flags", "config", "console", "deferred", "joins", "mount_fds", "options", "rootfs",
+                 "rootfs_fd", "staged", "unshare_user")  # fmt: skip
+
+    def __init__(self, config: Config, bundle: str, options: Options) -> None:
+        self.config = config
+        self.bundle = bundle
+        self.options = options
+        self.rootfs = config.root_path if config.root_path.startswith("/") else f"{bundle}/{config.root_path}"
+        self.rootfs_fd = -1
+        self.mount_fds: dict[int, int] = {}
+        self.console = -1
+        spaces = config.linux.namespaces
+        self.joins = {name: path for name, path in spaces.items() if path}
+        user = spaces.get("user") == ""
+        self.staged = bool(set(self.joins) - _SIMPLE_JOINS) or bool(self.joins and user) or spaces.get("time") == ""
+        flags = 0
+        for name, path in spaces.items():
+            if not path and name not in ("cgroup", "time"):
+                flags |= NAMESPACES[name]
+        self.unshare_user = self.staged and user
+        self.clone_flags = flags & ~_sys.CLONE_NEWUSER if self.staged else flags
+        # Without rights over the host's mounts, the child opens the sources in its own namespaces.
+        self.deferred = os.geteuid() != 0 or "mount" in self.joins
+
+    def describe(self) -> list[str]:
+        """The launch as a list of steps, for --debug."""
+        linux = self.config.linux
+        steps = [f"clone3 with new namespaces {[name for name, path in linux.namespaces.items() if not path]}"]
+        steps += [f"join the {name} namespace at {path}" for name, path in self.joins.items()]
+        steps += [f"attach {mount.type or 'bind'} at {mount.destination}" for mount in self.config.mounts]
+        steps += [f"mask {path}" for path in linux.masked] + [f"make {path} read-only" for path in linux.readonly]
+        steps += ["pivot_root", "drop capabilities", "seccomp" if linux.seccomp else "no seccomp", "execute"]
+        return steps
+
+
+def open_rootfs(path: str) -> int:
+    """A detached copy of the root filesystem's tree, which sends no mount event to the host."""
+    try:
+        tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE | _sys.AT_RECURSIVE)
+    except OSError as error:
+        raise Error(f"config: root.path: cannot open {path}: {error.strerror}") from None
+    if os.fstat(tree).st_mode & 0o170000 != 0o040000:
+        raise Error(f"config: root.path: {path} is not a directory")
+    return tree
+
+
+def make_plan(config: Config, bundle: str, options: Options) -> Plan:
+    plan = Plan(config, bundle, options)
+    for step in plan.describe() if log._log.level == 0 else ():
+        log.debug(step)
+    if not os.path.isdir(plan.rootfs):
+        raise Error(f"config: root.path: {plan.rootfs} is not a directory")
+    if plan.deferred:
+        return plan
+    plan.rootfs_fd = open_rootfs(plan.rootfs)
+    propagation, _ = config.linux.propagation
+    # A root filesystem that shall share its mounts stays a peer of the host's; any other only receives.
+    kind = 0 if propagation == _sys.MS_SHARED else _sys.MS_SLAVE
+    if kind:
+        _sys.mount_setattr(plan.rootfs_fd, propagation=kind, recursive=True)
+    for index, mount in enumerate(config.mounts):
+        if mount.bind:
+            plan.mount_fds[index] = _open_bind(mount, plan)
+    return plan
+
+
+def _open_bind(mount: Mount, plan: Plan) -> int:
+    if not mount.idmap:
+        return open_source(mount, plan.bundle)
+    from ringfence_runtime.launch.idmap import userns_for
+
+    userns = userns_for(mount, plan.config)
+    try:
+        return open_source(mount, plan.bundle, idmap_userns=userns)
+    finally:
+        os.close(userns)

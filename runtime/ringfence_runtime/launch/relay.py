@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`run` in the foreground: wait for the workload, pass signals on, and carry a terminal where there is one."""
+
+from __future__ import annotations
+
+import os
+import select
+
+import _signal
+
+from ringfence_runtime import _sys
+from ringfence_runtime.launch.channel import Channel, pair
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.launch.plan import Options, Plan
+
+__all__ = ["prepare_terminal", "wait_for"]
+
+_master_end: list[Channel] = []
+_KEPT = frozenset((_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGURG, _signal.SIGSEGV,
+                   _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP, _signal.SIGTSTP, _signal.SIGTTIN,
+                   _signal.SIGTTOU, _signal.SIGCONT))  # fmt: skip
+
+
+def prepare_terminal(plan: Plan) -> None:
+    """No engine takes the terminal, so this process does: one end for the init, the other kept for `wait_for`."""
+    ours, theirs = pair()
+    plan.console = theirs.sock.detach()
+    _master_end.append(ours)
+
+
+def _forward(pidfd: int) -> None:
+    def handler(number: int, _: object) -> None:
+        try:
+            _sys.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    for number in range(1, 32):
+        if number not in _KEPT:
+            _signal.signal(number, handler)
+
+
+def wait_for(pid: int, pidfd: int, options: Options) -> int:
+    """The workload's exit code, 128 + N for one that signal N ended."""
+    _forward(pidfd)
+    if _master_end:
+        _carry(_master_end.pop().receive_fd(), pidfd)
+    while True:
+        waited, status = os.waitpid(pid, 0)
+        if waited == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return 128 - code if code < 0 else code
+
+
+def _carry(master: int, pidfd: int) -> None:
+    """Copy between our own standard descriptors and the container's terminal until the container ends."""
+    from ringfence_runtime.launch.terminal import Terminal
+
+    terminal = Terminal(master)
+    poll = select.poll()
+    poll.register(master, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    poll.register(0, select.POLLIN)
+    try:
+        while True:
+            ready = dict(poll.poll())
+            if 0 in ready and not terminal.to_container():
+                poll.unregister(0)
+            if master in ready:
+                if not terminal.from_container():
+                    return
+            elif pidfd in ready:
+                return
+    finally:
+        terminal.restore()

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container's view of files: its root, its mounts, its /dev, and the step that leaves the host's tree behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ringfence_runtime import _sys
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch import mounts
+from ringfence_runtime.launch.devices import make_devices
+from ringfence_runtime.launch.paths import check_device, check_magic, ensure
+from ringfence_runtime.launch.plan import Plan, open_rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.cgroup.group import Cgroup
+    from ringfence_runtime.spec.mounts import Mount
+
+__all__ = ["Rootfs"]
+
+
+class Rootfs:
+    """The root filesystem while it is being furnished; `fd` is its root, attached in our own mount namespace."""
+
+    __slots__ = ("cgroup", "devpts", "fd", "null", "plan", "procfs")
+
+    def __init__(self, plan: Plan, cgroup: Cgroup) -> None:
+        self.plan = plan
+        self.cgroup = cgroup
+        self.devpts = -1
+        self.procfs = -1
+        self.null = -1
+        self.fd = -1
+
+    def enter(self) -> None:
+        """Cut our mount namespace off from the host's and lay the root filesystem over its /."""
+        plan = self.plan
+        if "mount" not in plan.config.linux.namespaces:
+            raise Error("config: linux.namespaces: a mount namespace is needed")
+        # Never `shared`: attaching on a peer of the host's / would attach on the host's, too. Where the child opens
+        # the sources itself they must still receive from the host, so then it is `slave`.
+        cut = _sys.MS_SLAVE if plan.deferred else _sys.MS_PRIVATE
+        _sys.mount(None, "/", None, cut | _sys.MS_REC, None)
+        if plan.rootfs_fd < 0:
+            plan.rootfs_fd = open_rootfs(plan.rootfs)
+        host = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.null = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
+        check_device(self.null, 1, 3, "/dev/null of the host")
+        _sys.move_mount(plan.rootfs_fd, host)
+        os.close(host)
+        self.fd = plan.rootfs_fd
+
+    def furnish(self) -> None:
+        """All mounts in the order of the configuration, then the devices."""
+        self._open_procfs()
+        for index, mount in enumerate(self.plan.config.mounts):
+            self._mount(index, mount)
+        make_devices(self)
+
+    def _open_procfs(self) -> None:
+        """A procfs of our own that no mount of the image or of another container can lie over (CVE-2025-52881)."""
+        try:
+            self.procfs = mounts.new_filesystem("proc", "proc", (), 0)
+        except OSError:
+            # In a user namespace that may not mount one, the host's serves, if it is what it says.
+            self.procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        check_magic(self.procfs, _sys.PROC_SUPER_MAGIC, "/proc")
+
+    def _mount(self, index: int, mount: Mount) -> None:
+        try:
+            if mount.type == "cgroup" or (mount.type == "cgroup2" and not mount.bind):
+                from ringfence_runtime.launch.cgroupmount import mount_cgroup
+
+                return mount_cgroup(self, mount)
+            if mount.bind:
+                tree = self.plan.mount_fds.pop(index, -1)
+                if tree < 0:
+                    tree = mounts.open_source(mount, self.plan.bundle)
+                mounts.attributes(mount, tree)
+            else:
+                tree = self._filesystem(mount)
+            if mount.copy_up:
+                mounts.copy_up(self.fd, mount, tree)
+            mounts.attach(self.fd, mount, tree)
+            if mount.type == "devpts" and mount.destination.rstrip("/") == "/dev/pts":
+                self.devpts = tree
+            else:
+                os.close(tree)
+        except OSError as error:
+            raise Error(f"{mount.path}: cannot mount at {mount.destination}: {error.strerror}") from None
+
+    def _filesystem(self, mount: Mount) -> int:
+        try:
+            return mounts.filesystem(mount)
+        except Error:
+            if mount.type != "sysfs" or not self._foreign_network():
+                raise
+            # sysfs belongs to a network namespace; one that is not ours cannot be mounted, only copied.
+            tree = _sys.open_tree(_sys.AT_FDCWD, "/sys", _sys.OPEN_TREE_CLONE | _sys.AT_RECURSIVE)
+            check_magic(tree, _sys.SYSFS_MAGIC, "/sys")
+            mounts.attributes(mount, tree)
+            return tree
+
+    def _foreign_network(self) -> bool:
+        linux = self.plan.config.linux
+        return "user" in linux.namespaces and not linux.new("network")
+
+    def write_sysctls(self) -> None:
+        for name, value in self.plan.config.linux.sysctls.items():
+            resolve = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_SYMLINKS | _sys.RESOLVE_NO_XDEV
+            try:
+                fd = _sys.openat2(self.procfs, f"sys/{name}", os.O_WRONLY, resolve=resolve)
+                try:
+                    check_magic(fd, _sys.PROC_SUPER_MAGIC, name)
+                    os.write(fd, value.encode())
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise Error(f"config: linux.sysctl.{name.replace('/', '.')}: {error.strerror}") from None
+
+    def seal(self) -> None:
+        """Working directory, masks, read-only paths and, last, the root itself."""
+        config = self.plan.config
+        if config.process is not None:
+            self._make_cwd(config.process.cwd)
+        for path in config.linux.readonly:
+            mounts.readonly(self.fd, path)
+        for path in config.linux.masked:
+            mounts.mask(self.fd, path, self.null)
+        if config.root_readonly:
+            _sys.mount_setattr(self.fd, attr_set=_sys.MOUNT_ATTR_RDONLY, path="/")
+
+    def _make_cwd(self, cwd: str) -> None:
+        try:
+            os.close(ensure(self.fd, cwd, directory=True))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR):
+                raise
+
+    def pivot(self) -> None:
+        """Make the root filesystem / and let go of everything that was there before."""
+        os.fchdir(self.fd)
+        if self.plan.options.no_pivot:
+            # For a host whose root is a ramfs, which cannot be pivoted away. The old root stays below, out of reach.
+            os.chroot(".")
+        else:
+            _sys.pivot_root(".", ".")
+            _sys.umount2(".", _sys.MNT_DETACH)
+        os.chdir("/")
+        propagation, recursive = self.plan.config.linux.propagation
+        if propagation:
+            _sys.mount(None, "/", None, propagation | (_sys.MS_REC if recursive else 0), None)
+        for fd in (self.null, self.devpts):
+            if fd >= 0:
+                os.close(fd)
+        self.null = self.devpts = -1

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making the container's init: straight from the parent, or through a process that joins namespaces first.
+
+A pid or time namespace holds only children, and a joined user namespace changes what may be joined after it. So with
+such joins a short-lived stage process enters them and clones the init as its sibling (CLONE_PARENT); otherwise one
+clone3 does it all, into the cgroup where that is possible.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ringfence_runtime import _sys
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.channel import Channel, pair
+from ringfence_runtime.launch.idmap import write_maps
+from ringfence_runtime.launch.plan import Plan
+from ringfence_runtime.spec.linux import NAMESPACES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["join", "spawn"]
+
+# User first gives rights in the others; but some can only be joined before rights on the host are gone.
+_ORDER = ("user", "pid", "time", "network", "ipc", "uts", "cgroup", "mount")
+
+
+def open_namespaces(plan: Plan) -> dict[str, int]:
+    """Descriptors of the namespaces to join, opened and checked while the host's paths still mean the host's."""
+    found: dict[str, int] = {}
+    for name in _ORDER:
+        path = plan.joins.get(name)
+        if path is None:
+            continue
+        try:
+            found[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Error(f"config: linux.namespaces: cannot open the {name} namespace {path}: {error.strerror}") from None
+    return found
+
+
+def join(namespaces: dict[str, int]) -> None:
+    """Join all; what needs the rights of the joined user namespace is tried again after it."""
+    later: dict[str, int] = {}
+    for name, fd in namespaces.items():
+        if name == "user":
+            continue
+        try:
+            _sys.setns(fd, NAMESPACES[name])
+        except PermissionError:
+            later[name] = fd
+        except OSError as error:
+            raise Error(f"cannot join the {name} namespace: {error.strerror}") from None
+    if "user" in namespaces:
+        _sys.setns(namespaces["user"], _sys.CLONE_NEWUSER)
+    for name, fd in later.items():
+        try:
+            _sys.setns(fd, NAMESPACES[name])
+        except OSError as error:
+            raise Error(f"cannot join the {name} namespace: {error.strerror}") from None
+
+
+def spawn(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tuple[int, int]:
+    """Start `child` in its namespaces; returns (pid, pidfd) to the parent. `child` never returns."""
+    if not plan.staged:
+        pid, pidfd = _sys.clone3(plan.clone_flags, cgroup_fd=cgroup_fd)
+        if pid == 0:
+            child()
+            os._exit(255)
+        if plan.clone_flags & _sys.CLONE_NEWUSER:
+            write_maps(pid, plan.config.linux.uid_map, plan.config.linux.gid_map)
+        return pid, pidfd
+    return _spawn_staged(plan, cgroup_fd, child)
+
+
+def _spawn_staged(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tuple[int, int]:
+    ours, theirs = pair()
+    namespaces = open_namespaces(plan)
+    stage, stage_fd = _sys.clone3(0)
+    if stage == 0:
+        ours.close()
+        _stage(plan, namespaces, cgroup_fd, theirs, child)
+    theirs.close()
+    try:
+        while True:
+            kind, text = ours.receive()
+            if kind == "U":
+                write_maps(stage, plan.config.linux.uid_map, plan.config.linux.gid_map)
+                ours.send("K")
+            elif kind == "T":
+                _write_offsets(stage, plan)
+                ours.send("K")
+            elif kind == "P":
+                # The init is our own child that nobody else can reap, so its number names it.
+                return int(text), _sys.pidfd_open(int(text))
+            else:
+                raise Error(text or "the stage process died while it joined the namespaces")
+    finally:
+        ours.close()
+        os.close(stage_fd)
+        os.waitpid(stage, 0)
+        for fd in namespaces.values():
+            os.close(fd)
+
+
+def _write_offsets(pid: int, plan: Plan) -> None:
+    lines = "".join(f"{clock} {secs} {nanoseconds}\n" for clock, secs, nanoseconds in plan.config.linux.time_offsets)
+    if not lines:
+        return
+    fd = os.open(f"/proc/{pid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, lines.encode())
+    except OSError as error:
+        raise Error(f"config: linux.timeOffsets: {error.strerror}") from None
+    finally:
+        os.close(fd)
+
+
+def _stage(plan: Plan, namespaces: dict[str, int], cgroup_fd: int, channel: Channel,
+           child: Callable[[], None]) -> None:  # fmt: skip
+    try:
+        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+        join(namespaces)
+        if plan.unshare_user:
+            _sys.unshare(_sys.CLONE_NEWUSER)
+            channel.send("U")
+            channel.receive()
+        if "user" in plan.config.linux.namespaces:
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        if plan.config.linux.namespaces.get("time") == "":
+            _sys.unshare(_sys.CLONE_NEWTIME)
+            channel.send("T")
+            channel.receive()
+        pid, _ = _sys.clone3(plan.clone_flags | _sys.CLONE_PARENT, cgroup_fd=cgroup_fd)
+        if pid:
+            channel.send("P", str(pid))
+            os._exit(0)
+        channel.close()
+        child()
+    except (Error, OSError) as error:
+        channel.send("E", str(error))
+    finally:
+        os._exit(1)

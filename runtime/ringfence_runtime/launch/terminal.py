@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our own terminal in raw mode while a container's terminal is shown on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+import _signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["Terminal"]
+
+_TIOCGWINSZ, _TIOCSWINSZ = 0x5413, 0x5414
+
+
+class Terminal:
+    """Raw mode on descriptor 0 where it is a terminal; `restore` undoes it."""
+
+    def __init__(self, master: int) -> None:
+        self.master = master
+        self.saved: list[object] | None = None
+        if os.isatty(0):
+            import termios
+
+            self.saved = termios.tcgetattr(0)
+            raw = termios.tcgetattr(0)
+            raw[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
+            raw[2] |= termios.CS8
+            raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
+            termios.tcsetattr(0, termios.TCSAFLUSH, raw)
+            self._resize(0, None)
+            _signal.signal(_signal.SIGWINCH, self._resize)
+
+    def _resize(self, _number: int, _frame: FrameType | None) -> None:
+        fcntl.ioctl(self.master, _TIOCSWINSZ, fcntl.ioctl(0, _TIOCGWINSZ, b"\0" * 8))
+
+    def to_container(self) -> bool:
+        """Copy what was typed; False at its end, which the container sees as the end-of-file character."""
+        data = os.read(0, 4096)
+        os.write(self.master, data or b"\x04")
+        return bool(data)
+
+    def from_container(self) -> bool:
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:
+            return False  # EIO: the last process closed its side
+        view = memoryview(data)
+        while view:
+            view = view[os.write(1, view) :]
+        return bool(data)
+
+    def restore(self) -> None:
+        if self.saved is not None:
+            import termios
+
+            termios.tcsetattr(0, termios.TCSAFLUSH, self.saved)  # type: ignore[arg-type]

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warnings and errors: to stderr for people, and to `--log` in text or JSON as engines read it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from ringfence_runtime import jsonio
+from ringfence_runtime.errors import Error, UsageError
+
+__all__ = ["Log", "configure", "debug", "error", "warn"]
+
+LEVELS = {"debug": 0, "info": 1, "warning": 2, "warn": 2, "error": 3}
+
+
+class Log:
+    """Where messages go. One for the process; `configure` sets it."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.json = False
+        self.level = 2
+        self.name = "ringfence-runtime"
+
+    def emit(self, level: str, message: str, *, stderr: bool) -> None:
+        if LEVELS[level] < self.level:
+            return
+        safe = message.encode("utf-8", "backslashreplace").decode()
+        if self.fd >= 0:
+            os.write(self.fd, self._record(level, safe).encode())
+        if stderr or self.fd < 0:
+            # No container text reaches a terminal raw: control characters are escaped.
+            shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in safe)
+            try:
+                os.write(2, f"{self.name}: {shown}\n".encode())
+            except OSError:
+                pass
+
+    def _record(self, level: str, message: str) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self.json:
+            return jsonio.dumps({"level": level, "msg": message, "time": stamp}) + "\n"
+        return f'time="{stamp}" level={level} msg={jsonio.dumps(message)}\n'
+
+
+_log = Log()
+
+
+def configure(path: str, *, form: str, level: str, name: str = "") -> None:
+    """Open `--log`; crun's `file:` prefix is understood. Raises UsageError for an unknown format."""
+    if form not in ("text", "json"):
+        raise UsageError(f"unknown log format {form!r}", hint="text or json")
+    if level not in LEVELS:
+        raise UsageError(f"unknown log level {level!r}", hint=", ".join(LEVELS))
+    _log.json = form == "json"
+    _log.level = LEVELS[level]
+    if name:
+        _log.name = os.path.basename(name)
+    path = path.removeprefix("file:")
+    if path:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            _log.fd = os.open(path, flags, 0o644)
+        except OSError as failure:
+            raise Error(f"cannot open the log {path}: {failure.strerror}") from None
+
+
+def log_fd() -> int:
+    return _log.fd
+
+
+def debug(message: str) -> None:
+    _log.emit("debug", message, stderr=True)
+
+
+def warn(message: str) -> None:
+    _log.emit("warning", message, stderr=False)
+
+
+def error(message: str) -> None:
+    _log.emit("error", message, stderr=True)
+    sys.stderr.flush()

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole configuration: `config.json` of a bundle, or the `--process` file of exec."""
+
+from __future__ import annotations
+
+import os
+
+from ringfence_runtime import jsonio
+from ringfence_runtime.errors import Error, SpecError
+from ringfence_runtime.spec.linux import Linux
+from ringfence_runtime.spec.mounts import Mount, parse_mounts
+from ringfence_runtime.spec.node import Node
+from ringfence_runtime.spec.process import Process
+
+__all__ = ["HOOK_KINDS", "Config", "Hook", "load_config", "parse_config", "parse_process_file", "read_file"]
+
+HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+
+class Hook:
+    __slots__ = ("args", "env", "path", "place", "timeout")
+
+    def __init__(self, node: Node) -> None:
+        self.place = node.path
+        self.path = node.absolute("path")
+        self.args = node.texts("args")
+        self.env = node.texts("env")
+        self.timeout = node.number("timeout", 1, 86400 * 365)
+
+
+class Config:
+    __slots__ = ("annotations", "domainname", "hooks", "hostname", "linux", "mounts", "process", "root_path",
+                 "root_readonly", "version")  # fmt: skip
+
+    def __init__(self, node: Node) -> None:
+        self.version = _version(node)
+        process = node.child("process")
+        self.process: Process | None = process and Process(process)
+        root = node.need("root")
+        self.root_path = root.need_text("path")
+        self.root_readonly = root.flag("readonly")
+        self.mounts: tuple[Mount, ...] = parse_mounts(node)
+        self.linux = Linux(node.child("linux") or Node({}, "linux"))
+        self.hostname = node.text("hostname")
+        self.domainname = node.text("domainname")
+        for key in ("hostname", "domainname"):
+            if node.text(key) and "uts" not in self.linux.namespaces:
+                raise node.error(key, "needs a uts namespace")
+            if len(os.fsencode(node.text(key))) > 64:
+                raise node.error(key, "is longer than 64 bytes")
+        self.annotations = node.table("annotations")
+        hooks = node.child("hooks")
+        self.hooks = {kind: [Hook(item) for item in hooks.nodes(kind)] if hooks else [] for kind in HOOK_KINDS}
+        self._check_user_ids()
+
+    def _check_user_ids(self) -> None:
+        """Ids that the user namespace does not map would fail late and unclearly."""
+        if self.process is None or not self.linux.new("user"):
+            return
+        user = self.process.user
+        for key, value, ranges in (("uid", user.uid, self.linux.uid_map), ("gid", user.gid, self.linux.gid_map)):
+            if not any(item.container <= value < item.container + item.size for item in ranges):
+                raise SpecError(f"process.user.{key}", f"{value} is mapped by no range of linux.{key}Mappings")
+
+
+def _version(node: Node) -> str:
+    version = node.need_text("ociVersion")
+    major = version.split(".")[0]
+    if major != "1" or version.count(".") < 2:
+        raise node.error("ociVersion", f"{version!r} is not supported; 1.x.y is")
+    return version
+
+
+def read_file(path: str) -> bytes:
+    """A regular file of bounded size: a FIFO or a device in a bundle must not hang the runtime."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise Error(f"cannot read {path}: {error.strerror}") from None
+    try:
+        status = os.fstat(fd)
+        if status.st_mode & 0o170000 != 0o100000 and path != "/dev/stdin":
+            raise Error(f"{path} is not a regular file")
+        if status.st_size > jsonio.MAX_BYTES:
+            raise Error(f"{path} has {status.st_size} bytes; at most {jsonio.MAX_BYTES} are read")
+        os.set_blocking(fd, True)
+        parts = []
+        size = 0
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+            size += len(part)
+            if size > jsonio.MAX_BYTES:
+                raise Error(f"{path} is longer than {jsonio.MAX_BYTES} bytes")
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+def decode(data: bytes, what: str) -> Node:
+    try:
+        value = jsonio.loads(data)
+    except ValueError as error:
+        raise Error(f"{what}: not JSON: {error}") from None
+    return Node(value, "")
+
+
+def parse_config(data: bytes, what: str = "config.json") -> Config:
+    """Check and model a configuration; raises SpecError with the JSON path of the first fault."""
+    return Config(decode(data, what))
+
+
+def load_config(path: str) -> tuple[Config, bytes]:
+    data = read_file(path)
+    return parse_config(data, path), data
+
+
+def parse_process_file(path: str) -> Process:
+    """The file of `exec --process`: a process object at the top."""
+    return Process(decode(read_file(path), path))

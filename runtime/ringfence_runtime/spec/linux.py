@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`linux` of the configuration: namespaces, mappings, devices, sysctls, paths and the seccomp profile."""
+
+from __future__ import annotations
+
+from ringfence_runtime import _sys
+from ringfence_runtime.errors import SpecError
+from ringfence_runtime.spec.mounts import mappings, propagation_of
+from ringfence_runtime.spec.node import I64, U32, Node, choice
+from ringfence_runtime.spec.resources import parse_resources
+
+__all__ = ["Device", "Landlock", "Linux", "NAMESPACES", "check_sysctl"]
+
+NAMESPACES = {"pid": _sys.CLONE_NEWPID, "network": _sys.CLONE_NEWNET, "mount": _sys.CLONE_NEWNS,
+              "ipc": _sys.CLONE_NEWIPC, "uts": _sys.CLONE_NEWUTS, "user": _sys.CLONE_NEWUSER,
+              "cgroup": _sys.CLONE_NEWCGROUP, "time": _sys.CLONE_NEWTIME}  # fmt: skip
+DEVICE_TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
+_IPC_SYSCTLS = frozenset(("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
+                          "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"))  # fmt: skip
+_SYSCTL_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:@")
+_PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
+
+
+def check_sysctl(path: str, name: str, value: str, owned: dict[str, str]) -> str:
+    """The path below /proc/sys of a sysctl that belongs to a namespace of the container's own.
+
+    CVE-2022-0811 smuggled a second sysctl into a value; so names have a small alphabet and values no control
+    characters, and only what a namespace of the container's own holds may be set at all.
+    """
+    # Either separator is lawful (sysctl(8)): with `/` as the first, dots are part of a name (an interface's).
+    first = min((position for position in (name.find("."), name.find("/")) if position >= 0), default=-1)
+    parts = name.split(name[first]) if first >= 0 else [name]
+    plain = ".".join(parts)
+    if any(not part or part in (".", "..") for part in parts) or set("".join(parts)) - _SYSCTL_LETTERS - {"/"}:
+        raise SpecError(path, f"{name!r} is not the name of a sysctl")
+    if any(ord(letter) < 32 and letter != "\t" for letter in value):
+        raise SpecError(path, "its value holds control characters")
+    if parts[0] == "net":
+        space = "network"
+    elif plain in _IPC_SYSCTLS or plain.startswith("fs.mqueue."):
+        space = "ipc"
+    elif plain in ("kernel.domainname", "kernel.hostname"):
+        space = "uts"
+    elif parts[0] == "user" and len(parts) == 2:
+        space = "user"
+    else:
+        raise SpecError(path, f"{name!r} belongs to no namespace, so it would change the host")
+    if space not in owned:
+        raise SpecError(path, f"{name!r} needs a {space} namespace of the container's own")
+    swap = str.maketrans("/.", "./") if first >= 0 and name[first] == "." else None
+    return name.translate(swap) if swap else name
+
+
+class Device:
+    __slots__ = ("gid", "major", "minor", "mode", "path", "type", "uid")
+
+    def __init__(self, node: Node) -> None:
+        self.path = node.absolute("path")
+        self.type = node.choice("type", DEVICE_TYPES)
+        pipe = self.type == "p"
+        self.major = 0 if pipe else node.number("major", 0, 0xFFF) or 0
+        self.minor = 0 if pipe else node.number("minor", 0, 0xFFFFF) or 0
+        mode = node.number("fileMode", 0, 0xFFFFFFFF)
+        self.mode = 0o666 if mode is None else mode & 0o7777
+        self.uid = node.number("uid", 0, U32 - 1) or 0
+        self.gid = node.number("gid", 0, U32 - 1) or 0
+
+
+class Landlock:
+    """Ringfence's extension `linux.landlock`: paths that may be read, written or executed; all else is refused."""
+
+    __slots__ = ("bind_tcp", "connect_tcp", "derive", "execute", "read", "scope", "write")
+
+    def __init__(self, node: Node) -> None:
+        self.derive = node.optional_flag("derive") is not False
+        self.read = self._paths(node, "read")
+        self.write = self._paths(node, "write")
+        self.execute = self._paths(node, "execute")
+        self.bind_tcp = node.numbers("bindTcp", 0, 65535) if node.has("bindTcp") else None
+        self.connect_tcp = node.numbers("connectTcp", 0, 65535) if node.has("connectTcp") else None
+        self.scope = node.optional_flag("scope") is not False
+
+    @staticmethod
+    def _paths(node: Node, key: str) -> tuple[str, ...]:
+        paths = node.texts(key)
+        for index, path in enumerate(paths):
+            if not path.startswith("/"):
+                raise node.error(f"{key}[{index}]", f"{path!r} must be an absolute path")
+        return paths
+
+
+class Linux:
+    __slots__ = ("cgroups_path", "devices", "gid_map", "intel_rdt", "landlock", "masked", "memory_policy",
+                 "mount_label", "namespaces", "net_devices", "personality", "propagation", "readonly", "resources",
+                 "seccomp", "sysctls", "time_offsets", "uid_map")  # fmt: skip
+
+    def __init__(self, node: Node) -> None:
+        self.namespaces = _namespaces(node)
+        self.uid_map = mappings(node, "uidMappings")
+        self.gid_map = mappings(node, "gidMappings")
+        self._check_user(node)
+        self.devices = [Device(item) for item in node.nodes("devices")]
+        self.sysctls = {check_sysctl(node.at(f"sysctl.{name}"), name, value, self.namespaces): value
+                        for name, value in node.table("sysctl").items()}  # fmt: skip
+        self.resources = parse_resources(node.child("resources"))
+        self.cgroups_path = _cgroups_path(node)
+        self.masked = _absolute_list(node, "maskedPaths")
+        self.readonly = _absolute_list(node, "readonlyPaths")
+        self.propagation = propagation_of(node, "rootfsPropagation")
+        self.mount_label = node.text("mountLabel")
+        self.seccomp = node.child("seccomp")
+        self.time_offsets = _time_offsets(node, self.namespaces)
+        self.personality = _personality(node.child("personality"))
+        self.memory_policy = node.child("memoryPolicy")
+        self.intel_rdt = node.child("intelRdt")
+        self.net_devices = _net_devices(node, self.namespaces)
+        landlock = node.child("landlock")
+        self.landlock = landlock and Landlock(landlock)
+
+    def _check_user(self, node: Node) -> None:
+        space = self.namespaces.get("user")
+        if space is None and (self.uid_map or self.gid_map):
+            raise node.error("uidMappings", "mappings need a user namespace")
+        if space == "" and not (self.uid_map and self.gid_map):
+            raise node.error("uidMappings", "a new user namespace needs uidMappings and gidMappings")
+
+    def new(self, name: str) -> bool:
+        """Whether the container gets a new namespace of this kind."""
+        return self.namespaces.get(name) == ""
+
+
+def _namespaces(node: Node) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for item in node.nodes("namespaces"):
+        kind = item.choice("type", NAMESPACES)
+        if kind in result:
+            raise item.error("type", f"a second {kind!r} namespace")
+        path = item.text("path")
+        if path and not path.startswith("/"):
+            raise item.error("path", f"{path!r} must be an absolute path")
+        result[kind] = path
+    return result
+
+
+def _absolute_list(node: Node, key: str) -> tuple[str, ...]:
+    paths = node.texts(key)
+    for index, path in enumerate(paths):
+        if not path.startswith("/"):
+            raise node.error(f"{key}[{index}]", f"{path!r} must be an absolute path")
+    return paths
+
+
+def _cgroups_path(node: Node) -> str:
+    path = node.text("cgroupsPath")
+    if any(part == ".." for part in path.split("/")) or any(ord(letter) < 32 for letter in path):
+        raise node.error("cgroupsPath", f"{path!r} must hold neither '..' nor control characters")
+    if path and path.count(":") == 2 and "/" not in path:
+        raise node.error("cgroupsPath", "a systemd slice is asked for; only the cgroupfs manager is supported")
+    return path
+
+
+def _time_offsets(node: Node, namespaces: dict[str, str]) -> list[tuple[str, int, int]]:
+    offsets = node.child("timeOffsets")
+    result: list[tuple[str, int, int]] = []
+    for clock in offsets.data if offsets else ():
+        assert offsets is not None
+        choice(offsets.at(clock), clock, ("monotonic", "boottime"))
+        item = offsets.need(clock)
+        result.append((clock, item.number("secs", -I64, I64) or 0, item.number("nanosecs", 0, 999_999_999) or 0))
+    if result and namespaces.get("time") != "":
+        raise node.error("timeOffsets", "needs a new time namespace")
+    return result
+
+
+def _personality(node: Node | None) -> int | None:
+    if node is None:
+        return None
+    if node.texts("flags"):
+        raise node.error("flags", "no flag is supported")
+    return _PERSONALITIES[node.choice("domain", _PERSONALITIES)]
+
+
+def _net_devices(node: Node, namespaces: dict[str, str]) -> dict[str, str]:
+    devices = node.child("netDevices")
+    result: dict[str, str] = {}
+    for name in devices.data if devices else ():
+        assert devices is not None
+        result[name] = devices.need(name).text("name") or name
+        for each in (name, result[name]):
+            if not each or len(each) > 15 or each in (".", "..") or set(each) & set("/: \t\n"):
+                raise devices.error(name, f"{each!r} is not the name of an interface")
+    if result and "network" not in namespaces:
+        raise node.error("netDevices", "needs a network namespace of the container's own")
+    return result

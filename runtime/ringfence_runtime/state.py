@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the runtime remembers of a container between two commands: one directory a container, three small files.
+
+`state.json` (who it is), `config.json` (the configuration it was made from, as bytes) and `start.sock`, on which its
+init waits until `start`. The directory is made with mkdir, which is the lock against a second container of the name.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+
+from ringfence_runtime import _sys, jsonio
+from ringfence_runtime.cgroup.group import Cgroup
+from ringfence_runtime.errors import Error, NotFoundError, StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ringfence_runtime.spec import Config
+
+__all__ = ["Container", "Store", "check_id", "process_start"]
+
+_ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+def check_id(name: str) -> str:
+    """A container's id becomes a directory and a cgroup: so letters, digits and `_+-.`, and never `.` or `..`."""
+    if not name:
+        raise Error("the container id is empty")
+    if set(name) - _ID_LETTERS or name in (".", "..") or len(name) > 255:
+        raise Error(f"invalid container id {ascii(name)}", hint="letters, digits and _ + - . are allowed, 255 at most")
+    return name
+
+
+def process_start(pid: int) -> int:
+    """The start time of a process in clock ticks, 0 where it is gone: with the pid it names a process for good."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in (b"Z", b"X", b"x") else int(fields[19])
+
+
+class Container:
+    """One container on disk."""
+
+    __slots__ = ("annotations", "bundle", "cgroup", "created", "directory", "hooks_ran", "id", "owner", "pid", "root",
+                 "start", "systemd", "version")  # fmt: skip
+
+    def __init__(self, directory: str, data: dict[str, Any]) -> None:
+        self.directory = directory
+        self.id: str = data["id"]
+        self.version: str = data["ociVersion"]
+        self.pid: int = data["pid"]
+        self.start: int = data["start"]
+        self.bundle: str = data["bundle"]
+        self.root: str = data["rootfs"]
+        self.created: str = data["created"]
+        self.owner: str = data["owner"]
+        self.annotations: dict[str, str] = data["annotations"]
+        self.cgroup = Cgroup(data["cgroup"]["path"], data["cgroup"]["dirs"])
+
+    def save(self) -> None:
+        """Written beside and renamed, so that a reader never sees half of it."""
+        data = {"ociVersion": self.version, "id": self.id, "pid": self.pid, "start": self.start, "bundle": self.bundle,
+                "rootfs": self.root, "created": self.created, "owner": self.owner, "annotations": self.annotations,
+                "cgroup": {"path": self.cgroup.path, "dirs": self.cgroup.dirs}}  # fmt: skip
+        write_file(f"{self.directory}/state.json", jsonio.dumps(data))
+
+    @property
+    def socket(self) -> str:
+        return f"{self.directory}/start.sock"
+
+    def alive(self) -> bool:
+        return self.pid > 0 and self.start != 0 and process_start(self.pid) == self.start
+
+    def status(self) -> str:
+        """creating, created, running, paused or stopped."""
+        if self.pid == 0:
+            return "creating"
+        if not self.alive():
+            return "stopped"
+        if os.path.exists(self.socket):
+            return "created"
+        return "paused" if self.cgroup.frozen() else "running"
+
+    def describe(self) -> dict[str, Any]:
+        """The state as the specification defines it (runtime.md#state), and runc's additions."""
+        status = self.status()
+        return {"ociVersion": self.version, "id": self.id, "pid": 0 if status == "stopped" else self.pid,
+                "status": status, "bundle": self.bundle, "rootfs": self.root, "created": self.created,
+                "annotations": self.annotations, "owner": self.owner}  # fmt: skip
+
+    def hook_state(self, status: str, pid: int) -> str:
+        return jsonio.dumps({"ociVersion": self.version, "id": self.id, "status": status, "pid": pid,
+                             "bundle": self.bundle, "annotations": self.annotations})  # fmt: skip
+
+    def config(self) -> Config:
+        from ringfence_runtime.spec import load_config
+
+        return load_config(f"{self.directory}/config.json")[0]
+
+    def open_init(self) -> int:
+        """A pidfd of the container's init, checked after opening: the pid may have been given to another process."""
+        try:
+            fd = _sys.pidfd_open(self.pid)
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
+            raise StateError(f"container {self.id} is not running") from None
+        if not self.alive():
+            os.close(fd)
+            raise StateError(f"container {self.id} is not running")
+        return fd
+
+    def destroy(self) -> None:
+        """Remove the directory; a second delete at the same time finds files gone, and that is fine."""
+        for name in ("start.sock", "config.json", "state.json", "state.json.new"):
+            try:
+                os.unlink(f"{self.directory}/{name}")
+            except FileNotFoundError:
+                continue
+        try:
+            os.rmdir(self.directory)
+        except FileNotFoundError:
+            pass
+
+
+def write_file(path: str, text: str) -> None:
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        data = text.encode()
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    finally:
+        os.close(fd)
+    os.rename(f"{path}.new", path)
+
+
+def now() -> str:
+    """The time in RFC 3339 with nanoseconds, as Go's engines parse it."""
+    nanoseconds = time.time_ns()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 10**9)) + f".{nanoseconds % 10**9:09d}Z"
+
+
+class Store:
+    """All containers below one `--root`."""
+
+    __slots__ = ("root",)
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def create(self, name: str, *, bundle: str, rootfs: str, version: str, annotations: dict[str, str],
+               cgroup: Cgroup) -> Container:  # fmt: skip
+        """A new directory with a first state (`creating`), so that a runtime killed from here on can be cleaned up."""
+        os.makedirs(self.root, 0o711, exist_ok=True)
+        directory = f"{self.root}/{check_id(name)}"
+        try:
+            os.mkdir(directory, 0o711 if os.geteuid() else 0o700)
+        except FileExistsError:
+            raise StateError(f"container {name} already exists") from None
+        container = Container(directory, {
+            "ociVersion": version, "id": name, "pid": 0, "start": 0, "bundle": bundle, "rootfs": rootfs,
+            "created": now(), "owner": _owner(), "annotations": annotations,
+            "cgroup": {"path": cgroup.path, "dirs": cgroup.dirs}})  # fmt: skip
+        container.save()
+        return container
+
+    def load(self, name: str) -> Container:
+        directory = f"{self.root}/{check_id(name)}"
+        try:
+            with open(f"{directory}/state.json", "rb") as file:
+                data = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(f"container {name} does not exist") from None
+        try:
+            return Container(directory, jsonio.loads(data))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StateError(f"the state of container {name} is damaged: {error}", hint="delete --force it") from None
+
+    def names(self) -> list[str]:
+        try:
+            entries = sorted(os.listdir(self.root))
+        except FileNotFoundError:
+            return []
+        return [name for name in entries if os.path.isfile(f"{self.root}/{name}/state.json")]
+
+    def lock(self, name: str) -> int:
+        """An exclusive lock on the container's directory: two deletes, or a delete and a start, take turns."""
+        try:
+            fd = os.open(f"{self.root}/{check_id(name)}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(f"container {name} does not exist") from None
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
+
+
+def _owner() -> str:
+    """The user's name, read without the pwd module's NSS (it loads libraries on the launch path)."""
+    uid = os.geteuid()
+    return "root" if uid == 0 else str(uid)
