@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A container with all that the attacks aim at, every piece of it the test's own.
 
-Inside are the attack program, a "runtime socket" that a thread of ours listens on, files that stand for namespaces
-of a helper process outside, a cgroup beside the container's, and (by --preserve-fds) a descriptor of a directory of the
+Inside are the attack program, a "runtime socket" that we listen on, files that stand for namespaces of a
+helper process outside, a cgroup beside the container's, and (by --preserve-fds) a descriptor of a directory of the
 host, as a careless runtime leaks it.
 """
 
@@ -21,7 +21,7 @@ from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.container import Bundle, Container, new_container
 from tests.support.waiting import patience, wait_for
 
-__all__ = ["LEAKED", "Stage", "new_stage"]
+__all__ = ["HELPER", "LEAKED", "Stage", "new_stage"]
 
 # What attacks may write for what differs from run to run.
 LEAKED = "{leaked}"  # number of the leaked descriptor

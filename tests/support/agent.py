@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.waiting import patience, wait_for
 
-__all__ = ["Agent", "Record", "free_port", "running_agent"]
+__all__ = ["Agent", "Record", "Sample", "free_port", "running_agent"]
 
 Record = dict[str, Any]
 Sample = tuple[str, tuple[tuple[str, str], ...]]

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration: a real agent, real containers, real escape attempts made harmless (`make demo`)."""

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of the demonstration; see `make demo`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+
+from tests.escape.stage import new_stage
+from tests.support.agent import Agent, running_agent
+from tests.support.container import Bundle, make_rootfs, new_container
+from tools.demo import show
+from tools.demo.attempts import ATTEMPTS
+from tools.demo.stagehand import Row, benign_ended_well, start_benign, try_all
+
+ROOT = Path(__file__).resolve().parents[2]
+NEEDED = ("runc", "busybox", "gcc", "unshare")
+
+
+def main() -> int:
+    """0 where all that should be stopped was stopped and nothing benign was touched."""
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if os.geteuid() != 0 or missing:
+        what = f"missing: {', '.join(missing)} (make deps)" if missing else "needs root"
+        print(f"demo: {what}", file=sys.stderr)
+        return 4
+    signal.signal(signal.SIGTERM, _interrupt)
+    started = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="rfdemo-") as directory:
+            return _run(Path(directory), started)
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; containers, cgroups and agent are removed", file=sys.stderr)
+        return 130
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(directory: Path, started: float) -> int:
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    rootfs = make_rootfs(directory / "rootfs", busybox=busybox)
+    with contextlib.ExitStack() as stack:
+        show.heading("agent")
+        agent = stack.enter_context(running_agent(directory / "agent", policies=[ROOT / "policies"]))
+        print(f"enforcing {ROOT.name}/policies for cgroups rftest-*, ready after {agent.ready_seconds:.2f} s")
+        (directory / "a").mkdir()
+        (directory / "b").mkdir()
+        plain = stack.enter_context(
+            new_stage(Bundle(directory / "a", rootfs), "demo", directory=directory / "a")
+        )
+        host_pid = stack.enter_context(
+            new_stage(
+                Bundle(directory / "b", rootfs), "demo-hostpid", host_pid=True, directory=directory / "b"
+            )
+        )
+        benign = stack.enter_context(new_container(Bundle(directory / "c", rootfs), "demo-benign"))
+        work = start_benign(benign)
+        stack.callback(work.kill)
+        before = agent.metrics()
+
+        show.heading(f"{len(ATTEMPTS)} ways out of a privileged container (real calls, made harmless)")
+        rows = try_all(agent, ATTEMPTS, plain, host_pid)
+        show.show_rows(rows)
+        benign_well, said = benign_ended_well(agent, benign, work)
+        return _finish(agent, rows, before, benign_well=benign_well, said=said, started=started)
+
+
+def _finish(
+    agent: Agent,
+    rows: list[Row],
+    before: dict[tuple[str, tuple[tuple[str, str], ...]], float],
+    *,
+    benign_well: bool,
+    said: str,
+    started: float,
+) -> int:
+    example = next((row.alert for row in rows if row.alert and row.stopped), None)
+    if example is not None:
+        show.heading("one alert in full")
+        show.show_alert(example)
+    show.heading("metrics that moved")
+    show.show_metrics(before, agent.metrics())
+    bad = [row for row in rows if not row.as_wanted]
+    stopped = sum(row.stopped for row in rows)
+    show.heading(f"result, after {time.monotonic() - started:.0f} s")
+    show.verdict(
+        good=not bad, text=f"{stopped} of {len(rows)} attempts stopped, {len(bad)} not as they should be"
+    )
+    show.verdict(good=benign_well, text=said)
+    return 0 if benign_well and not bad else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

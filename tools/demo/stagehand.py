@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the attempts against an agent, and the benign workload beside them."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tests.escape.program import Attempt as Ran
+from tests.escape.stage import Stage
+from tests.support.agent import Agent, Record
+from tests.support.container import Container
+from tools.demo.attempts import Attempt
+
+__all__ = ["BENIGN", "Row", "benign_ended_well", "start_benign", "try_all"]
+
+# What a lawful container does all day: files, archives, pipes, another user, its own network, its own /proc.
+BENIGN = """
+set -e
+rounds=0
+while [ ! -e /tmp/enough ]; do
+  mkdir -p /tmp/work/in /tmp/work/out
+  for name in a b c; do seq 1 500 > /tmp/work/in/$name; done
+  tar -C /tmp/work -czf /tmp/work/in.tgz in && tar -C /tmp/work/out -xzf /tmp/work/in.tgz
+  cmp /tmp/work/in/a /tmp/work/out/in/a
+  grep -c 7 /tmp/work/in/b | sort -n > /dev/null
+  chmod 750 /tmp/work/in && ln -sf in/a /tmp/work/link && cat /tmp/work/link > /dev/null
+  cat /proc/self/status /proc/meminfo /sys/kernel/mm/transparent_hugepage/enabled > /dev/null 2>&1 || true
+  echo hello | nc -w 1 127.0.0.1 1 > /dev/null 2>&1 || true
+  cat /proc/sys/kernel/hostname > /dev/null
+  sleep 0.1 & wait
+  rm -r /tmp/work
+  rounds=$((rounds + 1))
+done
+echo "benign rounds $rounds"
+"""
+
+
+class Row(NamedTuple):
+    """What became of one attempt."""
+
+    attempt: Attempt
+    ran: Ran
+    alert: Record | None
+    delay_ms: float  # from just before the call until its line was read
+
+    @property
+    def stopped(self) -> bool:
+        """The kernel refused the call or ended the task for it."""
+        return self.alert is not None and self.alert["outcome"] in ("denied", "killed")
+
+    @property
+    def as_wanted(self) -> bool:
+        """Seen, and stopped where it must be."""
+        if self.alert is None or not self.ran.tried:
+            return False
+        return not self.attempt.stop or (self.stopped and (self.ran.killed or self.ran.refused))
+
+
+def try_all(agent: Agent, attempts: Sequence[Attempt], plain: Stage, host_pid: Stage) -> list[Row]:
+    """One after the other; each waits for its alert, at most two seconds."""
+    rows = []
+    for attempt in attempts:
+        stage = host_pid if attempt.host_pid else plain
+        ran = stage.run(attempt.attack)
+        alert, arrived = _alert_of(agent, stage, attempt, ran.at_ns)
+        rows.append(Row(attempt, ran, alert, (arrived - ran.at_ns) / 1e6))
+    return rows
+
+
+def _alert_of(agent: Agent, stage: Stage, attempt: Attempt, since_ns: int) -> tuple[Record | None, int]:
+    """The strongest alert that this attempt raised: of its container and events, read after its call."""
+    end = time.monotonic() + 2
+    while True:
+        found = [
+            (record, arrived)
+            for record, arrived in zip(list(agent.records), list(agent.arrived), strict=False)
+            if record.get("kind") == "alert"
+            and arrived > since_ns > 0
+            and record["container"]["id"] == stage.container.name
+            and record["event"] in attempt.events
+        ]
+        stopping = [one for one in found if one[0]["outcome"] in ("denied", "killed")]
+        if stopping or time.monotonic() > end or (found and not attempt.stop):
+            best = stopping or found
+            return best[0] if best else (None, 0)
+        time.sleep(0.002)
+
+
+def start_benign(container: Container) -> subprocess.Popen[str]:
+    """Start the benign workload inside."""
+    return subprocess.Popen(
+        container.command(["/bin/sh", "-c", BENIGN]),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def benign_ended_well(agent: Agent, container: Container, process: subprocess.Popen[str]) -> tuple[bool, str]:
+    """Tell it that it is enough: (ran through, and no alert names it), and a line about that."""
+    container.exec("/bin/touch", "/tmp/enough")
+    try:
+        said, _ = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return False, "the benign workload did not end"
+    alerts = agent.alerts(container.name)
+    if process.returncode:
+        return False, f"the benign workload ended with status {process.returncode}: {said.strip()[-300:]}"
+    if alerts:
+        return (
+            False,
+            f"{len(alerts)} alerts about the benign workload, the first of rule {alerts[0]['rule']['id']}",
+        )
+    return True, f"{said.strip().splitlines()[-1]}; no alert, nothing touched"
