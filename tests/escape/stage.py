@@ -2,8 +2,8 @@
 """A container with all that the attacks aim at, every piece of it the test's own.
 
 Inside are the attack program, a "runtime socket" that we listen on, files that stand for namespaces of a
-helper process outside, a cgroup beside the container's, and (by --preserve-fds) a descriptor of a directory of
-the host, as a careless runtime leaks it.
+helper process outside, a cgroup beside the container's, and (by --preserve-fds) a descriptor of a directory
+of the host, as a careless runtime leaks it.
 """
 
 from __future__ import annotations
