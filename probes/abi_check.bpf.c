@@ -8,7 +8,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_HOLD(kind, type) kind type *abi_##type __attribute__((unused))
+/* By value: BTF has only a forward declaration of what is reached by a pointer. */
+#define RF_HOLD(kind, type) kind type abi_##type __attribute__((unused))
 
 RF_HOLD(enum, rf_event);
 RF_HOLD(enum, rf_action);

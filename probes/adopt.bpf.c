@@ -19,28 +19,26 @@ static const char rf_adopted_line[] = "%d %d %u\n";
  */
 static __always_inline bool rf_is_runtime(struct task_struct *task, __u64 exe)
 {
-	struct task_struct *parent = task->real_parent;
 	__u32 inum;
 
 	if (rf_foreign(task, exe, &inum) == RF_MOUNT_OWN)
 		return false;
-	return parent && RF_READ(struct task_struct, parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns;
+	return BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns;
 }
 
 static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct rf_scratch *buffer, __u32 slot,
 						struct rf_container *container)
 {
 	struct rf_task *bound, like = {};
-	struct mm_struct *mm = task->mm;
 	struct rf_file file;
 	__u64 exe;
 
-	exe = mm ? (__u64)BPF_CORE_READ(mm, exe_file) : 0;
+	exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
 	if (!exe || rf_is_runtime(task, exe))
 		return NULL;
 	like.container = container->cgroup;
 	like.slot = slot;
-	like.start_ns = task->group_leader->start_boottime;
+	like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	like.facts = rf_program(task, buffer, &file, exe, &like.exe_hash);
 	bound = rf_bind(task, container, &like);
 	if (!bound)

@@ -27,19 +27,18 @@ int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 	if (!container)
 		return rf_allow();
 	rf_count(bound->slot, RF_COUNT_DEVICE);
-	rf_ask_cgroup(&question, RF_DEVICE_ACCESS, task, bound, container);
+	rf_ask(&question, RF_DEVICE_ACCESS, bound, container);
 	question.value[0] = type;
 	question.value[1] = access;
 	question.value[2] = (__u64)major << 20 | minor;
 	question.value[3] = major;
-	route = rf_answer_cgroup(&question, bound, container, NULL, NULL);
+	route = rf_answer_cgroup(&question, task, bound, container, NULL, NULL);
 	if (route == RF_TO_NOWHERE)
 		return rf_allow();
 	record = RF_RECORD(rf_device_event, RF_DEVICE_ACCESS, bound->slot, route);
 	if (record) {
 		rf_header(&record->header, RF_DEVICE_ACCESS, task, bound);
-		rf_header_verdict(&record->header, &question);
-		record->header.facts = question.value[RF_DIM_FACTS];
+		rf_header_verdict(&record->header, &question, task, bound);
 		record->type = type;
 		record->access = access;
 		record->major = major;

@@ -25,15 +25,14 @@ struct rf_endpoint {
 };
 
 static __always_inline void rf_net_record(struct task_struct *task, const struct rf_task *bound,
-					  const struct rf_endpoint *to, const struct rf_question *question, __u32 route)
+					  const struct rf_endpoint *to, struct rf_question *question, __u32 route)
 {
 	struct rf_net_event *record = RF_RECORD(rf_net_event, to->event, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, to->event, task, bound);
-	rf_header_verdict(&record->header, question);
-	record->header.facts = question->value[RF_DIM_FACTS];
+	rf_header_verdict(&record->header, question, task, bound);
 	record->family = to->family;
 	record->port = to->port;
 	record->protocol = to->protocol;
@@ -59,7 +58,7 @@ static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
 	if (!container)
 		return true;
 	rf_count(bound->slot, to->counter);
-	rf_ask_cgroup(&question, to->event, task, bound, container);
+	rf_ask(&question, to->event, bound, container);
 	question.value[0] = to->port;
 	question.value[1] = to->family;
 	question.value[2] = to->protocol;
@@ -69,7 +68,7 @@ static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
 	key.family = to->family == RF_AF_INET ? 4 : 6;
 	key.prefixlen = 32 + (to->family == RF_AF_INET ? 32 : 128);
 	__builtin_memcpy(key.address, to->address, sizeof(key.address));
-	route = rf_answer_cgroup(&question, bound, container, NULL, &key);
+	route = rf_answer_cgroup(&question, task, bound, container, NULL, &key);
 	if (route != RF_TO_NOWHERE)
 		rf_net_record(task, bound, to, &question, route);
 	return !rf_denies(&question);

@@ -38,15 +38,14 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	buffer->text.event = RF_SYSCTL_ACCESS;
 	buffer->text.dim = RF_DIM_OBJECT;
 	len = bpf_sysctl_get_name(ctx, buffer->text.text, RF_SYSCTL_LEN, 0);
-	rf_ask_cgroup(&question, RF_SYSCTL_ACCESS, task, bound, container);
+	rf_ask(&question, RF_SYSCTL_ACCESS, bound, container);
 	question.value[0] = write;
-	route = rf_answer_cgroup(&question, bound, container, &buffer->text, NULL);
+	route = rf_answer_cgroup(&question, task, bound, container, &buffer->text, NULL);
 	if (route != RF_TO_NOWHERE) {
 		record = RF_RECORD(rf_sysctl_event, RF_SYSCTL_ACCESS, bound->slot, route);
 		if (record) {
 			rf_header(&record->header, RF_SYSCTL_ACCESS, task, bound);
-			rf_header_verdict(&record->header, &question);
-			record->header.facts = question.value[RF_DIM_FACTS];
+			rf_header_verdict(&record->header, &question, task, bound);
 			record->header.flags = len < 0 ? RF_FLAG_TRUNCATED : 0;
 			record->write = write;
 			record->name_len = len < 0 ? RF_SYSCTL_LEN - 1 : len;

@@ -18,15 +18,14 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
 
 static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_question *question, struct rf_scratch *buffer, __u32 route)
+					   struct rf_question *question, struct rf_scratch *buffer, __u32 route)
 {
 	struct rf_unix_event *record = RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_UNIX_CONNECT, task, bound);
-	rf_header_verdict(&record->header, question);
-	record->header.facts = question->value[RF_DIM_FACTS];
+	rf_header_verdict(&record->header, question, task, bound);
 	record->path_len = buffer->len;
 	bpf_probe_read_kernel(record->path, sizeof(record->path), buffer->text.text);
 	rf_submit(record, RF_UNIX_CONNECT);
@@ -76,8 +75,8 @@ static __always_inline bool rf_may_name(struct bpf_sock_addr *ctx)
 		return true;
 	}
 	rf_unix_name(buffer, bpf_cast_to_kern_ctx(ctx));
-	rf_ask_cgroup(&question, RF_UNIX_CONNECT, task, bound, container);
-	route = rf_answer_cgroup(&question, bound, container, &buffer->text, NULL);
+	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
+	route = rf_answer_cgroup(&question, task, bound, container, &buffer->text, NULL);
 	if (route != RF_TO_NOWHERE)
 		rf_unix_record(task, bound, &question, buffer, route);
 	rf_scratch_put(buffer);

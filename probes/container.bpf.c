@@ -191,7 +191,7 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 
 	if (!rf_our_hierarchy(cgroup))
 		return 0;
-	id = cgroup->kn->id;
+	id = BPF_CORE_READ(cgroup, kn, id);
 	parent = rf_parent_id(cgroup);
 	slot = bpf_map_lookup_elem(&containers, &parent);
 	if (!slot) {
@@ -220,7 +220,7 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 
 	if (!rf_our_hierarchy(cgroup))
 		return 0;
-	id = cgroup->kn->id;
+	id = BPF_CORE_READ(cgroup, kn, id);
 	found = bpf_map_lookup_elem(&containers, &id);
 	if (!found)
 		return 0;
@@ -252,7 +252,7 @@ int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
 
 	if (!rf_our_hierarchy(cgroup))
 		return 0;
-	id = cgroup->kn->id;
+	id = BPF_CORE_READ(cgroup, kn, id);
 	gone = bpf_map_lookup_elem(&removed, &id);
 	if (!gone)
 		return 0;
@@ -281,7 +281,7 @@ static __always_inline __u32 rf_mover(const struct rf_task *moved, struct task_s
  */
 static __always_inline bool rf_leaves(struct cgroup *to, const struct rf_task *bound)
 {
-	__u64 id = to->kn->id;
+	__u64 id = BPF_CORE_READ(to, kn, id);
 	__u32 *slot;
 
 	if (!rf_our_hierarchy(to))
@@ -309,9 +309,7 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 		return 0;
 	rf_ask(&question, RF_CGROUP_ATTACH, bound, container);
 	question.value[0] = rf_mover(bound, task);
-	question.value[RF_DIM_FACTS] = rf_facts(task, bound->facts);
-	question.known |= RF_KNOWS_OPERANDS | RF_KNOWS_FACTS | RF_KNOWS_OBJECT;
-	rf_match(&question, NULL, NULL);
+	rf_judge(&question, task, bound, NULL, NULL);
 	/* The signal goes to the caller: it must be the one that leaves, or one of its container. */
 	if (question.value[0] == RF_RELATION_SELF || question.value[0] == RF_RELATION_CONTAINER)
 		flags = rf_carry_out(&question);
@@ -325,10 +323,9 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 	if (!record)
 		return 0;
 	rf_header(&record->header, RF_CGROUP_ATTACH, task, bound);
-	rf_header_verdict(&record->header, &question);
+	rf_header_verdict(&record->header, &question, task, bound);
 	record->header.flags = flags;
-	record->header.facts = question.value[RF_DIM_FACTS];
-	record->cgroup = to->kn->id;
+	record->cgroup = BPF_CORE_READ(to, kn, id);
 	record->parent = rf_parent_id(to);
 	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
 	if (len > 0)

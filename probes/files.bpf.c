@@ -16,7 +16,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_DIM_FILE_NAME 3 /* hash of the last component */
 
 static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_file *file, const struct rf_question *question,
+					   const struct rf_file *file, struct rf_question *question,
 					   struct rf_scratch *buffer, __u32 route, __u32 fd, __u8 flags)
 {
 	struct rf_file_event *record = RF_RECORD(rf_file_event, RF_FILE_OPEN, bound->slot, route);
@@ -24,9 +24,7 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 	if (!record)
 		return;
 	rf_header(&record->header, RF_FILE_OPEN, task, bound);
-	rf_header_verdict(&record->header, question);
-	record->header.facts = question->known & RF_KNOWS_FACTS ? question->value[RF_DIM_FACTS] :
-								  rf_facts(task, bound->facts);
+	rf_header_verdict(&record->header, question, task, bound);
 	rf_object_read(&record->object, file);
 	record->mode = file->mode;
 	record->open_flags = file->flags;
@@ -43,20 +41,15 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 /* What the first question left open. */
 static __always_inline void rf_learn(struct rf_question *question, struct task_struct *task,
 				     const struct rf_task *bound, const struct rf_file *file,
-				     struct rf_scratch *buffer, __u64 dentry, bool compat)
+				     struct rf_scratch *buffer, __u64 dentry)
 {
 	__u32 need = question->need, inum;
 
 	if (need & RF_KNOWS(RF_DIM_FILE_TYPE))
 		question->value[RF_DIM_FILE_TYPE] =
 			(file->mode & RF_S_IFMT) | (__u64)rf_foreign(task, file->file, &inum) << 16;
-	if (need & RF_KNOWS_FACTS) {
-		question->value[RF_DIM_FACTS] = rf_facts(task, bound->facts);
-		if (compat)
-			question->value[RF_DIM_FACTS] |= RF_FACT_COMPAT;
-		if (compat && !rf_is_32bit_program(task))
-			question->value[RF_DIM_FACTS] |= RF_FACT_FOREIGN_ABI;
-	}
+	if (need & RF_KNOWS_FACTS)
+		rf_learn_facts(question, task, bound);
 	if (need & RF_KNOWS(RF_DIM_FILE_NAME))
 		question->value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, dentry);
 	if (need & RF_KNOWS_OBJECT) {
@@ -96,6 +89,8 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	rf_ask(&question, RF_FILE_OPEN, bound, container);
 	question.value[0] = file.magic;
 	question.value[1] = file.flags;
+	if (compat)
+		question.value[RF_DIM_FACTS] = rf_compat_facts(task);
 	question.known |= RF_KNOWS(0) | RF_KNOWS(1);
 	again = rf_match(&question, NULL, NULL);
 	if (again == RF_MATCH_NOTHING) {
@@ -110,7 +105,7 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	}
 	dentry = (__u64)RF_READ(struct file, at, f_path.dentry);
 	if (again == RF_MATCH_ASK) {
-		rf_learn(&question, task, bound, &file, buffer, dentry, compat);
+		rf_learn(&question, task, bound, &file, buffer, dentry);
 		rf_match(&question, &buffer->text, NULL);
 	}
 	if (again != RF_MATCH_NOTHING) {

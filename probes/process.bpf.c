@@ -29,7 +29,7 @@ static __always_inline void rf_task_record(__u32 event, struct task_struct *subj
 	record->clone_flags = flags;
 	record->child_pid = child->tgid;
 	record->child_tid = child->pid;
-	record->child_start_ns = child->group_leader->start_boottime;
+	record->child_start_ns = BPF_CORE_READ(child, group_leader, start_boottime);
 	record->exit_code = subject->exit_code;
 	rf_submit(record, event);
 }
@@ -66,13 +66,13 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 
 static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct task_struct *task)
 {
-	struct mm_struct *mm = task->mm;
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 	__u64 start, len, take;
 
 	if (!mm)
 		return RF_FLAG_UNREADABLE;
-	start = mm->arg_start;
-	len = mm->arg_end - start;
+	start = BPF_CORE_READ(mm, arg_start);
+	len = BPF_CORE_READ(mm, arg_end) - start;
 	take = len < RF_ARGS_LEN ? len : RF_ARGS_LEN - 1;
 	barrier_var(take); /* clang knows that the mask does nothing; the verifier has to see it */
 	take &= RF_ARGS_LEN - 1;
@@ -84,15 +84,14 @@ static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct ta
 
 static __always_inline void rf_exec_record(struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_file *exe, struct rf_scratch *buffer,
-					   const struct rf_question *question, __u32 route, __u8 flags)
+					   struct rf_question *question, __u32 route, __u8 flags)
 {
 	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_PROCESS_EXEC, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_PROCESS_EXEC, task, bound);
-	rf_header_verdict(&record->header, question);
-	record->header.facts = question->value[RF_DIM_FACTS];
+	rf_header_verdict(&record->header, question, task, bound);
 	rf_object_read(&record->object, exe);
 	record->exe_hash = bound->exe_hash;
 	if (rf_path_copy(record->path, sizeof(record->path), buffer))
@@ -115,10 +114,8 @@ static __always_inline void rf_executed(struct task_struct *task, struct rf_task
 	rf_ask(&question, RF_PROCESS_EXEC, bound, container);
 	question.value[0] = exe->magic;
 	question.value[3] = rf_hash_name(buffer, (__u64)RF_READ(struct file, exe->file, f_path.dentry));
-	question.value[RF_DIM_FACTS] = rf_facts(task, bound->facts);
-	question.known |= RF_KNOWS_OPERANDS | RF_KNOWS_FACTS | RF_KNOWS_OBJECT;
 	rf_text_key_path(buffer, RF_PROCESS_EXEC);
-	rf_match(&question, &buffer->text, NULL);
+	rf_judge(&question, task, bound, &buffer->text, NULL);
 	flags = rf_carry_out(&question);
 	rf_count_verdict(&question);
 	route = rf_route(RF_PROCESS_EXEC, bound->slot, container, question.action);
@@ -166,7 +163,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	}
 	if (!container)
 		return 0;
-	file = binprm->file;
+	file = BPF_CORE_READ(binprm, file);
 	buffer = rf_scratch_get();
 	if (!buffer) {
 		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, like.slot);
@@ -176,7 +173,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	if (arms) {
 		like.container = container->cgroup;
 		like.facts = facts;
-		like.start_ns = task->group_leader->start_boottime;
+		like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 		bound = rf_bind(task, container, &like);
 	}
 	if (bound) {
@@ -220,7 +217,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	 * The last threads of a group may meet here, both seeing live == 0: who
 	 * deletes the process tells of its end.
 	 */
-	if (task->signal->live.counter == 0 && !bpf_map_delete_elem(&processes, &tgid) && container) {
+	if (BPF_CORE_READ(task, signal, live.counter) == 0 && !bpf_map_delete_elem(&processes, &tgid) && container) {
 		rf_count(bound->slot, RF_COUNT_EXIT);
 		rf_task_record(RF_PROCESS_EXIT, task, bound, container, task, 0);
 	}

@@ -96,20 +96,20 @@ static __always_inline __u32 rf_relation_of_pid(struct task_struct *task, const 
 	return RF_RELATION_CONTAINER;
 }
 
+#define RF_OWN_NS(task, kind) BPF_CORE_READ(task, nsproxy, kind, ns.inum)
+
 static __always_inline __u32 rf_relation_of_ns(struct task_struct *task, __u64 ns)
 {
 	__u32 inum = RF_READ(struct ns_common, ns, inum);
-	struct nsproxy *proxy = task->nsproxy;
 
 	if (inum == config.host_mnt_ns || inum == config.host_pid_ns || inum == config.host_net_ns ||
 	    inum == config.host_ipc_ns || inum == config.host_uts_ns || inum == config.host_cgroup_ns ||
 	    inum == config.host_user_ns || inum == config.host_time_ns)
 		return RF_RELATION_HOST;
-	if (proxy && (inum == proxy->mnt_ns->ns.inum || inum == proxy->net_ns->ns.inum ||
-		      inum == proxy->ipc_ns->ns.inum || inum == proxy->uts_ns->ns.inum ||
-		      inum == proxy->cgroup_ns->ns.inum || inum == proxy->time_ns->ns.inum))
-		return RF_RELATION_SELF;
-	if (inum == task->cred->user_ns->ns.inum || inum == rf_pid_ns(task))
+	if (inum == rf_mnt_ns(task) || inum == rf_pid_ns(task) || inum == RF_OWN_NS(task, net_ns) ||
+	    inum == RF_OWN_NS(task, ipc_ns) || inum == RF_OWN_NS(task, uts_ns) ||
+	    inum == RF_OWN_NS(task, cgroup_ns) || inum == RF_OWN_NS(task, time_ns) ||
+	    inum == BPF_CORE_READ(task, cred, user_ns, ns.inum))
 		return RF_RELATION_SELF;
 	return RF_RELATION_OTHER;
 }
@@ -199,7 +199,7 @@ static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct
 }
 
 static __always_inline void rf_call_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_call *call, const struct rf_question *question,
+					   const struct rf_call *call, struct rf_question *question,
 					   struct rf_scratch *buffer, __u32 route, __u8 flags)
 {
 	struct rf_syscall_event *record = RF_RECORD(rf_syscall_event, question->event, bound->slot, route);
@@ -207,9 +207,8 @@ static __always_inline void rf_call_record(struct task_struct *task, const struc
 	if (!record)
 		return;
 	rf_header(&record->header, question->event, task, bound);
-	rf_header_verdict(&record->header, question);
+	rf_header_verdict(&record->header, question, task, bound);
 	record->header.flags = flags;
-	record->header.facts = question->value[RF_DIM_FACTS];
 	record->nr = call->nr;
 	__builtin_memcpy(record->args, call->args, sizeof(record->args));
 	__builtin_memcpy(record->operand, question->value, sizeof(record->operand));
@@ -232,21 +231,17 @@ static __always_inline int rf_call_event(struct task_struct *task, const struct 
 	rf_ask(&question, event, bound, container);
 	for (i = 0; i < RF_OPERANDS; i++)
 		question.value[i] = rf_operand(call, known->source[i], known->arg[i]);
-	question.value[RF_DIM_FACTS] = rf_facts(task, bound->facts);
 	if (call->compat) {
 		flags |= RF_FLAG_COMPAT;
-		question.value[RF_DIM_FACTS] |= RF_FACT_COMPAT;
-		if (!rf_is_32bit_program(task))
-			question.value[RF_DIM_FACTS] |= RF_FACT_FOREIGN_ABI;
+		question.value[RF_DIM_FACTS] = rf_compat_facts(task);
 	}
-	question.known |= RF_KNOWS_OPERANDS | RF_KNOWS_FACTS | RF_KNOWS_OBJECT;
 	buffer = rf_scratch_get();
 	if (!buffer) {
 		rf_drop(event, RF_DROP_TABLE_FULL, bound->slot);
 		return 0;
 	}
 	flags |= rf_call_text(buffer, call, known->text_arg, event);
-	rf_match(&question, &buffer->text, NULL);
+	rf_judge(&question, task, bound, &buffer->text, NULL);
 	flags |= rf_carry_out(&question);
 	rf_count_verdict(&question);
 	route = rf_route(event, bound->slot, container, question.action);

@@ -30,20 +30,12 @@ static __always_inline bool rf_denies(const struct rf_question *question)
 	return question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL;
 }
 
-static __always_inline void rf_ask_cgroup(struct rf_question *question, __u32 event, struct task_struct *task,
-					  const struct rf_task *bound, const struct rf_container *container)
-{
-	rf_ask(question, event, bound, container);
-	question->value[RF_DIM_FACTS] = rf_facts(task, bound->facts);
-	question->known |= RF_KNOWS_OPERANDS | RF_KNOWS_FACTS | RF_KNOWS_OBJECT;
-}
-
 /* Asks the rules and counts. Returns where the record goes. */
-static __always_inline __u32 rf_answer_cgroup(struct rf_question *question, const struct rf_task *bound,
-					      struct rf_container *container, const struct rf_text_key *text,
+static __always_inline __u32 rf_answer_cgroup(struct rf_question *question, struct task_struct *task,
+					      const struct rf_task *bound, struct rf_container *container, const struct rf_text_key *text,
 					      const struct rf_address_key *address)
 {
-	rf_match(question, text, address);
+	rf_judge(question, task, bound, text, address);
 	if (rf_denies(question))
 		question->mechanism = RF_MECHANISM_CGROUP;
 	rf_count_verdict(question);

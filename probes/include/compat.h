@@ -12,6 +12,9 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
+/* A function with a stack frame of its own: what it needs does not add up with what its caller calls next. */
+#define rf_subprogram static __noinline __attribute__((unused))
+
 /*
  * Reads through kernel pointers that are held as numbers. The address is a variable of its own: inside
  * BPF_CORE_READ, an access to a struct of ours would be relocated, too.

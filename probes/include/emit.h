@@ -116,24 +116,24 @@ static __always_inline void rf_submit(void *record, __u32 event)
 }
 
 /* Everything of a header but the verdict. `bound` may be NULL: the subject is no armed task. */
-static __always_inline void rf_header(struct rf_header *header, __u32 event, struct task_struct *task,
+rf_subprogram void rf_header(struct rf_header *header, __u32 event, struct task_struct *task,
 				      const struct rf_task *bound)
 {
 	struct rf_pid_numbers numbers;
-	struct task_struct *leader = task->group_leader;
-	const struct cred *cred = task->cred;
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	const struct cred *cred = BPF_CORE_READ(task, cred);
 
 	header->event = event;
 	header->version = RF_ABI_VERSION;
 	header->rule = RF_NO_RULE;
 	header->slot = RF_NO_SLOT;
 	header->time_ns = bpf_ktime_get_boot_ns();
-	header->start_ns = leader->start_boottime;
+	header->start_ns = BPF_CORE_READ(leader, start_boottime);
 	header->pid = task->tgid;
 	header->tid = task->pid;
-	header->ppid = leader->real_parent->tgid;
-	header->uid = cred->uid.val;
-	header->gid = cred->gid.val;
+	header->ppid = BPF_CORE_READ(leader, real_parent, tgid);
+	header->uid = BPF_CORE_READ(cred, uid.val);
+	header->gid = BPF_CORE_READ(cred, gid.val);
 	rf_pid_numbers(task, &numbers);
 	header->vpid = numbers.nr;
 	bpf_probe_read_kernel(header->comm, sizeof(header->comm), &task->comm);

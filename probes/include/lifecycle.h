@@ -45,11 +45,11 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 }
 
 /* What the program of a task is: path, hash of the path, facts. `file` is its executable. */
-static __always_inline __u32 rf_program(struct task_struct *task, struct rf_scratch *buffer, struct rf_file *exe,
+rf_subprogram __u32 rf_program(struct task_struct *task, struct rf_scratch *buffer, struct rf_file *exe,
 					__u64 file, __u64 *hash)
 {
 	__u64 root_mount, root_dentry, dentry;
-	struct fs_struct *fs = task->fs;
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 	__u32 facts = 0;
 
 	rf_file_read(exe, file);
@@ -69,7 +69,7 @@ static __always_inline __u32 rf_program(struct task_struct *task, struct rf_scra
 static __always_inline void rf_counted(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
 				       bool adopted)
 {
-	const struct cred *cred = task->cred;
+	const struct cred *cred = BPF_CORE_READ(task, cred);
 	struct rf_container_event *record;
 	struct rf_question question;
 	__u32 shared;
@@ -84,8 +84,8 @@ static __always_inline void rf_counted(struct task_struct *task, struct rf_task 
 	question.value[0] = shared;
 	question.value[1] = task->seccomp.mode;
 	question.value[RF_DIM_FACTS] = container->facts;
-	question.known |= RF_KNOWS_OPERANDS | RF_KNOWS_FACTS | RF_KNOWS_OBJECT;
-	rf_match(&question, NULL, NULL);
+	question.known |= RF_KNOWS_FACTS;
+	rf_judge(&question, task, bound, NULL, NULL);
 	if (!adopted) {
 		flags |= rf_carry_out(&question);
 	} else if (question.action > RF_ACTION_ALERT) {
@@ -98,15 +98,14 @@ static __always_inline void rf_counted(struct task_struct *task, struct rf_task 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_CONTAINER_START, task, bound);
-	rf_header_verdict(&record->header, &question);
+	rf_header_verdict(&record->header, &question, task, bound);
 	record->header.flags = flags;
-	record->header.facts = container->facts;
 	record->cgroup = container->cgroup;
 	record->cap_effective = rf_capability(cred, cap_effective);
 	record->cap_permitted = rf_capability(cred, cap_permitted);
 	record->cap_bounding = rf_capability(cred, cap_bset);
 	record->seccomp = task->seccomp.mode;
-	record->user_ns_level = cred->user_ns->level;
+	record->user_ns_level = BPF_CORE_READ(cred, user_ns, level);
 	record->shared_namespaces = shared;
 	rf_submit(record, RF_CONTAINER_START);
 }

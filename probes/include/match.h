@@ -50,6 +50,28 @@ static __always_inline void rf_ask(struct rf_question *question, __u32 event, co
 	question->known = RF_KNOWS_EXE;
 }
 
+/* The facts are many reads: they are learnt when a rule or a record asks for them. */
+static __always_inline void rf_learn_facts(struct rf_question *question, struct task_struct *task,
+					   const struct rf_task *bound)
+{
+	if (question->known & RF_KNOWS_FACTS)
+		return;
+	question->value[RF_DIM_FACTS] |= rf_facts(task, bound->facts);
+	question->known |= RF_KNOWS_FACTS;
+}
+
+/* Asks the rules; everything but the facts is known. */
+static __always_inline void rf_judge(struct rf_question *question, struct task_struct *task,
+				     const struct rf_task *bound, const struct rf_text_key *text,
+				     const struct rf_address_key *address)
+{
+	question->known |= RF_KNOWS_OPERANDS | RF_KNOWS_OBJECT;
+	if (rf_match(question, text, address) != RF_MATCH_ASK)
+		return;
+	rf_learn_facts(question, task, bound);
+	rf_match(question, text, address);
+}
+
 /* Raises SIGKILL for the calling thread group where the verdict is kill. Returns flags for the header. */
 static __always_inline __u8 rf_carry_out(struct rf_question *question)
 {
@@ -72,8 +94,12 @@ static __always_inline void rf_count_verdict(const struct rf_question *question)
 		rf_count(question->slot, RF_COUNT_DENY);
 }
 
-static __always_inline void rf_header_verdict(struct rf_header *header, const struct rf_question *question)
+/* The second half of a header: what was decided, and the facts, which may only now be learnt. */
+static __always_inline void rf_header_verdict(struct rf_header *header, struct rf_question *question,
+					      struct task_struct *task, const struct rf_task *bound)
 {
+	rf_learn_facts(question, task, bound);
+	header->facts = question->value[RF_DIM_FACTS];
 	header->action = question->action;
 	header->mechanism = question->mechanism;
 	header->rule = question->rule;

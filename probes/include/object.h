@@ -10,6 +10,7 @@
 #include "maps.h"
 #include "compat.h"
 #include "scratch.h"
+#include "task.h"
 
 #define RF_S_IFMT 0170000
 #define RF_WALK_DEPTH 64
@@ -54,7 +55,7 @@ static __always_inline void rf_file_read(struct rf_file *out, __u64 file)
 /* The file behind a descriptor of the task; 0: none. */
 static __always_inline __u64 rf_file_of_fd(struct task_struct *task, __u32 fd)
 {
-	struct files_struct *files = task->files;
+	struct files_struct *files = task->files; /* followed directly: this is a hot path */
 	struct fdtable *table;
 	__u64 file = 0;
 
@@ -78,13 +79,12 @@ static __always_inline __u64 rf_mount_of(__u64 file)
 static __always_inline __u32 rf_foreign(struct task_struct *task, __u64 file, __u32 *inum)
 {
 	__u64 ns = (__u64)RF_READ(struct mount, rf_mount_of(file), mnt_ns);
-	struct nsproxy *proxy = task->nsproxy;
 
 	*inum = 0;
 	if (!ns || rf_is_error(ns))
 		return RF_MOUNT_NONE;
 	*inum = RF_READ(struct mnt_namespace, ns, ns.inum);
-	if (proxy && *inum == proxy->mnt_ns->ns.inum)
+	if (*inum == rf_mnt_ns(task))
 		return RF_MOUNT_OWN;
 	return RF_MOUNT_OTHER;
 }

@@ -46,16 +46,22 @@ struct rf_pid_numbers {
 	__u64 ns;
 };
 
+/*
+ * From here on tasks are read by bpf_probe_read_kernel, although a pointer with a type could be followed
+ * directly, at less cost: from 6.2 on, each pointer that is followed from a trusted one makes the verifier search the kernel's
+ * types by name several times (type_is_rcu ...), about 1 ms each, and that was most of the load time.
+ */
+
 /* What the innermost pid namespace of a process calls it, and which one that is. */
 static __always_inline void rf_pid_numbers(struct task_struct *task, struct rf_pid_numbers *out)
 {
-	struct pid *pid = task->group_leader->thread_pid;
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
 	__u64 at = (__u64)pid + bpf_core_field_offset(struct pid, numbers);
+	__u64 level = BPF_CORE_READ(pid, level);
 
 	out->nr = 0;
 	out->ns = 0;
-	if (pid)
-		bpf_probe_read_kernel(out, sizeof(*out), (void *)(at + (__u64)pid->level * sizeof(*out)));
+	bpf_probe_read_kernel(out, sizeof(*out), (void *)(at + level * sizeof(*out)));
 }
 
 static __always_inline __u32 rf_pid_ns(struct task_struct *task)
@@ -63,40 +69,43 @@ static __always_inline __u32 rf_pid_ns(struct task_struct *task)
 	struct rf_pid_numbers numbers;
 
 	rf_pid_numbers(task, &numbers);
-	if (!numbers.ns)
-		return 0;
 	return RF_READ(struct pid_namespace, numbers.ns, ns.inum);
+}
+
+static __always_inline __u32 rf_mnt_ns(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 }
 
 static __always_inline bool rf_own_mounts(struct task_struct *task)
 {
-	struct nsproxy *proxy = task->nsproxy;
+	__u32 inum = rf_mnt_ns(task);
 
-	/* A configuration that was not filled must not arm the host. */
-	return proxy && config.host_mnt_ns && proxy->mnt_ns->ns.inum != config.host_mnt_ns;
+	/* A configuration that was not filled must not arm the host, nor a task that is past its namespaces. */
+	return inum && config.host_mnt_ns && inum != config.host_mnt_ns;
 }
 
 /* CLONE_NEW* bits of the namespaces that a task shares with the host. */
-static __always_inline __u32 rf_shared_namespaces(struct task_struct *task)
+rf_subprogram __u32 rf_shared_namespaces(struct task_struct *task)
 {
-	struct nsproxy *proxy = task->nsproxy;
+	struct nsproxy *proxy = BPF_CORE_READ(task, nsproxy);
 	__u32 shared = 0;
 
 	if (!proxy)
 		return 0;
-	if (proxy->mnt_ns->ns.inum == config.host_mnt_ns)
+	if (BPF_CORE_READ(proxy, mnt_ns, ns.inum) == config.host_mnt_ns)
 		shared |= RF_CLONE_NEWNS;
-	if (proxy->net_ns->ns.inum == config.host_net_ns)
+	if (BPF_CORE_READ(proxy, net_ns, ns.inum) == config.host_net_ns)
 		shared |= RF_CLONE_NEWNET;
-	if (proxy->ipc_ns->ns.inum == config.host_ipc_ns)
+	if (BPF_CORE_READ(proxy, ipc_ns, ns.inum) == config.host_ipc_ns)
 		shared |= RF_CLONE_NEWIPC;
-	if (proxy->uts_ns->ns.inum == config.host_uts_ns)
+	if (BPF_CORE_READ(proxy, uts_ns, ns.inum) == config.host_uts_ns)
 		shared |= RF_CLONE_NEWUTS;
-	if (proxy->cgroup_ns->ns.inum == config.host_cgroup_ns)
+	if (BPF_CORE_READ(proxy, cgroup_ns, ns.inum) == config.host_cgroup_ns)
 		shared |= RF_CLONE_NEWCGROUP;
-	if (proxy->time_ns->ns.inum == config.host_time_ns)
+	if (BPF_CORE_READ(proxy, time_ns, ns.inum) == config.host_time_ns)
 		shared |= RF_CLONE_NEWTIME;
-	if (task->cred->user_ns->ns.inum == config.host_user_ns)
+	if (BPF_CORE_READ(task, cred, user_ns, ns.inum) == config.host_user_ns)
 		shared |= RF_CLONE_NEWUSER;
 	if (rf_pid_ns(task) == config.host_pid_ns)
 		shared |= RF_CLONE_NEWPID;
@@ -104,20 +113,20 @@ static __always_inline __u32 rf_shared_namespaces(struct task_struct *task)
 }
 
 /* Read anew each time that a rule or a record asks: credentials change without an exec. */
-static __always_inline __u32 rf_facts(struct task_struct *task, __u32 program_facts)
+rf_subprogram __u32 rf_facts(struct task_struct *task, __u32 program_facts)
 {
-	const struct cred *cred = task->cred;
+	const struct cred *cred = BPF_CORE_READ(task, cred);
 	__u32 shared = rf_shared_namespaces(task);
 	__u32 facts = program_facts & RF_FACTS_OF_PROGRAM;
 	__u64 effective = rf_capability(cred, cap_effective);
 
-	if (cred->user_ns->level)
+	if (BPF_CORE_READ(cred, user_ns, level))
 		facts |= RF_FACT_USER_NAMESPACE;
 	if (effective & (1ULL << RF_CAP_SYS_ADMIN))
 		facts |= RF_FACT_CAP_SYS_ADMIN;
 	if ((effective & RF_CAP_ALL) == RF_CAP_ALL)
 		facts |= RF_FACT_ALL_CAPABILITIES;
-	if (!cred->euid.val)
+	if (!BPF_CORE_READ(cred, euid.val))
 		facts |= RF_FACT_ROOT;
 	if (!task->seccomp.mode)
 		facts |= RF_FACT_NO_SECCOMP;
@@ -136,10 +145,16 @@ static __always_inline __u32 rf_facts(struct task_struct *task, __u32 program_fa
 	return facts;
 }
 
+/* Facts of a call by a 32-bit program, or by a 64-bit one that pretends to be. */
+static __always_inline __u32 rf_compat_facts(struct task_struct *task)
+{
+	return rf_is_32bit_program(task) ? RF_FACT_COMPAT : RF_FACT_COMPAT | RF_FACT_FOREIGN_ABI;
+}
+
 /* The id of the cgroup that says whose a task is, in the hierarchy that the agent chose. */
 static __always_inline __u64 rf_cgroup_of(struct task_struct *task)
 {
-	struct css_set *set = task->cgroups;
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
 	__u64 css = 0, at;
 	__u32 id;
 
@@ -170,12 +185,13 @@ static __always_inline __u64 rf_cgroup_of(struct task_struct *task)
 /* Whether a cgroup lies in that hierarchy. */
 static __always_inline bool rf_our_hierarchy(struct cgroup *cgroup)
 {
-	struct cgroup_root *root = cgroup->root;
-	__u32 mask = root->subsys_mask;
+	struct cgroup_root *root = BPF_CORE_READ(cgroup, root);
+	__u32 mask = BPF_CORE_READ(root, subsys_mask);
+	int hierarchy = BPF_CORE_READ(root, hierarchy_id);
 
 	if (config.hierarchy == RF_HIERARCHY_V2)
-		return root->hierarchy_id == 0;
-	if (root->hierarchy_id == 0)
+		return hierarchy == 0;
+	if (hierarchy == 0)
 		return false;
 	switch (config.hierarchy) {
 	case RF_HIERARCHY_DEVICES:
