@@ -11,8 +11,13 @@ from typing import Any
 from ringfence.abi import Field, Layout
 
 _INTEGERS = {
-    "u8": (1, False), "u16": (2, False), "u32": (4, False), "u64": (8, False), "s8": (1, True), "s32": (4, True),
-}  # fmt: skip
+    "u8": (1, False),
+    "u16": (2, False),
+    "u32": (4, False),
+    "u64": (8, False),
+    "s8": (1, True),
+    "s32": (4, True),
+}
 
 
 class Btf:
@@ -86,9 +91,7 @@ class Btf:
             entry = self._plain(entry["type_id"])
         elif field.count != 1 or field.type in ("char", "bytes"):
             return False
-        if entry["kind"] != "INT":
-            return False
-        if field.type == "char":
-            return bool(entry["name"] == "char")
+        if field.type == "char" or entry["kind"] != "INT" or entry["name"] == "char":
+            return field.type == "char" and str(entry["name"]) == "char"
         size, signed = (1, False) if field.type == "bytes" else _INTEGERS[str(field.type)]
-        return bool(entry["size"] == size and ("SIGNED" in entry["encoding"]) == signed and entry["name"] != "char")
+        return bool((entry["size"], "SIGNED" in entry["encoding"]) == (size, signed))

@@ -32,6 +32,7 @@ NOT_MEMBERS = {"EVENT_MAX"}
 
 
 def source() -> str:
+    """Both headers."""
     return "".join((INCLUDE / name).read_text() for name in HEADERS)
 
 
@@ -97,6 +98,7 @@ def swapped(fields: list[Field]) -> list[Field]:
 
 
 def shrunk(fields: list[Field]) -> list[Field]:
+    """The text at the end loses eight bytes."""
     return [*fields[:-1], Field(fields[-1].name, fields[-1].type, fields[-1].count - 8)]
 
 
@@ -106,6 +108,7 @@ def holed(fields: list[Field]) -> list[Field]:
 
 
 def grown(fields: list[Field]) -> list[Field]:
+    """Python has a member where the C has nothing."""
     return [*fields, Field("pad2", "u64")]
 
 
@@ -115,6 +118,7 @@ def widened(fields: list[Field]) -> list[Field]:
 
 
 def signed(fields: list[Field]) -> list[Field]:
+    """The size agrees, the sign does not."""
     return [*fields[:3], Field(fields[3].name, "s32"), *fields[4:]]
 
 
