@@ -97,10 +97,14 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
             yield node.module or "", node.lineno
 
 
-def test_ctypes_stays_in_one_place() -> None:
-    """ctypes is imported by one module of the agent only."""
+def test_ctypes_stays_in_one_package() -> None:
+    """ctypes is imported only by the agent's private modules below bpf/, whose functions raise OSError."""
     users = [path for path in python_files("agent") if "ctypes" in {name for name, _ in imports(path)}]
-    assert users == [Path("agent/ringfence/bpf/_libbpf.py")]
+    assert users
+    strangers = [
+        path for path in users if path.parts[:3] != ("agent", "ringfence", "bpf") or path.name[0] != "_"
+    ]
+    assert not strangers
 
 
 def test_documents_point_at_files_that_exist() -> None:
