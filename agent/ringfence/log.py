@@ -53,7 +53,8 @@ def get_logger(part: str) -> Any:
 
 
 def _serialise(record: Any, **_: Any) -> str:
-    return json.dumps(record, default=_fallback)
+    first = {name: record.pop(name) for name in ("time", "level", "part", "message") if name in record}
+    return json.dumps(first | record, default=_fallback)
 
 
 def _fallback(value: object) -> str:

@@ -38,6 +38,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--uninstall", action="store_true", help="remove everything of ours from the kernel, then end"
     )
+    parser.add_argument("--debug", action="store_true", help="on an error, show all that the kernel said")
     keys = parser.add_argument_group("configuration")
     for key in KEYS:
         keys.add_argument(

@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = int(options.run(options))
         sys.stdout.flush()
     except Error as error:
+        if getattr(options, "debug", False):
+            sys.stderr.write(getattr(error, "log", "") + "\n")
         print_error(error)
         return error.exit_code
     except BrokenPipeError:

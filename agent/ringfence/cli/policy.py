@@ -93,7 +93,8 @@ def _paths(options: Any) -> list[Path]:
 def check_files(options: Any) -> int:
     """All mistakes, or a summary."""
     from ringfence.errors import PolicyError
-    from ringfence.policy import compile as compile_policies, load_policies
+    from ringfence.policy import compile as compile_policies
+    from ringfence.policy import load_policies
     from ringfence.policy.tiers import NodeTiers
 
     problems: list[Any] = []

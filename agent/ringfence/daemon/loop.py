@@ -17,7 +17,8 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
 
 __all__ = ["BATCH", "Loop", "RingLike"]
 
@@ -25,6 +26,7 @@ BATCH = 256  # activity records a turn: under a millisecond of work
 _ALERT_ROUNDS = 64  # batches of alerts a turn, so that timers and signals are served in a storm, too
 _ACTIVITY_PAUSE = 0.01  # seconds between two looks at a ring of activity that was not empty
 Records = Sequence[Any]
+T = TypeVar("T")
 
 
 class RingLike(Protocol):
@@ -46,6 +48,7 @@ class Loop:
         self._timers: list[tuple[float, int, float, Callable[[], None]]] = []
         self._timer_count = 0
         self._calls: deque[Callable[[], None]] = deque()
+        self._watched: dict[int, Callable[[], None]] = {}
         self._signals: dict[int, Callable[[], None]] = {}
         self._stopping = False
         self._activity_due = 0.0  # monotonic time of the next look; 0: asleep, the ring wakes us
@@ -56,6 +59,11 @@ class Loop:
             end.setblocking(False)
         for fd in (alerts.fileno(), activity.fileno(), self._wake_fd, self._signal_in.fileno()):
             self._epoll.register(fd, select.EPOLLIN)
+
+    def watch(self, fd: int, work: Callable[[], None]) -> None:
+        """Run `work` whenever the descriptor can be read; it must read it."""
+        self._watched[fd] = work
+        self._epoll.register(fd, select.EPOLLIN)
 
     def every(self, seconds: float, work: Callable[[], None]) -> None:
         """Run `work` again and again, first after `seconds`."""
@@ -72,6 +80,19 @@ class Loop:
         """Run `work` in the loop, soon. From any thread."""
         self._calls.append(work)
         os.eventfd_write(self._wake_fd, 1)
+
+    def ask(self, question: Callable[[], T], timeout: float = 10.0) -> T:
+        """Run `question` in the loop and wait for its answer. From any other thread; what it raises is raised here."""
+        answer: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(question())
+            except Exception as error:
+                answer.set_exception(error)
+
+        self.call(work)
+        return answer.result(timeout)
 
     def stop(self) -> None:
         """Leave `run` after this turn."""
@@ -92,6 +113,8 @@ class Loop:
             elif fd == self._activity.fileno():
                 self._activity_due = time.monotonic()
                 self._epoll.modify(fd, 0)
+            elif work := self._watched.get(fd):
+                self._calls.append(work)
         self._read_rings()
         while self._calls:
             self._calls.popleft()()

@@ -110,7 +110,7 @@ class HttpServer:
         self._checks = {"/healthz": healthy, "/readyz": ready}
         self._server.set_app(self._answer)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 1.0}, name="http", daemon=True
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, name="http", daemon=True
         )
 
     @property

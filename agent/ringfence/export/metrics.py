@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ringfence import __version__
-from ringfence.abi import EventKind
+from ringfence.abi import ContainerValue, EventKind
+from ringfence.containers.model import Container
 from ringfence.export.jsonl import LineWriter
 from ringfence.export.metrics_containers import ContainerMetrics
 from ringfence.export.metrics_kernel import KernelLike, kernel_metrics
@@ -52,7 +53,8 @@ class Sources:
 
     stats: Stats
     kernel: KernelLike
-    containers: Callable[[], Sequence[Any]]  # live ones, as containers.model.Container
+    containers: Callable[[], Sequence[Container]]  # live ones
+    slots: Callable[[int], ContainerValue | None]
     life: LifeCounts
     policies: Callable[[], PolicyState]
     ready: Callable[[], str]
@@ -76,7 +78,9 @@ class RingfenceCollector(Collector):
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._containers = ContainerMetrics(sources.kernel, sources.containers, sources.container_limit)
+        self._containers = ContainerMetrics(
+            sources.kernel, sources.slots, sources.containers, sources.container_limit
+        )
 
     def collect(self) -> Iterator[Metric]:
         """All families of one scrape."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ringfence.abi import CONTAINER, ContainerValue
+from ringfence.abi import ContainerValue
 from ringfence.abi import Counter as Class
+from ringfence.containers.model import Container
 from ringfence.export.escape import escape
+from ringfence.export.metrics_kernel import KernelLike
 
 __all__ = ["ACTIVITY_CLASSES", "OTHER", "ContainerMetrics"]
 
@@ -28,8 +29,14 @@ _LABEL_LIMIT = 128
 class ContainerMetrics:
     """Remembers between scrapes only who has series, and what the summed ones had counted."""
 
-    def __init__(self, kernel: Any, containers: Callable[[], Sequence[Any]], limit: int) -> None:
-        self._kernel, self._containers, self._limit = kernel, containers, limit
+    def __init__(
+        self,
+        kernel: KernelLike,
+        slots: Callable[[int], ContainerValue | None],
+        containers: Callable[[], Sequence[Container]],
+        limit: int,
+    ) -> None:
+        self._kernel, self._slots, self._containers, self._limit = kernel, slots, containers, limit
         self._own: set[int] = set()  # cgroup ids
         self._summed: dict[int, Counter[str]] = {}
         self._ended: Counter[str] = Counter()
@@ -42,7 +49,7 @@ class ContainerMetrics:
             self._assign(live)
             yield from self._families(live)
 
-    def _assign(self, live: dict[int, Any]) -> None:
+    def _assign(self, live: dict[int, Container]) -> None:
         self._own &= live.keys()
         for cgroup in self._summed.keys() - live.keys():
             self._ended += self._summed.pop(cgroup)
@@ -53,7 +60,7 @@ class ContainerMetrics:
                 else:
                     self._summed[cgroup] = Counter()
 
-    def _families(self, live: dict[int, Any]) -> Iterator[Metric]:
+    def _families(self, live: dict[int, Container]) -> Iterator[Metric]:
         info = GaugeMetricFamily(
             "ringfence_container_info", "What is known of a container; join on `container`.",
             labels=["container", "name", "image", "runtime", "namespace", "pod"],
@@ -101,9 +108,8 @@ class ContainerMetrics:
         summed.add_metric([], len(self._summed))
         yield summed
 
-    def _slot(self, container: Any) -> ContainerValue | None:
-        raw = self._kernel.map("slots").get(container.slot)
-        value = ContainerValue._make(CONTAINER.unpack(raw)) if raw else None
+    def _slot(self, container: Container) -> ContainerValue | None:
+        value = self._slots(container.slot)
         return value if value and value.cgroup == container.cgroup_id else None
 
     def _counts(self, slot: int) -> Counter[str]:
@@ -111,9 +117,9 @@ class ContainerMetrics:
         return Counter({name: sums[index] for index, name in ACTIVITY_CLASSES.items() if sums[index]})
 
 
-def _about(container: Any) -> tuple[str, ...]:
+def _about(container: Container) -> tuple[str | None, ...]:
     return container.name, container.image, container.runtime, container.namespace, container.pod
 
 
-def _label(text: str) -> str:
-    return escape(text, _LABEL_LIMIT)
+def _label(text: str | None) -> str:
+    return escape(text, _LABEL_LIMIT) if text else ""

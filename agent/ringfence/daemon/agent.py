@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent as a whole: makes the parts in order, runs the loop, and takes them down in the opposite order."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ringfence import log
+from ringfence.bpf import pins
+from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.bpf.kernel import Kernel
+from ringfence.config import Config
+from ringfence.containers.adopt import Adopter
+from ringfence.containers.enrich import Worker, default_sources
+from ringfence.containers.hierarchy import Hierarchy, detect, walk
+from ringfence.containers.patterns import patterns_for
+from ringfence.containers.procstat import TICK_NS, start_ticks
+from ringfence.containers.registry import Registry
+from ringfence.containers.slots import KernelSlots
+from ringfence.containers.tree import ProcessTree
+from ringfence.daemon import node
+from ringfence.daemon.desk import Desk
+from ringfence.daemon.dispatch import Dispatcher
+from ringfence.daemon.lock import Lock
+from ringfence.daemon.loop import Loop
+from ringfence.daemon.members import Members
+from ringfence.daemon.policies import PolicyKeeper, load
+from ringfence.daemon.snapshots import Snapshots
+from ringfence.export.http import HttpServer
+from ringfence.export.jsonl import JsonLines, LineWriter
+from ringfence.export.metrics import Sources, new_registry
+from ringfence.export.stats import Stats
+from ringfence.export.stream import StreamServer
+from ringfence.policy.install import Generations
+
+__all__ = ["Agent", "run"]
+
+_BEAT, _SWEEP, _TICK = 1.0, 5.0, 5.0  # seconds between two rounds of the timers
+_HEALTHY = 10.0  # seconds in which the loop must have turned
+
+
+def run(config: Config) -> int:
+    """Be the agent until a signal says to stop; the exit code."""
+    with contextlib.ExitStack() as stack:
+        agent = Agent(config, stack)
+        agent.start()
+        agent.loop.run()
+        agent.stop()
+    return 0
+
+
+class Agent:
+    """`start` leaves a node that is defended; what it made is undone by the stack."""
+
+    def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
+        self.config, self._stack = config, stack
+        self.stats = Stats()
+        self._waiting_for = "the kernel"
+        self._pinned = False
+        self._log = log.get_logger("agent")
+
+    def start(self) -> None:
+        """Everything up to ready. Raises Error with what is in the way; nothing stays behind then."""
+        capabilities = NodeCapabilities.detect()
+        capabilities.require()
+        self._stack.callback(Lock(self.config.state_dir).close)
+        self._open_outputs()
+        self._load(capabilities, detect())
+        self._connect(capabilities)
+        self._serve()
+        self._defend()
+        self._watch()
+        self._waiting_for = ""
+        self.stats.startup_seconds = _process_age()
+        self._log.info(
+            "ready",
+            startup_ms=round(self.stats.startup_seconds * 1000),
+            attach_ms=round(self.stats.attach_seconds * 1000),
+            containers=len(self.registry),
+            programs=len(self.kernel.attached),
+        )
+
+    def stop(self) -> None:
+        """Tell what is still to be told. What is pinned goes on deciding."""
+        self._waiting_for = "the end"
+        self._log.info("stopping", enforcement="goes on (pinned)" if self._pinned else "ends")
+        self.loop.drain()
+        self.desk.tick()
+
+    def ready(self) -> str:
+        """Empty when programs are attached and policies are in the kernel, else what is missing."""
+        return f"not ready: waiting for {self._waiting_for}" if self._waiting_for else ""
+
+    def healthy(self) -> str:
+        """Empty while the loop turns."""
+        silent = time.monotonic() - self.stats.loop_seen
+        return "" if self._waiting_for or silent < _HEALTHY else f"the loop has not turned for {silent:.0f} s"
+
+    def _open_outputs(self) -> None:
+        log_lines = LineWriter(2)
+        self._stack.callback(log_lines.close)
+        self._stack.callback(log.configure, self.config.log_level)
+        log.configure(self.config.log_level, log_lines.write)
+        self.writer = LineWriter(self.config.output or 1, complain=self._complain)
+        self._stack.callback(self.writer.close)
+        self._lines = JsonLines(self.writer.write)
+
+    def _complain(self, reason: str, destination: str) -> None:
+        self._log.error("lines are lost; the agent goes on", destination=destination, reason=reason)
+
+    def _emit(self, record: Mapping[str, Any]) -> None:
+        self._lines.emit(record)
+        self.stream.publish(record)
+
+    def _load(self, capabilities: NodeCapabilities, hierarchy: Hierarchy) -> None:
+        """Policies, programs and maps; nothing is attached yet."""
+        self._hierarchy = hierarchy
+        # First without the kernel: a mistake in a file costs a start nothing but itself.
+        tiers = node.tiers_of(capabilities)
+        self._compiled = load(self.config, tiers)
+        self.kernel = self._stack.enter_context(Kernel.load(node.kernel_settings(self.config, hierarchy)))
+        sections = [program.section for program in self.kernel.programs]
+        self._tiers = node.tiers_of(capabilities, sections)
+        if self._tiers != tiers:
+            self._compiled = load(self.config, self._tiers)
+        if self.config.program_stats:
+            self.kernel.keep_statistics(on=True)
+
+    def _connect(self, capabilities: NodeCapabilities) -> None:
+        """The parts that live in user space."""
+        kernel, config = self.kernel, self.config
+        self.slots = KernelSlots(
+            *(kernel.map(name) for name in ("slots", "free_slots", "containers", "counters"))
+        )
+        self._stack.callback(self.slots.close)
+        self.generations = Generations(kernel.map)
+        self.tree = ProcessTree()
+        self.registry = Registry(self.slots, on_free=lambda container: self.members.slot_freed(container))
+        self.worker = Worker(
+            default_sources(config.runtime_roots),
+            exists=lambda path: self._hierarchy.directory(path).is_dir(),
+            path_of=self._path_of,
+        )
+        self.members = Members(self.registry, self.tree, self.worker, self.generations)
+        self.desk = Desk(self.generations, self.tree, self.stats, self._emit)
+        self.loop = Loop(
+            kernel.alerts,
+            kernel.activity,
+            lambda r: self.dispatch.on_alerts(r),
+            lambda r: self.dispatch.on_activity(r),
+        )
+        self._stack.callback(self.loop.close)
+        cgroup2 = str(self._hierarchy.v2_mount or "")
+
+        def plan(*sets: Any) -> Any:
+            return node.attach_plan(node.needed_kinds(config, *sets), config, capabilities, cgroup2)
+
+        self._plan = plan
+        self.keeper = PolicyKeeper(
+            config,
+            kernel,
+            self.generations,
+            self._tiers,
+            self.stats,
+            plan,
+            self.loop.call,
+            self.members.facts,
+        )
+
+    def _path_of(self, cgroup_id: int) -> str:
+        """Where a cgroup lies whose CREATE was lost. A walk; in the enrichment's thread only."""
+        return next((found.path for found in walk(self._hierarchy) if found.cgroup_id == cgroup_id), "")
+
+    def _serve(self) -> None:
+        """The local socket and HTTP answer from here on, though not with `ready` yet."""
+        config = self.config
+        snapshots = Snapshots(
+            config, self.kernel, self.loop, self.registry, self.slots, self.tree, self.keeper, self.stats,
+            self.writer, self.ready, f"{self._hierarchy.kind} {self._hierarchy.controller}".strip(),
+        )  # fmt: skip
+        self.stream = StreamServer(config.socket, snapshots.answer, self.desk.render)
+        self._stack.callback(self.stream.close)
+        snapshots.stream = self.stream
+        self.dispatch = Dispatcher(self.stats, self.registry, self.tree, self.members, self.desk, self.stream)
+        self.stream.start()
+        if config.http_listen:
+            http = HttpServer(config.http_listen, new_registry(self._sources()), self.healthy, self.ready)
+            self._stack.callback(http.close)
+            http.start()
+
+    def _sources(self) -> Sources:
+        return Sources(
+            stats=self.stats, kernel=self.kernel, containers=lambda: list(self.registry), slots=self.slots.read,
+            life=self.registry.counts, policies=lambda: self.keeper.state, ready=self.ready,
+            program_stats=self.config.program_stats, container_limit=self.config.metrics_containers,
+            writers=[self.writer], stream=self.stream, extra=self._extra,
+        )  # fmt: skip
+
+    def _extra(self) -> Iterator[tuple[str, str, float]]:
+        for result, count in list(self.members.enrichments.items()):
+            yield "ringfence_enrichments", result, count
+        for result, count in list(self.desk.responses.items()):
+            yield "ringfence_responses", result, count
+
+    def _defend(self) -> None:
+        """Policies into the kernel, then programs, then what already runs; then what was there before us goes."""
+        kernel, config = self.kernel, self.config
+        self._waiting_for = "policies and programs"
+        fill_free_slots(self.slots)
+        kernel.configure_patterns(node.kernel_patterns(config))
+        kernel.observe_only(node.observe_levels(config))
+        self.keeper.start(self._compiled)
+        began = time.monotonic()
+        kernel.attach(self._plan(self._compiled))
+        self.stats.attach_seconds = time.monotonic() - began
+        for skipped in kernel.skipped:
+            self._log.warning("not attached", target=skipped.target, reason=skipped.reason)
+        adopter = Adopter(
+            self._hierarchy,
+            patterns_for(config.patterns, known=config.known_names),
+            self.slots,
+            self.registry,
+        )
+        if config.adopt:
+            self.members.adopt(adopter)
+            kernel.adopt()
+            self.members.adopted(adopter)
+        base = pins.find_base() if config.pins == "auto" else None
+        if base is not None:
+            kernel.pin(base)
+            self._pinned = True
+
+    def _watch(self) -> None:
+        """Timers, signals, threads; then what was made so far is never looked at by the collector again."""
+        loop = self.loop
+        loop.watch(self.worker.fileno(), self.members.on_answers)
+        loop.every(_BEAT, self._beat)
+        loop.every(_SWEEP, self.members.sweep)
+        loop.every(_TICK, self.desk.tick)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.on_signal(number, loop.stop)
+        loop.on_signal(signal.SIGHUP, self._hang_up)
+        self.worker.start()
+        self._stack.callback(self.worker.stop)
+        self.keeper.watch()
+        self._stack.callback(self.keeper.close)
+        self._beat()
+        # A thread that computes (a scrape) may hold the interpreter for one interval: the alert must not wait 5 ms.
+        sys.setswitchinterval(0.001)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+
+    def _beat(self) -> None:
+        self.stats.loop_seen = time.monotonic()
+
+    def _hang_up(self) -> None:
+        self.writer.reopen()
+        self.keeper.reload("SIGHUP")
+
+
+def fill_free_slots(slots: KernelSlots) -> None:
+    """Every slot is free: the lowest is taken first."""
+    for slot in reversed(range(slots.size)):
+        slots.put_back(slot)
+
+
+def _process_age() -> float:
+    """Seconds since this process began; exact to a clock tick."""
+    start = (start_ticks(os.getpid()) or 0) * TICK_NS
+    return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start) / 1e9

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a verdict to its line: the alert, the kill that is left to user space, and the bound on how often it is told."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ringfence.containers.model import Container
+from ringfence.containers.tree import ProcessTree
+from ringfence.events import Event
+from ringfence.export.records import alert_record, boot_offset_ns, event_record, timestamp
+from ringfence.export.stats import Stats
+from ringfence.policy.install import Generations
+from ringfence.response.alert import Alert, assemble
+from ringfence.response.kill import kill_process
+from ringfence.response.limiter import Limiter
+
+__all__ = ["Desk"]
+
+_MAX_SERIES = 1000  # rules that have time series of their own
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+class Desk:
+    """Called by the loop only. `emit` gets finished records and must not block."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        tree: ProcessTree,
+        stats: Stats,
+        emit: Emit,
+        limiter: Limiter | None = None,
+    ) -> None:
+        self._generations, self._tree, self._stats, self._emit = generations, tree, stats, emit
+        self._limiter = limiter or Limiter()
+        self._node = platform.node()
+        self._offset = boot_offset_ns()
+        self._rules: set[str] = set()
+        self.responses: Counter[str] = Counter()
+
+    def verdict(self, event: Event, container: Container | None) -> None:
+        """A rule matched: answer, count, tell."""
+        rule = self._generations.rule(event.generation, event.rule)
+        alert = assemble(event, container, rule, self._tree, self._node)
+        if alert.must_kill:
+            alert = self._kill(alert)
+        name = self._series(rule.rule_id if rule else "unknown")
+        self._stats.alerts[name, alert.severity, alert.action.label, str(alert.outcome)] += 1
+        decision = self._limiter.admit(event.container, name, alert.same, alert)
+        if not decision.passes:
+            self._stats.alerts_suppressed[name] += 1
+            return
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        latency = now - event.time_ns
+        record = alert_record(alert, self._offset, latency)
+        if decision.suppressed:
+            record["suppressed"] = decision.suppressed
+        self._emit(record)
+        self._stats.alert_latency.observe(latency / 1e9)
+
+    def lifecycle(self, event: Event, container: Container | None) -> None:
+        """An event that was asked for without a rule, and came by the ring of alerts."""
+        self._emit(event_record(event, container, self._offset))
+
+    def render(self, event: Event, container: Container | None) -> Mapping[str, Any]:
+        """An event as a client of the local socket sees it. Called in that server's thread."""
+        return event_record(event, container, self._offset)
+
+    def tick(self) -> None:
+        """Tell what was held back and no later alert will tell; follow the clock. Called by a timer."""
+        self._offset = boot_offset_ns()
+        for held in self._limiter.flush():
+            if isinstance(held.what, Alert):
+                now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+                record = alert_record(held.what, self._offset, now - held.what.event.time_ns)
+                record["suppressed"] = held.times - 1  # this line is the last of them
+                record["told"] = timestamp(now, self._offset)
+                self._emit(record)
+
+    def _kill(self, alert: Alert) -> Alert:
+        result = kill_process(alert.event.pid, alert.event.start_ns, alert.id)
+        self.responses[str(result.outcome)] += 1
+        return alert.answered(result)
+
+    def _series(self, rule: str) -> str:
+        """Rule ids are the operator's, but a year of reloads must not fill the metrics."""
+        if rule not in self._rules:
+            if len(self._rules) >= _MAX_SERIES:
+                return "other"
+            self._rules.add(rule)
+        return rule

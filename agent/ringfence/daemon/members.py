@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers as they come and go: the registry, what the runtimes say of them, and the policies that hold for each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from ringfence import log
+from ringfence.abi import EventKind
+from ringfence.containers.adopt import Adopter
+from ringfence.containers.enrich import Request, Worker
+from ringfence.containers.model import Container, Enrichment
+from ringfence.containers.registry import Registry
+from ringfence.containers.tree import ProcessTree
+from ringfence.events import Event
+from ringfence.policy.install import Generations
+
+__all__ = ["Members"]
+
+_START = int(EventKind.CONTAINER_START)
+_CREATE = int(EventKind.CONTAINER_CREATE)
+_REMOVE = int(EventKind.CONTAINER_REMOVE)
+
+
+class Members:
+    """Called by the loop only."""
+
+    def __init__(
+        self, registry: Registry, tree: ProcessTree, worker: Worker, generations: Generations
+    ) -> None:
+        self.registry, self.tree = registry, tree
+        self._worker, self._generations = worker, generations
+        self._log = log.get_logger("containers")
+        self.enrichments: Counter[str] = Counter({str(result): 0 for result in Enrichment})
+
+    def on_event(self, event: Event) -> Container | None:
+        """Take a CONTAINER_* or CGROUP_* event; the container that it is about."""
+        changed = self.registry.on_event(event)
+        if changed is None:
+            return self.registry.get(event.slot, event.container) if event.container else None
+        if event.event == _CREATE or (event.event == _START and changed.enrichment is Enrichment.PENDING):
+            self._ask(changed)
+        elif event.event == _START:
+            self._assign(changed)
+        elif event.event == _REMOVE:
+            self.tree.forget(changed.cgroup_id)
+        return changed
+
+    def on_answers(self) -> None:
+        """Take what the runtimes said; policies are chosen anew for each container that is known better now."""
+        for answer in self._worker.answers():
+            container = self.registry.apply(answer.cgroup_id, answer.facts)
+            self.enrichments[str(answer.facts.enrichment)] += 1
+            if container is not None:
+                self._assign(container)
+
+    def adopt(self, adopter: Adopter) -> int:
+        """Take in what already runs, before the loop does; the tasks are armed by the caller between the two."""
+        found = adopter.adopt()
+        if found.refused:
+            self._log.error("containers not enrolled: the table is full", containers=found.refused)
+        return found.containers
+
+    def adopted(self, adopter: Adopter) -> None:
+        """After the tasks are armed: their processes, and who they are."""
+        adopter.armed()
+        for container in self.registry:
+            self.tree.seed(adopter.pids(container), container.cgroup_id)
+            self._ask(container)
+
+    def facts(self) -> Mapping[int, Container | None]:
+        """Slot -> what policies may be chosen by; None while the runtimes have not answered."""
+        return {c.slot: None if c.enrichment is Enrichment.PENDING else c for c in self.registry}
+
+    def sweep(self) -> None:
+        """Give back what can be given back; called by a timer."""
+        self.registry.sweep()
+
+    def slot_freed(self, container: Container) -> None:
+        """A slot is about to be empty: the next container in it begins as one of which nothing is known."""
+        self._generations.clear(container.slot)
+
+    def _ask(self, container: Container) -> None:
+        if not self._worker.submit(Request.of(container)):
+            self.registry.dropped(container.cgroup_id)
+            self.enrichments[str(Enrichment.DROPPED)] += 1
+
+    def _assign(self, container: Container) -> None:
+        # While an answer is still to come, what holds at birth goes on holding: there is no moment without.
+        known = None if container.enrichment is Enrichment.PENDING else container
+        self._generations.assign(container.slot, known)

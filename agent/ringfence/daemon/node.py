@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From configuration, node and policies to what is loaded and attached: plans as values, nothing is done here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+
+from ringfence.abi import (
+    OBSERVE_ACTIVITY,
+    OBSERVE_ALERTS,
+    OBSERVE_OFF,
+    PATTERN_ANY,
+    PATTERN_HEX64,
+    EventKind,
+)
+from ringfence.bpf.attach import AttachPlan
+from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.bpf.kernel import KernelSettings, Pattern
+from ringfence.bpf.syscalls import CALLS, OPENS, names_of
+from ringfence.config import Config
+from ringfence.containers.hierarchy import Hierarchy, host_namespaces
+from ringfence.containers.patterns import patterns_for
+from ringfence.policy import CompiledPolicies, NodeTiers
+
+__all__ = ["attach_plan", "kernel_patterns", "kernel_settings", "needed_kinds", "observe_levels", "tiers_of"]
+
+_K = EventKind
+_LEVELS = {"off": OBSERVE_OFF, "activity": OBSERVE_ACTIVITY, "alerts": OBSERVE_ALERTS}
+_LIFE = (_K.CONTAINER_CREATE, _K.CONTAINER_START, _K.CONTAINER_STOP, _K.CONTAINER_REMOVE)
+_CGROUPS = (_K.CGROUP_MKDIR, _K.CGROUP_RMDIR, _K.CGROUP_ATTACH)
+_PROCESSES = (_K.PROCESS_FORK, _K.PROCESS_EXEC, _K.PROCESS_EXIT)
+#: event -> the cgroup programs that see it (keys of CGROUP_ATTACHES)
+_CGROUP_PROGRAMS: Mapping[EventKind, tuple[str, ...]] = {
+    _K.DEVICE_ACCESS: ("dev",),
+    _K.SYSCTL_ACCESS: ("sysctl",),
+    _K.NET_CONNECT: ("connect4", "connect6"),
+    _K.NET_BIND: ("bind4", "bind6"),
+    _K.NET_SENDMSG: ("sendmsg4", "sendmsg6"),
+    _K.UNIX_CONNECT: ("connect_unix", "sendmsg_unix"),
+}
+#: counted for every container (opens, connects) even where no rule asks
+_COUNTED = frozenset((_K.FILE_OPEN, _K.NET_CONNECT))
+
+
+def kernel_settings(config: Config, hierarchy: Hierarchy) -> KernelSettings:
+    """Sizes and constants of the probes."""
+    namespaces = {name: inum for name, inum in asdict(host_namespaces()).items() if name != "notes"}
+    return KernelSettings(
+        hierarchy=hierarchy.code,
+        namespaces=namespaces,
+        slots=config.max_containers,
+        cgroups=max(8 * config.max_containers, 1024),
+        alerts_bytes=config.alerts_ring,
+        activity_bytes=config.activity_ring,
+        activity_rate=config.activity_rate,
+        activity_burst=config.activity_burst,
+    )
+
+
+def kernel_patterns(config: Config) -> list[Pattern]:
+    """The names of cgroups that are containers, as the probes take them."""
+    patterns = patterns_for(config.patterns, known=config.known_names)
+    return [Pattern(PATTERN_HEX64 if p.hex64 else PATTERN_ANY, p.prefix.encode()) for p in patterns]
+
+
+def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> NodeTiers:
+    """What this node can do for each event. `sections` are those of the loaded object; None: it has all."""
+    tiers = NodeTiers.usual()
+    known = None if sections is None else frozenset(sections)
+    for kind, programs in _CGROUP_PROGRAMS.items():
+        if not any(name in node.cgroup for name in programs):
+            why = "this kernel has no such cgroup program"
+            if kind is _K.UNIX_CONNECT:
+                why += " (Linux 6.7 has)"
+            tiers = tiers.without((kind,), why)
+        elif known is not None and not any(f"cgroup/{name}" in known for name in programs):
+            tiers = tiers.without((kind,), "the probes were built without it")
+    absent = {call.kind for call in CALLS.values()} - {
+        CALLS[name].kind for name in node.syscalls if name in CALLS
+    }
+    tiers = tiers.without(absent, "this kernel has no such system call, or no tracepoint for it")
+    if known is not None and not any(name.startswith("tracepoint/syscalls/sys_exit") for name in known):
+        tiers = tiers.without((_K.FILE_OPEN,), "the probes were built without it")
+    return tiers
+
+
+def observe_levels(config: Config) -> dict[EventKind, int]:
+    """What is reported where no rule matches: life cycles always, processes as activity, the rest as configured."""
+    levels = dict.fromkeys((*_LIFE, *_CGROUPS), OBSERVE_ALERTS) | dict.fromkeys(_PROCESSES, OBSERVE_ACTIVITY)
+    levels |= {EventKind.from_label(label): _LEVELS[level] for label, level in config.observe.items()}
+    # Without these nothing could be attributed, whatever was configured.
+    return levels | dict.fromkeys(_LIFE, OBSERVE_ALERTS)
+
+
+def needed_kinds(config: Config, *compiled: CompiledPolicies) -> frozenset[EventKind]:
+    """The events that some rule asks for, or that are observed or counted."""
+    off = {label for label, level in config.observe.items() if level == "off"}
+    kinds = {kind for kind, level in observe_levels(config).items() if level}
+    kinds |= {kind for kind in _COUNTED if kind.label not in off}
+    for policies in compiled:
+        kinds |= set(policies.events)
+    return frozenset(kinds)
+
+
+def attach_plan(
+    kinds: frozenset[EventKind], config: Config, node: NodeCapabilities, cgroup2: str
+) -> AttachPlan:
+    """Where programs must be for these events to be seen. What nobody asks for costs nothing."""
+    calls = frozenset(name for name in names_of(kinds) if name in node.syscalls)
+    opens = frozenset(OPENS) if _K.FILE_OPEN in kinds else frozenset()
+    programs = {name for kind in kinds for name in _CGROUP_PROGRAMS.get(kind, ())}
+    return AttachPlan(
+        entry=calls,
+        exit=opens,
+        cgroup=frozenset(programs & node.cgroup),
+        cgroup_path=cgroup2,
+        compat=config.compat == "watch" and node.compat and bool(calls),
+    )

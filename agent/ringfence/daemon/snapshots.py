@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the local socket answers: status, top, tree, policies. Runs in that server's thread.
+
+What the loop owns is copied in the loop, in one short call; text is made of it here.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ringfence import __version__
+from ringfence.abi import DROP_KEY, Drop, EventKind
+from ringfence.bpf.kernel import Kernel
+from ringfence.config import Config
+from ringfence.containers.model import Container
+from ringfence.containers.registry import Registry
+from ringfence.containers.slots import KernelSlots
+from ringfence.containers.tree import ProcessTree
+from ringfence.daemon.loop import Loop
+from ringfence.daemon.policies import PolicyKeeper
+from ringfence.errors import Error
+from ringfence.export.escape import arguments, escape
+from ringfence.export.jsonl import LineWriter
+from ringfence.export.metrics_containers import ACTIVITY_CLASSES
+from ringfence.export.stats import Stats
+from ringfence.export.stream import StreamServer
+
+__all__ = ["Snapshots", "rss_bytes"]
+
+_TREE_MAX = 512  # processes of one container that are shown
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+Request = Mapping[str, Any]
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * _PAGE
+
+
+class Snapshots:
+    """`answer` is what the server calls."""
+
+    def __init__(
+        self, config: Config, kernel: Kernel, loop: Loop, registry: Registry, slots: KernelSlots, tree: ProcessTree,
+        keeper: PolicyKeeper, stats: Stats, writer: LineWriter, ready: Callable[[], str], hierarchy: str,
+    ) -> None:  # fmt: skip
+        self._config, self._kernel, self._loop = config, kernel, loop
+        self._registry, self._slots, self._tree, self._keeper = registry, slots, tree, keeper
+        self._stats, self._writer, self._ready, self._hierarchy = stats, writer, ready, hierarchy
+        self._started = time.monotonic()
+        self.stream: StreamServer | None = None
+        self._operations: dict[str, Callable[[Request], Any]] = {
+            "status": self._status,
+            "top": self._top,
+            "tree": self._trees,
+            "policies": self._policies,
+        }
+
+    def answer(self, op: str, request: Request) -> Any:
+        """The result of one request."""
+        operation = self._operations.get(op)
+        if operation is None:
+            raise Error(f"no such request: {escape(op, 64)}")
+        return operation(request)
+
+    def _status(self, _request: Request) -> dict[str, Any]:
+        stats, state = self._stats, self._keeper.state
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        mechanisms: dict[str, int] = {}
+        for (action, mechanism), count in state.rules.items():
+            name = action if mechanism in ("observe", action) else f"{action} by {mechanism}"
+            mechanisms[name] = mechanisms.get(name, 0) + count
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
+            "startup_seconds": stats.startup_seconds,
+            "attach_seconds": stats.attach_seconds,
+            "problems": self._problems(),
+            "mode": self._config.mode,
+            "policies": {
+                "generation": state.generation,
+                "policies": state.policies,
+                "rules": sum(state.rules.values()),
+                "mechanisms": mechanisms,
+                "loaded_at": state.loaded_at,
+                "problems": list(state.refused),
+            },
+            "containers": self._containers(),
+            "alerts": _summed(stats.alerts, 3),
+            "events": {kind.label: n for kind in EventKind if kind and (n := stats.received[kind])},
+            "lost": self._lost(),
+            "output": {"name": self._writer.name, "written": self._writer.written},
+            "node": {"kernel": platform.release(), "hierarchy": self._hierarchy, "blind": self._blind()},
+            "process": {"cpu_seconds": usage.ru_utime + usage.ru_stime, "rss_bytes": rss_bytes()},
+        }
+
+    def _problems(self) -> list[str]:
+        problems = [self._ready()] if self._ready() else []
+        if self._keeper.state.refused:
+            problems.append("the policies on disk were refused; those before are in force")
+        if self._stats.handler_errors:
+            problems.append(f"{self._stats.handler_errors} records met a bug of the agent: see its log")
+        if self._writer.dropped.get("closed") or self._writer.dropped.get("disk_full"):
+            problems.append(f"lines to {self._writer.name} were lost")
+        return problems
+
+    def _containers(self) -> dict[str, Any]:
+        live = [self._slots.read(container.slot) for container in self._registry]
+        return {
+            "live": len(live),
+            "armed_tasks": sum(max(value.tasks, 0) for value in live if value),
+            "created": self._registry.counts.created,
+            "unattributed": dict(self._registry.counts.unattributed),
+        }
+
+    def _lost(self) -> dict[str, int]:
+        lost: dict[str, int] = {}
+        for raw_key, raw_value in self._kernel.map("drops").items():
+            _, reason, _ = DROP_KEY.unpack(raw_key)
+            name = next((drop.label for drop in Drop if drop == reason), "unknown")
+            lost[name] = lost.get(name, 0) + int.from_bytes(raw_value, "little")
+        lost |= {f"decode: {reason}": n for reason, n in self._stats.decode_errors.items()}
+        lost |= {f"output: {reason}": n for reason, n in self._writer.dropped.items()}
+        if self.stream:
+            lost |= {"stream": self.stream.lost + self.stream.missed}
+        return {name: count for name, count in lost.items() if count}
+
+    def _blind(self) -> list[str]:
+        return [f"{skipped.target}: {skipped.reason}" for skipped in self._kernel.skipped]
+
+    def _top(self, _request: Request) -> dict[str, Any]:
+        rows = []
+        for container in self._registry:
+            value = self._slots.read(container.slot)
+            if value is None or value.cgroup != container.cgroup_id:
+                continue
+            sums = self._kernel.map("counters").sums(container.slot)
+            counts = {name: sums[index] for index, name in ACTIVITY_CLASSES.items()}
+            rows.append({**_about(container), "tasks": max(value.tasks, 0), "counts": counts})
+        return {"time": time.monotonic(), "containers": rows}
+
+    def _trees(self, request: Request) -> list[dict[str, Any]]:
+        words = [word for word in request.get("containers") or [] if isinstance(word, str)]
+        wanted = [c for c in self._registry if not words or any(_is(c, word) for word in words)]
+        copies = self._loop.ask(lambda: {c.cgroup_id: self._processes(c.cgroup_id) for c in wanted})
+        return [{**_about(container), **_tree(copies[container.cgroup_id])} for container in wanted]
+
+    def _processes(self, cgroup: int) -> list[tuple[Any, ...]]:
+        """In the loop: the tree's own objects change under its hands."""
+        return [(p.pid, p.ppid, p.uid, p.comm, p.exe, p.args) for p in self._tree.of_container(cgroup)]
+
+    def _policies(self, _request: Request) -> list[dict[str, Any]]:
+        compiled = self._keeper.compiled
+        if compiled is None:
+            return []
+        return [
+            {
+                "rule": rule.rule_id,
+                "title": escape(rule.title),
+                "severity": rule.severity,
+                "policy": rule.policy,
+                "events": sorted(kind.label for kind in rule.events),
+                "attack": list(rule.attack),
+                "mode": rule.mode,
+                "asked": rule.asked_action.label,
+                "action": rule.action.label,
+                "enforced": rule.enforced.action.label,
+                "why": rule.enforced.why,
+                "mechanism": rule.mechanism.label,
+                "file": escape(rule.file),
+                "line": rule.line,
+            }
+            for rule in compiled.rules.values()
+        ]
+
+
+def _summed(counts: Mapping[tuple[str, str, str, str], int], position: int) -> dict[str, int]:
+    """Counts by one of their labels."""
+    summed: dict[str, int] = {}
+    for labels, count in list(counts.items()):
+        summed[labels[position]] = summed.get(labels[position], 0) + count
+    return summed
+
+
+def _about(container: Container) -> dict[str, Any]:
+    facts = ("id", "name", "image", "runtime", "namespace", "pod")
+    known = {name: escape(str(getattr(container, name) or ""), 256) for name in facts}
+    return {**known, "cgroup": container.cgroup_id, "state": str(container.state)}
+
+
+def _is(container: Container, word: str) -> bool:
+    names = (container.id, container.name, container.pod)
+    return word in names or (len(word) >= 4 and container.id.startswith(word))
+
+
+def _tree(processes: list[tuple[Any, ...]]) -> dict[str, Any]:
+    shown = [
+        {
+            "pid": pid,
+            "ppid": ppid,
+            "uid": uid,
+            "comm": escape(comm.partition(b"\0")[0], 64),
+            "exe": escape(exe),
+            "args": arguments(args.rstrip(b"\0")) if args else [],
+        }
+        for pid, ppid, uid, comm, exe, args in processes[:_TREE_MAX]
+    ]
+    return {"processes": shown, "more": max(0, len(processes) - _TREE_MAX)}

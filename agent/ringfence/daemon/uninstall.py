@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove everything of ours from the node: pins, our own bpffs, socket and lock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from ringfence.bpf import pins
+from ringfence.config import Config
+from ringfence.daemon.lock import Lock
+from ringfence.errors import Error, NotPermittedError
+
+__all__ = ["uninstall"]
+
+
+def uninstall(config: Config) -> list[str]:
+    """Do it, and say what was done. Raises AlreadyRunningError while an agent runs."""
+    if os.geteuid() != 0:
+        raise NotPermittedError("removing pins needs root", hint="use sudo")
+    lock = Lock(config.state_dir)
+    try:
+        try:
+            agents = pins.uninstall()
+        except OSError as error:
+            raise Error(f"pins could not be removed: {error}") from error
+        with contextlib.suppress(FileNotFoundError):
+            config.socket.unlink()
+    finally:
+        lock.close(remove=True)
+    with contextlib.suppress(OSError):  # only when it is empty
+        config.state_dir.rmdir()
+    return [
+        f"pins of {agents} agents removed" if agents else "nothing was pinned",
+        "socket and lock file removed",
+    ]

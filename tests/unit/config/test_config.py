@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: three sources, one meaning, and every mistake at once with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.config import KEYS, Config, load
+from ringfence.config_values import Listen, Pattern
+from ringfence.errors import ConfigError
+
+
+def write(directory: Path, text: str) -> Path:
+    """A configuration file."""
+    path = directory / "agent.yaml"
+    path.write_text(text)
+    return path
+
+
+def refused(file: Path | None = None, **sources: dict[str, str] | dict[str, list[str]]) -> list[str]:
+    """The lines of the error that this configuration must raise."""
+    environment = sources.get("environment", {})
+    with pytest.raises(ConfigError) as caught:
+        load(file, environment, sources.get("flags", {}))  # type: ignore[arg-type]
+    return caught.value.message.splitlines()
+
+
+def test_every_key_works_in_a_file(tmp_path: Path) -> None:
+    """One file that sets everything."""
+    config = load(
+        write(
+            tmp_path,
+            """
+policies: [/etc/a, /etc/b]
+mode: enforce
+containers: {patterns: ["app-*", "box-{hex64}"], known: no, adopt: no, max: 16}
+observe: {file.open: activity, unshare: off}
+syscalls: {compat: off}
+activity: {rate: 10, burst: 20}
+rings: {alerts: 64KiB, activity: 1MiB}
+http: {listen: "[::1]:80"}
+socket: /tmp/s
+state_dir: /tmp/d
+pins: off
+output: /tmp/out
+log: {level: debug}
+metrics: {containers: 5, program_stats: yes}
+runtime: {roots: {runc: /run/r}}
+""",
+        ),
+        {},
+    )
+    assert config.policies == (Path("/etc/a"), Path("/etc/b"))
+    assert config.mode == "enforce"
+    assert config.patterns == (Pattern("app-", hex64=False), Pattern("box-", hex64=True))
+    assert (config.adopt, config.max_containers) == (False, 16)
+    assert config.observe == {"file.open": "activity", "unshare": "off"}
+    assert config.compat == "off"
+    assert (config.activity_rate, config.activity_burst) == (10, 20)
+    assert (config.alerts_ring, config.activity_ring) == (65536, 1 << 20)
+    assert config.http_listen == Listen("::1", 80)
+    assert (config.socket, config.output) == (Path("/tmp/s"), Path("/tmp/out"))
+    assert config.program_stats is True
+    assert config.runtime_roots == {"runc": Path("/run/r")}
+
+
+def test_a_flag_beats_a_variable_beats_the_file(tmp_path: Path) -> None:
+    """The stronger source wins key by key."""
+    file = write(tmp_path, "mode: audit\npins: off\nactivity: {rate: 1}\n")
+    environment = {"RINGFENCE_MODE": "policy", "RINGFENCE_ACTIVITY_RATE": "2"}
+    config = load(file, environment, {"activity.rate": ["3"]})
+    assert (config.pins, config.mode, config.activity_rate) == ("off", "policy", 3)
+
+
+def test_all_mistakes_come_at_once_with_their_places(tmp_path: Path) -> None:
+    """Unknown keys with a suggestion, wrong values, doubles: file, line and column for each."""
+    file = write(
+        tmp_path, "mod: enforce\nhttp:\n  listen: nowhere\n  port: 80\npins: maybe\npins: off\nrings: 7\n"
+    )
+    lines = refused(file, environment={"RINGFENCE_MODE": "kill"})
+    assert lines == [
+        f"{file}:1:1: mod: unknown key; did you mean 'mode'?",
+        f"{file}:3:11: http.listen: 'nowhere' is not HOST:PORT, [IPv6]:PORT or 'off'",
+        f"{file}:4:3: http.port: unknown key; known here: listen",
+        f"{file}:5:7: pins: 'maybe' is not one of 'auto', 'off'",
+        f"{file}:6:1: pins: given already in line 5",
+        f"{file}:7:8: rings: expected keys with values",
+        "RINGFENCE_MODE: 'kill' is not one of 'audit', 'enforce', 'policy'",
+    ]
+
+
+def test_a_misspelt_variable_is_refused_but_a_clusters_own_is_not() -> None:
+    """RINGFENCE_MOD would leave a node unprotected; RINGFENCE_SERVICE_HOST is set by Kubernetes."""
+    assert refused(environment={"RINGFENCE_MOD": "enforce"}) == [
+        "RINGFENCE_MOD: unknown variable; did you mean 'RINGFENCE_MODE'?"
+    ]
+    load(
+        None, {"RINGFENCE_SERVICE_HOST": "10.0.0.1", "RINGFENCE_PORT_9911_TCP": "x", "RINGFENCE_FORCE": "all"}
+    )
+
+
+@pytest.mark.parametrize("pattern", ["*", "{hex64}", "app", "a/b*", "a*b*", "x" * 60 + "*", ""])
+def test_a_pattern_cannot_take_every_cgroup(pattern: str) -> None:
+    """A bare `*` is the whole host; a pattern needs a name that the kernel's table can hold."""
+    assert refused(flags={"containers.patterns": [pattern]})
+
+
+@pytest.mark.parametrize("size", ["0", "100000", "1GiB", "12KiB", "-1", "4 MB", "9" * 30])
+def test_a_ring_size_is_a_power_of_two(size: str) -> None:
+    """The kernel takes nothing else."""
+    assert refused(flags={"rings.alerts": [size]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "- a\n- b\n", "a: &x [*x]\n", "mode: [enforce]\n", "mode:\n", "? {a: b}\n: c\n", "\x00", "\xff",
+        "policies: []\n", "policies: [[a]]\n", "socket: relative/path\n", "observe: {nothing.such: off}\n",
+        "x: &a [a,a,a,a,a,a,a,a]\ny: &b [*a,*a,*a,*a,*a,*a,*a]\nz: &c [*b,*b,*b,*b,*b,*b,*b]\n"
+        "mode: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n",
+    ],
+)  # fmt: skip
+def test_broken_files_are_refused_with_a_message(tmp_path: Path, text: str) -> None:
+    """Not YAML, the wrong shape, aliases that explode: a ConfigError each, nothing else."""
+    path = tmp_path / "agent.yaml"
+    path.write_text(text, encoding="latin-1")
+    assert refused(path)[0].startswith(str(path))
+
+
+def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
+    """Only the default file may be absent."""
+    assert refused(tmp_path / "absent.yaml") == [f"{tmp_path}/absent.yaml: no such file"]
+    assert isinstance(load(None, {}), Config)
+
+
+@given(st.text(max_size=200))
+def test_no_text_makes_anything_but_a_config_or_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    """Whatever stands in the file."""
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        load(path, {})
+    except ConfigError:
+        pass
+
+
+def test_every_key_has_one_name_in_each_source() -> None:
+    """Fields, flags and variables are unique, and every field of Config is declared."""
+    assert {key.field for key in KEYS} == set(Config._fields)
+    assert len({key.flag for key in KEYS}) == len({key.variable for key in KEYS}) == len(KEYS)

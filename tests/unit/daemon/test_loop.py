@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop: alerts first, bounded batches of activity, timers, calls from other threads, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ringfence.daemon.loop import BATCH, Loop
+
+
+class FakeRing:
+    """Records in a list; readable, as a ring is, while there are some."""
+
+    def __init__(self) -> None:
+        self.records: list[int] = []
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK)
+
+    def add(self, *records: int) -> None:
+        """New records, and the wake-up that the kernel sends with them."""
+        self.records += records
+        os.eventfd_write(self._fd, 1)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def read(self, max_records: int) -> list[int]:
+        taken, self.records = self.records[:max_records], self.records[max_records:]
+        if not self.records:
+            try:
+                os.eventfd_read(self._fd)
+            except BlockingIOError:
+                pass
+        return taken
+
+
+class Bench:
+    """A loop over two fake rings that writes down what it was given, in order."""
+
+    def __init__(self) -> None:
+        self.alerts, self.activity = FakeRing(), FakeRing()
+        self.seen: list[tuple[str, list[Any]]] = []
+        self.loop = Loop(
+            self.alerts,
+            self.activity,
+            lambda records: self.seen.append(("alerts", list(records))),
+            lambda records: self.seen.append(("activity", list(records))),
+        )
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """A loop that is closed afterwards."""
+    made = Bench()
+    yield made
+    made.loop.close()
+
+
+def test_alerts_are_dispatched_before_activity_that_is_older(bench: Bench) -> None:
+    """Both rings hold records: every alert is handed out first."""
+    bench.activity.add(1, 2)
+    bench.alerts.add(*range(BATCH + 1))
+    bench.loop.turn()
+    assert [kind for kind, _ in bench.seen] == ["alerts", "alerts", "activity"]
+
+
+def test_a_flood_of_activity_never_delays_an_alert_by_more_than_a_batch(bench: Bench) -> None:
+    """With a full ring of activity, an alert that comes meanwhile is in the next turn, before more activity."""
+    bench.activity.add(*range(10 * BATCH))
+    bench.loop.turn()
+    bench.alerts.add(1)
+    bench.loop.turn()
+    assert [(kind, len(records)) for kind, records in bench.seen] == [
+        ("activity", BATCH),
+        ("alerts", 1),
+        ("activity", BATCH),
+    ]
+
+
+def test_everything_of_activity_is_read_in_the_end(bench: Bench) -> None:
+    """Batches follow until the ring is empty, and it wakes the loop again afterwards."""
+    bench.activity.add(*range(3 * BATCH + 5))
+    for _ in range(8):
+        bench.loop.turn(0.05)
+    bench.activity.add(7)
+    for _ in range(3):
+        bench.loop.turn(0.05)
+    assert sum(len(records) for _, records in bench.seen) == 3 * BATCH + 6
+    assert bench.seen[-1] == ("activity", [7])
+
+
+def test_another_thread_can_hand_in_work(bench: Bench) -> None:
+    """`call` wakes a loop that waits."""
+    threading.Timer(0.05, lambda: bench.loop.call(bench.loop.stop)).start()
+    bench.loop.run()
+
+
+def test_ask_brings_back_an_answer_or_an_error(bench: Bench) -> None:
+    """`ask` runs in the loop and hands its result to the thread that asked."""
+    answers: list[object] = []
+
+    def asker() -> None:
+        answers.append(bench.loop.ask(lambda: threading.current_thread() is threading.main_thread()))
+        with pytest.raises(ZeroDivisionError):
+            bench.loop.ask(lambda: 1 // 0)
+        bench.loop.call(bench.loop.stop)
+
+    thread = threading.Thread(target=asker)
+    thread.start()
+    bench.loop.run()
+    thread.join()
+    assert answers == [True]
+
+
+def test_a_timer_comes_again_and_again(bench: Bench) -> None:
+    """Until the loop stops."""
+    ticks: list[int] = []
+
+    def tick() -> None:
+        ticks.append(1)
+        if len(ticks) == 3:
+            bench.loop.stop()
+
+    bench.loop.every(0.01, tick)
+    bench.loop.run()
+    assert len(ticks) == 3
+
+
+def test_a_signal_is_handled_in_the_loop(bench: Bench) -> None:
+    """SIGHUP wakes the loop and runs its work there."""
+    bench.loop.on_signal(signal.SIGHUP, bench.loop.stop)
+    threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGHUP)).start()
+    bench.loop.run()
+
+
+def test_drain_takes_what_is_left(bench: Bench) -> None:
+    """At the end both rings are emptied, alerts first."""
+    bench.activity.add(*range(BATCH + 1))
+    bench.alerts.add(1)
+    bench.loop.drain()
+    assert [(kind, len(records)) for kind, records in bench.seen] == [
+        ("alerts", 1),
+        ("activity", BATCH),
+        ("activity", 1),
+    ]

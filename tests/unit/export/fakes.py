@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-ins for the kernel's maps, and a set of sources with a bit of everything in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ringfence.abi import ACTIVITY, COUNTERS, DROP_KEY, ContainerValue, Counter, Drop, EventKind
+from ringfence.containers.model import Container, State
+from ringfence.containers.registry import Counts
+from ringfence.export.metrics import PolicyState, Sources
+from ringfence.export.stats import Stats
+
+
+class FakeMap:
+    """A BPF map as a dict; `sums` as a per-CPU map answers."""
+
+    def __init__(self, entries: dict[bytes, bytes] | None = None, max_entries: int = 100) -> None:
+        self.entries = entries or {}
+        self.max_entries = max_entries
+        self.totals: dict[int, tuple[int, ...]] = {}
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        yield from self.entries.items()
+
+    def sums(self, key: int) -> tuple[int, ...]:
+        return self.totals.get(key, (0,) * COUNTERS)
+
+    def all_sums(self) -> Iterator[tuple[bytes, tuple[int, ...]]]:
+        for key, values in self.totals.items():
+            yield key.to_bytes(4, "little"), values
+
+
+class FakeRing:
+    """A ring with some bytes in it."""
+
+    def pending(self) -> int:
+        return 640
+
+
+class Stat(NamedTuple):
+    """As ProgramStat."""
+
+    name: str
+    run_count: int
+    run_time_ns: int
+
+
+class FakeKernel:
+    """Maps by name, made on demand."""
+
+    def __init__(self) -> None:
+        self.maps: dict[str, FakeMap] = {}
+        self.alerts, self.activity = FakeRing(), FakeRing()
+
+    def map(self, name: str) -> FakeMap:
+        return self.maps.setdefault(name, FakeMap())
+
+    def program_stats(self) -> list[Stat]:
+        return [Stat("on_exec", 12, 3_000)]
+
+
+class World:
+    """Everything that a scrape reads, to be changed by a test."""
+
+    def __init__(self, limit: int = 2) -> None:
+        self.kernel = FakeKernel()
+        self.kernel.map("emitted").totals[EventKind.FILE_OPEN] = (42,)
+        key = DROP_KEY.pack(EventKind.FILE_OPEN, Drop.RING_FULL, 3)
+        self.kernel.map("drops").entries[key] = (9).to_bytes(8, "little")
+        self.live: list[Container] = []
+        self.slots: dict[int, ContainerValue] = {}
+        self.stats = Stats()
+        self.stats.alerts["core-pattern", "critical", "deny", "denied"] = 3
+        self.stats.decode_errors["short"] = 1
+        self.stats.alert_latency.observe(0.0015)
+        self.policies = PolicyState(4, 2, {("deny", "cgroup"): 5}, (), 1_700_000_000.0)
+        self.why_not_ready = ""
+        self.sources = Sources(
+            stats=self.stats, kernel=self.kernel, containers=lambda: list(self.live), slots=self.slots.get,
+            life=Counts(), policies=lambda: self.policies, ready=lambda: self.why_not_ready,
+            container_limit=limit, extra=lambda: [("ringfence_enrichments", "done", 2.0)],
+        )  # fmt: skip
+
+    def add(self, number: int, name: str = "", opens: int = 0, tasks: int = 1) -> Container:
+        """A live container in slot `number`, whose tasks opened so many files."""
+        container = Container(
+            f"{number:012x}" + "0" * 52, 1000 + number, number, name=name, state=State.RUNNING
+        )
+        self.live.append(container)
+        self.slots[number] = ContainerValue(container.cgroup_id, 0, 0, 0, 3, tasks, 0, 0, 0)
+        self.open(number, opens)
+        return container
+
+    def open(self, number: int, opens: int) -> None:
+        """Set a container's counter of opened files."""
+        values = [0] * (ACTIVITY.size // 8)
+        values[Counter.OPEN] = opens
+        self.kernel.map("counters").totals[number] = tuple(values)
+
+    def remove(self, container: Container) -> None:
+        """It is gone, and its slot is empty."""
+        self.live.remove(container)
+        del self.slots[container.slot]

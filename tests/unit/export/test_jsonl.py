@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The writer: nothing that happens to the output holds up or ends the agent, and nothing is lost uncounted."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+from ringfence.export.jsonl import JsonLines, LineWriter
+from tests.support.waiting import wait_for
+
+
+def test_lines_arrive_in_order(tmp_path: Path) -> None:
+    """What was queued is in the file after close, in order, and counted."""
+    writer = LineWriter(tmp_path / "out")
+    for number in range(1000):
+        assert writer.write(b"%d\n" % number)
+    writer.close()
+    assert (tmp_path / "out").read_text().split() == [str(n) for n in range(1000)]
+    assert writer.written == 1000
+    assert not writer.dropped
+
+
+def test_a_closed_pipe_is_counted_and_told_once() -> None:
+    """The reader is gone: every line counts as closed, the complaint comes once."""
+    complaints: list[tuple[str, str]] = []
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    writer = LineWriter(write_end, complain=lambda *what: complaints.append(what))
+    for _ in range(3):
+        writer.write(b"x\n")
+        wait_for(lambda: writer._lines.empty(), "the line to be taken")
+    writer.close()
+    os.close(write_end)
+    assert writer.dropped == {"closed": 3}
+    assert complaints == [("closed", "output")]
+
+
+def test_a_full_disk_is_counted_and_told_once() -> None:
+    """/dev/full answers ENOSPC to every write."""
+    complaints: list[tuple[str, str]] = []
+    with open("/dev/full", "wb") as full:
+        writer = LineWriter(full.fileno(), complain=lambda *what: complaints.append(what))
+        for _ in range(5):
+            writer.write(b"x\n")
+        writer.close()
+    assert writer.dropped == {"disk_full": 5}
+    assert len(complaints) == 1
+
+
+def test_a_reader_that_sleeps_costs_lines_but_no_time() -> None:
+    """The pipe is full and nobody reads: write returns at once, the overflow is counted as slow."""
+    read_end, write_end = os.pipe()
+    writer = LineWriter(write_end, capacity=100)
+    line = b"x" * 4095 + b"\n"
+    for _ in range(500):
+        writer.write(line)
+    assert (
+        writer.dropped["slow"] >= 500 - 100 - 64 - 16
+    )  # queue, pipe of 64 KiB, a batch in the writer's hands
+    received = bytearray()
+
+    def drain() -> None:
+        while data := os.read(read_end, 1 << 16):
+            received.extend(data)
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    writer.close(timeout=5)
+    os.close(write_end)
+    reader.join(5)
+    os.close(read_end)
+    assert writer.written + writer.dropped["slow"] == 500
+    assert received.count(b"\n") == writer.written
+
+
+def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
+    """After a write that ended inside a line, the next line begins on a line of its own."""
+    read_end, write_end = os.pipe()
+    writer = LineWriter(write_end)
+    writer._torn = True
+    writer.write(b"whole\n")
+    writer.close()
+    os.close(write_end)
+    assert os.read(read_end, 100) == b"\nwhole\n"
+    os.close(read_end)
+
+
+def test_reopen_follows_a_rotated_file(tmp_path: Path) -> None:
+    """After a rename and `reopen`, lines go to a new file of the old name."""
+    path = tmp_path / "out"
+    writer = LineWriter(path)
+    writer.write(b"old\n")
+    wait_for(lambda: writer.written == 1, "the first line")
+    path.rename(tmp_path / "out.1")
+    writer.reopen()
+    writer.write(b"new\n")
+    writer.close()
+    assert path.read_bytes() == b"new\n"
+    assert (tmp_path / "out.1").read_bytes() == b"old\n"
+
+
+def test_records_are_one_json_object_a_line() -> None:
+    """structlog renders them; text with quotes and non-ASCII letters survives."""
+    lines: list[bytes] = []
+    JsonLines(lines.append).emit({"event": "file.open", "details": {"path": 'a"b\u00e9'}})
+    assert lines[0].endswith(b"\n")
+    assert json.loads(lines[0]) == {"event": "file.open", "details": {"path": 'a"b\u00e9'}}

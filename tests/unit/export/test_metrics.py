@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The collector: names that Prometheus accepts, bounded series, sums that only grow, and the reference page."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ringfence.export.metrics import new_registry
+from tests.support.force import need_program
+from tests.unit.export.fakes import World
+
+DOCS = Path(__file__).resolve().parents[3] / "docs/metrics.md"
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(registry: CollectorRegistry) -> Samples:
+    """Every sample of one scrape."""
+    text = generate_latest(registry).decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    """One sample, None when it is not there."""
+    return samples.get((name, frozenset(labels.items())))
+
+
+def test_counts_of_the_agent_and_of_the_kernel_are_shown() -> None:
+    """A sample of each source: statistics, maps, policies, programs, rings."""
+    samples = scrape(new_registry(World().sources))
+    alert = {"rule": "core-pattern", "severity": "critical", "action": "deny", "outcome": "denied"}
+    assert value(samples, "ringfence_alerts_total", **alert) == 3
+    assert value(samples, "ringfence_events_emitted_total", event="file.open") == 42
+    assert value(samples, "ringfence_events_dropped_total", event="file.open", reason="ring_full") == 9
+    assert value(samples, "ringfence_decode_errors_total", reason="short") == 1
+    assert value(samples, "ringfence_policy_generation") == 4
+    assert value(samples, "ringfence_rules", action="deny", mechanism="cgroup") == 5
+    assert value(samples, "ringfence_program_runs_total", program="on_exec") == 12
+    assert value(samples, "ringfence_program_run_seconds_total", program="on_exec") == pytest.approx(3e-6)
+    assert value(samples, "ringfence_ring_pending_bytes", ring="alerts") == 640
+    assert value(samples, "ringfence_alert_latency_seconds_bucket", le="0.002") == 1
+    assert value(samples, "ringfence_alert_latency_seconds_bucket", le="0.001") == 0
+    assert value(samples, "ringfence_enrichments_total", result="done") == 2
+    assert value(samples, "process_resident_memory_bytes")
+
+
+def test_readiness_and_refused_policies_are_metrics() -> None:
+    """What /readyz says, and a set on disk that was refused."""
+    world = World()
+    world.why_not_ready = "not ready: waiting for the kernel"
+    world.policies = world.policies._replace(refused=("a.yaml:1:1: bad", "b.yaml:1:1: worse"))
+    samples = scrape(new_registry(world.sources))
+    assert value(samples, "ringfence_ready") == 0
+    assert value(samples, "ringfence_policy_up_to_date") == 0
+    assert value(samples, "ringfence_policy_problems") == 2
+
+
+def activity(samples: Samples, container: str) -> float | None:
+    """Opened files of a container's series."""
+    labels = {"container": container, "class": "open"}
+    return value(samples, "ringfence_container_activity_total", **labels)
+
+
+def short(number: int) -> str:
+    """The label of a container that World made."""
+    return f"{number:012x}"
+
+
+def test_series_of_containers_are_capped_and_the_rest_is_summed() -> None:
+    """Two have series of their own, three are `other`, and a metric says so."""
+    world = World(limit=2)
+    for number in range(5):
+        world.add(number, opens=10, tasks=2)
+    samples = scrape(new_registry(world.sources))
+    assert activity(samples, short(0)) == activity(samples, short(1)) == 10
+    assert activity(samples, short(2)) is None
+    assert activity(samples, "other") == 30
+    assert value(samples, "ringfence_containers_summed") == 3
+    assert value(samples, "ringfence_container_armed_tasks", container="other") == 6
+    assert value(samples, "ringfence_armed_tasks") == 10
+    assert value(samples, "ringfence_containers", state="running") == 5
+
+
+def test_the_sum_only_grows() -> None:
+    """A summed container that ends leaves its counts in the sum; one that stays goes on being summed."""
+    world = World(limit=1)
+    own = world.add(0, opens=1)
+    ends, stays = world.add(1, opens=10), world.add(2, opens=100)
+    registry = new_registry(world.sources)
+    assert activity(scrape(registry), "other") == 110
+    world.remove(ends)
+    world.remove(own)
+    world.open(stays.slot, 150)
+    assert activity(scrape(registry), "other") == 160
+
+
+def test_a_slot_that_belongs_to_another_by_now_is_not_read() -> None:
+    """Between the list of containers and the read of the slot, a container may end and another begin."""
+    world = World(limit=0)
+    container = world.add(1, opens=10)
+    registry = new_registry(world.sources)
+    assert activity(scrape(registry), "other") == 10
+    world.slots[1] = world.slots[1]._replace(cgroup=4711)
+    world.open(container.slot, 99999)
+    assert activity(scrape(registry), "other") == 10
+
+
+def test_hostile_names_are_harmless_labels() -> None:
+    """A container's name with quotes, newlines and escape codes keeps the text format whole."""
+    world = World()
+    world.add(1, name='evil"\n\x1b[31m{x="y"} 1\nringfence_ready 0\\')
+    samples = scrape(new_registry(world.sources))
+    names = [dict(labels)["name"] for name, labels in samples if name == "ringfence_container_info"]
+    assert names == ['evil"\\n\\x1b[31m{x="y"} 1\\nringfence_ready 0\\\\']
+    assert value(samples, "ringfence_ready") == 1
+
+
+def test_promtool_has_nothing_to_say() -> None:
+    """Prometheus' own linter, over a scrape with everything in it."""
+    promtool = need_program("promtool")
+    world = World()
+    world.add(1, name="web", opens=3)
+    text = generate_latest(new_registry(world.sources))
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    ours = [line for line in (checked.stdout + checked.stderr).decode().splitlines() if "ringfence_" in line]
+    assert not ours
+    assert checked.returncode == 0
+
+
+def documented() -> dict[str, tuple[str, frozenset[str]]]:
+    """Metric -> (type, labels), from the tables of docs/metrics.md."""
+    found = {}
+    for line in DOCS.read_text().splitlines():
+        if match := re.match(r"\| `((?:ringfence|process)_\w+)` \| (\w+) \|([^|]*)\|", line):
+            found[match[1]] = (match[2], frozenset(re.findall(r"`(\w+)`", match[3])))
+    return found
+
+
+def test_the_reference_names_every_metric_with_its_type_and_labels() -> None:
+    """docs/metrics.md and the collector say the same."""
+    world = World()
+    world.add(1, name="web", opens=3)
+    world.stats.alerts_suppressed["r"] = 1
+    world.sources.life.unattributed["unknown"] = 1
+    real: dict[str, tuple[str, set[str]]] = {}
+    writer_labels = {"ringfence_output_lines_total": {"destination"},
+                     "ringfence_output_lines_dropped_total": {"destination", "reason"},
+                     "ringfence_responses_total": {"result"}}  # fmt: skip
+    for family in new_registry(world.sources).collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        real[name] = (family.type, labels | writer_labels.get(name, set()))
+    assert documented() == {name: (kind, frozenset(labels)) for name, (kind, labels) in real.items()}
