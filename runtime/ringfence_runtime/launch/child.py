@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ringfence_runtime.spec.process import Process
     from ringfence_runtime.state import Container
 
-__all__ = ["Init", "execute", "reset_signals"]
+__all__ = ["Init", "enter", "execute", "reset_signals"]
 
 
 class Init:
@@ -145,7 +145,7 @@ class Init:
         os.close(self.rootfs.procfs)
         os.close(self.rootfs.fd)
         ruleset = _landlock(self.plan)
-        _enter(process, has_userns="user" in config.linux.namespaces, notify=self.channel, ruleset=ruleset)
+        enter(process, has_userns="user" in config.linux.namespaces, notify=self.channel, ruleset=ruleset)
         path = find_executable(process.args[0], env)
         call = _sys.Exec(path, process.args, env)
         self._finish(process, call)
@@ -185,7 +185,7 @@ def _landlock(plan: Plan) -> int:
     return -1 if rules is None else landlock.build(rules, plan.config)
 
 
-def _enter(process: Process, *, has_userns: bool, notify: Channel, ruleset: int = -1) -> None:
+def enter(process: Process, *, has_userns: bool, notify: Channel, ruleset: int = -1) -> None:
     """Working directory, Landlock, user and capabilities. Some directories only the new user may enter."""
     entered = True
     try:

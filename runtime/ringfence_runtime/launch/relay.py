@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.launch.plan import Options, Plan
 
-__all__ = ["prepare_terminal", "wait_for"]
+__all__ = ["prepare_console", "prepare_terminal", "wait_for"]
 
 _master_end: list[Channel] = []
 _KEPT = frozenset((_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGURG, _signal.SIGSEGV,
@@ -23,11 +23,15 @@ _KEPT = frozenset((_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SI
                    _signal.SIGTTOU, _signal.SIGCONT))  # fmt: skip
 
 
-def prepare_terminal(plan: Plan) -> None:
-    """No engine takes the terminal, so this process does: one end for the init, the other kept for `wait_for`."""
+def prepare_console() -> int:
+    """No engine takes the terminal, so this process does: one end for the child, the other kept for `wait_for`."""
     ours, theirs = pair()
-    plan.console = theirs.sock.detach()
     _master_end.append(ours)
+    return theirs.sock.detach()
+
+
+def prepare_terminal(plan: Plan) -> None:
+    plan.console = prepare_console()
 
 
 def _forward(pidfd: int) -> None:

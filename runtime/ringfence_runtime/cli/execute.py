@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exec: one more process in a running container."""
+
+from __future__ import annotations
+
+import os
+
+from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
+from ringfence_runtime.errors import Error, SpecError, StateError, UsageError
+from ringfence_runtime.launch.plan import Options
+from ringfence_runtime.security.caps import CAPABILITIES
+from ringfence_runtime.spec import parse_process_file
+from ringfence_runtime.spec.node import choice
+from ringfence_runtime.state import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.spec import Config
+    from ringfence_runtime.spec.process import Process
+
+__all__ = ["execute"]
+
+_OPTIONS = {
+    "console-socket": "s", "cwd": "s", "env": "s", "e": "=env", "tty": "f", "t": "=tty", "user": "s", "u": "=user",
+    "additional-gids": "s", "g": "=additional-gids", "process": "s", "p": "=process", "detach": "f", "d": "=detach",
+    "pid-file": "s", "process-label": "s", "apparmor": "s", "no-new-privs": "f", "cap": "s", "c": "=cap",
+    "preserve-fds": "s", "cgroup": "s", "ignore-paused": "f", "no-subreaper": "f", "pidfd-socket": "s",
+}  # fmt: skip
+
+
+def execute(settings: Globals, arguments: list[str]) -> int:
+    parsed = parse(arguments, _OPTIONS)
+    words = expect(parsed, "exec", 1)
+    container = Store(settings.root).load(words[0])
+    status = container.status()
+    if status == "paused" and not parsed.flag("ignore-paused"):
+        raise StateError(f"container {container.id} is paused", hint="resume it, or use --ignore-paused")
+    if status not in ("running", "paused", "created"):
+        raise StateError(f"cannot exec in container {container.id}: it is {status}")
+    config = container.config()
+    if parsed.text("process"):
+        process = parse_process_file(parsed.text("process"))
+    else:
+        process = _from_options(parsed, words[1:], config)
+    if not process.args:
+        raise UsageError("exec: nothing to execute")
+    options = Options()
+    options.console_socket = os.path.abspath(parsed.text("console-socket")) if parsed.text("console-socket") else ""
+    options.pid_file = os.path.abspath(parsed.text("pid-file")) if parsed.text("pid-file") else ""
+    options.preserve_fds = parsed.number("preserve-fds")
+    detach = parsed.flag("detach")
+    if detach and process.terminal and not options.console_socket:
+        raise Error("a detached process with a terminal needs --console-socket")
+    from ringfence_runtime.launch.join import Joined
+
+    joined = Joined(container, config, process, options, _sub_cgroup(parsed))
+    pid, pidfd = joined.start()
+    if detach:
+        return 0
+    from ringfence_runtime.launch.relay import wait_for
+
+    return wait_for(pid, pidfd, options)
+
+
+def _sub_cgroup(parsed: Parsed) -> str:
+    """`--cgroup PATH`, relative to the container's; runc's form `controller:path` is taken for its path."""
+    path = parsed.text("cgroup").rpartition(":")[2].strip("/")
+    if ".." in path.split("/"):
+        raise UsageError(f"--cgroup: {path!r} must not hold '..'")
+    return path
+
+
+def _from_options(parsed: Parsed, words: list[str], config: Config) -> Process:
+    """The container's own process, with what the options change."""
+    process = config.process
+    if process is None:
+        raise SpecError("process", "the container has none; use --process")
+    process.args = tuple(words)
+    process.terminal = parsed.flag("tty")
+    process.console_size = None
+    process.env = (*process.env, *(_variable(text) for text in parsed.texts("env")))
+    if parsed.text("cwd"):
+        process.cwd = parsed.text("cwd")
+        if not process.cwd.startswith("/"):
+            raise UsageError(f"--cwd: {process.cwd!r} must be an absolute path")
+    if parsed.text("user"):
+        user, _, group = parsed.text("user").partition(":")
+        if not user.isdecimal() or (group and not group.isdecimal()):
+            raise UsageError(f"--user: {parsed.text('user')!r} is not UID or UID:GID")
+        process.user.uid, process.user.gid = int(user), int(group or process.user.gid)
+    if parsed.texts("additional-gids"):
+        process.user.groups = (*process.user.groups, *_gids(parsed.texts("additional-gids")))
+    if parsed.flag("no-new-privs"):
+        process.no_new_privs = True
+    process.selinux = parsed.text("process-label") or process.selinux
+    process.apparmor = parsed.text("apparmor") or process.apparmor
+    _add_capabilities(process, parsed.texts("cap"))
+    return process
+
+
+def _variable(text: str) -> str:
+    if text.find("=") < 1:
+        raise UsageError(f"--env: {text!r} is not NAME=value")
+    return text
+
+
+def _gids(values: list[str]) -> list[int]:
+    words = [word for value in values for word in value.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise UsageError(f"--additional-gids: {','.join(words)!r} is not a list of numbers")
+    return [int(word) for word in words]
+
+
+def _add_capabilities(process: Process, names: list[str]) -> None:
+    if not names:
+        return
+    mask = 0
+    for name in names:
+        full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
+        mask |= 1 << CAPABILITIES[choice("--cap", full, CAPABILITIES)]
+    sets = process.capabilities or dict.fromkeys(("bounding", "effective", "inheritable", "permitted", "ambient"), 0)
+    # Inheritable only matters with files that carry capabilities of their own; ambient needs it, though.
+    added = ("bounding", "effective", "permitted") + (("inheritable", "ambient") if process.user.uid else ())
+    process.capabilities = {name: value | (mask if name in added else 0) for name, value in sets.items()}

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `docker save` (and `skopeo copy ... docker-archive:`) writes: manifest.json beside the layers' tars.
+
+No digest vouches for the configuration here but its own name; the layers are checked against its diff_ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from ringfence_runtime.images.config import parse_config
+from ringfence_runtime.images.documents import Node, parse_document
+from ringfence_runtime.images.errors import ImageNotFoundError, LayoutError, LimitError, show
+from ringfence_runtime.images.layout import Layer, Manifest, check_layers, check_platform
+from ringfence_runtime.images.limits import Limits
+from ringfence_runtime.images.platforms import Platform
+from ringfence_runtime.images.source import Source
+
+__all__ = ["read_docker_archive"]
+
+
+def _document(source: Source, path: str, limits: Limits) -> bytes:
+    window = source.open(path)
+    if window is None:
+        raise LayoutError(f"the archive has no {show(path)}")
+    with window:
+        if window.size > limits.document_bytes:
+            raise LimitError(f"{show(path)} has {window.size} bytes; a document may have {limits.document_bytes}")
+        return window.read(window.size)
+
+
+def _chosen(source: Source, limits: Limits, reference: str) -> Node:
+    if source.open("manifest.json") is None:
+        raise LayoutError("this is neither an OCI image layout nor a docker archive",
+                          hint="make one with: skopeo copy docker://IMAGE oci:DIRECTORY:TAG")  # fmt: skip
+    data = b'{"images":' + _document(source, "manifest.json", limits) + b"}"
+    images = parse_document(data, "manifest.json").nodes("images")
+    if reference:
+        images = [image for image in images if reference in image.texts("RepoTags")]
+    if len(images) == 1:
+        return images[0]
+    if not images:
+        raise ImageNotFoundError(f"the archive has no image called {show(reference)}")
+    raise LayoutError("the archive has several images", hint="name one, as in PATH:NAME")
+
+
+def read_docker_archive(source: Source, limits: Limits, reference: str, platform: Platform | None) -> Manifest:
+    """The image called `reference` (a RepoTag), or the only one."""
+    image = _chosen(source, limits, reference)
+    data = _document(source, image.text("Config"), limits)
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    if digest[7:] not in image.text("Config"):
+        raise LayoutError("the archive's configuration does not have the digest that is its name")
+    config = parse_config(parse_document(data, f"config {digest[:19]}"))
+    check_platform(config, platform, platform or Platform.host())
+    paths = image.texts("Layers")
+    check_layers([Node({}, path) for path in paths], config, limits, "manifest.json")
+    layers = []
+    for path, diff_id in zip(paths, config.diff_ids, strict=True):
+        window = source.open(path)
+        if window is None:
+            raise LayoutError(f"the archive has no {show(path)}")
+        with window:
+            layers.append(Layer(path, diff_id, window.size, diff_id))
+    tags = image.texts("RepoTags")
+    return Manifest(digest, digest, config, layers, reference or (tags[0] if tags else ""))

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a source to one image: index -> manifest (of this platform) -> configuration and layers, each digest checked.
+
+Understands the OCI image layout and, where there is no `oci-layout` file, what `docker save` writes.
+"""
+
+from __future__ import annotations
+
+from ringfence_runtime.images.config import ImageConfig, parse_config
+from ringfence_runtime.images.digest import check_digest
+from ringfence_runtime.images.documents import Node, parse_document
+from ringfence_runtime.images.errors import ImageNotFoundError, LayoutError, LimitError, show
+from ringfence_runtime.images.limits import Limits
+from ringfence_runtime.images.platforms import Platform
+from ringfence_runtime.images.source import Source
+from ringfence_runtime.images.streams import VerifiedBlob, read_document
+
+__all__ = ["Layer", "Manifest", "blob_path", "read_manifest"]
+
+_INDEX = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+_MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+_CONFIG = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+_LAYER = ("application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.nondistributable.v1.tar",
+          "application/vnd.docker.image.rootfs.diff.tar",
+          "application/vnd.docker.image.rootfs.foreign.diff.tar")  # fmt: skip
+_COMPRESSION = ("", "+gzip", "+zstd", ".gzip", ".zstd")
+_LAYER_TYPES = frozenset(kind + how for kind in _LAYER for how in _COMPRESSION)
+REFERENCE = "org.opencontainers.image.ref.name"
+_NESTED = 4
+
+
+class Layer:
+    """One layer: the blob that carries it, and the digest of what it unpacks to."""
+
+    __slots__ = ("diff_id", "digest", "path", "size")
+
+    def __init__(self, path: str, digest: str, size: int, diff_id: str) -> None:
+        self.path = path
+        self.digest = digest
+        self.size = size
+        self.diff_id = diff_id
+
+
+class Manifest:
+    """One image, chosen and checked."""
+
+    __slots__ = ("config", "config_digest", "digest", "layers", "reference")
+
+    def __init__(self, digest: str, config_digest: str, config: ImageConfig, layers: list[Layer],
+                 reference: str) -> None:  # fmt: skip
+        self.digest = digest
+        self.config_digest = config_digest
+        self.config = config
+        self.layers = layers
+        self.reference = reference
+
+
+def blob_path(digest: str) -> str:
+    """Where a layout keeps a blob."""
+    return "blobs/" + digest.replace(":", "/")
+
+
+def read_manifest(source: Source, limits: Limits, *, reference: str = "", platform: Platform | None = None) -> Manifest:
+    """The image called `reference` (the only one, where none is named) for `platform` (this machine's)."""
+    reader = _Reader(source, limits, platform)
+    marker = source.open("oci-layout")
+    if marker is None:
+        from ringfence_runtime.images.dockerarchive import read_docker_archive
+
+        return read_docker_archive(source, limits, reference, platform)
+    with marker:
+        node = parse_document(marker.read(limits.document_bytes), "oci-layout")
+    if node.text("imageLayoutVersion") != "1.0.0":
+        raise LayoutError(f"oci-layout: version {show(node.text('imageLayoutVersion'))} is not 1.0.0")
+    window = source.open("index.json")
+    if window is None:
+        raise LayoutError("the layout has no index.json")
+    with window:
+        if window.size > limits.document_bytes:
+            raise LimitError(f"index.json has {window.size} bytes; a document may have {limits.document_bytes}")
+        index = parse_document(window.read(window.size), "index.json")
+    entry = _named(index, reference)
+    return reader.descend(entry, entry.node("annotations").text(REFERENCE), _NESTED)
+
+
+def _named(index: Node, reference: str) -> Node:
+    entries = [entry for entry in index.nodes("manifests") if not _is_attestation(entry)]
+    names = [entry.node("annotations").text(REFERENCE) for entry in entries]
+    if reference:
+        entries = [entry for entry, name in zip(entries, names, strict=True) if name == reference]
+    if len(entries) == 1:
+        return entries[0]
+    if not reference and entries and len(set(names)) == 1:
+        # Several entries of one name: the index itself is the multi-platform one.
+        return Node({"manifests": [entry.data for entry in entries]}, index.path)
+    known = ", ".join(show(name) for name in names[:20]) or "none"
+    if not entries:
+        raise ImageNotFoundError(f"the layout has no image called {show(reference)}", hint=f"it has: {known}")
+    raise LayoutError("the layout has several images", hint=f"name one, as in PATH:NAME: {known}")
+
+
+def _is_attestation(entry: Node) -> bool:
+    """BuildKit lists its attestations as manifests of the platform unknown/unknown."""
+    return entry.node("platform").text("os") == "unknown"
+
+
+class _Reader:
+    def __init__(self, source: Source, limits: Limits, platform: Platform | None) -> None:
+        self.source = source
+        self.limits = limits
+        self.asked = platform
+        self.platform = platform or Platform.host()
+
+    def document(self, descriptor: Node, name: str) -> Node:
+        digest = descriptor.digest("digest")
+        window = self.source.open(blob_path(digest))
+        if window is None:
+            raise LayoutError(f"{descriptor.path}: the layout has no blob {digest}")
+        with window:
+            blob = VerifiedBlob(window, digest, descriptor.number("size"))
+            return parse_document(read_document(blob, self.limits.document_bytes), f"{name} {digest[:19]}")
+
+    def descend(self, entry: Node, reference: str, depth: int) -> Manifest:
+        """Follow indexes to the manifest of the platform."""
+        if "manifests" in entry and "digest" not in entry:
+            return self.choose(entry, reference, depth)
+        kind = entry.text("mediaType")
+        if kind in _INDEX:
+            if not depth:
+                raise LimitError("indexes of indexes of indexes")
+            node = self.document(entry, "index")
+            self.unambiguous(node, kind)
+            return self.choose(node, reference, depth - 1)
+        if kind not in _MANIFEST:
+            raise LayoutError(f"{entry.path}: {show(kind)} is neither an image nor an index of images")
+        node = self.document(entry, "manifest")
+        self.unambiguous(node, kind)
+        return self.manifest(node, entry.digest("digest"), reference)
+
+    @staticmethod
+    def unambiguous(node: Node, kind: str) -> None:
+        """CVE-2021-41190: one document that is an index to one reader and a manifest to another."""
+        said = node.text("mediaType")
+        if said and said != kind:
+            raise LayoutError(f"{node.path}: says {show(said)}, its descriptor {show(kind)}")
+        if "manifests" in node and ("layers" in node or "config" in node):
+            raise LayoutError(f"{node.path}: is an index and a manifest at once")
+
+    def choose(self, index: Node, reference: str, depth: int) -> Manifest:
+        """The first entry for the platform, as the specification says."""
+        entries = [entry for entry in index.nodes("manifests") if not _is_attestation(entry)]
+        for entry in entries:
+            if "platform" not in entry or self.platform.accepts(Platform.of(entry.node("platform"))):
+                return self.descend(entry, reference, depth)
+        there = ", ".join(show(str(Platform.of(entry.node("platform")))) for entry in entries[:20]) or "nothing"
+        raise ImageNotFoundError(f"the image is not there for {self.platform}", hint=f"it is there for {there}")
+
+    def manifest(self, node: Node, digest: str, reference: str) -> Manifest:
+        """Check a manifest and its configuration against each other."""
+        if node.data.get("schemaVersion") != 2:
+            raise LayoutError(f"{node.path}: schemaVersion is not 2")
+        described = node.node("config")
+        if described.text("mediaType") not in _CONFIG:
+            raise LayoutError(f"{described.path}: {show(described.text('mediaType'))}: this is no container image")
+        config = parse_config(self.document(described, "config"))
+        check_platform(config, self.asked, self.platform)
+        nodes = node.nodes("layers")
+        check_layers(nodes, config, self.limits, node.path)
+        layers = []
+        for item, diff_id in zip(nodes, config.diff_ids, strict=True):
+            if item.text("mediaType") not in _LAYER_TYPES:
+                raise LayoutError(f"{item.path}: {show(item.text('mediaType'))} is no layer that we can unpack")
+            blob = item.digest("digest")
+            layers.append(Layer(blob_path(blob), blob, item.number("size"), diff_id))
+        return Manifest(digest, check_digest(described.data["digest"], described.path), config, layers, reference)
+
+
+def check_platform(config: ImageConfig, asked: Platform | None, platform: Platform) -> None:
+    """An image of another architecture would fail at its first instruction, with no word of why."""
+    if not platform.accepts(config.platform):
+        hint = "" if asked else f"--platform {config.platform} imports it all the same"
+        raise ImageNotFoundError(f"the image is for {show(str(config.platform))}, not {platform}", hint=hint)
+
+
+def check_layers(layers: list[Node], config: ImageConfig, limits: Limits, path: str) -> None:
+    """As many layers as the configuration has digests for, and not too many."""
+    if len(layers) != len(config.diff_ids):
+        raise LayoutError(f"{path}: {len(layers)} layers, and the configuration has {len(config.diff_ids)} diff_ids")
+    if len(layers) > limits.layers:
+        raise LimitError(f"{path}: {len(layers)} layers; at most {limits.layers} are unpacked")

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory tree that hostile names are written into, or that hostile names are removed from.
+
+Everything happens by descriptor: the parent of an entry is opened by openat2 with the layer's own directory as its
+root, and the last name is only ever given to calls that do not follow it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ringfence_runtime import _sys
+from ringfence_runtime.images.errors import LayerError, LimitError, show
+
+__all__ = ["Parents", "remove_tree", "split_name"]
+
+_RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS | _sys.RESOLVE_NO_XDEV
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CACHED = 16
+
+
+def split_name(name: bytes, depth: int) -> tuple[bytes, ...]:
+    """The components of a name in a layer. `..` is refused wherever it stands; a leading slash means the layer's root."""
+    if b"\0" in name:
+        raise LayerError(f"a name holds a NUL: {show(name)}")
+    parts = tuple(part for part in name.split(b"/") if part and part != b".")
+    if len(parts) > depth:
+        raise LimitError(f"{show(name)}: more than {depth} directories deep")
+    for part in parts:
+        if part == b"..":
+            raise LayerError(f"{show(name)}: leads out of its directory")
+        if len(part) > 255:
+            raise LimitError(f"{show(name)}: a name of more than 255 bytes")
+    return parts
+
+
+class Parents:
+    """Opens (and makes, where they are missing) the directories that entries lie in. Keeps the last few open."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.made: list[tuple[bytes, ...]] = []
+        self._open: dict[tuple[bytes, ...], int] = {}
+
+    def close(self) -> None:
+        """Forget what is open: after a directory or a symlink was replaced, paths may lead elsewhere."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    def find(self, parts: tuple[bytes, ...], shown: bytes) -> int:
+        """The directory `parts`, which must exist; the descriptor stays ours."""
+        if not parts:
+            return self.root
+        fd = self._open.get(parts)
+        if fd is None:
+            try:
+                fd = _sys.openat2(self.root, b"/".join(parts), _DIRECTORY & ~os.O_NOFOLLOW, resolve=_RESOLVE)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
+                    raise LayerError(f"{show(shown)}: its parent is not a directory of this layer") from None
+                raise
+            self._keep(parts, fd)
+        return fd
+
+    def ensure(self, parts: tuple[bytes, ...], shown: bytes) -> int:
+        """The directory `parts`, made with mode 0755 where nothing is."""
+        missing = 0
+        while True:
+            try:
+                fd = self.find(parts[: len(parts) - missing], shown)
+                break
+            except FileNotFoundError:
+                missing += 1
+        for end in range(len(parts) - missing + 1, len(parts) + 1):
+            try:
+                os.mkdir(parts[end - 1], 0o755, dir_fd=fd)
+            except FileExistsError:
+                # Something has the name and yet could not be opened: a symlink that leads to nothing.
+                raise LayerError(f"{show(shown)}: its parent is a symlink that leads nowhere in this layer") from None
+            self.made.append(parts[:end])
+            fd = os.open(parts[end - 1], _DIRECTORY, dir_fd=fd)
+            self._keep(parts[:end], fd)
+            os.fchown(fd, 0, 0)
+            os.fchmod(fd, 0o755)
+        return fd
+
+    def _keep(self, parts: tuple[bytes, ...], fd: int) -> None:
+        if len(self._open) >= _CACHED:
+            os.close(self._open.pop(next(iter(self._open))))
+        self._open[parts] = fd
+
+
+def remove_tree(parent: int, name: str | bytes) -> None:
+    """Remove `name` below `parent`, whatever a container left in it; what is gone already is no error.
+
+    Depth costs nothing (a container can nest directories deeper than any stack or descriptor table): directories
+    found on the way are first renamed to lie next to each other in a new one.
+    """
+    try:
+        os.unlink(name, dir_fd=parent)
+        return
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        pass
+    flat = os.fsencode(name) + b".flat"
+    try:
+        os.mkdir(flat, 0o700, dir_fd=parent)
+    except FileExistsError:
+        pass
+    target = os.open(flat, _DIRECTORY, dir_fd=parent)
+    try:
+        os.rename(name, b"0", src_dir_fd=parent, dst_dir_fd=target)
+    except FileNotFoundError:
+        pass
+    try:
+        _empty(target)
+    finally:
+        os.close(target)
+    _gone(os.rmdir, flat, parent)
+
+
+def _empty(target: int) -> None:
+    number = 0
+    while names := os.listdir(target):
+        for name in names:
+            try:
+                fd = os.open(name, _DIRECTORY, dir_fd=target)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                _gone(os.unlink, os.fsencode(name), target)
+                continue
+            try:
+                number = _flatten(fd, target, number)
+            finally:
+                os.close(fd)
+            _gone(os.rmdir, os.fsencode(name), target)
+
+
+def _flatten(fd: int, target: int, number: int) -> int:
+    """Unlink the files of one directory and move its directories up."""
+    with os.scandir(fd) as entries:
+        found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if not is_directory:
+            _gone(os.unlink, name, fd)
+            continue
+        while True:
+            number += 1
+            try:
+                os.rename(name, b"d%d" % number, src_dir_fd=fd, dst_dir_fd=target)
+                break
+            except FileNotFoundError:
+                break
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+    return number
+
+
+def _gone(call: object, name: bytes, parent: int) -> None:
+    try:
+        call(name, dir_fd=parent)  # type: ignore[operator]
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A second process in a running container: its namespaces, cgroup, root and fences, then execve.
+
+A first child enters all namespaces by one setns on the init's pidfd; its own child (our sibling, by CLONE_PARENT)
+is the one that the pid namespace shows, so nothing of the first is visible inside.
+"""
+
+from __future__ import annotations
+
+import os
+
+import _socket
+
+from ringfence_runtime import _sys
+from ringfence_runtime.cgroup.hierarchy import own_paths, write
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch import channel as channels
+from ringfence_runtime.launch.channel import Channel
+from ringfence_runtime.launch.child import enter, execute
+from ringfence_runtime.launch.identity import environment, find_executable, schedule, set_rlimits
+from ringfence_runtime.launch.parent import await_exec, set_oom_score
+from ringfence_runtime.spec.linux import NAMESPACES
+from ringfence_runtime.state import write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.launch.plan import Options
+    from ringfence_runtime.security.seccomp import Filter
+    from ringfence_runtime.spec import Config
+    from ringfence_runtime.spec.process import Process
+    from ringfence_runtime.state import Container
+
+__all__ = ["Joined"]
+
+_FILES = {"network": "net", "mount": "mnt", "pid": "pid_for_children", "time": "time_for_children"}
+
+
+class Joined:
+    """One exec, from the outside."""
+
+    __slots__ = ("config", "console", "container", "filter", "options", "process", "sub_cgroup")
+
+    def __init__(self, container: Container, config: Config, process: Process, options: Options,
+                 sub_cgroup: str) -> None:  # fmt: skip
+        self.container = container
+        self.config = config
+        self.process = process
+        self.options = options
+        self.sub_cgroup = sub_cgroup
+        self.console = -1
+        self.filter: Filter | None = None
+
+    def start(self) -> tuple[int, int]:
+        """(pid, pidfd) of the new process, which is executing when this returns."""
+        if self.config.linux.seccomp is not None:
+            from ringfence_runtime.security.seccomp import prepare
+
+            self.filter = prepare(self.config.linux.seccomp)
+        self._prepare_console()
+        init = self.container.open_init()
+        try:
+            ours, theirs = channels.pair()
+            stage, stage_fd = _sys.clone3(0)
+            if stage == 0:
+                ours.close()
+                self._stage(init, theirs)
+            theirs.close()
+            return self._follow(ours, stage, stage_fd)
+        finally:
+            os.close(init)
+
+    def _prepare_console(self) -> None:
+        if not self.process.terminal:
+            return
+        if self.options.console_socket:
+            from ringfence_runtime.launch.console import connect_console
+
+            self.console = connect_console(self.options.console_socket).sock.detach()
+        else:
+            from ringfence_runtime.launch.relay import prepare_console
+
+            self.console = prepare_console()
+
+    def _follow(self, channel: Channel, stage: int, stage_fd: int) -> tuple[int, int]:
+        """Put the stage in the cgroup (its child inherits it), then do from outside what the child may not."""
+        try:
+            self._join_cgroup(stage)
+            channel.send("G")
+            kind, text = channel.receive()
+            if kind != "P":
+                raise Error(text or "the process died while it joined the container")
+        finally:
+            os.close(stage_fd)
+            os.waitpid(stage, 0)
+        pid = int(text)
+        pidfd = _sys.pidfd_open(pid)
+        try:
+            if self.process.oom_score_adj is not None:
+                set_oom_score(pid, self.process.oom_score_adj)
+            channel.send("G")
+            while (message := channel.receive())[0] != "R":
+                if message[0] != "W":
+                    raise Error(message[1] or "the process died while it was being set up")
+            set_rlimits(pid, self.process.rlimits)
+            if self.options.pid_file:
+                write_file(self.options.pid_file, str(pid))
+            channel.send("S")
+            await_exec(channel, self.container, pidfd, self.filter)
+        except BaseException:
+            _sys.pidfd_send_signal(pidfd, 9)
+            os.waitpid(pid, 0)
+            raise
+        return pid, pidfd
+
+    def _join_cgroup(self, pid: int) -> None:
+        """The container's cgroup as made; or where its init has moved to, when that has children of its own."""
+        for key, directory in self.container.cgroup.dirs.items():
+            target = f"{directory}/{self.sub_cgroup}" if self.sub_cgroup else directory
+            try:
+                write(f"{target}/cgroup.procs", str(pid))
+            except OSError as error:
+                if key == "" and not self.sub_cgroup:
+                    inner = own_paths(self.container.pid).get("", "")
+                    root = directory[: -len(self.container.cgroup.path)]
+                    write(f"{root}{inner}/cgroup.procs", str(pid))
+                    continue
+                raise Error(f"cannot join the cgroup {target}: {error.strerror}") from None
+
+    def _flags(self) -> int:
+        """The namespaces in which the container differs from us: setns refuses some that are already ours."""
+        flags = 0
+        for name, flag in NAMESPACES.items():
+            if name not in self.config.linux.namespaces and name != "mount":
+                continue
+            file = _FILES.get(name, name)
+            try:
+                theirs = os.stat(f"/proc/{self.container.pid}/ns/{file}")
+                ours = os.stat(f"/proc/self/ns/{file}")
+            except FileNotFoundError:
+                continue
+            if theirs.st_ino != ours.st_ino:
+                flags |= flag
+        return flags
+
+    def _stage(self, init: int, channel: Channel) -> None:
+        try:
+            _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+            if channel.receive()[0] != "G":
+                os._exit(1)
+            flags = self._flags()
+            if flags:
+                _sys.setns(init, flags)
+            if flags & _sys.CLONE_NEWUSER:
+                os.setresgid(0, 0, 0)
+                os.setresuid(0, 0, 0)
+            pid, _ = _sys.clone3(_sys.CLONE_PARENT)
+            if pid:
+                channel.send("P", str(pid))
+                os._exit(0)
+            self._inside(channel)
+        except (Error, OSError) as error:
+            channel.send("E", str(error))
+        except BaseException as error:
+            channel.send("E", f"internal error: {type(error).__name__}: {error}")
+        finally:
+            os._exit(1)
+
+    def _inside(self, channel: Channel) -> None:
+        process = self.process
+        os.setsid()
+        if channel.receive()[0] != "G":
+            os._exit(1)
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if process.terminal:
+            self._terminal(root)
+        env = environment(process, root)
+        os.close(root)
+        os.umask(0o022 if process.user.umask is None else process.user.umask)
+        if process.affinity_final or process.affinity_initial:
+            os.sched_setaffinity(0, process.affinity_final or process.affinity_initial or ())
+        schedule(process)
+        if process.apparmor or process.selinux:
+            self._labels()
+        enter(process, has_userns="user" in self.config.linux.namespaces, notify=channel)
+        call = _sys.Exec(find_executable(process.args[0], env), process.args, env)
+        _sys.close_range(3 + self.options.preserve_fds, cloexec=True)
+        channel.send("R")
+        if channel.receive()[0] != "S":
+            os._exit(1)
+        execute(call, self.filter, channel, self.options.preserve_fds, process.args[0])
+
+    def _terminal(self, root: int) -> None:
+        from ringfence_runtime.launch import console
+
+        master, slave = console.open_pty(root, -1, self.process.console_size)
+        os.fchown(slave, self.process.user.uid, -1)
+        console.send_master(Channel(_socket.socket(fileno=self.console)), master)
+        os.close(master)
+        console.make_stdio(slave)
+
+    def _labels(self) -> None:
+        from ringfence_runtime.launch.mounts import new_filesystem
+        from ringfence_runtime.security.labels import apparmor_enabled, apply_labels, selinux_enabled
+
+        procfs = new_filesystem("proc", "proc", (), 0)
+        apply_labels(procfs, apparmor=self.process.apparmor, selinux=self.process.selinux,
+                     hosts=(apparmor_enabled(), selinux_enabled()))  # fmt: skip
+        os.close(procfs)
