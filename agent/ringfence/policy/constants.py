@@ -237,7 +237,7 @@ FILESYSTEMS: Mapping[str, tuple[int, ...]] = {
     "tmpfs": (0x01021994,),  # devtmpfs and memfd have it too
     "ramfs": (0x858458F6,),
     "devpts": (0x1CD1,),
-    "disk": (0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x2FC12FC1),
+    "disk": (0xEF53, 0x58465342, 0x9123683E, 0xF2F52010),
     "ext4": (0xEF53,),
     "xfs": (0x58465342,),
     "btrfs": (0x9123683E,),

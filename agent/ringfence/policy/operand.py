@@ -122,7 +122,7 @@ class Kind(Enum):
     NAME = "name"  # the last component of a path
     OBJECT = "object"  # filesystem:path, see DESIGN section 5
     TEXT = "text"  # a string, or the beginning of one: "vm/*"
-    SOCKET = "socket"  # the name of a unix socket: /run/x.sock, **/x.sock, @abstract, @begin*
+    SOCKET = "socket"  # the name of a unix socket: /run/x.sock, @abstract, @begin*
     NETWORK = "network"  # an address or a CIDR range
     DEVICE = "device"  # "c 1:3", "b *:*"
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How files and sockets are named in rules: `filesystem:path-inside-it`, `**/name`, `dir/**`, `@abstract`.
 
-A path here leads from the root of the file's own filesystem (of the superblock, not of a mount): a bind
-mount, a second mount or a symbolic link changes nothing. It is held with a leading slash, as the probes write it.
+A path here leads from the root of the file's own filesystem (of a superblock, not a mount): a bind mount, a
+second mount or a symbolic link changes nothing. It is held with a leading slash, as the probes write it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ __all__ = ["NAME_DIM", "has_glob", "objects", "problem_of_absolute", "sockets"]
 #: dims of file.open and process.exec
 _FILESYSTEM_DIM = 0
 NAME_DIM = 3
-_SOCKET_NAME_DIM = 0
 _GLOB = re.compile(r"[*?\[\]]")
 _FILESYSTEM = re.compile(r"([A-Za-z0-9_]+):(.*)", re.DOTALL)
 
@@ -171,29 +170,17 @@ def _merged(alternatives: list[Conjunction]) -> list[Conjunction]:
 
 
 def sockets(words: Sequence[Scalar], *, negated: bool, complain: Complain) -> list[Conjunction]:
-    """The alternatives of `socket:`. An abstract name begins with @, here and in what the probes look up."""
+    """What `socket:` asks. An abstract name begins with @ in policies, with a NUL in the kernel."""
     exact: set[bytes] = set()
     prefixes: set[bytes] = set()
-    names: set[int] = set()
     for word in words:
-        text = word.text
-        name = text.removeprefix("**/")
-        begin = text.rstrip("*")
-        if name != text:
-            if negated or not name or has_glob(name) or "/" in name:
-                complain(word, f"{text!r}: after `**/` there must be one plain name (and no `not`)")
-            names.add(fnv1a(name.encode()))
-        elif not text.startswith(("/", "@")) or len(begin) < 2 or has_glob(begin):
-            complain(
-                word, f"{text!r} is not a socket: write /run/x.sock, /run/**, **/x.sock, @name or @begin*"
-            )
+        begin = word.text.rstrip("*")
+        if not word.text.startswith(("/", "@")) or len(begin) < 2 or has_glob(begin):
+            complain(word, f"{word.text!r} is not a socket: write /run/x.sock, /run/x/**, @name or @begin*")
         elif len(begin.encode()) >= MATCH_TEXT:
             complain(word, f"is longer than {MATCH_TEXT - 1} bytes")
         else:
-            (prefixes if begin != text else exact).add(begin.encode())
-    alternatives: list[Conjunction] = []
-    if exact or prefixes:
-        alternatives.append((Texts(frozenset(exact), frozenset(prefixes), negated),))
-    if names:
-        alternatives.append((Values(_SOCKET_NAME_DIM, FULL, frozenset(names)),))
-    return alternatives
+            name = begin.encode()
+            held = b"\0" + name[1:] if name.startswith(b"@") else name
+            (prefixes if begin != word.text else exact).add(held)
+    return [(Texts(frozenset(exact), frozenset(prefixes), negated),)]

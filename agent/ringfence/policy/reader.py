@@ -94,15 +94,15 @@ class _Refused(Exception):
 
 
 def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
-    """The files that are meant: of a directory the *.yaml and *.yml in it and below, not hidden ones."""
+    """The files that are meant: of a directory the *.yaml and *.yml in it, not hidden ones."""
     files: list[Path] = []
     problems: list[Problem] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(_below(path))
+            found = sorted(_in(path))
             if not found:
                 problems.append(
-                    Problem(str(path), 0, 0, "", "holds no policy: no *.yaml or *.yml file in it or below")
+                    Problem(str(path), 0, 0, "", "holds no policy: no *.yaml or *.yml file in it")
                 )
             files += found
         else:
@@ -112,14 +112,11 @@ def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
     return files[:MAX_FILES], problems
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    # A mounted ConfigMap has a link `..data` and a folder `..2026_..`: without them each file comes once.
+def _in(folder: Path) -> Iterator[Path]:
+    """The files that are meant: of a directory the *.yaml and *.yml in it, without hidden ones."""
+    # has beside each file (`..data`, `..2026_...`), and what editors leave.
     for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _below(entry)
-        elif entry.suffix in (".yaml", ".yml"):
+        if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and not entry.is_dir():
             yield entry
 
 

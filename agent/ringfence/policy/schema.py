@@ -22,7 +22,7 @@ _PATTERNS = {
     Kind.NAME: "^[^/*?\\[\\]]+$",
     Kind.OBJECT: "^([A-Za-z0-9_]+:.+|/.+|\\*\\*/.+)$",
     Kind.TEXT: "^[^*?\\[\\]]*\\**$",
-    Kind.SOCKET: "^([/@].+|\\*\\*/[^/*]+)$",
+    Kind.SOCKET: "^[/@][^*?\\[\\]]+\\**$",
     Kind.NETWORK: "^[0-9A-Fa-f:.]+(/[0-9]+)?$",
     Kind.DEVICE: "^[abc] ([0-9]+:([0-9]+|\\*)|\\*:\\*)$",
 }
@@ -62,7 +62,7 @@ def schema() -> Schema:
             "metadata",
             "spec",
         ),
-        "$defs": {"rule": _rule(), **_values(), **_match_blocks()},
+        "$defs": {"rule": _rule(), **_operands(), **_match_blocks()},
     }
 
 
@@ -153,27 +153,27 @@ def _match_blocks() -> Schema:
     return found
 
 
-def _values() -> Schema:
-    return {
-        _value_name(words.label, operand): _value(operand)
-        for words in EVENTS.values()
-        for operand in words.operands
-    }
+def _operands() -> Schema:
+    """Each operand once: the words of one value, and what may be written with them."""
+    found: Schema = {}
+    for words in EVENTS.values():
+        for operand in words.operands:
+            name = _name(words.label, operand)
+            found[f"value.{name}"] = _value(operand)
+            found[f"operand.{name}"] = {**_operand(operand, name), "description": operand.meaning}
+    return found
 
 
-def _value_name(label: str, operand: Operand) -> str:
-    return f"value.{operand.name}" if operand.name in ("task", "exe") else f"value.{label}.{operand.name}"
+def _name(label: str, operand: Operand) -> str:
+    return operand.name if operand.name in ("task", "exe") else f"{label}.{operand.name}"
 
 
 def _block(words: EventWords) -> Schema:
-    return {
-        operand.name: {**_operand(operand, words.label), "description": operand.meaning}
-        for operand in words.operands
-    }
+    return {o.name: {"$ref": f"#/$defs/operand.{_name(words.label, o)}"} for o in words.operands}
 
 
-def _operand(operand: Operand, label: str) -> Schema:
-    some = _one_or_more({"$ref": f"#/$defs/{_value_name(label, operand)}"})
+def _operand(operand: Operand, name: str) -> Schema:
+    some = _one_or_more({"$ref": f"#/$defs/value.{name}"})
     if operand.kind is Kind.FLAGS:
         parts = {**_object({"any": some, "all": some, "none": some}), "minProperties": 1}
     elif operand.kind in (Kind.OBJECT, Kind.DEVICE):

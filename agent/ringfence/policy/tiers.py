@@ -27,8 +27,6 @@ _ATTACHES = {
     ("sendmsg4", "sendmsg6"): _K.NET_SENDMSG,
     ("connect_unix",): _K.UNIX_CONNECT,
 }
-#: reported by tracepoints in which the task of the event may not be the one that runs: nobody to kill there
-_SEEN_ONLY = frozenset((_K.CGROUP_ATTACH,))
 
 
 class Outcome(NamedTuple):
@@ -51,8 +49,9 @@ class NodeTiers:
         """A kernel of 6.7 or later without BPF-LSM, everything attached: what offline checks assume."""
         found = {}
         for kind in EVENTS:
-            stop = () if kind in _SEEN_ONLY else (Mechanism.CGROUP if kind in _CGROUP else Mechanism.KILL,)
-            found[kind] = frozenset((Mechanism.OBSERVE, *stop))
+            found[kind] = frozenset(
+                (Mechanism.OBSERVE, Mechanism.CGROUP if kind in _CGROUP else Mechanism.KILL)
+            )
         return cls(found)
 
     @classmethod
@@ -100,6 +99,4 @@ class NodeTiers:
             return Outcome(
                 Action.ALERT, Mechanism.OBSERVE, "nothing here denies it, and the rule says not to kill"
             )
-        return Outcome(
-            Action.ALERT, Mechanism.OBSERVE, "it is only seen: whoever does it may be another process"
-        )
+        return Outcome(Action.ALERT, Mechanism.OBSERVE, "it is only seen here")

@@ -33,6 +33,7 @@ TASK_WORDS: Mapping[str, int] = {
     "runs-from-memory": 1 << 11,
     "program-not-in-image": 1 << 12,
     "32-bit-call": 1 << 13,
+    "foreign-abi": 1 << 14,
 }
 
 
@@ -55,9 +56,9 @@ def _call(names: str, dim: int) -> Operand:
     return Operand("call", Kind.CHOICE, dim, "which call of the family", _one(words))
 
 
-def _target(dim: int, meaning: str) -> Operand:
+def _target(dim: int, meaning: str, name: str = "target") -> Operand:
     words = {r.label: (int(r),) for r in Relation}
-    return Operand("target", Kind.CHOICE, dim, meaning, words)
+    return Operand(name, Kind.CHOICE, dim, meaning, words)
 
 
 def _text(name: str, meaning: str, caution: str = _AT_ENTRY) -> Operand:
@@ -65,26 +66,26 @@ def _text(name: str, meaning: str, caution: str = _AT_ENTRY) -> Operand:
 
 
 _COMMON = (
-    Operand("task", Kind.FLAGS, DIM_FACTS, "what is true of the calling task", _one(TASK_WORDS), mask=0x3FFF),
+    Operand("task", Kind.FLAGS, DIM_FACTS, "what is true of the calling task", _one(TASK_WORDS), mask=0x7FFF),
     Operand("exe", Kind.PROGRAM, DIM_EXE, "the program that the task runs", caution=_BY_PATH),
 )
 _FILE = (
     Operand("filesystem", Kind.CHOICE, 0, "the kind of filesystem that the file lies on", c.FILESYSTEMS),
-    Operand("type", Kind.CHOICE, 1, "what kind of file", _one(c.FILE_TYPES), mask=0o170000),
+    Operand("name", Kind.NAME, 3, "the last component of its path"),
+    Operand("path", Kind.OBJECT, DIM_OBJECT, "filesystem:path-inside-it"),
+)
+_OPENED = (
+    Operand("access", Kind.CHOICE, 1, "what it is opened for", {"read": (0, 2), "write": (1, 2)}, mask=3),
+    Operand("type", Kind.CHOICE, 2, "what kind of file", _one(c.FILE_TYPES), mask=0o170000),
     Operand(
         "mount",
         Kind.CHOICE,
-        1,
+        2,
         "whose mount the file was reached by: of the task's own mount namespace, of another one, or of none "
         "(detached, or the kernel's own)",
         {"own": (0,), "foreign": (1 << 16,), "none": (2 << 16,)},
         mask=3 << 16,
     ),
-    Operand("name", Kind.NAME, 3, "the last component of its path"),
-    Operand("path", Kind.OBJECT, DIM_OBJECT, "filesystem:path-inside-it"),
-)
-_ACCESS = Operand(
-    "access", Kind.CHOICE, 2, "what it is opened for", {"read": (0, 2), "write": (1, 2)}, mask=3
 )
 _NET = (
     Operand("port", Kind.NUMBER, 0, "the port of the other side (bind: its own)", largest=65535),
@@ -116,13 +117,13 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             _choice("seccomp", 1, "its seccomp mode", {"disabled": 0, "strict": 1, "filter": 2}),
         ),
         _event(_K.PROCESS_EXEC, "executes a program", *_FILE, hot="asked on every exec of every container"),
-        _event(_K.CGROUP_ATTACH, "leaves its container's cgroup"),
+        _event(_K.CGROUP_ATTACH, "leaves its container's cgroup", _target(0, "who moves it", "by")),
         _event(
             _K.FILE_OPEN,
             "opens a file",
             *_FILE,
-            _ACCESS,
-            _flags(2, "other open flags", c.OPEN_FLAGS),
+            *_OPENED,
+            _flags(1, "other open flags", c.OPEN_FLAGS),
             hot=_ON_OPEN,
         ),
         _event(
