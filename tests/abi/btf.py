@@ -84,7 +84,7 @@ class Btf:
         """Is it what the field says, element for element?"""
         entry = self._plain(type_id)
         if isinstance(field.type, Layout):
-            return entry["kind"] == "STRUCT" and entry["name"] == field.type.ctype
+            return bool(entry["kind"] == "STRUCT" and entry["name"] == field.type.ctype)
         if entry["kind"] == "ARRAY":
             if field.count != entry["nr_elems"]:
                 return False

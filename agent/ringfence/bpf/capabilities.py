@@ -15,7 +15,10 @@ from ringfence.bpf.maps import MapType
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
 
-__all__ = ["CGROUP_ATTACHES", "Lack", "NodeCapabilities"]
+__all__ = ["BPFFS", "CGROUP_ATTACHES", "Lack", "NodeCapabilities", "mounts_of"]
+
+#: where pins go: the node's bpffs, else one that the agent mounts
+BPFFS = ("/sys/fs/bpf", "/run/ringfence/bpf")
 
 #: section name after `cgroup/` -> (enum bpf_prog_type, enum bpf_attach_type)
 CGROUP_ATTACHES = {
@@ -84,8 +87,8 @@ class NodeCapabilities:
             cgroup=frozenset(_cgroup_attaches()) if permitted else frozenset(),
             lsm=_lsm(),
             compat=_has_compat(),
-            bpffs=mount_of("bpf"),
-            cgroup2=mount_of("cgroup2"),
+            bpffs=next((path for path in BPFFS if path in mounts_of("bpf")), ""),
+            cgroup2=min(mounts_of("cgroup2"), key=len, default=""),
         )
         return _with_lacks(found, library_lack)
 
@@ -181,11 +184,11 @@ def _has_compat() -> bool:
     return any(map(os.path.exists, ("/proc/sys/abi/vsyscall32", "/sys/devices/system/cpu/aarch32_el0")))
 
 
-def mount_of(kind: str) -> str:
-    """Where a filesystem of that type is mounted whole; empty when nowhere. The shortest path, if several."""
+def mounts_of(kind: str) -> list[str]:
+    """Where filesystems of that type are mounted whole, in this mount namespace."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         if after.split(" ", 1)[0] == kind and before.split(" ")[3] == "/":
             found.append(before.split(" ")[4].encode().decode("unicode_escape"))
-    return min(found, key=len, default="")
+    return found

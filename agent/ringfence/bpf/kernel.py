@@ -224,6 +224,8 @@ class Kernel:
         self._links |= {(link.program, link.target): link for link in new}
         detach(link.fd for link in gone)
         self.skipped = skipped
+        if self._pins is not None and (new or gone):
+            self.pin(self._pins.path.parent)
         return new
 
     def adopt(self) -> list[Adopted]:

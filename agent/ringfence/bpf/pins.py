@@ -9,53 +9,49 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ringfence.bpf import _libbpf, _syscalls
 from ringfence.bpf.attach import Attached
-from ringfence.bpf.capabilities import mount_of
+from ringfence.bpf.capabilities import BPFFS, mounts_of
 from ringfence.bpf.maps import Map, open_map
 from ringfence.errors import KernelError
 
-__all__ = ["OWN_MOUNT", "PinDirectory", "find_base", "uninstall"]
+__all__ = ["PinDirectory", "find_base", "uninstall"]
 
-#: mounted by us where the node has no bpffs
-OWN_MOUNT = Path("/run/ringfence/bpf")
 _NAME = "ringfence"
 
 
-def find_base(*, create: bool = True) -> Path | None:
-    """The directory that holds all pins: below the node's bpffs, else in one that is mounted for it.
+def find_base(candidates: Sequence[str] = BPFFS, *, create: bool = True) -> Path | None:
+    """The directory that holds all pins, in the first candidate that is a bpffs.
 
-    None when there is no bpffs and `create` is off. KernelError when none can be mounted.
+    When none is, one is mounted at the last, or KernelError raised. None when `create` is off and none is.
     """
-    mounted = mount_of("bpf")
-    if mounted:
-        base = Path(mounted, _NAME)
-    elif create:
-        base = _mount_own() / _NAME
-    else:
-        return None
+    mounts = mounts_of("bpf")
+    mounted = next((path for path in candidates if path in mounts), "")
     if create:
+        base = Path(mounted or _mount_own(candidates[-1]), _NAME)
         base.mkdir(mode=0o700, exist_ok=True)
-    return base if base.is_dir() else None
+        return base
+    base = Path(mounted, _NAME)
+    return base if mounted and base.is_dir() else None
 
 
-def _mount_own() -> Path:
+def _mount_own(path: str) -> str:
     try:
-        OWN_MOUNT.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(path, mode=0o700, exist_ok=True)
         mount = _syscalls.mount_detached("bpf")
         try:
-            _syscalls.move_mount(mount, str(OWN_MOUNT))
+            _syscalls.move_mount(mount, path)
         finally:
             os.close(mount)
     except OSError as error:
         raise KernelError(
             f"no bpffs is mounted, and none can be: {error}", hint="mount -t bpf bpf /sys/fs/bpf"
         ) from None
-    return OWN_MOUNT
+    return path
 
 
 class PinDirectory:
@@ -114,21 +110,23 @@ class PinDirectory:
         return len(others)
 
 
-def uninstall() -> int:
+def uninstall(candidates: Sequence[str] = BPFFS) -> int:
     """Remove every pin of every agent, and the mount if it is ours. Says how many agents left some."""
-    base = find_base(create=False)
-    if base is None:
-        return 0
-    found = PinDirectory.all(base)
-    for directory in found:
-        directory.remove()
-    with suppress(OSError):
-        base.rmdir()
-    if base.parent == OWN_MOUNT:
-        _syscalls.unmount(str(OWN_MOUNT))
+    removed = 0
+    for path in candidates:
+        base = find_base((path,), create=False)
+        if base is None:
+            continue
+        for directory in PinDirectory.all(base):
+            directory.remove()
+            removed += 1
         with suppress(OSError):
-            OWN_MOUNT.rmdir()
-    return len(found)
+            base.rmdir()
+        if path == candidates[-1]:
+            _syscalls.unmount(path)
+            with suppress(OSError):
+                os.rmdir(path)
+    return removed
 
 
 def _plain(name: str) -> str:

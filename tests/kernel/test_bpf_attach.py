@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attaching: one program at many places, what is missing is said, and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from ringfence.bpf.attach import AttachPlan, Skipped, attach_all, detach, open_tracefs, places
+from ringfence.bpf.objects import ObjectFile, explain, load_error
+from ringfence.bpf.syscalls import CALLS, OPENS
+from ringfence.errors import KernelError
+from tests.kernel.binding import (
+    EXITS,
+    LEFT,
+    SYSCTLS,
+    TRIED,
+    attached,
+    compile_fixture,
+    ids,
+    loaded,
+    program_id,
+)
+from tests.support import force
+from tests.support.cgroups import Cgroup
+from tests.support.waiting import patience, wait_for
+
+pytestmark = pytest.mark.root
+GETPPID = frozenset({"getppid"})
+NOTHING = AttachPlan(tracing=frozenset(), cgroup=frozenset())
+
+
+@pytest.fixture(scope="module")
+def fixture_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once for the tests of this file."""
+    return compile_fixture(tmp_path_factory.mktemp("binding"))
+
+
+def test_each_kind_of_program_runs(fixture_object: Path, cgroup: Cgroup) -> None:
+    """tp_btf, the tracepoints of a call's entry and exit, and a cgroup program count what happens."""
+    v2 = cgroup.paths.get("v2")
+    if v2 is None:
+        force.elsewhere("no cgroup v2 hierarchy")
+    plan = AttachPlan(entry=GETPPID, exit=GETPPID, cgroup_path=str(v2))
+    with loaded(fixture_object, burst=1) as done, attached(done, plan):
+        counts = done.maps["counts"]
+        os.getppid()
+        assert (counts.sum(TRIED), counts.sum(LEFT)) == (1, 1)
+        command = f"echo $$ > {v2}/cgroup.procs && head -c 1 /proc/sys/kernel/ostype"
+        subprocess.run(["/bin/sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
+        assert counts.sum(EXITS) > 0
+        assert counts.sum(SYSCTLS) == 1
+
+
+def test_plan_is_followed_to_the_letter(fixture_object: Path) -> None:
+    """What is not asked for is not attached."""
+    with loaded(fixture_object) as done:
+        assert list(places(done.programs.values(), NOTHING)) == []
+        wanted = {
+            (p.program.name, p.target) for p in places(done.programs.values(), AttachPlan(entry=GETPPID))
+        }
+        assert wanted == {
+            ("ended", "sched_process_exit"),
+            ("getppid_enter", "syscalls/sys_enter_getppid"),
+        }
+
+
+def test_missing_call_is_skipped_and_said(fixture_object: Path) -> None:
+    """A kernel without a system call still gets the rest."""
+    plan = AttachPlan(entry=GETPPID | {"no_such_call"}, tracing=frozenset())
+    with loaded(fixture_object) as done:
+        results = list(attach_all(places(done.programs.values(), plan), ""))
+        detach(result.fd for result in results if not isinstance(result, Skipped))
+    assert [type(result).__name__ for result in results] == ["Attached", "Skipped"]
+    assert "no_such_call" in results[1].target
+
+
+def test_everything_is_attached_fast_and_leaves_nothing(fixture_object: Path) -> None:
+    """All system calls in under 300 ms, gone within a moment, with neither link nor program left."""
+    links = ids("link")
+    plan = AttachPlan(entry=frozenset(CALLS), exit=frozenset(OPENS), tracing=frozenset())
+    with loaded(fixture_object) as done:
+        programs = {program_id(program) for program in done.programs.values()}
+        begin = time.monotonic()
+        results = list(attach_all(places(done.programs.values(), plan), ""))
+        took = time.monotonic() - begin
+        mine = ids("link") - links
+        detach(result.fd for result in results if not isinstance(result, Skipped))
+        gave_back = time.monotonic() - begin - took
+    assert len(mine) > 60
+    assert took < patience(0.3)
+    assert gave_back < patience(1.0)
+    wait_for(lambda: not mine & ids("link"), "the links to go")
+    wait_for(lambda: not programs & ids("prog"), "the programs to go")
+
+
+def test_tracefs_of_our_own_is_in_no_mount_namespace() -> None:
+    """Ids of tracepoints are read without a mount that anybody sees."""
+    before = Path("/proc/self/mountinfo").read_text()
+    with open_tracefs() as tracefs:
+        assert Path("/proc/self/mountinfo").read_text() == before
+        assert (tracefs.tracepoint_id("syscalls/sys_enter_openat") or 0) > 0
+        assert tracefs.tracepoint_id("syscalls/sys_enter_nonsense") is None
+
+
+def test_unknown_constant_is_an_error_of_the_build(fixture_object: Path) -> None:
+    """Agent and object of two builds do not go together, and it says so."""
+    with ObjectFile(fixture_object) as file:
+        with pytest.raises(KernelError, match="has no constant nothing of 4 bytes"):
+            file.write_constant("nothing", bytes(4))
+        with pytest.raises(KernelError, match="has no constant target of 8 bytes"):
+            file.write_constant("target", bytes(8))
+
+
+def test_missing_and_broken_objects_are_named(tmp_path: Path) -> None:
+    """No traceback: what is wrong with which file, and what to do."""
+    with pytest.raises(KernelError, match=r"none\.o is missing") as caught:
+        ObjectFile(tmp_path / "none.o")
+    assert "make build" in caught.value.hint
+    broken = tmp_path / "broken.o"
+    broken.write_bytes(b"\x7fELF" + bytes(100))
+    with pytest.raises(KernelError, match=r"broken\.o is no BPF object"):
+        ObjectFile(broken)
+
+
+def test_refusal_of_the_verifier_is_short_and_complete(tmp_path: Path) -> None:
+    """The error names the program and ends with the verifier's reason; the log has everything."""
+    source = tmp_path / "bad.bpf.c"
+    source.write_text(
+        "#define SEC(n) __attribute__((section(n), used))\n"
+        'SEC("tracepoint") int reads_wild(unsigned long *ctx) { return *(int *)(ctx[1] + 16); }\n'
+        'char LICENSE[] SEC("license") = "GPL";\n'
+    )
+    built = tmp_path / "bad.bpf.o"
+    clang = force.need_program("clang")
+    subprocess.run([clang, "-O2", "-g", "-target", "bpf", "-c", source, "-o", built], check=True)
+    with ObjectFile(built) as file:
+        with pytest.raises(OSError) as caught:
+            file.load()
+        failure = load_error(caught.value)
+    assert "the kernel refused program reads_wild" in failure.message
+    assert "invalid mem access" in failure.message.splitlines()[-1]
+    assert len(failure.message.splitlines()) < 10
+    assert "BEGIN PROG LOAD LOG" in failure.log
+    assert explain(failure.log)[0] == ["reads_wild"]

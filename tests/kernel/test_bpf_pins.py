@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is pinned outlives its agent, is taken over without a gap, and goes at uninstall."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.bpf import _syscalls
+from ringfence.bpf.attach import AttachPlan, detach
+from ringfence.bpf.capabilities import mounts_of
+from ringfence.bpf.pins import PinDirectory, find_base, uninstall
+from tests.kernel.binding import TRIED, attached, compile_fixture, ids, loaded
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+ENTRY = AttachPlan(entry=frozenset({"getppid"}), tracing=frozenset(), cgroup=frozenset())
+
+KILLED_AGENT = """
+import os, signal, sys
+from pathlib import Path
+from ringfence.bpf.pins import PinDirectory, find_base
+from tests.kernel.binding import attached, loaded
+from tests.kernel.test_bpf_pins import ENTRY
+built, mount, target = sys.argv[1:]
+with loaded(Path(built), target=int(target), burst=1) as done, attached(done, ENTRY) as links:
+    PinDirectory.create(find_base((mount,))).pin(links, done.maps)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def fixture_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once for the tests of this file."""
+    return compile_fixture(tmp_path_factory.mktemp("binding"))
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[str]:
+    """Where a bpffs of the test's own may be mounted; it is not any more at the end."""
+    path = str(tmp_path / "bpf")
+    yield path
+    if path in mounts_of("bpf"):
+        _syscalls.unmount(path)
+
+
+def base_of(mount: str) -> Path:
+    """The directory of all pins."""
+    base = find_base((mount,))
+    assert base is not None
+    return base
+
+
+def test_bpffs_is_mounted_where_there_is_none(mount: str) -> None:
+    """Found again by the next agent, and never made where only a look was asked for."""
+    assert find_base((mount,), create=False) is None
+    assert mounts_of("bpf").count(mount) == 0
+    base = base_of(mount)
+    assert base.parent == Path(mount)
+    assert base_of(mount) == base
+    assert mounts_of("bpf").count(mount) == 1
+
+
+def test_links_outlive_an_agent_that_was_killed(fixture_object: Path, mount: str) -> None:
+    """After SIGKILL the programs go on; the next agent reads the maps, takes over, and only then removes."""
+    arguments = [str(fixture_object), mount, str(os.getpid())]
+    killed = subprocess.run([sys.executable, "-c", KILLED_AGENT, *arguments], cwd=Path(__file__).parents[2])
+    assert killed.returncode == -9
+    (left,) = PinDirectory.all(base_of(mount))
+    counts = left.open_map("counts")
+    assert counts is not None
+    before = counts.sum(TRIED)
+    os.getppid()
+    assert counts.sum(TRIED) == before + 1
+
+    with loaded(fixture_object, burst=1) as done, attached(done, ENTRY) as links:
+        fresh = PinDirectory.create(base_of(mount))
+        fresh.pin(links, done.maps)
+        os.getppid()
+        assert (counts.sum(TRIED), done.maps["counts"].sum(TRIED)) == (before + 2, 1)  # both: no gap
+        assert fresh.remove_others() == 1
+        wait_for(lambda: not is_counting(counts), "the old programs to go")
+        assert [directory.path for directory in PinDirectory.all(base_of(mount))] == [fresh.path]
+        seen = done.maps["counts"].sum(TRIED)
+        os.getppid()
+        assert done.maps["counts"].sum(TRIED) == seen + 1
+    counts.close()
+
+
+def is_counting(counts: object) -> bool:
+    """Does a getppid still move the counter?"""
+    before = counts.sum(TRIED)  # type: ignore[attr-defined]
+    os.getppid()
+    return bool(counts.sum(TRIED) != before)  # type: ignore[attr-defined]
+
+
+def test_uninstall_leaves_nothing(fixture_object: Path, mount: str) -> None:
+    """Pins of several agents, links and mount: all gone, twice is once."""
+    before = ids("link")
+    for _ in range(2):
+        with loaded(fixture_object) as done, attached(done, ENTRY) as links:
+            PinDirectory.create(base_of(mount)).pin(links, done.maps)
+    mine = ids("link") - before
+    assert len(mine) >= 2
+    assert uninstall((mount,)) == 2
+    wait_for(lambda: not mine & ids("link"), "the links to go")
+    assert mounts_of("bpf").count(mount) == 0
+    assert not Path(mount).exists()
+    assert uninstall((mount,)) == 0
+
+
+def test_pins_are_all_or_none(fixture_object: Path, mount: str) -> None:
+    """When a map or link cannot be pinned, what was pinned before it goes."""
+    with loaded(fixture_object) as done, attached(done, ENTRY) as links:
+        directory = PinDirectory.create(base_of(mount))
+        (directory.path / "maps" / "counts").mkdir()  # in the way
+        with pytest.raises(OSError, match="bpf_obj_pin"):
+            directory.pin(links, done.maps)
+        assert not directory.path.exists()
+
+
+def test_detach_keeps_what_is_pinned(fixture_object: Path, mount: str) -> None:
+    """An agent that ends gives its descriptors back; the pins hold the links."""
+    with loaded(fixture_object, burst=1) as done:
+        with attached(done, ENTRY) as links:
+            directory = PinDirectory.create(base_of(mount))
+            directory.pin(links, {})
+        assert is_counting(done.maps["counts"])
+        directory.remove()
+        wait_for(lambda: not is_counting(done.maps["counts"]), "the program to go")
+        detach([])
