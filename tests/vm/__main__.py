@@ -42,6 +42,7 @@ def _arguments() -> argparse.Namespace:
         "-s", "--share", action="append", type=Path, default=[], help="DIR writable in the guest"
     )
     one.add_argument("-t", "--timeout", type=float, default=600)
+    one.add_argument("-e", "--env", action="append", default=[], help="NAME=VALUE for the command")
     one.add_argument("-v", "--verbose", action="store_true", help="show the kernel's messages")
     one.add_argument("command", nargs="+")
     one.set_defaults(act=_run)
@@ -79,7 +80,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    job = Job(options.command, Path.cwd(), ENVIRONMENT, options.share, options.timeout)
+    environment = ENVIRONMENT | dict(word.split("=", 1) for word in options.env)
+    job = Job(options.command, Path.cwd(), environment, options.share, options.timeout)
     outcome = run(_need(options.kernel), job, echo=sys.stdout.buffer, verbose=options.verbose)
     if outcome.status is None:
         print(f"tests.vm: the machine {outcome.reason}", file=sys.stderr)
