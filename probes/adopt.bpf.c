@@ -39,7 +39,8 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 	like.container = container->cgroup;
 	like.slot = slot;
 	like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	like.facts = rf_program(task, buffer, &file, exe, &like.exe_hash);
+	like.facts = rf_program(rf_address(task), buffer, &file, exe);
+	like.exe_hash = buffer->hash;
 	bound = rf_bind(task, container, &like);
 	if (!bound)
 		return NULL;

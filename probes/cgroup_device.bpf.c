@@ -32,7 +32,7 @@ int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 	question.value[1] = access;
 	question.value[2] = (__u64)major << 20 | minor;
 	question.value[3] = major;
-	route = rf_answer_cgroup(&question, task, bound, container, NULL, NULL);
+	route = rf_answer_cgroup(&question, task, bound, container, NULL);
 	if (route == RF_TO_NOWHERE)
 		return rf_allow();
 	record = RF_RECORD(rf_device_event, RF_DEVICE_ACCESS, bound->slot, route);

@@ -68,7 +68,7 @@ static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
 	key.family = to->family == RF_AF_INET ? 4 : 6;
 	key.prefixlen = 32 + (to->family == RF_AF_INET ? 32 : 128);
 	__builtin_memcpy(key.address, to->address, sizeof(key.address));
-	route = rf_answer_cgroup(&question, task, bound, container, NULL, &key);
+	route = rf_answer_cgroup(&question, task, bound, container, &key);
 	if (route != RF_TO_NOWHERE)
 		rf_net_record(task, bound, to, &question, route);
 	return !rf_denies(&question);

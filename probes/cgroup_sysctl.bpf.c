@@ -40,7 +40,8 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	len = bpf_sysctl_get_name(ctx, buffer->text.text, RF_SYSCTL_LEN, 0);
 	rf_ask(&question, RF_SYSCTL_ACCESS, bound, container);
 	question.value[0] = write;
-	route = rf_answer_cgroup(&question, task, bound, container, &buffer->text, NULL);
+	question.text = buffer->bit + 1;
+	route = rf_answer_cgroup(&question, task, bound, container, NULL);
 	if (route != RF_TO_NOWHERE) {
 		record = RF_RECORD(rf_sysctl_event, RF_SYSCTL_ACCESS, bound->slot, route);
 		if (record) {

@@ -76,7 +76,8 @@ static __always_inline bool rf_may_name(struct bpf_sock_addr *ctx)
 	}
 	rf_unix_name(buffer, bpf_cast_to_kern_ctx(ctx));
 	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
-	route = rf_answer_cgroup(&question, task, bound, container, &buffer->text, NULL);
+	question.text = buffer->bit + 1;
+	route = rf_answer_cgroup(&question, task, bound, container, NULL);
 	if (route != RF_TO_NOWHERE)
 		rf_unix_record(task, bound, &question, buffer, route);
 	rf_scratch_put(buffer);

@@ -309,7 +309,7 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 		return 0;
 	rf_ask(&question, RF_CGROUP_ATTACH, bound, container);
 	question.value[0] = rf_mover(bound, task);
-	rf_judge(&question, task, bound, NULL, NULL);
+	rf_judge(&question, task, bound, NULL);
 	/* The signal goes to the caller: it must be the one that leaves, or one of its container. */
 	if (question.value[0] == RF_RELATION_SELF || question.value[0] == RF_RELATION_CONTAINER)
 		flags = rf_carry_out(&question);

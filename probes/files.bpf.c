@@ -92,7 +92,7 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	if (compat)
 		question.value[RF_DIM_FACTS] = rf_compat_facts(task);
 	question.known |= RF_KNOWS(0) | RF_KNOWS(1);
-	again = rf_match(&question, NULL, NULL);
+	again = rf_match(&question, NULL);
 	if (again == RF_MATCH_NOTHING) {
 		route = rf_route(RF_FILE_OPEN, bound->slot, container, RF_ACTION_NONE);
 		if (route == RF_TO_NOWHERE)
@@ -106,7 +106,8 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	dentry = (__u64)RF_READ(struct file, at, f_path.dentry);
 	if (again == RF_MATCH_ASK) {
 		rf_learn(&question, task, bound, &file, buffer, dentry);
-		rf_match(&question, &buffer->text, NULL);
+		question.text = buffer->bit + 1;
+		rf_match(&question, NULL);
 	}
 	if (again != RF_MATCH_NOTHING) {
 		flags |= rf_carry_out(&question);

@@ -6,6 +6,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/match.h"
+#include "include/scratch.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -57,12 +58,15 @@ static __always_inline __u32 rf_lowest(__u64 word)
 			if (!(question->known & RF_KNOWS(d))) {                       \
 				question->need |= RF_KNOWS(d);                          \
 			} else {                                                        \
+				const struct rf_ruleset *__set;                         \
 				__u32 *__id = lookup;                                   \
-				set = rf_set(sets, __id ? *__id : rules->other[d]);   \
-				if (!set)                                               \
+                                                                                        \
+				set = __id ? *__id : rules->other[d];                   \
+				__set = rf_set(sets, set);                              \
+				if (!__set)                                             \
 					return RF_MATCH_NOTHING;                        \
-				summary &= set->summary;                                \
-				hits &= set->word[first];                               \
+				summary &= __set->summary;                              \
+				hits &= __set->word[first];                             \
 				if (!summary || (single && !hits))                      \
 					return RF_MATCH_NOTHING;                        \
 			}                                                               \
@@ -76,13 +80,27 @@ static __always_inline __u32 rf_lowest(__u64 word)
 		bpf_map_lookup_elem(operands, &__key);                                  \
 	})
 
-static __always_inline __u32 *rf_lookup_object(void *texts, void *addresses, __u8 kind, const struct rf_text_key *text,
+/*
+ * The key is fetched again from where it lies: memory that was handed to a global function cannot be a map's
+ * key before 6.3 (map_key_value_types without PTR_TO_MEM).
+ */
+static __always_inline __u32 *rf_lookup_object(void *texts, void *addresses, __u8 kind,
+					       const struct rf_question *question,
 					       const struct rf_address_key *address)
 {
-	if (kind == RF_DIM_TEXT && text)
-		return bpf_map_lookup_elem(texts, text);
-	if (kind == RF_DIM_ADDRESS && address)
-		return bpf_map_lookup_elem(addresses, address);
+	struct rf_address_key key;
+	struct rf_scratch *buffer;
+	__u32 index = question->text;
+
+	if (kind == RF_DIM_TEXT && index) {
+		index--;
+		buffer = bpf_map_lookup_elem(&scratch, &index);
+		return buffer ? bpf_map_lookup_elem(texts, &buffer->text) : NULL;
+	}
+	if (kind == RF_DIM_ADDRESS && address) {
+		__builtin_memcpy(&key, address, sizeof(key));
+		return bpf_map_lookup_elem(addresses, &key);
+	}
 	return NULL;
 }
 
@@ -102,13 +120,14 @@ __noinline __u64 rf_except(__u32 half, __u32 word, __u64 hits)
 	exceptions = hits & act->except[word];
 	hits &= ~exceptions;
 	for (i = 0; i < 64; i++) {
-		__u32 bit;
+		__u64 at;
 
 		if (!exceptions)
 			break;
-		bit = rf_lowest(exceptions) & 63;
+		at = word * 64 + rf_lowest(exceptions);
+		barrier_var(at); /* a mask behind it: 6.1 does not follow bounds through a 32-bit or */
 		exceptions &= exceptions - 1;
-		hits &= ~(1ULL << (act->clears[word * 64 + bit] & 63));
+		hits &= ~(1ULL << (act->clears[at & (RF_MAX_RULES - 1)] & 63));
 	}
 	return hits;
 }
@@ -135,13 +154,13 @@ static __always_inline void rf_strongest(struct rf_question *question, const str
 	question->rule = word * 64 + rf_lowest(chosen);
 }
 
-__noinline int rf_match(struct rf_question *question, const struct rf_text_key *text,
-			const struct rf_address_key *address)
+__noinline int rf_match(struct rf_question *question, const struct rf_address_key *address)
 {
-	const struct rf_ruleset *of_event, *active, *s0, *s1, *s2, *s3, *s4, *s5, *s6;
+	const struct rf_ruleset *of_event, *active, *set0, *set1, *set2, *set3, *set4, *set5, *set6;
 	void *events, *profiles, *sets, *operands, *texts, *addresses, *actions;
 	__u64 summary, hits, *now;
 	__u32 event, half, profile, zero = 0, first, word, step, *active_id;
+	__u32 s0, s1, s2, s3, s4, s5, s6;
 	struct rf_event_rules *rules;
 	struct rf_actions *act;
 	bool single;
@@ -188,7 +207,7 @@ __noinline int rf_match(struct rf_question *question, const struct rf_text_key *
 	actions = bpf_map_lookup_elem(&rule_actions, &half);
 	if (!operands || !texts || !addresses || !actions)
 		return RF_MATCH_NOTHING;
-	s0 = s1 = s2 = s3 = s4 = s5 = s6 = of_event;
+	s0 = s1 = s2 = s3 = s4 = s5 = s6 = rules->rules; /* a dim that nobody asks for narrows nothing */
 	RF_NARROW(0, s0, RF_LOOKUP_VALUE(0));
 	RF_NARROW(1, s1, RF_LOOKUP_VALUE(1));
 	RF_NARROW(2, s2, RF_LOOKUP_VALUE(2));
@@ -196,20 +215,33 @@ __noinline int rf_match(struct rf_question *question, const struct rf_text_key *
 	RF_NARROW(RF_DIM_FACTS, s4, RF_LOOKUP_VALUE(RF_DIM_FACTS));
 	RF_NARROW(3, s3, RF_LOOKUP_VALUE(3));
 	RF_NARROW(RF_DIM_OBJECT, s6,
-		  rf_lookup_object(texts, addresses, rules->dim[RF_DIM_OBJECT], text, address));
+		  rf_lookup_object(texts, addresses, rules->dim[RF_DIM_OBJECT], question, address));
 	if (question->need)
 		return RF_MATCH_ASK;
 
 	act = bpf_map_lookup_elem(actions, &zero);
 	if (!act)
 		return RF_MATCH_NOTHING;
+	/*
+	 * Something may match. The sets are looked up anew, by number: pointers that came here on different
+	 * ways, some of them to the same set, are different states to the verifier of 7.x, 128 times the loop.
+	 */
+	set0 = rf_set(sets, s0);
+	set1 = rf_set(sets, s1);
+	set2 = rf_set(sets, s2);
+	set3 = rf_set(sets, s3);
+	set4 = rf_set(sets, s4);
+	set5 = rf_set(sets, s5);
+	set6 = rf_set(sets, s6);
+	if (!set0 || !set1 || !set2 || !set3 || !set4 || !set5 || !set6)
+		return RF_MATCH_NOTHING;
 	for (step = 0; step < RF_BUDGET; step++) {
 		if (!summary)
 			break;
 		word = rf_lowest(summary) & (RF_RULE_WORDS - 1);
 		summary &= summary - 1;
-		hits = of_event->word[word] & active->word[word] & s0->word[word] & s1->word[word] & s2->word[word] &
-		       s3->word[word] & s4->word[word] & s5->word[word] & s6->word[word];
+		hits = of_event->word[word] & active->word[word] & set0->word[word] & set1->word[word] &
+		       set2->word[word] & set3->word[word] & set4->word[word] & set5->word[word] & set6->word[word];
 		if (hits & act->except[word])
 			hits = rf_except(half, word, hits);
 		if (hits)

@@ -25,7 +25,7 @@ static __always_inline void rf_task_record(__u32 event, struct task_struct *subj
 	if (!record)
 		return;
 	rf_header(&record->header, event, subject, bound);
-	record->header.facts = rf_facts(subject, bound->facts);
+	record->header.facts = rf_facts(rf_address(subject), bound->facts);
 	record->clone_flags = flags;
 	record->child_pid = child->tgid;
 	record->child_tid = child->pid;
@@ -115,7 +115,8 @@ static __always_inline void rf_executed(struct task_struct *task, struct rf_task
 	question.value[0] = exe->magic;
 	question.value[3] = rf_hash_name(buffer, (__u64)RF_READ(struct file, exe->file, f_path.dentry));
 	rf_text_key_path(buffer, RF_PROCESS_EXEC);
-	rf_judge(&question, task, bound, &buffer->text, NULL);
+	question.text = buffer->bit + 1;
+	rf_judge(&question, task, bound, NULL);
 	flags = rf_carry_out(&question);
 	rf_count_verdict(&question);
 	route = rf_route(RF_PROCESS_EXEC, bound->slot, container, question.action);
@@ -145,7 +146,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	struct rf_container *container;
 	struct rf_task *bound, like = {};
 	struct rf_scratch *buffer;
-	struct file *file;
+	__u64 file;
 	struct rf_file exe;
 	__u32 facts;
 	bool arms = false;
@@ -163,13 +164,14 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	}
 	if (!container)
 		return 0;
-	file = BPF_CORE_READ(binprm, file);
+	file = (__u64)BPF_CORE_READ(binprm, file);
 	buffer = rf_scratch_get();
 	if (!buffer) {
 		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, like.slot);
 		return 0;
 	}
-	facts = rf_program(task, buffer, &exe, (__u64)file, &like.exe_hash);
+	facts = rf_program(rf_address(task), buffer, &exe, file);
+	like.exe_hash = buffer->hash;
 	if (arms) {
 		like.container = container->cgroup;
 		like.facts = facts;

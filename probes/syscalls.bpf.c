@@ -241,7 +241,8 @@ static __always_inline int rf_call_event(struct task_struct *task, const struct 
 		return 0;
 	}
 	flags |= rf_call_text(buffer, call, known->text_arg, event);
-	rf_judge(&question, task, bound, &buffer->text, NULL);
+	question.text = buffer->bit + 1;
+	rf_judge(&question, task, bound, NULL);
 	flags |= rf_carry_out(&question);
 	rf_count_verdict(&question);
 	route = rf_route(event, bound->slot, container, question.action);

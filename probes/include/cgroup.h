@@ -32,10 +32,10 @@ static __always_inline bool rf_denies(const struct rf_question *question)
 
 /* Asks the rules and counts. Returns where the record goes. */
 static __always_inline __u32 rf_answer_cgroup(struct rf_question *question, struct task_struct *task,
-					      const struct rf_task *bound, struct rf_container *container, const struct rf_text_key *text,
+					      const struct rf_task *bound, struct rf_container *container,
 					      const struct rf_address_key *address)
 {
-	rf_judge(question, task, bound, text, address);
+	rf_judge(question, task, bound, address);
 	if (rf_denies(question))
 		question->mechanism = RF_MECHANISM_CGROUP;
 	rf_count_verdict(question);

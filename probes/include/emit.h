@@ -13,24 +13,8 @@
 #define RF_TO_ACTIVITY 1
 #define RF_TO_ALERTS 2
 
-static __always_inline void rf_drop(__u32 event, __u32 reason, __u32 slot)
-{
-	struct rf_drop_key key = {.event = event, .reason = reason, .slot = slot};
-	__u64 one = 1, *count;
-
-	count = bpf_map_lookup_elem(&drops, &key);
-	if (!count) {
-		if (!bpf_map_update_elem(&drops, &key, &one, BPF_NOEXIST))
-			return;
-		count = bpf_map_lookup_elem(&drops, &key);
-	}
-	if (!count) { /* the table is full: counted without its container */
-		key.slot = RF_NO_SLOT;
-		count = bpf_map_lookup_elem(&drops, &key);
-	}
-	if (count)
-		__sync_fetch_and_add(count, 1);
-}
+/* task.bpf.c: counts a record that does not leave. */
+int rf_drop(__u32 event, __u32 reason, __u32 slot);
 
 static __always_inline void rf_count(__u32 slot, __u32 counter)
 {

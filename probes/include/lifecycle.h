@@ -44,26 +44,11 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 		rf_drop(RF_PROCESS_EXEC, RF_DROP_PROCESS_TABLE, bound->slot);
 }
 
-/* What the program of a task is: path, hash of the path, facts. `file` is its executable. */
-rf_subprogram __u32 rf_program(struct task_struct *task, struct rf_scratch *buffer, struct rf_file *exe,
-					__u64 file, __u64 *hash)
-{
-	__u64 root_mount, root_dentry, dentry;
-	struct fs_struct *fs = BPF_CORE_READ(task, fs);
-	__u32 facts = 0;
-
-	rf_file_read(exe, file);
-	if (!RF_READ(struct inode, exe->inode, i_nlink))
-		facts |= RF_FACT_MEMFD_EXE;
-	if (exe->magic == RF_MAGIC_OVERLAY && rf_is_overlay_upper(exe->inode))
-		facts |= RF_FACT_UPPER_EXE;
-	root_dentry = (__u64)BPF_CORE_READ(fs, root.dentry);
-	root_mount = (__u64)BPF_CORE_READ(fs, root.mnt) - bpf_core_field_offset(struct mount, mnt);
-	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
-	rf_path_as_mounted(buffer, dentry, rf_mount_of(file), root_dentry, root_mount);
-	*hash = rf_hash_path(buffer);
-	return facts;
-}
+/*
+ * What the program of a task is (task.bpf.c): its path as the task sees it, and the hash of that, in the buffer; its
+ * identity; RF_FACTS_OF_PROGRAM. `file` is its executable.
+ */
+__u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file);
 
 /* Counts an armed task; tells of the container's start if it is the first, with its posture. */
 static __always_inline void rf_counted(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
@@ -77,15 +62,15 @@ static __always_inline void rf_counted(struct task_struct *task, struct rf_task 
 
 	if (__sync_fetch_and_add(&container->tasks, 1) != 0)
 		return;
-	shared = rf_shared_namespaces(task);
-	container->facts = rf_facts(task, bound->facts);
+	shared = rf_shared_namespaces(rf_address(task));
+	container->facts = rf_facts(rf_address(task), bound->facts);
 	container->state |= RF_STATE_STARTED;
 	rf_ask(&question, RF_CONTAINER_START, bound, container);
 	question.value[0] = shared;
 	question.value[1] = task->seccomp.mode;
 	question.value[RF_DIM_FACTS] = container->facts;
 	question.known |= RF_KNOWS_FACTS;
-	rf_judge(&question, task, bound, NULL, NULL);
+	rf_judge(&question, task, bound, NULL);
 	if (!adopted) {
 		flags |= rf_carry_out(&question);
 	} else if (question.action > RF_ACTION_ALERT) {

@@ -20,13 +20,15 @@ struct rf_question {
 	__u32 event;
 	__u32 slot;
 	__u32 profile[RF_GENERATIONS];
-	__u32 known; /* RF_KNOWS(dim): the operand is in value[] (object: in the key) */
+	__u32 known; /* RF_KNOWS(dim): the operand is in value[] (object: in a key) */
+	__u32 text;  /* 1 + number of the scratch buffer that holds the text key; 0: no text */
 	/* the answer */
 	__u32 need; /* dims that decide and are not known yet: ask again */
 	__u32 generation;
 	__u16 rule;
 	__u8 action;
 	__u8 mechanism;
+	__u32 pad;
 	__u64 value[RF_OPERANDS + 2]; /* operands, facts, exe */
 };
 
@@ -35,7 +37,7 @@ struct rf_question {
 #define RF_MATCH_RULE 1 /* action and rule are in the question */
 #define RF_MATCH_ASK 2	/* some rule may match: learn what `need` names and ask again */
 
-int rf_match(struct rf_question *question, const struct rf_text_key *text, const struct rf_address_key *address);
+int rf_match(struct rf_question *question, const struct rf_address_key *address);
 
 static __always_inline void rf_ask(struct rf_question *question, __u32 event, const struct rf_task *bound,
 				   const struct rf_container *container)
@@ -56,20 +58,19 @@ static __always_inline void rf_learn_facts(struct rf_question *question, struct 
 {
 	if (question->known & RF_KNOWS_FACTS)
 		return;
-	question->value[RF_DIM_FACTS] |= rf_facts(task, bound->facts);
+	question->value[RF_DIM_FACTS] |= rf_facts(rf_address(task), bound->facts);
 	question->known |= RF_KNOWS_FACTS;
 }
 
 /* Asks the rules; everything but the facts is known. */
 static __always_inline void rf_judge(struct rf_question *question, struct task_struct *task,
-				     const struct rf_task *bound, const struct rf_text_key *text,
-				     const struct rf_address_key *address)
+				     const struct rf_task *bound, const struct rf_address_key *address)
 {
 	question->known |= RF_KNOWS_OPERANDS | RF_KNOWS_OBJECT;
-	if (rf_match(question, text, address) != RF_MATCH_ASK)
+	if (rf_match(question, address) != RF_MATCH_ASK)
 		return;
 	rf_learn_facts(question, task, bound);
-	rf_match(question, text, address);
+	rf_match(question, address);
 }
 
 /* Raises SIGKILL for the calling thread group where the verdict is kill. Returns flags for the header. */
@@ -83,15 +84,13 @@ static __always_inline __u8 rf_carry_out(struct rf_question *question)
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }
 
+/* task.bpf.c: counts an alert of the container, and what was done about it. */
+int rf_count_action(__u32 slot, __u32 action);
+
 static __always_inline void rf_count_verdict(const struct rf_question *question)
 {
-	if (question->action == RF_ACTION_NONE)
-		return;
-	rf_count(question->slot, RF_COUNT_ALERT);
-	if (question->action == RF_ACTION_KILL)
-		rf_count(question->slot, RF_COUNT_KILL);
-	if (question->action == RF_ACTION_DENY)
-		rf_count(question->slot, RF_COUNT_DENY);
+	if (question->action != RF_ACTION_NONE)
+		rf_count_action(question->slot, question->action);
 }
 
 /* The second half of a header: what was decided, and the facts, which may only now be learnt. */

@@ -22,6 +22,7 @@ struct rf_scratch {
 	__u32 len;   /* without the NUL */
 	__u32 truncated;
 	__u32 bit;
+	__u64 hash; /* of the program's path */
 };
 
 struct {

@@ -53,7 +53,7 @@ struct rf_pid_numbers {
  */
 
 /* What the innermost pid namespace of a process calls it, and which one that is. */
-static __always_inline void rf_pid_numbers(struct task_struct *task, struct rf_pid_numbers *out)
+static __always_inline void rf_pid_numbers(const struct task_struct *task, struct rf_pid_numbers *out)
 {
 	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
 	__u64 at = (__u64)pid + bpf_core_field_offset(struct pid, numbers);
@@ -64,7 +64,7 @@ static __always_inline void rf_pid_numbers(struct task_struct *task, struct rf_p
 	bpf_probe_read_kernel(out, sizeof(*out), (void *)(at + level * sizeof(*out)));
 }
 
-static __always_inline __u32 rf_pid_ns(struct task_struct *task)
+static __always_inline __u32 rf_pid_ns(const struct task_struct *task)
 {
 	struct rf_pid_numbers numbers;
 
@@ -85,64 +85,24 @@ static __always_inline bool rf_own_mounts(struct task_struct *task)
 	return inum && config.host_mnt_ns && inum != config.host_mnt_ns;
 }
 
+/* task.bpf.c; tasks are given by address, see rf_address. */
+
 /* CLONE_NEW* bits of the namespaces that a task shares with the host. */
-rf_subprogram __u32 rf_shared_namespaces(struct task_struct *task)
+__u32 rf_shared_namespaces(__u64 task);
+
+/* RF_FACT_*; read anew each time that a rule or a record asks: credentials change without an exec. */
+__u32 rf_facts(__u64 task, __u32 program_facts);
+
+/*
+ * A task's address as a number, for global functions, which take no pointer to a task on most kernels: the
+ * verifier lets nobody turn one into the other, but a read of the place where it lies does.
+ */
+static __always_inline __u64 rf_address(struct task_struct *task)
 {
-	struct nsproxy *proxy = BPF_CORE_READ(task, nsproxy);
-	__u32 shared = 0;
+	__u64 address = 0;
 
-	if (!proxy)
-		return 0;
-	if (BPF_CORE_READ(proxy, mnt_ns, ns.inum) == config.host_mnt_ns)
-		shared |= RF_CLONE_NEWNS;
-	if (BPF_CORE_READ(proxy, net_ns, ns.inum) == config.host_net_ns)
-		shared |= RF_CLONE_NEWNET;
-	if (BPF_CORE_READ(proxy, ipc_ns, ns.inum) == config.host_ipc_ns)
-		shared |= RF_CLONE_NEWIPC;
-	if (BPF_CORE_READ(proxy, uts_ns, ns.inum) == config.host_uts_ns)
-		shared |= RF_CLONE_NEWUTS;
-	if (BPF_CORE_READ(proxy, cgroup_ns, ns.inum) == config.host_cgroup_ns)
-		shared |= RF_CLONE_NEWCGROUP;
-	if (BPF_CORE_READ(proxy, time_ns, ns.inum) == config.host_time_ns)
-		shared |= RF_CLONE_NEWTIME;
-	if (BPF_CORE_READ(task, cred, user_ns, ns.inum) == config.host_user_ns)
-		shared |= RF_CLONE_NEWUSER;
-	if (rf_pid_ns(task) == config.host_pid_ns)
-		shared |= RF_CLONE_NEWPID;
-	return shared;
-}
-
-/* Read anew each time that a rule or a record asks: credentials change without an exec. */
-rf_subprogram __u32 rf_facts(struct task_struct *task, __u32 program_facts)
-{
-	const struct cred *cred = BPF_CORE_READ(task, cred);
-	__u32 shared = rf_shared_namespaces(task);
-	__u32 facts = program_facts & RF_FACTS_OF_PROGRAM;
-	__u64 effective = rf_capability(cred, cap_effective);
-
-	if (BPF_CORE_READ(cred, user_ns, level))
-		facts |= RF_FACT_USER_NAMESPACE;
-	if (effective & (1ULL << RF_CAP_SYS_ADMIN))
-		facts |= RF_FACT_CAP_SYS_ADMIN;
-	if ((effective & RF_CAP_ALL) == RF_CAP_ALL)
-		facts |= RF_FACT_ALL_CAPABILITIES;
-	if (!BPF_CORE_READ(cred, euid.val))
-		facts |= RF_FACT_ROOT;
-	if (!task->seccomp.mode)
-		facts |= RF_FACT_NO_SECCOMP;
-	if (task->atomic_flags & RF_PFA_NO_NEW_PRIVS)
-		facts |= RF_FACT_NO_NEW_PRIVS;
-	if (shared & RF_CLONE_NEWPID)
-		facts |= RF_FACT_HOST_PID;
-	if (shared & RF_CLONE_NEWNET)
-		facts |= RF_FACT_HOST_NETWORK;
-	if (shared & RF_CLONE_NEWIPC)
-		facts |= RF_FACT_HOST_IPC;
-	if (shared & RF_CLONE_NEWUTS)
-		facts |= RF_FACT_HOST_UTS;
-	if (shared & RF_CLONE_NEWCGROUP)
-		facts |= RF_FACT_HOST_CGROUP;
-	return facts;
+	bpf_probe_read_kernel(&address, sizeof(address), &task);
+	return address;
 }
 
 /* Facts of a call by a 32-bit program, or by a 64-bit one that pretends to be. */
