@@ -123,7 +123,7 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	return 0;
 }
 
-SEC("tracepoint")
+SEC("tracepoint/syscalls/sys_exit")
 int open_exit(void *ctx)
 {
 	return rf_opened(bpf_get_current_task_btf(), false);

@@ -275,7 +275,7 @@ static __always_inline int rf_entered(struct task_struct *task, bool compat)
 	return rf_call_event(task, bound, container, &call, known, flags);
 }
 
-SEC("tracepoint")
+SEC("tracepoint/syscalls/sys_enter")
 int syscall_enter(void *ctx)
 {
 	return rf_entered(bpf_get_current_task_btf(), false);
