@@ -208,7 +208,7 @@ class Workload:
     """A process that holds in a cgroup until told to do something."""
 
     def __init__(self, program: Path, cgroup: TestCgroup, name: str) -> None:
-        argv = [program, "enter", cgroup.procs, name, "hold"]
+        argv = [os.fspath(part) for part in (program, "enter", cgroup.procs, name, "hold")]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._expect(b"r")
 

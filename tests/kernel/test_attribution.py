@@ -96,7 +96,7 @@ def test_a_thousand_containers_of_50_ms_are_attributed(prefix: str, program: Pat
         for number in range(1000):
             cgroup = TestCgroup(f"{prefix}{number}").make()
             ids.add(cgroup.id)
-            argv = [program, "enter", cgroup.procs, cgroup.name, "short"]
+            argv = [str(program), "enter", str(cgroup.procs), cgroup.name, "short"]
             running.append((subprocess.Popen(argv), cgroup))
             while len(running) >= 12:
                 observer.pump()

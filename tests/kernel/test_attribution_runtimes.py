@@ -209,7 +209,7 @@ def test_a_container_of_podman_has_its_name_and_image(rootfs: Path, short_path: 
         done = subprocess.run(
             [*storage, *arguments], check=True, capture_output=True, timeout=patience(60), **options
         )
-        return done.stdout.decode().strip()
+        return str(done.stdout.decode().strip())
 
     with subprocess.Popen(["tar", "-C", str(rootfs), "-c", "."], stdout=subprocess.PIPE) as tar:
         podman("import", "-", image, stdin=tar.stdout)

@@ -53,7 +53,6 @@ class Alert:
     ancestry: tuple[Ancestor, ...]
     details: Details
     notes: tuple[str, ...]
-    allow: str
     node: str
     suppressed: int = 0  # alerts of this container and rule that were held back before this one
     response: KillResult | None = None
@@ -62,6 +61,11 @@ class Alert:
     def action(self) -> Action:
         """What the rule asks for; without a rule, what was carried out."""
         return self.rule.asked_action if self.rule else Action(self.event.action)
+
+    @property
+    def allow(self) -> str:
+        """What would let the call pass: the rule's place and an exception for it."""
+        return allow_text(self.event, self.rule, self.details, self.exe, self.container)
 
     @property
     def severity(self) -> str:
@@ -129,7 +133,6 @@ def assemble(
         exe, args = event.path, event.args
     else:
         exe, args = (process.exe, process.args) if process else (b"", b"")
-    details = describe(event)
     return Alert(
         id=_new_id(),
         event=event,
@@ -140,9 +143,8 @@ def assemble(
         exe=exe,
         args=args,
         ancestry=tuple(tree.ancestry(event.pid, event.start_ns, ppid=event.ppid)),
-        details=details,
+        details=describe(event),
         notes=tuple(notes(event)),
-        allow=allow_text(event, rule, details, exe, container),
         node=node,
         suppressed=suppressed,
     )

@@ -156,6 +156,7 @@ def _file(event: FileEvent) -> Details:
         "filesystem": filesystem(event.fs_magic),
         "path": event.path,
         "type": next((word for word, number in constants.FILE_TYPES.items() if number == kind), oct(kind)),
+        "access": "write" if event.open_flags & 3 else "read",
         "open": _open_flags(event.open_flags),
         "mode": oct(event.mode & 0o7777),
         "device": device_text(event.device),

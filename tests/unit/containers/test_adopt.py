@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ringfence.config_values import Pattern
 from ringfence.containers import adopt
 from ringfence.containers.adopt import Adopter
-from ringfence.containers.hierarchy import Hierarchy, HierarchyKind
+from ringfence.containers.hierarchy import CgroupDir, Hierarchy, HierarchyKind, walk
 from ringfence.containers.model import State
 from ringfence.containers.registry import Registry
 from tests.unit.containers.fakes import FakeSlots
@@ -112,15 +113,15 @@ def test_a_child_that_becomes_visible_late_is_found_by_the_second_pass(
 ) -> None:
     """Its mkdir ran before its parent was bound, so the kernel did not enroll it."""
     host.mkdir("rftest-a")
-    real, calls = adopt.walk, list[int]()
+    real, calls = walk, list[int]()
 
-    def walk(hierarchy: Hierarchy) -> object:
+    def walk_and_make(hierarchy: Hierarchy) -> Iterator[CgroupDir]:
         calls.append(1)
         yield from list(real(hierarchy))
         if len(calls) == 1:
             host.mkdir("rftest-a/late")
 
-    monkeypatch.setattr(adopt, "walk", walk)
+    monkeypatch.setattr(adopt, "walk", walk_and_make)
     assert host.adopter.adopt().children == 1
 
 

@@ -18,7 +18,7 @@ import pytest
 from ringfence.containers.enrich import default_sources
 from ringfence.containers.enrich.docker import Docker, socket_path
 from ringfence.containers.enrich.proc import posture_of_task
-from ringfence.containers.enrich.request import Request
+from ringfence.containers.enrich.request import Request, Source
 from ringfence.containers.enrich.worker import Answer, Worker, enrich
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.containers.procstat import TICK_NS, start_ticks
@@ -66,7 +66,7 @@ def test_the_first_source_of_a_fact_counts_and_others_fill_in() -> None:
 def test_a_broken_source_does_not_stop_the_others() -> None:
     """It is counted, and what the others know stands."""
     errors: list[tuple[str, str]] = []
-    sources = [BrokenSource(), FakeSource(Facts(Enrichment.DONE, name="web"))]
+    sources: list[Source] = [BrokenSource(), FakeSource(Facts(Enrichment.DONE, name="web"))]
     found = enrich(REQUEST, sources, exists=there, on_error=lambda name, text: errors.append((name, text)))
     assert found.name == "web"
     assert errors == [("broken", "ZeroDivisionError: a bug in a source")]
@@ -185,7 +185,11 @@ def test_docker_is_asked_on_its_socket(tmp_path: Path) -> None:
 def test_a_daemon_that_hangs_is_left_after_its_time(tmp_path: Path) -> None:
     """Then its files are asked."""
     release = threading.Event()
-    with docker_daemon(tmp_path, lambda connection: bool(release.wait(5)) or None) as path:
+
+    def hang(connection: socket.socket) -> None:
+        release.wait(5)
+
+    with docker_daemon(tmp_path, hang) as path:
         began = time.monotonic()
         assert Docker(path, timeout=0.05).find(REQUEST) is None
         assert time.monotonic() - began < 2

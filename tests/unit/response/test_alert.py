@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A verdict becomes an alert: outcome, process, ancestry, and what would let it pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ringfence.abi import (
+    DIM_EXE,
+    DIM_OBJECT,
+    FLAG_SIGNAL_FAILED,
+    Action,
+    EventKind,
+    Mechanism,
+)
+from ringfence.containers.model import Container
+from ringfence.containers.tree import ProcessTree
+from ringfence.events import (
+    DeviceEvent,
+    Event,
+    ExecEvent,
+    FileEvent,
+    NetEvent,
+    SyscallEvent,
+    SysctlEvent,
+    TaskEvent,
+    UnixEvent,
+)
+from ringfence.policy import NodeTiers, compile_policies, load_bytes
+from ringfence.policy.compiled import CompiledRule
+from ringfence.policy.operand import Bits, Networks, Texts, Values, fnv1a
+from ringfence.response.alert import Alert, Outcome, assemble, outcome_of
+from ringfence.response.allow import exception_keys
+from ringfence.response.kill import KillOutcome, KillResult
+
+K = EventKind
+
+POLICY = """\
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata:
+  name: test-policy
+spec:
+  selector:
+    containers: all
+  mode: {mode}
+  rules:
+    - id: test-rule
+      title: A test
+      severity: critical
+      attack: [T1611]
+      event: {event}
+      match: any
+      action: {action}
+"""
+
+
+def rule_of(event: str, action: str = "deny", mode: str = "enforce", extra: str = "") -> CompiledRule:
+    """The one rule of a policy about an event."""
+    text = POLICY.format(event=event, action=action, mode=mode) + extra
+    compiled = compile_policies(load_bytes({"p.yaml": text.encode()}), NodeTiers.usual())
+    return next(iter(compiled.rules.values()))
+
+
+def unshare(**fields: Any) -> SyscallEvent:
+    """A verdict on unshare(CLONE_NEWUSER)."""
+    return SyscallEvent(event=K.SYS_UNSHARE, operand0=0x10000000, pid=11, start_ns=2, ppid=10, **fields)
+
+
+@pytest.mark.parametrize(
+    ("event", "mode", "action", "expected"),
+    [
+        (unshare(action=Action.DENY, mechanism=Mechanism.LSM), "enforce", "deny", Outcome.DENIED),
+        (unshare(action=Action.KILL, mechanism=Mechanism.KILL), "enforce", "kill", Outcome.KILLED),
+        (
+            unshare(action=Action.KILL, mechanism=1, flags=FLAG_SIGNAL_FAILED),
+            "enforce",
+            "kill",
+            Outcome.KILL_FAILED,
+        ),
+        (unshare(action=Action.ALERT), "enforce", "alert", Outcome.SEEN),
+        (unshare(action=Action.ALERT), "audit", "alert", Outcome.SEEN),
+        (unshare(action=Action.ALERT), "audit", "kill", Outcome.WOULD_KILL),
+        # unshare cannot be denied without LSM: what would happen here is what is told
+        (unshare(action=Action.ALERT), "audit", "deny", Outcome.WOULD_KILL),
+    ],
+)
+def test_the_outcome_says_what_became_of_the_call(
+    event: Event, mode: str, action: str, expected: Outcome
+) -> None:
+    """And in audit mode, what would have become of it on this node."""
+    assert outcome_of(event, rule_of("unshare", action, mode)) is expected
+
+
+def test_audit_of_a_deniable_event_would_deny() -> None:
+    """Sysctl writes are decided before their effect."""
+    event = SysctlEvent(event=K.SYSCTL_ACCESS, action=Action.ALERT)
+    assert outcome_of(event, rule_of("sysctl.access", "deny", "audit")) is Outcome.WOULD_DENY
+
+
+def test_a_kill_left_to_user_space_is_told_as_done_or_failed() -> None:
+    """cgroup-BPF refuses, the agent kills: the alert says both."""
+    event = DeviceEvent(event=K.DEVICE_ACCESS, action=Action.KILL, mechanism=Mechanism.CGROUP, pid=11)
+    alert = assemble(event, None, rule_of("device.access", "kill"), ProcessTree())
+    assert (alert.outcome, alert.must_kill) == (Outcome.DENIED, True)
+    killed = alert.answered(KillResult(alert.id, 11, KillOutcome.KILLED))
+    assert (killed.outcome, killed.must_kill) == (Outcome.KILLED, False)
+    failed = alert.answered(KillResult(alert.id, 11, KillOutcome.FAILED, "EPERM"))
+    assert failed.outcome is Outcome.KILL_FAILED
+    assert failed.response is not None
+    assert failed.response.action_id == alert.id
+
+
+def tree() -> ProcessTree:
+    """A shell and its child."""
+    made = ProcessTree()
+    made.on_event(
+        ExecEvent(
+            event=K.PROCESS_EXEC,
+            pid=10,
+            start_ns=1,
+            ppid=9,
+            path_raw=b"/bin/sh\0",
+            path_len=7,
+            args_raw=b"sh\0-c\0",
+            args_len=6,
+        )
+    )
+    made.on_event(
+        TaskEvent(event=K.PROCESS_FORK, pid=10, start_ns=1, child_pid=11, child_tid=11, child_start_ns=2)
+    )
+    return made
+
+
+def test_an_alert_carries_process_ancestry_and_rule() -> None:
+    """All from memory, at the moment of the verdict."""
+    rule = rule_of("unshare")
+    alert = assemble(unshare(action=Action.KILL, mechanism=1), None, rule, tree(), "node-1")
+    assert (alert.exe, alert.args, alert.node) == (b"/bin/sh", b"sh\0-c\0", "node-1")
+    assert [step.pid for step in alert.ancestry] == [10, 9]
+    assert alert.details["flags"] == "CLONE_NEWUSER"
+    assert (alert.action, alert.severity, alert.mechanism) == (Action.DENY, "critical", Mechanism.KILL)
+
+
+def test_alert_ids_are_unique() -> None:
+    """Log, metric and action share them."""
+    rule, nobody = rule_of("unshare"), ProcessTree()
+    ids = {assemble(unshare(), None, rule, nobody).id for _ in range(1000)}
+    assert len(ids) == 1000
+    assert max(map(len, ids)) <= 16
+
+
+def test_a_verdict_of_an_unknown_rule_is_still_an_alert() -> None:
+    """Policies were changed while the record was on its way."""
+    alert = assemble(unshare(action=Action.KILL, mechanism=1), None, None, ProcessTree())
+    assert (alert.outcome, alert.action, alert.severity) == (Outcome.KILLED, Action.KILL, "high")
+    assert alert.allow
+
+
+def test_repetitions_are_the_same_and_others_are_not() -> None:
+    """The limiter's question: what is it about?"""
+    rule, nobody = rule_of("unshare"), ProcessTree()
+
+    def same(event: Event) -> object:
+        return assemble(event, None, rule, nobody).same
+
+    assert same(unshare(time_ns=1)) == same(unshare(time_ns=2))
+    assert same(unshare()) != same(unshare()._replace(operand0=0x20000))
+
+
+def alert_of(event: Event, exe: bytes = b"/usr/bin/tool", container: Container | None = None) -> Alert:
+    """An alert of a process that runs `exe`."""
+    made = ProcessTree()
+    made.on_event(
+        ExecEvent(
+            event=K.PROCESS_EXEC,
+            pid=event.pid,
+            start_ns=event.start_ns,
+            path_raw=exe + b"\0",
+            path_len=len(exe),
+        )
+    )
+    return assemble(event, container, rule_of(event.kind.label), made)
+
+
+ALLOWABLE: list[tuple[Event, dict[int, int], bytes]] = [
+    (
+        SysctlEvent(
+            event=K.SYSCTL_ACCESS, pid=5, start_ns=1, write=1, name_raw=b"vm/swappiness\0", name_len=13
+        ),
+        {0: 1},
+        b"vm/swappiness",
+    ),
+    (
+        UnixEvent(event=K.UNIX_CONNECT, pid=5, start_ns=1, path_raw=b"/run/x.sock\0", path_len=11),
+        {},
+        b"/run/x.sock",
+    ),
+    (
+        UnixEvent(event=K.UNIX_CONNECT, pid=5, start_ns=1, path_raw=b"\0abstract", path_len=9),
+        {},
+        b"\0abstract",
+    ),
+    (
+        FileEvent(
+            event=K.FILE_OPEN,
+            pid=5,
+            start_ns=1,
+            fs_magic=0x9FA0,
+            mode=0o100644,
+            path_raw=b"/sys/vm/swappiness\0",
+            path_len=18,
+            mnt_ns=4,
+        ),
+        {0: 0x9FA0, 1: 0o100000},
+        b"/sys/vm/swappiness",
+    ),
+    (
+        SyscallEvent(event=K.SYS_SETNS, pid=5, start_ns=1, operand0=0x20000, operand1=4),
+        {0: 0x20000, 1: 4},
+        b"",
+    ),
+    (SyscallEvent(event=K.SYS_MOUNT, pid=5, start_ns=1, text_raw=b"tmpfs\0", text_len=5), {0: 0}, b"tmpfs"),
+    (
+        SyscallEvent(event=K.SYS_SOCKET, pid=5, start_ns=1, operand0=17, operand1=3, operand2=0x300),
+        {0: 17, 1: 3, 2: 0x300},
+        b"",
+    ),
+    (
+        DeviceEvent(event=K.DEVICE_ACCESS, pid=5, start_ns=1, type=2, access=2, major=10, minor=229),
+        {0: 2, 1: 2, 2: 10 << 20 | 229, 3: 10},
+        b"",
+    ),
+    (
+        NetEvent(
+            event=K.NET_CONNECT,
+            pid=5,
+            start_ns=1,
+            family=2,
+            port=80,
+            protocol=6,
+            address_raw=b"\x0a\0\0\x01".ljust(16, b"\0"),
+        ),
+        {0: 80, 1: 2, 2: 6},
+        b"\x0a\0\0\x01",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("event", "operands", "text"), ALLOWABLE, ids=lambda v: v.kind.label if isinstance(v, tuple) else ""
+)
+def test_the_proposed_exception_lets_exactly_this_pass(
+    event: Event, operands: dict[int, int], text: bytes
+) -> None:
+    """Pasted into the rule it is a lawful policy, it holds for the event, and not for another program."""
+    exe = b"/usr/bin/tool"
+    alert = alert_of(event, exe)
+    lines = alert.allow.splitlines()
+    begin = lines.index("  exceptions:")
+    snippet = [line for line in lines[begin:] if line.startswith("  ")]
+    assert "p.yaml:" in lines[0]
+    label = event.kind.label
+    document = POLICY.format(event=label, action="deny", mode="enforce") + "\n".join(
+        "    " + line for line in snippet
+    )
+    [policy] = load_bytes({"p.yaml": document.encode()}).policies
+    [exception] = policy.rules[0].exceptions
+    values = {**operands, DIM_EXE: fnv1a(exe)}
+    assert holds(exception[event.kind], values, text)
+    assert not holds(exception[event.kind], {**values, DIM_EXE: fnv1a(b"/bin/other")}, text)
+
+
+def holds(match: Any, values: dict[int, int], text: bytes) -> bool:
+    """Do all conditions of a match block hold for these operands?"""
+
+    def one(predicate: Any) -> bool:
+        if isinstance(predicate, (Values, Bits)):
+            return predicate.dim not in values or predicate.holds(values[predicate.dim])
+        if isinstance(predicate, Texts):
+            assert predicate.dim == DIM_OBJECT
+            return predicate.holds(text)
+        assert isinstance(predicate, Networks)
+        return predicate.holds(4, text)
+
+    return all(
+        any(all(one(predicate) for predicate in conjunction) for conjunction in condition.alternatives)
+        for condition in match
+    )
+
+
+HOSTILE = [
+    b"/tmp/a\nexe: /bin/sh",
+    b"/tmp/\x1b[31m",
+    b"/tmp/\xff",
+    b"/tmp/*",
+    b"/tmp/" + b"x" * 300,
+    '/tmp/"\u202e'.encode(),
+]
+
+
+@pytest.mark.parametrize("exe", HOSTILE)
+def test_a_hostile_name_is_left_out_of_the_proposal(exe: bytes) -> None:
+    """What is pasted must not say more than it shows."""
+    event = SysctlEvent(event=K.SYSCTL_ACCESS, pid=5, start_ns=1, name_raw=b"vm/a\0", name_len=4)
+    assert "exe" not in exception_keys(event, {}, exe)
+    text = alert_of(event, exe).allow
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_the_image_of_a_container_is_named() -> None:
+    """The selector is the other way to let it pass."""
+    container = Container("a" * 64, 5, 0, image="shop/web:1")
+    text = alert_of(unshare(), container=container).allow
+    assert '"shop/web:1"' in text
+    assert "test-policy" in text
+    evil = Container("a" * 64, 5, 0, image="x\n- y")
+    assert "\n- y" not in alert_of(unshare(), container=evil).allow

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events in the words of their field."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.abi import FLAG_COMPAT, FLAG_UNREADABLE, EventKind, Fact
+from ringfence.events import (
+    CgroupEvent,
+    ContainerEvent,
+    DeviceEvent,
+    Event,
+    ExecEvent,
+    FileEvent,
+    NetEvent,
+    SyscallEvent,
+    SysctlEvent,
+    TaskEvent,
+    UnixEvent,
+)
+from ringfence.response.describe import call_name, describe, filesystem, notes, task_words
+
+K = EventKind
+x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86_64")
+
+
+def call(kind: EventKind, *operands: int, text: bytes = b"", **fields: Any) -> SyscallEvent:
+    """A system call with these operands."""
+    named = {f"operand{index}": value for index, value in enumerate(operands)}
+    return SyscallEvent(
+        event=kind, text_raw=text.ljust(256, b"\0"), text_len=len(text), **{**named, **fields}
+    )
+
+
+@x86_only
+def test_unshare_names_the_namespaces() -> None:
+    """CLONE_NEWUSER and CLONE_NEWNS together."""
+    found = describe(call(K.SYS_UNSHARE, 0x10020000, nr=272, args0=0x10020000))
+    assert found["call"] == "unshare"
+    assert set(found["flags"].split("|")) == {"CLONE_NEWUSER", "CLONE_NEWNS"}
+    assert found["args"][0] == "0x10020000"
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (call(K.SYS_MOUNT, 4096 | 1, text=b"ext4"), {"flags": "MS_RDONLY|MS_BIND", "fstype": b"ext4"}),
+        (call(K.SYS_SETNS, 0x20000, 4), {"nstype": "CLONE_NEWNS", "target": "host"}),
+        (call(K.SYS_PTRACE, 16, 2), {"request": "PTRACE_ATTACH", "target": "container"}),
+        (call(K.SYS_SOCKET, 17, 3, 0), {"family": "AF_PACKET", "type": "SOCK_RAW"}),
+        (call(K.SYS_SOCKET, 38, 5, 0), {"family": "AF_ALG", "type": "SOCK_SEQPACKET"}),
+        (call(K.SYS_MKNOD, 0o060000), {"type": "block-device"}),
+        (call(K.SYS_BPF, 5), {"cmd": "BPF_PROG_LOAD"}),
+        (call(K.SYS_FSOPEN, text=b"proc"), {"fstype": b"proc"}),
+        (call(K.SYS_CHROOT, text=b"/host\n\x1b[2J"), {"path": b"/host\n\x1b[2J"}),
+        (
+            DeviceEvent(event=K.DEVICE_ACCESS, type=1, access=6, major=8, minor=0),
+            {"device": "b 8:0", "access": ["read", "write"]},
+        ),
+        (
+            SysctlEvent(event=K.SYSCTL_ACCESS, write=1, name_raw=b"kernel/core_pattern\0", name_len=19),
+            {"sysctl": b"kernel/core_pattern", "access": "write"},
+        ),
+        (
+            NetEvent(
+                event=K.NET_CONNECT,
+                family=2,
+                port=80,
+                protocol=6,
+                address_raw=b"\xa9\xfe\xa9\xfe".ljust(16, b"\0"),
+            ),
+            {"address": "169.254.169.254", "port": 80, "family": "AF_INET", "protocol": "tcp"},
+        ),
+        (
+            NetEvent(
+                event=K.NET_CONNECT,
+                family=10,
+                port=53,
+                protocol=17,
+                address_raw=bytes.fromhex("fd00" + "00" * 13 + "01"),
+            ),
+            {"address": "fd00::1", "family": "AF_INET6", "protocol": "udp"},
+        ),
+        (
+            UnixEvent(event=K.UNIX_CONNECT, path_raw=b"\0/containerd-shim/x", path_len=19),
+            {"socket": b"@/containerd-shim/x"},
+        ),
+        (UnixEvent(event=K.UNIX_CONNECT, path_raw=b"/run/x.sock\0", path_len=11), {"socket": b"/run/x.sock"}),
+        (
+            FileEvent(
+                event=K.FILE_OPEN,
+                fs_magic=0x9FA0,
+                path_raw=b"/sys/kernel/core_pattern\0",
+                path_len=24,
+                mode=0o100644,
+                open_flags=0o1001,
+                mnt_ns=7,
+            ),
+            {
+                "filesystem": "proc",
+                "path": b"/sys/kernel/core_pattern",
+                "type": "file",
+                "open": "O_WRONLY|O_TRUNC",
+                "access": "write",
+            },
+        ),
+        (
+            FileEvent(event=K.FILE_OPEN, fs_magic=0x27E0EB, mode=0o060600, rdev=8 << 20 | 1),
+            {"filesystem": "cgroup1", "type": "block-device", "node": "b 8:1", "mount": "none"},
+        ),
+        (
+            ExecEvent(
+                event=K.PROCESS_EXEC,
+                path_raw=b"/bin/sh\0",
+                path_len=7,
+                args_raw=b"sh\0-c\0id\0",
+                args_len=9,
+                fs_magic=0x794C7630,
+            ),
+            {"path": b"/bin/sh", "args": [b"sh", b"-c", b"id"], "filesystem": "overlay"},
+        ),
+        (
+            ContainerEvent(
+                event=K.CONTAINER_START, cap_effective=1 << 21, seccomp=2, shared_namespaces=0x40000000
+            ),
+            {"capabilities": ["CAP_SYS_ADMIN"], "seccomp": "filter", "shares": ["net"]},
+        ),
+        (ContainerEvent(event=K.CONTAINER_STOP, exit_code=9), {"signal": 9}),
+        (TaskEvent(event=K.PROCESS_EXIT, exit_code=3 << 8), {"exit_code": 3}),
+        (
+            TaskEvent(event=K.PROCESS_FORK, child_pid=7, child_tid=7, clone_flags=0x4000 | 17),
+            {"child_pid": 7, "thread": False, "flags": "CLONE_VFORK"},
+        ),
+        (
+            CgroupEvent(event=K.CGROUP_ATTACH, cgroup=5, path_raw=b"/a\0", path_len=2),
+            {"cgroup": 5, "path": b"/a"},
+        ),
+    ],
+    ids=lambda value: value.kind.label if isinstance(value, tuple) else "",
+)
+def test_bodies_are_told_in_words(event: Event, expected: dict[str, Any]) -> None:
+    """What a policy would call each part."""
+    found = describe(event)
+    assert {key: found.get(key) for key in expected} == expected
+
+
+@x86_only
+def test_calls_have_names_in_both_numberings() -> None:
+    """A number means another call to a 32-bit program; unknown numbers stay numbers."""
+    assert (call_name(165), call_name(21, compat=True), call_name(9999)) == ("mount", "mount", "#9999")
+    assert describe(call(K.SYS_MOUNT, 0, nr=21, flags=FLAG_COMPAT))["call"] == "mount"
+
+
+def test_an_unknown_filesystem_is_a_number() -> None:
+    """Better than a wrong name."""
+    assert filesystem(0x1234) == "0x1234"
+
+
+def test_notes_and_task_words() -> None:
+    """What must be known to read it right, and what was true of the task."""
+    assert notes(call(K.SYS_MOUNT, flags=FLAG_COMPAT | FLAG_UNREADABLE)) == [
+        "32-bit call",
+        "text could not be read",
+    ]
+    assert task_words(Fact.ROOT | Fact.NO_SECCOMP) == ["root", "no-seccomp"]
+
+
+_u64 = st.integers(0, 2**64 - 1)
+_SHAPES = {
+    SyscallEvent: [kind for kind in K if kind.is_syscall],
+    FileEvent: [K.FILE_OPEN],
+    DeviceEvent: [K.DEVICE_ACCESS],
+    NetEvent: [K.NET_BIND],
+    ContainerEvent: [K.CONTAINER_CREATE, K.CONTAINER_START, K.CONTAINER_STOP],
+    TaskEvent: [K.PROCESS_FORK, K.PROCESS_EXIT],
+    ExecEvent: [K.PROCESS_EXEC],
+    UnixEvent: [K.UNIX_CONNECT],
+    SysctlEvent: [K.SYSCTL_ACCESS],
+    CgroupEvent: [K.CGROUP_MKDIR],
+}
+
+
+@given(st.data())
+def test_any_numbers_and_bytes_can_be_described(data: st.DataObject) -> None:
+    """The agent must not stumble over what a process made up."""
+    shape = data.draw(st.sampled_from(list(_SHAPES)))
+    fields: dict[str, Any] = {"event": data.draw(st.sampled_from(_SHAPES[shape]))}
+    for name in shape._fields:
+        if name.endswith("_raw"):
+            fields[name] = data.draw(st.binary(min_size=16, max_size=32))
+        elif name not in ("event", "version"):
+            fields[name] = data.draw(_u64)
+    assert isinstance(describe(shape(**fields)), dict)

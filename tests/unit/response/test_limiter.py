@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One container's loop does not drown the others, and nothing is lost without a count."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.response.limiter import Limiter
+
+S = 10**9
+
+
+class Clock:
+    now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def limiter(clock: Clock, **options: float) -> Limiter:
+    """One alert a second, three at once."""
+    chosen = {"rate": 1.0, "burst": 3, "same_ns": S // 2, **options}
+    return Limiter(**chosen, now_ns=clock)  # type: ignore[arg-type]
+
+
+def test_a_burst_passes_and_then_the_rate_holds() -> None:
+    """Three different ones at once, then one a second, which tells what was held back before it."""
+    clock = Clock()
+    limit = limiter(clock)
+    assert [limit.admit(1, "r", n).passes for n in range(5)] == [True, True, True, False, False]
+    clock.now += S
+    decision = limit.admit(1, "r", 9)
+    assert (decision.passes, decision.suppressed) == (True, 2)
+    assert not limit.admit(1, "r", 10).passes
+
+
+def test_a_repetition_is_held_back_though_there_is_room() -> None:
+    """The same thing twice in half a second is told once."""
+    clock = Clock()
+    limit = limiter(clock)
+    assert limit.admit(1, "r", "x").passes
+    assert not limit.admit(1, "r", "x").passes
+    assert limit.admit(1, "r", "y").passes
+
+
+def test_an_endless_repetition_is_told_again_and_again() -> None:
+    """A loop that never pauses must not buy itself silence."""
+    clock = Clock()
+    limit = limiter(clock)
+    passed = 0
+    for _ in range(1000):
+        passed += limit.admit(1, "r", "x").passes
+        clock.now += S // 100
+    assert 8 <= passed <= 13
+
+
+def test_containers_and_rules_do_not_share() -> None:
+    """Each pair has its own bucket."""
+    limit = limiter(Clock(), burst=1)
+    assert limit.admit(1, "r", "x").passes
+    assert limit.admit(2, "r", "x").passes
+    assert limit.admit(1, "s", "x").passes
+    assert not limit.admit(1, "r", "y").passes
+
+
+def test_what_no_later_alert_tells_is_flushed() -> None:
+    """Once the container is quiet, the rest is told, once, with the last of it."""
+    clock = Clock()
+    limit = limiter(clock, burst=1)
+    for number in range(4):
+        limit.admit(1, "r", number, f"alert {number}")
+    assert limit.flush() == []
+    clock.now += 6 * S
+    [told] = limit.flush()
+    assert (told.container, told.rule, told.times, told.what) == (1, "r", 3, "alert 3")
+    assert limit.flush() == []
+
+
+def test_the_number_of_pairs_is_bounded_and_their_counts_survive() -> None:
+    """The longest quiet one goes; what it held back is told all the same."""
+    clock = Clock()
+    limit = limiter(clock, burst=1, size=2)
+    limit.admit(1, "r", "a")
+    limit.admit(1, "r", "b")
+    for container in (2, 3, 4):
+        limit.admit(container, "r", "a")
+    assert len(limit) == 2
+    assert [(told.container, told.times) for told in limit.flush()] == [(1, 1)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 2), st.integers(0, S)), max_size=80))
+def test_every_alert_is_told_or_counted(steps: list[tuple[int, int, int]]) -> None:
+    """Passed + told as suppressed = admitted, exactly."""
+    clock = Clock()
+    limit = limiter(clock, size=2)
+    told = 0
+    for container, about, pause in steps:
+        clock.now += pause
+        decision = limit.admit(container, "r", about)
+        if decision.passes:
+            told += 1 + decision.suppressed
+        if pause % 7 == 0:
+            told += sum(held.times for held in limit.flush())
+    clock.now += 100 * S
+    told += sum(held.times for held in limit.flush())
+    assert told == len(steps)
