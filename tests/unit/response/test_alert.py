@@ -185,6 +185,11 @@ def alert_of(event: Event, exe: bytes = b"/usr/bin/tool", container: Container |
     return assemble(event, container, rule_of(event.kind.label), made)
 
 
+def _label(value: Any) -> str:
+    """A test's name: its event's."""
+    return str(value.kind.label) if isinstance(value, tuple) else ""
+
+
 ALLOWABLE: list[tuple[Event, dict[int, int], bytes]] = [
     (
         SysctlEvent(
@@ -249,9 +254,7 @@ ALLOWABLE: list[tuple[Event, dict[int, int], bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("event", "operands", "text"), ALLOWABLE, ids=lambda v: v.kind.label if isinstance(v, tuple) else ""
-)
+@pytest.mark.parametrize(("event", "operands", "text"), ALLOWABLE, ids=_label)
 def test_the_proposed_exception_lets_exactly_this_pass(
     event: Event, operands: dict[int, int], text: bytes
 ) -> None:

@@ -47,6 +47,11 @@ def test_unshare_names_the_namespaces() -> None:
     assert found["args"][0] == "0x10020000"
 
 
+def _label(value: Any) -> str:
+    """A test's name: its event's."""
+    return str(value.kind.label) if isinstance(value, tuple) else ""
+
+
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
@@ -142,7 +147,7 @@ def test_unshare_names_the_namespaces() -> None:
             {"cgroup": 5, "path": b"/a"},
         ),
     ],
-    ids=lambda value: value.kind.label if isinstance(value, tuple) else "",
+    ids=_label,
 )
 def test_bodies_are_told_in_words(event: Event, expected: dict[str, Any]) -> None:
     """What a policy would call each part."""
@@ -172,7 +177,7 @@ def test_notes_and_task_words() -> None:
 
 
 _u64 = st.integers(0, 2**64 - 1)
-_SHAPES = {
+_SHAPES: dict[Any, list[EventKind]] = {
     SyscallEvent: [kind for kind in K if kind.is_syscall],
     FileEvent: [K.FILE_OPEN],
     DeviceEvent: [K.DEVICE_ACCESS],
