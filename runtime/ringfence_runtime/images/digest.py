@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digests of the image specification (descriptor.md#digests): `sha256:` and `sha512:` and lower-case hexadecimal."""
+"""Digests of the image specification (descriptor.md#digests): `sha256:` or `sha512:`, then hexadecimal."""
 
 from __future__ import annotations
 

@@ -19,21 +19,23 @@ from ringfence_runtime.images.source import Source
 __all__ = ["read_docker_archive"]
 
 
-def _document(source: Source, path: str, limits: Limits) -> bytes:
+def _document(source: Source, path: str, limits: Limits, hint: str = "") -> bytes:
     window = source.open(path)
     if window is None:
-        raise LayoutError(f"the archive has no {show(path)}")
+        raise LayoutError(f"the image has no {show(path)}", hint=hint)
     with window:
         if window.size > limits.document_bytes:
-            raise LimitError(f"{show(path)} has {window.size} bytes; a document may have {limits.document_bytes}")
+            raise LimitError(
+                f"{show(path)} has {window.size} bytes; a document may have {limits.document_bytes}"
+            )
         return window.read(window.size)
 
 
 def _chosen(source: Source, limits: Limits, reference: str) -> Node:
-    if source.open("manifest.json") is None:
-        raise LayoutError("this is neither an OCI image layout nor a docker archive",
-                          hint="make one with: skopeo copy docker://IMAGE oci:DIRECTORY:TAG")  # fmt: skip
-    data = b'{"images":' + _document(source, "manifest.json", limits) + b"}"
+    hint = (
+        "neither an OCI layout nor a docker archive; skopeo makes one: skopeo copy docker://IMAGE oci:DIR:TAG"
+    )
+    data = b'{"images":' + _document(source, "manifest.json", limits, hint) + b"}"
     images = parse_document(data, "manifest.json").nodes("images")
     if reference:
         images = [image for image in images if reference in image.texts("RepoTags")]
@@ -44,7 +46,9 @@ def _chosen(source: Source, limits: Limits, reference: str) -> Node:
     raise LayoutError("the archive has several images", hint="name one, as in PATH:NAME")
 
 
-def read_docker_archive(source: Source, limits: Limits, reference: str, platform: Platform | None) -> Manifest:
+def read_docker_archive(
+    source: Source, limits: Limits, reference: str, platform: Platform | None
+) -> Manifest:
     """The image called `reference` (a RepoTag), or the only one."""
     image = _chosen(source, limits, reference)
     data = _document(source, image.text("Config"), limits)

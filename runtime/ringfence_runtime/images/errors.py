@@ -8,8 +8,18 @@ import os
 
 from ringfence_runtime.errors import Error, NotFoundError
 
-__all__ = ["FullError", "ImageError", "ImageNotFoundError", "InUseError", "LayerError", "LayoutError", "LimitError",
-           "StoreError", "show", "store_error"]  # fmt: skip
+__all__ = [
+    "FullError",
+    "ImageError",
+    "ImageNotFoundError",
+    "InUseError",
+    "LayerError",
+    "LayoutError",
+    "LimitError",
+    "StoreError",
+    "show",
+    "store_error",
+]
 
 SHOWN = 200  # characters of hostile text in one message
 
@@ -47,7 +57,7 @@ class ImageNotFoundError(NotFoundError, ImageError):
 
 
 def show(text: object) -> str:
-    """Quote text of an image for a message: ASCII only, so that it cannot move a terminal's cursor or split a line."""
+    """Quote an image's text for a message: ASCII only, so it moves no cursor and splits no line."""
     quoted = repr(text)[1:] if isinstance(text, bytes) else ascii(text)
     return quoted if len(quoted) <= SHOWN else quoted[:SHOWN] + "...'"
 

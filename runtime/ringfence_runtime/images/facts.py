@@ -20,8 +20,19 @@ _CONTROL = frozenset((*range(32), 127))
 class LayerFacts:
     """Counts, and the first names of what matters most."""
 
-    __slots__ = ("bytes", "capabilities", "devices", "devices_skipped", "dropped_xattrs", "entries", "odd_names",
-                 "opaque_root", "setuid", "setuid_count", "whiteouts")  # fmt: skip
+    __slots__ = (
+        "bytes",
+        "capabilities",
+        "devices",
+        "devices_skipped",
+        "dropped_xattrs",
+        "entries",
+        "odd_names",
+        "opaque_root",
+        "setuid",
+        "setuid_count",
+        "whiteouts",
+    )
 
     def __init__(self) -> None:
         self.entries = self.bytes = self.whiteouts = self.odd_names = 0
@@ -44,7 +55,7 @@ class LayerFacts:
             self.odd_names += _is_odd(entry.name)
 
     def dropped(self, names: list[bytes]) -> None:
-        """Extended attributes that were not kept. Only kinds are counted: the names are the image's own text."""
+        """Extended attributes that were not kept, by kind: the names are the image's own text."""
         for name in names:
             kind = name.partition(b".")[0].decode("ascii", "replace")
             key = kind if kind in ("security", "trusted", "system", "user") else "other"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a source to one image: index -> manifest (of this platform) -> configuration and layers, each digest checked.
+"""From a source to one image: index -> manifest (of this platform) -> configuration and layers, verified.
 
 Understands the OCI image layout and, where there is no `oci-layout` file, what `docker save` writes.
 """
@@ -17,8 +17,14 @@ from ringfence_runtime.images.streams import VerifiedBlob, read_document
 
 __all__ = ["Layer", "Manifest", "blob_path", "read_manifest"]
 
-_INDEX = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-_MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+_INDEX = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+_MANIFEST = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
 _CONFIG = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 _LAYER = ("application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.nondistributable.v1.tar",
           "application/vnd.docker.image.rootfs.diff.tar",
@@ -60,7 +66,9 @@ def blob_path(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/")
 
 
-def read_manifest(source: Source, limits: Limits, *, reference: str = "", platform: Platform | None = None) -> Manifest:
+def read_manifest(
+    source: Source, limits: Limits, *, reference: str = "", platform: Platform | None = None
+) -> Manifest:
     """The image called `reference` (the only one, where none is named) for `platform` (this machine's)."""
     reader = _Reader(source, limits, platform)
     marker = source.open("oci-layout")
@@ -77,7 +85,9 @@ def read_manifest(source: Source, limits: Limits, *, reference: str = "", platfo
         raise LayoutError("the layout has no index.json")
     with window:
         if window.size > limits.document_bytes:
-            raise LimitError(f"index.json has {window.size} bytes; a document may have {limits.document_bytes}")
+            raise LimitError(
+                f"index.json has {window.size} bytes; a document may have {limits.document_bytes}"
+            )
         index = parse_document(window.read(window.size), "index.json")
     entry = _named(index, reference)
     return reader.descend(entry, entry.node("annotations").text(REFERENCE), _NESTED)
@@ -152,8 +162,12 @@ class _Reader:
         for entry in entries:
             if "platform" not in entry or self.platform.accepts(Platform.of(entry.node("platform"))):
                 return self.descend(entry, reference, depth)
-        there = ", ".join(show(str(Platform.of(entry.node("platform")))) for entry in entries[:20]) or "nothing"
-        raise ImageNotFoundError(f"the image is not there for {self.platform}", hint=f"it is there for {there}")
+        there = (
+            ", ".join(show(str(Platform.of(entry.node("platform")))) for entry in entries[:20]) or "nothing"
+        )
+        raise ImageNotFoundError(
+            f"the image is not there for {self.platform}", hint=f"it is there for {there}"
+        )
 
     def manifest(self, node: Node, digest: str, reference: str) -> Manifest:
         """Check a manifest and its configuration against each other."""
@@ -161,7 +175,9 @@ class _Reader:
             raise LayoutError(f"{node.path}: schemaVersion is not 2")
         described = node.node("config")
         if described.text("mediaType") not in _CONFIG:
-            raise LayoutError(f"{described.path}: {show(described.text('mediaType'))}: this is no container image")
+            raise LayoutError(
+                f"{described.path}: {show(described.text('mediaType'))}: this is no container image"
+            )
         config = parse_config(self.document(described, "config"))
         check_platform(config, self.asked, self.platform)
         nodes = node.nodes("layers")
@@ -169,10 +185,14 @@ class _Reader:
         layers = []
         for item, diff_id in zip(nodes, config.diff_ids, strict=True):
             if item.text("mediaType") not in _LAYER_TYPES:
-                raise LayoutError(f"{item.path}: {show(item.text('mediaType'))} is no layer that we can unpack")
+                raise LayoutError(
+                    f"{item.path}: {show(item.text('mediaType'))} is no layer that we can unpack"
+                )
             blob = item.digest("digest")
             layers.append(Layer(blob_path(blob), blob, item.number("size"), diff_id))
-        return Manifest(digest, check_digest(described.data["digest"], described.path), config, layers, reference)
+        return Manifest(
+            digest, check_digest(described.data["digest"], described.path), config, layers, reference
+        )
 
 
 def check_platform(config: ImageConfig, asked: Platform | None, platform: Platform) -> None:
@@ -185,6 +205,8 @@ def check_platform(config: ImageConfig, asked: Platform | None, platform: Platfo
 def check_layers(layers: list[Node], config: ImageConfig, limits: Limits, path: str) -> None:
     """As many layers as the configuration has digests for, and not too many."""
     if len(layers) != len(config.diff_ids):
-        raise LayoutError(f"{path}: {len(layers)} layers, and the configuration has {len(config.diff_ids)} diff_ids")
+        raise LayoutError(
+            f"{path}: {len(layers)} layers, and the configuration has {len(config.diff_ids)} diff_ids"
+        )
     if len(layers) > limits.layers:
         raise LimitError(f"{path}: {len(layers)} layers; at most {limits.layers} are unpacked")

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the blobs of an image are read from: a directory or a tar in the host's hands, with content in anybody's.
+"""Where the blobs of an image are read from: a directory or a tar, with content of anybody's.
 
-A directory's files are opened below it (openat2 RESOLVE_BENEATH: a blob that is a symlink to /dev/zero or a FIFO
-helps nobody); a tar is indexed once and then read by offset, so that its entries need no order and no copy.
+A directory's files are opened below it (openat2 RESOLVE_BENEATH: a blob that is a symlink to /dev/zero or a
+FIFO helps nobody); a tar is indexed once and then read by offset, so that its entries need no order and no
+copy.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -100,9 +102,9 @@ class _FileStream:
         self.at += len(data)
         return data
 
-    def copy(self, size: int, write: object) -> int:
+    def copy(self, size: int, write: Callable[[memoryview], object]) -> int:
         data = self.read(size)
-        write(memoryview(data))  # type: ignore[operator]
+        write(memoryview(data))
         return len(data)
 
     def skip(self, size: int) -> int:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes on their way from a blob to a file: counted, hashed and limited while they pass, never trusted before the end.
+"""Bytes on their way from a blob to a file: counted, hashed and limited, never trusted before the end.
 
-    blob -> VerifiedBlob (digest and size of the blob) -> decompress() -> LayerStream (diff_id, size and ratio limits)
+blob -> VerifiedBlob (digest and size of the blob) -> decompress() -> LayerStream (diff_id and limits)
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class VerifiedBlob:
         while self.read(CHUNK):
             pass
         if self.count != self.size:
-            raise LayoutError(f"blob {self.digest} has {self.count} bytes, and its descriptor says {self.size}")
+            raise LayoutError(
+                f"blob {self.digest} has {self.count} bytes, and its descriptor says {self.size}"
+            )
         found = self._hash.hexdigest()
         if found != self.digest.partition(":")[2]:
             raise LayoutError(f"blob {self.digest} is damaged: its digest is {found}")
@@ -64,7 +66,9 @@ class VerifiedBlob:
 def read_document(blob: VerifiedBlob, limit: int) -> bytes:
     """A whole small blob, verified."""
     if blob.size > limit:
-        raise LimitError(f"blob {blob.digest} says that it has {blob.size} bytes; a document may have {limit}")
+        raise LimitError(
+            f"blob {blob.digest} says that it has {blob.size} bytes; a document may have {limit}"
+        )
     parts = []
     while part := blob.read(CHUNK):
         parts.append(part)
@@ -73,7 +77,7 @@ def read_document(blob: VerifiedBlob, limit: int) -> bytes:
 
 
 def decompress(blob: VerifiedBlob) -> Iterator[bytes]:
-    """The uncompressed bytes. The form is told from the first bytes: both digests are checked, so a lie gains nothing."""
+    """The uncompressed bytes. The form is told from the first bytes: both digests are checked."""
     head = b""
     while len(head) < 4 and (more := blob.read(CHUNK)):
         head += more
@@ -116,7 +120,9 @@ def _gunzip(blob: VerifiedBlob, data: bytes) -> Iterator[bytes]:
 class LayerStream:
     """The uncompressed layer, in order: exact reads for the tar reader, and the digest of all that passed."""
 
-    def __init__(self, chunks: Iterator[bytes], blob: VerifiedBlob, limits: Limits, algorithm: str = "sha256") -> None:
+    def __init__(
+        self, chunks: Iterator[bytes], blob: VerifiedBlob, limits: Limits, algorithm: str = "sha256"
+    ) -> None:
         self._chunks = chunks
         self._blob = blob
         self._limits = limits

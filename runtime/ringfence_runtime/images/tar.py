@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A reader of layer tars: ustar, GNU long names and PAX, and nothing that two readers could read differently.
 
-The standard library's reader takes headers of any size into memory, guesses, and raises a dozen kinds of exception.
-This one raises LayerError or LimitError and nothing else. What it refuses, and why:
+The standard library's reader takes headers of any size into memory, guesses, and raises a dozen kinds of
+exception. This one raises LayerError or LimitError and nothing else. What it refuses, and why:
 
 - sparse files (the image specification advises against them, and their maps lie about sizes);
-- header sizes that disagree in meaning between readers: a hardlink with data, a global PAX header that renames;
+- header sizes that disagree in meaning between readers: a hardlink with data, a global PAX header that
+  renames;
 - numbers that are negative, or longer than their field's meaning.
 """
 
@@ -13,27 +14,55 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from struct import Struct
+from typing import Protocol
 
 from ringfence_runtime.images.errors import LayerError, LimitError, show
 from ringfence_runtime.images.limits import Limits
 from ringfence_runtime.images.pax import Pax, parse_pax
-from ringfence_runtime.images.streams import LayerStream
 
-__all__ = ["BLOCK", "DEVICE_BLOCK", "DEVICE_CHAR", "DIRECTORY", "FIFO", "HARDLINK", "REGULAR", "SYMLINK", "Entry",
-           "TarReader"]  # fmt: skip
+__all__ = [
+    "BLOCK",
+    "DEVICE_BLOCK",
+    "DEVICE_CHAR",
+    "DIRECTORY",
+    "FIFO",
+    "HARDLINK",
+    "REGULAR",
+    "SYMLINK",
+    "Entry",
+    "TarReader",
+]
 
 BLOCK = 512
 _ZERO = bytes(BLOCK)
 # name mode uid gid size mtime chksum type linkname magic+version uname gname major minor prefix
 _HEADER = Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 
-REGULAR, HARDLINK, SYMLINK, DEVICE_CHAR, DEVICE_BLOCK, DIRECTORY, FIFO = (b"0", b"1", b"2", b"3", b"4", b"5", b"6")
+REGULAR, HARDLINK, SYMLINK, DEVICE_CHAR, DEVICE_BLOCK, DIRECTORY, FIFO = (
+    b"0",
+    b"1",
+    b"2",
+    b"3",
+    b"4",
+    b"5",
+    b"6",
+)
 _KINDS = frozenset((REGULAR, HARDLINK, SYMLINK, DEVICE_CHAR, DEVICE_BLOCK, DIRECTORY, FIFO))
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL, _SPARSE = b"L", b"K", b"x", b"g", b"S"
 
 MAX_ID = (1 << 32) - 2  # the last one means "no change" to chown(2)
 MAX_SIZE = 1 << 62
 MAX_TIME = 1 << 34  # ext4's last second
+
+
+class Stream(Protocol):
+    """The archive's bytes in order (`LayerStream`, or a file)."""
+
+    def read(self, size: int) -> bytes: ...
+
+    def copy(self, size: int, write: Callable[[memoryview], object]) -> int: ...
+
+    def skip(self, size: int) -> int: ...
 
 
 class Entry:
@@ -75,9 +104,9 @@ def _time(field: bytes) -> int:
 
 
 class TarReader:
-    """Iterates over the entries of a layer. What the caller does not `copy` of an entry's data is passed over."""
+    """Iterates over the entries of a layer. Data that the caller does not `copy` is passed over."""
 
-    def __init__(self, stream: LayerStream, limits: Limits) -> None:
+    def __init__(self, stream: Stream, limits: Limits) -> None:
         self._stream = stream
         self._limits = limits
         self._left = 0  # data of the current entry that nobody has read yet
@@ -122,7 +151,9 @@ class TarReader:
 
     def _extension(self, size: int) -> bytes:
         if size > self._limits.header_bytes:
-            raise LimitError(f"tar: an extended header of {size} bytes; at most {self._limits.header_bytes} are read")
+            raise LimitError(
+                f"tar: an extended header of {size} bytes; at most {self._limits.header_bytes} are read"
+            )
         self._expect(size)
         parts: list[bytes] = []
         self.copy(lambda part: parts.append(bytes(part)))
@@ -164,7 +195,9 @@ class TarReader:
         if stated != sum_ - 256 * negative:  # some old programs add signed bytes
             raise LayerError("tar: the checksum of a header is wrong")
 
-    def _build(self, fields: tuple[bytes, ...], name: bytes | None, link: bytes | None, pax: Pax | None) -> Entry:
+    def _build(
+        self, fields: tuple[bytes, ...], name: bytes | None, link: bytes | None, pax: Pax | None
+    ) -> Entry:
         kind = fields[7]
         if name is None:
             name = _text(fields[0])
@@ -196,8 +229,11 @@ class TarReader:
             raise LimitError(f"tar: {show(entry.name)}: a path of more than {limits.path_bytes} bytes")
         if entry.kind == REGULAR:
             if entry.size > limits.file_bytes:
-                raise LimitError(f"tar: {show(entry.name)}: {entry.size} bytes; a file may have {limits.file_bytes}")
+                raise LimitError(
+                    f"tar: {show(entry.name)}: {entry.size} bytes; a file may have {limits.file_bytes}"
+                )
             self._expect(entry.size)
         elif entry.size and entry.kind == HARDLINK:
-            # POSIX lets data follow, most readers say that none does: so what follows would be read as two things.
+            # POSIX lets data follow, most readers say that none does: so what follows would be read as two
+            # things.
             raise LayerError(f"tar: {show(entry.name)}: a hardlink that has data")

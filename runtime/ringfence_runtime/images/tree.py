@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A directory tree that hostile names are written into, or that hostile names are removed from.
 
-Everything happens by descriptor: the parent of an entry is opened by openat2 with the layer's own directory as its
-root, and the last name is only ever given to calls that do not follow it.
+Everything happens by descriptor: the parent of an entry is opened by openat2 with the layer's own directory
+as its root, and the last name is only ever given to calls that do not follow it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CACHED = 16
 
 
 def split_name(name: bytes, depth: int) -> tuple[bytes, ...]:
-    """The components of a name in a layer. `..` is refused wherever it stands; a leading slash means the layer's root."""
+    """The components of a name in a layer. `..` is refused anywhere; a leading slash means nothing."""
     if b"\0" in name:
         raise LayerError(f"a name holds a NUL: {show(name)}")
     parts = tuple(part for part in name.split(b"/") if part and part != b".")
@@ -36,7 +36,7 @@ def split_name(name: bytes, depth: int) -> tuple[bytes, ...]:
 
 
 class Parents:
-    """Opens (and makes, where they are missing) the directories that entries lie in. Keeps the last few open."""
+    """Opens (and makes, where they are missing) the directories that entries lie in. Keeps a few open."""
 
     def __init__(self, root: int) -> None:
         self.root = root
@@ -53,8 +53,10 @@ class Parents:
         """The directory `parts`, which must exist; the descriptor stays ours."""
         if not parts:
             return self.root
-        fd = self._open.get(parts)
-        if fd is None:
+        fd = self._open.pop(parts, None)
+        if fd is not None:
+            self._open[parts] = fd  # the last used is the last to be closed: callers hold two at a time
+        else:
             try:
                 fd = _sys.openat2(self.root, b"/".join(parts), _DIRECTORY & ~os.O_NOFOLLOW, resolve=_RESOLVE)
             except OSError as error:
@@ -78,7 +80,9 @@ class Parents:
                 os.mkdir(parts[end - 1], 0o755, dir_fd=fd)
             except FileExistsError:
                 # Something has the name and yet could not be opened: a symlink that leads to nothing.
-                raise LayerError(f"{show(shown)}: its parent is a symlink that leads nowhere in this layer") from None
+                raise LayerError(
+                    f"{show(shown)}: its parent is a symlink that leads nowhere in this layer"
+                ) from None
             self.made.append(parts[:end])
             fd = os.open(parts[end - 1], _DIRECTORY, dir_fd=fd)
             self._keep(parts[:end], fd)
@@ -95,8 +99,8 @@ class Parents:
 def remove_tree(parent: int, name: str | bytes) -> None:
     """Remove `name` below `parent`, whatever a container left in it; what is gone already is no error.
 
-    Depth costs nothing (a container can nest directories deeper than any stack or descriptor table): directories
-    found on the way are first renamed to lie next to each other in a new one.
+    Depth costs nothing (a container can nest directories deeper than any stack or descriptor table):
+    directories found on the way are first renamed to lie next to each other in a new one.
     """
     try:
         os.unlink(name, dir_fd=parent)
@@ -110,7 +114,10 @@ def remove_tree(parent: int, name: str | bytes) -> None:
         os.mkdir(flat, 0o700, dir_fd=parent)
     except FileExistsError:
         pass
-    target = os.open(flat, _DIRECTORY, dir_fd=parent)
+    try:
+        target = os.open(flat, _DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        return  # somebody else removes the same tree, and was faster
     try:
         os.rename(name, b"0", src_dir_fd=parent, dst_dir_fd=target)
     except FileNotFoundError:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unpack one layer into a directory of its own, in the form that overlayfs takes as a lower directory.
 
-`.wh.NAME` becomes a character device 0:0, `.wh..wh..opq` the attribute `<namespace>.overlay.opaque`. Owners, modes
-(setuid included), times, links and allow-listed attributes are kept; what deserves a word is counted in LayerFacts.
+`.wh.NAME` becomes a character device 0:0, `.wh..wh..opq` the attribute `<namespace>.overlay.opaque`. Owners,
+modes (setuid included), times, links and allow-listed attributes are kept; what deserves a word is counted in
+LayerFacts.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 Parts = tuple[bytes, ...]
 
 
-def unpack_layer(reader: tar.TarReader, root: int, limits: Limits, *, devices: str, overlay: str) -> LayerFacts:
-    """Write all entries below the directory `root`. `devices` is refuse, skip or make; `overlay` is trusted or user."""
+def unpack_layer(
+    reader: tar.TarReader, root: int, limits: Limits, *, devices: str, overlay: str
+) -> LayerFacts:
+    """Write all entries below the directory `root`. `devices` is refuse, skip or make; `overlay` is trusted
+    or user."""
     if devices not in DEVICES:
         raise LayerError(f"devices: {devices!r} is not one of {', '.join(DEVICES)}")
     writer = _Writer(reader, root, limits, devices, f"{overlay}.overlay.opaque")
@@ -56,8 +60,13 @@ class _Writer:
         self.names = 0
         self.stale = False
         self.kinds: dict[bytes, Callable[[tar.Entry, int, bytes], None]] = {
-            tar.REGULAR: self._file, tar.HARDLINK: self._hardlink, tar.SYMLINK: self._symlink, tar.FIFO: self._node,
-            tar.DEVICE_CHAR: self._node, tar.DEVICE_BLOCK: self._node}  # fmt: skip
+            tar.REGULAR: self._file,
+            tar.HARDLINK: self._hardlink,
+            tar.SYMLINK: self._symlink,
+            tar.FIFO: self._node,
+            tar.DEVICE_CHAR: self._node,
+            tar.DEVICE_BLOCK: self._node,
+        }
         os.fchmod(root, 0o755)
 
     def write(self, entry: tar.Entry) -> None:
@@ -101,7 +110,8 @@ class _Writer:
         return parts[-1].startswith(_AUFS) and parts[-1] != _OPAQUE
 
     def finish(self) -> None:
-        """Times of directories last: every entry made in one changes them. A path that was replaced since is skipped."""
+        """Times of directories last: every entry made in one changes them. A path that was replaced since is
+        skipped."""
         for parts in self.parents.made:
             self.times.setdefault(parts, 0)
         self.times.setdefault((), 0)
@@ -211,8 +221,10 @@ class _Writer:
             mode |= stat.S_IFIFO
         else:
             if self.devices == "refuse":
-                raise LayerError(f"{show(entry.name)} is a device node ({entry.major}:{entry.minor})",
-                                 hint="--devices skip leaves them out, --devices make makes them")  # fmt: skip
+                raise LayerError(
+                    f"{show(entry.name)} is a device node ({entry.major}:{entry.minor})",
+                    hint="--devices skip leaves them out, --devices make makes them",
+                )
             if self.devices == "skip":
                 self.facts.devices_skipped += 1
                 return
@@ -223,7 +235,9 @@ class _Writer:
         number = os.makedev(entry.major, entry.minor)
         self._make(parent, name, lambda: os.mknod(name, mode, number, dir_fd=parent))
         self._finish_node(entry, parent, name)
-        os.chmod(name, entry.mode, dir_fd=parent)  # mknod obeyed the umask; the name is no symlink, we made it
+        os.chmod(
+            name, entry.mode, dir_fd=parent
+        )  # mknod obeyed the umask; the name is no symlink, we made it
 
     def _hardlink(self, entry: tar.Entry, parent: int, name: bytes) -> None:
         target = split_name(entry.link, self.limits.depth)

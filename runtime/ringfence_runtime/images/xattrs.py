@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which extended attributes of a layer are kept: an allow-list.
 
-Above all, nothing of overlayfs's own: `trusted.overlay.redirect` and `metacopy` in a layer would make the kernel show
-files of other layers. Labels and access lists of the builder's host (`security.selinux`, `system.posix_acl_*`) mean
-nothing on this one.
+Above all, nothing of overlayfs's own: `trusted.overlay.redirect` and `metacopy` in a layer would make the
+kernel show files of other layers. Labels and access lists of the builder's host (`security.selinux`,
+`system.posix_acl_*`) mean nothing on this one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _OVERLAY = b"user.overlay."
 _REVISION_2, _REVISION_3 = 0x02000000, 0x03000000
 
 
-def chosen(xattrs: dict[bytes, bytes], name: bytes, *, regular: bool) -> tuple[dict[bytes, bytes], list[bytes]]:
+def chosen(
+    xattrs: dict[bytes, bytes], name: bytes, *, regular: bool
+) -> tuple[dict[bytes, bytes], list[bytes]]:
     """What to set, and the names of what is left out."""
     kept: dict[bytes, bytes] = {}
     dropped: list[bytes] = []
@@ -36,7 +38,8 @@ def chosen(xattrs: dict[bytes, bytes], name: bytes, *, regular: bool) -> tuple[d
 
 
 def _check_capability(value: bytes, name: bytes) -> None:
-    """linux/capability.h, struct vfs_cap_data: revision 2 (20 bytes), or 3 with the uid of a namespace's root."""
+    """linux/capability.h, struct vfs_cap_data: revision 2 (20 bytes), or 3 with the uid of a namespace's
+    root."""
     if len(value) in (20, 24):
         revision = unpack_from("<I", value)[0] & 0xFF000000
         if (revision, len(value)) in ((_REVISION_2, 20), (_REVISION_3, 24)):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""zstd: by Python's own module from 3.14 on, else by the `zstd` program with a bounded window; else a clear refusal."""
+"""zstd: by Python's own module from 3.14 on, else by the `zstd` program with a bounded window; else a clear
+refusal."""
 
 from __future__ import annotations
 
@@ -90,7 +91,8 @@ def _by_program(program: str, blob: _Blob, head: bytes) -> Iterator[bytes]:
     argv = [program, "--decompress", "--stdout", "--quiet", f"--memory={1 << (WINDOW_LOG - 20)}MB"]
     child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                              env={"PATH": PATH, "LC_ALL": "C"}, bufsize=0)  # fmt: skip
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
     feeder = _Feeder(blob, head, os.dup(child.stdin.fileno()))
     child.stdin.close()
     feeder.start()

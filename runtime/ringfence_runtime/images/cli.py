@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence image import|list|inspect|rm|sweep`: arguments in, text or JSON out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ringfence_runtime import jsonio
+from ringfence_runtime.errors import Error
+from ringfence_runtime.images.errors import show
+from ringfence_runtime.images.facts import DEVICES
+from ringfence_runtime.images.importer import Imported, Options, import_image
+from ringfence_runtime.images.limits import Limits
+from ringfence_runtime.images.platforms import Platform
+from ringfence_runtime.images.records import Image
+from ringfence_runtime.images.store import DEFAULT_ROOT, ImageStore, Removed
+
+__all__ = ["add_commands", "main"]
+
+
+def _size(text: str) -> int:
+    """`512M`, `10G`, or bytes."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    factor = units.get(text[-1:].upper(), 1)
+    number = text[:-1] if factor > 1 else text
+    if not (number.isascii() and number.isdigit()) or len(number) > 15:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a size such as 512M")
+    return int(number) * factor
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Put the commands on a parser; each leaves its function in `args.run`."""
+    parser.add_argument("--image-root", default=DEFAULT_ROOT, metavar="DIR", help="the store (%(default)s)")
+    commands = parser.add_subparsers(dest="image_command", required=True, metavar="COMMAND")
+    add = commands.add_parser(
+        "import", help="take an image from an OCI layout (directory or tar) or docker archive"
+    )
+    add.add_argument(
+        "path", metavar="PATH[:REFERENCE]", help="made with skopeo copy docker://IMAGE oci:PATH:TAG"
+    )
+    add.add_argument("--name", default="", help="its name in the store")
+    add.add_argument("--platform", type=Platform.parse, help="os/architecture[/variant]; else this machine's")
+    add.add_argument(
+        "--devices", choices=DEVICES, default="refuse", help="device nodes in layers (%(default)s)"
+    )
+    add.add_argument("--max-size", type=_size, metavar="SIZE", help="of all layers, unpacked (128G)")
+    add.add_argument("--max-entries", type=int, metavar="N", help="files in one layer (500000)")
+    add.add_argument("--max-ratio", type=int, metavar="N", help="unpacked bytes for a compressed one (250)")
+    add.add_argument("--no-wait", action="store_true", help="fail where another import is under way")
+    add.add_argument("--json", action="store_true")
+    add.set_defaults(run=_import)
+    several = commands.add_parser("list", help="the images of the store")
+    several.add_argument("--json", action="store_true")
+    several.set_defaults(run=_list)
+    inspect = commands.add_parser("inspect", help="what the store knows of an image, as JSON")
+    inspect.add_argument("image")
+    inspect.set_defaults(run=_inspect)
+    remove = commands.add_parser("rm", help="remove images, and the layers that nothing else needs")
+    remove.add_argument("images", nargs="+", metavar="IMAGE")
+    remove.add_argument(
+        "-f", "--force", action="store_true", help="though containers use it; they go on running"
+    )
+    remove.set_defaults(run=_remove)
+    commands.add_parser("sweep", help="remove what a crash left").set_defaults(run=_sweep)
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    limits = Limits()
+    if args.max_size:
+        limits = replace(
+            limits, image_bytes=args.max_size, layer_bytes=args.max_size, file_bytes=args.max_size
+        )
+    if args.max_entries:
+        limits = replace(limits, entries=args.max_entries)
+    return replace(limits, ratio=args.max_ratio) if args.max_ratio else limits
+
+
+def _import(args: argparse.Namespace) -> None:
+    path, reference = args.path, ""
+    if not os.path.lexists(path):
+        directory, slash, last = path.rpartition("/")
+        last, _, reference = last.partition(":")
+        path = directory + slash + last
+    options = Options(name=args.name, reference=reference, platform=args.platform, devices=args.devices,
+                      limits=_limits(args), wait=not args.no_wait)  # fmt: skip
+    done = import_image(ImageStore(args.image_root), path, options)
+    if args.json:
+        _write(jsonio.dumps(_as_json(done), indent=True))
+        return
+    _write(f"{done.name} {done.image.digest}")
+    _write(f"{len(done.unpacked)} layers unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
+    for line in _notes(done):
+        _write(line)
+
+
+def _as_json(done: Imported) -> dict[str, Any]:
+    return {"name": done.name, "image": _image_json(done.image), "shared": done.shared,
+            "unpacked": [layer.as_json() for layer in done.unpacked]}  # fmt: skip
+
+
+def _notes(done: Imported) -> list[str]:
+    """What was kept that gives power, and what was left out."""
+    facts = [layer.facts for layer in done.unpacked]
+    notes = []
+    setuid = [path for each in facts for path in each.setuid]
+    if count := sum(each.setuid_count for each in facts):
+        notes.append(f"setuid or setgid programs: {count} ({', '.join(map(show, setuid[:5]))})")
+    for what, text in (("capabilities", "files with capabilities"), ("devices", "device nodes made"),
+                       ("devices_skipped", "device nodes left out"),
+                       ("odd_names", "names with control characters or invalid UTF-8")):  # fmt: skip
+        if count := sum(getattr(each, what) for each in facts):
+            notes.append(f"{text}: {count}")
+    if count := sum(sum(each.dropped_xattrs.values()) for each in facts):
+        notes.append(f"extended attributes left out: {count}")
+    return notes
+
+
+def _image_json(image: Image) -> dict[str, Any]:
+    return {"names": image.names, **image.data}
+
+
+def _list(args: argparse.Namespace) -> None:
+    images = ImageStore(args.image_root).images()
+    if args.json:
+        _write(jsonio.dumps([_image_json(image) for image in images], indent=True))
+        return
+    rows = [("NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "IMPORTED")]
+    for image in images:
+        for name in image.names or ["<none>"]:
+            rows.append((name, image.digest[:19], image.platform, str(len(image.layers)), _human(image.size),
+                         image.imported))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        _write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    _write(jsonio.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent=True))
+
+
+def _remove(args: argparse.Namespace) -> None:
+    store = ImageStore(args.image_root)
+    for name in args.images:
+        _say_removed(store.remove(name, force=args.force))
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    _say_removed(ImageStore(args.image_root).sweep())
+
+
+def _say_removed(removed: Removed) -> None:
+    for name in removed.names:
+        _write(f"removed {name}")
+    if removed.layers:
+        _write(f"removed {len(removed.layers)} layers, {_human(removed.bytes)}")
+
+
+def _human(size: int) -> str:
+    number = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command: 0, 1 for an error of ours (two lines on stderr), 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(prog="ringfence image", description="Images of containers.")
+    add_commands(parser)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except Error as error:
+        sys.stderr.write(f"ringfence: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
+    except BrokenPipeError:
+        return 1
+    return 0

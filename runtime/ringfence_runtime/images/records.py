@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the store keeps of an image and of a layer, as JSON files; and the names that images may have."""
+
+from __future__ import annotations
+
+import os
+
+from ringfence_runtime import jsonio
+from ringfence_runtime.images.errors import ImageError, StoreError, show
+from ringfence_runtime.images.process import ProcessDefaults
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Image", "check_name", "read_json", "usable_name", "write_json"]
+
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/:@+")
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Image:
+    """One image of the store."""
+
+    __slots__ = (
+        "config_digest",
+        "created",
+        "data",
+        "digest",
+        "imported",
+        "layers",
+        "names",
+        "platform",
+        "size",
+    )
+
+    def __init__(self, data: dict[str, Any], names: list[str]) -> None:
+        self.data = data
+        self.names = names
+        self.digest: str = data["manifest"]
+        self.config_digest: str = data["config"]
+        self.layers: list[str] = data["layers"]
+        """diff_ids, lowest first"""
+        self.platform: str = data["platform"]
+        self.created: str = data["created"]
+        self.imported: str = data["imported"]
+        self.size: int = data["size"]
+        """bytes of the files in all layers"""
+
+    @property
+    def process(self) -> ProcessDefaults:
+        """What its containers run by default."""
+        return ProcessDefaults(self.data["process"])
+
+
+def usable_name(name: str) -> bool:
+    """True for a name made of the letters of image references, which mean nothing to a shell or a path."""
+    return (
+        bool(name)
+        and len(name) <= 255
+        and not set(name) - _LETTERS
+        and name[0].isalnum()
+        and ".." not in name
+    )
+
+
+def check_name(name: str) -> str:
+    """Return a usable name; `name` alone means `name:latest`."""
+    if not usable_name(name):
+        raise ImageError(f"invalid image name {show(name)}",
+                         hint="letters, digits and . _ - / : @ + are allowed, 255 at most")  # fmt: skip
+    return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
+
+
+def read_json(path: str) -> Any:
+    """A file of the store's own; None where there is none."""
+    try:
+        fd = os.open(path, _FLAGS)
+    except FileNotFoundError:
+        return None
+    try:
+        data = b""
+        while part := os.read(fd, 1 << 20):
+            data += part
+    finally:
+        os.close(fd)
+    try:
+        return jsonio.loads(data)
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: {error}", hint="remove the image and import it again") from None
+
+
+def write_json(path: str, value: Any, *, durable: bool = True) -> None:
+    """Written beside, flushed and renamed: after a crash there is the old file or the new one."""
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        data = memoryview(jsonio.dumps(value).encode())
+        while data:
+            data = data[os.write(fd, data) :]
+        if durable:
+            os.fsync(fd)
+    except OSError:
+        os.unlink(f"{path}.new")
+        raise
+    finally:
+        os.close(fd)
+    os.rename(f"{path}.new", path)
