@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real probes, for containers named rftest-probes-... only, and what came out of them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ringfence.abi import OBSERVE_ALERTS, PATTERN_ANY, Drop, EventKind
+from ringfence.bpf.attach import AttachPlan
+from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.bpf.kernel import DEFAULT_OBJECT, Kernel, KernelSettings, Pattern
+from ringfence.bpf.syscalls import CALLS, OPENS
+from ringfence.containers import hierarchy
+from ringfence.events import Event
+from ringfence.wire import decode
+from tests.kernel.rules import Rule, install
+from tests.support import force
+from tests.support.cgroups import PREFIX, Cgroup
+from tests.support.waiting import wait_for
+
+__all__ = ["LABEL", "Probes", "results", "running"]
+
+LABEL = "probes"
+SLOTS = 64
+
+
+class Probes:
+    """Loaded, attached probes. What they said is kept until it is asked for."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._seen: list[Event] = []
+
+    def enforce(self, *rules: Rule) -> int:
+        """Rules for all containers from now on."""
+        return install(self.kernel.map, rules)
+
+    def observe(self, *kinds: EventKind) -> None:
+        """Events that shall be reported without a rule."""
+        self.kernel.observe_only(dict.fromkeys(kinds, OBSERVE_ALERTS))
+
+    def events(self, cgroup: Cgroup | None = None, *kinds: EventKind) -> list[Event]:
+        """All so far, in order; of one container, of some kinds."""
+        for ring in (self.kernel.alerts, self.kernel.activity):
+            while records := ring.read():
+                self._seen += [decode(record) for record in records]
+        wanted = None if cgroup is None else cgroup.id
+        return [
+            event
+            for event in self._seen
+            if (wanted is None or event.container == wanted) and (not kinds or event.kind in kinds)
+        ]
+
+    def wait(self, cgroup: Cgroup | None, kind: EventKind, count: int = 1) -> list[Any]:
+        """Until there are so many, and give all of them."""
+        return wait_for(
+            lambda: found if len(found := self.events(cgroup, kind)) >= count else None,
+            f"{count} x {kind.label}",
+        )
+
+    def slot(self, cgroup: Cgroup) -> int:
+        """The slot of a container."""
+        return self.kernel.map("containers").get_int(cgroup.id.to_bytes(8, "little"))
+
+    def counters(self, cgroup: Cgroup) -> tuple[int, ...]:
+        """Activity of a container, by enum rf_counter."""
+        return self.kernel.map("counters").sums(self.slot(cgroup))
+
+    def drops(self) -> dict[tuple[str, str], int]:
+        """(event, reason) -> records that did not leave."""
+        found: dict[tuple[str, str], int] = {}
+        for key, value in self.kernel.map("drops").items():
+            event, reason = int.from_bytes(key[:2], "little"), int.from_bytes(key[2:4], "little")
+            name = (EventKind(event).label, Drop(reason).label)
+            found[name] = found.get(name, 0) + int.from_bytes(value, "little")
+        return found
+
+
+@contextmanager
+def running(
+    *,
+    observe: Iterable[EventKind] = (),
+    rules: Sequence[Rule] = (),
+    prepare: Callable[[Kernel], None] = lambda kernel: None,
+    **settings: Any,
+) -> Iterator[Probes]:
+    """Probes at all calls and cgroup hooks of this kernel; gone at the end."""
+    force.need_root()
+    if not DEFAULT_OBJECT.exists():
+        force.missing("probes", "the probes are not built: make build")
+    node = NodeCapabilities.detect()
+    layout = hierarchy.detect()
+    chosen = KernelSettings(hierarchy=layout.code, slots=SLOTS, processes=4096, cgroups=1024, **settings)
+    plan = AttachPlan(
+        entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"},
+        exit=frozenset(OPENS),
+        cgroup_path=node.cgroup2,
+        compat=True,
+        compat_exit=True,
+    )
+    with Kernel.load(chosen) as kernel:
+        for slot in reversed(range(SLOTS)):
+            kernel.map("free_slots").push(slot)
+        kernel.configure_patterns([Pattern(PATTERN_ANY, f"{PREFIX}{LABEL}-".encode())])
+        kernel.configure_syscalls(plan.entry)
+        probes = Probes(kernel)
+        probes.observe(*observe)
+        if rules:
+            probes.enforce(*rules)
+        prepare(kernel)
+        kernel.attach(plan)
+        yield probes
+
+
+def results(done: subprocess.CompletedProcess[Any]) -> dict[str, int]:
+    """What `act` printed: command -> result of the call."""
+    output = done.stdout if isinstance(done.stdout, str) else done.stdout.decode()
+    return {name: int(value) for name, value in re.findall(r"^(\w+) (-?\d+)$", output, re.M)}

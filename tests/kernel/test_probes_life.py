@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers, tasks and cgroups as the probes tell of them: who is armed, who inherits, who leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence import abi
+from ringfence.abi import Counter, EventKind, Fact, Relation
+from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.rules import Rule, name_hash
+from tests.support import force
+from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+K = EventKind
+OBSERVED = (K.PROCESS_FORK, K.PROCESS_EXEC, K.PROCESS_EXIT, K.CGROUP_MKDIR, K.CGROUP_RMDIR, K.CGROUP_ATTACH)
+CLONE_THREAD = 0x10000
+
+
+@pytest.fixture(scope="module")
+def probes() -> Iterator[Probes]:
+    with running(observe=OBSERVED) as made:
+        yield made
+
+
+@pytest.fixture
+def cgroup(probes: Probes) -> Iterator[Cgroup]:
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+def test_a_container_is_told_from_cradle_to_grave(probes: Probes, act: str) -> None:
+    """create, start with its posture, exec, exit, stop, remove: each once, in this order, and with its facts."""
+    with new_cgroup(LABEL) as cgroup:
+        made = cgroup.id
+        child = cgroup.popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        probes.wait(cgroup, K.CONTAINER_START)
+        child.communicate(b"x")
+        probes.wait(cgroup, K.CONTAINER_STOP)
+        slot = probes.slot(cgroup)
+    wait_for(lambda: [e for e in probes.events() if e.kind is K.CONTAINER_REMOVE and e.container == made], "remove")
+    told = [event for event in probes.events() if event.container == made]
+    kinds = [event.kind for event in told]
+    assert kinds == [
+        K.CONTAINER_CREATE,
+        K.CONTAINER_START,
+        K.PROCESS_EXEC,
+        K.PROCESS_EXIT,
+        K.CONTAINER_STOP,
+        K.CONTAINER_REMOVE,
+    ]
+    create, start, run, end, stop, remove = told
+    assert {event.slot for event in told} == {slot}
+    assert create.path == remove.path == f"/{cgroup.name}".encode()
+    assert create.cgroup == made and create.parent == os.stat(cgroup.path.parent).st_ino
+    assert start.pid == run.pid == end.pid == stop.pid == child.pid
+    assert start.start_ns == run.start_ns == end.start_ns
+    assert (start.uid, start.seccomp, start.user_ns_level) == (0, 0, 0)
+    assert start.cap_bounding == int(_status("CapBnd"), 16)
+    assert start.shared_namespaces & 0x20000 == 0  # its mounts are its own
+    assert start.shared_namespaces & 0x40000000 == 0x40000000  # the network is the host's
+    assert Fact.HOST_NETWORK | Fact.ROOT | Fact.NO_SECCOMP | Fact.CAP_SYS_ADMIN in Fact(start.facts)
+    assert Fact.USER_NAMESPACE not in Fact(start.facts)
+    assert run.path == act.encode() and run.exe_hash == name_hash(run.path)
+    assert run.args.split(b"\0")[:2] == [act.encode(), b"wait"]
+    assert run.inode == os.stat(act).st_ino
+    assert end.exit_code == stop.exit_code == 0
+
+
+def _status(name: str) -> str:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return line.split()[1]
+
+
+def test_an_unarmed_task_is_no_subject(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """In the cgroup, but in the host's mounts: as a runtime is that sets a container up."""
+    done = cgroup.run([act, "forks:3"], armed=False, capture_output=True)
+    assert results(done) == {"forks": 3}
+    assert [event.kind for event in probes.events(cgroup)] == [K.CONTAINER_CREATE]
+    assert not any(probes.counters(cgroup))
+
+
+def test_the_host_is_no_subject(probes: Probes, act: str) -> None:
+    """A task outside of any container leaves no trace, whatever its mount namespace."""
+    before = len(probes.events())
+    subprocess.run(["unshare", "-m", "--", act, "forks:3", "threads:2"], check=True, capture_output=True)
+    assert len(probes.events()) == before
+
+
+def test_a_thousand_forks_are_counted_exactly(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Forks and exits of the counters, and the number of armed tasks goes back to none."""
+    probes.observe()
+    try:
+        assert results(cgroup.run([act, "forks:1000", "threads:50"], capture_output=True))["forks"] == 1000
+    finally:
+        probes.observe(*OBSERVED)
+    probes.wait(cgroup, K.CONTAINER_STOP)
+    counts = probes.counters(cgroup)
+    assert counts[Counter.FORK] == 1000
+    assert counts[Counter.EXIT] == 1001
+    assert counts[Counter.EXEC] == 1
+    slot = abi.CONTAINER.unpack(probes.kernel.map("slots").get(probes.slot(cgroup)))
+    assert dict(zip(abi.CONTAINER.names, slot, strict=True))["tasks"] == 0
+
+
+def test_fork_and_exit_name_the_child(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Parent, child, flags and the exit status; a thread is neither."""
+    cgroup.run([act, "forks:1", "threads:1"], capture_output=True)
+    (fork,) = probes.wait(cgroup, K.PROCESS_FORK)
+    probes.wait(cgroup, K.CONTAINER_STOP)
+    child = next(e for e in probes.events(cgroup, K.PROCESS_EXIT) if e.pid == fork.child_pid)
+    assert child.ppid == fork.pid
+    assert child.start_ns == fork.child_start_ns > fork.start_ns
+    assert os.waitstatus_to_exitcode(child.exit_code) == 7
+    assert not fork.clone_flags & CLONE_THREAD
+    assert len(probes.events(cgroup, K.PROCESS_EXIT)) == 2
+
+
+def test_a_thread_that_execs_stays_armed(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """It takes the place of the leader: one process all the time, one end."""
+    cgroup.run([act, f"threadexec:{force.need_program('true')}"], capture_output=True)
+    probes.wait(cgroup, K.CONTAINER_STOP)
+    first, second = probes.events(cgroup, K.PROCESS_EXEC)
+    assert first.pid == second.pid == second.tid
+    assert len(probes.events(cgroup, K.PROCESS_EXIT)) == 1
+    assert len(probes.events(cgroup, K.CONTAINER_STOP)) == 1
+
+
+def test_a_program_from_a_memfd_is_known(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Its file has no link in any directory."""
+    cgroup.run([act, f"memfd:{act}"], capture_output=True)
+    first, second = probes.wait(cgroup, K.PROCESS_EXEC, 2)
+    assert Fact.MEMFD_EXE not in Fact(first.facts)
+    assert Fact.MEMFD_EXE in Fact(second.facts)
+    assert second.args.startswith(b"from-memfd\0")
+
+
+def test_long_and_ugly_names_come_out_whole(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
+    """A path beyond the record is cut and marked; bytes are bytes."""
+    deep = tmp_path
+    while len(str(deep)) < 300:
+        deep /= "x" * 40
+    deep.mkdir(parents=True)
+    program = deep / os.fsdecode(b"\xff\n\x1b[31m")
+    program.write_bytes(Path(act).read_bytes())
+    program.chmod(0o755)
+    cgroup.run([str(program)], capture_output=True)
+    (run,) = probes.wait(cgroup, K.PROCESS_EXEC)
+    assert run.path == os.fsencode(program)[:255]
+    assert run.flags & abi.FLAG_TRUNCATED
+    assert run.comm == b"\xff\n\x1b[31m"
+
+
+def test_cgroups_below_belong_to_the_container(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Whatever they are called; and moving into one is not leaving."""
+    below = cgroup.path / f"rftest-{LABEL}-below"
+    below.mkdir()
+    made = below.stat().st_ino
+    (event,) = probes.wait(cgroup, K.CGROUP_MKDIR)
+    assert (event.cgroup, event.parent, event.path) == (made, cgroup.id, f"/{cgroup.name}/{below.name}".encode())
+    cgroup.run([act, f"put:{below}/cgroup.procs:0"], capture_output=True)
+    probes.wait(cgroup, K.CONTAINER_STOP)
+    assert not probes.events(cgroup, K.CGROUP_ATTACH)
+    below.rmdir()
+    (event,) = probes.wait(cgroup, K.CGROUP_RMDIR)
+    assert event.cgroup == made
+
+
+def test_leaving_the_cgroup_is_told_and_does_not_free(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """A task that moves itself out stays the container's, with all that it does afterwards."""
+    done = cgroup.run([act, f"put:{cgroup.path.parent}/cgroup.procs:0", "forks:2"], capture_output=True)
+    assert results(done) == {"put": 1, "forks": 2}
+    (left,) = probes.wait(cgroup, K.CGROUP_ATTACH)
+    assert left.cgroup == os.stat(cgroup.path.parent).st_ino
+    probes.wait(cgroup, K.CONTAINER_STOP)
+    assert len(probes.events(cgroup, K.PROCESS_FORK)) == 2
+    assert probes.counters(cgroup)[Counter.FORK] == 2
+
+
+def test_a_rule_tells_leaving_from_being_moved(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """kill for who leaves by itself: a task that the host moves goes on."""
+    probes.enforce(Rule(K.CGROUP_ATTACH, "kill", {0: {Relation.SELF}}))
+    try:
+        moved = cgroup.popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        probes.wait(cgroup, K.CONTAINER_START)
+        (cgroup.path.parent / "cgroup.procs").write_text(f"{moved.pid}\n")
+        moved.communicate(b"x")
+        assert moved.returncode == 0
+        left = cgroup.run([act, f"put:{cgroup.path.parent}/cgroup.procs:0", "forks:1"], capture_output=True)
+        assert left.returncode == -signal.SIGKILL
+        assert "forks" not in results(left)
+    finally:
+        probes.enforce()
+    first, second = probes.wait(cgroup, K.CGROUP_ATTACH, 2)
+    assert (first.action, second.action) == (abi.Action.NONE, abi.Action.KILL)
+
+
+def test_what_runs_already_is_adopted(act: str) -> None:
+    """A container that was there before the probes: each thread is bound, and its children inherit."""
+    with new_cgroup(LABEL) as cgroup:
+        child = cgroup.popen([act, "wait", "forks:1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        wait_for(lambda: os.readlink(f"/proc/{child.pid}/exe") == act, "the program to run")
+        with running(observe=(K.PROCESS_FORK,)) as probes:
+            slot = probes.kernel.map("free_slots").pop()
+            assert slot is not None
+            key = cgroup.id.to_bytes(8, "little")
+            entry = abi.CONTAINER.pack(cgroup.id, 1, 0, 0, abi.STATE_USED | abi.STATE_ADOPTED, 0, 0, 0, 0)
+            probes.kernel.map("slots").set(slot, entry)
+            probes.kernel.map("containers").set(key, slot)
+            assert [(one.pid, one.slot) for one in probes.kernel.adopt()] == [(child.pid, slot)]
+            assert probes.kernel.adopt() == []
+            (start,) = probes.wait(cgroup, K.CONTAINER_START)
+            assert start.pid == child.pid and start.flags & abi.FLAG_ADOPTED
+            child.communicate(b"x")
+            probes.wait(cgroup, K.PROCESS_FORK)
+            probes.wait(cgroup, K.CONTAINER_STOP)
+
+
+def test_no_free_slot_is_counted() -> None:
+    """A container that does not fit is not enrolled, and the loss is not silent."""
+    with running(prepare=lambda kernel: [kernel.map("free_slots").pop() for _ in range(64)]) as probes:  # type: ignore[func-returns-value,arg-type]
+        with new_cgroup(LABEL) as cgroup:
+            assert probes.kernel.map("containers").get(cgroup.id.to_bytes(8, "little")) is None
+        assert probes.drops() == {("container.create", "table_full"): 1}
