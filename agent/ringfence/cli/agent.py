@@ -61,7 +61,7 @@ def run(options: Any) -> int:
         return 0
     if options.check:
         return _check(config)
-    from ringfence.daemon.agent import run as run_agent
+    from ringfence.daemon.boot import run as run_agent
 
     return run_agent(config)
 

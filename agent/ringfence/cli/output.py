@@ -113,7 +113,7 @@ def age(seconds: float) -> str:
     """A time span in its two largest units: 3 h 12 min."""
     seconds = max(0, int(seconds))
     units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-    parts = []
+    parts: list[str] = []
     for length, name in units:
         if seconds >= length or (parts and len(parts) < 2) or length == 1:
             parts.append(f"{seconds // length} {name}")

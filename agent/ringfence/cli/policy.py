@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence policy`: check, explain and list policies, and print their schema. Needs neither root nor an agent."""
+"""`ringfence policy`: check, explain and list policies, and print their schema. Needs neither root nor an
+agent."""
 
 from __future__ import annotations
 

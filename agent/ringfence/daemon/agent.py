@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent as a whole: makes the parts in order, runs the loop, and takes them down in the opposite order."""
+"""The agent as a whole: makes the parts in order, runs the loop, and takes them down in the opposite
+order."""
 
 from __future__ import annotations
 
@@ -14,21 +15,19 @@ from typing import Any
 
 from ringfence import log
 from ringfence.bpf import pins
-from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.adopt import Adopter
 from ringfence.containers.enrich import Worker, default_sources
-from ringfence.containers.hierarchy import Hierarchy, detect, walk
+from ringfence.containers.hierarchy import walk
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon import node
+from ringfence.daemon.boot import Boot
 from ringfence.daemon.desk import Desk
 from ringfence.daemon.dispatch import Dispatcher
-from ringfence.daemon.lock import Lock
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
 from ringfence.daemon.policies import PolicyKeeper, load
@@ -40,27 +39,18 @@ from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
 from ringfence.policy.install import Generations
 
-__all__ = ["Agent", "run"]
+__all__ = ["Agent"]
 
 _BEAT, _SWEEP, _TICK = 1.0, 5.0, 5.0  # seconds between two rounds of the timers
 _HEALTHY = 10.0  # seconds in which the loop must have turned
 
 
-def run(config: Config) -> int:
-    """Be the agent until a signal says to stop; the exit code."""
-    with contextlib.ExitStack() as stack:
-        agent = Agent(config, stack)
-        agent.start()
-        agent.loop.run()
-        agent.stop()
-    return 0
-
-
 class Agent:
     """`start` leaves a node that is defended; what it made is undone by the stack."""
 
-    def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
-        self.config, self._stack = config, stack
+    def __init__(self, config: Config, stack: contextlib.ExitStack, boot: Boot) -> None:
+        self.config, self._stack, self._boot = config, stack, boot
+        self._hierarchy = boot.hierarchy
         self.stats = Stats()
         self._waiting_for = "the kernel"
         self._pinned = False
@@ -68,12 +58,9 @@ class Agent:
 
     def start(self) -> None:
         """Everything up to ready. Raises Error with what is in the way; nothing stays behind then."""
-        capabilities = NodeCapabilities.detect()
-        capabilities.require()
-        self._stack.callback(Lock(self.config.state_dir).close)
         self._open_outputs()
-        self._load(capabilities, detect())
-        self._connect(capabilities)
+        self._load()
+        self._connect()
         self._serve()
         self._defend()
         self._watch()
@@ -119,21 +106,20 @@ class Agent:
         self._lines.emit(record)
         self.stream.publish(record)
 
-    def _load(self, capabilities: NodeCapabilities, hierarchy: Hierarchy) -> None:
+    def _load(self) -> None:
         """Policies, programs and maps; nothing is attached yet."""
-        self._hierarchy = hierarchy
         # First without the kernel: a mistake in a file costs a start nothing but itself.
-        tiers = node.tiers_of(capabilities)
+        tiers = node.tiers_of(self._boot.capabilities)
         self._compiled = load(self.config, tiers)
-        self.kernel = self._stack.enter_context(Kernel.load(node.kernel_settings(self.config, hierarchy)))
+        self.kernel = self._boot.kernel
         sections = [program.section for program in self.kernel.programs]
-        self._tiers = node.tiers_of(capabilities, sections)
+        self._tiers = node.tiers_of(self._boot.capabilities, sections)
         if self._tiers != tiers:
             self._compiled = load(self.config, self._tiers)
         if self.config.program_stats:
             self.kernel.keep_statistics(on=True)
 
-    def _connect(self, capabilities: NodeCapabilities) -> None:
+    def _connect(self) -> None:
         """The parts that live in user space."""
         kernel, config = self.kernel, self.config
         self.slots = KernelSlots(
@@ -150,17 +136,13 @@ class Agent:
         )
         self.members = Members(self.registry, self.tree, self.worker, self.generations)
         self.desk = Desk(self.generations, self.tree, self.stats, self._emit)
-        self.loop = Loop(
-            kernel.alerts,
-            kernel.activity,
-            lambda r: self.dispatch.on_alerts(r),
-            lambda r: self.dispatch.on_activity(r),
-        )
+        self.loop = Loop(kernel.alerts, kernel.activity, lambda a, b: self.dispatch.on_records(a, b))
         self._stack.callback(self.loop.close)
         cgroup2 = str(self._hierarchy.v2_mount or "")
 
         def plan(*sets: Any) -> Any:
-            return node.attach_plan(node.needed_kinds(config, *sets), config, capabilities, cgroup2)
+            kinds = node.needed_kinds(config, *sets)
+            return node.attach_plan(kinds, config, self._boot.capabilities, cgroup2)
 
         self._plan = plan
         self.keeper = PolicyKeeper(
@@ -197,8 +179,8 @@ class Agent:
 
     def _sources(self) -> Sources:
         return Sources(
-            stats=self.stats, kernel=self.kernel, containers=lambda: list(self.registry), slots=self.slots.read,
-            life=self.registry.counts, policies=lambda: self.keeper.state, ready=self.ready,
+            stats=self.stats, kernel=self.kernel, containers=lambda: list(self.registry),
+            slots=self.slots.read, life=self.registry.counts, policies=lambda: self.keeper.state, ready=self.ready,
             program_stats=self.config.program_stats, container_limit=self.config.metrics_containers,
             writers=[self.writer], stream=self.stream, extra=self._extra,
         )  # fmt: skip
@@ -210,7 +192,8 @@ class Agent:
             yield "ringfence_responses", result, count
 
     def _defend(self) -> None:
-        """Policies into the kernel, then programs, then what already runs; then what was there before us goes."""
+        """Policies into the kernel, then programs, then what already runs; then what was there before us
+        goes."""
         kernel, config = self.kernel, self.config
         self._waiting_for = "policies and programs"
         fill_free_slots(self.slots)
@@ -252,7 +235,8 @@ class Agent:
         self.keeper.watch()
         self._stack.callback(self.keeper.close)
         self._beat()
-        # A thread that computes (a scrape) may hold the interpreter for one interval: the alert must not wait 5 ms.
+        # A thread that computes (a scrape) may hold the interpreter for one interval: the alert must not
+        # wait 5 ms.
         sys.setswitchinterval(0.001)
         gc.collect()
         gc.freeze()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a verdict to its line: the alert, the kill that is left to user space, and the bound on how often it is told."""
+"""From a verdict to its line: the alert, the kill that is left to user space, and the bound on how often it
+is told."""
 
 from __future__ import annotations
 

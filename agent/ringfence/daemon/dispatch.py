@@ -8,6 +8,7 @@ becomes text only if a client of the local socket asks for its kind.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from ringfence import log
@@ -18,10 +19,11 @@ from ringfence.daemon.desk import Desk
 from ringfence.daemon.members import Members
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
-from ringfence.wire import DecodeError, decode
+from ringfence.wire import HEADER, DecodeError, decode
 
 __all__ = ["Dispatcher"]
 
+_TIME = HEADER.offset_of("time_ns")
 _SLOT, _CONTAINER = 7, 9  # positions in every event; a look-up by name costs more
 _MEMBER_KINDS = frozenset(kind for kind in EventKind if kind.name.startswith(("CONTAINER_", "CGROUP_")))
 _TREE_KINDS = (EventKind.PROCESS_FORK, EventKind.PROCESS_EXEC, EventKind.PROCESS_EXIT)
@@ -29,7 +31,7 @@ _LOGGED_BUGS = 10
 
 
 class Dispatcher:
-    """`on_alerts` and `on_activity` take what a ring gave. Nothing in a record can end the loop."""
+    """`on_records` takes what the rings gave. Nothing in a record can end the loop."""
 
     def __init__(
         self,
@@ -67,27 +69,52 @@ class Dispatcher:
             except Exception as error:  # one record must not cost the others
                 self._bug(error)
 
-    def on_alerts(self, records: Sequence[bytes]) -> None:
-        """A batch of the ring of alerts: verdicts, and the life of containers."""
-        for record in records:
-            try:
-                event = decode(record)
-                self._stats.received[event.event] += 1
-                if event.event in _MEMBER_KINDS:
-                    container = self._members.on_event(event)
-                else:
-                    container = self._registry.get(event.slot, event.container)
-                    self._tree.on_event(event)
-                if event.action:
-                    self._desk.verdict(event, container)
-                else:
-                    self._desk.lifecycle(event, container)
-            except DecodeError as error:
-                self._stats.decode_errors[error.reason] += 1
-            except Exception as error:
-                self._bug(error)
+    def on_records(self, alerts: Sequence[bytes], activity: Sequence[bytes]) -> None:
+        """A batch of each ring; with alerts among them, in the order of their times."""
+        if not alerts:
+            self.on_activity(activity)
+            return
+        if not activity:
+            for record in alerts:
+                self._alert(record)
+            return
+        mixed = [(_time_of(record), self._alert, record) for record in alerts]
+        mixed += [(_time_of(record), self._one, record) for record in activity]
+        mixed.sort(key=_first)
+        for _, handle, record in mixed:
+            handle(record)
+
+    def _one(self, record: bytes) -> None:
+        self.on_activity((record,))
+
+    def _alert(self, record: bytes) -> None:
+        """A record of the ring of alerts: a verdict, or the life of a container."""
+        try:
+            event = decode(record)
+            self._stats.received[event.event] += 1
+            if event.event in _MEMBER_KINDS:
+                container = self._members.on_event(event)
+            else:
+                container = self._registry.get(event.slot, event.container)
+                self._tree.on_event(event)
+            if event.action:
+                self._desk.verdict(event, container)
+            else:
+                self._desk.lifecycle(event, container)
+        except DecodeError as error:
+            self._stats.decode_errors[error.reason] += 1
+        except Exception as error:
+            self._bug(error)
 
     def _bug(self, error: Exception) -> None:
         self._stats.handler_errors += 1
         if self._stats.handler_errors <= _LOGGED_BUGS:
             self._log.error("a record met a bug of the agent", exc_info=error)
+
+
+def _time_of(record: bytes) -> int:
+    """The time in a record's header, before it is decoded; 0 in one that is too short."""
+    return int.from_bytes(record[_TIME : _TIME + 8], "little")
+
+
+_first = itemgetter(0)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one loop: both rings, timers, signals, and work that other threads hand in. Knows nothing of what it
-drives.
+"""The one loop: both rings, timers, signals, and work that other threads hand in. It knows nothing of what
+it drives.
 
-Alerts come first, always. The activity ring is looked at when it wakes the loop, and then every few
-milliseconds while records come: one wake-up a record would cost more than the record. Each turn takes a
-bounded batch of activity, so an alert never waits for more than that batch.
+Alerts come first: whenever there are some, they are taken together with one bounded batch of activity, so
+that an alert waits for no more than that, and whoever handles both finds the exec before the verdict on it.
+Without alerts, the activity ring is looked at when it wakes the loop, and then every few milliseconds while
+records come: one wake-up a record would cost more than the record.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 __all__ = ["BATCH", "Loop", "RingLike"]
 
 BATCH = 256  # activity records a turn: under a millisecond of work
-_ALERT_ROUNDS = 64  # batches of alerts a turn, so that timers and signals are served in a storm, too
+_ROUNDS = 64  # batches of alerts a turn, so that timers and signals are served in a storm, too
 _ACTIVITY_PAUSE = 0.01  # seconds between two looks at a ring of activity that was not empty
 Records = Sequence[Any]
 T = TypeVar("T")
@@ -40,11 +41,10 @@ class Loop:
     """Runs on the thread that calls `run`. Only `call` may be used from other threads."""
 
     def __init__(
-        self, alerts: RingLike, activity: RingLike, on_alerts: Callable[[Records], None],
-        on_activity: Callable[[Records], None],
-    ) -> None:  # fmt: skip
-        self._alerts, self._activity = alerts, activity
-        self._on_alerts, self._on_activity = on_alerts, on_activity
+        self, alerts: RingLike, activity: RingLike, on_records: Callable[[Records, Records], None]
+    ) -> None:
+        """`on_records` gets alerts and activity, each in the order of its ring; one of them may be empty."""
+        self._alerts, self._activity, self._on_records = alerts, activity, on_records
         self._timers: list[tuple[float, int, float, Callable[[], None]]] = []
         self._timer_count = 0
         self._calls: deque[Callable[[], None]] = deque()
@@ -82,7 +82,8 @@ class Loop:
         os.eventfd_write(self._wake_fd, 1)
 
     def ask(self, question: Callable[[], T], timeout: float = 10.0) -> T:
-        """Run `question` in the loop and wait for its answer. From any other thread; what it raises is raised here."""
+        """Run `question` in the loop and wait for its answer. From any other thread; what it raises is
+        raised here."""
         answer: Future[T] = Future()
 
         def work() -> None:
@@ -122,12 +123,11 @@ class Loop:
 
     def drain(self) -> None:
         """Take what the rings still hold; at the end."""
-        for ring, work in ((self._alerts, self._on_alerts), (self._activity, self._on_activity)):
-            for _ in range(_ALERT_ROUNDS):
-                records = ring.read(BATCH)
-                if not records:
-                    break
-                work(records)
+        for _ in range(_ROUNDS):
+            alerts, activity = self._alerts.read(BATCH), self._activity.read(BATCH)
+            if not alerts and not activity:
+                break
+            self._on_records(alerts, activity)
 
     def close(self) -> None:
         """Free the descriptors. Signals go back to what Python makes of them."""
@@ -148,20 +148,29 @@ class Loop:
         return max(0.0, min(due) - time.monotonic()) if due else 60.0
 
     def _read_rings(self) -> None:
-        # A record of activity may be younger than the CREATE of its container: so the batch is read before
-        # the alerts, and dispatched after them.
         now = time.monotonic()
-        batch = self._activity.read(BATCH) if self._activity_due and self._activity_due <= now else None
-        for _ in range(_ALERT_ROUNDS):
-            records = self._alerts.read(BATCH)
-            if not records:
+        due = bool(self._activity_due) and self._activity_due <= now
+        for _ in range(_ROUNDS):
+            alerts = self._alerts.read(BATCH)
+            if not alerts:
                 break
-            self._on_alerts(records)
-        if batch is None:
-            return
-        if batch:
-            self._on_activity(batch)
-            self._activity_due = now if len(batch) == BATCH else now + _ACTIVITY_PAUSE
+            # Read after the alerts: the exec that came before a verdict is in here.
+            activity = self._activity.read(BATCH)
+            self._on_records(alerts, activity)
+            if activity:
+                self._look_again(now, len(activity))
+                due = False
+        if due:
+            activity = self._activity.read(BATCH)
+            if activity:
+                self._on_records((), activity)
+            self._look_again(now, len(activity))
+
+    def _look_again(self, now: float, taken: int) -> None:
+        """At once while the ring is full, a little later while it is not empty, else when it wakes us."""
+        if taken:
+            self._activity_due = now if taken == BATCH else now + _ACTIVITY_PAUSE
+            self._epoll.modify(self._activity.fileno(), 0)
         else:
             self._activity_due = 0.0
             self._epoll.modify(self._activity.fileno(), select.EPOLLIN)

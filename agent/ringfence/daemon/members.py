@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers as they come and go: the registry, what the runtimes say of them, and the policies that hold for each."""
+"""Containers as they come and go: the registry, what the runtimes say of them, and the policies that hold
+for each."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Members:
         return changed
 
     def on_answers(self) -> None:
-        """Take what the runtimes said; policies are chosen anew for each container that is known better now."""
+        """Take what the runtimes said; policies are chosen anew for each container that is known better
+        now."""
         for answer in self._worker.answers():
             container = self.registry.apply(answer.cgroup_id, answer.facts)
             self.enrichments[str(answer.facts.enrichment)] += 1
@@ -56,7 +58,8 @@ class Members:
                 self._assign(container)
 
     def adopt(self, adopter: Adopter) -> int:
-        """Take in what already runs, before the loop does; the tasks are armed by the caller between the two."""
+        """Take in what already runs, before the loop does; the tasks are armed by the caller between the
+        two."""
         found = adopter.adopt()
         if found.refused:
             self._log.error("containers not enrolled: the table is full", containers=found.refused)

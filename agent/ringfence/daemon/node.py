@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From configuration, node and policies to what is loaded and attached: plans as values, nothing is done here."""
+"""From configuration, node and policies to what is loaded and attached: plans as values, nothing is done
+here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 
 from ringfence.abi import (
     OBSERVE_ACTIVITY,
@@ -16,14 +16,13 @@ from ringfence.abi import (
 )
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.bpf.kernel import KernelSettings, Pattern
+from ringfence.bpf.kernel import Pattern
 from ringfence.bpf.syscalls import CALLS, OPENS, names_of
 from ringfence.config import Config
-from ringfence.containers.hierarchy import Hierarchy, host_namespaces
 from ringfence.containers.patterns import patterns_for
 from ringfence.policy import CompiledPolicies, NodeTiers
 
-__all__ = ["attach_plan", "kernel_patterns", "kernel_settings", "needed_kinds", "observe_levels", "tiers_of"]
+__all__ = ["attach_plan", "kernel_patterns", "needed_kinds", "observe_levels", "tiers_of"]
 
 _K = EventKind
 _LEVELS = {"off": OBSERVE_OFF, "activity": OBSERVE_ACTIVITY, "alerts": OBSERVE_ALERTS}
@@ -41,21 +40,6 @@ _CGROUP_PROGRAMS: Mapping[EventKind, tuple[str, ...]] = {
 }
 #: counted for every container (opens, connects) even where no rule asks
 _COUNTED = frozenset((_K.FILE_OPEN, _K.NET_CONNECT))
-
-
-def kernel_settings(config: Config, hierarchy: Hierarchy) -> KernelSettings:
-    """Sizes and constants of the probes."""
-    namespaces = {name: inum for name, inum in asdict(host_namespaces()).items() if name != "notes"}
-    return KernelSettings(
-        hierarchy=hierarchy.code,
-        namespaces=namespaces,
-        slots=config.max_containers,
-        cgroups=max(8 * config.max_containers, 1024),
-        alerts_bytes=config.alerts_ring,
-        activity_bytes=config.activity_ring,
-        activity_rate=config.activity_rate,
-        activity_burst=config.activity_burst,
-    )
 
 
 def kernel_patterns(config: Config) -> list[Pattern]:
@@ -86,7 +70,8 @@ def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> N
 
 
 def observe_levels(config: Config) -> dict[EventKind, int]:
-    """What is reported where no rule matches: life cycles always, processes as activity, the rest as configured."""
+    """What is reported where no rule matches: life cycles always, processes as activity, the rest as
+    configured."""
     levels = dict.fromkeys((*_LIFE, *_CGROUPS), OBSERVE_ALERTS) | dict.fromkeys(_PROCESSES, OBSERVE_ACTIVITY)
     levels |= {EventKind.from_label(label): _LEVELS[level] for label, level in config.observe.items()}
     # Without these nothing could be attributed, whatever was configured.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policies in force, and how the next ones come: a set that is refused changes nothing.
 
-Reading, compiling and attaching take a while and happen in a thread of their own; only the switch of generations
-happens in the loop.
+Reading, compiling and attaching take a while and happen in a thread of their own; only the switch of
+generations happens in the loop.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
 
 
 class PolicyKeeper:
-    """Owns the generations. `in_loop` hands work to the loop; `facts` gives what is known by slot, in the loop."""
+    """Owns the generations. `in_loop` hands work to the loop; `facts` gives what is known by slot, in the
+    loop."""
 
     def __init__(
-        self, config: Config, kernel: Kernel, generations: Generations, tiers: NodeTiers, stats: Stats, plan: Plan,
-        in_loop: Callable[[Callable[[], None]], None], facts: Callable[[], Mapping[int, Container | None]],
+        self, config: Config, kernel: Kernel, generations: Generations, tiers: NodeTiers, stats: Stats,
+        plan: Plan, in_loop: Callable[[Callable[[], None]], None], facts: Callable[[], Mapping[int, Container | None]],
     ) -> None:  # fmt: skip
         self._config, self._kernel, self._generations, self._tiers = config, kernel, generations, tiers
         self._stats, self._plan, self._in_loop, self._facts = stats, plan, in_loop, facts

@@ -47,8 +47,8 @@ class Snapshots:
     """`answer` is what the server calls."""
 
     def __init__(
-        self, config: Config, kernel: Kernel, loop: Loop, registry: Registry, slots: KernelSlots, tree: ProcessTree,
-        keeper: PolicyKeeper, stats: Stats, writer: LineWriter, ready: Callable[[], str], hierarchy: str,
+        self, config: Config, kernel: Kernel, loop: Loop, registry: Registry, slots: KernelSlots,
+        tree: ProcessTree, keeper: PolicyKeeper, stats: Stats, writer: LineWriter, ready: Callable[[], str], hierarchy: str,
     ) -> None:  # fmt: skip
         self._config, self._kernel, self._loop = config, kernel, loop
         self._registry, self._slots, self._tree, self._keeper = registry, slots, tree, keeper

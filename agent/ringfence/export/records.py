@@ -22,7 +22,8 @@ _LABELS, _MOUNTS, _REASONS = 32, 16, 8  # of a container that are shown
 
 
 def boot_offset_ns() -> int:
-    """What to add to the kernel's CLOCK_BOOTTIME for a time of day; it changes when somebody sets the clock."""
+    """What to add to the kernel's CLOCK_BOOTTIME for a time of day; it changes when somebody sets the
+    clock."""
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 

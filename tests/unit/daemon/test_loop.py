@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -45,12 +45,13 @@ class Bench:
     def __init__(self) -> None:
         self.alerts, self.activity = FakeRing(), FakeRing()
         self.seen: list[tuple[str, list[Any]]] = []
-        self.loop = Loop(
-            self.alerts,
-            self.activity,
-            lambda records: self.seen.append(("alerts", list(records))),
-            lambda records: self.seen.append(("activity", list(records))),
-        )
+        self.loop = Loop(self.alerts, self.activity, self.take)
+
+    def take(self, alerts: Sequence[int], activity: Sequence[int]) -> None:
+        """Write down what came."""
+        self.seen += [
+            (kind, list(some)) for kind, some in (("alerts", alerts), ("activity", activity)) if some
+        ]
 
 
 @pytest.fixture
@@ -61,16 +62,30 @@ def bench() -> Iterator[Bench]:
     made.loop.close()
 
 
-def test_alerts_are_dispatched_before_activity_that_is_older(bench: Bench) -> None:
-    """Both rings hold records: every alert is handed out first."""
+def test_alerts_bring_the_activity_before_them_along(bench: Bench) -> None:
+    """Whoever handles them can put the exec before the verdict on it; all alerts are taken in one turn."""
     bench.activity.add(1, 2)
     bench.alerts.add(*range(BATCH + 1))
     bench.loop.turn()
-    assert [kind for kind, _ in bench.seen] == ["alerts", "alerts", "activity"]
+    assert [(kind, len(some)) for kind, some in bench.seen] == [
+        ("alerts", BATCH),
+        ("activity", 2),
+        ("alerts", 1),
+    ]
+
+
+def test_an_alert_is_taken_while_activity_sleeps_between_two_looks(bench: Bench) -> None:
+    """The pause after a batch that emptied the ring is not a pause for alerts."""
+    bench.activity.add(1)
+    bench.loop.turn(0.05)
+    bench.alerts.add(2)
+    bench.loop.turn(0.0)
+    assert bench.seen[-1] == ("alerts", [2])
 
 
 def test_a_flood_of_activity_never_delays_an_alert_by_more_than_a_batch(bench: Bench) -> None:
-    """With a full ring of activity, an alert that comes meanwhile is in the next turn, before more activity."""
+    """With a full ring of activity, an alert that comes meanwhile is in the next turn, before more
+    activity."""
     bench.activity.add(*range(10 * BATCH))
     bench.loop.turn()
     bench.alerts.add(1)

@@ -100,7 +100,7 @@ def test_a_port_in_use_is_a_clear_error(server: HttpServer) -> None:
 
 def test_an_address_of_another_machine_is_a_clear_error() -> None:
     """192.0.2.1 is documentation's."""
-    with pytest.raises(Error, match="cannot listen on 192.0.2.1:80"):
+    with pytest.raises(Error, match=r"cannot listen on 192\.0\.2\.1:80"):
         HttpServer(Listen("192.0.2.1", 80), CollectorRegistry(), str, str)
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The writer: nothing that happens to the output holds up or ends the agent, and nothing is lost uncounted."""
+"""The writer: nothing that happens to the output holds up or ends the agent, and nothing is lost
+uncounted."""
 
 from __future__ import annotations
 

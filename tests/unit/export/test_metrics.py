@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The collector: names that Prometheus accepts, bounded series, sums that only grow, and the reference page."""
+"""The collector: names that Prometheus accepts, bounded series, sums that only grow, and the reference
+page."""
 
 from __future__ import annotations
 

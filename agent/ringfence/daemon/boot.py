@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first steps of a start, side by side: the kernel checks our programs while Python imports the rest of
+the agent.
+
+Each takes a quarter of a second alone. So this module imports little, and `run` is the way into the daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import asdict
+
+from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.bpf.kernel import Kernel, KernelSettings
+from ringfence.config import Config
+from ringfence.containers.hierarchy import Hierarchy, detect, host_namespaces
+from ringfence.daemon.lock import Lock
+
+__all__ = ["Boot", "kernel_settings", "run"]
+
+
+def run(config: Config) -> int:
+    """Be the agent until a signal says to stop; the exit code."""
+    with contextlib.ExitStack() as stack:
+        boot = Boot(config, stack)
+        from ringfence.daemon.agent import Agent
+
+        agent = Agent(config, stack, boot)
+        agent.start()
+        agent.loop.run()
+        agent.stop()
+    return 0
+
+
+class Boot:
+    """What the node offers, its lock, and the kernel's part, which is being loaded from construction on."""
+
+    def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
+        self.capabilities = NodeCapabilities.detect()
+        self.capabilities.require()
+        stack.callback(Lock(config.state_dir).close)
+        self.hierarchy: Hierarchy = detect()
+        self._settings = kernel_settings(config, self.hierarchy)
+        self._kernel: Kernel | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._load, name="load", daemon=True)
+        stack.callback(self._close)
+        self._thread.start()
+
+    @property
+    def kernel(self) -> Kernel:
+        """The loaded programs and maps; waits for them. Raises what the load raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._kernel is not None
+        return self._kernel
+
+    def _load(self) -> None:
+        try:
+            self._kernel = Kernel.load(self._settings)
+        except BaseException as error:  # told to whoever asks for the kernel
+            self._error = error
+
+    def _close(self) -> None:
+        self._thread.join()
+        if self._kernel is not None:
+            self._kernel.close()
+
+
+def kernel_settings(config: Config, hierarchy: Hierarchy) -> KernelSettings:
+    """Sizes and constants of the probes."""
+    namespaces = {name: inum for name, inum in asdict(host_namespaces()).items() if name != "notes"}
+    return KernelSettings(
+        hierarchy=hierarchy.code,
+        namespaces=namespaces,
+        slots=config.max_containers,
+        cgroups=max(8 * config.max_containers, 1024),
+        alerts_bytes=config.alerts_ring,
+        activity_bytes=config.activity_ring,
+        activity_rate=config.activity_rate,
+        activity_burst=config.activity_burst,
+    )

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real agent and real containers: alerts come out, quickly and in full; policies change under way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.cli.client import request, subscribe
+from ringfence.export.records import boot_offset_ns
+from tests.support.agent import Agent, running_agent
+from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.container import Bundle, Container, new_container
+from tests.support.force import need_program
+from tests.support.waiting import patience, wait_for
+
+pytestmark = pytest.mark.root
+
+POLICY = """
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: test}
+spec:
+  selector: {containers: all}
+  mode: enforce
+  rules:
+    - id: test-user-namespace
+      title: A container makes a user namespace
+      severity: high
+      attack: [T1611]
+      event: unshare
+      match: {flags: [CLONE_NEWUSER]}
+      action: kill
+    - id: test-personality
+      title: A container asks for its execution domain
+      severity: low
+      attack: [T1082]
+      event: personality
+      match: {flags: [ADDR_NO_RANDOMIZE]}
+      action: alert
+"""
+LABEL = "alerts"  # in the names of our cgroups: the agent of another test must not take them for its own
+
+BOMB = """
+import os, time
+while True:
+    try:
+        os.fork()
+    except OSError:
+        time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    """A directory with one policy."""
+    directory = tmp_path / "policies"
+    directory.mkdir()
+    (directory / "test.yaml").write_text(POLICY)
+    return directory
+
+
+@pytest.fixture
+def small(tmp_path: Path, policies: Path) -> Iterator[Agent]:
+    """An agent with that policy only."""
+    patterns = [f"rftest-{LABEL}-*"]
+    with running_agent(tmp_path / "agent", policies=[policies], mode="policy", patterns=patterns) as agent:
+        yield agent
+
+
+@pytest.fixture
+def cgroup(small: Agent) -> Iterator[Cgroup]:
+    """A cgroup that the agent sees being made."""
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+@pytest.fixture
+def container(small: Agent, bundle: Bundle) -> Iterator[Container]:
+    """A runc container that the agent sees being made."""
+    need_program("runc")
+    with new_container(bundle, LABEL) as made:
+        yield made
+
+
+def cli(agent: Agent, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours against that agent."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "ringfence", *words, "--socket", str(agent.socket)],
+        capture_output=True, text=True, timeout=patience(30), env=environment, check=False,
+    )  # fmt: skip
+
+
+def forbidden(cgroup: Cgroup) -> None:
+    """Do what the policy kills for."""
+    assert cgroup.run(["unshare", "--user", "true"]).returncode == -signal.SIGKILL
+
+
+def test_an_alert_says_who_what_and_why(small: Agent, container: Container) -> None:
+    """In a real runc container: killed, and the line has rule, process, container and how to let it pass."""
+    ended = container.exec("unshare", "-U", "true")
+    assert ended.returncode == 128 + signal.SIGKILL
+    alert = small.wait_alert("test-user-namespace", container.name)
+    assert alert["event"] == "unshare"
+    assert (alert["action"], alert["outcome"], alert["mechanism"]) == ("kill", "killed", "kill")
+    assert alert["severity"] == "high"
+    assert alert["rule"]["file"].endswith("policies/test.yaml")
+    assert alert["rule"]["line"] == 9
+    assert alert["rule"]["attack"] == ["T1611"]
+    assert "CLONE_NEWUSER" in alert["details"]["flags"]
+    assert alert["process"]["exe"].endswith("busybox") or alert["process"]["comm"] == "unshare"
+    assert alert["process"]["args"] == ["unshare", "-U", "true"]
+    assert alert["allow"]
+
+
+def test_an_idle_machine_has_its_line_within_ten_milliseconds(small: Agent, cgroup: Cgroup) -> None:
+    """From the call in the kernel to the line read here, as many times as one rule's burst lets through."""
+    script = (
+        "import ctypes, sys\nlibc = ctypes.CDLL(None)\nfor n in range(10):\n"
+        " sys.stdin.readline()\n libc.personality(0x0040000 | n)\n"
+    )
+    with cgroup.popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        for number in range(10):
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            wait_for(lambda n=number: len(small.alerts(rule="test-personality")) > n, "a line")
+    latencies = [
+        (arrived - int(datetime.fromisoformat(record["time"]).timestamp() * 1e9) + boot_offset_ns()) / 1e6
+        for arrived, record in zip(small.arrived, small.records, strict=True)
+        if record["kind"] == "alert"
+    ]
+    busy = max(1.0, os.getloadavg()[0] / 2)
+    assert sorted(latencies)[len(latencies) // 2] < patience(10) * busy, latencies
+
+
+def test_policies_are_loaded_again_when_files_change(small: Agent, policies: Path, cgroup: Cgroup) -> None:
+    """A new rule is in force without a restart, and the rule that was removed is not."""
+    forbidden(cgroup)
+    changed = POLICY.replace("test-user-namespace", "new-rule").replace("CLONE_NEWUSER", "CLONE_NEWUTS")
+    (policies / "test.yaml").write_text(changed)
+    wait_for(
+        lambda: request(small.socket, "status")["policies"]["generation"] == 2, "generation 2", seconds=10
+    )
+    assert cgroup.run(["unshare", "--user", "true"]).returncode == 0
+    assert cgroup.run(["unshare", "--uts", "true"]).returncode == -signal.SIGKILL
+    assert small.wait_alert("new-rule", cgroup.name)["generation"] == 2
+
+
+def test_a_bad_set_is_refused_and_the_running_one_stays(small: Agent, policies: Path, cgroup: Cgroup) -> None:
+    """Status, metric and log say so; the old rules go on; a good set is taken again."""
+    (policies / "bad.yaml").write_text("apiVersion: ringfence.dev/v1\nkind: Polciy\n")
+    wait_for(lambda: small.metrics()["ringfence_policy_up_to_date", ()] == 0, "the refusal", seconds=10)
+    forbidden(cgroup)
+    status = request(small.socket, "status")
+    assert status["policies"]["generation"] == 1
+    assert any(f"{policies}/bad.yaml:2:" in problem for problem in status["policies"]["problems"])
+    assert "policies refused" in small.tail()
+    assert cli(small, "status").returncode == 1
+    (policies / "bad.yaml").unlink()
+    wait_for(lambda: small.metrics()["ringfence_policy_up_to_date", ()] == 1, "the good set", seconds=10)
+    assert request(small.socket, "status")["problems"] == []
+
+
+def test_sighup_reads_the_policies_at_once(small: Agent) -> None:
+    """Without a change of files."""
+    os.kill(small.pid, signal.SIGHUP)
+    wait_for(lambda: request(small.socket, "status")["policies"]["generation"] == 2, "generation 2")
+
+
+def test_rules_hold_all_the_time_while_policies_are_swapped(small: Agent, cgroup: Cgroup) -> None:
+    """Ten reloads; a forbidden call under each of them is killed."""
+    for _ in range(10):
+        os.kill(small.pid, signal.SIGHUP)
+        forbidden(cgroup)
+
+
+def test_commands_show_what_happens(small: Agent, container: Container) -> None:
+    """status, events, top, tree and policy list, against a running container."""
+    container.exec("unshare", "-U", "true")
+    small.wait_alert("test-user-namespace", container.name)
+    status = json.loads(cli(small, "status", "-o", "json").stdout)
+    assert status["containers"]["live"] >= 1
+    assert status["alerts"] == {"killed": 1}
+    events = cli(small, "events", "--rule", "test-user-namespace")
+    assert events.returncode == 0
+    assert "killed" in events.stdout
+    assert "test-user-namespace" in events.stdout
+    top = json.loads(cli(small, "top", "--once", "-i", "0.1", "-o", "json").stdout)
+    assert container.name in [row["id"] for row in top]
+    tree = json.loads(cli(small, "tree", container.name, "-o", "json").stdout)
+    assert container.pid in [process["pid"] for process in tree[0]["processes"]]
+    assert container.name[:12] in cli(small, "tree").stdout
+    assert "test-user-namespace" in cli(small, "policy", "list").stdout
+    assert cli(small, "tree", "rftest-no-such").returncode == 1
+
+
+def test_a_follower_sees_activity_that_it_asks_for(small: Agent, cgroup: Cgroup) -> None:
+    """process.exec is no line of the output; a client that asks gets it."""
+    found: list[dict[str, Any]] = []
+
+    def follow() -> None:
+        for record in subscribe(small.socket, follow=True, events=["process.exec"]):
+            found.append(record)
+
+    threading.Thread(target=follow, daemon=True).start()
+    wait_for(lambda: small.metrics()["ringfence_stream_clients", ()] == 1, "the client")
+    cgroup.run(["/bin/echo", "needle"])
+    wait_for(lambda: [r for r in found if r["details"].get("args") == ["/bin/echo", "needle"]], "the exec")
+    assert not [record for record in small.records if record["event"] == "process.exec"]
+
+
+def test_hostile_names_break_nothing(small: Agent, tmp_path: Path) -> None:
+    """A cgroup, a program and an argument with newlines, escape codes and bytes that are no UTF-8."""
+    program = os.fsencode(tmp_path) + b"/evil\n\x1b[31m\xff"
+    Path(os.fsdecode(program)).symlink_to("/usr/bin/unshare")
+    with new_cgroup(f"{LABEL}-evil\x1b\x07\u202e") as cgroup:
+        ended = cgroup.run([program, b"--user", b"\xff\xfe\n"])  # type: ignore[list-item]
+        assert ended.returncode == -signal.SIGKILL
+        alert = small.wait_alert("test-user-namespace")
+    assert alert["process"]["args"][-1] == "\\xff\\xfe\\n"
+    shown = cli(small, "events").stdout + cli(small, "events", "-o", "json").stdout
+    assert "\x1b" not in shown
+    assert "evil\\x1b\\x07\\u202e" in shown
+    assert "\x1b" not in small.get("/metrics")[1]
+
+
+def test_a_container_that_is_gone_is_still_named_in_its_last_alert(small: Agent) -> None:
+    """The cgroup is removed at once; the alert comes with the container's name all the same."""
+    names = []
+    for _ in range(20):
+        with new_cgroup(f"{LABEL}-short") as cgroup:
+            names.append(cgroup.name)
+            forbidden(cgroup)
+    for name in names:
+        small.wait_alert("test-user-namespace", name)
+
+
+def test_a_fork_bomb_is_survived(small: Agent) -> None:
+    """Bounded by the cgroup's limit of pids: alerts of others still come, memory stays bounded."""
+    with new_cgroup(f"{LABEL}-bomb") as bomb, new_cgroup(f"{LABEL}-calm") as calm:
+        bomb.paths.get("pids", bomb.path).joinpath("pids.max").write_text("200")
+        with bomb.popen([sys.executable, "-c", BOMB]) as process:
+            wait_for(lambda: len(bomb.pids()) > 100, "the bomb", seconds=10)
+            forbidden(calm)
+            small.wait_alert("test-user-namespace", calm.name)
+            bomb.remove()
+            process.wait()
+    samples = small.metrics()
+    assert samples["ringfence_handler_errors_total", ()] == 0
+    assert samples["process_resident_memory_bytes", ()] < 80e6
+    assert request(small.socket, "status")["problems"] == []
+
+
+def test_a_broken_pipe_of_a_reader_is_silent(small: Agent, cgroup: Cgroup) -> None:
+    """`ringfence events | head -1`: no traceback, no message."""
+    forbidden(cgroup)
+    small.wait_alert("test-user-namespace", cgroup.name)
+    line = f"{sys.executable} -m ringfence events --socket {small.socket} | head -n 1"
+    piped = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, check=False)
+    assert piped.stdout.count("\n") == 1
+    assert piped.stderr == ""

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real agent, from start to end: ready in time, one at a time, clean when it stops, clear when it
+cannot start."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.client import request
+from ringfence.errors import Error
+from tests.support.agent import Agent
+from tests.support.cgroups import new_cgroup
+from tests.support.waiting import patience, wait_for
+
+pytestmark = pytest.mark.root
+
+LABEL = "life"  # in the names of our cgroups: the agent of another test must not take them for its own
+POLICY = """
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: test}
+spec:
+  selector: {containers: all}
+  mode: enforce
+  rules:
+    - id: test-user-namespace
+      title: A container makes a user namespace
+      severity: high
+      attack: [T1611]
+      event: unshare
+      match: {flags: [CLONE_NEWUSER]}
+      action: kill
+"""
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    """A directory with one small policy."""
+    directory = tmp_path / "policies"
+    directory.mkdir()
+    (directory / "test.yaml").write_text(POLICY)
+    return directory
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, policies: Path) -> Iterator[Agent]:
+    """An agent that was not started yet; ended afterwards whatever happened."""
+    agent = Agent(tmp_path / "agent", policies=[policies], patterns=[f"rftest-{LABEL}-*"])
+    yield agent
+    agent.stop()
+
+
+def command(agent: Agent, *more: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run `ringfence agent` in the foreground with this agent's flags; it is expected to end by itself."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
+    return subprocess.run(
+        [*prefix, *agent.argv, *more],
+        capture_output=True, text=True, timeout=patience(30), env=environment, check=False,
+    )  # fmt: skip
+
+
+def log_of(agent: Agent) -> list[Mapping[str, object]]:
+    """The agent's own log."""
+    return [json.loads(line) for line in agent.log.read_text().splitlines()]
+
+
+def test_it_is_ready_within_a_second(stopped: Agent) -> None:
+    """Process start to ready by its own clock; attaching is the smaller part. Both are metrics."""
+    stopped.start()
+    samples = stopped.metrics()
+    assert samples["ringfence_ready", ()] == 1
+    slow = float(os.environ.get("RINGFENCE_TEST_SLOWDOWN", "1")) * max(1.0, os.getloadavg()[0] / 2)
+    assert samples["ringfence_startup_seconds", ()] < 1.0 * slow
+    assert samples["ringfence_attach_seconds", ()] < 0.3 * slow
+    assert stopped.get("/healthz") == (200, "ok\n")
+
+
+def test_sigterm_ends_it_cleanly(stopped: Agent) -> None:
+    """Exit code 0, the socket is gone, the log says so, and nothing was a bug."""
+    stopped.start()
+    assert stopped.socket.exists()
+    assert stopped.stop() == 0
+    assert not stopped.socket.exists()
+    lines = log_of(stopped)
+    assert [line["message"] for line in lines][-2:] == ["ready", "stopping"]
+    assert not [line for line in lines if line["level"] == "error"]
+
+
+def test_a_second_agent_is_refused(stopped: Agent) -> None:
+    """Exit code 5, the pid of the first in the message; the first goes on."""
+    stopped.start()
+    second = command(stopped)
+    assert second.returncode == 5
+    assert f"pid {stopped.pid}" in second.stderr
+    assert second.stderr.startswith("ringfence: error: another agent runs on this node")
+    assert "hint: " in second.stderr
+    assert request(stopped.socket, "status")["pid"] == stopped.pid
+
+
+def test_after_a_kill_the_next_one_starts(stopped: Agent) -> None:
+    """kill -9 leaves socket and lock file; neither is in the way."""
+    stopped.start()
+    os.kill(stopped.pid, signal.SIGKILL)
+    wait_for(lambda: stopped.status is not None, "the end")
+    assert stopped.socket.exists()
+    stopped.start()
+    assert request(stopped.socket, "status")["problems"] == []
+
+
+def pins() -> list[Path]:
+    """Everything that agents pinned on this node."""
+    base = Path("/sys/fs/bpf/ringfence")
+    own = Path("/run/ringfence/bpf/ringfence")
+    return [path for directory in (base, own) if directory.is_dir() for path in directory.iterdir()]
+
+
+def test_pins_outlive_a_kill_are_taken_over_and_uninstalled(tmp_path: Path, policies: Path) -> None:
+    """kill -9 leaves links pinned; the next start replaces them; --uninstall leaves nothing."""
+    if pins():
+        pytest.skip("another agent has pinned something on this node")
+    agent = Agent(tmp_path / "agent", policies=[policies], flags={"pins": "auto"})
+    try:
+        agent.start()
+        first = pins()
+        assert len(first) == 1
+        assert list((first[0] / "links").iterdir())
+        os.kill(agent.pid, signal.SIGKILL)
+        wait_for(lambda: agent.status is not None, "the end")
+        assert pins() == first
+        agent.start()
+        second = pins()
+        assert len(second) == 1
+        assert second != first
+        assert agent.stop() == 0
+        assert pins() == second
+    finally:
+        agent.stop()
+        removed = command(agent, "--uninstall")
+    assert removed.returncode == 0
+    assert pins() == []
+    assert not (agent.directory / "state").exists()
+
+
+def test_uninstall_is_refused_while_an_agent_runs(stopped: Agent) -> None:
+    """Its pins are in use."""
+    stopped.start()
+    assert command(stopped, "--uninstall").returncode == 5
+
+
+def test_who_is_not_root_is_told_so(stopped: Agent) -> None:
+    """Exit code 4 and two lines; no traceback."""
+    refused = command(stopped, prefix=("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"))
+    assert refused.returncode == 4
+    assert refused.stderr.startswith("ringfence: error: ")
+    assert "root" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_kernel_without_btf_is_named(stopped: Agent) -> None:
+    """In a mount namespace where /sys/kernel/btf is empty: exit code 3, what is missing, what to do."""
+    script = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
+    refused = command(stopped, prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+    assert refused.returncode == 3
+    assert "no BTF (/sys/kernel/btf/vmlinux)" in refused.stderr
+    assert "CONFIG_DEBUG_INFO_BTF" in refused.stderr
+
+
+def test_bad_policies_are_refused_at_the_start(stopped: Agent, policies: Path) -> None:
+    """Exit code 2, every mistake with its place, and nothing was loaded."""
+    (policies / "bad.yaml").write_text(POLICY.replace("kill", "kil").replace("name: test", "name: bad"))
+    refused = command(stopped)
+    assert refused.returncode == 2
+    assert f"{policies}/bad.yaml:15:" in refused.stderr
+    assert "'kil'" in refused.stderr
+
+
+def test_a_port_in_use_is_named(stopped: Agent, tmp_path: Path, policies: Path) -> None:
+    """Exit code 1, the address and the flag; the first agent is unharmed."""
+    stopped.start()
+    other = Agent(tmp_path / "other", policies=[policies], flags={"http-listen": f"127.0.0.1:{stopped.port}"})
+    refused = command(other)
+    assert refused.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{stopped.port}" in refused.stderr
+    assert "--http-listen" in refused.stderr
+    assert stopped.get("/readyz")[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["closed", "full"])
+def test_an_output_that_fails_does_not_end_it(stopped: Agent, kind: str) -> None:
+    """A closed pipe and a full disk: counted, told once in the log, and the agent goes on deciding."""
+    script = '"$@" > /dev/full' if kind == "full" else 'exec 3>&1; "$@" 3>&- | :'
+    stopped.argv = ["sh", "-c", f"exec {script}" if kind == "full" else script, "sh", *stopped.argv]
+    try:
+        _lose_three_lines(stopped, kind)
+    finally:  # the shell between us and the agent would not pass a signal on
+        with contextlib.suppress(Error):
+            os.kill(request(stopped.socket, "status")["pid"], signal.SIGTERM)
+        wait_for(lambda: stopped.status is not None, "the end")
+
+
+def _lose_three_lines(stopped: Agent, kind: str) -> None:
+    stopped.start()
+    for _ in range(3):
+        with new_cgroup(LABEL) as cgroup:
+            assert cgroup.run(["unshare", "--user", "true"]).returncode == -signal.SIGKILL
+    reason = {"closed": "closed", "full": "disk_full"}[kind]
+    key = ("ringfence_output_lines_dropped_total", (("destination", "stdout"), ("reason", reason)))
+    wait_for(lambda: stopped.metrics()[key] >= 3, "lost lines to be counted")
+    complaints = [line for line in log_of(stopped) if "lines are lost" in str(line["message"])]
+    assert [line["reason"] for line in complaints] == [reason]
+    assert request(stopped.socket, "status")["problems"] == ["lines to stdout were lost"]
