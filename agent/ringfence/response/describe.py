@@ -151,19 +151,20 @@ def _cgroup(event: CgroupEvent) -> Details:
 
 
 def _file(event: FileEvent) -> Details:
-    kind = stat.S_IFMT(event.mode)
+    mode = event.mode & 0xFFFF
+    kind = stat.S_IFMT(mode)
     found: Details = {
         "filesystem": filesystem(event.fs_magic),
         "path": event.path,
         "type": next((word for word, number in constants.FILE_TYPES.items() if number == kind), oct(kind)),
         "access": "write" if event.open_flags & 3 else "read",
         "open": _open_flags(event.open_flags),
-        "mode": oct(event.mode & 0o7777),
+        "mode": oct(mode & 0o7777),
         "device": device_text(event.device),
         "inode": event.inode,
     }
-    if stat.S_ISBLK(event.mode) or stat.S_ISCHR(event.mode):
-        found["node"] = f"{'b' if stat.S_ISBLK(event.mode) else 'c'} {device_text(event.rdev)}"
+    if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
+        found["node"] = f"{'b' if stat.S_ISBLK(mode) else 'c'} {device_text(event.rdev)}"
     if not event.mnt_ns:
         found["mount"] = "none"  # detached, or the kernel's own
     else:

@@ -187,7 +187,7 @@ def alert_of(event: Event, exe: bytes = b"/usr/bin/tool", container: Container |
 
 def _label(value: Any) -> str:
     """A test's name: its event's."""
-    return str(value.kind.label) if isinstance(value, tuple) else ""
+    return EventKind(value[0]).label if isinstance(value, tuple) else ""
 
 
 ALLOWABLE: list[tuple[Event, dict[int, int], bytes]] = [
