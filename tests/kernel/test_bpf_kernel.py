@@ -48,7 +48,11 @@ def kernel() -> Iterator[Kernel]:
 
 
 def test_load_and_attach_are_fast() -> None:
-    """Under 500 ms and 300 ms (of three tries the best: others use this machine, too)."""
+    """Under 500 ms and 300 ms (of three tries the best: others use this machine, too).
+
+    An emulated guest tells little about time: there the limit only catches what never ends.
+    """
+    emulated = 3 if patience(1) > 1 else 1
     if not DEFAULT_OBJECT.exists():
         force.missing("probes", "the probes are not built: make build")
     loads, attaches = [], []
@@ -59,8 +63,8 @@ def test_load_and_attach_are_fast() -> None:
             assert len(loaded.attach(everything())) > 70
             loads.append(middle - begin)
             attaches.append(time.monotonic() - middle)
-    assert min(loads) < patience(0.5)
-    assert min(attaches) < patience(0.3)
+    assert min(loads) < patience(0.5) * emulated
+    assert min(attaches) < patience(0.3) * emulated
 
 
 def test_sizes_are_those_of_the_settings(kernel: Kernel) -> None:
