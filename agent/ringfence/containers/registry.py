@@ -4,10 +4,10 @@
 Fed by the events of the `alerts` ring, asked for each event of both rings. It never guesses: an event belongs
 to a container because the kernel wrote that container's cgroup id (never used twice) into it.
 
-Order: a record of the activity ring may be read before the CONTAINER_CREATE of its container, which came
-earlier through the other ring. So read a batch of `activity` first, then `alerts` until it is empty, dispatch
-the alerts, and only then the batch. Where that was not kept, or the CREATE was lost, the kernel's own table
-is asked, and answers for certain.
+Order: what a container does reaches `activity` after its CONTAINER_CREATE went into `alerts`. So read
+`alerts` once more after `activity`, and hand all of it over in the order of its times. Where that was not
+kept, or the CREATE was lost, the kernel's own table is asked, and answers for certain; the name comes
+later.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Limiter:
         self._rate_ns, self._burst, self._same_ns, self._size = rate / 1e9, float(burst), same_ns, size
         self._now_ns = now_ns
         self._buckets: OrderedDict[Key, _Bucket] = OrderedDict()
-        self._orphans: list[Suppressed] = []
+        self._orphans: dict[Key, Suppressed] = {}
         self.suppressed = 0
 
     def __len__(self) -> int:
@@ -93,7 +93,8 @@ class Limiter:
     def flush(self, quiet_ns: int = 5 * 10**9) -> list[Suppressed]:
         """What was held back and no later alert will tell: of pairs quiet for `quiet_ns`, or forgotten."""
         now = self._now_ns()
-        told, self._orphans = self._orphans, []
+        told = list(self._orphans.values())
+        self._orphans.clear()
         for (container, rule), bucket in self._buckets.items():
             if now - bucket.seen_ns < quiet_ns:
                 break  # the rest was seen later
@@ -106,7 +107,14 @@ class Limiter:
         if len(self._buckets) >= self._size:
             (container, rule), oldest = self._buckets.popitem(last=False)
             if oldest.suppressed:
-                self._orphans.append(Suppressed(container, rule, oldest.suppressed, oldest.what))
-                del self._orphans[: -self._size]
+                self._orphan(Suppressed(container, rule, oldest.suppressed, oldest.what))
         bucket = self._buckets[key] = _Bucket(self._burst, now)
         return bucket
+
+    def _orphan(self, held: Suppressed) -> None:
+        """Keep the count of a pair that is forgotten; beyond `size` pairs, in one sum of all (container 0)."""
+        key = (held.container, held.rule)
+        if key not in self._orphans and len(self._orphans) >= self._size:
+            key, held = (0, ""), held._replace(container=0, rule="")
+        before = self._orphans.get(key)
+        self._orphans[key] = held._replace(times=held.times + (before.times if before else 0))
