@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Holds every struct and enum that probes and agent share, so that its BTF can be compared with the Python mirror
- * (tests/abi). Never loaded.
+ * Holds every struct and enum that probes and agent share, so that its BTF can be compared with the
+ * Python mirror (tests/abi). Never loaded.
  */
 #define RF_RULE_MAPS
 #include "include/maps.h"

@@ -14,8 +14,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 static const char rf_adopted_line[] = "%d %d %u\n";
 
 /*
- * A runtime's init that has not run the workload yet: its program lies outside its own mounts (the runtime's binary of the
- * host, or a memfd copy of that), and its parent is on the host. It will be armed at its exec.
+ * A runtime's init that has not run the workload yet: its program lies outside its own mounts (the
+ * runtime's binary of the host, or a memfd copy of that), and its parent is on the host. It will be
+ * armed at its exec.
  */
 static __always_inline bool rf_is_runtime(struct task_struct *task, __u64 exe)
 {

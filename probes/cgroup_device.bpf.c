@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Device nodes, by number: opened or made. A cgroup-BPF program because it is asked before the effect, and says
- * no; attached to the root of the v2 hierarchy, where every task is, whatever v1 hierarchies there are.
+ * Device nodes, by number: opened or made. A cgroup-BPF program because it is asked before the effect,
+ * and says no; attached to the root of the v2 hierarchy, where every task is, whatever v1 hierarchies
+ * there are.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>

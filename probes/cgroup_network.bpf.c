@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Where sockets are about to connect, bind or send: the address as the kernel took it, so that another thread
- * cannot change it any more. io_uring passes here, too.
+ * Where sockets are about to connect, bind or send: the address as the kernel took it, so that another
+ * thread cannot change it any more. io_uring passes here, too.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -106,14 +106,14 @@ static __always_inline void rf_endpoint6(struct rf_endpoint *to, struct bpf_sock
 	to->address[1] = 0;
 }
 
-#define RF_ENDPOINT_PROGRAM(name, section, kind, count, fill)                           \
-	SEC(section)                                                                    \
-	int name(struct bpf_sock_addr *ctx)                                             \
-	{                                                                               \
-		struct rf_endpoint to = {.event = kind, .counter = count};              \
-                                                                                        \
-		fill(&to, ctx);                                                         \
-		return rf_may_reach(&to) ? rf_allow() : rf_deny();                      \
+#define RF_ENDPOINT_PROGRAM(name, section, kind, count, fill)                \
+	SEC(section)                                                         \
+	int name(struct bpf_sock_addr *ctx)                                  \
+	{                                                                    \
+		struct rf_endpoint to = { .event = kind, .counter = count }; \
+                                                                             \
+		fill(&to, ctx);                                              \
+		return rf_may_reach(&to) ? rf_allow() : rf_deny();           \
 	}
 
 RF_ENDPOINT_PROGRAM(cgroup_connect4, "cgroup/connect4", RF_NET_CONNECT, RF_COUNT_CONNECT, rf_endpoint4)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Unix sockets that are about to be connected or sent to, by the name given (6.7: 859051dd165e). The name is the caller's: a
- * symbolic link leads elsewhere; the LSM tier decides on the socket itself. libbpf knows these sections from 1.3 on: the loader
- * sets program type 18 and attach types 49 and 50 by hand, and leaves them out where the kernel has none.
+ * Unix sockets that are about to be connected or sent to, by the name given (6.7: 859051dd165e). The
+ * name is the caller's: a symbolic link leads elsewhere; the LSM tier decides on the socket itself.
+ * libbpf knows these sections from 1.3 on: the loader sets program type 18 and attach types 49 and 50
+ * by hand, and leaves them out where the kernel has none.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>

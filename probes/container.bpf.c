@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Containers are cgroups: enrolled here when they are made, by their name, before a task is in
- * them; the default rules hold before user space wakes up. These tracepoints carry the struct cgroup itself, so that nothing
- * is decided on a path, and fire for v1 and v2 hierarchies alike.
+ * Containers are cgroups: enrolled here when they are made, by their name, before a task is in them;
+ * the default rules hold before user space wakes up. These tracepoints carry the struct cgroup itself,
+ * so that nothing is decided on a path, and fire for v1 and v2 hierarchies alike.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Opens, decided on the kernel's struct file when the call is about to return: never on a
- * path that another thread can change. The task is killed before it can use the descriptor. This is the hottest of our
- * paths: what costs (another mount's namespace, a name, the path) is only read when a rule asks for it.
+ * Opens, decided on the kernel's struct file when the call is about to return: never on a path that
+ * another thread can change. The task is killed before it can use the descriptor. This is the hottest
+ * of our paths: what costs (another mount's namespace, a name, the path) is only read when a rule asks
+ * for it.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -40,8 +41,8 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 
 /* What the first question left open. */
 static __always_inline void rf_learn(struct rf_question *question, struct task_struct *task,
-				     const struct rf_task *bound, const struct rf_file *file,
-				     struct rf_scratch *buffer, __u64 dentry)
+				     const struct rf_task *bound, const struct rf_file *file, struct rf_scratch *buffer,
+				     __u64 dentry)
 {
 	__u32 need = question->need, inum;
 
@@ -130,8 +131,8 @@ int open_exit(void *ctx)
 }
 
 /*
- * The same for 32-bit callers, which per-syscall tracepoints do not see. Costs every call of every process as compat_enter
- * does: to be attached where 32-bit programs run in containers.
+ * The same for 32-bit callers, which per-syscall tracepoints do not see. Costs every call of every
+ * process as compat_enter does: to be attached where 32-bit programs run in containers.
  */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(compat_exit, struct pt_regs *regs, long ret)

@@ -34,10 +34,9 @@ static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
  * double what the verifier looks at in the loop below: a de Bruijn sequence has none.
  */
 static const __u8 rf_bit_numbers[64] = {
-	0, 1, 48, 2, 57, 49, 28, 3, 61, 58, 50, 42, 38, 29, 17, 4,
-	62, 55, 59, 36, 53, 51, 43, 22, 45, 39, 33, 30, 24, 18, 12, 5,
-	63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21, 44, 32, 23, 11,
-	46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9, 13, 8, 7, 6,
+	0,  1,	48, 2,	57, 49, 28, 3,	61, 58, 50, 42, 38, 29, 17, 4,	62, 55, 59, 36, 53, 51,
+	43, 22, 45, 39, 33, 30, 24, 18, 12, 5,	63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21,
+	44, 32, 23, 11, 46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,	13, 8,	7,  6,
 };
 
 static __always_inline __u32 rf_lowest(__u64 word)
@@ -52,41 +51,41 @@ static __always_inline __u32 rf_lowest(__u64 word)
  * ANDs one dim's set in; leaves the function when nothing is left. What is missing is noted in memory, not
  * in a variable: the verifier would follow each of its 128 values to the end.
  */
-#define RF_NARROW(d, set, lookup)                                                     \
-	do {                                                                            \
-		if (rules->dim[d]) {                                                  \
-			if (!(question->known & RF_KNOWS(d))) {                       \
-				question->need |= RF_KNOWS(d);                          \
-			} else {                                                        \
-				const struct rf_ruleset *__set;                         \
-				__u32 *__id = lookup;                                   \
-                                                                                        \
-				set = __id ? *__id : rules->other[d];                   \
-				__set = rf_set(sets, set);                              \
-				if (!__set)                                             \
-					return RF_MATCH_NOTHING;                        \
-				summary &= __set->summary;                              \
-				hits &= __set->word[first];                             \
-				if (!summary || (single && !hits))                      \
-					return RF_MATCH_NOTHING;                        \
-			}                                                               \
-		}                                                                       \
+#define RF_NARROW(d, set, lookup)                                     \
+	do {                                                          \
+		if (rules->dim[d]) {                                  \
+			if (!(question->known & RF_KNOWS(d))) {       \
+				question->need |= RF_KNOWS(d);        \
+			} else {                                      \
+				const struct rf_ruleset *__set;       \
+				__u32 *__id = lookup;                 \
+                                                                      \
+				set = __id ? *__id : rules->other[d]; \
+				__set = rf_set(sets, set);            \
+				if (!__set)                           \
+					return RF_MATCH_NOTHING;      \
+				summary &= __set->summary;            \
+				hits &= __set->word[first];           \
+				if (!summary || (single && !hits))    \
+					return RF_MATCH_NOTHING;      \
+			}                                             \
+		}                                                     \
 	} while (0)
 
-#define RF_LOOKUP_VALUE(d)                                                              \
-	({                                                                              \
-		struct rf_operand_key __key = {                                         \
-			.event = event, .dim = d, .value = question->value[d] & rules->mask[d]}; \
-		bpf_map_lookup_elem(operands, &__key);                                  \
+#define RF_LOOKUP_VALUE(d)                                                                      \
+	({                                                                                      \
+		struct rf_operand_key __key = { .event = event,                                 \
+						.dim = d,                                       \
+						.value = question->value[d] & rules->mask[d] }; \
+		bpf_map_lookup_elem(operands, &__key);                                          \
 	})
 
 /*
- * The key is fetched again from where it lies: memory that was handed to a global function cannot be a map's
- * key before 6.3 (map_key_value_types without PTR_TO_MEM).
+ * The key is fetched again from where it lies: memory that was handed to a global function cannot be a
+ * map's key before 6.3 (map_key_value_types without PTR_TO_MEM).
  */
 static __always_inline __u32 *rf_lookup_object(void *texts, void *addresses, __u8 kind,
-					       const struct rf_question *question,
-					       const struct rf_address_key *address)
+					       const struct rf_question *question, const struct rf_address_key *address)
 {
 	struct rf_address_key key;
 	struct rf_scratch *buffer;
@@ -214,8 +213,7 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 	RF_NARROW(RF_DIM_EXE, s5, RF_LOOKUP_VALUE(RF_DIM_EXE));
 	RF_NARROW(RF_DIM_FACTS, s4, RF_LOOKUP_VALUE(RF_DIM_FACTS));
 	RF_NARROW(3, s3, RF_LOOKUP_VALUE(3));
-	RF_NARROW(RF_DIM_OBJECT, s6,
-		  rf_lookup_object(texts, addresses, rules->dim[RF_DIM_OBJECT], question, address));
+	RF_NARROW(RF_DIM_OBJECT, s6, rf_lookup_object(texts, addresses, rules->dim[RF_DIM_OBJECT], question, address));
 	if (question->need)
 		return RF_MATCH_ASK;
 

@@ -142,8 +142,7 @@ __noinline __u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry)
 
 	if (!buffer)
 		return 0;
-	bpf_probe_read_kernel_str(buffer->name, sizeof(buffer->name),
-				  RF_READ(struct dentry, dentry, d_name.name));
+	bpf_probe_read_kernel_str(buffer->name, sizeof(buffer->name), RF_READ(struct dentry, dentry, d_name.name));
 	for (i = 0; i < RF_NAME_MAX - 1; i++) {
 		unsigned char c = buffer->name[i];
 

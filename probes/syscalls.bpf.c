@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * System calls, at entry. One program serves all of them: it is attached to as many per-syscall
- * tracepoints as are asked for, and reads number and arguments from the task's saved registers, so it fits calls of
- * any number of arguments. Measured (tests/bench/hooks): a raw sys_enter program costs every call
- * of every process far more than a per-syscall tracepoint costs the calls that it is not for.
+ * tracepoints as are asked for, and reads number and arguments from the task's saved registers, so it
+ * fits calls of any number of arguments. Measured (tests/bench/hooks): a raw sys_enter program costs
+ * every call of every process far more than a per-syscall tracepoint costs the calls that it is not
+ * for.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -107,9 +108,8 @@ static __always_inline __u32 rf_relation_of_ns(struct task_struct *task, __u64 n
 	    inum == config.host_user_ns || inum == config.host_time_ns)
 		return RF_RELATION_HOST;
 	if (inum == rf_mnt_ns(task) || inum == rf_pid_ns(task) || inum == RF_OWN_NS(task, net_ns) ||
-	    inum == RF_OWN_NS(task, ipc_ns) || inum == RF_OWN_NS(task, uts_ns) ||
-	    inum == RF_OWN_NS(task, cgroup_ns) || inum == RF_OWN_NS(task, time_ns) ||
-	    inum == BPF_CORE_READ(task, cred, user_ns, ns.inum))
+	    inum == RF_OWN_NS(task, ipc_ns) || inum == RF_OWN_NS(task, uts_ns) || inum == RF_OWN_NS(task, cgroup_ns) ||
+	    inum == RF_OWN_NS(task, time_ns) || inum == BPF_CORE_READ(task, cred, user_ns, ns.inum))
 		return RF_RELATION_SELF;
 	return RF_RELATION_OTHER;
 }

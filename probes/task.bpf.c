@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What every program asks about a task, and how losses are counted. Global functions: the verifier checks each of them by itself, and
- * their branches do not multiply with the callers'. Before 6.3 that was the difference between 15,000 and 200,000 steps.
+ * What every program asks about a task, and how losses are counted. Global functions: the verifier
+ * checks each of them by itself, and their branches do not multiply with the callers'. Before 6.3 that
+ * was the difference between 15,000 and 200,000 steps.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -93,7 +94,7 @@ __noinline __u32 rf_program(__u64 address, struct rf_scratch *buffer, struct rf_
 
 __noinline int rf_drop(__u32 event, __u32 reason, __u32 slot)
 {
-	struct rf_drop_key key = {.event = event, .reason = reason, .slot = slot};
+	struct rf_drop_key key = { .event = event, .reason = reason, .slot = slot };
 	__u64 one = 1, *count;
 
 	count = bpf_map_lookup_elem(&drops, &key);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the cgroup-BPF programs have in common. They deny before the effect, for the verdicts deny and kill; they
- * cannot raise a signal: for kill, the agent ends the process afterwards.
+ * What the cgroup-BPF programs have in common. They deny before the effect, for the verdicts deny and
+ * kill; they cannot raise a signal: for kill, the agent ends the process afterwards.
  */
 #ifndef RINGFENCE_CGROUP_H
 #define RINGFENCE_CGROUP_H

@@ -19,10 +19,10 @@
  * Reads through kernel pointers that are held as numbers. The address is a variable of its own: inside
  * BPF_CORE_READ, an access to a struct of ours would be relocated, too.
  */
-#define RF_READ(type, address, ...)                                                     \
-	({                                                                              \
-		type *__at = (type *)(address);                                         \
-		BPF_CORE_READ(__at, __VA_ARGS__);                                       \
+#define RF_READ(type, address, ...)               \
+	({                                        \
+		type *__at = (type *)(address);   \
+		BPF_CORE_READ(__at, __VA_ARGS__); \
 	})
 
 /* ---- system calls: registers, numbers, calling ABI --------------------- */
@@ -37,14 +37,15 @@ struct rf_call {
 
 #if defined(__TARGET_ARCH_x86)
 
-#define RF_TS_COMPAT 2		 /* arch/x86/include/asm/thread_info.h */
+#define RF_TS_COMPAT 2		  /* arch/x86/include/asm/thread_info.h */
 #define RF_TIF_ADDR32 (1UL << 29) /* the program is a 32-bit one */
 #define RF_X32_BIT 0x40000000
 #define RF_COMPAT_SOCKETCALL 102
 
 /*
- * int 0x80 and 32-bit programs. Per-syscall tracepoints never fire for these (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor
- * for x32 calls, whose number is out of their table: hence compat_enter.
+ * int 0x80 and 32-bit programs. Per-syscall tracepoints never fire for these
+ * (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor for x32 calls, whose number is out of their table: hence
+ * compat_enter.
  */
 static __always_inline bool rf_in_compat(struct task_struct *task)
 {
@@ -172,11 +173,11 @@ static __always_inline long rf_return_value(struct pt_regs *regs)
  * kernel_cap_t is u32[2] up to 6.2 and a u64 from 6.3 (f122a08b197d): on the little-endian machines that
  * we know, the eight bytes are the same.
  */
-#define rf_capability(cred, field)                                                      \
-	({                                                                              \
-		__u64 __set = 0;                                                        \
-		bpf_probe_read_kernel(&__set, sizeof(__set), &(cred)->field);           \
-		__set;                                                                  \
+#define rf_capability(cred, field)                                            \
+	({                                                                    \
+		__u64 __set = 0;                                              \
+		bpf_probe_read_kernel(&__set, sizeof(__set), &(cred)->field); \
+		__set;                                                        \
 	})
 
 #define RF_PFA_NO_NEW_PRIVS 1UL /* bit 0 of task->atomic_flags */

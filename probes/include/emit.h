@@ -82,12 +82,12 @@ static __always_inline void *rf_reserve(__u32 event, __u32 slot, __u32 route, co
 }
 
 /* A zeroed record of a struct of events.h; NULL: counted. */
-#define RF_RECORD(type, event, slot, route)                                             \
-	({                                                                              \
+#define RF_RECORD(type, event, slot, route)                                                  \
+	({                                                                                   \
 		struct type *__record = rf_reserve(event, slot, route, sizeof(struct type)); \
-		if (__record)                                                           \
-			__builtin_memset(__record, 0, sizeof(struct type));             \
-		__record;                                                               \
+		if (__record)                                                                \
+			__builtin_memset(__record, 0, sizeof(struct type));                  \
+		__record;                                                                    \
 	})
 
 static __always_inline void rf_submit(void *record, __u32 event)
@@ -101,7 +101,7 @@ static __always_inline void rf_submit(void *record, __u32 event)
 
 /* Everything of a header but the verdict. `bound` may be NULL: the subject is no armed task. */
 rf_subprogram void rf_header(struct rf_header *header, __u32 event, struct task_struct *task,
-				      const struct rf_task *bound)
+			     const struct rf_task *bound)
 {
 	struct rf_pid_numbers numbers;
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);

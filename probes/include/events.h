@@ -35,7 +35,7 @@ enum rf_event {
 	RF_PROCESS_FORK = 5,
 	RF_PROCESS_EXEC = 6,
 	RF_PROCESS_EXIT = 7,
-	RF_CGROUP_MKDIR = 8,   /* a cgroup below a container's */
+	RF_CGROUP_MKDIR = 8, /* a cgroup below a container's */
 	RF_CGROUP_RMDIR = 9,
 	RF_CGROUP_ATTACH = 10, /* an armed task left its container's cgroup */
 	RF_CGROUP_RELEASE = 11,
@@ -85,7 +85,7 @@ enum rf_event {
 	RF_SYS_IOPL = 64,   /* iopl, ioperm */
 	RF_SYS_SYSLOG = 65,
 	RF_SYS_REBOOT = 66,
-	RF_SYS_SWAP = 67, /* swapon, swapoff */
+	RF_SYS_SWAP = 67,    /* swapon, swapoff */
 	RF_SYS_SETTIME = 68, /* settimeofday, clock_settime, adjtimex, clock_adjtime */
 	RF_SYS_CHMOD = 69,   /* chmod, fchmod, fchmodat, fchmodat2 */
 	RF_SYS_IOCTL = 70,   /* hot: attached only when a loaded rule asks */
@@ -101,7 +101,7 @@ enum rf_event {
 };
 
 enum rf_action {
-	RF_ACTION_NONE = 0,  /* no rule matched: observation only */
+	RF_ACTION_NONE = 0, /* no rule matched: observation only */
 	RF_ACTION_ALERT = 1,
 	RF_ACTION_KILL = 2,
 	RF_ACTION_DENY = 3,
@@ -115,18 +115,18 @@ enum rf_mechanism {
 };
 
 /* header.flags */
-#define RF_FLAG_COMPAT 0x01    /* made by a 32-bit system call */
-#define RF_FLAG_TRUNCATED 0x02 /* a string did not fit */
-#define RF_FLAG_UNREADABLE 0x04 /* a user string was not resident: empty here */
-#define RF_FLAG_ADOPTED 0x08   /* the task or container was there before the agent */
+#define RF_FLAG_COMPAT 0x01	   /* made by a 32-bit system call */
+#define RF_FLAG_TRUNCATED 0x02	   /* a string did not fit */
+#define RF_FLAG_UNREADABLE 0x04	   /* a user string was not resident: empty here */
+#define RF_FLAG_ADOPTED 0x08	   /* the task or container was there before the agent */
 #define RF_FLAG_SIGNAL_FAILED 0x10 /* SIGKILL could not be raised */
 
 /* rf_header.facts and rf_container.facts: what rules call `task:` */
 enum rf_fact {
-	RF_FACT_USER_NAMESPACE = 1 << 0,	 /* in a user namespace of its own */
-	RF_FACT_CAP_SYS_ADMIN = 1 << 1,		 /* effective CAP_SYS_ADMIN (in its user namespace) */
-	RF_FACT_ALL_CAPABILITIES = 1 << 2,	 /* effective set holds every capability */
-	RF_FACT_ROOT = 1 << 3,			 /* euid 0 as the host sees it */
+	RF_FACT_USER_NAMESPACE = 1 << 0,   /* in a user namespace of its own */
+	RF_FACT_CAP_SYS_ADMIN = 1 << 1,	   /* effective CAP_SYS_ADMIN (in its user namespace) */
+	RF_FACT_ALL_CAPABILITIES = 1 << 2, /* effective set holds every capability */
+	RF_FACT_ROOT = 1 << 3,		   /* euid 0 as the host sees it */
 	RF_FACT_NO_SECCOMP = 1 << 4,
 	RF_FACT_NO_NEW_PRIVS = 1 << 5,
 	RF_FACT_HOST_PID = 1 << 6,
@@ -134,19 +134,19 @@ enum rf_fact {
 	RF_FACT_HOST_IPC = 1 << 8,
 	RF_FACT_HOST_UTS = 1 << 9,
 	RF_FACT_HOST_CGROUP = 1 << 10,
-	RF_FACT_MEMFD_EXE = 1 << 11, /* its program is a memfd or another unlinked file */
-	RF_FACT_UPPER_EXE = 1 << 12, /* its program was written after the container's image */
-	RF_FACT_COMPAT = 1 << 13,    /* in a 32-bit system call */
+	RF_FACT_MEMFD_EXE = 1 << 11,   /* its program is a memfd or another unlinked file */
+	RF_FACT_UPPER_EXE = 1 << 12,   /* its program was written after the container's image */
+	RF_FACT_COMPAT = 1 << 13,      /* in a 32-bit system call */
 	RF_FACT_FOREIGN_ABI = 1 << 14, /* a 64-bit program in a 32-bit (or x32) system call: hardly ever lawful */
 };
 
 struct rf_header {
-	__u16 event; /* enum rf_event */
+	__u16 event;  /* enum rf_event */
 	__u8 version; /* RF_ABI_VERSION */
 	__u8 flags;
-	__u8 action;	/* enum rf_action: the verdict that was carried out */
-	__u8 mechanism; /* enum rf_mechanism */
-	__u16 rule;	/* number of the rule in its generation; 0xffff: none */
+	__u8 action;	  /* enum rf_action: the verdict that was carried out */
+	__u8 mechanism;	  /* enum rf_mechanism */
+	__u16 rule;	  /* number of the rule in its generation; 0xffff: none */
 	__u32 generation; /* policy generation that the rule number belongs to */
 	__u32 slot;	  /* index of the container; 0xffffffff: none */
 	__u64 time_ns;	  /* CLOCK_BOOTTIME */
@@ -176,8 +176,8 @@ struct rf_container_event { /* CONTAINER_* */
 	__u64 cap_effective; /* of the first armed task (START) */
 	__u64 cap_permitted;
 	__u64 cap_bounding;
-	__u32 seccomp; /* 0 disabled, 1 strict, 2 filter */
-	__u32 user_ns_level; /* 0: the initial user namespace */
+	__u32 seccomp;		 /* 0 disabled, 1 strict, 2 filter */
+	__u32 user_ns_level;	 /* 0: the initial user namespace */
 	__u32 shared_namespaces; /* CLONE_NEW* bits of the namespaces shared with the host */
 	__u32 exit_code;	 /* STOP: of the last task */
 	__u32 path_len;
@@ -217,7 +217,7 @@ struct rf_cgroup_event { /* CGROUP_* */
 struct rf_file_event { /* FILE_OPEN */
 	struct rf_header header;
 	struct rf_object object;
-	__u32 mode; /* i_mode */
+	__u32 mode;	  /* i_mode */
 	__u32 open_flags; /* f_flags */
 	__u32 rdev;	  /* of a device node, major << 20 | minor */
 	__u32 mnt_ns;	  /* inum of the mount's namespace; 0: none */
@@ -264,16 +264,16 @@ struct rf_syscall_event { /* SYS_* */
 	__u32 text_len;
 	__u64 args[RF_SYSCALL_ARGS];
 	__u64 operand[RF_OPERANDS]; /* what the rules were asked about */
-	char text[RF_PATH_LEN]; /* best effort copy of the call's string argument at entry: never decided on */
+	char text[RF_PATH_LEN];	    /* best effort copy of the call's string argument at entry: never decided on */
 };
 
 /* Why a record did not leave: the key of the `drops` map. */
 enum rf_drop {
 	RF_DROP_RING_FULL = 1,
-	RF_DROP_RATE_LIMIT = 2,	    /* the container's bucket on the activity ring was empty */
-	RF_DROP_TABLE_FULL = 3,	    /* no slot, or no room in task storage: not enrolled */
-	RF_DROP_MATCH_BUDGET = 4,   /* more rules matched one event than are looked at */
-	RF_DROP_PROCESS_TABLE = 5,  /* `processes` was full: cgroup-BPF cannot see this process */
+	RF_DROP_RATE_LIMIT = 2,	   /* the container's bucket on the activity ring was empty */
+	RF_DROP_TABLE_FULL = 3,	   /* no slot, or no room in task storage: not enrolled */
+	RF_DROP_MATCH_BUDGET = 4,  /* more rules matched one event than are looked at */
+	RF_DROP_PROCESS_TABLE = 5, /* `processes` was full: cgroup-BPF cannot see this process */
 };
 
 #define RF_ASSERT_SIZE(type, size) _Static_assert(sizeof(struct type) == (size), #type)

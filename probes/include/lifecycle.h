@@ -45,8 +45,8 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 }
 
 /*
- * What the program of a task is (task.bpf.c): its path as the task sees it, and the hash of that, in the buffer; its
- * identity; RF_FACTS_OF_PROGRAM. `file` is its executable.
+ * What the program of a task is (task.bpf.c): its path as the task sees it, and the hash of that, in
+ * the buffer; its identity; RF_FACTS_OF_PROGRAM. `file` is its executable.
  */
 __u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file);
 

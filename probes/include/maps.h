@@ -16,7 +16,7 @@
 #define RF_MAX_RULES (RF_RULE_WORDS * 64)
 #define RF_NO_RULE 0xffff
 #define RF_NO_SLOT 0xffffffff
-#define RF_GENERATIONS 2 /* slots that policy generations take turns in */
+#define RF_GENERATIONS 2    /* slots that policy generations take turns in */
 #define RF_SYSCALL_NRS 1024 /* native numbers from 0, 32-bit ones from 512 */
 #define RF_COMPAT_BASE 512
 #define RF_PATTERNS 32
@@ -35,9 +35,9 @@
 struct rf_task {
 	__u64 container; /* id of the container's own cgroup */
 	__u32 slot;
-	__u32 facts;	 /* RF_FACT_*; refreshed at exec and where credentials may change */
-	__u64 exe_hash;  /* FNV-1a of the program's path */
-	__u64 start_ns;	 /* of the thread group */
+	__u32 facts;	/* RF_FACT_*; refreshed at exec and where credentials may change */
+	__u64 exe_hash; /* FNV-1a of the program's path */
+	__u64 start_ns; /* of the thread group */
 };
 
 struct {
@@ -70,7 +70,7 @@ struct rf_container {
 	__s32 tasks; /* armed tasks alive */
 	__u32 facts; /* of its first armed task */
 	__u32 pad;
-	__u64 bucket; /* activity ring: tokens left */
+	__u64 bucket;	 /* activity ring: tokens left */
 	__u64 bucket_ns; /* and when they were last counted */
 };
 
@@ -119,29 +119,29 @@ struct {
 
 enum rf_operand_source {
 	RF_FROM_NOTHING = 0,
-	RF_FROM_ARG = 1,	/* args[arg], 64 bits */
-	RF_FROM_ARG32 = 2,	/* args[arg], low 32 bits */
-	RF_FROM_USER_U64 = 3,	/* u64 at the user address args[arg] (clone3) */
-	RF_FROM_SETNS_TYPE = 4, /* CLONE_NEW* that setns(fd = args[arg], args[arg+1]) would enter */
+	RF_FROM_ARG = 1,	  /* args[arg], 64 bits */
+	RF_FROM_ARG32 = 2,	  /* args[arg], low 32 bits */
+	RF_FROM_USER_U64 = 3,	  /* u64 at the user address args[arg] (clone3) */
+	RF_FROM_SETNS_TYPE = 4,	  /* CLONE_NEW* that setns(fd = args[arg], args[arg+1]) would enter */
 	RF_FROM_SETNS_TARGET = 5, /* enum rf_relation of that namespace */
-	RF_FROM_PID_TARGET = 6, /* enum rf_relation of the process args[arg] */
-	RF_FROM_DEV_TYPE = 7,	/* S_IFMT of the mode args[arg] */
-	RF_FROM_CONST = 8,	/* the number in `arg`: which call of the family it was */
+	RF_FROM_PID_TARGET = 6,	  /* enum rf_relation of the process args[arg] */
+	RF_FROM_DEV_TYPE = 7,	  /* S_IFMT of the mode args[arg] */
+	RF_FROM_CONST = 8,	  /* the number in `arg`: which call of the family it was */
 	RF_FROM_PIDFD_TARGET = 9, /* enum rf_relation of the process behind the pidfd args[arg] */
 };
 
 enum rf_relation {
 	RF_RELATION_UNKNOWN = 0,
-	RF_RELATION_SELF = 1, /* the caller's own process, its own namespace */
+	RF_RELATION_SELF = 1,	   /* the caller's own process, its own namespace */
 	RF_RELATION_CONTAINER = 2, /* the caller's container */
-	RF_RELATION_OTHER = 3,	/* neither the container's nor the host's */
+	RF_RELATION_OTHER = 3,	   /* neither the container's nor the host's */
 	RF_RELATION_HOST = 4,
 };
 
 struct rf_syscall {
-	__u16 event; /* enum rf_event; 0: not ours */
-	__u8 counter; /* enum of activity counters */
-	__s8 text_arg; /* argument that is a user string; -1: none */
+	__u16 event;		  /* enum rf_event; 0: not ours */
+	__u8 counter;		  /* enum of activity counters */
+	__s8 text_arg;		  /* argument that is a user string; -1: none */
 	__u8 source[RF_OPERANDS]; /* enum rf_operand_source */
 	__u8 arg[RF_OPERANDS];
 };
@@ -173,15 +173,15 @@ struct rf_ruleset {
 	__u64 word[RF_RULE_WORDS];
 };
 
-#define RF_DIM_USED 1	/* some rule of this event tests this operand */
-#define RF_DIM_TEXT 2	/* ask `texts` with the event's string */
+#define RF_DIM_USED 1	 /* some rule of this event tests this operand */
+#define RF_DIM_TEXT 2	 /* ask `texts` with the event's string */
 #define RF_DIM_ADDRESS 3 /* ask `addresses` with the event's address */
 
 struct rf_event_rules {
-	__u32 rules;	     /* id of the set of rules on this event; 0: none */
-	__u8 dim[8];	     /* RF_DIM_*, 0: not asked */
+	__u32 rules;	      /* id of the set of rules on this event; 0: none */
+	__u8 dim[8];	      /* RF_DIM_*, 0: not asked */
 	__u32 other[RF_DIMS]; /* the set where the operand is in no table: rules that do not test it */
-	__u64 mask[RF_DIMS]; /* RF_DIM_USED: the bits of the operand that are looked up */
+	__u64 mask[RF_DIMS];  /* RF_DIM_USED: the bits of the operand that are looked up */
 };
 
 struct rf_operand_key {
@@ -192,8 +192,9 @@ struct rf_operand_key {
 };
 
 /*
- * Text of file.open: the path inside its filesystem, of process.exec: the path as the container sees it;
- * both begin with '/'. Of a sysctl: kernel/core_pattern. Of a unix socket: as given, abstract ones begin with NUL.
+ * Text of file.open: the path inside its filesystem, of process.exec: the path as the container sees
+ * it; both begin with '/'. Of a sysctl: kernel/core_pattern. Of a unix socket: as given, abstract ones
+ * begin with NUL.
  */
 struct rf_text_key {
 	__u32 prefixlen; /* bits: 32 + 8 * bytes */
@@ -271,12 +272,12 @@ struct rf_generation_actions {
 	__type(value, struct rf_actions);
 };
 
-#define RF_OUTER(name, inner)                                 \
-	struct {                                              \
-		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);     \
-		__uint(max_entries, RF_GENERATIONS);          \
-		__type(key, __u32);                           \
-		__array(values, struct inner);                \
+#define RF_OUTER(name, inner)                             \
+	struct {                                          \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); \
+		__uint(max_entries, RF_GENERATIONS);      \
+		__type(key, __u32);                       \
+		__array(values, struct inner);            \
 	} name __weak SEC(".maps")
 
 RF_OUTER(rule_sets, rf_generation_sets);
@@ -381,8 +382,8 @@ struct {
 
 /* In .rodata of container.bpf.c; a linked object has one copy. */
 struct rf_config {
-	__u32 hierarchy;      /* RF_HIERARCHY_* */
-	__u32 host_mnt_ns;    /* inums of the host's namespaces */
+	__u32 hierarchy;   /* RF_HIERARCHY_* */
+	__u32 host_mnt_ns; /* inums of the host's namespaces */
 	__u32 host_pid_ns;
 	__u32 host_net_ns;
 	__u32 host_ipc_ns;
@@ -390,8 +391,8 @@ struct rf_config {
 	__u32 host_cgroup_ns;
 	__u32 host_user_ns;
 	__u32 host_time_ns;
-	__u32 agent_pid;      /* never a subject, whatever its cgroup */
-	__u32 activity_rate;  /* records a second and container on the activity ring; 0: no limit */
+	__u32 agent_pid;     /* never a subject, whatever its cgroup */
+	__u32 activity_rate; /* records a second and container on the activity ring; 0: no limit */
 	__u32 activity_burst;
 };
 extern const volatile struct rf_config config;

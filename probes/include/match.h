@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Operands -> sets of rules -> verdict. The sets are bitsets: the answer is their AND with the rules
- * that are active for the container, so the cost does not grow with the number of rules. The matching itself
- * is one global function (match.bpf.c), checked once a program by the verifier.
+ * that are active for the container, so the cost does not grow with the number of rules. The matching
+ * itself is one global function (match.bpf.c), checked once a program by the verifier.
  */
 #ifndef RINGFENCE_MATCH_H
 #define RINGFENCE_MATCH_H

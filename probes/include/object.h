@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What a file is, whatever it is called: its filesystem, device, inode, mount, and its path from the root of its
- * filesystem. A bind mount, a symlink or a second mount of the filesystem changes none of these.
- * Kernel pointers that came out of a read are numbers here (__u64): they are only ever read from.
+ * What a file is, whatever it is called: its filesystem, device, inode, mount, and its path from the
+ * root of its filesystem. A bind mount, a symlink or a second mount of the filesystem changes none of
+ * these. Kernel pointers that came out of a read are numbers here (__u64): they are only ever read
+ * from.
  */
 #ifndef RINGFENCE_OBJECT_H
 #define RINGFENCE_OBJECT_H

@@ -47,9 +47,10 @@ struct rf_pid_numbers {
 };
 
 /*
- * From here on tasks are read by bpf_probe_read_kernel, although a pointer with a type could be followed
- * directly, at less cost: from 6.2 on, each pointer that is followed from a trusted one makes the verifier search the kernel's
- * types by name several times (type_is_rcu ...), about 1 ms each, and that was most of the load time.
+ * From here on tasks are read by bpf_probe_read_kernel, although a pointer with a type could be
+ * followed directly, at less cost: from 6.2 on, each pointer that is followed from a trusted one makes
+ * the verifier search the kernel's types by name several times (type_is_rcu ...), about 1 ms each, and
+ * that was most of the load time.
  */
 
 /* What the innermost pid namespace of a process calls it, and which one that is. */

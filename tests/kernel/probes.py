@@ -43,7 +43,7 @@ class Probes:
         """Events that shall be reported without a rule."""
         self.kernel.observe_only(dict.fromkeys(kinds, OBSERVE_ALERTS))
 
-    def events(self, cgroup: Cgroup | None = None, *kinds: EventKind) -> list[Event]:
+    def events(self, cgroup: Cgroup | None = None, *kinds: EventKind) -> list[Any]:
         """All so far, in order; of one container, of some kinds."""
         for ring in (self.kernel.alerts, self.kernel.activity):
             while records := ring.read():

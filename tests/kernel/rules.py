@@ -22,7 +22,7 @@ _HEAD = 32  # bits of a key before its text or address
 
 @dataclass(frozen=True)
 class Rule:
-    """`operands`: dim -> values; `masks`: dim -> the bits that count; `text`: prefix, or exact with its NUL."""
+    """`operands`: dim -> values; `masks`: dim -> bits that count; `text`: a prefix, or exact with its NUL."""
 
     event: EventKind
     action: str = "alert"
@@ -72,15 +72,15 @@ class _Tables:
                 hit = {number for number in mine if value in self.rules[number].operands.get(dim, ())}
                 key = abi.OPERAND_KEY.pack(kind, dim, value & mask)
                 self.entries["rule_operands"][key] = self.set_id(hit | silent)
-        row = abi.EVENT_RULES.pack(
-            int.from_bytes(self.set_id(mine), "little"), bytes(dims), *others, *masks
-        )
+        row = abi.EVENT_RULES.pack(int.from_bytes(self.set_id(mine), "little"), bytes(dims), *others, *masks)
         self.entries["rule_events"][int(kind).to_bytes(4, "little")] = row
 
     def object(self, kind: EventKind, mine: set[int], silent: set[int]) -> int:
         texts = {number: rule.text for number in mine if (rule := self.rules[number]).text is not None}
         for text in set(texts.values()):
-            hit = {number for number, prefix in texts.items() if prefix is not None and text.startswith(prefix)}
+            hit = {
+                number for number, prefix in texts.items() if prefix is not None and text.startswith(prefix)
+            }
             key = abi.TEXT_KEY.pack(_HEAD + 8 * len(text), kind, abi.DIM_OBJECT, text)
             self.entries["rule_texts"][key] = self.set_id(hit | silent)
         for number in mine:

@@ -13,6 +13,7 @@ import pytest
 
 from ringfence import abi
 from ringfence.abi import Counter, EventKind, Fact, Relation
+from ringfence.bpf.kernel import Kernel
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
@@ -27,18 +28,20 @@ CLONE_THREAD = 0x10000
 
 @pytest.fixture(scope="module")
 def probes() -> Iterator[Probes]:
+    """Probes without a rule, that tell everything about tasks and cgroups."""
     with running(observe=OBSERVED) as made:
         yield made
 
 
 @pytest.fixture
 def cgroup(probes: Probes) -> Iterator[Cgroup]:
+    """A container that the probes enroll."""
     with new_cgroup(LABEL) as made:
         yield made
 
 
 def test_a_container_is_told_from_cradle_to_grave(probes: Probes, act: str) -> None:
-    """create, start with its posture, exec, exit, stop, remove: each once, in this order, and with its facts."""
+    """create, start with its posture, exec, exit, stop, remove: each once, in this order, with its facts."""
     with new_cgroup(LABEL) as cgroup:
         made = cgroup.id
         child = cgroup.popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -46,7 +49,9 @@ def test_a_container_is_told_from_cradle_to_grave(probes: Probes, act: str) -> N
         child.communicate(b"x")
         probes.wait(cgroup, K.CONTAINER_STOP)
         slot = probes.slot(cgroup)
-    wait_for(lambda: [e for e in probes.events() if e.kind is K.CONTAINER_REMOVE and e.container == made], "remove")
+    wait_for(
+        lambda: [e for e in probes.events() if e.kind is K.CONTAINER_REMOVE and e.container == made], "remove"
+    )
     told = [event for event in probes.events() if event.container == made]
     kinds = [event.kind for event in told]
     assert kinds == [
@@ -60,7 +65,8 @@ def test_a_container_is_told_from_cradle_to_grave(probes: Probes, act: str) -> N
     create, start, run, end, stop, remove = told
     assert {event.slot for event in told} == {slot}
     assert create.path == remove.path == f"/{cgroup.name}".encode()
-    assert create.cgroup == made and create.parent == os.stat(cgroup.path.parent).st_ino
+    assert create.cgroup == made
+    assert create.parent == os.stat(cgroup.path.parent).st_ino
     assert start.pid == run.pid == end.pid == stop.pid == child.pid
     assert start.start_ns == run.start_ns == end.start_ns
     assert (start.uid, start.seccomp, start.user_ns_level) == (0, 0, 0)
@@ -69,7 +75,8 @@ def test_a_container_is_told_from_cradle_to_grave(probes: Probes, act: str) -> N
     assert start.shared_namespaces & 0x40000000 == 0x40000000  # the network is the host's
     assert Fact.HOST_NETWORK | Fact.ROOT | Fact.NO_SECCOMP | Fact.CAP_SYS_ADMIN in Fact(start.facts)
     assert Fact.USER_NAMESPACE not in Fact(start.facts)
-    assert run.path == act.encode() and run.exe_hash == name_hash(run.path)
+    assert run.path == act.encode()
+    assert run.exe_hash == name_hash(run.path)
     assert run.args.split(b"\0")[:2] == [act.encode(), b"wait"]
     assert run.inode == os.stat(act).st_ino
     assert end.exit_code == stop.exit_code == 0
@@ -107,8 +114,8 @@ def test_a_thousand_forks_are_counted_exactly(probes: Probes, cgroup: Cgroup, ac
     assert counts[Counter.FORK] == 1000
     assert counts[Counter.EXIT] == 1001
     assert counts[Counter.EXEC] == 1
-    slot = abi.CONTAINER.unpack(probes.kernel.map("slots").get(probes.slot(cgroup)))
-    assert dict(zip(abi.CONTAINER.names, slot, strict=True))["tasks"] == 0
+    value = probes.kernel.map("slots").get(probes.slot(cgroup)) or b""
+    assert dict(zip(abi.CONTAINER.names, abi.CONTAINER.unpack(value), strict=True))["tasks"] == 0
 
 
 def test_fork_and_exit_name_the_child(probes: Probes, cgroup: Cgroup, act: str) -> None:
@@ -165,7 +172,11 @@ def test_cgroups_below_belong_to_the_container(probes: Probes, cgroup: Cgroup, a
     below.mkdir()
     made = below.stat().st_ino
     (event,) = probes.wait(cgroup, K.CGROUP_MKDIR)
-    assert (event.cgroup, event.parent, event.path) == (made, cgroup.id, f"/{cgroup.name}/{below.name}".encode())
+    assert (event.cgroup, event.parent, event.path) == (
+        made,
+        cgroup.id,
+        f"/{cgroup.name}/{below.name}".encode(),
+    )
     cgroup.run([act, f"put:{below}/cgroup.procs:0"], capture_output=True)
     probes.wait(cgroup, K.CONTAINER_STOP)
     assert not probes.events(cgroup, K.CGROUP_ATTACH)
@@ -218,7 +229,8 @@ def test_what_runs_already_is_adopted(act: str) -> None:
             assert [(one.pid, one.slot) for one in probes.kernel.adopt()] == [(child.pid, slot)]
             assert probes.kernel.adopt() == []
             (start,) = probes.wait(cgroup, K.CONTAINER_START)
-            assert start.pid == child.pid and start.flags & abi.FLAG_ADOPTED
+            assert start.pid == child.pid
+            assert start.flags & abi.FLAG_ADOPTED
             child.communicate(b"x")
             probes.wait(cgroup, K.PROCESS_FORK)
             probes.wait(cgroup, K.CONTAINER_STOP)
@@ -226,7 +238,12 @@ def test_what_runs_already_is_adopted(act: str) -> None:
 
 def test_no_free_slot_is_counted() -> None:
     """A container that does not fit is not enrolled, and the loss is not silent."""
-    with running(prepare=lambda kernel: [kernel.map("free_slots").pop() for _ in range(64)]) as probes:  # type: ignore[func-returns-value,arg-type]
+
+    def take_all(kernel: Kernel) -> None:
+        while kernel.map("free_slots").pop() is not None:
+            pass
+
+    with running(prepare=take_all) as probes:
         with new_cgroup(LABEL) as cgroup:
             assert probes.kernel.map("containers").get(cgroup.id.to_bytes(8, "little")) is None
         assert probes.drops() == {("container.create", "table_full"): 1}

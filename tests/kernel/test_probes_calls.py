@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls as the probes see them: arguments, operands, verdicts, and the doors of 32-bit programs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from ringfence import abi
+from ringfence.abi import Action, Counter, EventKind, Fact, Mechanism, Relation
+from ringfence.bpf.capabilities import NodeCapabilities
+from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.rules import Rule
+from tests.support import force
+from tests.support.cgroups import Cgroup, new_cgroup
+
+pytestmark = pytest.mark.root
+K = EventKind
+NEWUTS, NEWIPC, NEWNET, NEWUSER = 0x4000000, 0x8000000, 0x40000000, 0x10000000
+AF_ALG, AF_INET, SOCK_DGRAM, SOCK_STREAM = 38, 2, 2, 1
+OBSERVED = (K.SYS_UNSHARE, K.SYS_SETNS, K.SYS_MOUNT, K.SYS_SOCKET, K.SYS_PTRACE, K.SYS_SETUID, K.SYS_MKNOD)
+
+
+@pytest.fixture(scope="module")
+def probes() -> Iterator[Probes]:
+    """Probes without a rule, that tell of some calls."""
+    with running(observe=OBSERVED) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def no_rules_left(probes: Probes) -> Iterator[None]:
+    """What one test enforces ends with it."""
+    yield
+    probes.enforce()
+
+
+@pytest.fixture
+def cgroup(probes: Probes) -> Iterator[Cgroup]:
+    """A container that the probes enroll."""
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
+    """Commands of act.c, armed in the container, to their end."""
+    return cgroup.run([act, *commands], capture_output=True)
+
+
+def test_a_call_comes_with_its_arguments(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Number, arguments, string and counter; nothing is decided without a rule."""
+    done = run(cgroup, act, f"unshare:{NEWUTS}", "mount:rf-no-such-fs:/tmp", "socket:2:2:17", "setuid:0")
+    assert results(done) == {"unshare": 0, "mount": -errno.ENODEV, "socket": 3, "setuid": 0}
+    (unshare,) = probes.wait(cgroup, K.SYS_UNSHARE)
+    assert unshare.args[0] == unshare.operands[0] == NEWUTS
+    assert (unshare.action, unshare.mechanism, unshare.rule) == (Action.NONE, Mechanism.OBSERVE, abi.NO_RULE)
+    assert unshare.comm == b"act"
+    (mount,) = probes.wait(cgroup, K.SYS_MOUNT)
+    assert mount.text == b"rf-no-such-fs"
+    assert mount.operands[0] == 3  # MS_RDONLY | MS_NOSUID
+    (socket,) = probes.wait(cgroup, K.SYS_SOCKET)
+    assert socket.operands[:3] == (AF_INET, SOCK_DGRAM, 17)
+    assert socket.nr == {"x86_64": 41, "aarch64": 198}[platform.machine()]
+    counts = probes.counters(cgroup)
+    assert (counts[Counter.SYS_NAMESPACE], counts[Counter.SYS_SOCKET], counts[Counter.SYS_MOUNT]) == (1, 1, 1)
+
+
+def test_a_killed_call_kills(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """The whole thread group ends before the call returns; the record says which rule of which generation."""
+    generation = probes.enforce(Rule(K.SYS_UNSHARE), Rule(K.SYS_UNSHARE, "kill", {0: {NEWUTS}}))
+    done = run(cgroup, act, f"unshare:{NEWIPC}", f"unshare:{NEWUTS}", "forks:1")
+    assert done.returncode == -signal.SIGKILL
+    assert results(done) == {"unshare": 0}
+    alert, kill = probes.wait(cgroup, K.SYS_UNSHARE, 2)
+    assert (alert.action, alert.rule, alert.mechanism) == (Action.ALERT, 0, Mechanism.OBSERVE)
+    assert (kill.action, kill.rule, kill.mechanism) == (Action.KILL, 1, Mechanism.KILL)
+    assert kill.generation == alert.generation == generation
+    assert not kill.flags & abi.FLAG_SIGNAL_FAILED
+    counts = probes.counters(cgroup)
+    assert (counts[Counter.ALERT], counts[Counter.KILL]) == (2, 1)
+
+
+def test_a_rule_does_not_touch_the_unarmed(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Neither a runtime's set-up in the cgroup, nor the host."""
+    probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
+    done = cgroup.run([act, f"unshare:{NEWUTS}"], armed=False, capture_output=True)
+    assert results(done) == {"unshare": 0}
+    subprocess.run([act, f"unshare:{NEWUTS}"], check=True, capture_output=True)
+    assert not probes.events(cgroup, K.SYS_UNSHARE)
+
+
+def test_a_mask_says_which_bits_count(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Other bits of the operand change nothing."""
+    probes.enforce(Rule(K.SYS_UNSHARE, "alert", {0: {NEWUTS}}, {0: NEWUTS}))
+    run(cgroup, act, f"unshare:{NEWUTS | NEWIPC}", f"unshare:{NEWIPC}")
+    first, second = probes.wait(cgroup, K.SYS_UNSHARE, 2)
+    assert (first.action, second.action) == (Action.ALERT, Action.NONE)
+
+
+def test_all_operands_must_match(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """The AND of a rule's operands, and the lowest number of the strongest that match."""
+    probes.enforce(
+        Rule(K.SYS_SOCKET, "alert", {0: {AF_INET}, 1: {SOCK_DGRAM}}),
+        Rule(K.SYS_SOCKET, "alert", {0: {AF_INET}}),
+        Rule(K.SYS_SOCKET, "alert", {2: {6}}),
+    )
+    run(cgroup, act, "socket:2:2:0", "socket:2:1:6", "socket:1:1:0", "socket:1:1:6")
+    told = probes.wait(cgroup, K.SYS_SOCKET, 4)
+    assert [event.rule for event in told] == [0, 1, abi.NO_RULE, 2]
+
+
+def test_exceptions_clear_their_rule_only(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """A rule that is excepted is as if it were not there; another rule on the same call stays."""
+    probes.enforce(
+        Rule(K.SYS_SOCKET, clears=1, operands={1: {SOCK_DGRAM}}),
+        Rule(K.SYS_SOCKET, "kill", {0: {AF_INET}}),
+        Rule(K.SYS_SOCKET, "alert", {0: {AF_INET}, 2: {17}}),
+    )
+    done = run(cgroup, act, "socket:2:2:0", "socket:2:2:17", "socket:2:1:0")
+    assert done.returncode == -signal.SIGKILL
+    told = probes.wait(cgroup, K.SYS_SOCKET, 3)
+    assert [(event.action, event.rule) for event in told] == [
+        (Action.NONE, abi.NO_RULE),
+        (Action.ALERT, 2),
+        (Action.KILL, 1),
+    ]
+
+
+def test_many_rules_are_as_good_as_one(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """1,200 rules over nineteen words: the one that matches is found."""
+    rules = [Rule(K.SYS_SOCKET, "alert", {2: {1000 + number}}) for number in range(1200)]
+    probes.enforce(*rules, Rule(K.SYS_SOCKET, "kill", {0: {AF_ALG}}))
+    done = run(cgroup, act, "socket:2:2:0", "socket:38:5:0")
+    assert done.returncode == -signal.SIGKILL
+    first, second = probes.wait(cgroup, K.SYS_SOCKET, 2)
+    assert (first.action, second.action, second.rule) == (Action.NONE, Action.KILL, 1200)
+    assert not probes.drops()
+
+
+def test_more_hits_than_are_looked_at_are_counted(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """4,096 rules that all match: a verdict still, and the count says that not all were looked at."""
+    probes.enforce(*[Rule(K.SYS_SOCKET)] * 4096)
+    run(cgroup, act, "socket:2:2:0")
+    (event,) = probes.wait(cgroup, K.SYS_SOCKET)
+    assert (event.action, event.rule) == (Action.ALERT, 0)
+    assert probes.drops()[("socket", "match_budget")] == 1
+
+
+def test_text_matches_by_prefix_and_exactly(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """The longest stored prefix holds what the shorter ones say."""
+    probes.enforce(
+        Rule(K.SYS_MOUNT, "alert", text=b"rf-"),
+        Rule(K.SYS_MOUNT, "alert", text=b"rf-one\0", operands={0: {3}}),
+        Rule(K.SYS_MOUNT, "kill", text=b"rf-kill\0"),
+    )
+    run(
+        cgroup,
+        act,
+        "mount:rf-one:/",
+        "mount:rf-onetwo:/",
+        "mount:other:/",
+        "mount:rf-killer:/",
+        "mount:rf-kill:/",
+    )
+    told = probes.wait(cgroup, K.SYS_MOUNT, 5)
+    assert [event.rule for event in told] == [0, 0, abi.NO_RULE, 0, 2]
+
+
+def test_facts_are_those_of_the_moment(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """A user namespace entered after the exec is seen at the next call."""
+    bit = int(Fact.USER_NAMESPACE)
+    probes.enforce(Rule(K.SYS_SOCKET, "alert", {abi.DIM_FACTS: {bit}}, {abi.DIM_FACTS: bit}))
+    run(cgroup, act, "socket:2:2:0", f"unshare:{NEWUSER}", "socket:2:2:0")
+    first, second = probes.wait(cgroup, K.SYS_SOCKET, 2)
+    assert (first.action, second.action) == (Action.NONE, Action.ALERT)
+    assert Fact.USER_NAMESPACE in Fact(second.facts)
+    assert Fact.USER_NAMESPACE not in Fact(first.facts)
+    assert Fact.CAP_SYS_ADMIN in Fact(second.facts)  # in the new namespace it has them all
+
+
+def test_setns_says_what_it_enters_and_whose(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """By the namespace behind the descriptor, or the process behind the pidfd; not by a path."""
+    run(
+        cgroup,
+        act,
+        f"setns:/proc/{os.getpid()}/ns/uts:0",
+        "setns:/proc/self/ns/mnt:0",
+        f"setnspid:1:{NEWNET}",
+        f"setnspid:{os.getpid()}:{NEWUTS}",
+    )
+    told = [event.operands[:2] for event in probes.wait(cgroup, K.SYS_SETNS, 4)]
+    assert told == [
+        (NEWUTS, Relation.HOST),
+        (0x20000, Relation.SELF),
+        (NEWNET, Relation.HOST),
+        (NEWUTS, Relation.HOST),
+    ]
+
+
+def test_ptrace_tells_ones_own_from_the_hosts(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """In the host's pid namespace, by the container that the target is bound to."""
+    peer = cgroup.popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    stranger = subprocess.Popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with new_cgroup(LABEL) as elsewhere:
+        other = elsewhere.popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            probes.wait(cgroup, K.CONTAINER_START)
+            probes.wait(elsewhere, K.CONTAINER_START)
+            run(cgroup, act, *(f"ptrace:{process.pid}" for process in (peer, stranger, other)))
+        finally:
+            for process in (peer, stranger, other):
+                process.communicate(b"x")
+    told = [event.operands[1] for event in probes.wait(cgroup, K.SYS_PTRACE, 3)]
+    assert told == [Relation.CONTAINER, Relation.HOST, Relation.OTHER]
+
+
+def test_mknod_says_what_kind(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """The type of the node, without its permissions."""
+    run(cgroup, act, "mknod:/nowhere/x:b:7:0")
+    (event,) = probes.wait(cgroup, K.SYS_MKNOD)
+    assert event.operands[0] == 0o060000
+
+
+def test_the_32_bit_door_is_watched(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """int 0x80 of a 64-bit program: seen with the 32-bit number, told as such, killed like any other."""
+    if not NodeCapabilities.detect().compat:
+        force.elsewhere("this kernel runs no 32-bit calls")
+    run(cgroup, act, f"unshare32:{NEWUTS}", "socket32:2:2:17")
+    (unshare,) = probes.wait(cgroup, K.SYS_UNSHARE)
+    assert (unshare.nr, unshare.args[0]) == (310, NEWUTS)
+    assert unshare.flags & abi.FLAG_COMPAT
+    assert Fact.COMPAT | Fact.FOREIGN_ABI in Fact(unshare.facts)
+    (socket,) = probes.wait(cgroup, K.SYS_SOCKET)
+    assert (socket.nr, socket.operands[:3]) == (102, (AF_INET, SOCK_DGRAM, 17))
+    probes.enforce(Rule(K.SYS_UNSHARE, "kill", {0: {NEWUTS}}))
+    killed = run(cgroup, act, f"unshare32:{NEWUTS}", "forks:1")
+    assert killed.returncode == -signal.SIGKILL
+    assert not results(killed)
+
+
+def test_after_a_move_the_rules_still_hold(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """A task that left its cgroup is killed as one that stayed."""
+    probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
+    done = run(cgroup, act, f"put:{cgroup.path.parent}/cgroup.procs:0", "unshare:0")
+    assert done.returncode == -signal.SIGKILL
+    assert results(done) == {"put": 1}
+    (event,) = probes.wait(cgroup, K.SYS_UNSHARE)
+    assert (event.container, event.action) == (cgroup.id, Action.KILL)
+
+
+def test_a_bucket_limits_activity_and_nothing_is_lost_unseen(act: str) -> None:
+    """Observation beyond the rate is dropped and counted; alerts are not limited."""
+    with (
+        running(activity_rate=1, activity_burst=10) as probes,
+        new_cgroup(LABEL) as noisy,
+    ):
+        probes.kernel.set_observe(K.SYS_SOCKET, abi.OBSERVE_ACTIVITY)
+        run(noisy, act, *["socket:2:2:0"] * 200)
+        seen = len(probes.events(noisy, K.SYS_SOCKET))
+        assert 10 <= seen <= 20
+        assert seen + probes.drops()[("socket", "rate_limit")] == 200
+        assert probes.kernel.map("emitted").sum(int(K.SYS_SOCKET)) == seen
+        probes.enforce(Rule(K.SYS_SOCKET))
+        run(noisy, act, *["socket:2:2:0"] * 200)
+        assert len(probes.events(noisy, K.SYS_SOCKET)) == seen + 200
+
+
+def test_a_full_ring_is_counted(act: str) -> None:
+    """Nobody reads: what left and what did not add up."""
+    with running(alerts_bytes=1 << 16) as probes, new_cgroup(LABEL) as noisy:
+        probes.enforce(Rule(K.SYS_SOCKET))
+        run(noisy, act, *["socket:2:2:0"] * 500)
+        emitted = probes.kernel.map("emitted").sum(int(K.SYS_SOCKET))
+        assert 0 < emitted < 500
+        assert emitted + probes.drops()[("socket", "ring_full")] == 500
+        assert len(probes.events(noisy, K.SYS_SOCKET)) == emitted

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel objects as the probes see them: files, devices, sysctls, addresses and unix sockets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence import abi
+from ringfence.abi import Action, Counter, EventKind, Fact, Mechanism
+from ringfence.bpf.capabilities import NodeCapabilities
+from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.rules import Rule, name_hash
+from tests.support import force
+from tests.support.cgroups import Cgroup, new_cgroup
+
+pytestmark = pytest.mark.root
+K = EventKind
+PROC = 0x9FA0
+AF_INET, AF_INET6 = 2, 10
+MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
+OWN, OTHER = 0, 1
+WRITE = os.O_WRONLY
+
+
+@pytest.fixture(scope="module")
+def probes() -> Iterator[Probes]:
+    """Probes without a rule, that tell nothing by themselves."""
+    with running() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quiet_again(probes: Probes) -> Iterator[None]:
+    """What one test enforces and observes ends with it."""
+    yield
+    probes.enforce()
+    probes.observe()
+
+
+@pytest.fixture
+def cgroup(probes: Probes) -> Iterator[Cgroup]:
+    """A container that the probes enroll."""
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
+    """Commands of act.c, armed in the container, to their end."""
+    return cgroup.run([act, *commands], capture_output=True)
+
+
+def named(probes: Probes, cgroup: Cgroup, path: bytes) -> list[Any]:
+    """Opens of files whose path ends so."""
+    return [event for event in probes.events(cgroup, K.FILE_OPEN) if event.path.endswith(path)]
+
+
+def test_an_open_is_told_with_the_file_behind_it(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
+) -> None:
+    """Identity, flags, mount namespace, path inside its filesystem; a symlink's target, not the symlink."""
+    real = tmp_path / "real-file"
+    real.write_text("x")
+    (tmp_path / "link").symlink_to(real)
+    probes.observe(K.FILE_OPEN)
+    run(cgroup, act, f"open:{tmp_path}/link:{os.O_RDWR | os.O_APPEND}", "open:/nowhere/at/all:0")
+    probes.wait(cgroup, K.CONTAINER_STOP)
+    (event,) = named(probes, cgroup, b"/real-file")
+    is_ = real.stat()
+    assert (event.inode, event.mode) == (is_.st_ino, is_.st_mode)
+    assert event.open_flags & (os.O_ACCMODE | os.O_APPEND) == os.O_RDWR | os.O_APPEND
+    assert event.path_len == len(event.path)
+    assert event.mnt_ns not in (0, os.stat("/proc/self/ns/mnt").st_ino)
+    assert not named(probes, cgroup, b"at/all")
+
+
+def test_a_file_of_proc_is_known_under_any_name(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
+) -> None:
+    """Under another mount of procfs it is killed alike; its neighbour passes, and so does a namesake."""
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernel/ostype").write_text("namesake")
+    target, neighbour = "/proc/sys/kernel/ostype", "/proc/sys/kernel/osrelease"
+    probes.enforce(Rule(K.FILE_OPEN, "kill", {MAGIC: {PROC}}, text=b"/sys/kernel/ostype\0"))
+    passes = run(cgroup, act, f"open:{neighbour}:0", f"open:{tmp_path}/kernel/ostype:0")
+    assert passes.returncode == 0
+    assert results(passes)["open"] > 0
+    other = tmp_path / "proc2"
+    other.mkdir()
+    script = f"mount -t proc proc {other} && exec {act} open:{other}/sys/kernel/ostype:0 forks:1"
+    for argv in ([act, f"open:{target}:0", "forks:1"], ["/bin/sh", "-c", script]):
+        done = cgroup.run(argv, capture_output=True)
+        assert done.returncode == -signal.SIGKILL
+        assert b"forks" not in done.stdout
+    told = probes.wait(cgroup, K.FILE_OPEN, 2)
+    assert {event.path for event in told} == {b"/sys/kernel/ostype"}
+    assert {event.fs_magic for event in told} == {PROC}
+    assert {(event.action, event.mechanism, event.rule) for event in told} == {
+        (Action.KILL, Mechanism.KILL, 0)
+    }
+
+
+def test_a_name_is_known_in_any_directory(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
+    """By the hash of the last component."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/release_agent").write_text("")
+    (tmp_path / "release_agents").write_text("")
+    probes.enforce(Rule(K.FILE_OPEN, "alert", {NAME: {name_hash(b"release_agent")}}))
+    run(cgroup, act, f"open:{tmp_path}/release_agents:0", f"open:{tmp_path}/a/release_agent:0")
+    probes.wait(cgroup, K.CONTAINER_STOP)
+    (event,) = probes.events(cgroup, K.FILE_OPEN)
+    assert event.path.endswith(b"/a/release_agent")
+
+
+def test_reading_is_not_writing(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
+    """The access mode decides where a rule names it."""
+    target = tmp_path / "watched"
+    target.write_text("")
+    hashed = {name_hash(b"watched")}
+    probes.enforce(Rule(K.FILE_OPEN, "kill", {FLAGS: {1, 2}, NAME: hashed}, {FLAGS: os.O_ACCMODE}))
+    assert run(cgroup, act, f"open:{target}:0").returncode == 0
+    assert run(cgroup, act, f"open:{target}:{WRITE}").returncode == -signal.SIGKILL
+
+
+def test_a_foreign_mount_is_told(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
+    """Through /proc/PID/root of a process of the host: a regular file of another mount namespace."""
+    (tmp_path / "host-file").write_text("")
+    kinds = {stat.S_IFREG | OTHER << 16}
+    probes.enforce(Rule(K.FILE_OPEN, "kill", {TYPE: kinds}))
+    assert run(cgroup, act, f"open:{tmp_path}/host-file:0").returncode == 0
+    done = run(cgroup, act, f"open:/proc/{os.getpid()}/root{tmp_path}/host-file:0", "forks:1")
+    assert done.returncode == -signal.SIGKILL
+    (event,) = probes.wait(cgroup, K.FILE_OPEN)
+    assert event.mnt_ns == os.stat("/proc/self/ns/mnt").st_ino
+
+
+def test_a_program_can_be_excepted(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
+    """By the hash of its path as the container sees it."""
+    target = tmp_path / "token"
+    target.write_text("")
+    probes.enforce(
+        Rule(K.FILE_OPEN, clears=1, operands={abi.DIM_EXE: {name_hash(act.encode())}}),
+        Rule(K.FILE_OPEN, "kill", {NAME: {name_hash(b"token")}}),
+    )
+    assert run(cgroup, act, f"open:{target}:0").returncode == 0
+    assert cgroup.run(["cat", str(target)], capture_output=True).returncode == -signal.SIGKILL
+
+
+def test_a_path_too_deep_matches_nothing_exact(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
+) -> None:
+    """The head of the path is unknown then, and the record says so."""
+    deep = tmp_path
+    for _ in range(70):
+        deep /= "d"
+    deep.mkdir(parents=True)
+    (deep / "end").write_text("")
+    probes.enforce(Rule(K.FILE_OPEN, "alert", {NAME: {name_hash(b"end")}}))
+    run(cgroup, act, f"open:{deep}/end:0")
+    (event,) = probes.wait(cgroup, K.FILE_OPEN)
+    assert event.flags & abi.FLAG_TRUNCATED
+    assert event.path.startswith(b"?")
+    assert event.path.endswith(b"/d/end")
+
+
+def test_opens_are_counted(probes: Probes, act: str) -> None:
+    """Without a rule and without a record, one each."""
+    counts = []
+    for opens in (100, 250):
+        with new_cgroup(LABEL) as cgroup:
+            run(cgroup, act, *["open:/dev/null:0"] * opens)
+            counts.append(probes.counters(cgroup)[Counter.OPEN])
+    assert counts[1] - counts[0] == 150
+
+
+def test_the_32_bit_door_opens_nothing_unseen(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
+) -> None:
+    """An open by int 0x80 is decided as any other."""
+    if not NodeCapabilities.detect().compat:
+        force.elsewhere("this kernel runs no 32-bit calls")
+    (tmp_path / "watched").write_text("")
+    probes.enforce(Rule(K.FILE_OPEN, "kill", {NAME: {name_hash(b"watched")}}))
+    done = run(cgroup, act, f"open32:{tmp_path}/watched", "forks:1")
+    assert done.returncode == -signal.SIGKILL
+    assert not results(done)
+    (event,) = probes.wait(cgroup, K.FILE_OPEN)
+    assert event.flags & abi.FLAG_COMPAT
+    assert Fact.FOREIGN_ABI in Fact(event.facts)
+
+
+@pytest.mark.parametrize("action", ["deny", "kill"])
+def test_a_device_is_denied_before_the_effect(probes: Probes, cgroup: Cgroup, act: str, action: str) -> None:
+    """EPERM for deny, and for kill too (the agent ends the process afterwards); other devices pass."""
+    zero, null = 1 << 20 | 5, 1 << 20 | 3
+    probes.enforce(Rule(K.DEVICE_ACCESS, action, {2: {zero}}))
+    done = run(cgroup, act, "open:/dev/zero:0", "forks:1")
+    assert done.returncode == 0
+    assert results(done) == {"open": -errno.EPERM, "forks": 1}
+    assert results(run(cgroup, act, "open:/dev/null:0"))["open"] > 0
+    (event,) = probes.wait(cgroup, K.DEVICE_ACCESS)
+    assert (event.type, event.access, event.major, event.minor) == (2, 2, 1, 5)
+    assert (Action(event.action).label, event.mechanism) == (action, Mechanism.CGROUP)
+    assert null not in {e.major << 20 | e.minor for e in probes.events(cgroup, K.DEVICE_ACCESS)}
+    with open("/dev/zero", "rb") as host:
+        assert host.read(1) == b"\0"
+
+
+def test_a_node_of_another_name_is_the_same_device(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
+) -> None:
+    """mknod of it is denied, whatever it is called."""
+    probes.enforce(Rule(K.DEVICE_ACCESS, "deny", {0: {2}, 3: {1}, 1: {1}}))
+    assert results(run(cgroup, act, f"mknod:{tmp_path}/harmless:c:1:5"))["mknod"] == -errno.EPERM
+    assert results(run(cgroup, act, f"mknod:{tmp_path}/fifo:p:0:0"))["mknod"] == 0
+
+
+def test_a_sysctl_write_is_denied(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """By the kernel's name for it; reading passes. (What is written is what is there.)"""
+    probes.enforce(Rule(K.SYSCTL_ACCESS, "deny", {0: {1}}, text=b"kernel/domainname\0"))
+    path = "/proc/sys/kernel/domainname"
+    before = Path(path).read_text()
+    assert results(run(cgroup, act, f"rewrite:{path}")) == {"rewrite": -errno.EPERM}
+    assert Path(path).read_text() == before
+    (event,) = probes.wait(cgroup, K.SYSCTL_ACCESS)
+    assert (event.name, event.write) == (b"kernel/domainname", 1)
+    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.CGROUP)
+    assert cgroup.run(["cat", path], capture_output=True).returncode == 0
+
+
+def test_an_address_is_denied_and_its_neighbour_is_not(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """By the longest prefix; an IPv4 address in IPv6 clothes is what it is."""
+    metadata = socket.inet_aton("127.254.169.254")
+    probes.enforce(
+        Rule(K.NET_CONNECT, "deny", address=(4, metadata, 32)),
+        Rule(K.NET_CONNECT, "deny", address=(6, socket.inet_pton(socket.AF_INET6, "::1"), 128)),
+    )
+    denied = ("connect:127.254.169.254:80", "connect6:,,ffff,127.254.169.254:80", "connect6:,,1:80")
+    for command in denied:
+        name = command.partition(":")[0]
+        assert results(run(cgroup, act, command)) == {name: -errno.EPERM}
+    assert results(run(cgroup, act, "connect:127.254.169.253:1"))["connect"] != -errno.EPERM
+    first, second, third = probes.wait(cgroup, K.NET_CONNECT, 3)
+    assert (first.family, first.port, first.address) == (AF_INET, 80, metadata)
+    assert (second.family, second.address) == (AF_INET, metadata)
+    assert (third.family, third.address) == (AF_INET6, socket.inet_pton(socket.AF_INET6, "::1"))
+    assert {event.mechanism for event in (first, second, third)} == {Mechanism.CGROUP}
+
+
+def test_bind_and_sendmsg_have_a_say_too(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """By port."""
+    probes.enforce(Rule(K.NET_BIND, "deny", {0: {4444}}), Rule(K.NET_SENDMSG, "deny", {0: {5353}}))
+    done = run(cgroup, act, "bind:127.0.0.1:4444", "send:127.0.0.1:5353")
+    assert results(done) == {"bind": -errno.EPERM, "send": -errno.EPERM}
+    assert results(run(cgroup, act, "bind:127.0.0.1:0", "send:127.0.0.1:5354")) == {"bind": 0, "send": 1}
+    (bind,), (send,) = probes.wait(cgroup, K.NET_BIND), probes.wait(cgroup, K.NET_SENDMSG)
+    assert (bind.port, send.port) == (4444, 5353)
+
+
+def test_a_unix_socket_is_denied_by_its_name(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """A path exactly, an abstract name by its beginning."""
+    if ("cgroup_connect_unix", "connect_unix") not in {(a.program, a.target) for a in probes.kernel.attached}:
+        force.elsewhere("this kernel has no hook for unix sockets (6.7 has)")
+    probes.enforce(
+        Rule(K.UNIX_CONNECT, "deny", text=b"/run/rf-probes.sock\0"),
+        Rule(K.UNIX_CONNECT, "deny", text=b"\0rf-shim/"),
+    )
+    done = run(cgroup, act, "unix:/run/rf-probes.sock")
+    assert results(done) == {"unix": -errno.EPERM}
+    assert results(run(cgroup, act, "unix:@rf-shim/abc")) == {"unix": -errno.EPERM}
+    assert results(run(cgroup, act, "unix:/run/rf-probes.sock2")) == {"unix": -errno.ENOENT}
+    assert results(run(cgroup, act, "unix:@rf-sham/abc")) == {"unix": -errno.ECONNREFUSED}
+    first, second = probes.wait(cgroup, K.UNIX_CONNECT, 2)
+    assert first.path == b"/run/rf-probes.sock"
+    assert second.path == b"\0rf-shim/abc"
+
+
+def test_unarmed_tasks_pass_every_hook(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Rules on everything, and a task in the cgroup that is not armed: no event, no denial."""
+    kinds = (K.FILE_OPEN, K.DEVICE_ACCESS, K.SYSCTL_ACCESS, K.NET_CONNECT, K.NET_BIND)
+    probes.enforce(*(Rule(kind, "kill" if kind is K.FILE_OPEN else "deny") for kind in kinds))
+    commands = ("open:/dev/zero:0", "rewrite:/proc/sys/kernel/domainname", "bind:127.0.0.1:0")
+    done = cgroup.run([act, *commands], armed=False, capture_output=True)
+    assert done.returncode == 0
+    assert all(value >= 0 for value in results(done).values())
+    assert not probes.events(cgroup, *kinds)
