@@ -28,11 +28,12 @@ _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 
 
 def check_id(name: str) -> str:
-    """A container's id becomes a directory and a cgroup: so letters, digits and `_+-.`, and never `.` or `..`."""
+    """A container's id becomes a directory and a cgroup: so letters, digits and `_+-.`, and no `.` at its beginning."""
     if not name:
-        raise Error("the container id is empty")
-    if set(name) - _ID_LETTERS or name in (".", "..") or len(name) > 255:
-        raise Error(f"invalid container id {ascii(name)}", hint="letters, digits and _ + - . are allowed, 255 at most")
+        raise Error("the container ID is empty")
+    if set(name) - _ID_LETTERS or name[0] in ".-" or len(name) > 255:
+        raise Error(f"invalid character or length in the container ID {ascii(name)}",
+                    hint="letters, digits and _ + - . are allowed, 255 at most, and neither . nor - at its beginning")  # fmt: skip
     return name
 
 

@@ -39,6 +39,11 @@ def _dispatch(settings: Globals, command: str, arguments: list[str]) -> int:
         if command in ("checkpoint", "restore"):
             raise UsageError(f"{command} is not supported", hint="this runtime leaves checkpoint/restore out on purpose")
         raise UsageError(f"unknown command {command!r}", hint="ringfence-runtime --help lists them")
+    if arguments[:1] in (["--help"], ["-h"]):
+        from ringfence_runtime.cli.usage import of_command
+
+        print(of_command(command))
+        return 0
     if command in _GUARDED:
         from ringfence_runtime.seal import ensure_sealed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from ringfence_runtime.cli.lifecycle import reserve
 from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, SpecError, StateError, UsageError
 from ringfence_runtime.launch.plan import Options
@@ -48,6 +49,7 @@ def execute(settings: Globals, arguments: list[str]) -> int:
     options.console_socket = os.path.abspath(parsed.text("console-socket")) if parsed.text("console-socket") else ""
     options.pid_file = os.path.abspath(parsed.text("pid-file")) if parsed.text("pid-file") else ""
     options.preserve_fds = parsed.number("preserve-fds")
+    reserve(options)
     detach = parsed.flag("detach")
     if detach and process.terminal and not options.console_socket:
         raise Error("a detached process with a terminal needs --console-socket")

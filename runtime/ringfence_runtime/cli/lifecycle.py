@@ -11,7 +11,7 @@ from ringfence_runtime.launch import parent
 from ringfence_runtime.launch.plan import Options
 from ringfence_runtime.state import Store
 
-__all__ = ["create", "run", "start"]
+__all__ = ["create", "reserve", "run", "start"]
 
 _CREATE = {"bundle": "s", "b": "=bundle", "config": "s", "f": "=config", "console-socket": "s", "pid-file": "s",
            "pidfd-socket": "s", "no-pivot": "f", "no-new-keyring": "f", "preserve-fds": "s"}  # fmt: skip
@@ -35,14 +35,21 @@ def _request(parsed: Parsed) -> tuple[str, str, Options]:
     options.no_pivot = parsed.flag("no-pivot")
     options.keep_keyring = parsed.flag("no-new-keyring")
     options.preserve_fds = parsed.number("preserve-fds") + _listen_fds()
+    options.listen_fds = _listen_fds()
     if not 0 <= options.preserve_fds < 4096:
         raise UsageError(f"--preserve-fds: {options.preserve_fds} is not a sensible number of descriptors")
+    reserve(options)
+    return bundle, config, options
+
+
+def reserve(options: Options) -> None:
+    """Note which descriptors the caller handed us, before we open any of our own in the gaps between them."""
     for fd in range(3, 3 + options.preserve_fds):
         try:
-            os.fstat(fd)
+            if os.get_inheritable(fd):
+                options.handed.append(fd)
         except OSError:
-            raise UsageError(f"--preserve-fds: descriptor {fd} is not open") from None
-    return bundle, config, options
+            continue
 
 
 def _listen_fds() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ringfence_runtime import OCI_VERSION, __version__
 
-__all__ = ["overview"]
+__all__ = ["of_command", "overview"]
 
 _WHAT = {
     "create": "make a container from a bundle, up to the moment before its workload",
@@ -36,3 +36,11 @@ def overview(commands: list[str]) -> str:
               "  --log-level L       debug, info, warning or error", "  --debug             print each step of a launch",
               "  --version, --help"]  # fmt: skip
     return "\n".join(lines)
+
+
+_ARGUMENTS = {"list": "", "spec": "", "features": "", "exec": "ID PROGRAM [ARGUMENT...]", "kill": "ID [SIGNAL]",
+              "ps": "ID [PS OPTION...]", "delete": "ID...", "install": "PATH"}  # fmt: skip
+
+
+def of_command(command: str) -> str:
+    return f"usage: ringfence-runtime {command} [options] {_ARGUMENTS.get(command, 'ID')}\n\n  {_WHAT[command]}"

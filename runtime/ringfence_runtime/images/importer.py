@@ -12,6 +12,7 @@ import os
 import secrets
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from ringfence_runtime import _sys
 from ringfence_runtime.images.digest import file_name
@@ -156,15 +157,17 @@ class _Import:
                 os.rename(f"{self.staging}/{file_name(diff_id)}", store.layer(diff_id))
             for diff_id, known in self.shared.items():
                 write_json(f"{store.layer(diff_id)}/layer.json", known, durable=durable)
-            write_json(f"{store.root}/images/{file_name(manifest.digest)}.json", data, durable=durable)
-            names = store.names()
-            names[name] = manifest.digest
-            write_json(f"{store.root}/names.json", names, durable=durable)
+            _record(store, data, name, durable=durable)
             if durable:
                 for directory in ("layers", "images", ""):
                     _sync_directory(f"{store.root}/{directory}")
         image = store.find(manifest.digest)
         return Imported(image, name, list(self.unpacked.values()), list(self.shared))
+
+
+def _record(store: ImageStore, data: dict[str, Any], name: str, *, durable: bool) -> None:
+    write_json(f"{store.root}/images/{file_name(data['manifest'])}.json", data, durable=durable)
+    write_json(f"{store.root}/names.json", {**store.names(), name: data["manifest"]}, durable=durable)
 
 
 def _sync_directory(path: str) -> None:

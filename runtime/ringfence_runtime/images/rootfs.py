@@ -180,7 +180,7 @@ def _load(store: ImageStore, container_id: str, data: dict[str, Any]) -> Rootfs:
 
 
 def release_rootfs(store: ImageStore, container_id: str) -> bool:
-    """Unmount what is mounted at `merged`, remove what the container wrote, free its layers. False: it had none.
+    """Unmount what is mounted at `merged`, remove the upper layer, let the image go. False: it had none.
 
     Layers that no image names any more (a forced removal) go with the last container that held them.
     """
@@ -191,7 +191,7 @@ def release_rootfs(store: ImageStore, container_id: str) -> bool:
         _unmount(f"{directory}/merged")
         with store.lock():
             data = read_json(f"{directory}/container.json") if os.path.lexists(directory) else None
-            trash = f"container-{container_id}-{os.urandom(8).hex()}"
+            trash = f"container-{os.urandom(16).hex()}"
             try:
                 os.rename(directory, f"{store.root}/tmp/{trash}")
             except FileNotFoundError:

@@ -224,9 +224,7 @@ class ImageStore:
                 os.rename(f"{self.root}/layers/{entry}", f"{self.root}/tmp/layer-{entry}-{os.getpid()}")
             for entry in os.listdir(f"{self.root}/containers"):
                 if not os.path.exists(f"{self.root}/containers/{entry}/container.json"):
-                    os.rename(
-                        f"{self.root}/containers/{entry}", f"{self.root}/tmp/container-{entry}-{os.getpid()}"
-                    )
+                    os.rename(f"{self.root}/containers/{entry}", f"{self.root}/tmp/{os.urandom(16).hex()}")
         self.sweep_temporary()
 
     def sweep_temporary(self) -> None:

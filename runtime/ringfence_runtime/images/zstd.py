@@ -18,6 +18,7 @@ __all__ = ["zstd_chunks"]
 
 CHUNK = 256 << 10
 WINDOW_LOG = 27  # 128 MiB, the most that `zstd --long` writes; a frame may ask for 2 TiB of memory otherwise
+MODULE = "compression.zstd"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,7 +31,7 @@ class _Blob(Protocol):
 def zstd_chunks(blob: _Blob, head: bytes) -> Iterator[bytes]:
     """The uncompressed bytes of `head` and what follows it in `blob`."""
     try:
-        module = importlib.import_module("compression.zstd")
+        module = importlib.import_module(MODULE)
     except ImportError:
         program = shutil.which("zstd", path=PATH)
         if program is None:

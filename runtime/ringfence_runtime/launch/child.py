@@ -18,10 +18,19 @@ from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as channels
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.hooks import run_hooks
-from ringfence_runtime.launch.identity import become, change_directory, environment, find_executable, schedule
+from ringfence_runtime.launch.identity import (
+    become,
+    change_directory,
+    environment,
+    find_executable,
+    own_stdio,
+    schedule,
+)
+from ringfence_runtime.launch.mempolicy import parse_policy, set_policy
 from ringfence_runtime.launch.plan import Plan
 from ringfence_runtime.launch.rootfs import Rootfs
 from ringfence_runtime.launch.stages import join, open_namespaces
+from ringfence_runtime.security import landlock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ __all__ = ["Init", "enter", "execute", "reset_signals"]
 class Init:
     """The steps of the init, in order. `run` is what clone3's child calls."""
 
-    __slots__ = ("channel", "container", "filter", "hosts", "listener", "plan", "rootfs")
+    __slots__ = ("channel", "container", "filter", "hosts", "landlock", "listener", "memory_policy", "plan", "rootfs")
 
     def __init__(self, plan: Plan, container: Container, channel: Channel, listener: Channel | None,
                  seccomp: Filter | None) -> None:  # fmt: skip
@@ -46,6 +55,10 @@ class Init:
         self.filter = seccomp
         self.rootfs = Rootfs(plan, container.cgroup)
         self.hosts = (False, False)
+        # Whatever is needed later is imported now: after pivot_root an import would read the image's files.
+        linux = plan.config.linux
+        self.landlock = landlock.wanted(plan.config) if linux.landlock or plan.config.annotations else None
+        self.memory_policy = parse_policy(linux.memory_policy) if linux.memory_policy else None
 
     def run(self) -> None:
         try:
@@ -120,7 +133,8 @@ class Init:
                 raise Error(text or "the runtime ended while it ran hooks")
         if hooks["createContainer"]:
             os.umask(0o022)
-            run_hooks(hooks["createContainer"], self.container.hook_state("creating", os.getpid()))
+            run_hooks(hooks["createContainer"], self.container.hook_state("creating", os.getpid()),
+                      cwd=self.plan.bundle)  # fmt: skip
 
     def _identity(self) -> None:
         config = self.plan.config
@@ -129,14 +143,15 @@ class Init:
             raise Error("config: process.args: is required and must not be empty")
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         env = environment(process, root)
+        if self.plan.options.listen_fds:
+            # What runs inside is process 1 of its own pid namespace, or whatever we are.
+            env += [f"LISTEN_FDS={self.plan.options.listen_fds}", f"LISTEN_PID={os.getpid()}"]
         os.close(root)
         os.umask(0o022 if process.user.umask is None else process.user.umask)
         if config.linux.personality is not None:
             _sys.personality(config.linux.personality)
-        if config.linux.memory_policy is not None:
-            from ringfence_runtime.launch.mempolicy import set_policy
-
-            set_policy(config.linux.memory_policy)
+        if self.memory_policy is not None:
+            set_policy(*self.memory_policy)
         schedule(process)
         if process.apparmor or process.selinux:
             from ringfence_runtime.security.labels import apply_labels
@@ -144,19 +159,19 @@ class Init:
             apply_labels(self.rootfs.procfs, apparmor=process.apparmor, selinux=process.selinux, hosts=self.hosts)
         os.close(self.rootfs.procfs)
         os.close(self.rootfs.fd)
-        ruleset = _landlock(self.plan)
+        ruleset = -1 if self.landlock is None else landlock.build(self.landlock, config)
         enter(process, has_userns="user" in config.linux.namespaces, notify=self.channel, ruleset=ruleset)
         path = find_executable(process.args[0], env)
         call = _sys.Exec(path, process.args, env)
         self._finish(process, call)
 
     def _finish(self, process: Process, call: _sys.Exec) -> None:
-        _sys.close_range(3 + self.plan.options.preserve_fds, cloexec=True)
+        _sys.close_range(3, cloexec=True)
         peer = self._wait_for_start()
         hooks = self.plan.config.hooks["startContainer"]
         if hooks:
             run_hooks(hooks, self.container.hook_state("created", os.getpid()))
-        execute(call, self.filter, peer, self.plan.options.preserve_fds, process.args[0])
+        execute(call, self.filter, peer, self.plan.options.handed, process.args[0])
 
     def _wait_for_start(self) -> Channel:
         """Tell that all is ready; then `run` starts us over the same channel, `start` over the listening socket."""
@@ -176,15 +191,6 @@ class Init:
             peer.close()
 
 
-def _landlock(plan: Plan) -> int:
-    if plan.config.linux.landlock is None and not plan.config.annotations:
-        return -1
-    from ringfence_runtime.security import landlock
-
-    rules = landlock.wanted(plan.config)
-    return -1 if rules is None else landlock.build(rules, plan.config)
-
-
 def enter(process: Process, *, has_userns: bool, notify: Channel, ruleset: int = -1) -> None:
     """Working directory, Landlock, user and capabilities. Some directories only the new user may enter."""
     entered = True
@@ -197,6 +203,7 @@ def enter(process: Process, *, has_userns: bool, notify: Channel, ruleset: int =
             _sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
         _sys.landlock_restrict_self(ruleset)
         os.close(ruleset)
+    own_stdio(process)
     missing = become(process, has_userns=has_userns)
     if missing:
         notify.send("W", f"capabilities that this host cannot grant are left out: {', '.join(missing)}")
@@ -220,14 +227,11 @@ def reset_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, preserve: int, name: str) -> None:
+def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, handed: list[int], name: str) -> None:
     """Seccomp and execve, with nothing between. The peer sees success as the end of its channel."""
     reset_signals()
-    for fd in range(3, 3 + preserve):
-        try:
-            os.set_inheritable(fd, True)
-        except OSError:
-            continue
+    for number in handed:
+        os.set_inheritable(number, True)
     announcement = b""
     fd = -1
     if seccomp is not None:

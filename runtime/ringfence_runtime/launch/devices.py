@@ -12,16 +12,20 @@ import os
 
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch.mounts import bind_tree
+from ringfence_runtime.launch.mounts import bind_tree, new_filesystem
 from ringfence_runtime.launch.paths import check_device, ensure, parent_of
 from ringfence_runtime.spec.linux import DEVICE_TYPES, Device
 from ringfence_runtime.spec.node import Node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.launch.rootfs import Rootfs
+    from collections.abc import Sequence
 
-__all__ = ["make_devices"]
+    from ringfence_runtime.launch.rootfs import Rootfs
+    from ringfence_runtime.spec.config import Config
+    from ringfence_runtime.spec.mounts import IdMapping
+
+__all__ = ["make_devices", "precreate"]
 
 _DEFAULT = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 _LINKS = (("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"),
@@ -52,8 +56,11 @@ def make_devices(rootfs: Rootfs) -> None:
 def _make(rootfs: Rootfs, device: Device, *, bind: bool) -> None:
     if device.path.rstrip("/") == "/dev/ptmx" and rootfs.devpts >= 0:
         return  # a link into the container's own devpts; a node would reach the host's
-    directory, name = parent_of(rootfs.fd, device.path)
+    directory, name = parent_of(rootfs.fd, device.path, follow=False)
     try:
+        made = rootfs.plan.device_fds.pop(device.path, -1)
+        if made >= 0:
+            return _attach(directory, name, device, made)
         if bind:
             return _bind(directory, name, device)
         kind = DEVICE_TYPES[device.type]
@@ -104,6 +111,10 @@ def _bind(directory: int, name: str, device: Device) -> None:
         tree = bind_tree(source, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
     finally:
         os.close(source)
+    _attach(directory, name, device, tree)
+
+
+def _attach(directory: int, name: str, device: Device, tree: int) -> None:
     target = ensure(directory, name, directory=False, follow=False)
     try:
         _sys.move_mount(tree, target, path=device.path)
@@ -112,8 +123,46 @@ def _bind(directory: int, name: str, device: Device) -> None:
         os.close(tree)
 
 
+def precreate(config: Config) -> dict[str, int]:
+    """Detached mounts of nodes that the configuration names, made with the host's rights for a user namespace.
+
+    They lie on a tmpfs that is mounted nowhere. A kernel before 6.15 cannot copy out of a detached mount; then the
+    host's own node of that name is bound, if it is the right device.
+    """
+    store = new_filesystem("tmpfs", "tmpfs", (("mode", "700"),))
+    made: dict[str, int] = {}
+    try:
+        for index, device in enumerate(config.linux.devices):
+            if device.type == "p":
+                continue
+            os.mknod(str(index), DEVICE_TYPES[device.type], os.makedev(device.major, device.minor), dir_fd=store)
+            fd = os.open(str(index), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store)
+            try:
+                os.chmod(str(index), device.mode, dir_fd=store)
+                uid, gid = _mapped(config.linux.uid_map, device.uid), _mapped(config.linux.gid_map, device.gid)
+                _sys.fchownat_empty(fd, uid, gid)
+                made[device.path] = bind_tree(fd, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return made
+            finally:
+                os.close(fd)
+    finally:
+        os.close(store)
+    return made
+
+
+def _mapped(ranges: Sequence[IdMapping], number: int) -> int:
+    """The host's id of a container's; one that is not mapped stays the overflow id inside."""
+    for item in ranges:
+        if item.container <= number < item.container + item.size:
+            return item.host + number - item.container
+    return 65534
+
+
 def _links(rootfs: Rootfs) -> None:
-    dev = ensure(rootfs.fd, "/dev", directory=True)
+    dev = ensure(rootfs.fd, "/dev", directory=True, follow=False)
     try:
         for target, name in _LINKS:
             try:

@@ -37,14 +37,15 @@ def clean_environment(env: Sequence[str]) -> dict[str, str]:
     return result
 
 
-def _execute(hook: Hook, state_fd: int, output: int) -> None:
+def _execute(hook: Hook, state_fd: int, output: int, cwd: str) -> None:
     try:
         os.setsid()
+        os.chdir(cwd)
         os.dup2(state_fd, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         _sys.close_range(3, cloexec=True)
-        os.execve(hook.path, list(hook.args) or [hook.path], clean_environment(hook.env))
+        os.execve(hook.path, list(hook.args) or [hook.path], _environment(hook))
     except OSError as error:
         os.write(2, f"cannot execute {hook.path}: {error.strerror}\n".encode())
     finally:
@@ -58,13 +59,19 @@ def _memfd(text: str) -> int:
     return fd
 
 
-def run_hook(hook: Hook, state: str) -> None:
+def _environment(hook: Hook) -> dict[str, str]:
+    """A hook without an `env` of its own gets the runtime's PATH, so that a shell script finds its programs."""
+    env = clean_environment(hook.env)
+    return env if hook.env else {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
+
+
+def run_hook(hook: Hook, state: str, *, cwd: str = "/") -> None:
     """Run one hook to its end or its timeout, at which its whole process group is killed."""
     source, sink = _memfd(state), os.memfd_create("output", os.MFD_CLOEXEC)
     try:
         pid, pidfd = _sys.clone3(0)
         if pid == 0:
-            _execute(hook, source, sink)
+            _execute(hook, source, sink, cwd)
         timeout = hook.timeout or DEFAULT_TIMEOUT
         _wait(pid, pidfd, timeout, hook)
         os.close(pidfd)
@@ -94,7 +101,7 @@ def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
             raise Error(f"{hook.place}: {hook.path} did not end within {timeout} s and was killed")
 
 
-def run_hooks(hooks: Sequence[Hook], state: str) -> None:
-    """Run all, in order; the first that fails ends it."""
+def run_hooks(hooks: Sequence[Hook], state: str, *, cwd: str = "/") -> None:
+    """Run all, in order, in the directory `cwd` (the bundle, outside the container); the first that fails ends it."""
     for hook in hooks:
-        run_hook(hook, state)
+        run_hook(hook, state, cwd=cwd)

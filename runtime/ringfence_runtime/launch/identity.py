@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ringfence_runtime.spec.process import Process, Rlimit, Scheduler
 
-__all__ = ["become", "change_directory", "environment", "find_executable", "schedule", "set_rlimits"]
+__all__ = ["become", "change_directory", "environment", "find_executable", "own_stdio", "schedule", "set_rlimits"]
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -131,6 +131,21 @@ def _check_executable(path: str) -> str:
         text = kind.get(error.errno or 0, error.strerror)
         raise Error(f'exec: "{path}": stat {path}: {text}') from None
     return path
+
+
+def own_stdio(process: Process) -> None:
+    """Give the workload's user what it may open again by /dev/stdout; /dev/null stays as it is, for everyone."""
+    for fd in range(3):
+        try:
+            status = os.fstat(fd)
+            if status.st_mode & 0o170000 == 0o020000 and status.st_rdev == os.makedev(1, 3):
+                continue
+            group = -1 if os.isatty(fd) else process.user.gid  # a terminal keeps its group, `tty`
+            if status.st_uid != process.user.uid or group not in (-1, status.st_gid):
+                os.fchown(fd, process.user.uid, group)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL, errno.EROFS, errno.EBADF):
+                raise
 
 
 def become(process: Process, *, has_userns: bool) -> list[str]:

@@ -89,9 +89,12 @@ class Joined:
             kind, text = channel.receive()
             if kind != "P":
                 raise Error(text or "the process died while it joined the container")
+        except BaseException:
+            channel.close()  # what the stage takes for the end
+            raise
         finally:
-            os.close(stage_fd)
             os.waitpid(stage, 0)
+            os.close(stage_fd)
         pid = int(text)
         pidfd = _sys.pidfd_open(pid)
         try:
@@ -114,8 +117,13 @@ class Joined:
 
     def _join_cgroup(self, pid: int) -> None:
         """The container's cgroup as made; or where its init has moved to, when that has children of its own."""
-        for key, directory in self.container.cgroup.dirs.items():
+        group = self.container.cgroup
+        if self.sub_cgroup and not any(os.path.isdir(f"{path}/{self.sub_cgroup}") for path in group.dirs.values()):
+            raise Error(f"--cgroup: the container has no cgroup {self.sub_cgroup}")
+        for key, directory in group.dirs.items():
             target = f"{directory}/{self.sub_cgroup}" if self.sub_cgroup else directory
+            if self.sub_cgroup and key and not os.path.isdir(target):
+                target = directory  # a version 1 sub-cgroup may be in one hierarchy only
             try:
                 write(f"{target}/cgroup.procs", str(pid))
             except OSError as error:
@@ -183,11 +191,11 @@ class Joined:
             self._labels()
         enter(process, has_userns="user" in self.config.linux.namespaces, notify=channel)
         call = _sys.Exec(find_executable(process.args[0], env), process.args, env)
-        _sys.close_range(3 + self.options.preserve_fds, cloexec=True)
+        _sys.close_range(3, cloexec=True)
         channel.send("R")
         if channel.receive()[0] != "S":
             os._exit(1)
-        execute(call, self.filter, channel, self.options.preserve_fds, process.args[0])
+        execute(call, self.filter, channel, self.options.handed, process.args[0])
 
     def _terminal(self, root: int) -> None:
         from ringfence_runtime.launch import console

@@ -30,10 +30,9 @@ def parse_policy(node: Node) -> tuple[int, frozenset[int]]:
     return mode, nodes
 
 
-def set_policy(node: Node) -> None:
-    mode, nodes = parse_policy(node)
+def set_policy(mode: int, nodes: frozenset[int]) -> None:
     mask = sum(1 << number for number in nodes)
     try:
         _sys.set_mempolicy(mode, mask.to_bytes(136, "little") if nodes else b"", 1025 if nodes else 0)
     except OSError as error:
-        raise Error(f"config: {node.path}: {error.strerror}") from None
+        raise Error(f"config: linux.memoryPolicy: {error.strerror}") from None

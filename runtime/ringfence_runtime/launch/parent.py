@@ -20,7 +20,7 @@ from ringfence_runtime.launch.identity import set_rlimits
 from ringfence_runtime.launch.plan import Options, Plan, make_plan
 from ringfence_runtime.launch.stages import spawn
 from ringfence_runtime.spec import load_config
-from ringfence_runtime.state import Container, Store, process_start, write_file
+from ringfence_runtime.state import Container, Store, check_id, process_start, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ def run_poststart(container: Container, config: Config) -> None:
     if not config.hooks["poststart"]:
         return
     try:
-        run_hooks(config.hooks["poststart"], container.hook_state("running", container.pid))
+        run_hooks(config.hooks["poststart"], container.hook_state("running", container.pid), cwd=container.bundle)
     except Error:
         container.cgroup.kill()
+        destroy(container)
         raise
 
 
@@ -109,6 +110,7 @@ def cgroup_path(config: Config, name: str) -> str:
 def create(store: Store, name: str, bundle: str, options: Options, *, detached_start: bool, detach: bool = False,
            config_path: str = "") -> Launched:  # fmt: skip
     """Everything up to the moment before the workload. `detached_start`: another process will start it."""
+    check_id(name)
     config, data = load_config(config_path or f"{bundle}/config.json")
     if config.process is not None:
         _check_terminal(config, options, detached=detached_start or detach)
@@ -193,7 +195,7 @@ def _launch(plan: Plan, container: Container, seccomp: Filter | None, undo: list
 
 
 def _close_plan(plan: Plan, into: int) -> None:
-    for fd in (plan.rootfs_fd, plan.console, into, *plan.mount_fds.values()):
+    for fd in (plan.rootfs_fd, plan.console, into, *plan.mount_fds.values(), *plan.device_fds.values()):
         if fd >= 0:
             os.close(fd)
 
@@ -219,7 +221,7 @@ def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> N
         elif kind == "H":
             state = container.hook_state("creating", pid)
             try:
-                run_hooks([*hooks["prestart"], *hooks["createRuntime"]], state)
+                run_hooks([*hooks["prestart"], *hooks["createRuntime"]], state, cwd=container.bundle)
             except Error as error:
                 channel.send("N", str(error))
                 raise
@@ -251,6 +253,6 @@ def destroy(container: Container, *, run_poststop: bool = True) -> None:
     container.destroy()
     for hook in hooks:
         try:
-            run_hooks([hook], container.hook_state("stopped", 0))
+            run_hooks([hook], container.hook_state("stopped", 0), cwd=container.bundle)
         except Error as error:
-            log.warn(str(error))
+            log.warn(f"poststop hook failed with exit code or signal: {error}")

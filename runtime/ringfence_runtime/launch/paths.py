@@ -139,12 +139,12 @@ def _is_link(root: int, path: str) -> bool:
     return True
 
 
-def parent_of(root: int, path: str) -> tuple[int, str]:
-    """The directory of `path` below `root` (made where needed) and the last name; symlinks on the way are followed."""
+def parent_of(root: int, path: str, *, follow: bool = True) -> tuple[int, str]:
+    """The directory of `path` below `root` (made where needed) and the last name; symlinks only with `follow`."""
     head, _, name = path.rstrip("/").rpartition("/")
     if name in ("", ".", ".."):
         raise Error(f"{path!r} does not name a file")
-    return ensure(root, head or "/", directory=True), name
+    return ensure(root, head or "/", directory=True, follow=follow), name
 
 
 def check_device(fd: int, major: int, minor: int, path: str) -> None:

@@ -25,18 +25,20 @@ _SIMPLE_JOINS = frozenset(("network", "ipc", "uts", "cgroup"))
 class Options:
     """What the command line says beyond the bundle."""
 
-    __slots__ = ("console_socket", "keep_keyring", "no_pivot", "pid_file", "preserve_fds")
+    __slots__ = ("console_socket", "handed", "keep_keyring", "listen_fds", "no_pivot", "pid_file", "preserve_fds")
 
     def __init__(self) -> None:
         self.console_socket = ""
         self.pid_file = ""
         self.preserve_fds = 0
+        self.listen_fds = 0
+        self.handed: list[int] = []  # descriptors of the caller's that the workload inherits
         self.no_pivot = False
         self.keep_keyring = False
 
 
 class Plan:
-    __slots__ = ("bundle", "clone_flags", "config", "console", "deferred", "joins", "mount_fds", "options", "rootfs",
+    __slots__ = ("bundle", "clone_flags", "config", "console", "deferred", "device_fds", "joins", "mount_fds", "options", "rootfs",
                  "rootfs_fd", "staged", "unshare_user")  # fmt: skip
 
     def __init__(self, config: Config, bundle: str, options: Options) -> None:
@@ -46,6 +48,7 @@ class Plan:
         self.rootfs = config.root_path if config.root_path.startswith("/") else f"{bundle}/{config.root_path}"
         self.rootfs_fd = -1
         self.mount_fds: dict[int, int] = {}
+        self.device_fds: dict[str, int] = {}
         self.console = -1
         spaces = config.linux.namespaces
         self.joins = {name: path for name, path in spaces.items() if path}
@@ -99,6 +102,10 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
     for index, mount in enumerate(config.mounts):
         if mount.bind:
             plan.mount_fds[index] = _open_bind(mount, plan)
+    if config.linux.new("user") and config.linux.devices:
+        from ringfence_runtime.launch.devices import precreate
+
+        plan.device_fds = precreate(config)
     return plan
 
 

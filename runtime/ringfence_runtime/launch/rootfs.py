@@ -35,7 +35,10 @@ class Rootfs:
         self.fd = -1
 
     def enter(self) -> None:
-        """Cut our mount namespace off from the host's and lay the root filesystem over its /."""
+        """Cut our mount namespace off from the host's and attach the root filesystem where the bundle has it.
+
+        Hooks look for it there. Where our user may not reach that path, it is laid over / instead.
+        """
         plan = self.plan
         if "mount" not in plan.config.linux.namespaces:
             raise Error("config: linux.namespaces: a mount namespace is needed")
@@ -45,11 +48,14 @@ class Rootfs:
         _sys.mount(None, "/", None, cut | _sys.MS_REC, None)
         if plan.rootfs_fd < 0:
             plan.rootfs_fd = open_rootfs(plan.rootfs)
-        host = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            place = os.open(plan.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            place = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.null = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
         check_device(self.null, 1, 3, "/dev/null of the host")
-        _sys.move_mount(plan.rootfs_fd, host)
-        os.close(host)
+        _sys.move_mount(plan.rootfs_fd, place)
+        os.close(place)
         self.fd = plan.rootfs_fd
 
     def furnish(self) -> None:

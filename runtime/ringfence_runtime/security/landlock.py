@@ -69,7 +69,8 @@ def build(rules: Landlock, config: Config) -> int:
     if abi >= 4:
         network = (1 if rules.bind_tcp is not None else 0) | (2 if rules.connect_tcp is not None else 0)
     scope = 3 if rules.scope and abi >= 6 else 0
-    ruleset = _sys.landlock_create_ruleset(pack("QQQ", filesystem, network, scope)[: 24 if abi >= 6 else 16 if abi >= 4 else 8])
+    size = 24 if abi >= 6 else 16 if abi >= 4 else 8  # an older kernel refuses members that it does not know
+    ruleset = _sys.landlock_create_ruleset(pack("QQQ", filesystem, network, scope)[:size])
     read, write = (_READ | EXECUTE), filesystem
     if rules.derive:
         # A rule below a path can only add rights, so a writable root with read-only mounts is split by its entries.
@@ -101,7 +102,8 @@ def _split(entries: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
         for name in names:
             inner = f"{base}/{name}"
             if inner not in closed and not os.path.islink(inner):
-                result.extend(_split([(inner, True), *((other, False) for other in closed if other.startswith(f"{inner}/"))]))
+                below = [(other, False) for other in closed if other.startswith(f"{inner}/")]
+                result.extend(_split([(inner, True), *below]))
     return result
 
 

@@ -48,6 +48,9 @@ class Config:
                 raise node.error(key, "needs a uts namespace")
             if len(os.fsencode(node.text(key))) > 64:
                 raise node.error(key, "is longer than 64 bytes")
+        domainname = self.linux.sysctls.get("kernel/domainname")
+        if self.domainname and domainname not in (None, self.domainname):
+            raise node.error("domainname", f"is {self.domainname!r}, but linux.sysctl says {domainname!r}")
         self.annotations = node.table("annotations")
         hooks = node.child("hooks")
         self.hooks = {kind: [Hook(item) for item in hooks.nodes(kind)] if hooks else [] for kind in HOOK_KINDS}

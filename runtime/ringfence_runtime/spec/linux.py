@@ -39,8 +39,10 @@ def check_sysctl(path: str, name: str, value: str, owned: dict[str, str]) -> str
         space = "network"
     elif plain in _IPC_SYSCTLS or plain.startswith("fs.mqueue."):
         space = "ipc"
-    elif plain in ("kernel.domainname", "kernel.hostname"):
+    elif plain == "kernel.domainname":
         space = "uts"
+    elif plain == "kernel.hostname":
+        raise SpecError(path, "use `hostname` of the configuration")
     elif parts[0] == "user" and len(parts) == 2:
         space = "user"
     else:

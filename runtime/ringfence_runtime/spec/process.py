@@ -60,8 +60,22 @@ class Scheduler:
         self.period = node.number("period", 0, U64) or 0
         if self.policy not in (1, 2) and self.priority:
             raise node.error("priority", "is only for SCHED_FIFO and SCHED_RR")
-        if self.policy != 6 and (self.runtime or self.deadline or self.period):
+        if self.policy == 6:
+            self._check_deadline(node)
+        elif self.runtime or self.deadline or self.period:
             raise node.error("runtime", "runtime, deadline and period are only for SCHED_DEADLINE")
+
+    def _check_deadline(self, node: Node) -> None:
+        """What the kernel answers with a bare EINVAL (sched(7)): 1024 ns <= runtime <= deadline <= period < 2^63."""
+        for key in ("runtime", "deadline"):
+            if not node.has(key):
+                raise node.error(key, "SCHED_DEADLINE needs it")
+        if not 1024 <= self.runtime < 1 << 63:
+            raise node.error("runtime", f"{self.runtime} ns is not between 1024 and 2^63")
+        if self.runtime > self.deadline:
+            raise node.error("runtime", f"{self.runtime} is above deadline, {self.deadline}")
+        if self.period and self.deadline > self.period:
+            raise node.error("deadline", f"{self.deadline} is above period, {self.period}")
 
 
 class IoPriority:
