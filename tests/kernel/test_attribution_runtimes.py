@@ -19,7 +19,7 @@ import pytest
 
 from ringfence.abi import EventKind
 from ringfence.containers.enrich import Request, Worker, default_sources
-from ringfence.containers.hierarchy import detect
+from ringfence.containers.hierarchy import HierarchyKind, detect
 from ringfence.containers.model import Container, Enrichment
 from ringfence.containers.patterns import DEFAULT_PATTERNS
 from tests.kernel.attribution import Observer, TestCgroup, new_prefix, observing
@@ -189,6 +189,35 @@ def test_a_running_container_of_runc_is_adopted(runc: Runc) -> None:
         ]
         answer = enriched(observer, worker, found.cgroup_id)
         assert answer.enrichment is Enrichment.DONE
+
+
+@pytest.mark.needs("crun", "unshare")
+def test_a_container_of_crun_at_the_root_of_v2_is_attributed(bundle: Bundle, tmp_path: Path) -> None:
+    """Where crun sees v1 only, its container stays in the root of v2: a v1 controller tells whose it is."""
+    hierarchy = detect()
+    if hierarchy.kind is not HierarchyKind.HYBRID:
+        force.elsewhere("needs a hybrid cgroup host")
+    name, identifier = new_prefix() + "crun", secrets.token_hex(32)
+    directory = bundle.write(name)
+    bundle.config["linux"]["cgroupsPath"] = f"/{name}/{identifier}"
+    (directory / "config.json").write_text(json.dumps(bundle.config))
+    crun = f"crun --root {tmp_path / 'state'}"
+    # a mount namespace of crun's own: nothing is unmounted for anybody else
+    alone = f"umount {hierarchy.v2_mount} && exec {crun}"
+    try:
+        with observing(*DEFAULT_PATTERNS) as observer, enriching(observer, crun=tmp_path / "state") as worker:
+            run = f"{alone} run --detach --bundle {directory} {identifier}"
+            subprocess.run(["unshare", "-m", "sh", "-c", run], check=True, stdin=subprocess.DEVNULL)
+            [started] = observer.wait(EventKind.CONTAINER_START, identifier)
+            lines = Path(f"/proc/{started.event.pid}/cgroup").read_text().splitlines()
+            assert "0::/" in lines
+            found = enriched(observer, worker, started.event.container)
+            assert (found.cgroup_path, found.pid) == (f"/{name}/{identifier}", started.event.pid)
+            assert found.posture is not None
+    finally:
+        stop = f"{alone} delete --force {identifier}"
+        subprocess.run(["unshare", "-m", "sh", "-c", stop], check=False, capture_output=True)
+        remove_everywhere(name)
 
 
 @pytest.fixture

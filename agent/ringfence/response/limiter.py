@@ -112,7 +112,7 @@ class Limiter:
         return bucket
 
     def _orphan(self, held: Suppressed) -> None:
-        """Keep the count of a pair that is forgotten; beyond `size` pairs, in one sum of all (container 0)."""
+        """Keep the count of a forgotten pair; beyond `size` of them, in one sum for all (container 0)."""
         key = (held.container, held.rule)
         if key not in self._orphans and len(self._orphans) >= self._size:
             key, held = (0, ""), held._replace(container=0, rule="")

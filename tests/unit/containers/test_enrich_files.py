@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.containers.enrich import safejson
@@ -235,12 +235,14 @@ _json = st.recursive(
 _keys = ["annotations", "process", "mounts", "linux"]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(_keys), _json))
 def test_any_types_in_config_json_are_survived(config: dict[str, Any]) -> None:
     """A list where a map should be, numbers for names."""
     facts_of_config(config, source="test")
 
 
+@settings(deadline=None)
 @given(_json)
 def test_config_json_may_be_anything(config: Any) -> None:
     """Not even a map."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import PATTERNS
@@ -108,6 +108,7 @@ def test_a_name_that_is_no_id_stays_whole() -> None:
     assert identify("/a/rftest-1.scope").id == "rftest-1.scope"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400))
 def test_any_path_can_be_asked(path: str) -> None:
     """A container chooses names below its cgroup; no name may raise."""

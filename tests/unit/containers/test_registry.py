@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import NO_SLOT, EventKind, Fact
@@ -250,6 +250,7 @@ def test_a_thousand_short_lived_containers_are_all_attributed() -> None:
     assert len(slots.free_slots) == 16 - len(alive)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([create, start, stop, remove]), st.integers(1, 6), st.integers(0, 4)),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import EventKind
@@ -196,6 +196,7 @@ def test_a_pid_that_is_gone_is_left_out() -> None:
     assert ProcessTree().seed([0x7FFFFFF0], 5) == 0
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("fel"), st.integers(1, 5), st.integers(1, 5), st.integers(0, 3)),

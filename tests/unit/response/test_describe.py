@@ -7,7 +7,7 @@ import platform
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import FLAG_COMPAT, FLAG_UNREADABLE, EventKind, Fact
@@ -191,6 +191,7 @@ _SHAPES: dict[Any, list[EventKind]] = {
 }
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_numbers_and_bytes_can_be_described(data: st.DataObject) -> None:
     """The agent must not stumble over what a process made up."""

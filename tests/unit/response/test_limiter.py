@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.response.limiter import Limiter
@@ -89,6 +89,7 @@ def test_the_number_of_pairs_is_bounded_and_their_counts_survive() -> None:
     assert [(told.container, told.times) for told in limit.flush()] == [(1, 1)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 2), st.integers(0, S)), max_size=80))
 def test_every_alert_is_told_or_counted(steps: list[tuple[int, int, int]]) -> None:
     """Passed + told as suppressed = admitted, exactly."""
