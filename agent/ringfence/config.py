@@ -22,6 +22,9 @@ __all__ = ["DEFAULT_FILE", "DEFAULT_SOCKET", "KEYS", "Config", "Key", "Listen", 
 
 DEFAULT_FILE = Path("/etc/ringfence/agent.yaml")
 DEFAULT_SOCKET = Path("/run/ringfence/agent.sock")
+DEFAULT_POLICIES = Path("/etc/ringfence/policies")
+#: the pack that comes with the package: in a wheel, and in a checkout
+_PACKAGED = (Path(__file__).parent / "_policies", Path(__file__).parents[2] / "policies")
 Mode = Literal["audit", "enforce", "policy"]
 Listen = values.Listen
 
@@ -75,8 +78,8 @@ class Key(NamedTuple):
 
 
 KEYS: tuple[Key, ...] = (
-    Key("policies", "policies", values.paths, (Path("/etc/ringfence/policies"),),
-        "policy files, and directories of them", "PATH", many=True),
+    Key("policies", "policies", values.paths, (DEFAULT_POLICIES,),
+        "policy files, and directories of them; without this one: those of the package", "PATH", many=True),
     Key("mode", "mode", values.choice("audit", "enforce", "policy"), "policy",
         "audit: stop nothing, say what would be; enforce: every policy; policy: as each one says", "MODE"),
     Key("containers.patterns", "patterns", values.patterns, (),
@@ -137,6 +140,8 @@ def load(
     for path, words in (flags or {}).items():
         problems += _take_words(_BY_PATH[path], _BY_PATH[path].flag, words, chosen)
     problems += _cross_checks(chosen)
+    if chosen["policies"] == (DEFAULT_POLICIES,) and not DEFAULT_POLICIES.exists():
+        chosen["policies"] = tuple(path for path in _PACKAGED if path.is_dir())[:1] or (DEFAULT_POLICIES,)
     if problems:
         raise ConfigError(
             "\n".join(str(problem) for problem in problems),

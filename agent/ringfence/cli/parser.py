@@ -26,6 +26,16 @@ exit codes:
 Commands = Any  # argparse's action that holds the commands; its type is private
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Options as Python 3.13 shows them (`-c, --container C`), on every version: the help is in the docs."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+
 class Parser(argparse.ArgumentParser):
     """Reports wrong use as every other error is reported."""
 
@@ -40,7 +50,7 @@ def new_parser() -> tuple[Parser, Commands]:
         prog="ringfence",
         description="See what containers do to the kernel they share, and stop escapes there.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     return parser, parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=Parser
@@ -63,7 +73,7 @@ def add_command(
         help=help,
         description=text,
         epilog=f"examples:\n{indented}\n\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     parser.set_defaults(run=run)
     return parser

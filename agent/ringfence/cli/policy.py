@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.cli.output import SEVERITY_COLOURS, colour, print_json, table
-from ringfence.cli.parser import EXIT_CODES, Commands, Parser, add_command, add_output, add_socket
+from ringfence.cli.parser import Commands, Parser, add_command, add_output, add_socket
 from ringfence.config import DEFAULT_FILE
 
 
@@ -17,7 +17,7 @@ def register(commands: Commands) -> None:
     parser = add_command(
         commands,
         "policy",
-        run,
+        check_files,  # never: the parser asks for a part
         help="check, explain and list policies",
         text="Work with policies. `check` and `explain` read files; `list` asks the running agent.",
         examples=(
@@ -80,11 +80,6 @@ def _add_files(parser: Parser) -> None:
     )
 
 
-def run(_options: Any) -> int:  # pragma: no cover (a part is required)
-    """The parser asks for a part before it comes to this."""
-    raise AssertionError(EXIT_CODES)
-
-
 def _paths(options: Any) -> list[Path]:
     from ringfence.config import load
 
@@ -92,54 +87,58 @@ def _paths(options: Any) -> list[Path]:
 
 
 def check_files(options: Any) -> int:
-    """All mistakes, or a summary."""
+    """All mistakes, or a summary with what the authors should know."""
     from ringfence.errors import PolicyError
-    from ringfence.policy import compile as compile_policies
-    from ringfence.policy import load_policies
-    from ringfence.policy.tiers import NodeTiers
+    from ringfence.policy import NodeTiers, compile_policies, load_policies
 
-    problems: list[Any] = []
-    policies = rules = 0
-    notes: list[str] = []
     try:
         found = load_policies(_paths(options))
-        compiled = compile_policies(found, NodeTiers.usual(), "policy")
-        policies, rules = len(found.policies), found.rules
-        notes = [str(note) for note in getattr(compiled, "notes", ())]
+        compiled = compile_policies(found, NodeTiers.usual())
     except PolicyError as error:
         if options.output == "text":
             raise
-        problems = error.problems
+        print_json({"problems": [problem._asdict() for problem in error.problems], "notes": []})
+        return error.exit_code
+    notes = _notes(found)
     if options.output == "json":
-        print_json(
-            {
-                "policies": policies,
-                "rules": rules,
-                "problems": [p._asdict() for p in problems],
-                "notes": notes,
-            }
-        )
-    else:
-        for note in notes:
-            print(f"{colour('note:', 'yellow')} {note}")
-        print(f"{policies} policies with {rules} rules: no mistakes")
-    return 2 if problems else 0
+        print_json({"policies": len(found.policies), "rules": found.rules, "problems": [], "notes": notes})
+        return 0
+    for note in notes:
+        print(f"{note['file']}:{note['line']}: {colour('note:', 'yellow')} {note['rule']}: {note['note']}")
+    weaker = len({shortfall.rule.id for shortfall in compiled.shortfalls})
+    print(f"{len(found.policies)} policies with {found.rules} rules: no mistakes")
+    if weaker:
+        print(f"{weaker} rules get less than they ask for without BPF-LSM: see `ringfence policy explain`")
+    return 0
+
+
+def _notes(policies: Any) -> list[dict[str, Any]]:
+    """What is weak in each rule, in the order of the files."""
+    from ringfence.policy.explain import cautions
+
+    return [
+        {"file": rule.place.file, "line": rule.place.line, "rule": rule.id, "note": text}
+        for policy in policies.policies
+        for rule in policy.rules
+        for text in cautions(rule)
+    ]
 
 
 def explain_files(options: Any) -> int:
-    """Every rule in words."""
+    """Every rule in words, and what it comes to on this node (as root; else on a usual one)."""
+    from ringfence.bpf.capabilities import NodeCapabilities
     from ringfence.errors import Error
-    from ringfence.policy import load_policies
+    from ringfence.policy import NodeTiers, load_policies
     from ringfence.policy.explain import explain
 
     found = load_policies(_paths(options))
     known = {rule.id for policy in found.policies for rule in policy.rules}
     for word in options.rule:
         if word not in known:
-            raise Error(
-                f"no rule {word!r} in these files", hint="`ringfence policy explain` lists all of them"
-            )
-    print("\n".join(explain(found, frozenset(options.rule))))
+            raise Error(f"no rule {word!r} in these files", hint="without --rule, all are explained")
+    node = NodeCapabilities.detect()
+    tiers = NodeTiers.of(node) if node.permitted else None
+    print("\n".join(explain(found, frozenset(options.rule), tiers)))
     return 0
 
 

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence probe`."""
+"""`ringfence probe`: what this kernel offers for each event and each rule, and what would bring more."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ringfence.cli.output import colour, print_json, table
 from ringfence.cli.parser import Commands, add_command, add_output
+
+_COLOURS = {"deny": "green", "kill": "yellow", "see": "cyan", "blind": "red", "refused": "red"}
+_WORDS = {"deny": "deny", "kill": "kill", "alert": "see", "none": "blind"}
 
 
 def register(commands: Commands) -> None:
@@ -15,13 +21,140 @@ def register(commands: Commands) -> None:
         "probe",
         run,
         help="what this kernel offers",
-        text="Say what this kernel offers: for each event and each rule deny, kill, see or blind, and what to change\n"
-        "to get more. Loads nothing into the kernel.",
-        examples="ringfence probe\nringfence probe -o json | jq .missing",
+        text="Say what this kernel offers: for each event and each rule deny, kill, see or blind, and\n"
+        "what to change to get more. Loads no policy and attaches nothing. Exit code 3 when the\n"
+        "agent cannot run here, 4 when it takes root to say.",
+        examples=(
+            "ringfence probe\nringfence probe --policies policies/\nringfence probe -o json | jq .missing"
+        ),
+    )
+    parser.add_argument(
+        "--policies",
+        action="append",
+        type=Path,
+        metavar="PATH",
+        help="rules to look at; default: as the agent",
     )
     add_output(parser, "text", "json")
 
 
 def run(options: Any) -> int:
     """Find out and print."""
-    return 0
+    from ringfence.bpf.capabilities import NodeCapabilities
+    from ringfence.config import load
+    from ringfence.policy import NodeTiers, load_policies
+
+    node = NodeCapabilities.detect()
+    tiers = NodeTiers.of(node)
+    policies = load_policies(options.policies or load().policies)
+    report = {
+        "node": _node(node),
+        "missing": [{"what": lack.what, "hint": lack.hint} for lack in node.lacks],
+        "events": [_event(kind, tiers) for kind in sorted(tiers.mechanisms.keys() | tiers.why.keys())],
+        "rules": [_rule(rule, tiers) for policy in policies.policies for rule in policy.rules],
+        "more": _more(node),
+    }
+    if options.output == "json":
+        print_json(report)
+    else:
+        print("\n".join(_text(report)))
+    return 0 if not node.lacks else 3 if node.permitted else 4
+
+
+def _node(node: Any) -> dict[str, Any]:
+    from ringfence.containers.hierarchy import detect
+    from ringfence.errors import KernelError
+
+    try:
+        hierarchy = detect()
+        cgroups = f"{hierarchy.kind} {hierarchy.controller}".strip()
+    except KernelError as error:
+        cgroups = error.message
+    return {
+        "kernel": node.kernel,
+        "machine": node.machine,
+        "libbpf": ".".join(map(str, node.libbpf)),
+        "cgroups": cgroups,
+        "btf": node.btf,
+        "ring_buffer": node.ring_buffer,
+        "lsm": list(node.lsm),
+        "bpffs": node.bpffs,
+        "32-bit programs": node.compat,
+        "cgroup_programs": sorted(node.cgroup),
+        "traced_calls": len(node.syscalls),
+    }
+
+
+def _event(kind: Any, tiers: Any) -> dict[str, str]:
+    """The strongest that a rule on this event can have here."""
+    from ringfence.abi import Action
+
+    outcome = tiers.outcome(kind, Action.DENY)
+    return {
+        "event": kind.label,
+        "here": _WORDS[outcome.action.label],
+        "by": outcome.mechanism.label if outcome.action else "",
+        "why": outcome.why,
+    }
+
+
+def _rule(rule: Any, tiers: Any) -> dict[str, str]:
+    """What a rule comes to: its weakest event counts, for that is what an attacker takes."""
+    from ringfence.abi import Action
+
+    outcomes = {kind: tiers.outcome(kind, rule.action, rule.otherwise) for kind in rule.events}
+    blind = sorted(kind.label for kind, outcome in outcomes.items() if not outcome.action)
+    seen = [outcome for outcome in outcomes.values() if outcome.action] or list(outcomes.values())
+    weakest = min(seen, key=lambda outcome: outcome.action)
+    why = weakest.why if len(blind) in (0, len(outcomes)) else f"blind on {', '.join(blind)}"
+    refused = rule.require_deny and weakest.action is not Action.DENY
+    return {
+        "rule": rule.id,
+        "asks": rule.action.label,
+        "here": "refused" if refused else _WORDS[weakest.action.label],
+        "by": weakest.mechanism.label if weakest.action else "",
+        "why": why,
+        "place": f"{rule.place.file}:{rule.place.line}",
+    }
+
+
+def _more(node: Any) -> list[str]:
+    """What to change to get more than this node gives now."""
+    advice = []
+    if "bpf" not in node.lsm:
+        advice.append(
+            "deny instead of kill: a kernel with CONFIG_BPF_LSM, booted with lsm=...,bpf"
+            " (this version does not use it yet)"
+        )
+    if node.permitted and "connect_unix" not in node.cgroup:
+        advice.append("unix.connect: Linux 6.7 or newer")
+    if not node.bpffs:
+        advice.append(
+            "no bpffs is mounted; the agent mounts one of its own for pins (mount -t bpf bpf /sys/fs/bpf)"
+        )
+    return advice
+
+
+def _text(report: Mapping[str, Any]) -> list[str]:
+    node = report["node"]
+    lines = [
+        f"Linux {node['kernel']} ({node['machine']}), libbpf {node['libbpf']}, cgroup {node['cgroups']}, "
+        f"LSM {','.join(node['lsm']) or 'not known (securityfs is not mounted)'}",
+        "",
+    ]
+    lines += [colour(f"missing: {lack['what']}", "red") + f" ({lack['hint']})" for lack in report["missing"]]
+    lines += _rows(
+        ("EVENT", "HERE", "BY", "WHY NOT MORE"), report["events"], ("event", "here", "by", "why"), 1
+    )
+    keys = ("rule", "asks", "here", "by", "why")
+    lines += ["", *_rows(("RULE", "ASKS", "HERE", "BY", "WHY NOT MORE"), report["rules"], keys, 2)]
+    if report["more"]:
+        lines += ["", "to get more:", *(f"  {advice}" for advice in report["more"])]
+    return lines
+
+
+def _rows(
+    heads: tuple[str, ...], rows: list[Mapping[str, str]], keys: tuple[str, ...], here: int
+) -> list[str]:
+    colours = {(n, here): _COLOURS[row["here"]] for n, row in enumerate(rows)}
+    return table(heads, [[row[key] for key in keys] for row in rows], colours)

@@ -179,11 +179,19 @@ class Agent:
 
     def _sources(self) -> Sources:
         return Sources(
-            stats=self.stats, kernel=self.kernel, containers=lambda: list(self.registry),
-            slots=self.slots.read, life=self.registry.counts, policies=lambda: self.keeper.state, ready=self.ready,
-            program_stats=self.config.program_stats, container_limit=self.config.metrics_containers,
-            writers=[self.writer], stream=self.stream, extra=self._extra,
-        )  # fmt: skip
+            stats=self.stats,
+            kernel=self.kernel,
+            containers=lambda: list(self.registry),
+            slots=self.slots.read,
+            life=self.registry.counts,
+            policies=lambda: self.keeper.state,
+            ready=self.ready,
+            program_stats=self.config.program_stats,
+            container_limit=self.config.metrics_containers,
+            writers=[self.writer],
+            stream=self.stream,
+            extra=self._extra,
+        )
 
     def _extra(self) -> Iterator[tuple[str, str, float]]:
         for result, count in list(self.members.enrichments.items()):

@@ -17,7 +17,7 @@ from ringfence.abi import (
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Pattern
-from ringfence.bpf.syscalls import CALLS, OPENS, names_of
+from ringfence.bpf.syscalls import OPENS, names_of
 from ringfence.config import Config
 from ringfence.containers.patterns import patterns_for
 from ringfence.policy import CompiledPolicies, NodeTiers
@@ -49,23 +49,16 @@ def kernel_patterns(config: Config) -> list[Pattern]:
 
 
 def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> NodeTiers:
-    """What this node can do for each event. `sections` are those of the loaded object; None: it has all."""
-    tiers = NodeTiers.usual()
-    known = None if sections is None else frozenset(sections)
+    """What this node can do for each event. `sections` are those that were loaded; None: all there are."""
+    tiers = NodeTiers.of(node)
+    if sections is None:
+        return tiers
+    loaded = frozenset(sections)
     for kind, programs in _CGROUP_PROGRAMS.items():
-        if not any(name in node.cgroup for name in programs):
-            why = "this kernel has no such cgroup program"
-            if kind is _K.UNIX_CONNECT:
-                why += " (Linux 6.7 has)"
-            tiers = tiers.without((kind,), why)
-        elif known is not None and not any(f"cgroup/{name}" in known for name in programs):
-            tiers = tiers.without((kind,), "the probes were built without it")
-    absent = {call.kind for call in CALLS.values()} - {
-        CALLS[name].kind for name in node.syscalls if name in CALLS
-    }
-    tiers = tiers.without(absent, "this kernel has no such system call, or no tracepoint for it")
-    if known is not None and not any(name.startswith("tracepoint/syscalls/sys_exit") for name in known):
-        tiers = tiers.without((_K.FILE_OPEN,), "the probes were built without it")
+        if not any(f"cgroup/{name}" in loaded for name in programs):
+            tiers = tiers.without((kind,), tiers.why.get(kind, "its program was not loaded"))
+    if not any(section.startswith("tracepoint/syscalls/sys_exit") for section in loaded):
+        tiers = tiers.without((_K.FILE_OPEN,), "its program was not loaded")
     return tiers
 
 

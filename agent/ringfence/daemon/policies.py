@@ -43,9 +43,16 @@ class PolicyKeeper:
     loop."""
 
     def __init__(
-        self, config: Config, kernel: Kernel, generations: Generations, tiers: NodeTiers, stats: Stats,
-        plan: Plan, in_loop: Callable[[Callable[[], None]], None], facts: Callable[[], Mapping[int, Container | None]],
-    ) -> None:  # fmt: skip
+        self,
+        config: Config,
+        kernel: Kernel,
+        generations: Generations,
+        tiers: NodeTiers,
+        stats: Stats,
+        plan: Plan,
+        in_loop: Callable[[Callable[[], None]], None],
+        facts: Callable[[], Mapping[int, Container | None]],
+    ) -> None:
         self._config, self._kernel, self._generations, self._tiers = config, kernel, generations, tiers
         self._stats, self._plan, self._in_loop, self._facts = stats, plan, in_loop, facts
         self._watch = Watch(config.policies)
@@ -151,7 +158,9 @@ class PolicyKeeper:
     def _install(self, compiled: CompiledPolicies) -> None:
         number = self._generations.install(compiled, self._facts())
         self._stats.reloads["loaded"] += 1
-        counts = Counter((rule.action.label, rule.mechanism.label) for rule in compiled.rules.values())
+        # A rule may have several numbers: what it comes to counts once.
+        outcomes = {(rule.rule_id, rule.action, rule.mechanism) for rule in compiled.rules.values()}
+        counts = Counter((action.label, mechanism.label) for _, action, mechanism in outcomes)
         self.state = PolicyState(number, len(compiled.policies.policies), counts, (), time.time())
         self._log.info(
             "policies in force",

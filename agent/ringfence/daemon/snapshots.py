@@ -29,6 +29,7 @@ from ringfence.export.jsonl import LineWriter
 from ringfence.export.metrics_containers import ACTIVITY_CLASSES
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
+from ringfence.policy import CompiledRule
 
 __all__ = ["Snapshots", "rss_bytes"]
 
@@ -47,9 +48,19 @@ class Snapshots:
     """`answer` is what the server calls."""
 
     def __init__(
-        self, config: Config, kernel: Kernel, loop: Loop, registry: Registry, slots: KernelSlots,
-        tree: ProcessTree, keeper: PolicyKeeper, stats: Stats, writer: LineWriter, ready: Callable[[], str], hierarchy: str,
-    ) -> None:  # fmt: skip
+        self,
+        config: Config,
+        kernel: Kernel,
+        loop: Loop,
+        registry: Registry,
+        slots: KernelSlots,
+        tree: ProcessTree,
+        keeper: PolicyKeeper,
+        stats: Stats,
+        writer: LineWriter,
+        ready: Callable[[], str],
+        hierarchy: str,
+    ) -> None:
         self._config, self._kernel, self._loop = config, kernel, loop
         self._registry, self._slots, self._tree, self._keeper = registry, slots, tree, keeper
         self._stats, self._writer, self._ready, self._hierarchy = stats, writer, ready, hierarchy
@@ -160,25 +171,30 @@ class Snapshots:
         compiled = self._keeper.compiled
         if compiled is None:
             return []
-        return [
-            {
-                "rule": rule.rule_id,
-                "title": escape(rule.title),
-                "severity": rule.severity,
-                "policy": rule.policy,
-                "events": sorted(kind.label for kind in rule.events),
-                "attack": list(rule.attack),
-                "mode": rule.mode,
-                "asked": rule.asked_action.label,
-                "action": rule.action.label,
-                "enforced": rule.enforced.action.label,
-                "why": rule.enforced.why,
-                "mechanism": rule.mechanism.label,
-                "file": escape(rule.file),
-                "line": rule.line,
-            }
-            for rule in compiled.rules.values()
-        ]
+        rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for rule in compiled.rules.values():  # one rule may have several numbers
+            row = rows.setdefault((rule.rule_id, rule.action, rule.mechanism), _rule(rule))
+            row["events"] = sorted({*row["events"], *(kind.label for kind in rule.events)})
+        return list(rows.values())
+
+
+def _rule(rule: CompiledRule) -> dict[str, Any]:
+    return {
+        "rule": rule.rule_id,
+        "title": escape(rule.title),
+        "severity": rule.severity,
+        "policy": rule.policy,
+        "events": [],
+        "attack": list(rule.attack),
+        "mode": rule.mode,
+        "asked": rule.asked_action.label,
+        "action": rule.action.label,
+        "enforced": rule.enforced.action.label,
+        "why": rule.enforced.why,
+        "mechanism": rule.mechanism.label,
+        "file": escape(rule.file),
+        "line": rule.line,
+    }
 
 
 def _summed(counts: Mapping[tuple[str, str, str, str], int], position: int) -> dict[str, int]:

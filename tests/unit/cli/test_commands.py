@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: help, errors in two lines, exit codes, offline commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.main import main
+from ringfence.cli.parser import EXIT_CODES
+
+COMMANDS = ("agent", "status", "events", "top", "tree", "policy", "probe", "completion", "version")
+GOOD = """
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: test}
+spec:
+  selector: {containers: all}
+  rules:
+    - id: r1
+      title: A title
+      severity: low
+      event: unshare
+      match: {flags: [CLONE_NEWUSER]}
+      action: deny
+"""
+
+
+def run(*words: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The command as a user starts it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "ringfence", *words],
+        capture_output=True, text=True, check=False, timeout=60, env={**clean, **(environment or {})},
+    )  # fmt: skip
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    """Neither YAML nor structlog nor Prometheus nor libbpf for `--help`."""
+    script = (
+        "import sys; from ringfence.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'yaml', 'structlog', 'prometheus_client', 'asyncio', 'ringfence.bpf', 'ringfence.policy'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    began = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stderr.strip() == "[]"
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In its help."""
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"examples:\n  ringfence {command}" in text
+    assert EXIT_CODES in text
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("nonsense",), ("status", "--nonsense"), ("top", "-i", "0"), ("policy",)]
+)
+def test_wrong_use_is_two_lines_and_code_2(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error and a hint."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    error = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert len(error) == 2
+    assert error[0].startswith("ringfence: error: ")
+    assert error[1].startswith("hint: ")
+
+
+@pytest.mark.parametrize("words", [("status",), ("events",), ("top",), ("tree",), ("policy", "list")])
+def test_without_an_agent_the_code_is_6(words: tuple[str, ...], tmp_path: Path) -> None:
+    """And the message names the socket, and what to do."""
+    ended = run(*words, "--socket", str(tmp_path / "none.sock"))
+    assert ended.returncode == 6
+    assert ended.stdout == ""
+    assert ended.stderr == (
+        f"ringfence: error: no agent answers at {tmp_path}/none.sock: No such file or directory\n"
+        "hint: start one with `ringfence agent`, or name its socket with --socket\n"
+    )
+
+
+def test_the_socket_may_come_from_the_environment(tmp_path: Path) -> None:
+    """The same variable that the agent takes."""
+    ended = run("status", environment={"RINGFENCE_SOCKET": str(tmp_path / "there.sock")})
+    assert f"{tmp_path}/there.sock" in ended.stderr
+
+
+def test_a_bad_configuration_is_told_without_a_traceback(tmp_path: Path) -> None:
+    """Every mistake on a line, then the hint; code 2."""
+    file = tmp_path / "agent.yaml"
+    file.write_text("mode: enforc\nhttpp: {}\n")
+    ended = run("agent", "--check", "--config", str(file), "--pins", "never")
+    assert ended.returncode == 2
+    lines = ended.stderr.splitlines()
+    assert (
+        lines[0] == f"ringfence: error: {file}:1:7: mode: 'enforc' is not one of 'audit', 'enforce', 'policy'"
+    )
+    assert lines[1].startswith(f"{file}:2:1: httpp: unknown key; did you mean 'http'?")
+    assert lines[2] == "--pins: 'never' is not one of 'auto', 'off'"
+    assert lines[3].startswith("hint: ")
+
+
+def test_check_reads_configuration_and_policies(tmp_path: Path) -> None:
+    """`agent --check` needs no root."""
+    (tmp_path / "a.yaml").write_text(GOOD)
+    ended = run("agent", "--check", "--policies", str(tmp_path))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    (tmp_path / "b.yaml").write_text(GOOD)
+    ended = run("agent", "--check", "--policies", str(tmp_path))
+    assert ended.returncode == 2
+    assert "already at" in ended.stderr
+
+
+def test_policy_check_counts_and_complains(tmp_path: Path) -> None:
+    """0 and a summary, or 2 and every mistake; as JSON with places."""
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(GOOD)
+    bad.write_text(GOOD.replace("deny", "dney").replace("severity: low", "severity: lo"))
+    assert "1 policies with 1 rules: no mistakes" in run("policy", "check", str(good)).stdout
+    ended = run("policy", "check", str(bad))
+    assert ended.returncode == 2
+    assert f"{bad}:10:17: " in ended.stderr
+    assert f"{bad}:13:15: " in ended.stderr
+    ended = run("policy", "check", "-o", "json", str(bad))
+    assert ended.returncode == 2
+    problems = json.loads(ended.stdout)["problems"]
+    assert sorted((p["line"], p["column"]) for p in problems) == [(10, 17), (13, 15)]
+
+
+def test_policy_explain_says_what_a_rule_comes_to(tmp_path: Path) -> None:
+    """In words, and an unknown rule is an error."""
+    file = tmp_path / "good.yaml"
+    file.write_text(GOOD)
+    assert "CLONE_NEWUSER" in run("policy", "explain", str(file)).stdout
+    ended = run("policy", "explain", "--rule", "r2", str(file))
+    assert ended.returncode == 1
+    assert "no rule 'r2'" in ended.stderr
+
+
+def test_policy_schema_is_json() -> None:
+    """And says which version it is of."""
+    schema = json.loads(run("policy", "schema").stdout)
+    assert "ringfence.dev/v1" in json.dumps(schema)
+
+
+def test_probe_reports_every_event_and_rule(tmp_path: Path) -> None:
+    """As JSON: for each event and rule one of four words."""
+    (tmp_path / "a.yaml").write_text(GOOD)
+    ended = run("probe", "-o", "json", "--policies", str(tmp_path))
+    report = json.loads(ended.stdout)
+    assert {event["here"] for event in report["events"]} <= {"deny", "kill", "see", "blind"}
+    assert "file.open" in [event["event"] for event in report["events"]]
+    assert [rule["rule"] for rule in report["rules"]] == ["r1"]
+    assert ended.returncode in ((0,) if not report["missing"] else (3, 4))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(shell: str) -> None:
+    """Made from the parser."""
+    script = run("completion", shell).stdout
+    for command in COMMANDS:
+        assert command in script
+    assert "containers-patterns" in script
+
+
+def test_bash_accepts_its_completion() -> None:
+    """The script is syntactically right."""
+    script = run("completion", "bash").stdout
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_version_as_text_and_json() -> None:
+    """Both name the same version."""
+    version = json.loads(run("version", "-o", "json").stdout)["ringfence"]
+    assert run("version").stdout.startswith(f"ringfence {version} (Python 3.")
+
+
+def test_no_colour_where_there_is_no_terminal() -> None:
+    """Output into a pipe is plain."""
+    assert "\x1b" not in run("probe").stdout
+
+
+def test_a_closed_pipe_is_silent() -> None:
+    """`ringfence ... | head -1` leaves no traceback."""
+    line = f"{sys.executable} -m ringfence policy schema | head -c 1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.stderr == ""
+    assert ended.returncode == 0

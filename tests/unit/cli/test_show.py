@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How records, rates, trees and tables look."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from ringfence.cli import output
+from ringfence.cli.events import compact
+from ringfence.cli.top import rates
+from ringfence.cli.tree import lines
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_only_on_a_terminal_that_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR and TERM=dumb are respected."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert output.colour("x", "red", Terminal()) == "\x1b[31mx\x1b[0m"
+    assert output.colour("x", "red", io.StringIO()) == "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert output.colour("x", "red", Terminal()) == "x"
+    monkeypatch.setenv("NO_COLOR", "")
+    monkeypatch.setenv("TERM", "dumb")
+    assert output.colour("x", "red", Terminal()) == "x"
+
+
+def test_an_alert_is_one_line() -> None:
+    """When, how bad, outcome, container, process, event, rule, details."""
+    line = compact(
+        {
+            "time": "2026-11-24T00:00:00.123456Z",
+            "event": "file.open",
+            "kind": "alert",
+            "severity": "high",
+            "outcome": "denied",
+            "rule": {"id": "core-pattern"},
+            "container": {"id": "a" * 64, "name": "web"},
+            "process": {"pid": 7, "comm": "sh"},
+            "details": {"path": "sys/kernel/core_pattern", "open": "O_WRONLY"},
+        }
+    )
+    assert ":00.123 high" in line
+    for part in ("denied", "web", "sh[7]", "file.open core-pattern", "path=sys/kernel/core_pattern"):
+        assert part in line
+
+
+def test_what_the_agent_let_through_is_still_no_escape_code() -> None:
+    """A second line of defence: a record from anywhere is printed as printable text."""
+    line = compact({"event": "x\x1b[2J", "process": {"comm": "\r\n"}, "details": {"a": ["\x9b"]}})
+    assert line.isprintable()
+
+
+def test_a_record_with_nothing_in_it_is_no_error() -> None:
+    """Fields may be missing in what another version sends."""
+    assert compact({}).isprintable()
+    assert "3 records lost" in compact({"event": "dropped", "count": 3})
+
+
+def test_rates_are_per_second_and_never_negative() -> None:
+    """A slot that was used again begins at 0: no negative rate."""
+    before = {"time": 10.0, "containers": [{"cgroup": 1, "counts": {"open": 100, "exec": 50}}]}
+    now = {
+        "time": 12.0,
+        "containers": [
+            {"cgroup": 1, "id": "a", "tasks": 1, "counts": {"open": 300, "exec": 10}},
+            {"cgroup": 2, "id": "b", "tasks": 1, "counts": {"open": 20}},
+        ],
+    }
+    first, second = rates(before, now)
+    assert (first["rates"]["OPEN"], first["rates"]["EXEC"]) == (100, 0)
+    assert second["rates"]["OPEN"] == 10
+
+
+def process(pid: int, ppid: int, *args: str) -> dict[str, object]:
+    """One process of a tree."""
+    return {"pid": pid, "ppid": ppid, "comm": "c", "exe": "", "args": list(args)}
+
+
+def test_children_stand_below_their_parents() -> None:
+    """A parent from outside makes a root; a cycle of reused numbers is shown once and ends."""
+    container = {
+        "id": "web",
+        "processes": [
+            process(1, 999, "init"),
+            process(3, 2, "leaf"),
+            process(2, 1, "mid"),
+            process(9, 9, "odd"),
+        ],
+        "more": 5,
+    }
+    shown = list(lines(container))
+    assert shown == ["web", "  1 init", "    2 mid", "      3 leaf", "  9 odd", "  ... and 5 more"]
+
+
+def test_a_tree_a_thousand_deep_is_shown() -> None:
+    """A fork bomb's tree breaks no recursion limit."""
+    chain = [process(pid, pid - 1, "x") for pid in range(2, 3000)]
+    assert len(list(lines({"id": "bomb", "processes": chain}))) == 2999
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (12_345, "12.3k"), (4.5e6, "4.5M"), (0.5, "0.5")],
+)
+def test_numbers_are_short(value: float, shown: str) -> None:
+    """Counts and rates."""
+    assert output.number(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (90_000, "1 d 1 h")],
+)
+def test_spans_have_two_units(seconds: float, shown: str) -> None:
+    """The two largest."""
+    assert output.age(seconds) == shown
