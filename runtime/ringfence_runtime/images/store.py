@@ -222,6 +222,9 @@ class ImageStore:
                 removed.bytes += data["facts"]["bytes"] if data else 0
                 removed.layers.append(entry.replace("-", ":", 1))
                 os.rename(f"{self.root}/layers/{entry}", f"{self.root}/tmp/layer-{entry}-{os.getpid()}")
+            for entry in os.listdir(f"{self.root}/images"):
+                if not entry.endswith(".json"):  # a record that was being written
+                    os.unlink(f"{self.root}/images/{entry}")
             for entry in os.listdir(f"{self.root}/containers"):
                 if not os.path.exists(f"{self.root}/containers/{entry}/container.json"):
                     os.rename(f"{self.root}/containers/{entry}", f"{self.root}/tmp/{os.urandom(16).hex()}")

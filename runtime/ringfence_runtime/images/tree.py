@@ -99,8 +99,8 @@ class Parents:
 def remove_tree(parent: int, name: str | bytes) -> None:
     """Remove `name` below `parent`, whatever a container left in it; what is gone already is no error.
 
-    Depth costs nothing (a container can nest directories deeper than any stack or descriptor table):
-    directories found on the way are first renamed to lie next to each other in a new one.
+    Depth costs nothing (a container can nest directories deeper than any stack or descriptor table), and nothing
+    is made (the disk may be full): directories found on the way are renamed to lie directly below `name`.
     """
     try:
         os.unlink(name, dir_fd=parent)
@@ -109,24 +109,15 @@ def remove_tree(parent: int, name: str | bytes) -> None:
         return
     except (IsADirectoryError, PermissionError):
         pass
-    flat = os.fsencode(name) + b".flat"
     try:
-        os.mkdir(flat, 0o700, dir_fd=parent)
-    except FileExistsError:
-        pass
-    try:
-        target = os.open(flat, _DIRECTORY, dir_fd=parent)
+        target = os.open(name, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
         return  # somebody else removes the same tree, and was faster
-    try:
-        os.rename(name, b"0", src_dir_fd=parent, dst_dir_fd=target)
-    except FileNotFoundError:
-        pass
     try:
         _empty(target)
     finally:
         os.close(target)
-    _gone(os.rmdir, flat, parent)
+    _gone(os.rmdir, os.fsencode(name), parent)
 
 
 def _empty(target: int) -> None:
@@ -163,7 +154,7 @@ def _flatten(fd: int, target: int, number: int) -> int:
             except FileNotFoundError:
                 break
             except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
     return number
 
