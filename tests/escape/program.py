@@ -52,6 +52,11 @@ class Attempt(NamedTuple):
         """True where the call was made."""
         return bool(self.call)
 
+    @property
+    def absent(self) -> bool:
+        """True where this kernel has no such call, or the file that was meant."""
+        return self.said in ("failed ENOSYS", "failed ENOENT")
+
 
 def read_attempt(status: int, output: str) -> Attempt:
     """Read the program's standard output. A negative status is a signal's number, as subprocess gives it."""

@@ -2,8 +2,8 @@
 """A container with all that the attacks aim at, every piece of it the test's own.
 
 Inside are the attack program, a "runtime socket" that we listen on, files that stand for namespaces of a
-helper process outside, a cgroup beside the container's, and (by --preserve-fds) a descriptor of a directory
-of the host, as a careless runtime leaks it.
+helper process outside, a cgroup beside the container's, filesystems of the kernel that a careless set-up
+shows, and (by --preserve-fds) a descriptor of a host's disk (a loop device of ours).
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.escape.program import Attempt, build, read_attempt
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup, hierarchies, is_pure_v2, new_cgroup
 from tests.support.container import Bundle, Container, new_container
+from tests.support.disk import new_disk
 from tests.support.waiting import patience, wait_for
 
-__all__ = ["HELPER", "LEAKED", "Stage", "new_stage"]
+__all__ = ["HELPER", "LEAKED", "OWN", "Stage", "new_stage"]
 
 # What attacks may write for what differs from run to run.
 LEAKED = "{leaked}"  # number of the leaked descriptor
+OWN = "{own}"  # cgroup.procs of the container's own cgroup, as it sees it
 HELPER = "{helper}"  # pid of the process outside, where the container shares the pid namespace
 
 
@@ -38,7 +40,9 @@ class Stage:
 
     def run(self, argv: Sequence[str], *, seconds: float = 20.0) -> Attempt:
         """Run `attacks ARGV` inside; what it said, and how it ended."""
-        words = [word.format(leaked=3, helper=self.helper) for word in argv]
+        v1 = "" if is_pure_v2() else "devices/"
+        own = f"/sys/fs/cgroup/{v1}cgroup.procs"
+        words = [word.format(leaked=3, helper=self.helper, own=own) for word in argv]
         passed: list[str] = ["--preserve-fds", "1"] if LEAKED in argv else []
         command = ["runc", "exec", *passed, self.container.name, "/bin/attacks", *words]
         got = subprocess.run(
@@ -70,23 +74,32 @@ def new_stage(
         helper = stack.enter_context(_helper())
         beside = stack.enter_context(new_cgroup(f"{label}-beside"))
         stack.enter_context(_listener(directory / "docker.sock"))
-        _furnish(bundle, directory, helper, beside, host_pid=host_pid)
-        (directory / "leaked").mkdir(exist_ok=True)
-        (directory / "leaked/secret").write_text("a file of the host\n")
-        leaked = os.open(directory / "leaked", os.O_RDONLY | os.O_DIRECTORY)
-        stack.callback(os.close, leaked)
-        container = stack.enter_context(new_container(bundle, label))
-        yield Stage(container, helper, leaked)
+        disk = stack.enter_context(new_disk(directory))
+        _furnish(bundle, directory, helper, beside, disk)
+        if host_pid:
+            namespaces = bundle.config["linux"]["namespaces"]
+            bundle.config["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "pid"]
+        leaked = os.open(disk, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            container = stack.enter_context(new_container(bundle, label))
+            yield Stage(container, helper, leaked)
+        finally:
+            os.close(leaked)
 
 
-def _furnish(bundle: Bundle, directory: Path, helper: int, beside: Cgroup, *, host_pid: bool) -> None:
+def _furnish(bundle: Bundle, directory: Path, helper: int, beside: Cgroup, disk: Path) -> None:
     bundle.bind(directory / "docker.sock", "/run/docker.sock")
-    bundle.bind(Path("/proc/self/ns/uts"), "/run/ns-host-uts")
+    bundle.bind(Path(f"/proc/{os.getpid()}/ns/uts"), "/run/ns-host-uts")
     bundle.bind(Path(f"/proc/{helper}/ns/uts"), "/run/ns-other-uts")
     bundle.bind(beside.path, "/run/cgroup-beside")
-    if host_pid:
-        namespaces = bundle.config["linux"]["namespaces"]
-        bundle.config["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "pid"]
+    bundle.bind(disk / "etc/passwd", "/run/host-passwd")
+    bundle.add_mount("/sys/fs/cgroup", "cgroup", "rw")
+    if "freezer" in hierarchies():
+        bundle.bind(hierarchies()["freezer"] / "release_agent", "/run/release_agent")
+    known = Path("/proc/filesystems").read_text().split()
+    for kind in ("tracefs", "binfmt_misc"):
+        if kind in known:
+            bundle.add_mount(f"/run/{kind}", kind)
 
 
 @contextlib.contextmanager

@@ -105,6 +105,12 @@ class Bundle:
             {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", "rw"]}
         )
 
+    def add_mount(self, destination: str, kind: str, *options: str) -> None:
+        """Mount a filesystem of this kind inside."""
+        self.config["mounts"].append(
+            {"destination": destination, "type": kind, "source": kind, "options": list(options)}
+        )
+
     def write(self, name: str) -> Path:
         """Write config.json for a container of this name; gives the bundle's directory."""
         self.config["linux"]["cgroupsPath"] = f"/{name}"

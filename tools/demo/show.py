@@ -34,6 +34,9 @@ def show_rows(rows: Sequence[Row]) -> None:
     print(f"{BOLD}{'technique':{width}}  seen  stopped   mechanism  call->alert  rule{PLAIN}")
     for row in rows:
         alert = row.alert
+        if row.ran.absent:
+            print(f"{row.attempt.technique:{width}}  this kernel has no {row.ran.call}: nothing to stop")
+            continue
         seen = "yes" if alert else "NO"
         stopped = alert["outcome"] if alert and row.stopped else ("no" if not row.attempt.stop else "NO")
         mechanism = alert["mechanism"] if alert else "-"

@@ -53,7 +53,9 @@ class Row(NamedTuple):
 
     @property
     def as_wanted(self) -> bool:
-        """Seen, and stopped where it must be."""
+        """Seen, and stopped where it must be; or there is nothing to attack in this kernel."""
+        if self.ran.absent:
+            return True
         if self.alert is None or not self.ran.tried:
             return False
         return not self.attempt.stop or (self.stopped and (self.ran.killed or self.ran.refused))
@@ -65,7 +67,7 @@ def try_all(agent: Agent, attempts: Sequence[Attempt], plain: Stage, host_pid: S
     for attempt in attempts:
         stage = host_pid if attempt.host_pid else plain
         ran = stage.run(attempt.attack)
-        alert, arrived = _alert_of(agent, stage, attempt, ran.at_ns)
+        alert, arrived = (None, 0) if ran.absent else _alert_of(agent, stage, attempt, ran.at_ns)
         rows.append(Row(attempt, ran, alert, (arrived - ran.at_ns) / 1e6))
     return rows
 
@@ -83,7 +85,8 @@ def _alert_of(agent: Agent, stage: Stage, attempt: Attempt, since_ns: int) -> tu
             and record["event"] in attempt.events
         ]
         stopping = [one for one in found if one[0]["outcome"] in ("denied", "killed")]
-        if stopping or time.monotonic() > end or (found and not attempt.stop):
+        enough = stopping or (found and not attempt.stop)
+        if enough or time.monotonic() > end:
             best = stopping or found
             return best[0] if best else (None, 0)
         time.sleep(0.002)

@@ -128,6 +128,17 @@ static int attack_tiocsti(char **args)
 	return result(ioctl(terminal, TIOCSTI, "x"));
 }
 
+/* splice: one byte from a pipe to a pipe. */
+static int attack_splice(char **args)
+{
+	int from[2], to[2];
+
+	(void)args;
+	need(!pipe(from) && !pipe(to) && write(from[1], "x", 1) == 1, "pipes");
+	try_now("splice");
+	return result(splice(from[0], NULL, to[1], NULL, 1, 0));
+}
+
 const struct attack file_attacks[] = {
 	{ "open", attack_open, "open PATH [r|w], change nothing" },
 	{ "openat", attack_openat, "open PATH below the leaked descriptor FD" },
@@ -139,5 +150,6 @@ const struct attack file_attacks[] = {
 	{ "chmod", attack_chmod, "set MODE on a file of our own" },
 	{ "symlink", attack_symlink, "make a link to TARGET" },
 	{ "tiocsti", attack_tiocsti, "push input into a terminal of our own" },
+	{ "splice", attack_splice, "a byte from pipe to pipe" },
 	{ NULL, NULL, NULL },
 };

@@ -64,12 +64,11 @@ static int attack_kexec_file(char **args)
 	return result(syscall(SYS_kexec_file_load, -1, -1, 0, NULL, 0x0fffUL));
 }
 
-/* The magic numbers are wrong: refused. */
+/* reboot COMMAND: the magic numbers are wrong, so it is refused whatever the command. */
 static int attack_reboot(char **args)
 {
-	(void)args;
 	try_now("reboot");
-	return result(syscall(SYS_reboot, 0, 0, 0, NULL));
+	return result(syscall(SYS_reboot, 0, 0, number(args, 0, 0), NULL));
 }
 
 static int attack_iopl(char **args)
@@ -176,7 +175,7 @@ const struct attack kernel_attacks[] = {
 	{ "delete_module", attack_delete_module, "unload a module that is not there" },
 	{ "kexec", attack_kexec, "kexec_load with impossible flags" },
 	{ "kexec_file", attack_kexec_file, "kexec_file_load with impossible flags" },
-	{ "reboot", attack_reboot, "reboot with wrong magic numbers" },
+	{ "reboot", attack_reboot, "reboot COMMAND with wrong magic numbers" },
 	{ "iopl", attack_iopl, "iopl LEVEL" },
 	{ "ioperm", attack_ioperm, "ask for I/O port 0x80" },
 	{ "syslog", attack_syslog, "read the kernel's log (TYPE 3)" },

@@ -11,6 +11,7 @@ int umount2(const char *target, int flags);
 #define MS_RDONLY 1
 #define MS_REMOUNT 32
 #define MS_BIND 4096
+#define MS_PRIVATE (1 << 18)
 #endif
 #ifndef MNT_DETACH
 #define MNT_DETACH 2
@@ -60,7 +61,14 @@ static int attack_remount(char **args)
 	return result(mount(NULL, where, NULL, MS_REMOUNT | MS_BIND, NULL));
 }
 
-/* umount PATH: take a mount away (an unmask); with -lazy detached. A PATH that is no mount gives EINVAL. */
+/* private: change only how the mount spreads, as unshare -m does to all of them. */
+static int attack_private(char **args)
+{
+	try_now("mount");
+	return result(mount(NULL, word(args, 0, "/tmp"), NULL, MS_PRIVATE, NULL));
+}
+
+/* umount PATH: take a mount away (an unmask); with 1 lazily. A PATH that is no mount gives EINVAL. */
 static int attack_umount(char **args)
 {
 	const char *where = word(args, 0, "/tmp");
@@ -153,6 +161,7 @@ const struct attack mount_attacks[] = {
 	{ "mount", attack_mount, "mount FSTYPE [SOURCE [DATA]] on a new directory" },
 	{ "bind", attack_bind, "bind mount [DIRECTORY]" },
 	{ "remount", attack_remount, "remount [PATH] writable" },
+	{ "private", attack_private, "make the mount [PATH] private" },
 	{ "umount", attack_umount, "umount [PATH [1: lazily]]" },
 	{ "pivot_root", attack_pivot_root, "pivot_root NEW OLD" },
 	{ "chroot", attack_chroot, "chroot [DIRECTORY]" },

@@ -16,6 +16,27 @@ static int attack_unshare(char **args)
 	return result(unshare(number(args, 0, CLONE_NEWUSER)));
 }
 
+/* unshare32 FLAGS: by the number that 32-bit programs use. */
+static int attack_unshare32(char **args)
+{
+#ifdef __x86_64__
+	long value;
+
+	try_now("unshare");
+	asm volatile("int $0x80"
+		     : "=a"(value)
+		     : "a"(310), "b"(number(args, 0, CLONE_FS))
+		     : "memory", "r8", "r9", "r10", "r11");
+	errno = value < 0 ? (int)-value : 0;
+	return result(value < 0 ? -1 : value);
+#else
+	(void)args;
+	errno = ENOSYS;
+	need(0, "a 32-bit call");
+	return SETUP;
+#endif
+}
+
 static int finish(pid_t child)
 {
 	if (child > 0)
@@ -197,6 +218,7 @@ static int attack_seccomp(char **args)
 
 const struct attack task_attacks[] = {
 	{ "unshare", attack_unshare, "unshare FLAGS (default: a user namespace)" },
+	{ "unshare32", attack_unshare32, "the same by the 32-bit table" },
 	{ "clone", attack_clone, "clone FLAGS" },
 	{ "clone3", attack_clone3, "clone3 FLAGS" },
 	{ "setns", attack_setns, "enter the namespace of FILE [NSTYPE]" },

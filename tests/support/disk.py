@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk of the test's own: an ext4 image on a loop device, laid out like the root of a host."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["new_disk"]
+
+SIZE = 8 << 20
+
+
+@contextlib.contextmanager
+def new_disk(directory: Path) -> Iterator[Path]:
+    """Mount point of a small ext4 filesystem with an `etc/passwd` at its root; gone after the block.
+
+    Raises subprocess.CalledProcessError where there is no loop device.
+    """
+    image, where = directory / "disk.img", directory / "disk"
+    where.mkdir()
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    _run("mkfs.ext4", "-q", "-F", str(image))
+    _run("mount", "-o", "loop", str(image), str(where))
+    try:
+        (where / "etc").mkdir()
+        (where / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+        (where / "secret").write_text("a file of the host\n")
+        yield where
+    finally:
+        # Containers of the test may still be going away with their copies of the mount.
+        _run("umount", "--lazy", str(where))
+
+
+def _run(*argv: str) -> None:
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    subprocess.run(argv, check=True, capture_output=True, env={"PATH": path})
