@@ -111,7 +111,7 @@ class Traits:
         )
         if not all(_any_glob(globs, value) for globs, value in asked if globs):
             return False
-        if not all(fnmatchcase(container.labels.get(key, "\0"), glob) for key, glob in self.labels):
+        if not all(_any_glob((glob,), container.labels.get(key)) for key, glob in self.labels):
             return False
         return self.privileged is None or container.privileged is self.privileged
 

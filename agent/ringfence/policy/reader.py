@@ -94,7 +94,7 @@ class _Refused(Exception):
 
 
 def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
-    """The files that are meant: of a directory the *.yaml and *.yml in it, not hidden ones."""
+    """The files that are meant: of a directory the *.yaml and *.yml in it, without hidden ones."""
     files: list[Path] = []
     problems: list[Problem] = []
     for path in paths:
@@ -113,7 +113,7 @@ def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
 
 
 def _in(folder: Path) -> Iterator[Path]:
-    """The files that are meant: of a directory the *.yaml and *.yml in it, without hidden ones."""
+    # Not below: a pack keeps optional rules in a folder of their own. Hidden names are what a mounted ConfigMap
     # has beside each file (`..data`, `..2026_...`), and what editors leave.
     for entry in folder.iterdir():
         if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and not entry.is_dir():

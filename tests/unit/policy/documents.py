@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy documents for tests: a good one, and how to change a part of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import yaml
+
+from ringfence.policy import PolicySet, load_bytes
+
+Document = dict[str, Any]
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes everything out: policies take no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+RULE: Document = {
+    "id": "userns",
+    "title": "A container makes a user namespace",
+    "severity": "high",
+    "attack": ["T1611"],
+    "event": "unshare",
+    "match": {"flags": ["CLONE_NEWUSER"]},
+    "action": "deny",
+}
+
+
+def rule(**changes: Any) -> Document:
+    """The good rule with other values; None takes a key away."""
+    changed = {**copy.deepcopy(RULE), **changes}
+    return {key: value for key, value in changed.items() if value is not None}
+
+
+def policy(*rules: Document, name: str = "trial", mode: str = "enforce", **selector: Any) -> Document:
+    """A document with these rules."""
+    return {
+        "apiVersion": "ringfence.dev/v1",
+        "kind": "Policy",
+        "metadata": {"name": name},
+        "spec": {
+            "selector": selector or {"containers": "all"},
+            "mode": mode,
+            "rules": list(rules) or [rule()],
+        },
+    }
+
+
+def text(*documents: Document) -> bytes:
+    """As YAML."""
+    return yaml.dump_all(documents, Dumper=_Plain, sort_keys=False).encode()
+
+
+def load(*documents: Document) -> PolicySet:
+    """Loaded; PolicyError says what is wrong."""
+    return load_bytes({"trial.yaml": text(*documents)})

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ladder, the modes, the limits, and where bits lie."""
+
+from __future__ import annotations
+
+import pytest
+
+from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.errors import PolicyError
+from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies
+from tests.unit.policy.documents import Document, load, policy, rule
+
+USUAL = NodeTiers.usual()
+CONNECT = {"event": "network.connect", "match": {"port": 80}}
+
+
+def compiled(*documents: Document, node: NodeTiers = USUAL, mode: str | None = None) -> CompiledPolicies:
+    """Compiled for a node."""
+    return compile_policies(load(*documents), node, mode)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "action", "mechanism"),
+    [
+        ({"action": "deny"}, Action.KILL, Mechanism.KILL),
+        ({"action": "kill"}, Action.KILL, Mechanism.KILL),
+        ({"action": "alert"}, Action.ALERT, Mechanism.OBSERVE),
+        ({"action": "deny", "otherwise": "alert"}, Action.ALERT, Mechanism.OBSERVE),
+        ({"action": "deny", "otherwise": "kill"}, Action.KILL, Mechanism.KILL),
+        ({**CONNECT, "action": "deny"}, Action.DENY, Mechanism.CGROUP),
+        ({**CONNECT, "action": "deny", "otherwise": "alert"}, Action.DENY, Mechanism.CGROUP),
+        ({**CONNECT, "action": "kill"}, Action.KILL, Mechanism.CGROUP),
+        ({**CONNECT, "require": "deny"}, Action.DENY, Mechanism.CGROUP),
+    ],
+)
+def test_a_rule_gets_the_strongest_mechanism_of_the_node(
+    changes: Document, action: Action, mechanism: Mechanism
+) -> None:
+    """Without LSM: cgroup-BPF where there is a hook, SIGKILL elsewhere."""
+    (one,) = compiled(policy(rule(**changes))).rules.values()
+    assert (one.action, one.mechanism) == (action, mechanism)
+
+
+def test_lsm_comes_first_where_it_is() -> None:
+    """The seam for the LSM tier."""
+    node = USUAL.with_mechanism([EventKind.SYS_UNSHARE], Mechanism.LSM)
+    (one,) = compiled(policy(rule(require="deny")), node=node).rules.values()
+    assert (one.action, one.mechanism) == (Action.DENY, Mechanism.LSM)
+
+
+def test_a_required_deny_that_cannot_be_had_is_refused() -> None:
+    """In audit mode, too: the policy says that this node is not fit for it."""
+    with pytest.raises(PolicyError) as caught:
+        compiled(policy(rule(require="deny"), mode="audit"))
+    assert "requires deny, but on unshare this node can not" in str(caught.value)
+    assert str(caught.value).startswith("trial.yaml:10:")
+
+
+def test_a_downgrade_is_noted() -> None:
+    """Nothing is weakened in silence."""
+    (note,) = compiled(policy(rule())).notes
+    assert "asks for deny on unshare, gets kill here" in note
+    assert not compiled(policy(rule(**CONNECT))).notes
+
+
+def test_a_rule_on_an_event_that_is_not_seen_is_noted_and_has_no_bit() -> None:
+    """Blind, and said so."""
+    node = USUAL.without([EventKind.SYS_UNSHARE], "no such call")
+    found = compiled(policy(rule()), node=node)
+    assert not found.rules
+    assert "gets nothing here: no such call" in found.notes[0]
+
+
+def test_audit_turns_actions_into_alerts_and_remembers() -> None:
+    """What would have been done stays known."""
+    (one,) = compiled(policy(rule(), mode="audit")).rules.values()
+    assert (one.action, one.mechanism, one.asked_action) == (Action.ALERT, Mechanism.OBSERVE, Action.DENY)
+    assert (one.enforced.action, one.enforced.mechanism) == (Action.KILL, Mechanism.KILL)
+
+
+@pytest.mark.parametrize(
+    ("override", "actions"),
+    [
+        (None, [Action.ALERT, Action.KILL]),
+        ("policy", [Action.ALERT, Action.KILL]),
+        ("audit", [Action.ALERT, Action.ALERT]),
+        ("enforce", [Action.KILL, Action.KILL]),
+    ],
+)
+def test_one_switch_turns_all_policies(override: str | None, actions: list[Action]) -> None:
+    """Audit or enforce for the whole node."""
+    both = (policy(rule(), mode="audit"), policy(rule(id="b"), name="b", mode="enforce"))
+    assert [one.action for _, one in sorted(compiled(*both, mode=override).rules.items())] == actions
+
+
+def test_events_with_different_mechanisms_get_different_bits() -> None:
+    """A deny bit must never reach a program that cannot deny."""
+    found = compiled(policy(rule(event=["network.connect", "socket"], match={"family": "AF_INET"})))
+    by_event = {event: one.action for one in found.rules.values() for event in one.events}
+    assert by_event == {EventKind.NET_CONNECT: Action.DENY, EventKind.SYS_SOCKET: Action.KILL}
+    assert len(found.rules) == 2
+
+
+def test_a_rule_and_its_exceptions_share_a_word() -> None:
+    """Exceptions lie below their rule, whatever lay before."""
+    some = [
+        rule(id=f"r{n}", **CONNECT, exceptions=[{"exe": f"/x{m}", "task": "root"} for m in range(n % 9 + 1)])
+        for n in range(150)
+    ]
+    found = compiled(policy(*some))
+    for exception, bit in found.actions.clears.items():
+        number = exception // 64 * 64 + bit
+        assert number in found.rules
+        assert exception < number
+        assert found.actions.exceptions >> exception & 1
+    assert not found.actions.exceptions & sum(1 << n for n in found.rules)
+
+
+def test_exceptions_that_cannot_hold_take_no_room() -> None:
+    """Of many device numbers only those of the rule's own type are kept."""
+    match = {"device": "b *:*"}
+    found = compiled(
+        policy(rule(event="device.access", match=match, exceptions=[{"device": ["c 1:3", "c 5:*"]}]))
+    )
+    assert not found.actions.clears
+
+
+def test_many_exceptions_are_refused_with_what_to_do() -> None:
+    """One rule has 63 of them at most."""
+    many = [{"port": n} for n in range(64)]
+    with pytest.raises(PolicyError) as caught:
+        compiled(policy(rule(event="network.connect", match="any", exceptions=many)))
+    assert "has 64 exceptions once lists are multiplied out, at most 63 fit" in str(caught.value)
+    assert "join them into longer lists" in str(caught.value)
+
+
+def test_too_many_rules_are_refused_with_what_to_do() -> None:
+    """4,096 bits, and not one more."""
+    rules = [rule(id=f"r{n}", event="network.connect", match={"port": n}) for n in range(4097)]
+    assert len(compiled(policy(*rules[:4096])).rules) == 4096
+    with pytest.raises(PolicyError) as caught:
+        compiled(policy(*rules))
+    assert "4097 pieces; 4096 fit" in str(caught.value)
+    assert "use lists in place of similar rules" in str(caught.value)
+
+
+def test_too_many_different_flags_are_refused_with_what_to_do() -> None:
+    """Each combination is written out, so their number is bounded."""
+    rules = [rule(id=f"r{n}", event="mount", match={"flags": [1 << n]}) for n in range(15)]
+    with pytest.raises(PolicyError) as caught:
+        compiled(policy(*rules))
+    assert "mount, flags" in str(caught.value)
+    assert "look at 15 different bits, at most 14 fit: use fewer" in str(caught.value)
+
+
+def test_a_dim_that_no_rule_asks_is_not_asked() -> None:
+    """The hot path pays only for what is in use."""
+    found = compiled(policy(rule(event="file.open", match={"path": "proc:sys/**"})))
+    assert list(found.events[EventKind.FILE_OPEN].dims) == [1, 0, 0, 0, 0, 0, 2, 0]

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the loader takes and refuses, and how it says so."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringfence.abi import Action, EventKind
+from ringfence.errors import PolicyError, Problem
+from ringfence.policy import load_bytes, load_policies, reader
+from ringfence.policy.operand import Bits, Texts, Values, fnv1a
+from tests.unit.policy.documents import load, policy, rule, text
+
+EXAMPLES = 5000 if os.environ.get("RINGFENCE_FUZZ") else 300
+
+
+def refused(*documents: dict[str, Any]) -> list[Problem]:
+    """Everything that is wrong with these."""
+    with pytest.raises(PolicyError) as caught:
+        load(*documents)
+    return caught.value.problems
+
+
+def test_a_good_policy_becomes_a_model() -> None:
+    """Names become kinds and numbers; the place of the rule is kept."""
+    found = load(policy(rule(exceptions=[{"exe": "/usr/bin/x", "why": "trusted"}])))
+    (one,) = found.policies[0].rules
+    assert one.events == (EventKind.SYS_UNSHARE,)
+    assert one.action is Action.DENY
+    assert one.match[EventKind.SYS_UNSHARE][0].alternatives == ((Bits(0, any=0x10000000),),)
+    exception = one.exceptions[0][EventKind.SYS_UNSHARE][0].alternatives
+    assert exception == ((Values(5, 2**64 - 1, frozenset({fnv1a(b"/usr/bin/x")})),),)
+    assert (one.place.file, one.place.line) == ("trial.yaml", 10)
+
+
+def test_every_mistake_of_every_file_is_said_at_once() -> None:
+    """Not only the first."""
+    good = text(policy(rule())).decode()
+    bad = good.replace("deny", "den").replace("high", "hihg").replace("CLONE_NEWUSER", "CLONE_NEWUSR")
+    with pytest.raises(PolicyError) as caught:
+        load_bytes({"a.yaml": bad.encode(), "b.yaml": b"kind: [", "c.yaml": b"\xff\xfe"})
+    places = [(p.file, p.where) for p in caught.value.problems]
+    assert places[:2] == [("b.yaml", ""), ("c.yaml", "")]
+    assert {where for file, where in places if file == "a.yaml"} == {
+        "spec.rules[0].action",
+        "spec.rules[0].severity",
+        "spec.rules[0].match.flags",
+    }
+
+
+def test_a_mistake_has_its_place_and_a_suggestion() -> None:
+    """file:line:column: what: got, expected."""
+    data = b"""apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: shell}
+spec:
+  selector: {containers: all}
+  rules:
+    - id: a
+      title: A
+      severity: high
+      event: unshare
+      match: {flags: [CLONE_NEWUSER]}
+      action: kil
+"""
+    with pytest.raises(PolicyError) as caught:
+        load_bytes({"policies/shell.yaml": data})
+    assert str(caught.value) == (
+        "policies/shell.yaml:12:15: spec.rules[0].action: 'kil' is not one of 'alert', 'kill', 'deny'; "
+        "did you mean 'kill'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "words"),
+    [
+        ({"sevrity": "high"}, "spec.rules[0]", "unknown key 'sevrity'; did you mean 'severity'?"),
+        ({"title": None}, "spec.rules[0]", "'title' is missing"),
+        ({"match": {}}, "spec.rules[0].match", "it would match everything"),
+        ({"match": None}, "spec.rules[0]", "'match' is missing"),
+        ({"match": "all"}, "spec.rules[0].match", "the word `any`"),
+        ({"match": {"flags": []}}, "spec.rules[0].match.flags", "nothing can match"),
+        ({"match": {"flags": {}}}, "spec.rules[0].match.flags", "would match everything"),
+        ({"match": {"flags": {"some": ["CLONE_NEWNS"]}}}, "spec.rules[0].match.flags", "cannot stand here"),
+        ({"match": {"flag": ["CLONE_NEWNS"]}}, "spec.rules[0].match", "did you mean 'flags'?"),
+        ({"match": {"flags": ["NEWUSER"]}}, "spec.rules[0].match.flags", "did you mean 'CLONE_NEWUSER'?"),
+        ({"match": {"flags": {"all": [2], "none": [2]}}}, "spec.rules[0].match.flags", "never match"),
+        ({"match": {"task": ["rot"]}}, "spec.rules[0].match.task", "did you mean 'root'?"),
+        ({"match": {"exe": ["nginx"]}}, "spec.rules[0].match.exe", "must begin with `/`"),
+        ({"match": {"exe": ["/usr/bin/*"]}}, "spec.rules[0].match.exe", "patterns are not taken"),
+        ({"event": "unshar"}, "spec.rules[0].event", "did you mean 'unshare'?"),
+        ({"event": ["unshare", "unshare"]}, "spec.rules[0].event", "is there twice"),
+        ({"event": []}, "spec.rules[0].event", "is an empty list"),
+        ({"event": ["unshare", "mount"], "match": {"fstype": "x"}}, "spec.rules[0].match", "unknown key"),
+        ({"id": "Bad Id"}, "spec.rules[0].id", "is not an id"),
+        ({"title": "two\nlines"}, "spec.rules[0].title", "one line"),
+        ({"attack": ["1611"]}, "spec.rules[0].attack[0]", "not an ATT&CK technique"),
+        ({"exceptions": [{"why": "no reason"}]}, "spec.rules[0].exceptions[0]", "is empty"),
+        ({"exceptions": "any"}, "spec.rules[0].exceptions", "must be a list"),
+        ({"exceptions": ["any"]}, "spec.rules[0].exceptions[0]", "must be a mapping"),
+        ({"require": "deny", "action": "kill"}, "spec.rules[0].require", "only goes with `action: deny`"),
+        ({"require": "deny", "otherwise": "alert"}, "spec.rules[0].otherwise", "leaves no otherwise"),
+    ],
+)  # fmt: skip
+def test_a_wrong_rule_is_refused_with_the_reason(change: dict[str, Any], where: str, words: str) -> None:
+    """Every key has its mistakes."""
+    problems = refused(policy(rule(**change)))
+    assert any(p.where.startswith(where) and words in p.message for p in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("event", "match", "words"),
+    [
+        ("file.open", {"path": "procfs:sys/x"}, "did you mean 'proc'?"),
+        ("file.open", {"path": "etc/passwd"}, "must be filesystem:path"),
+        ("file.open", {"path": "proc:a/../b"}, "not a plain path"),
+        ("file.open", {"path": "proc:*/mem"}, "patterns are"),
+        ("file.open", {"path": "proc:sys/"}, "ends with `/`"),
+        ("file.open", {"path": "proc:" + "x" * 130}, "is longer than 127"),
+        ("file.open", {"path": "/**"}, "would match every file"),
+        ("file.open", {"path": {"not": ["proc:x"]}}, "cannot be negated"),
+        ("device.access", {"device": "c 1"}, "is not a device"),
+        ("device.access", {"device": "c *:3"}, "is not a device"),
+        ("device.access", {"device": "c 5000:3"}, "majors go to 4095"),
+        ("network.connect", {"address": "10.0.0.1/8"}, "has host bits set"),
+        ("network.connect", {"address": "metadata"}, "is not an address"),
+        ("network.connect", {"port": "0-65535"}, "is a range of 65536 values"),
+        ("network.connect", {"port": 65536}, "is not between 0 and 65535"),
+        ("network.connect", {"port": "http"}, "is not a number"),
+        ("unix.connect", {"socket": "docker.sock"}, "is not a socket"),
+        ("unix.connect", {"socket": "@"}, "is not a socket"),
+        ("mount", {"fstype": "e*t4"}, "`*` can only stand at the end"),
+        ("setns", {"target": "hst"}, "did you mean 'host'?"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_reason(event: str, match: dict[str, Any], words: str) -> None:
+    """Every kind of operand has its mistakes."""
+    assert any(words in p.message for p in refused(policy(rule(event=event, match=match))))
+
+
+@pytest.mark.parametrize(
+    ("selector", "words"),
+    [
+        ({}, "chooses nothing"),
+        ({"containers": "al"}, "did you mean 'all'?"),
+        ({"except": {"names": "x"}}, "chooses nothing"),
+        ({"containers": "all", "names": "x"}, "leaves nothing for names"),
+        ({"containers": "all", "except": {}}, "it would leave out every container"),
+        ({"name": "x"}, "did you mean 'names'?"),
+        ({"names": []}, "is an empty list"),
+        ({"labels": {}}, "must be a mapping"),
+        ({"privileged": "yes"}, "must be true or false"),
+        ({"containers": "all", "unidentified": "aply"}, "did you mean 'apply'?"),
+    ],
+)
+def test_a_wrong_selector_is_refused(selector: dict[str, Any], words: str) -> None:
+    """Choosing nothing, or everything by accident, is a mistake."""
+    document = policy(rule())
+    document["spec"]["selector"] = selector
+    assert any(words in p.message for p in refused(document))
+
+
+def test_ids_and_names_are_unique_across_files() -> None:
+    """The second one is told where the first is."""
+    data = text(policy(rule()))
+    with pytest.raises(PolicyError) as caught:
+        load_bytes({"a.yaml": data, "b.yaml": data})
+    messages = [str(p) for p in caught.value.problems]
+    assert any("the policy 'trial' is already at a.yaml:1" in m and m.startswith("b.yaml:") for m in messages)
+    assert any("the rule 'userns' is already at a.yaml:10" in m for m in messages)
+
+
+def test_a_file_may_hold_several_documents() -> None:
+    """Empty ones between them do not count."""
+    one, two = text(policy(rule())), text(policy(rule(id="b"), name="second"))
+    found = load_bytes({"a.yaml": one + b"---\n---\n" + two})
+    assert [p.name for p in found.policies] == ["trial", "second"]
+
+
+def test_two_rules_on_several_events_share_what_agrees() -> None:
+    """A list of events takes operands that all of them have."""
+    (one,) = load(policy(rule(event=["unshare", "clone"]))).policies[0].rules
+    assert set(one.match) == {EventKind.SYS_UNSHARE, EventKind.SYS_CLONE}
+
+
+def test_object_paths_fall_apart_by_filesystem_and_shape() -> None:
+    """One alternative for the exact paths of a filesystem, one for each name below a folder."""
+    match = {"path": ["proc:sys/kernel/x", "proc:sys/y", "cgroup:**/release_agent", "sysfs:**"]}
+    (one,) = load(policy(rule(event="file.open", match=match))).policies[0].rules
+    alternatives = one.match[EventKind.FILE_OPEN][0].alternatives
+    magic = Values(0, 2**64 - 1, frozenset({0x9FA0}))
+    assert (magic, Texts(frozenset({b"/sys/kernel/x", b"/sys/y"}), frozenset())) in alternatives
+    cgroups = Values(0, 2**64 - 1, frozenset({0x27E0EB, 0x63677270}))
+    assert (cgroups, Values(3, 2**64 - 1, frozenset({fnv1a(b"release_agent")}))) in alternatives
+    assert (Values(0, 2**64 - 1, frozenset({0x62656572})),) in alternatives
+    assert len(alternatives) == 3
+
+
+def test_words_of_yaml_1_1_stay_words() -> None:
+    """`no` and `on` are names here; only true and false are not."""
+    found = load_bytes({"a": text(policy(rule(), names="x")).replace(b"names: x", b"names: [no, on, '1']")})
+    assert found.policies[0].selector.only is not None
+    assert found.policies[0].selector.only.names == ("no", "on", "1")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "holds no document"),
+        (b"# only a comment\n", "holds no document"),
+        (b"[" * 5000, "levels deep"),
+        (b"a: &x 1\nb: *x\n", "anchors and aliases"),
+        (b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n", "anchors and aliases"),
+        (b"{a: 1", "is not YAML"),
+        (b"a: 1\n\tb: 2\n", "is not YAML"),
+        (b"a: \x00\n", "is not YAML"),
+        (b"? [a]\n: 1\n", "a key must be a word"),
+        (b"caf\xe9: 1\n", "is not UTF-8 (byte 0xe9)"),
+        (b"- just\n- a list\n", "must be a mapping"),
+        (b"!!python/object/apply:os.system ['true']\n", "must be a mapping"),
+        (b"x: " + b"y" * (4 << 20), "is larger than 4 MiB"),
+        (b"[" + b"x," * reader.MAX_NODES + b"x]", "values in one file"),
+    ],
+    ids=str,
+)
+def test_a_file_that_is_no_policy_is_refused_and_costs_little(data: bytes, words: str) -> None:
+    """Empty, nested, cut, binary, hostile: one clear mistake each."""
+    with pytest.raises(PolicyError) as caught:
+        load_bytes({"x.yaml": data})
+    assert any(words in p.message for p in caught.value.problems), caught.value.problems
+
+
+@pytest.mark.parametrize("kept", range(1, 20))
+def test_a_half_written_file_is_refused(kept: int) -> None:
+    """Wherever the writer was when it was read, short of the last line."""
+    lines = text(policy(rule(attack=None))).splitlines(keepends=True)
+    whole = b"".join(lines)
+    cut = whole[: len(whole) * kept // 20].rsplit(b"\n", 1)[0]
+    with pytest.raises(PolicyError):
+        load_bytes({"x.yaml": cut})
+
+
+def test_a_directory_means_its_yaml_files(tmp_path: Path) -> None:
+    """Not hidden ones, not folders below, not other files."""
+    (tmp_path / "b.yaml").write_bytes(text(policy(rule(id="b"), name="b")))
+    (tmp_path / "a.yml").write_bytes(text(policy(rule(id="a"), name="a")))
+    (tmp_path / ".hidden.yaml").write_bytes(b"{")
+    (tmp_path / "notes.txt").write_bytes(b"{")
+    (tmp_path / "optional").mkdir()
+    (tmp_path / "optional" / "c.yaml").write_bytes(b"{")
+    assert [p.name for p in load_policies([tmp_path]).policies] == ["a", "b"]
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    """A missing file, an empty directory and a FIFO, which must not block."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PolicyError) as caught:
+        load_policies([tmp_path / "missing.yaml", tmp_path / "empty", tmp_path / "pipe.yaml"])
+    said = {Path(p.file).name: p.message for p in caught.value.problems}
+    assert "No such file" in said["missing.yaml"]
+    assert "holds no policy" in said["empty"]
+    assert said["pipe.yaml"] == "is not a regular file"
+
+
+def test_very_many_mistakes_are_cut() -> None:
+    """A hostile file does not fill the log."""
+    problems = refused(policy(*(rule(id=f"r{n}", action="x") for n in range(1000))))
+    assert len(problems) == 201
+    assert "800 more mistakes" in problems[-1].message
+
+
+def _try(data: bytes) -> None:
+    with contextlib.suppress(PolicyError):
+        load_bytes({"x.yaml": data})
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.binary(max_size=400))
+def test_fuzz_any_bytes_load_or_are_refused(data: bytes) -> None:
+    """Nothing but PolicyError comes out."""
+    _try(data)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.data())
+def test_fuzz_a_broken_policy_loads_or_is_refused(data: st.DataObject) -> None:
+    """A good document with a piece cut out or replaced."""
+    good = bytearray(
+        text(policy(rule(exceptions=[{"exe": "/x"}], match={"flags": {"all": ["CLONE_NEWNS"]}})))
+    )
+    begin = data.draw(st.integers(0, len(good)))
+    end = data.draw(st.integers(begin, min(len(good), begin + 30)))
+    good[begin:end] = data.draw(st.binary(max_size=12))
+    _try(bytes(good))
+
+
+_JSONISH = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=6), some, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.sampled_from([*rule(), "exceptions", "require", "otherwise"]), _JSONISH)
+def test_fuzz_a_rule_with_any_value_loads_or_is_refused(key: str, value: Any) -> None:
+    """Whatever stands at a key."""
+    _try(text(policy({**rule(), key: value})))
