@@ -31,7 +31,8 @@ enum { MAP_ARRAY = 2, MAP_PERCPU_ARRAY = 6, MAP_RINGBUF = 27 };
 const volatile __u32 target = 0;
 const volatile __u32 burst = 0;
 
-struct template {
+struct template
+{
 	__u8 bytes[TEMPLATE];
 };
 
@@ -63,20 +64,20 @@ static __always_inline __u64 count(__u32 which)
 	return n ? (*n)++ : 0;
 }
 
-#define SEND(size)                                                                   \
-	do {                                                                         \
-		__u8 *record = bpf_ringbuf_reserve(&ring, size, 0);                  \
-		if (!record) {                                                       \
-			count(2);                                                    \
-			break;                                                       \
-		}                                                                    \
-		bpf_probe_read_kernel(record, size, from);                           \
-		*(__u64 *)(record + AT_TIME) = number;                               \
-		*(__u32 *)(record + AT_PID) = 1 + number / 8 % PIDS;                 \
-		if (size == TASK)                                                    \
+#define SEND(size)                                                                                \
+	do {                                                                                      \
+		__u8 *record = bpf_ringbuf_reserve(&ring, size, 0);                               \
+		if (!record) {                                                                    \
+			count(2);                                                                 \
+			break;                                                                    \
+		}                                                                                 \
+		bpf_probe_read_kernel(record, size, from);                                        \
+		*(__u64 *)(record + AT_TIME) = number;                                            \
+		*(__u32 *)(record + AT_PID) = 1 + number / 8 % PIDS;                              \
+		if (size == TASK)                                                                 \
 			*(__u64 *)(record + AT_CHILD) = (1 + number / 8 % PIDS) * 0x100000001ULL; \
-		bpf_ringbuf_submit(record, 0);                                       \
-		count(1);                                                            \
+		bpf_ringbuf_submit(record, 0);                                                    \
+		count(1);                                                                         \
 	} while (0)
 
 static __always_inline void send(__u64 number)

@@ -25,7 +25,7 @@ TRIED, SENT, NO_ROOM, DISCARDED, EXITS, LEFT, SYSCTLS = range(7)
 def compile_fixture(directory: Path) -> Path:
     """The object; skips where there is no clang."""
     path = directory / "binding.bpf.o"
-    flags = ("-O2", "-g", "-target", "bpf", "-Wall", "-Werror")
+    flags = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
     subprocess.run([force.need_program("clang"), *flags, "-c", SOURCE, "-o", path], check=True)
     return path
 
