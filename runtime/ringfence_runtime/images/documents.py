@@ -28,7 +28,8 @@ class Node:
 
     def error(self, key: str, what: str) -> LayoutError:
         """The error for a member of this object."""
-        return LayoutError(f"{self.path}.{key}: {what}")
+        plain = key.isascii() and key.isprintable() and len(key) <= 64
+        return LayoutError(f"{self.path}.{key if plain else show(key)}: {what}")
 
     def text(self, key: str, default: str = "") -> str:
         """A string without a NUL."""

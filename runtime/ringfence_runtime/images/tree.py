@@ -13,11 +13,16 @@ import os
 from ringfence_runtime import _sys
 from ringfence_runtime.images.errors import LayerError, LimitError, show
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["Parents", "remove_tree", "split_name"]
 
 _RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS | _sys.RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CACHED = 16
+_REMOVE_DEPTH = 64
 
 
 def split_name(name: bytes, depth: int) -> tuple[bytes, ...]:
@@ -99,8 +104,8 @@ class Parents:
 def remove_tree(parent: int, name: str | bytes) -> None:
     """Remove `name` below `parent`, whatever a container left in it; what is gone already is no error.
 
-    Depth costs nothing (a container can nest directories deeper than any stack or descriptor table), and nothing
-    is made (the disk may be full): directories found on the way are renamed to lie directly below `name`.
+    Depth costs nothing (a container can nest directories deeper than any stack or descriptor table), and
+    nothing is made (the disk may be full): what lies too deep is renamed to lie directly below `name`.
     """
     try:
         os.unlink(name, dir_fd=parent)
@@ -114,53 +119,55 @@ def remove_tree(parent: int, name: str | bytes) -> None:
     except FileNotFoundError:
         return  # somebody else removes the same tree, and was faster
     try:
-        _empty(target)
+        removal = _Removal(target)
+        while os.listdir(target):
+            removal.empty(target, 0)
     finally:
         os.close(target)
     _gone(os.rmdir, os.fsencode(name), parent)
 
 
-def _empty(target: int) -> None:
-    number = 0
-    while names := os.listdir(target):
-        for name in names:
-            try:
-                fd = os.open(name, _DIRECTORY, dir_fd=target)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                _gone(os.unlink, os.fsencode(name), target)
-                continue
-            try:
-                number = _flatten(fd, target, number)
-            finally:
-                os.close(fd)
-            _gone(os.rmdir, os.fsencode(name), target)
+class _Removal:
+    def __init__(self, top: int) -> None:
+        self.top = top
+        self.number = 0
 
+    def empty(self, fd: int, depth: int) -> None:
+        """Remove what is in the directory `fd`."""
+        with os.scandir(fd) as entries:
+            found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_directory in found:
+            if not is_directory:
+                _gone(os.unlink, name, fd)
+            elif depth >= _REMOVE_DEPTH:
+                self._lift(fd, name)
+            else:
+                try:
+                    inner = os.open(name, _DIRECTORY, dir_fd=fd)
+                except FileNotFoundError:
+                    continue
+                try:
+                    self.empty(inner, depth + 1)
+                finally:
+                    os.close(inner)
+                _gone(os.rmdir, name, fd)
 
-def _flatten(fd: int, target: int, number: int) -> int:
-    """Unlink the files of one directory and move its directories up."""
-    with os.scandir(fd) as entries:
-        found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in found:
-        if not is_directory:
-            _gone(os.unlink, name, fd)
-            continue
+    def _lift(self, fd: int, name: bytes) -> None:
+        """Move a directory to the top, under a name that nothing has."""
         while True:
-            number += 1
+            self.number += 1
             try:
-                os.rename(name, b"d%d" % number, src_dir_fd=fd, dst_dir_fd=target)
-                break
+                os.rename(name, b"d%d" % self.number, src_dir_fd=fd, dst_dir_fd=self.top)
+                return
             except FileNotFoundError:
-                break
+                return
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
-    return number
 
 
-def _gone(call: object, name: bytes, parent: int) -> None:
+def _gone(call: Callable[..., None], name: bytes, parent: int) -> None:
     try:
-        call(name, dir_fd=parent)  # type: ignore[operator]
+        call(name, dir_fd=parent)
     except FileNotFoundError:
         pass

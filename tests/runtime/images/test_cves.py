@@ -87,7 +87,8 @@ def test_swapped_empty_directory_is_not_reached_through_an_old_descriptor(
 
 
 def test_labels_are_text(load: Load) -> None:
-    """CVE-2026-53488's kind: labels that look like commands or options are kept as text and change nothing."""
+    """CVE-2026-53488's kind: labels that look like commands or options are kept as text and change
+    nothing."""
     labels = {"org.example.run": "$(touch /pwned)", "io.podman.annotations.privileged": "true"}
     image = load(ONE, config={"Labels": labels}).image
     assert image.process.labels == labels

@@ -88,7 +88,8 @@ def test_broken_gzip(packed: bytes, store: ImageStore, new_layout: NewLayout) ->
 
 
 def test_layers_are_shared(store: ImageStore, new_layout: NewLayout) -> None:
-    """A layer that is there is not unpacked again, whatever it is compressed with; its blob is verified all the same."""
+    """A layer that is there is not unpacked again, whatever it is compressed with; its blob is verified all
+    the same."""
     first, second = new_layout(), new_layout()
     take(store, first.add(first.image(ONE)), name="a")
     inode = os.stat(f"{store.layer(digest(ONE))}/root/one").st_ino
@@ -310,7 +311,8 @@ def test_not_an_image(store: ImageStore, tmp_path: Path) -> None:
 
 @pytest.mark.needs("umoci", "skopeo")
 def test_what_umoci_and_skopeo_write(store: ImageStore, tmp_path: Path) -> None:
-    """Real layouts, as a directory, an oci-archive and a docker-archive: the same files, and one shared layer."""
+    """Real layouts, as a directory, an oci-archive and a docker-archive: the same files, and one shared
+    layer."""
     layout, bundle = tmp_path / "real", tmp_path / "bundle"
     image = f"{layout}:latest"
 

@@ -78,7 +78,8 @@ def test_long_names_by_pax_gnu_and_prefix(load: Load, store: ImageStore) -> None
 
 
 def test_names_of_any_bytes(load: Load, store: ImageStore) -> None:
-    """Control characters and invalid UTF-8 are names like others; they are counted, and cannot break a message."""
+    """Control characters and invalid UTF-8 are names like others; they are counted, and cannot break a
+    message."""
     done = load(layer(file(b"\xff\xfe"), file(b"a\nb\x1b[2J"), file("grün".encode())))
     assert done.unpacked[0].facts.odd_names == 2
     assert b"a\nb\x1b[2J" in os.listdir(os.fsencode(root_of(store, done)))
@@ -110,7 +111,8 @@ def test_later_duplicate_counts(load: Load, store: ImageStore) -> None:
 
 
 def test_whiteouts_take_overlay_form(load: Load, store: ImageStore) -> None:
-    """A whiteout is the device 0:0, an opaque directory has the attribute, an entry of the layer itself stays."""
+    """A whiteout is the device 0:0, an opaque directory has the attribute, an entry of the layer itself
+    stays."""
     done = load(
         layer(
             directory(b"d"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import resource
 import time
@@ -61,8 +62,6 @@ def test_zip_bomb(store: ImageStore, new_layout: Callable[[], Layout]) -> None:
     layout = new_layout()
     data = gzip.compress(file(b"zeros", size=8 << 30), 9) + zeros * 64
     descriptor = layout.image(compress="")
-    import json
-
     path = layout.path / "blobs" / descriptor["digest"].replace(":", "/")
     manifest = json.loads(path.read_text())
     config = json.loads((layout.path / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text())
@@ -82,7 +81,8 @@ def test_zip_bomb(store: ImageStore, new_layout: Callable[[], Layout]) -> None:
 
 @pytest.mark.parametrize("cut", [100, 512, 700, 1024, 1100])
 def test_cut_archive(cut: int, load: Load) -> None:
-    """An archive that ends inside a header or a file; at a border between two entries it is simply shorter."""
+    """An archive that ends inside a header or a file; at a border between two entries it is simply
+    shorter."""
     data = layer(file(b"f", b"x" * 600), file(b"g"))[:cut]
     with pytest.raises(LayerError, match="ends inside"):
         load(data)

@@ -146,7 +146,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_killed_at_every_step(store: ImageStore, new_layout: NewLayout) -> None:
-    """An import killed before any of its changes leaves a store that works, and nothing after the next sweep."""
+    """An import killed before any of its changes leaves a store that works, and nothing after the next
+    sweep."""
     layout = new_layout()
     layout.add(layout.image(ONE, TWO))
     kept = new_layout()
@@ -206,7 +207,8 @@ def test_full_disk(what: str, small: Path, new_layout: NewLayout) -> None:
 
 
 def test_full_disk_while_committing(load: Load, store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers are in their places, and the image's record cannot be written: the next sweep removes the layers."""
+    """Layers are in their places, and the image's record cannot be written: the next sweep removes the
+    layers."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -231,7 +233,8 @@ def test_damaged_record(load: Load, store: ImageStore) -> None:
 
 
 def test_store_is_private(store: ImageStore, tmp_path: Path) -> None:
-    """Layers hold setuid programs of other systems: nobody else may reach them; a foreign directory is no store."""
+    """Layers hold setuid programs of other systems: nobody else may reach them; a foreign directory is no
+    store."""
     assert os.stat(store.root).st_mode & 0o777 == 0o700
     os.chmod(store.root, 0o755)
     ImageStore(store.root)
