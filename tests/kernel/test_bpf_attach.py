@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ringfence.bpf.attach import AttachPlan, Skipped, attach_all, detach, open_tracefs, places
+from ringfence.bpf import _syscalls
+from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, open_tracefs, places
 from ringfence.bpf.objects import ObjectFile, explain, load_error
 from ringfence.bpf.syscalls import CALLS, OPENS
 from ringfence.errors import KernelError
@@ -96,6 +98,20 @@ def test_everything_is_attached_fast_and_leaves_nothing(fixture_object: Path) ->
     assert gave_back < patience(1.0)
     wait_for(lambda: not mine & ids("link"), "the links to go")
     wait_for(lambda: not programs & ids("prog"), "the programs to go")
+
+
+def test_detaching_needs_no_bpffs(fixture_object: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none can be made, links are closed the slow way."""
+
+    def refuse(kind: str) -> int:
+        raise PermissionError(1, "fsopen", kind)
+
+    with loaded(fixture_object, burst=1) as done:
+        links = list(attach_all(places(done.programs.values(), replace(NOTHING, entry=GETPPID)), ""))
+        monkeypatch.setattr(_syscalls, "mount_detached", refuse)
+        detach(link.fd for link in links if isinstance(link, Attached))
+        os.getppid()
+        assert done.maps["counts"].sum(TRIED) == 0
 
 
 def test_tracefs_of_our_own_is_in_no_mount_namespace() -> None:

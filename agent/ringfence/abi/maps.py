@@ -176,9 +176,8 @@ class MapShape(NamedTuple):
     value: int
 
 
-#: Every map of maps.h; outer maps hold descriptors of inner ones.
+#: The maps that the agent reads or writes (not `tasks`, which only probes use); outer maps hold descriptors.
 MAPS = {
-    "tasks": MapShape(4, TASK.size),
     "processes": MapShape(4, TASK.size),
     "slots": MapShape(4, CONTAINER.size),
     "free_slots": MapShape(0, 4),

@@ -74,7 +74,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map_get_next_key": (_int, [_int, _void, _void]),
     "bpf_map_lookup_batch": (_int, [_int, _void, _void, _void, _void, ctypes.POINTER(_u32), _void]),
     "bpf_map_update_batch": (_int, [_int, _void, _void, ctypes.POINTER(_u32), _void]),
-    "bpf_map_delete_batch": (_int, [_int, _void, ctypes.POINTER(_u32), _void]),
     "bpf_obj_pin": (_int, [_int, _text]),
     "bpf_obj_get": (_int, [_text]),
     "bpf_obj_get_info_by_fd": (_int, [_int, _void, ctypes.POINTER(_u32)]),
@@ -350,11 +349,6 @@ def map_lookup_batch(fd: int, token: bytes | None, count: int, key: int, value: 
 def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
     result = _lib.bpf_map_update_batch(fd, keys, values, ctypes.byref(_u32(count)), None)
     _checked(result, "bpf_map_update_batch", fd)
-
-
-def map_delete_batch(fd: int, keys: bytes, count: int) -> None:
-    result = _lib.bpf_map_delete_batch(fd, keys, ctypes.byref(_u32(count)), None)
-    _checked(result, "bpf_map_delete_batch", fd)
 
 
 # ---- links, pins, facts ----

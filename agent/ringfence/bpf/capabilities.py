@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,5 +191,5 @@ def mounts_of(kind: str) -> list[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         if after.split(" ", 1)[0] == kind and before.split(" ")[3] == "/":
-            found.append(before.split(" ")[4].encode().decode("unicode_escape"))
+            found.append(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), before.split(" ")[4]))
     return found

@@ -178,11 +178,6 @@ class Map:
         one_cpu = struct.Struct(f"={self.value_size // 8}Q")
         return tuple(map(sum, zip(*one_cpu.iter_unpack(value), strict=True)))
 
-    def duplicate(self) -> Map:
-        """The same map by a descriptor of its own."""
-        fd = os.dup(self.fd)
-        return Map(fd, self.key_size, self.value_size, self.max_entries, self.type, self.name)
-
     def mapped(self) -> mmap.mmap:
         """The values of an array with BPF_F_MMAPABLE, in memory; each is padded to 8 bytes."""
         return mmap.mmap(self.fd, self.max_entries * ((self.value_size + 7) // 8 * 8), mmap.MAP_SHARED)
