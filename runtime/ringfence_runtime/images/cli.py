@@ -52,6 +52,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--max-entries", type=int, metavar="N", help="files in one layer (500000)")
     add.add_argument("--max-ratio", type=int, metavar="N", help="unpacked bytes for a compressed one (250)")
     add.add_argument("--no-wait", action="store_true", help="fail where another import is under way")
+    add.add_argument(
+        "--no-flush", action="store_true", help="do not wait for the disk (a store that is made again)"
+    )
     add.add_argument("--json", action="store_true")
     add.set_defaults(run=_import)
     several = commands.add_parser("list", help="the images of the store")
@@ -87,7 +90,7 @@ def _import(args: argparse.Namespace) -> None:
         last, _, reference = last.partition(":")
         path = directory + slash + last
     options = Options(name=args.name, reference=reference, platform=args.platform, devices=args.devices,
-                      limits=_limits(args), wait=not args.no_wait)  # fmt: skip
+                      limits=_limits(args), wait=not args.no_wait, durable=not args.no_flush)  # fmt: skip
     done = import_image(ImageStore(args.image_root), path, options)
     if args.json:
         _write(jsonio.dumps(_as_json(done), indent=True))
