@@ -74,7 +74,7 @@ def measure(*, quick: bool) -> Measurement:
     ratio = rows[1].value / rows[2].value
     return Measurement(
         "unpack",
-        f"{count} files of 0.5 to 6 kB, {LARGE_FILES} of 4 MiB, two gzip layers; {rounds} rounds in turns, best",
+        f"{count} files of 0.5 to 6 kB, {LARGE_FILES} of 4 MiB, two gzip layers; {rounds} rounds, best",
         rows,
         [Bar("ringfence / umoci, both unflushed", ratio, MOST_RATIO, "x")],
         [f"with the flush: {rows[0].value / rows[2].value:.2f} x of umoci, which leaves it to the kernel"],

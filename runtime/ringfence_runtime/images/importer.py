@@ -139,9 +139,7 @@ class _Import:
         self.bytes += known["facts"]["bytes"]
         if self.bytes > limits.image_bytes:
             raise LimitError(f"the image has more than {limits.image_bytes} bytes")
-        if self.options.devices == "refuse" and known["facts"]["devices"]:
-            raise ImageError(f"layer {layer.diff_id} of the store holds device nodes",
-                             hint="--devices make allows them")  # fmt: skip
+        _check_devices(layer.diff_id, known["facts"], self.options.devices)
 
     def _commit(self, name: str) -> Imported:
         store, manifest = self.store, self.manifest
@@ -163,6 +161,19 @@ class _Import:
                     _sync_directory(f"{store.root}/{directory}")
         image = store.find(manifest.digest)
         return Imported(image, name, list(self.unpacked.values()), list(self.shared))
+
+
+def _check_devices(diff_id: str, facts: dict[str, Any], devices: str) -> None:
+    """A shared layer was unpacked under the choice of another import."""
+    if devices != "make" and facts["devices"]:
+        raise ImageError(
+            f"layer {diff_id} of the store holds device nodes", hint="--devices make allows them"
+        )
+    if devices == "make" and facts["devices_skipped"]:
+        raise ImageError(
+            f"layer {diff_id} of the store was imported without its device nodes",
+            hint="remove the images that have it first",
+        )
 
 
 def _record(store: ImageStore, data: dict[str, Any], name: str, *, durable: bool) -> None:

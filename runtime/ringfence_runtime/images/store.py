@@ -15,11 +15,11 @@ ROOT is for its owner alone (0700): layers hold other systems' setuid programs.
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from ringfence_runtime.images.digest import file_name, is_digest
 from ringfence_runtime.images.errors import ImageNotFoundError, InUseError, StoreError, show
+from ringfence_runtime.images.lock import Lock
 from ringfence_runtime.images.records import Image, check_name, read_json, usable_name, write_json
 from ringfence_runtime.images.tree import remove_tree
 
@@ -27,35 +27,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["DEFAULT_ROOT", "ImageStore", "Lock", "Removed"]
+__all__ = ["DEFAULT_ROOT", "ImageStore", "Removed"]
 
 DEFAULT_ROOT = "/var/lib/ringfence/images"
 VERSION = 1
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Lock:
-    """An advisory lock on a file of the store; it ends with its holder, however that ends."""
-
-    __slots__ = ("_busy", "_fd", "_path", "_wait")
-
-    def __init__(self, path: str, *, wait: bool = True, busy: str = "the store is busy") -> None:
-        self._path = path
-        self._wait = wait
-        self._busy = busy
-        self._fd = -1
-
-    def __enter__(self) -> Lock:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(self._fd)
-            raise InUseError(self._busy, hint="try again when it is done") from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
 
 
 class Removed:

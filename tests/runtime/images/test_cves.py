@@ -80,7 +80,11 @@ def test_swapped_empty_directory_is_not_reached_through_an_old_descriptor(
     load: Load, store: ImageStore, outside: Path
 ) -> None:
     """The parent that was open before a symlink took its name is not used after."""
-    done = load(layer(directory(b"t"), directory(b"d"), symlink(b"d", b"t"), file(b"d/f", b"1")))
+    done = load(
+        layer(
+            directory(b"t"), directory(b"d"), file(b"d/.wh..wh..opq"), symlink(b"d", b"t"), file(b"d/f", b"1")
+        )
+    )
     root = Path(store.layer(done.image.layers[0])) / "root"
     assert (root / "t/f").read_text() == "1"
     assert (root / "d").is_symlink()

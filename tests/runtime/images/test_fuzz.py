@@ -201,16 +201,10 @@ def test_hostile_layout_archives(data: bytes) -> None:
             TarSource(file.name, LIMITS).close()
 
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=8)
-    | st.sampled_from(["/a", "A=1", "sha256:0"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=8,
-)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+TEXTS = st.sampled_from(["/a", "A=1", "sha256:0"])
+LISTS = st.lists(LEAVES | TEXTS, max_size=3)
+JSON = LEAVES | TEXTS | LISTS | st.dictionaries(st.text(max_size=4), LEAVES | LISTS, max_size=3)
 MEMBERS = [
     "Env",
     "Cmd",

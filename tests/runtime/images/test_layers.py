@@ -162,6 +162,8 @@ def test_devices_by_choice(load: Load, store: ImageStore) -> None:
         load(null)
     skipped = load(null, devices="skip", name="skip")
     assert names(root_of(store, skipped)) == ["after"]
+    with pytest.raises(ImageError, match="without its device nodes"):
+        load(null, devices="make")
     made = load(layer(entry(b"null", b"3", device=(1, 3), mode=0o666)), devices="make", name="make")
     status = os.stat(root_of(store, made) / "null")
     assert (status.st_rdev, stat.S_IMODE(status.st_mode)) == (os.makedev(1, 3), 0o666)
