@@ -32,7 +32,7 @@ def check_id(name: str) -> str:
     if not name:
         raise Error("the container ID is empty")
     if set(name) - _ID_LETTERS or name[0] in ".-" or len(name) > 255:
-        raise Error(f"invalid character or length in the container ID {ascii(name)}",
+        raise Error(f"invalid character or length in the container ID {name!a}",
                     hint="letters, digits and _ + - . are allowed, 255 at most, and neither . nor - at its beginning")  # fmt: skip
     return name
 
@@ -146,7 +146,9 @@ def write_file(path: str, text: str) -> None:
 def now() -> str:
     """The time in RFC 3339 with nanoseconds, as Go's engines parse it."""
     nanoseconds = time.time_ns()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 10**9)) + f".{nanoseconds % 10**9:09d}Z"
+    return (
+        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 10**9)) + f".{nanoseconds % 10**9:09d}Z"
+    )
 
 
 class Store:
@@ -183,7 +185,9 @@ class Store:
         try:
             return Container(directory, jsonio.loads(data))
         except (ValueError, KeyError, TypeError) as error:
-            raise StateError(f"the state of container {name} is damaged: {error}", hint="delete --force it") from None
+            raise StateError(
+                f"the state of container {name} is damaged: {error}", hint="delete --force it"
+            ) from None
 
     def names(self) -> list[str]:
         try:

@@ -100,7 +100,12 @@ class Cgroup:
 
     def processes(self) -> list[int]:
         """Every process in the cgroup and below it."""
-        base = self.directory("pids") or self.directory("devices") or self.unified or next(iter(self.dirs.values()))
+        base = (
+            self.directory("pids")
+            or self.directory("devices")
+            or self.unified
+            or next(iter(self.dirs.values()))
+        )
         found: list[int] = []
         for directory in reversed(tree(base)):
             try:

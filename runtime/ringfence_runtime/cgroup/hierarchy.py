@@ -9,7 +9,9 @@ from ringfence_runtime.errors import Error
 
 __all__ = ["Hierarchies", "detect", "own_paths"]
 
-_OPTIONS = frozenset(("rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "release_agent", "nsdelegate"))
+_OPTIONS = frozenset(
+    ("rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "release_agent", "nsdelegate")
+)
 
 
 class Hierarchies:

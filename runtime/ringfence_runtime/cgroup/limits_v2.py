@@ -93,7 +93,9 @@ def _memory_values(resources: Resources, add: object) -> None:
     if resources.reservation:
         add(("memory.reservation", "memory.low", _or_max(resources.reservation)))
     if resources.disable_oom_killer:
-        raise Error(f"{resources.path}.memory.disableOOMKiller: cgroup version 2 cannot switch the OOM killer off")
+        raise Error(
+            f"{resources.path}.memory.disableOOMKiller: cgroup version 2 cannot switch the OOM killer off"
+        )
 
 
 def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
@@ -109,7 +111,9 @@ def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
         try:
             write(f"{directory}/{name}", value)
         except OSError as error:
-            raise Error(f"{resources.path}.{place}: cannot write {value} to {name}: {error.strerror}") from None
+            raise Error(
+                f"{resources.path}.{place}: cannot write {value} to {name}: {error.strerror}"
+            ) from None
     if resources.io_weight:
         _weight(directory, resources, resources.io_weight, "")
     for item in resources.io_device_weights:

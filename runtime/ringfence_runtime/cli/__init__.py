@@ -37,7 +37,9 @@ def _dispatch(settings: Globals, command: str, arguments: list[str]) -> int:
     entry = COMMANDS.get(command)
     if entry is None:
         if command in ("checkpoint", "restore"):
-            raise UsageError(f"{command} is not supported", hint="this runtime leaves checkpoint/restore out on purpose")
+            raise UsageError(
+                f"{command} is not supported", hint="this runtime leaves checkpoint/restore out on purpose"
+            )
         raise UsageError(f"unknown command {command!r}", hint="ringfence-runtime --help lists them")
     if arguments[:1] in (["--help"], ["-h"]):
         from ringfence_runtime.cli.usage import of_command

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import select
-
-import _signal
 
 from ringfence_runtime import _sys
 from ringfence_runtime.cgroup import Cgroup, detect

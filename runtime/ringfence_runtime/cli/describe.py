@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["default_spec", "features", "spec"]
 
-_MASKED = ("/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list "
-           "/proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware "
-           "/sys/devices/virtual/powercap").split()  # fmt: skip
-_READONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+_MASKED = ["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"]  # fmt: skip
+_READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
 def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def default_spec(*, rootless: bool = False) -> dict[str, Any]:
         "process": {"terminal": True, "user": {"uid": 0, "gid": 0}, "args": ["sh"],
                     "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
                     "cwd": "/", "noNewPrivileges": True,
-                    "capabilities": {name: granted for name in ("bounding", "effective", "permitted")},
+                    "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), granted),
                     "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]},
         "root": {"path": "rootfs", "readonly": True}, "hostname": "ringfence",
         "mounts": [

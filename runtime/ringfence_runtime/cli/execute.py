@@ -46,7 +46,9 @@ def execute(settings: Globals, arguments: list[str]) -> int:
     if not process.args:
         raise UsageError("exec: nothing to execute")
     options = Options()
-    options.console_socket = os.path.abspath(parsed.text("console-socket")) if parsed.text("console-socket") else ""
+    options.console_socket = (
+        os.path.abspath(parsed.text("console-socket")) if parsed.text("console-socket") else ""
+    )
     options.pid_file = os.path.abspath(parsed.text("pid-file")) if parsed.text("pid-file") else ""
     options.preserve_fds = parsed.number("preserve-fds")
     reserve(options)
@@ -56,6 +58,7 @@ def execute(settings: Globals, arguments: list[str]) -> int:
     from ringfence_runtime.launch.join import Joined
 
     joined = Joined(container, config, process, options, _sub_cgroup(parsed))
+    joined.foreground = not detach
     pid, pidfd = joined.start()
     if detach:
         return 0
@@ -120,7 +123,9 @@ def _add_capabilities(process: Process, names: list[str]) -> None:
     for name in names:
         full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
         mask |= 1 << CAPABILITIES[choice("--cap", full, CAPABILITIES)]
-    sets = process.capabilities or dict.fromkeys(("bounding", "effective", "inheritable", "permitted", "ambient"), 0)
+    sets = process.capabilities or dict.fromkeys(
+        ("bounding", "effective", "inheritable", "permitted", "ambient"), 0
+    )
     # Inheritable only matters with files that carry capabilities of their own; ambient needs it, though.
     added = ("bounding", "effective", "permitted") + (("inheritable", "ambient") if process.user.uid else ())
     process.capabilities = {name: value | (mask if name in added else 0) for name, value in sets.items()}

@@ -9,6 +9,7 @@ from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, UsageError
 from ringfence_runtime.launch import parent
 from ringfence_runtime.launch.plan import Options
+from ringfence_runtime.launch.relay import forward_signals, wait_for
 from ringfence_runtime.state import Store
 
 __all__ = ["create", "reserve", "run", "start"]
@@ -89,14 +90,14 @@ def run(settings: Globals, arguments: list[str]) -> int:
     launched = parent.create(Store(settings.root), name, bundle, options, detached_start=False, config_path=config,
                              detach=detach)  # fmt: skip
     try:
+        if not detach:
+            forward_signals(launched.pidfd)
         launched.start()
     except BaseException:
         _discard(launched)
         raise
     if detach:
         return 0
-    from ringfence_runtime.launch.relay import wait_for
-
     code = wait_for(launched.pid, launched.pidfd, options)
     if not parsed.flag("keep"):
         parent.destroy(launched.container)

@@ -102,7 +102,9 @@ def _option(parsed: Parsed, word: str, arguments: list[str], index: int, options
         from difflib import get_close_matches
 
         near = get_close_matches(name, [each for each in options if len(each) > 1], 1)
-        raise UsageError(f"unknown option {word.split('=')[0]}", hint=f"did you mean --{near[0]}?" if near else "")
+        raise UsageError(
+            f"unknown option {word.split('=')[0]}", hint=f"did you mean --{near[0]}?" if near else ""
+        )
     if kind.startswith("="):
         name = kind[1:]
         kind = options[name]

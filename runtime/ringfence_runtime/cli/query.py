@@ -80,5 +80,10 @@ def _ps_table(pids: list[int], options: list[str]) -> int:
         raise Error("ps printed no PID column")
     column = titles.index("PID")
     wanted = {str(pid) for pid in pids}
-    os.write(1, ("\n".join([lines[0], *(line for line in lines[1:] if line.split()[column] in wanted)]) + "\n").encode())
+    os.write(
+        1,
+        (
+            "\n".join([lines[0], *(line for line in lines[1:] if line.split()[column] in wanted)]) + "\n"
+        ).encode(),
+    )
     return 0

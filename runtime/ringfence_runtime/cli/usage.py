@@ -43,4 +43,6 @@ _ARGUMENTS = {"list": "", "spec": "", "features": "", "exec": "ID PROGRAM [ARGUM
 
 
 def of_command(command: str) -> str:
-    return f"usage: ringfence-runtime {command} [options] {_ARGUMENTS.get(command, 'ID')}\n\n  {_WHAT[command]}"
+    return (
+        f"usage: ringfence-runtime {command} [options] {_ARGUMENTS.get(command, 'ID')}\n\n  {_WHAT[command]}"
+    )

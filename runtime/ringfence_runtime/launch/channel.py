@@ -7,9 +7,8 @@ the sender is still our own code, non-dumpable, until it executes the workload.
 
 from __future__ import annotations
 
-import os
-
 import _socket
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

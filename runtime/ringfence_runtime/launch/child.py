@@ -7,11 +7,10 @@ so it is non-dumpable from its first step to its last.
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 from _struct import pack
-
-import _socket
 
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import Error
@@ -44,7 +43,17 @@ __all__ = ["Init", "enter", "execute", "reset_signals"]
 class Init:
     """The steps of the init, in order. `run` is what clone3's child calls."""
 
-    __slots__ = ("channel", "container", "filter", "hosts", "landlock", "listener", "memory_policy", "plan", "rootfs")
+    __slots__ = (
+        "channel",
+        "container",
+        "filter",
+        "hosts",
+        "landlock",
+        "listener",
+        "memory_policy",
+        "plan",
+        "rootfs",
+    )
 
     def __init__(self, plan: Plan, container: Container, channel: Channel, listener: Channel | None,
                  seccomp: Filter | None) -> None:  # fmt: skip
@@ -156,7 +165,9 @@ class Init:
         if process.apparmor or process.selinux:
             from ringfence_runtime.security.labels import apply_labels
 
-            apply_labels(self.rootfs.procfs, apparmor=process.apparmor, selinux=process.selinux, hosts=self.hosts)
+            apply_labels(
+                self.rootfs.procfs, apparmor=process.apparmor, selinux=process.selinux, hosts=self.hosts
+            )
         os.close(self.rootfs.procfs)
         os.close(self.rootfs.fd)
         ruleset = -1 if self.landlock is None else landlock.build(self.landlock, config)
@@ -243,6 +254,8 @@ def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, handed: list
         if seccomp.listener:
             announcement = b"F%d" % fd
             os.write(peer.fileno(), announcement)
+            # execve closes the listener, so wait until the other end has it: the profile must allow read and write.
+            os.read(peer.fileno(), 1)
     code = call()
     peer.send("E", f'exec: "{name}": {os.strerror(code).lower()}')
     os._exit(127 if code == 2 else 126)

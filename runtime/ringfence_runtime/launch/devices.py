@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["make_devices", "precreate"]
 
-_DEFAULT = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_DEFAULT = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
 _LINKS = (("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"),
           ("/proc/self/fd/2", "stderr"))  # fmt: skip
 
@@ -55,7 +62,7 @@ def make_devices(rootfs: Rootfs) -> None:
 
 def _make(rootfs: Rootfs, device: Device, *, bind: bool) -> None:
     if device.path.rstrip("/") == "/dev/ptmx" and rootfs.devpts >= 0:
-        return  # a link into the container's own devpts; a node would reach the host's
+        return None  # a link into the container's own devpts; a node would reach the host's
     directory, name = parent_of(rootfs.fd, device.path, follow=False)
     try:
         made = rootfs.plan.device_fds.pop(device.path, -1)
@@ -104,7 +111,9 @@ def _bind(directory: int, name: str, device: Device) -> None:
     try:
         if device.type == "b":
             status = os.fstat(source)
-            if status.st_mode & 0o170000 != 0o060000 or status.st_rdev != os.makedev(device.major, device.minor):
+            if status.st_mode & 0o170000 != 0o060000 or status.st_rdev != os.makedev(
+                device.major, device.minor
+            ):
                 raise OSError(errno.ENODEV, "the host's node of this name is another device")
         else:
             check_device(source, device.major, device.minor, device.path)
@@ -135,11 +144,16 @@ def precreate(config: Config) -> dict[str, int]:
         for index, device in enumerate(config.linux.devices):
             if device.type == "p":
                 continue
-            os.mknod(str(index), DEVICE_TYPES[device.type], os.makedev(device.major, device.minor), dir_fd=store)
+            os.mknod(
+                str(index), DEVICE_TYPES[device.type], os.makedev(device.major, device.minor), dir_fd=store
+            )
             fd = os.open(str(index), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store)
             try:
                 os.chmod(str(index), device.mode, dir_fd=store)
-                uid, gid = _mapped(config.linux.uid_map, device.uid), _mapped(config.linux.gid_map, device.gid)
+                uid, gid = (
+                    _mapped(config.linux.uid_map, device.uid),
+                    _mapped(config.linux.gid_map, device.gid),
+                )
                 _sys.fchownat_empty(fd, uid, gid)
                 made[device.path] = bind_tree(fd, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
             except OSError as error:

@@ -80,7 +80,9 @@ def run_hook(hook: Hook, state: str, *, cwd: str = "/") -> None:
             os.lseek(sink, max(0, os.lseek(sink, 0, os.SEEK_END) - 1024), os.SEEK_SET)
             said = os.read(sink, 1024).decode(errors="replace").strip()
             how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
-            raise Error(f"{hook.place}: {hook.path} {how}: {said}" if said else f"{hook.place}: {hook.path} {how}")
+            raise Error(
+                f"{hook.place}: {hook.path} {how}: {said}" if said else f"{hook.place}: {hook.path} {how}"
+            )
     finally:
         os.close(source)
         os.close(sink)

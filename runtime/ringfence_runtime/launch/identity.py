@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
     from ringfence_runtime.spec.process import Process, Rlimit, Scheduler
 
-__all__ = ["become", "change_directory", "environment", "find_executable", "own_stdio", "schedule", "set_rlimits"]
+__all__ = [
+    "become",
+    "change_directory",
+    "environment",
+    "find_executable",
+    "own_stdio",
+    "schedule",
+    "set_rlimits",
+]
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

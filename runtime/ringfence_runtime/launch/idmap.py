@@ -49,10 +49,12 @@ def _rootless(pid: int, name: str, ranges: Sequence[IdMapping], text: str) -> No
     words = [str(word) for item in ranges for word in (item.container, item.host, item.size)]
     for directory in ("/usr/bin", "/bin", "/usr/sbin"):
         if os.access(f"{directory}/{helper}", os.X_OK):
-            child = os.posix_spawn(f"{directory}/{helper}", [helper, str(pid), *words], {"PATH": "/usr/bin:/bin"})
+            child = os.posix_spawn(
+                f"{directory}/{helper}", [helper, str(pid), *words], {"PATH": "/usr/bin:/bin"}
+            )
             if os.waitpid(child, 0)[1]:
                 raise Error(f"{helper} refused the mapping", hint="see /etc/subuid and /etc/subgid")
-            return
+            return None
     raise Error(f"{helper} is not installed", hint="a user who is not root needs it (package uidmap)")
 
 

@@ -7,9 +7,8 @@ is the one that the pid namespace shows, so nothing of the first is visible insi
 
 from __future__ import annotations
 
-import os
-
 import _socket
+import os
 
 from ringfence_runtime import _sys
 from ringfence_runtime.cgroup.hierarchy import own_paths, write
@@ -19,6 +18,7 @@ from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.child import enter, execute
 from ringfence_runtime.launch.identity import environment, find_executable, schedule, set_rlimits
 from ringfence_runtime.launch.parent import await_exec, set_oom_score
+from ringfence_runtime.launch.relay import forward_signals, prepare_console
 from ringfence_runtime.spec.linux import NAMESPACES
 from ringfence_runtime.state import write_file
 
@@ -38,7 +38,7 @@ _FILES = {"network": "net", "mount": "mnt", "pid": "pid_for_children", "time": "
 class Joined:
     """One exec, from the outside."""
 
-    __slots__ = ("config", "console", "container", "filter", "options", "process", "sub_cgroup")
+    __slots__ = ("config", "console", "container", "filter", "foreground", "options", "process", "sub_cgroup")
 
     def __init__(self, container: Container, config: Config, process: Process, options: Options,
                  sub_cgroup: str) -> None:  # fmt: skip
@@ -48,6 +48,7 @@ class Joined:
         self.options = options
         self.sub_cgroup = sub_cgroup
         self.console = -1
+        self.foreground = False
         self.filter: Filter | None = None
 
     def start(self) -> tuple[int, int]:
@@ -77,8 +78,6 @@ class Joined:
 
             self.console = connect_console(self.options.console_socket).sock.detach()
         else:
-            from ringfence_runtime.launch.relay import prepare_console
-
             self.console = prepare_console()
 
     def _follow(self, channel: Channel, stage: int, stage_fd: int) -> tuple[int, int]:
@@ -107,6 +106,8 @@ class Joined:
             set_rlimits(pid, self.process.rlimits)
             if self.options.pid_file:
                 write_file(self.options.pid_file, str(pid))
+            if self.foreground:
+                forward_signals(pidfd)
             channel.send("S")
             await_exec(channel, self.container, pidfd, self.filter)
         except BaseException:
@@ -118,7 +119,9 @@ class Joined:
     def _join_cgroup(self, pid: int) -> None:
         """The container's cgroup as made; or where its init has moved to, when that has children of its own."""
         group = self.container.cgroup
-        if self.sub_cgroup and not any(os.path.isdir(f"{path}/{self.sub_cgroup}") for path in group.dirs.values()):
+        if self.sub_cgroup and not any(
+            os.path.isdir(f"{path}/{self.sub_cgroup}") for path in group.dirs.values()
+        ):
             raise Error(f"--cgroup: the container has no cgroup {self.sub_cgroup}")
         for key, directory in group.dirs.items():
             target = f"{directory}/{self.sub_cgroup}" if self.sub_cgroup else directory

@@ -8,7 +8,7 @@ import os
 
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch.paths import check_device, ensure, open_in_root, try_open
+from ringfence_runtime.launch.paths import check_device, ensure, open_in_root, parent_of, try_open
 from ringfence_runtime.spec.mounts import Mount, words
 
 TYPE_CHECKING = False
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "bind_tree", "mask", "new_filesystem", "open_source", "propagate", "readonly"]
 
+_PROC_FILES = frozenset(f"/proc/{name}" for name in ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "net/dev"])  # fmt: skip
 _NEEDS_REAL_DIRECTORY = frozenset(("proc", "sysfs"))
 
 
@@ -46,7 +47,9 @@ def _idmap(mount: Mount, tree: int, userns: int) -> None:
     try:
         _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
     except OSError as error:
-        raise Error(f"{mount.path}: the filesystem of {mount.source} cannot be id-mapped: {error.strerror}") from None
+        raise Error(
+            f"{mount.path}: the filesystem of {mount.source} cannot be id-mapped: {error.strerror}"
+        ) from None
 
 
 def attributes(mount: Mount, tree: int) -> None:
@@ -69,15 +72,39 @@ def attach(root: int, mount: Mount, tree: int) -> None:
     """Attach `tree` at the mount's destination below `root`, which is made where it is missing."""
     directory = os.fstat(tree).st_mode & 0o170000 == 0o040000
     # CVE-2019-19921, CVE-2023-27561: an image with /proc as a symlink moved the real procfs out of the way.
-    follow = mount.type not in _NEEDS_REAL_DIRECTORY and not mount.dest_nofollow
-    target = ensure(root, mount.destination, directory=directory, follow=follow)
+    follow = mount.type not in _NEEDS_REAL_DIRECTORY
+    if mount.dest_nofollow:
+        target = _open_last(root, mount.destination, directory=directory)
+    else:
+        target = ensure(root, mount.destination, directory=directory, follow=follow)
     try:
-        if follow is False and os.fstat(target).st_mode & 0o170000 == 0o120000:
+        if not follow and os.fstat(target).st_mode & 0o170000 == 0o120000:
             raise Error(f"{mount.path}: {mount.destination} is a symlink in the root filesystem")
+        _check_procfs(target, mount)
         _sys.move_mount(tree, target, path=mount.destination)
     finally:
         os.close(target)
     propagate(mount, tree)
+
+
+def _check_procfs(target: int, mount: Mount) -> None:
+    """A procfs is what the kernel says; only files that describe the machine may be replaced (as lxcfs does)."""
+    if _sys.fs_magic(target) != _sys.PROC_SUPER_MAGIC:
+        return
+    name = "/" + "/".join(part for part in mount.destination.split("/") if part not in ("", "."))
+    if name != "/proc" and name not in _PROC_FILES:
+        raise Error(f"{mount.path}: {mount.destination} lies in a procfs and must not be covered")
+
+
+def _open_last(root: int, path: str, *, directory: bool) -> int:
+    """`dest-nofollow`: the last name itself, be it a symlink, which is then covered by the mount."""
+    parent, name = parent_of(root, path)
+    try:
+        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except FileNotFoundError:
+        return ensure(parent, name, directory=directory, follow=False)
+    finally:
+        os.close(parent)
 
 
 def _messages(context: int) -> str:
@@ -114,15 +141,46 @@ def new_filesystem(fstype: str, source: str, options: Iterable[tuple[str, str | 
             os.close(context)
 
 
-def filesystem(mount: Mount) -> int:
+def existing_mode(root: int, mount: Mount) -> tuple[tuple[str, str | None], ...]:
+    """A tmpfs without a mode of its own takes the mode of the directory that it covers."""
+    if any(option.startswith("mode=") for option in mount.data):
+        return ()
+    target = try_open(root, mount.destination)
+    if target is None:
+        return (("mode", "755"),)
+    mode = os.fstat(target).st_mode & 0o7777
+    os.close(target)
+    return (("mode", f"{mode:o}"),)
+
+
+def copy_link(root: int, mount: Mount) -> bool:
+    """`copy-symlink`: where the source is a symlink, the container gets a link of the same text."""
+    try:
+        text = os.readlink(mount.source)
+    except OSError:
+        return False
+    directory, name = parent_of(root, mount.destination)
+    try:
+        os.symlink(text, name, dir_fd=directory)
+    except FileExistsError:
+        if os.readlink(name, dir_fd=directory) != text:
+            raise
+    finally:
+        os.close(directory)
+    return True
+
+
+def filesystem(mount: Mount, more: tuple[tuple[str, str | None], ...] = ()) -> int:
     """The filesystem of a mount that is neither bind nor cgroup."""
-    options = list(words(mount))
+    options = [*words(mount), *more]
     if mount.attr_set & _sys.MOUNT_ATTR_RDONLY and mount.source.startswith("/"):
         options.append(("ro", None))  # a block device: its superblock must not be written either
     try:
         tree = new_filesystem(mount.type, mount.source or mount.type, options, mount.attr_set)
     except OSError as error:
-        raise Error(f"{mount.path}: cannot mount {mount.type} at {mount.destination}: {error.strerror}") from None
+        raise Error(
+            f"{mount.path}: cannot mount {mount.type} at {mount.destination}: {error.strerror}"
+        ) from None
     if mount.rattr_set or mount.rattr_clr:
         _sys.mount_setattr(tree, attr_set=mount.rattr_set, attr_clr=mount.rattr_clr, recursive=True)
     return tree
@@ -130,7 +188,9 @@ def filesystem(mount: Mount) -> int:
 
 def bind_tree(fd: int, attr: int = 0, *, recursive: bool = False) -> int:
     """A detached copy of what `fd` is open on, with attributes added."""
-    tree = _sys.open_tree(fd, "", _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH | (_sys.AT_RECURSIVE if recursive else 0))
+    tree = _sys.open_tree(
+        fd, "", _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH | (_sys.AT_RECURSIVE if recursive else 0)
+    )
     if attr:
         _sys.mount_setattr(tree, attr_set=attr, recursive=recursive)
     return tree
@@ -143,7 +203,12 @@ def mask(root: int, path: str, null: int) -> None:
         return
     try:
         if os.fstat(target).st_mode & 0o170000 == 0o040000:
-            hard = _sys.MOUNT_ATTR_RDONLY | _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
+            hard = (
+                _sys.MOUNT_ATTR_RDONLY
+                | _sys.MOUNT_ATTR_NOSUID
+                | _sys.MOUNT_ATTR_NODEV
+                | _sys.MOUNT_ATTR_NOEXEC
+            )
             tree = new_filesystem("tmpfs", "tmpfs", (("size", "0"), ("nr_inodes", "1"), ("mode", "0")), hard)
         else:
             check_device(null, 1, 3, "/dev/null")

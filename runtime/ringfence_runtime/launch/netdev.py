@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 from _struct import pack, unpack_from
-
-import _socket
 
 from ringfence_runtime.errors import Error
 

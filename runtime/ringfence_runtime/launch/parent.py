@@ -58,7 +58,9 @@ def run_poststart(container: Container, config: Config) -> None:
     if not config.hooks["poststart"]:
         return
     try:
-        run_hooks(config.hooks["poststart"], container.hook_state("running", container.pid), cwd=container.bundle)
+        run_hooks(
+            config.hooks["poststart"], container.hook_state("running", container.pid), cwd=container.bundle
+        )
     except Error:
         container.cgroup.kill()
         destroy(container)
@@ -79,6 +81,7 @@ def await_exec(channel: Channel, container: Container, pidfd: int, seccomp: Filt
             from ringfence_runtime.launch.notify import hand_over
 
             hand_over(container, pidfd, int(text), seccomp)
+            channel.send("K")
 
 
 def start_created(container: Container) -> None:
@@ -229,7 +232,9 @@ def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> N
         elif kind == "E":
             raise Error(text)
         else:
-            raise Error("the container's init died while it was being set up", hint="was it killed for memory?")
+            raise Error(
+                "the container's init died while it was being set up", hint="was it killed for memory?"
+            )
 
 
 def _kill(pid: int) -> None:

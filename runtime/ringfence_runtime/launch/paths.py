@@ -106,7 +106,9 @@ def _create_last(directory: int, name: str, *, is_directory: bool, mode: int) ->
         if is_directory:
             os.mkdir(name, mode, dir_fd=directory)
         else:
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=directory))
+            os.close(
+                os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=directory)
+            )
     except FileExistsError:
         pass  # another container made it meanwhile; the open below refuses a symlink
     return os.open(name, flags, dir_fd=directory)

@@ -25,7 +25,15 @@ _SIMPLE_JOINS = frozenset(("network", "ipc", "uts", "cgroup"))
 class Options:
     """What the command line says beyond the bundle."""
 
-    __slots__ = ("console_socket", "handed", "keep_keyring", "listen_fds", "no_pivot", "pid_file", "preserve_fds")
+    __slots__ = (
+        "console_socket",
+        "handed",
+        "keep_keyring",
+        "listen_fds",
+        "no_pivot",
+        "pid_file",
+        "preserve_fds",
+    )
 
     def __init__(self) -> None:
         self.console_socket = ""
@@ -53,7 +61,9 @@ class Plan:
         spaces = config.linux.namespaces
         self.joins = {name: path for name, path in spaces.items() if path}
         user = spaces.get("user") == ""
-        self.staged = bool(set(self.joins) - _SIMPLE_JOINS) or bool(self.joins and user) or spaces.get("time") == ""
+        self.staged = (
+            bool(set(self.joins) - _SIMPLE_JOINS) or bool(self.joins and user) or spaces.get("time") == ""
+        )
         flags = 0
         for name, path in spaces.items():
             if not path and name not in ("cgroup", "time"):
@@ -66,10 +76,14 @@ class Plan:
     def describe(self) -> list[str]:
         """The launch as a list of steps, for --debug."""
         linux = self.config.linux
-        steps = [f"clone3 with new namespaces {[name for name, path in linux.namespaces.items() if not path]}"]
+        steps = [
+            f"clone3 with new namespaces {[name for name, path in linux.namespaces.items() if not path]}"
+        ]
         steps += [f"join the {name} namespace at {path}" for name, path in self.joins.items()]
         steps += [f"attach {mount.type or 'bind'} at {mount.destination}" for mount in self.config.mounts]
-        steps += [f"mask {path}" for path in linux.masked] + [f"make {path} read-only" for path in linux.readonly]
+        steps += [f"mask {path}" for path in linux.masked] + [
+            f"make {path} read-only" for path in linux.readonly
+        ]
         steps += ["pivot_root", "drop capabilities", "seccomp" if linux.seccomp else "no seccomp", "execute"]
         return steps
 
@@ -100,7 +114,7 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
     if kind:
         _sys.mount_setattr(plan.rootfs_fd, propagation=kind, recursive=True)
     for index, mount in enumerate(config.mounts):
-        if mount.bind:
+        if mount.bind and not (mount.copy_symlink and os.path.islink(mount.source)):
             plan.mount_fds[index] = _open_bind(mount, plan)
     if config.linux.new("user") and config.linux.devices:
         from ringfence_runtime.launch.devices import precreate

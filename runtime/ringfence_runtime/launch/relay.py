@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import select
-
-import _signal
 
 from ringfence_runtime import _sys
 from ringfence_runtime.launch.channel import Channel, pair
@@ -15,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.launch.plan import Options, Plan
 
-__all__ = ["prepare_console", "prepare_terminal", "wait_for"]
+__all__ = ["forward_signals", "prepare_console", "prepare_terminal", "wait_for"]
 
 _master_end: list[Channel] = []
 _KEPT = frozenset((_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGURG, _signal.SIGSEGV,
@@ -34,7 +33,8 @@ def prepare_terminal(plan: Plan) -> None:
     plan.console = prepare_console()
 
 
-def _forward(pidfd: int) -> None:
+def forward_signals(pidfd: int) -> None:
+    """Pass every signal that we get on to the workload, from before it runs: it may be told to end at once."""
     def handler(number: int, _: object) -> None:
         try:
             _sys.pidfd_send_signal(pidfd, number)
@@ -48,7 +48,6 @@ def _forward(pidfd: int) -> None:
 
 def wait_for(pid: int, pidfd: int, options: Options) -> int:
     """The workload's exit code, 128 + N for one that signal N ended."""
-    _forward(pidfd)
     if _master_end:
         _carry(_master_end.pop().receive_fd(), pidfd)
     while True:

@@ -80,6 +80,8 @@ class Rootfs:
                 from ringfence_runtime.launch.cgroupmount import mount_cgroup
 
                 return mount_cgroup(self, mount)
+            if mount.copy_symlink and mounts.copy_link(self.fd, mount):
+                return None
             if mount.bind:
                 tree = self.plan.mount_fds.pop(index, -1)
                 if tree < 0:
@@ -87,6 +89,8 @@ class Rootfs:
                 mounts.attributes(mount, tree)
             else:
                 tree = self._filesystem(mount)
+            if mount.destination.strip("/") == "":
+                return self._cover_root(mount, tree)
             if mount.copy_up:
                 mounts.copy_up(self.fd, mount, tree)
             mounts.attach(self.fd, mount, tree)
@@ -97,16 +101,26 @@ class Rootfs:
         except OSError as error:
             raise Error(f"{mount.path}: cannot mount at {mount.destination}: {error.strerror}") from None
 
+    def _cover_root(self, mount: Mount, tree: int) -> None:
+        """A mount at / covers the root filesystem: from here on it is the root."""
+        if mount.copy_up:
+            raise Error(f"{mount.path}: tmpcopyup of the root filesystem itself is not possible")
+        _sys.move_mount(tree, self.fd, path="/")
+        mounts.propagate(mount, tree)
+        os.close(self.fd)
+        self.fd = tree
+
     def _filesystem(self, mount: Mount) -> int:
         try:
-            return mounts.filesystem(mount)
+            mode = mounts.existing_mode(self.fd, mount) if mount.type == "tmpfs" else ()
+            return mounts.filesystem(mount, mode)
         except Error:
             if mount.type != "sysfs" or not self._foreign_network():
                 raise
             # sysfs belongs to a network namespace; one that is not ours cannot be mounted, only copied.
             tree = _sys.open_tree(_sys.AT_FDCWD, "/sys", _sys.OPEN_TREE_CLONE | _sys.AT_RECURSIVE)
             check_magic(tree, _sys.SYSFS_MAGIC, "/sys")
-            mounts.attributes(mount, tree)
+            _sys.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, recursive=True)
             return tree
 
     def _foreign_network(self) -> bool:
@@ -142,6 +156,8 @@ class Rootfs:
         try:
             os.close(ensure(self.fd, cwd, directory=True))
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise Error(f"config: process.cwd: {cwd} leads through a descriptor or in a circle") from None
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR):
                 raise
 

@@ -37,7 +37,9 @@ def open_namespaces(plan: Plan) -> dict[str, int]:
         try:
             found[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise Error(f"config: linux.namespaces: cannot open the {name} namespace {path}: {error.strerror}") from None
+            raise Error(
+                f"config: linux.namespaces: cannot open the {name} namespace {path}: {error.strerror}"
+            ) from None
     return found
 
 
@@ -106,7 +108,9 @@ def _spawn_staged(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tupl
 
 
 def _write_offsets(pid: int, plan: Plan) -> None:
-    lines = "".join(f"{clock} {secs} {nanoseconds}\n" for clock, secs, nanoseconds in plan.config.linux.time_offsets)
+    lines = "".join(
+        f"{clock} {secs} {nanoseconds}\n" for clock, secs, nanoseconds in plan.config.linux.time_offsets
+    )
     if not lines:
         return
     fd = os.open(f"/proc/{pid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)

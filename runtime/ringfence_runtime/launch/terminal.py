@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
+import _signal
 import fcntl
 import os
-
-import _signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

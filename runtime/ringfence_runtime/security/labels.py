@@ -52,9 +52,13 @@ def apply_labels(procfs: int, *, apparmor: str, selinux: str, hosts: tuple[bool,
     """Ask for the labels at the next execve. `hosts` is (AppArmor, SELinux) as found before the root was changed."""
     if apparmor and apparmor != "unconfined":
         if not hosts[0]:
-            raise Error(f"config: process.apparmorProfile: {apparmor!r} is asked for, but this host has no AppArmor")
+            raise Error(
+                f"config: process.apparmorProfile: {apparmor!r} is asked for, but this host has no AppArmor"
+            )
         _write(procfs, ("apparmor/exec", "exec"), f"exec {apparmor}", "process.apparmorProfile")
     if selinux:
         if not hosts[1]:
-            raise Error(f"config: process.selinuxLabel: {selinux!r} is asked for, but this host has no SELinux")
+            raise Error(
+                f"config: process.selinuxLabel: {selinux!r} is asked for, but this host has no SELinux"
+            )
         _write(procfs, ("exec",), selinux, "process.selinuxLabel")

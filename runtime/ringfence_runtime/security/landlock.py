@@ -76,7 +76,11 @@ def build(rules: Landlock, config: Config) -> int:
         # A rule below a path can only add rights, so a writable root with read-only mounts is split by its entries.
         for path, writable in _split(list(_derived(config))):
             _allow(ruleset, path, (write if writable else read) & filesystem)
-    for paths, rights in ((rules.read, _READ), (rules.write, filesystem & ~EXECUTE), (rules.execute, _READ | EXECUTE)):
+    for paths, rights in (
+        (rules.read, _READ),
+        (rules.write, filesystem & ~EXECUTE),
+        (rules.execute, _READ | EXECUTE),
+    ):
         for path in paths:
             _allow(ruleset, path, rights & filesystem)
     for ports, right in ((rules.bind_tcp or (), 1), (rules.connect_tcp or (), 2)):

@@ -24,9 +24,7 @@ OPERATORS = {"SCMP_CMP_NE": 1, "SCMP_CMP_LT": 2, "SCMP_CMP_LE": 3, "SCMP_CMP_EQ"
              "SCMP_CMP_GT": 6, "SCMP_CMP_MASKED_EQ": 7}  # fmt: skip
 FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
          "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32}  # fmt: skip
-ARCHES = tuple(f"SCMP_ARCH_{name}" for name in (
-    "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X "
-    "PARISC PARISC64 RISCV64").split())  # fmt: skip
+ARCHES = tuple(f"SCMP_ARCH_{name}" for name in ["X86", "X86_64", "X32", "ARM", "AARCH64", "MIPS", "MIPS64", "MIPS64N32", "MIPSEL", "MIPSEL64", "MIPSEL64N32", "PPC", "PPC64", "PPC64LE", "S390", "S390X", "PARISC", "PARISC64", "RISCV64"])  # fmt: skip
 NEW_LISTENER = 8
 _ALLOWING = frozenset(("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"))
 CACHE = "/run/ringfence/seccomp"
@@ -89,7 +87,9 @@ def _library() -> dict[str, Callable[..., Any]]:
     try:
         return _sys.load_library("libseccomp.so.2", _SIGNATURES)  # type: ignore[return-value]
     except OSError:
-        raise Error("libseccomp.so.2 is not installed", hint="the profile in linux.seccomp needs it") from None
+        raise Error(
+            "libseccomp.so.2 is not installed", hint="the profile in linux.seccomp needs it"
+        ) from None
 
 
 def prepare(node: Node) -> Filter:
@@ -172,7 +172,9 @@ def compile_profile(node: Node) -> bytes:
         try:
             result = library["seccomp_export_bpf"](context, fd)
             if result < 0:
-                raise Error(f"config: {node.path}: libseccomp cannot write the filter: {os.strerror(-result)}")
+                raise Error(
+                    f"config: {node.path}: libseccomp cannot write the filter: {os.strerror(-result)}"
+                )
             size = os.lseek(fd, 0, os.SEEK_END)
             program = os.pread(fd, size, 0)
         finally:
@@ -209,7 +211,9 @@ def _add(library: dict[str, Callable[..., Any]], context: int, rule: _Rule, defa
         if rule.action == default:
             continue
         for group in groups:
-            result = library["seccomp_rule_add_array"](context, rule.action & U32, number, len(group) // 24, group)
+            result = library["seccomp_rule_add_array"](
+                context, rule.action & U32, number, len(group) // 24, group
+            )
             if result < 0 and result != -17:
                 raise SpecError(node.at("names"), f"{name}: {os.strerror(-result)}")
     return newest

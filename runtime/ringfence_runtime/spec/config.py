@@ -53,7 +53,9 @@ class Config:
             raise node.error("domainname", f"is {self.domainname!r}, but linux.sysctl says {domainname!r}")
         self.annotations = node.table("annotations")
         hooks = node.child("hooks")
-        self.hooks = {kind: [Hook(item) for item in hooks.nodes(kind)] if hooks else [] for kind in HOOK_KINDS}
+        self.hooks = {
+            kind: [Hook(item) for item in hooks.nodes(kind)] if hooks else [] for kind in HOOK_KINDS
+        }
         self._check_user_ids()
 
     def _check_user_ids(self) -> None:
@@ -61,9 +63,14 @@ class Config:
         if self.process is None or not self.linux.new("user"):
             return
         user = self.process.user
-        for key, value, ranges in (("uid", user.uid, self.linux.uid_map), ("gid", user.gid, self.linux.gid_map)):
+        for key, value, ranges in (
+            ("uid", user.uid, self.linux.uid_map),
+            ("gid", user.gid, self.linux.gid_map),
+        ):
             if not any(item.container <= value < item.container + item.size for item in ranges):
-                raise SpecError(f"process.user.{key}", f"{value} is mapped by no range of linux.{key}Mappings")
+                raise SpecError(
+                    f"process.user.{key}", f"{value} is mapped by no range of linux.{key}Mappings"
+                )
 
 
 def _version(node: Node) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import SpecError
-from ringfence_runtime.spec.mounts import mappings, propagation_of
+from ringfence_runtime.spec.mounts import IdMapping, mappings, propagation_of
 from ringfence_runtime.spec.node import I64, U32, Node, choice
 from ringfence_runtime.spec.resources import parse_resources
 
-__all__ = ["Device", "Landlock", "Linux", "NAMESPACES", "check_sysctl"]
+__all__ = ["NAMESPACES", "Device", "Landlock", "Linux", "check_sysctl"]
 
 NAMESPACES = {"pid": _sys.CLONE_NEWPID, "network": _sys.CLONE_NEWNET, "mount": _sys.CLONE_NEWNS,
               "ipc": _sys.CLONE_NEWIPC, "uts": _sys.CLONE_NEWUTS, "user": _sys.CLONE_NEWUSER,
@@ -31,11 +31,13 @@ def check_sysctl(path: str, name: str, value: str, owned: dict[str, str]) -> str
     first = min((position for position in (name.find("."), name.find("/")) if position >= 0), default=-1)
     parts = name.split(name[first]) if first >= 0 else [name]
     plain = ".".join(parts)
-    if any(not part or part in (".", "..") for part in parts) or set("".join(parts)) - _SYSCTL_LETTERS - {"/"}:
+    if any(not part or part in (".", "..") for part in parts) or set("".join(parts)) - _SYSCTL_LETTERS - {
+        "/"
+    }:
         raise SpecError(path, f"{name!r} is not the name of a sysctl")
     if any(ord(letter) < 32 and letter != "\t" for letter in value):
         raise SpecError(path, "its value holds control characters")
-    if parts[0] == "net":
+    if parts[0] == "net" and len(parts) > 1:
         space = "network"
     elif plain in _IPC_SYSCTLS or plain.startswith("fs.mqueue."):
         space = "ipc"
@@ -123,8 +125,11 @@ class Linux:
         space = self.namespaces.get("user")
         if space is None and (self.uid_map or self.gid_map):
             raise node.error("uidMappings", "mappings need a user namespace")
-        if space == "" and not (self.uid_map and self.gid_map):
-            raise node.error("uidMappings", "a new user namespace needs uidMappings and gidMappings")
+        if space == "" and bool(self.uid_map) != bool(self.gid_map):
+            raise node.error("uidMappings", "uidMappings and gidMappings come together")
+        if space == "" and not self.uid_map:
+            # As crun does: every id maps to itself. Capabilities are confined all the same, ids are not.
+            self.uid_map = self.gid_map = (IdMapping(0, 0, U32),)
 
     def new(self, name: str) -> bool:
         """Whether the container gets a new namespace of this kind."""
@@ -157,7 +162,9 @@ def _cgroups_path(node: Node) -> str:
     if any(part == ".." for part in path.split("/")) or any(ord(letter) < 32 for letter in path):
         raise node.error("cgroupsPath", f"{path!r} must hold neither '..' nor control characters")
     if path and path.count(":") == 2 and "/" not in path:
-        raise node.error("cgroupsPath", "a systemd slice is asked for; only the cgroupfs manager is supported")
+        raise node.error(
+            "cgroupsPath", "a systemd slice is asked for; only the cgroupfs manager is supported"
+        )
     return path
 
 
@@ -168,7 +175,9 @@ def _time_offsets(node: Node, namespaces: dict[str, str]) -> list[tuple[str, int
         assert offsets is not None
         choice(offsets.at(clock), clock, ("monotonic", "boottime"))
         item = offsets.need(clock)
-        result.append((clock, item.number("secs", -I64, I64) or 0, item.number("nanosecs", 0, 999_999_999) or 0))
+        result.append(
+            (clock, item.number("secs", -I64, I64) or 0, item.number("nanosecs", 0, 999_999_999) or 0)
+        )
     if result and namespaces.get("time") != "":
         raise node.error("timeOffsets", "needs a new time namespace")
     return result

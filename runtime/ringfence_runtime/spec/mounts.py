@@ -28,8 +28,12 @@ PROPAGATION = {"private": _sys.MS_PRIVATE, "shared": _sys.MS_SHARED, "slave": _s
                "unbindable": _sys.MS_UNBINDABLE}  # fmt: skip
 # Flags of a superblock: they go to the filesystem as words of its own.
 _SUPERBLOCK = {"sync": "sync", "dirsync": "dirsync", "mand": "mand", "lazytime": "lazytime"}
-_IGNORED = frozenset(("defaults", "async", "nomand", "nolazytime", "loud", "silent", "remount", "iversion", "noiversion"))
-_RUNTIME = frozenset(("bind", "rbind", "tmpcopyup", "idmap", "ridmap", "copy-symlink", "src-nofollow", "dest-nofollow"))
+_IGNORED = frozenset(
+    ("defaults", "async", "nomand", "nolazytime", "loud", "silent", "remount", "iversion", "noiversion")
+)
+_RUNTIME = frozenset(
+    ("bind", "rbind", "tmpcopyup", "idmap", "ridmap", "copy-symlink", "src-nofollow", "dest-nofollow")
+)
 OPTIONS = tuple(sorted({*_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATION,
                         *(f"r{word}" for word in PROPAGATION), *_SUPERBLOCK, *_IGNORED, *_RUNTIME}))  # fmt: skip
 
@@ -55,8 +59,8 @@ def mappings(node: Node, key: str) -> tuple[IdMapping, ...]:
         if max(mapping.container, mapping.host) + mapping.size > U32:
             raise item.error("size", f"{mapping.size} leads beyond the last id")
         for other in result:
-            if (mapping.container < other.container + other.size and other.container < mapping.container + mapping.size
-                    or mapping.host < other.host + other.size and other.host < mapping.host + mapping.size):  # fmt: skip
+            if ((mapping.container < other.container + other.size and other.container < mapping.container + mapping.size)
+                    or (mapping.host < other.host + other.size and other.host < mapping.host + mapping.size)):  # fmt: skip
                 raise item.error("containerID", "overlaps an earlier range")
         result.append(mapping)
     if len(result) > 340:

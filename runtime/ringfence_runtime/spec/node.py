@@ -19,7 +19,14 @@ __all__ = ["Node", "choice"]
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
 I64 = 0x7FFFFFFFFFFFFFFF
-NAMES = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number", bool: "true or false"}
+NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 def _name(value: object) -> str:
@@ -136,7 +143,9 @@ class Node:
         values = self._get(key, list, "a list") or ()
         for index, value in enumerate(values):
             if type(value) is not int or not low <= value <= high:
-                raise self.error(f"{key}[{index}]", f"expected an integer between {low} and {high}, got {value!r}")
+                raise self.error(
+                    f"{key}[{index}]", f"expected an integer between {low} and {high}, got {value!r}"
+                )
         return tuple(values)
 
     def nodes(self, key: str) -> Iterator[Node]:

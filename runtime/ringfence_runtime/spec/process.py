@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ringfence_runtime.errors import SpecError
 from ringfence_runtime.security.caps import CAPABILITIES
-from ringfence_runtime.spec.node import I64, U32, U64, Node, choice
+from ringfence_runtime.spec.node import U32, U64, Node, choice
 
 __all__ = ["IoPriority", "Process", "Rlimit", "Scheduler", "User", "cpu_list", "parse_process"]
 
@@ -96,7 +96,10 @@ class Process:
     def __init__(self, node: Node) -> None:
         self.terminal = node.flag("terminal")
         size = node.child("consoleSize")
-        self.console_size = size and (size.number("height", 0, 65535) or 0, size.number("width", 0, 65535) or 0)
+        self.console_size = size and (
+            size.number("height", 0, 65535) or 0,
+            size.number("width", 0, 65535) or 0,
+        )
         self.user = User(node.child("user") or Node({}, node.at("user")))
         self.args = node.texts("args")
         self.env = node.texts("env")

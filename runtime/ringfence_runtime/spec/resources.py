@@ -13,7 +13,7 @@ class DeviceRule:
 
     __slots__ = ("access", "allow", "major", "minor", "type")
 
-    def __init__(self, allow: bool, kind: str, major: int, minor: int, access: str) -> None:  # noqa: FBT001
+    def __init__(self, allow: bool, kind: str, major: int, minor: int, access: str) -> None:
         self.allow = allow
         self.type = kind
         self.major = major
@@ -95,7 +95,9 @@ class Resources:
         if self.swap is not None and self.swap > 0 and (self.memory is None or self.memory < 0):
             raise node.error("swap", "needs memory.limit beside it")
         if self.swap is not None and self.memory is not None and 0 <= self.swap < self.memory:
-            raise node.error("swap", f"{self.swap} is below memory.limit, {self.memory} (it is memory and swap together)")
+            raise node.error(
+                "swap", f"{self.swap} is below memory.limit, {self.memory} (it is memory and swap together)"
+            )
 
     def _cpu(self, node: Node) -> None:
         self.shares = node.number("shares", 0, U64)

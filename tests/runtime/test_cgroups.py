@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The translation of limits and device rules: pure functions, and the device program in a kernel that runs it."""
+
+from __future__ import annotations
+
+import pytest
+from ringfence_runtime.cgroup.devices import effective_rules, program, v1_lines
+from ringfence_runtime.cgroup.hierarchy import parse_mountinfo
+from ringfence_runtime.cgroup.limits_v2 import cpu_weight, io_weight, values
+from ringfence_runtime.cgroup.stats import parse_pressure
+from ringfence_runtime.errors import Error
+from ringfence_runtime.spec.node import Node
+from ringfence_runtime.spec.resources import DeviceRule, Resources
+
+HYBRID = """\
+25 20 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+26 25 0:23 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+27 25 0:24 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+28 25 0:25 / /sys/fs/cgroup/uni\\040fied rw - cgroup2 cgroup2 rw,nsdelegate
+"""
+
+
+def resources(value: dict[str, object]) -> Resources:
+    return Resources(Node(value, "linux.resources"))
+
+
+def test_hierarchies_of_a_hybrid_host() -> None:
+    """Controllers sharing a hierarchy, a named one, and an escaped mount point."""
+    found = parse_mountinfo(HYBRID)
+    assert found.kind == "hybrid"
+    assert found.unified == "/sys/fs/cgroup/uni fied"
+    assert found.v1 == {
+        "cpu,cpuacct": "/sys/fs/cgroup/cpu,cpuacct",
+        "name=systemd": "/sys/fs/cgroup/systemd",
+    }
+    assert found.mount_of("cpuacct") == "/sys/fs/cgroup/cpu,cpuacct"
+
+
+@pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 100), (262144, 10000), (1, 1), (10**9, 10000)])
+def test_cpu_shares_keep_their_fixed_points(shares: int, weight: int) -> None:
+    """The least, the normal and the greatest share are the least, the normal and the greatest weight."""
+    assert cpu_weight(shares) == weight
+
+
+def test_io_weight_spans_the_range() -> None:
+    """10..1000 onto 1..10000."""
+    assert (io_weight(10), io_weight(1000)) == (1, 10000)
+
+
+def test_v2_swap_is_swap_alone() -> None:
+    """The configuration's swap is memory and swap together."""
+    got = {name: value for _, name, value in values(resources({"memory": {"limit": 100, "swap": 150}}))}
+    assert got == {"memory.max": "100", "memory.swap.max": "50"}
+
+
+def test_v2_refuses_what_it_cannot_do() -> None:
+    """A limit that cannot be set is an error, never ignored."""
+    for value in ({"cpu": {"realtimeRuntime": 1000}}, {"memory": {"disableOOMKiller": True}}):
+        with pytest.raises(Error):
+            values(resources(value))
+
+
+def test_v1_device_list_starts_with_nothing() -> None:
+    """Deny all, then the rules, then what every container may use."""
+    lines = v1_lines([DeviceRule(True, "b", 8, 0, "r")])
+    assert lines[0] == ("devices.deny", "a *:* rwm")
+    assert lines[1] == ("devices.allow", "b 8:0 r")
+    assert ("devices.allow", "c 1:3 rwm") in lines
+
+
+def test_a_rule_for_everything_forgets_what_was_before() -> None:
+    """As the kernel's version 1 list does."""
+    rules = effective_rules([DeviceRule(True, "b", 8, 0, "r"), DeviceRule(True, "a", -1, -1, "rwm")])
+    assert rules[0].type == "a"
+
+
+class Machine:
+    """An interpreter of the few eBPF instructions that `program` uses."""
+
+    def __init__(self, code: bytes) -> None:
+        self.code = [code[start : start + 8] for start in range(0, len(code), 8)]
+
+    def run(self, kind: int, access: int, major: int, minor: int) -> int:
+        context = {0: kind | access << 16, 4: major, 8: minor}
+        registers = dict.fromkeys(range(10), 0)
+        at = 0
+        while True:
+            word = self.code[at]
+            opcode, dst, src = word[0], word[1] & 15, word[1] >> 4
+            offset = int.from_bytes(word[2:4], "little", signed=True)
+            value = int.from_bytes(word[4:8], "little", signed=True)
+            at += 1
+            if opcode == 0x61:
+                registers[dst] = context[offset]
+            elif opcode == 0xBC:
+                registers[dst] = registers[src] & 0xFFFFFFFF
+            elif opcode == 0x54:
+                registers[dst] &= value & 0xFFFFFFFF
+            elif opcode == 0x74:
+                registers[dst] >>= value
+            elif opcode == 0xB4:
+                registers[dst] = value
+            elif opcode == 0x55:
+                at += offset if registers[dst] != value else 0
+            elif opcode == 0x15:
+                at += offset if registers[dst] == value else 0
+            elif opcode == 0x95:
+                return registers[0]
+            else:
+                raise AssertionError(hex(opcode))
+
+
+BLOCK, CHAR, MKNOD, READ, WRITE = 1, 2, 1, 2, 4
+
+
+def test_device_program_decides_as_the_rules_say() -> None:
+    """The last rule that matches; nothing matches: refused; an allowed access does not allow more than itself."""
+    machine = Machine(program([
+        DeviceRule(False, "a", -1, -1, "rwm"), DeviceRule(True, "b", 8, -1, "r"), DeviceRule(False, "b", 8, 5, "r"),
+    ]))  # fmt: skip
+    assert machine.run(BLOCK, READ, 8, 1) == 1
+    assert machine.run(BLOCK, READ | WRITE, 8, 1) == 0
+    assert machine.run(BLOCK, READ, 8, 5) == 0
+    assert machine.run(BLOCK, READ, 9, 1) == 0
+    assert machine.run(CHAR, READ | WRITE, 1, 3) == 1
+    assert machine.run(CHAR, READ, 1, 1) == 0
+    assert machine.run(CHAR, MKNOD, 250, 7) == 1
+
+
+def test_device_program_of_a_privileged_container() -> None:
+    """Everything is allowed."""
+    machine = Machine(program([DeviceRule(True, "a", -1, -1, "rwm")]))
+    assert machine.run(BLOCK, READ | WRITE | MKNOD, 8, 0) == 1
+
+
+@pytest.mark.root
+def test_the_verifier_takes_the_device_program() -> None:
+    """The kernel's own check of the instructions."""
+    import os
+
+    from ringfence_runtime import _sys
+
+    rules = [DeviceRule(True, "b", 8, minor, "r") for minor in range(20)] + [DeviceRule(False, "c", 5, -1, "w")]
+    os.close(_sys.bpf_prog_load(15, program(rules)))
+
+
+def test_pressure() -> None:
+    """PSI lines as numbers."""
+    text = "some avg10=1.50 avg60=0.00 avg300=0.00 total=12\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=3"
+    assert parse_pressure(text)["some"] == {"avg10": 1.5, "avg60": 0.0, "avg300": 0.0, "total": 12}
+    assert parse_pressure(text)["full"]["total"] == 3

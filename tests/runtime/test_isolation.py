@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the workload sees and may do, asked from the inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime.conftest import Box
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+NAMESPACES = ("pid", "mnt", "net", "ipc", "uts", "cgroup")
+
+
+def status(text: str) -> dict[str, str]:
+    """/proc/PID/status as a table."""
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def test_namespaces_are_its_own(box: Box) -> None:
+    """Every one that the configuration lists, and no other."""
+    links = box.shell("for n in pid mnt net ipc uts cgroup user; do readlink /proc/self/ns/$n; done").output().split()
+    for name, link in zip((*NAMESPACES, "user"), links, strict=True):
+        same = os.readlink(f"/proc/self/ns/{name}") == link
+        assert same == (name == "user"), name
+
+
+def test_a_namespace_is_joined_by_its_path(boxes: Any) -> None:
+    """As the containers of a pod do."""
+    first, second = boxes().start(), boxes()
+    pid = first.state()["pid"]
+    for item in second.config["linux"]["namespaces"]:
+        if item["type"] in ("network", "ipc", "uts", "pid"):
+            name = {"network": "net"}.get(item["type"], item["type"])
+            item["path"] = f"/proc/{pid}/ns/{name}"
+    del second.config["hostname"]
+    got = second.shell("for n in net ipc uts pid; do readlink /proc/self/ns/$n; done").output().split()
+    assert got == [os.readlink(f"/proc/{pid}/ns/{name}") for name in ("net", "ipc", "uts", "pid")]
+
+
+def test_time_namespace_has_its_offset(box: Box) -> None:
+    """The boot was, for the workload, a day earlier."""
+    box.config["linux"]["namespaces"].append({"type": "time"})
+    box.config["linux"]["timeOffsets"] = {"boottime": {"secs": 86400}}
+    inside = float(box.args("/bin/cat", "/proc/uptime").output().split()[0])
+    assert 86400 <= inside - float(Path("/proc/uptime").read_text().split()[0]) + 60 < 86400 + 120
+
+
+def test_user_namespace_maps_ids(box: Box) -> None:
+    """Root inside is the mapped id outside, and its files say so."""
+    box.config["linux"]["namespaces"].append({"type": "user"})
+    for key in ("uidMappings", "gidMappings"):
+        box.config["linux"][key] = [{"containerID": 0, "hostID": 300000, "size": 1000}]
+    os.chown(box.rootfs, 300000, 300000)
+    for path in box.directory.parents:
+        if path.stat().st_mode & 0o5 != 0o5:
+            path.chmod(path.stat().st_mode | 0o5)
+    got = box.shell("id -u; cat /proc/self/uid_map; touch /mine").output().split()
+    assert got == ["0", "0", "300000", "1000"]
+    assert (box.rootfs / "mine").stat().st_uid == 300000
+
+
+def test_idmapped_mount(box: Box, tmp_path: Path) -> None:
+    """A file of the host's id 1000 belongs to 0 inside."""
+    source = tmp_path / "data"
+    source.mkdir()
+    (source / "file").write_text("x")
+    os.chown(source / "file", 1000, 1000)
+    ranges = [{"containerID": 1000, "hostID": 0, "size": 1}]
+    box.config["mounts"].append({
+        "destination": "/data", "type": "bind", "source": str(source), "options": ["rbind"],
+        "uidMappings": ranges, "gidMappings": ranges,
+    })  # fmt: skip
+    assert box.args("/bin/stat", "-c", "%u %g", "/data/file").output().split() == ["0", "0"]
+
+
+def test_the_hosts_tree_is_gone(box: Box) -> None:
+    """No mount of the host's is left in the container's table, and / is the container's."""
+    table = box.args("/bin/cat", "/proc/self/mountinfo").output().splitlines()
+    assert len(table) < 20
+    assert table[0].split()[3] == str(box.rootfs) or str(box.rootfs).endswith(table[0].split()[3])
+    assert not any(" shared:" in line for line in table)
+
+
+def test_mounts_do_not_reach_the_host(box: Box) -> None:
+    """Not even when the bundle lies on a shared mount."""
+    before = Path("/proc/self/mountinfo").read_text()
+    box.start()
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_read_only_root_and_paths(box: Box) -> None:
+    """Neither the root, a read-only path nor a read-only mount can be written."""
+    box.config["root"]["readonly"] = True
+    script = "for f in /x /proc/sys/kernel/domainname /sys/x; do { echo 1 > $f; } 2>/dev/null && echo $f; done; echo end"
+    assert box.shell(script).output() == "end\n"
+
+
+def test_masked_paths_are_empty(box: Box, tmp_path: Path) -> None:
+    """A file reads as /dev/null, a directory as an empty one."""
+    (box.rootfs / "secret").mkdir()
+    (box.rootfs / "secret/file").write_text("x")
+    box.config["linux"]["maskedPaths"] += ["/secret", "/etc/passwd", "/absent"]
+    got = box.shell("ls /secret | wc -l; wc -c < /etc/passwd; stat -c %t:%T /etc/passwd").output().split()
+    assert got == ["0", "0", "1:3"]
+
+
+def test_recursive_attributes(box: Box, tmp_path: Path) -> None:
+    """`rro` makes the mounts below read-only, too; `ro` only the one."""
+    source = tmp_path / "tree"
+    (source / "below").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "rftest", str(source / "below")], check=True)
+    try:
+        for word, expected in (("ro", "written\n"), ("rro", "")):
+            box.config["mounts"][-1] = {
+                "destination": "/tree", "type": "bind", "source": str(source), "options": ["rbind", word],
+            }  # fmt: skip
+            box.shell("touch /tree/x 2>/dev/null && echo wrong; touch /tree/below/x 2>/dev/null && echo written")
+            assert box.run().stdout == expected
+    finally:
+        subprocess.run(["umount", str(source / "below")], check=True)
+
+
+def test_default_devices_and_links(box: Box) -> None:
+    """The six nodes with their numbers, the links, and a pty multiplexer of its own."""
+    box.shell("stat -c '%n %t:%T %a' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty; readlink /dev/ptmx; readlink /dev/fd")
+    got = box.output().splitlines()
+    assert [line.split()[1] for line in got[:6]] == ["1:3", "1:5", "1:7", "1:8", "1:9", "5:0"]
+    assert {line.split()[2] for line in got[:6]} == {"666"}
+    assert got[6:] == ["pts/ptmx", "/proc/self/fd"]
+
+
+def test_a_device_of_the_configuration(box: Box) -> None:
+    """With its owner and its mode."""
+    box.config["linux"]["devices"] = [
+        {"path": "/dev/sub/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 5, "gid": 6}
+    ]
+    assert box.args("/bin/stat", "-c", "%t:%T %a %u %g", "/dev/sub/mine").output().split() == ["1:5", "640", "5", "6"]
+
+
+def test_devices_that_are_not_allowed_fail(box: Box) -> None:
+    """A node can be made, and not opened; so for /dev/kmsg."""
+    box.config["process"]["capabilities"]["bounding"].append("CAP_MKNOD")
+    box.config["process"]["capabilities"]["effective"].append("CAP_MKNOD")
+    box.config["process"]["capabilities"]["permitted"].append("CAP_MKNOD")
+    box.shell("mknod /tmp/k c 1 11; cat /dev/null && echo null; cat /tmp/k 2>/dev/null && echo kmsg; echo end")
+    box.config["mounts"][-1]["options"] = []
+    assert box.output().split() == ["null", "end"]
+
+
+def test_capabilities_are_exactly_those_asked_for(box: Box) -> None:
+    """All five sets, for root and for a user, and no_new_privs."""
+    box.config["process"]["capabilities"]["inheritable"] = ["CAP_KILL"]
+    box.config["process"]["capabilities"]["ambient"] = ["CAP_KILL"]
+    box.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    got = status(box.args("/bin/cat", "/proc/self/status").output())
+    kill, chown, setgid, setuid = (1 << number for number in (5, 0, 6, 7))
+    assert int(got["CapBnd"], 16) == kill | chown | setgid | setuid
+    assert int(got["CapAmb"], 16) == int(got["CapInh"], 16) == int(got["CapEff"], 16) == kill
+    assert got["NoNewPrivs"] == "1"
+    assert got["Uid"].split() == ["1000"] * 4
+
+
+def test_no_capabilities_at_all(box: Box) -> None:
+    """Root without any power."""
+    box.config["process"]["capabilities"] = {name: [] for name in ("bounding", "effective", "permitted")}
+    got = status(box.args("/bin/cat", "/proc/self/status").output())
+    assert {int(got[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+
+
+def test_user_groups_umask_and_home(box: Box) -> None:
+    """As the configuration and the container's own passwd say."""
+    box.config["process"]["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [5, 7], "umask": 0o77}
+    got = box.shell("id -u; id -g; id -G; umask; echo $HOME").output().split("\n")
+    assert got[:5] == ["1000", "1000", "1000 5 7", "0077", "/tmp"]
+
+
+def test_rlimits(box: Box) -> None:
+    """Lowered; and one that cannot be raised is an error that says so."""
+    box.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]
+    assert box.shell("ulimit -Sn; ulimit -Hn").output().split() == ["100", "200"]
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    box.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 1 << 30, "hard": 1 << 30}]
+    if hard != resource.RLIM_INFINITY and "CapEff:\t000001ffffffffff" not in Path("/proc/self/status").read_text():
+        assert "process.rlimits[0]" in box.refused()
+
+
+def test_oom_score_scheduler_and_io_priority(box: Box) -> None:
+    """Three attributes of the process itself."""
+    box.config["process"]["oomScoreAdj"] = 321
+    box.config["process"]["scheduler"] = {"policy": "SCHED_BATCH", "nice": 5}
+    box.config["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_IDLE", "priority": 0}
+    got = box.shell("cat /proc/self/oom_score_adj; cut -d' ' -f19,41 /proc/self/stat; ionice -p $$").output().split("\n")
+    assert got[:3] == ["321", "5 3", "idle"]
+
+
+def test_sysctls_are_the_containers(box: Box) -> None:
+    """Set inside, untouched outside."""
+    box.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1", "kernel.msgmax": "4096"}
+    outside = Path("/proc/sys/kernel/msgmax").read_text()
+    got = box.shell("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax").output().split()
+    assert got == ["1", "4096"]
+    assert Path("/proc/sys/kernel/msgmax").read_text() == outside
+
+
+def test_loopback_is_up(box: Box) -> None:
+    """A new network namespace has it, but down."""
+    assert "inet 127.0.0.1/8" in box.args("/bin/ip", "addr", "show", "lo").output()
+
+
+def test_working_directory_is_made(box: Box) -> None:
+    """As engines rely on."""
+    box.config["process"]["cwd"] = "/a/b"
+    assert box.args("/bin/pwd").output() == "/a/b\n"
+
+
+def test_seccomp_denies_and_is_cached(box: Box) -> None:
+    """An errno of the profile's; and the second start takes the compiled program from the cache."""
+    box.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 121}],
+    }
+    box.shell("mkdir /tmp/x; grep Seccomp: /proc/self/status")
+    for _ in range(2):
+        got = box.run()
+        assert "Remote I/O error" in got.stderr
+        assert got.stdout.split() == ["Seccomp:", "2"]
+
+
+def test_an_allow_list_profile(box: Box) -> None:
+    """A workload starts under a profile that allows what it names and nothing else."""
+    names = json.loads(Path(__file__).with_name("seccomp-names.json").read_text())
+    box.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}],
+    }
+    assert box.shell("echo through").output() == "through\n"
+
+
+def test_seccomp_answers_enosys_for_calls_newer_than_the_profile() -> None:
+    """A default of EPERM holds for calls that the profile could have named, and does not hide that one is missing."""
+    code = """
+import ctypes, sys
+sys.path.insert(0, 'runtime')
+from ringfence_runtime import _sys
+from ringfence_runtime.security.seccomp import compile_profile
+from ringfence_runtime.spec.node import Node
+allowed = ['write', 'exit_group', 'rt_sigaction', 'brk', 'munmap', 'mmap', 'futex', 'close', 'getpid']
+program = compile_profile(Node({'defaultAction': 'SCMP_ACT_ERRNO', 'defaultErrnoRet': 1,
+    'syscalls': [{'names': [*allowed, 'openat2'], 'action': 'SCMP_ACT_ALLOW'}]}, 'seccomp'))
+libc = ctypes.CDLL(None, use_errno=True)
+_sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
+_sys.seccomp_filter(program, 0)
+for number in (39, 110, 9999):
+    print(libc.syscall(number) > 0 or ctypes.get_errno(), flush=True)
+"""
+    got = subprocess.run(
+        ["/usr/bin/python3", "-ISc", code], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert got.stdout.split() == ["True", "1", "38"], got.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"defaultAction": "SCMP_ACT_NO"}, "linux.seccomp.defaultAction"),
+        ({"syscalls": [{"names": [], "action": "SCMP_ACT_ALLOW"}]}, "linux.seccomp.syscalls[0].names"),
+        ({"architectures": ["SCMP_ARCH_Z80"]}, "linux.seccomp.architectures[0]"),
+        ({"flags": ["X"]}, "linux.seccomp.flags[0]"),
+    ],
+)
+def test_a_bad_profile_names_its_place(box: Box, change: dict[str, Any], place: str) -> None:
+    """And nothing was started."""
+    box.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", **change}
+    assert place in box.refused()
+
+
+def test_seccomp_listener_reaches_the_agent(box: Box, tmp_path: Path) -> None:
+    """SCMP_ACT_NOTIFY: the listener's descriptor and the container's state arrive at listenerPath."""
+    import socket
+
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(str(tmp_path / "agent"))
+    server.listen(1)
+    box.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(tmp_path / "agent"), "listenerMetadata": "mine",
+        "syscalls": [{"names": ["sethostname"], "action": "SCMP_ACT_NOTIFY"}],
+    }  # fmt: skip
+    box.start()
+    peer, _ = server.accept()
+    data, [listener], _, _ = socket.recv_fds(peer, 65536, 1)
+    os.close(listener)
+    peer.close()
+    server.close()
+    message = json.loads(data)
+    assert message["metadata"] == "mine"
+    assert message["pid"] == box.state()["pid"]
+    assert message["state"]["id"] == box.name
+
+
+def test_landlock_holds_what_mounts_allow(box: Box, tmp_path: Path) -> None:
+    """The annotation derives rules: writable stays writable, and a listed extension path alone may be read."""
+    from ringfence_runtime import _sys
+
+    if _sys.landlock_abi() == 0:
+        pytest.skip("elsewhere: this kernel has no Landlock")
+    box.config["linux"]["landlock"] = {
+        "derive": False, "read": ["/etc", "/proc"], "execute": ["/bin"], "write": ["/tmp"], "scope": False,
+    }  # fmt: skip
+    script = "cat /etc/hosts; echo x > /tmp/f && echo wrote; echo x > /root/f; ls /root; echo end"
+    got = box.shell(script).run()
+    assert got.stdout.split() == ["127.0.0.1", "localhost", "wrote", "end"]
+    assert got.stderr.lower().count("permission denied") == 2
+
+
+def test_landlock_derived_from_mounts(box: Box) -> None:
+    """With a read-only mount below a writable root."""
+    box.config["annotations"] = {"org.ringfence.landlock": "derive"}
+    script = "echo x > /root/f && echo root; echo x > /tmp/f && echo tmp; ls /etc > /dev/null && echo dev"
+    assert box.shell(script).output().split() == ["root", "tmp", "dev"]
+
+
+def test_tmpfs_copies_what_it_covers(box: Box) -> None:
+    """tmpcopyup."""
+    (box.rootfs / "data").mkdir(mode=0o751)
+    (box.rootfs / "data/file").write_text("kept")
+    (box.rootfs / "data/link").symlink_to("/etc/passwd")
+    box.config["mounts"].append(
+        {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}
+    )
+    got = box.shell("cat /data/file; readlink /data/link; stat -c %a /data; echo x > /data/file").output()
+    assert got.split() == ["kept/etc/passwd", "751"]
+    assert (box.rootfs / "data/file").read_text() == "kept"
+
+
+def test_overlay_mount(box: Box, tmp_path: Path) -> None:
+    """A filesystem with options of its own."""
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower/file").write_text("lower")
+    options = [f"lowerdir={tmp_path}/lower", f"upperdir={tmp_path}/upper", f"workdir={tmp_path}/work"]
+    box.config["mounts"].append(
+        {"destination": "/o", "type": "overlay", "source": "overlay", "options": options}
+    )
+    assert box.shell("cat /o/file; echo new > /o/file").output() == "lower"
+    assert (tmp_path / "upper/file").read_text() == "new\n"
+
+
+def test_standard_streams_belong_to_the_user(box: Box) -> None:
+    """So that it can open /dev/stdout again, as nginx does."""
+    box.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    assert box.shell("echo through > /dev/stdout").output() == "through\n"
+
+
+def test_nothing_of_the_runtime_is_left(box: Box) -> None:
+    """No runtime process beside the workload, no descriptor inside beyond the three."""
+    box.start()
+    pid = box.state()["pid"]
+    wait_for(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", "the workload runs")
+    assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
+    assert box.exec("/bin/sh", "-c", "ls /proc | grep -c '^[0-9]'").stdout.strip() in ("3", "4")
+    assert stat.S_ISCHR(os.stat(f"/proc/{pid}/fd/0").st_mode)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits that bite, figures that move, and a limit that cannot be set is an error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime.conftest import Box
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+
+
+def value(box: Box, controller: str, v1: str, v2: str) -> str:
+    """A cgroup file of the container's, under the name that this host has for it."""
+    top = Path("/sys/fs/cgroup")
+    for path in (top / controller / box.name / v1, top / box.name / v2):
+        if path.exists():
+            return path.read_text().strip()
+    raise AssertionError(f"neither {v1} nor {v2} is there")
+
+
+def limits(box: Box, **resources: Any) -> Box:
+    box.config["linux"]["resources"] = resources
+    return box
+
+
+def test_memory_limit_kills(box: Box) -> None:
+    """More than the limit, and the kernel ends it."""
+    limits(box, memory={"limit": 32 << 20, "swap": 32 << 20})
+    got = box.shell("head -c 100m /dev/zero | tail | wc -c").run()
+    assert "104857600" not in got.stdout
+
+
+def test_memory_and_pids_limits_are_set(box: Box) -> None:
+    """As numbers in the kernel's files."""
+    limits(box, memory={"limit": 64 << 20}, pids={"limit": 17}).start()
+    assert value(box, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
+    assert value(box, "pids", "pids.max", "pids.max") == "17"
+
+
+def test_pids_limit_stops_a_fork_bomb(box: Box) -> None:
+    """Row 62: no more processes than allowed."""
+    limits(box, pids={"limit": 10})
+    got = box.shell("for i in $(seq 50); do sleep 1 & done; echo $(ls -d /proc/[0-9]* | wc -l)").run()
+    assert "fork" in got.stderr
+
+
+def test_cpu_quota(box: Box) -> None:
+    """Period and quota."""
+    limits(box, cpu={"quota": 20000, "period": 100000, "shares": 512}).start()
+    if Path("/sys/fs/cgroup/cpu").exists():
+        assert value(box, "cpu", "cpu.cfs_quota_us", "") == "20000"
+        assert value(box, "cpu", "cpu.shares", "") == "512"
+    else:
+        assert value(box, "cpu", "", "cpu.max") == "20000 100000"
+
+
+def test_cpuset(box: Box) -> None:
+    """One CPU only."""
+    limits(box, cpu={"cpus": "0"})
+    assert "Cpus_allowed_list:\t0" in box.args("/bin/cat", "/proc/self/status").output()
+
+
+@pytest.mark.parametrize(
+    ("resources", "place"),
+    [
+        ({"cpu": {"cpus": "4095"}}, "cpu.cpus"),
+        ({"cpu": {"quota": 1}}, "cpu.quota"),
+        ({"network": {"classID": 1}}, "network.classID"),
+        ({"unified": {"no.such": "1"}}, "unified.no.such"),
+        ({"hugepageLimits": [{"pageSize": "3MB", "limit": 0}]}, "hugepageLimits[0]"),
+        ({"blockIO": {"throttleReadBpsDevice": [{"major": 4000, "minor": 1, "rate": 1}]}}, "throttleReadBpsDevice"),
+    ],
+)
+def test_a_limit_that_cannot_be_set_is_an_error(box: Box, resources: Any, place: str) -> None:
+    """It names its place, and no cgroup is left."""
+    assert place in limits(box, **resources).refused()
+
+
+def test_update_from_options_and_from_a_file(box: Box, tmp_path: Path) -> None:
+    """Up and down, while it runs."""
+    limits(box, memory={"limit": 64 << 20}).start()
+    assert box.do("update", "--memory", "128m", "--pids-limit", "33").returncode == 0
+    assert value(box, "memory", "memory.limit_in_bytes", "memory.max") == str(128 << 20)
+    assert value(box, "pids", "pids.max", "pids.max") == "33"
+    file = tmp_path / "resources.json"
+    file.write_text(json.dumps({"memory": {"limit": 32 << 20}}))
+    assert box.do("update", "--resources", str(file)).returncode == 0
+    assert value(box, "memory", "memory.limit_in_bytes", "memory.max") == str(32 << 20)
+    assert box.exec("/bin/cat", "/dev/null").returncode == 0
+
+
+def test_events_stats(box: Box) -> None:
+    """In runc's form; figures of this container."""
+    limits(box, pids={"limit": 20}, memory={"limit": 64 << 20}).start()
+    record = json.loads(box.do("events", "--stats").stdout)
+    assert (record["type"], record["id"]) == ("stats", box.name)
+    data = record["data"]
+    assert data["pids"] == {"current": 1, "limit": 20}
+    assert data["memory"]["usage"]["limit"] == 64 << 20
+    assert data["cpu"]["usage"]["total"] > 0
+
+
+def test_every_hierarchy_is_joined_and_left(box: Box) -> None:
+    """Also on a hybrid host; nothing remains after delete."""
+    box.start()
+    lines = Path(f"/proc/{box.state()['pid']}/cgroup").read_text().splitlines()
+    assert all(line.endswith(f":/{box.name}") for line in lines)
+    pid = box.state()["pid"]
+    box.do("delete", "--force")
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the process is gone")
+    assert not box.cgroups()
+
+
+def test_sub_cgroups_are_removed_too(box: Box) -> None:
+    """What the workload made below its own cgroup."""
+    box.config["mounts"].append(
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
+    )
+    box.shell("d=/sys/fs/cgroup/pids; [ -d $d ] || d=/sys/fs/cgroup; mkdir $d/inner && echo made; exec sleep 3600")
+    box.start()
+    wait_for(lambda: any((path / "inner").exists() for path in box.cgroups()), "the inner cgroup")
+    assert box.do("delete", "--force").returncode == 0
+    assert not box.cgroups()
