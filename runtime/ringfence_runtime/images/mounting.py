@@ -18,25 +18,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.images.rootfs import Rootfs
 
-__all__ = ["mount_rootfs", "open_rootfs"]
+__all__ = ["MAPPED", "mount_rootfs", "open_rootfs"]
 
 _OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))
 _FSCONFIG_LIMIT = 255
+MAPPED = "mapped"
 
 
-def open_rootfs(rootfs: Rootfs) -> int:
+def open_rootfs(rootfs: Rootfs, *, userns: int = -1) -> int:
     """A descriptor of the detached, private mount: move_mount(2) attaches it; until then it dies with its fd.
 
-    Devices of the root filesystem are dead (nodev) unless its layers were imported with devices.
+    Devices of the root filesystem are dead (nodev) unless its layers were imported with devices. `userns` is
+    a descriptor of the container's user namespace: its root then owns what the image's root owns.
     """
     attributes = 0 if rootfs.devices else _sys.MOUNT_ATTR_NODEV
     if rootfs.read_only:
         attributes |= _sys.MOUNT_ATTR_RDONLY
     try:
         if rootfs.kind == "overlay":
-            fd = _overlay(rootfs)
+            with _MappedLayers(rootfs, userns) as lower:
+                fd = _overlay(rootfs, lower)
         else:
             fd = _sys.open_tree(_sys.AT_FDCWD, rootfs.path, _sys.OPEN_TREE_CLONE)
+            if userns >= 0:
+                _sys.mount_setattr(fd, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns, path=rootfs.path)
         _sys.mount_setattr(fd, attr_set=attributes, propagation=_sys.MS_PRIVATE, path=rootfs.merged)
     except OSError as error:
         hint = ""
@@ -48,9 +53,9 @@ def open_rootfs(rootfs: Rootfs) -> int:
     return fd
 
 
-def mount_rootfs(rootfs: Rootfs, target: str) -> None:
+def mount_rootfs(rootfs: Rootfs, target: str, *, userns: int = -1) -> None:
     """Attach it at the directory `target` of the current mount namespace."""
-    fd = open_rootfs(rootfs)
+    fd = open_rootfs(rootfs, userns=userns)
     try:
         where = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -63,22 +68,70 @@ def mount_rootfs(rootfs: Rootfs, target: str) -> None:
         os.close(fd)
 
 
-def _overlay(rootfs: Rootfs) -> int:
-    if max(map(len, (*rootfs.lower, rootfs.upper, rootfs.work))) <= _FSCONFIG_LIMIT:
+class _MappedLayers:
+    """The lower directories as the container's user namespace sees them (overlayfs on idmapped mounts: 5.19).
+
+    The layers stay as they are on disk and shared. overlayfs takes paths, so each mapped mount has a place in
+    the container's own directory until the overlay has cloned it. The upper directory is not mapped: it
+    belongs to the container's root from the start (overlayfs makes its work directories as the host's root).
+    """
+
+    __slots__ = ("_lower", "_places", "_rootfs", "_userns")
+
+    def __init__(self, rootfs: Rootfs, userns: int) -> None:
+        self._rootfs = rootfs
+        self._userns = userns
+        self._places: list[str] = []
+
+    def __enter__(self) -> tuple[str, ...]:
+        if self._userns < 0:
+            return self._rootfs.lower
         try:
-            return _overlay_by_parts(rootfs)
+            lower = tuple(self._map(path, number) for number, path in enumerate(self._rootfs.lower))
+            status = os.stat(lower[0])
+            os.chown(self._rootfs.upper, status.st_uid, status.st_gid)
+        except BaseException:
+            self.__exit__()
+            raise
+        return lower
+
+    def __exit__(self, *_: object) -> None:
+        for place in self._places:
+            _sys.umount2(place, _sys.MNT_DETACH)
+
+    def _map(self, path: str, number: int) -> str:
+        place = f"{os.path.dirname(self._rootfs.merged)}/{MAPPED}/{number}"
+        os.makedirs(place, 0o700, exist_ok=True)
+        tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE)
+        try:
+            attributes = _sys.MOUNT_ATTR_IDMAP | _sys.MOUNT_ATTR_RDONLY
+            _sys.mount_setattr(tree, attr_set=attributes, userns=self._userns, path=path)
+            where = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _sys.move_mount(tree, where, path=place)
+                self._places.append(place)
+            finally:
+                os.close(where)
+        finally:
+            os.close(tree)
+        return place
+
+
+def _overlay(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
+    if max(map(len, (*lower, rootfs.upper, rootfs.work))) <= _FSCONFIG_LIMIT:
+        try:
+            return _overlay_by_parts(rootfs, lower)
         except OSError as error:
-            # lowerdir+ came with 6.7 (commit 24e16e385f22, ovl: add support for appending lowerdirs one by
-            # one).
+            # Older kernels (6.1) know neither lowerdir+ nor overlayfs's other options in this form.
             if error.errno != errno.EINVAL:
                 raise
-    return _overlay_by_mount(rootfs)
+    return _overlay_by_mount(rootfs, lower)
 
 
-def _overlay_by_parts(rootfs: Rootfs) -> int:
+def _overlay_by_parts(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
     context = _sys.fsopen("overlay")
     try:
-        for path in rootfs.lower:
+        for path in lower:
             _sys.fsconfig_string(context, "lowerdir+", path)
         _sys.fsconfig_string(context, "upperdir", rootfs.upper)
         _sys.fsconfig_string(context, "workdir", rootfs.work)
@@ -92,7 +145,7 @@ def _overlay_by_parts(rootfs: Rootfs) -> int:
         os.close(context)
 
 
-def _overlay_by_mount(rootfs: Rootfs) -> int:
+def _overlay_by_mount(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
     """mount(2) takes one page of options: so paths go as /proc/self/fd/N, which need no escaping either."""
     fds: list[int] = []
 
@@ -101,8 +154,8 @@ def _overlay_by_mount(rootfs: Rootfs) -> int:
         return f"/proc/self/fd/{fds[-1]}"
 
     try:
-        lower = ":".join([short(path) for path in rootfs.lower])
-        options = [f"lowerdir={lower}", f"upperdir={short(rootfs.upper)}", f"workdir={short(rootfs.work)}"]
+        layers = ":".join([short(path) for path in lower])
+        options = [f"lowerdir={layers}", f"upperdir={short(rootfs.upper)}", f"workdir={short(rootfs.work)}"]
         options += [f"{key}={value}" for key, value in _OPTIONS]
         if rootfs.userxattr:
             options.append("userxattr")

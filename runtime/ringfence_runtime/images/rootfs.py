@@ -7,6 +7,7 @@ is on disk before it is used, so `release_rootfs` (or a sweep) works after a cra
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["HOST", "Rootfs", "load_rootfs", "prepare_rootfs", "release_rootfs"]
 
 HOST = "host"
+UMOUNT_NOFOLLOW = 8
 _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -188,7 +190,7 @@ def release_rootfs(store: ImageStore, container_id: str) -> bool:
     if not os.path.lexists(directory):
         return False
     try:
-        _unmount(f"{directory}/merged")
+        _unmount(directory)
         with store.lock():
             data = read_json(f"{directory}/container.json") if os.path.lexists(directory) else None
             trash = f"container-{os.urandom(16).hex()}"
@@ -211,9 +213,26 @@ def _named(store: ImageStore, digest: str) -> bool:
     return read_json(f"{store.root}/images/{digest.replace(':', '-')}.json") is not None
 
 
-def _unmount(path: str) -> None:
-    while os.path.ismount(path):
-        _sys.umount2(path, _sys.MNT_DETACH)
+def _unmount(directory: str) -> None:
+    """What was mounted at `merged`, and the mapped layers that a crash in the middle of a mount left."""
+    places = [f"{directory}/merged"]
+    if os.path.isdir(f"{directory}/mapped"):
+        places += [f"{directory}/mapped/{name}" for name in os.listdir(f"{directory}/mapped")]
+    for place in places:
+        while _umounted(place):
+            pass
+
+
+def _umounted(place: str) -> bool:
+    """False where nothing is mounted. (os.path.ismount cannot tell for a bind mount on the same
+    filesystem.)"""
+    try:
+        _sys.umount2(place, _sys.MNT_DETACH | UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return False
+        raise
+    return True
 
 
 def _remove(store: ImageStore, container_id: str) -> None:

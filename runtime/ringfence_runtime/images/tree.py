@@ -115,7 +115,7 @@ def remove_tree(parent: int, name: str | bytes) -> None:
     except (IsADirectoryError, PermissionError):
         pass
     try:
-        target = os.open(name, _DIRECTORY, dir_fd=parent)
+        target = _enter(parent, name)
     except FileNotFoundError:
         return  # somebody else removes the same tree, and was faster
     try:
@@ -143,7 +143,7 @@ class _Removal:
                 self._lift(fd, name)
             else:
                 try:
-                    inner = os.open(name, _DIRECTORY, dir_fd=fd)
+                    inner = _enter(fd, name)
                 except FileNotFoundError:
                     continue
                 try:
@@ -164,6 +164,12 @@ class _Removal:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
+
+
+def _enter(parent: int, name: str | bytes) -> int:
+    """Open a directory that is to be emptied. Never across a mount: what is mounted there is somebody
+    else's."""
+    return _sys.openat2(parent, name, _DIRECTORY, resolve=_sys.RESOLVE_NO_XDEV | _sys.RESOLVE_NO_SYMLINKS)
 
 
 def _gone(call: Callable[..., None], name: bytes, parent: int) -> None:

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from ringfence_runtime import _sys
 from ringfence_runtime.images import (
     ImageError,
     ImageStore,
@@ -131,6 +133,33 @@ def test_release_unmounts(load: Load, store: ImageStore) -> None:
     assert os.listdir(f"{store.root}/containers") == []
 
 
+def test_release_never_empties_what_is_mounted(store: ImageStore, outside: Path) -> None:
+    """A directory that is bound at `merged` (on the same filesystem: ismount() does not see it) stays
+    whole."""
+    rootfs = prepare_rootfs(store, str(outside), "c1")
+    mounting.mount_rootfs(rootfs, rootfs.merged)
+    mounting.mount_rootfs(rootfs, rootfs.merged)
+    assert os.listdir(rootfs.merged) == ["file"]
+    release_rootfs(store, "c1")
+    assert mounts_below(store.root) == []
+
+
+def test_removal_stops_at_a_mount(store: ImageStore, outside: Path) -> None:
+    """Whatever is mounted somewhere in a tree that is removed, its files are not touched."""
+    rootfs = prepare_rootfs(store, str(outside), "c1")
+    place = Path(rootfs.merged).parent / "deep/er"
+    place.mkdir(parents=True)
+    mounting.mount_rootfs(rootfs, str(place))
+    try:
+        with pytest.raises(ImageError, match="cross-device"):
+            release_rootfs(store, "c1")
+    finally:
+        for line in mounts_below(store.root):
+            _sys.umount2(line.split()[4], _sys.MNT_DETACH)
+    store.sweep()
+    assert os.listdir(f"{store.root}/tmp") == []
+
+
 def test_release_of_a_bottomless_tree(load: Load, store: ImageStore) -> None:
     """Directories nested deeper than PATH_MAX, the recursion limit and the descriptor table are removed."""
     load(LOWER, name="image")
@@ -227,3 +256,74 @@ def test_directory_and_host(store: ImageStore, tmp_path: Path) -> None:
         prepare_rootfs(store, "/", "c3")
     assert release_rootfs(store, "c1")
     assert (tmp_path / "dir/x").exists()
+
+
+@contextmanager
+def user_namespace() -> Iterator[int]:
+    """A descriptor of a user namespace in which 0 to 65535 are the host's 100000 to 165535."""
+    ready, go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            _sys.unshare(_sys.CLONE_NEWUSER)
+            os.write(go, b"x")
+            signal.pause()
+        os._exit(1)
+    os.close(go)
+    try:
+        assert os.read(ready, 1) == b"x"
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{child}/{name}").write_text("0 100000 65536")
+        fd = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
+        yield fd
+        os.close(fd)
+    finally:
+        os.close(ready)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_user_namespace(load: Load, store: ImageStore) -> None:
+    """Layers are seen with the namespace's owners and not copied; what its root writes, its root owns."""
+    done = load(layer(directory(b"./"), file(b"f", b"old", uid=7), directory(b"d", uid=9)), name="image")
+    rootfs = prepare_rootfs(store, "image", "c1")
+    with user_namespace() as userns:
+        fd = open_rootfs(rootfs, userns=userns)
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                _sys.setns(userns, _sys.CLONE_NEWUSER)
+                os.setresgid(0, 0, 0)
+                os.setresuid(0, 0, 0)
+                os.fchdir(fd)
+                assert [os.stat(name).st_uid for name in (".", "f", "d")] == [0, 7, 9]
+                Path("d/new").write_text("1")
+                os.chown("f", 8, 8)
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        os.close(fd)
+    upper = Path(rootfs.upper)
+    assert [os.stat(upper / name).st_uid for name in (".", "f", "d", "d/new")] == [
+        100000,
+        100008,
+        100009,
+        100000,
+    ]
+    assert os.stat(f"{store.layer(done.image.layers[0])}/root/f").st_uid == 7
+    assert mounts_below(store.root) == []
+    release_rootfs(store, "c1")
+    assert os.listdir(f"{store.root}/containers") == []
+
+
+def test_mapped_layers_after_a_crash(load: Load, store: ImageStore) -> None:
+    """A runtime killed between mapping and mounting leaves mounts: release takes them away, layers stay
+    whole."""
+    load(LOWER, name="image")
+    rootfs = prepare_rootfs(store, "image", "c1")
+    with user_namespace() as userns:
+        mounting._MappedLayers(rootfs, userns).__enter__()
+    assert len(mounts_below(store.root)) == 1
+    release_rootfs(store, "c1")
+    assert mounts_below(store.root) == []
+    assert os.path.exists(f"{rootfs.lower[0]}/etc/a")
