@@ -171,7 +171,8 @@ class Init:
         os.close(self.rootfs.procfs)
         os.close(self.rootfs.fd)
         ruleset = -1 if self.landlock is None else landlock.build(self.landlock, config)
-        enter(process, has_userns="user" in config.linux.namespaces, notify=self.channel, ruleset=ruleset)
+        enter(process, has_userns="user" in config.linux.namespaces, seccomp=self.filter is not None,
+              notify=self.channel, ruleset=ruleset)  # fmt: skip
         path = find_executable(process.args[0], env)
         call = _sys.Exec(path, process.args, env)
         self._finish(process, call)
@@ -202,7 +203,7 @@ class Init:
             peer.close()
 
 
-def enter(process: Process, *, has_userns: bool, notify: Channel, ruleset: int = -1) -> None:
+def enter(process: Process, *, has_userns: bool, seccomp: bool, notify: Channel, ruleset: int = -1) -> None:
     """Working directory, Landlock, user and capabilities. Some directories only the new user may enter."""
     entered = True
     try:
@@ -215,7 +216,7 @@ def enter(process: Process, *, has_userns: bool, notify: Channel, ruleset: int =
         _sys.landlock_restrict_self(ruleset)
         os.close(ruleset)
     own_stdio(process)
-    missing = become(process, has_userns=has_userns)
+    missing = become(process, has_userns=has_userns, seccomp=seccomp)
     if missing:
         notify.send("W", f"capabilities that this host cannot grant are left out: {', '.join(missing)}")
     if not entered:

@@ -156,7 +156,7 @@ def own_stdio(process: Process) -> None:
                 raise
 
 
-def become(process: Process, *, has_userns: bool) -> list[str]:
+def become(process: Process, *, has_userns: bool, seccomp: bool) -> list[str]:
     """Take the workload's user and capabilities; returns capabilities that could not be granted."""
     user = process.user
     sets = process.capabilities
@@ -173,7 +173,7 @@ def become(process: Process, *, has_userns: bool) -> list[str]:
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as error:
         raise Error(f"config: process.user: cannot become {user.uid}:{user.gid}: {error.strerror}") from None
-    missing = caps.apply_sets(sets)
+    missing = caps.apply_sets(sets, keep=caps.SYS_ADMIN if seccomp and not process.no_new_privs else 0)
     _sys.prctl(_sys.PR_SET_KEEPCAPS, 0)
     return missing
 

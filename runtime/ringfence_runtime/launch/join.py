@@ -192,7 +192,8 @@ class Joined:
         schedule(process)
         if process.apparmor or process.selinux:
             self._labels()
-        enter(process, has_userns="user" in self.config.linux.namespaces, notify=channel)
+        enter(process, has_userns="user" in self.config.linux.namespaces, seccomp=self.filter is not None,
+              notify=channel)  # fmt: skip
         call = _sys.Exec(find_executable(process.args[0], env), process.args, env)
         _sys.close_range(3, cloexec=True)
         channel.send("R")

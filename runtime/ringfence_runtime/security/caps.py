@@ -93,17 +93,22 @@ def apply_bounding(wanted: int) -> None:
             return
 
 
-def apply_sets(sets: dict[str, int]) -> list[str]:
+SYS_ADMIN = 1 << 21
+
+
+def apply_sets(sets: dict[str, int], *, keep: int = 0) -> list[str]:
     """Set effective, permitted, inheritable and ambient; returns names that this process could not grant.
 
-    The specification asks that a capability that cannot be granted be a warning and not an error.
+    The specification asks that a capability that cannot be granted be a warning and not an error. `keep` stays
+    permitted and effective until execve, which computes both anew from the bounding, inheritable and ambient sets
+    (capabilities(7)): seccomp without no_new_privs wants CAP_SYS_ADMIN, and it comes after this.
     """
     available = held()
     permitted = sets["permitted"] & available
     effective = sets["effective"] & permitted
     # Beyond permitted, a task may only inherit what is in its bounding set; without CAP_SETPCAP not even that.
     inheritable = sets["inheritable"] & available
-    _sys.capset(effective, permitted, inheritable)
+    _sys.capset(effective | keep & available, permitted | keep & available, inheritable)
     ambient = sets["ambient"] & permitted & inheritable
     _sys.prctl(_sys.PR_CAP_AMBIENT, _sys.PR_CAP_AMBIENT_CLEAR_ALL)
     for number in range(64):
