@@ -44,8 +44,8 @@ def open_rootfs(rootfs: Rootfs, *, userns: int = -1) -> int:
                 _sys.mount_setattr(fd, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns, path=rootfs.path)
         _sys.mount_setattr(fd, attr_set=attributes, propagation=_sys.MS_PRIVATE, path=rootfs.merged)
     except OSError as error:
-        hint = ""
-        if error.errno == errno.EINVAL and rootfs.kind == "overlay":
+        hint = "can the store's filesystem be id-mapped? (ext4, xfs, btrfs can)" if userns >= 0 else ""
+        if error.errno == errno.EINVAL and rootfs.kind == "overlay" and not hint:
             hint = (
                 "an overlay cannot hold the upper directory of another: the store needs ext4, xfs or the like"
             )

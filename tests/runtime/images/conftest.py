@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ringfence_runtime import _sys
 from ringfence_runtime.images import ImageStore, Imported, Limits, Options, import_image
 from tests.runtime.images.layouts import Layout
 from tests.support import force
@@ -23,9 +24,14 @@ def _root() -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    """An empty store."""
-    return ImageStore(str(tmp_path / "store"))
+def store(tmp_path: Path) -> Iterator[ImageStore]:
+    """An empty store. What a failing test leaves mounted in it is unmounted."""
+    made = ImageStore(str(tmp_path / "store"))
+    yield made
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        place = line.split()[4]
+        if place.startswith(f"{made.root}/"):
+            _sys.umount2(place, _sys.MNT_DETACH)
 
 
 @pytest.fixture

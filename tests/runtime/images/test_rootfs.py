@@ -26,6 +26,7 @@ from ringfence_runtime.images import (
 )
 from ringfence_runtime.images.errors import ImageNotFoundError, InUseError
 from tests.runtime.images.layouts import directory, file, layer, symlink
+from tests.support import force
 
 Load = Callable[..., Imported]
 
@@ -258,6 +259,17 @@ def test_directory_and_host(store: ImageStore, tmp_path: Path) -> None:
     assert (tmp_path / "dir/x").exists()
 
 
+def need_idmapped_mounts(userns: int, path: str) -> None:
+    """tmpfs has them from 6.3 on, other filesystems from the version in which each learnt it."""
+    tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE)
+    try:
+        _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns)
+    except OSError:
+        force.elsewhere("this filesystem has no idmapped mounts")
+    finally:
+        os.close(tree)
+
+
 @contextmanager
 def user_namespace() -> Iterator[int]:
     """A descriptor of a user namespace in which 0 to 65535 are the host's 100000 to 165535."""
@@ -288,6 +300,7 @@ def test_user_namespace(load: Load, store: ImageStore) -> None:
     done = load(layer(directory(b"./"), file(b"f", b"old", uid=7), directory(b"d", uid=9)), name="image")
     rootfs = prepare_rootfs(store, "image", "c1")
     with user_namespace() as userns:
+        need_idmapped_mounts(userns, store.root)
         fd = open_rootfs(rootfs, userns=userns)
         child = os.fork()
         if child == 0:
@@ -322,6 +335,7 @@ def test_mapped_layers_after_a_crash(load: Load, store: ImageStore) -> None:
     load(LOWER, name="image")
     rootfs = prepare_rootfs(store, "image", "c1")
     with user_namespace() as userns:
+        need_idmapped_mounts(userns, store.root)
         mounting._MappedLayers(rootfs, userns).__enter__()
     assert len(mounts_below(store.root)) == 1
     release_rootfs(store, "c1")
