@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only ctypes in the runtime: system calls that Python lacks, under their kernel names.
 
-Every function raises OSError with the call's name and the path that it concerned. Nobody above this module sees
-ctypes, errno or a struct layout. Calls go through PyDLL: the interpreter lock is not given up, so that a raw
-clone3 leaves the child with the lock held by its only thread, as fork does.
+Every function raises OSError with the call's name and the path that it concerned. Nobody above this module
+sees ctypes, errno or a struct layout. Calls go through PyDLL: the interpreter lock is not given up, so that
+a raw clone3 leaves the child with the lock held by its only thread, as fork does.
 """
 
 from __future__ import annotations
@@ -12,9 +12,20 @@ import ctypes
 import os
 from _struct import Struct, pack, unpack_from
 
+from ringfence_runtime._constants import *  # noqa: F403
+from ringfence_runtime._constants import (
+    AT_EMPTY_PATH,
+    AT_RECURSIVE,
+    CLONE_INTO_CGROUP,
+    CLONE_PARENT,
+    CLONE_PIDFD,
+    OPEN_TREE_CLOEXEC,
+)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc["syscall"]
@@ -24,92 +35,34 @@ _syscall.argtypes = (ctypes.c_long, *([ctypes.c_void_p] * 6))
 # Numbers from 424 up are the same on every architecture; the few below differ.
 _MACHINE = os.uname().machine
 _X86 = _MACHINE == "x86_64"
-_OLD = (
-    {"pivot_root": 155, "mount": 165, "umount2": 166, "capset": 126, "prctl": 157, "setns": 308, "unshare": 272,
-     "seccomp": 317, "bpf": 321, "ioprio_set": 251, "sched_setattr": 314, "keyctl": 250, "personality": 135,
-     "set_mempolicy": 238, "fstatfs": 138, "execve": 59, "capget": 125, "sched_getattr": 315, "memfd_create": 319}
-    if _X86 else
-    {"pivot_root": 41, "mount": 40, "umount2": 39, "capset": 91, "prctl": 167, "setns": 268, "unshare": 97,
-     "seccomp": 277, "bpf": 280, "ioprio_set": 30, "sched_setattr": 274, "keyctl": 219, "personality": 92,
-     "set_mempolicy": 237, "fstatfs": 44, "execve": 221, "capget": 90, "sched_getattr": 275, "memfd_create": 279}
-)  # fmt: skip
-
-AT_FDCWD = -100
-AT_SYMLINK_NOFOLLOW = 0x100
-AT_RECURSIVE = 0x8000
-AT_EMPTY_PATH = 0x1000
-
-CLONE_NEWTIME = 0x00000080
-CLONE_PIDFD = 0x00001000
-CLONE_PARENT = 0x00008000
-CLONE_NEWNS = 0x00020000
-CLONE_NEWCGROUP = 0x02000000
-CLONE_NEWUTS = 0x04000000
-CLONE_NEWIPC = 0x08000000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
-CLONE_NEWNET = 0x40000000
-CLONE_INTO_CGROUP = 0x200000000
-
-RESOLVE_NO_XDEV = 0x01
-RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
-RESOLVE_IN_ROOT = 0x10
-
-OPEN_TREE_CLONE = 1
-OPEN_TREE_CLOEXEC = os.O_CLOEXEC
-
-MOUNT_ATTR_RDONLY = 0x01
-MOUNT_ATTR_NOSUID = 0x02
-MOUNT_ATTR_NODEV = 0x04
-MOUNT_ATTR_NOEXEC = 0x08
-MOUNT_ATTR__ATIME = 0x70
-MOUNT_ATTR_RELATIME = 0x00
-MOUNT_ATTR_NOATIME = 0x10
-MOUNT_ATTR_STRICTATIME = 0x20
-MOUNT_ATTR_NODIRATIME = 0x80
-MOUNT_ATTR_IDMAP = 0x00100000
-MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
-
-MS_RDONLY = 1
-MS_NOSUID = 2
-MS_NODEV = 4
-MS_NOEXEC = 8
-MS_SYNCHRONOUS = 16
-MS_REMOUNT = 32
-MS_MANDLOCK = 64
-MS_DIRSYNC = 128
-MS_BIND = 4096
-MS_MOVE = 8192
-MS_REC = 16384
-MS_SILENT = 32768
-MS_UNBINDABLE = 1 << 17
-MS_PRIVATE = 1 << 18
-MS_SLAVE = 1 << 19
-MS_SHARED = 1 << 20
-MS_LAZYTIME = 1 << 25
-MNT_DETACH = 2
-
-PROC_SUPER_MAGIC = 0x9FA0
-SYSFS_MAGIC = 0x62656572
-DEVPTS_SUPER_MAGIC = 0x1CD1
-CGROUP2_SUPER_MAGIC = 0x63677270
-CGROUP_SUPER_MAGIC = 0x27E0EB
-TMPFS_MAGIC = 0x01021994
-
-PR_SET_PDEATHSIG = 1
-PR_SET_DUMPABLE = 4
-PR_SET_KEEPCAPS = 8
-PR_CAPBSET_READ = 23
-PR_CAPBSET_DROP = 24
-PR_SET_CHILD_SUBREAPER = 36
-PR_SET_NO_NEW_PRIVS = 38
-PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_RAISE = 2
-PR_CAP_AMBIENT_CLEAR_ALL = 4
-PR_SET_SECUREBITS = 28
-PR_SET_NAME = 15
+_NAMES = [
+    "pivot_root",
+    "mount",
+    "umount2",
+    "capset",
+    "prctl",
+    "setns",
+    "unshare",
+    "seccomp",
+    "bpf",
+    "ioprio_set",
+    "sched_setattr",
+    "keyctl",
+    "personality",
+    "set_mempolicy",
+    "fstatfs",
+    "execve",
+    "capget",
+]
+# fmt: off
+_X86_64 = (
+    155, 165, 166, 126, 157, 308, 272, 317, 321, 251, 314, 250, 135, 238, 138, 59, 125,
+)
+_GENERIC = (
+    41, 40, 39, 91, 167, 268, 97, 277, 280, 30, 274, 219, 92, 237, 44, 221, 90,
+)
+# fmt: on
+_OLD = dict(zip(_NAMES, _X86_64 if _X86 else _GENERIC, strict=True))
 
 _OPEN_HOW = Struct("QQQ")
 _MOUNT_ATTR = Struct("QQQQ")
@@ -133,15 +86,27 @@ def clone3(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
     """Fork with `flags`; returns (0, -1) in the child and (pid, pidfd) in the parent."""
     pidfd = ctypes.c_int(-1)
     into = CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0
-    args = _CLONE_ARGS.pack(flags | CLONE_PIDFD | into, ctypes.addressof(pidfd), 0, 0,
-                            0 if flags & CLONE_PARENT else 17,
-                            0, 0, 0, 0, 0, max(cgroup_fd, 0))  # fmt: skip
+    args = _CLONE_ARGS.pack(
+        flags | CLONE_PIDFD | into,
+        ctypes.addressof(pidfd),
+        0,
+        0,
+        0 if flags & CLONE_PARENT else 17,
+        0,
+        0,
+        0,
+        0,
+        0,
+        max(cgroup_fd, 0),
+    )
     pid = _call("clone3", 435, args, len(args))
     return (pid, pidfd.value) if pid else (0, -1)
 
 
 def openat2(dirfd: int, path: str | bytes, flags: int, *, resolve: int, mode: int = 0) -> int:
-    """Open `path` below `dirfd` with the kernel's own resolution limits (openat2(2)); a race (EAGAIN) is retried."""
+    """Open `path` below `dirfd` with the kernel's own resolution limits (openat2(2)); a race (EAGAIN) is
+    retried.
+    """
     how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
     for attempt in range(64):
         try:
@@ -153,6 +118,7 @@ def openat2(dirfd: int, path: str | bytes, flags: int, *, resolve: int, mode: in
 
 
 def open_tree(dirfd: int, path: str | bytes, flags: int) -> int:
+    """open_tree(2)."""
     return _call("open_tree", 428, dirfd, _path(path), flags | OPEN_TREE_CLOEXEC, path=path)
 
 
@@ -161,71 +127,102 @@ def move_mount(from_fd: int, to_fd: int, *, path: str | bytes = "") -> None:
     _call("move_mount", 429, from_fd, b"", to_fd, b"", 0x04 | 0x40, path=path)
 
 
-def mount_setattr(fd: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0, userns: int = 0,
-                  recursive: bool = False, path: str | bytes = "") -> None:  # fmt: skip
+def mount_setattr(
+    fd: int,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    userns: int = 0,
+    recursive: bool = False,
+    path: str | bytes = "",
+) -> None:
     attr = _MOUNT_ATTR.pack(attr_set, attr_clr, propagation, userns)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _call("mount_setattr", 442, fd, b"", flags, attr, len(attr), path=path)
 
 
 def fsopen(fstype: str) -> int:
+    """fsopen(2)."""
     return _call("fsopen", 430, fstype.encode(), 1, path=fstype)
 
 
 def fsconfig_string(fd: int, key: str, value: str) -> None:
+    """Set a parameter with a value."""
     _call(f"fsconfig {key}", 431, fd, 1, key.encode(), os.fsencode(value), 0, path=value)
 
 
 def fsconfig_flag(fd: int, key: str) -> None:
+    """Set a parameter without one."""
     _call(f"fsconfig {key}", 431, fd, 0, key.encode(), None, 0, path=key)
 
 
 def fsconfig_create(fd: int) -> None:
+    """Make the superblock."""
     _call("fsconfig create", 431, fd, 6, None, None, 0)
 
 
 def fsmount(fd: int, attributes: int) -> int:
+    """A detached mount of it."""
     return _call("fsmount", 432, fd, 1, attributes)
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None) -> None:
-    _call("mount", _OLD["mount"], source and os.fsencode(source), os.fsencode(target), fstype and fstype.encode(),
-          flags, data and os.fsencode(data), path=target)  # fmt: skip
+    """mount(2), for what the newer calls cannot do."""
+    _call(
+        "mount",
+        _OLD["mount"],
+        source and os.fsencode(source),
+        os.fsencode(target),
+        fstype and fstype.encode(),
+        flags,
+        data and os.fsencode(data),
+        path=target,
+    )
 
 
 def umount2(target: str, flags: int) -> None:
+    """umount2(2)."""
     _call("umount2", _OLD["umount2"], os.fsencode(target), flags, path=target)
 
 
 def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2)."""
     _call("pivot_root", _OLD["pivot_root"], new.encode(), old.encode())
 
 
 def setns(fd: int, flags: int, *, path: str = "") -> None:
+    """setns(2)."""
     _call("setns", _OLD["setns"], fd, flags, path=path)
 
 
 def unshare(flags: int) -> None:
+    """unshare(2)."""
     _call("unshare", _OLD["unshare"], flags)
 
 
 def prctl(option: int, *args: int) -> int:
+    """prctl(2)."""
     return _call("prctl", _OLD["prctl"], option, *args, *((0,) * (4 - len(args))))
 
 
 def pidfd_open(pid: int) -> int:
+    """pidfd_open(2)."""
     return _call("pidfd_open", 434, pid, 0)
 
 
 def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """pidfd_send_signal(2)."""
     _call("pidfd_send_signal", 424, pidfd, signal, None, 0)
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """pidfd_getfd(2)."""
     return _call("pidfd_getfd", 438, pidfd, fd, 0)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, *, cloexec: bool = True) -> None:
+    """close_range(2)."""
     _call("close_range", 436, first, last, 4 if cloexec else 0)
 
 
@@ -240,8 +237,15 @@ def fs_magic(fd: int) -> int:
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set this thread's capability sets, given as bit masks (capset(2), version 3)."""
     low, high = 0xFFFFFFFF, 32
-    data = pack("6I", effective & low, permitted & low, inheritable & low,
-                effective >> high, permitted >> high, inheritable >> high)  # fmt: skip
+    data = pack(
+        "6I",
+        effective & low,
+        permitted & low,
+        inheritable & low,
+        effective >> high,
+        permitted >> high,
+        inheritable >> high,
+    )
     _call("capset", _OLD["capset"], pack("Ii", 0x20080522, 0), data)
 
 
@@ -254,50 +258,41 @@ def capget() -> tuple[int, int, int]:
 
 
 def seccomp_filter(program: bytes, flags: int) -> int:
-    """Install a classic BPF filter, given as packed sock_filter; returns the listener's fd if one was asked for."""
+    """Install a classic BPF filter, given as packed sock_filter; returns the listener's fd if one was asked
+    for.
+    """
     instructions = ctypes.create_string_buffer(program, len(program))
     fprog = pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(instructions))
     return _call("seccomp", _OLD["seccomp"], 1, flags, fprog)
 
 
-def seccomp_action_available(action: int) -> bool:
-    try:
-        _call("seccomp", _OLD["seccomp"], 2, 0, pack("I", action))
-    except OSError:
-        return False
-    return True
-
-
-def bpf(command: int, attributes: bytes) -> int:
-    return _call("bpf", _OLD["bpf"], command, attributes, len(attributes))
-
-
-def bpf_prog_load(program_type: int, instructions: bytes, *, attach_type: int = 0) -> int:
-    """Load a program given as packed bpf_insn; returns its descriptor. The licence of the code is Apache-2.0."""
-    code = ctypes.create_string_buffer(instructions, len(instructions))
-    licence = ctypes.create_string_buffer(b"Apache-2.0")
-    head = pack("IIQQIIQII16sII", program_type, len(instructions) // 8, ctypes.addressof(code),
-                ctypes.addressof(licence), 0, 0, 0, 0, 0, b"rf_devices", 0, attach_type)  # fmt: skip
-    return bpf(5, head)
+def bpf(command: int, attributes: bytes | int, size: int = 0) -> int:
+    """bpf(2); `attributes` are bytes, or the address of `size` bytes that the kernel writes back to."""
+    return _call("bpf", _OLD["bpf"], command, attributes, size or len(attributes))  # type: ignore[arg-type]
 
 
 def ioprio_set(klass: int, level: int) -> None:
+    """ioprio_set(2) for this thread."""
     _call("ioprio_set", _OLD["ioprio_set"], 1, 0, klass << 13 | level)
 
 
 def sched_setattr(attributes: bytes) -> None:
+    """sched_setattr(2) for this thread."""
     _call("sched_setattr", _OLD["sched_setattr"], 0, attributes, 0)
 
 
 def set_mempolicy(mode: int, nodemask: bytes, bits: int) -> None:
+    """set_mempolicy(2)."""
     _call("set_mempolicy", _OLD["set_mempolicy"], mode, nodemask or None, bits)
 
 
 def personality(persona: int) -> None:
+    """personality(2)."""
     _call("personality", _OLD["personality"], persona)
 
 
 def keyctl_join_session(name: str) -> int:
+    """Join a new session keyring of this name."""
     return _call("keyctl", _OLD["keyctl"], 1, name.encode())
 
 
@@ -309,6 +304,7 @@ def keyctl_describe_perm(key: int) -> int:
 
 
 def keyctl_setperm(key: int, permissions: int) -> None:
+    """Set the permission mask of a key."""
     _call("keyctl", _OLD["keyctl"], 5, key, permissions)
 
 
@@ -321,19 +317,24 @@ def landlock_abi() -> int:
 
 
 def landlock_create_ruleset(attributes: bytes) -> int:
+    """landlock_create_ruleset(2)."""
     return _call("landlock_create_ruleset", 444, attributes, len(attributes), 0)
 
 
 def landlock_add_rule(ruleset: int, kind: int, rule: bytes) -> None:
+    """landlock_add_rule(2)."""
     _call("landlock_add_rule", 445, ruleset, kind, rule, 0)
 
 
 def landlock_restrict_self(ruleset: int) -> None:
+    """landlock_restrict_self(2)."""
     _call("landlock_restrict_self", 446, ruleset, 0)
 
 
 class Exec:
-    """An execve whose arguments are laid out beforehand, so that nothing is allocated after seccomp is in force."""
+    """An execve whose arguments are laid out beforehand, so that nothing is allocated after seccomp is in
+    force.
+    """
 
     def __init__(self, path: str, argv: Sequence[str], env: Sequence[str]) -> None:
         self.path = ctypes.create_string_buffer(os.fsencode(path))
@@ -357,9 +358,17 @@ def execveat(fd: int, argv: Sequence[str], env: Sequence[str]) -> None:
 
 
 def load_library(name: str, signatures: dict[str, tuple[str, str]]) -> dict[str, object]:
-    """Functions of a shared library by name: signature = (result, arguments) in letters i (int), I (uint32), p, s, v."""
-    kinds = {"i": ctypes.c_int, "I": ctypes.c_uint32, "p": ctypes.c_void_p, "s": ctypes.c_char_p, "v": None,
-             "Q": ctypes.c_uint64}  # fmt: skip
+    """Functions of a shared library by name: signature = (result, arguments) in letters i (int), I
+    (uint32), p, s, v.
+    """
+    kinds: dict[str, Any] = {
+        "i": ctypes.c_int,
+        "I": ctypes.c_uint32,
+        "p": ctypes.c_void_p,
+        "s": ctypes.c_char_p,
+        "v": None,
+        "Q": ctypes.c_uint64,
+    }
     library = ctypes.CDLL(name)
     functions: dict[str, object] = {}
     for function, (result, arguments) in signatures.items():
@@ -370,31 +379,12 @@ def load_library(name: str, signatures: dict[str, tuple[str, str]]) -> dict[str,
     return functions
 
 
-def bpf_cgroup_programs(cgroup: int, attach_type: int, name: bytes) -> list[int]:
-    """Ids of the programs called `name` that are attached to `cgroup` itself."""
-    ids = (ctypes.c_uint32 * 64)()
-    attributes = ctypes.create_string_buffer(
-        pack("IIIIQII", cgroup, attach_type, 0, 0, ctypes.addressof(ids), 64, 0), 64)  # fmt: skip
-    _call("bpf", _OLD["bpf"], 16, attributes, 64)
-    count: int = unpack_from("I", attributes.raw, 24)[0]
-    found: list[int] = []
-    for number in ids[:count]:
-        fd = bpf(13, pack("III", number, 0, 0))
-        try:
-            info = ctypes.create_string_buffer(128)
-            bpf(15, pack("IIQ", fd, 128, ctypes.addressof(info)))
-            if info.raw[64:80].rstrip(b"\0") == name:
-                found.append(int(number))
-        finally:
-            os.close(fd)
-    return found
-
-
 def fchownat_empty(fd: int, uid: int, gid: int) -> None:
     """Change the owner of what an O_PATH descriptor is open on."""
     _call("fchownat", 260 if _X86 else 54, fd, b"", uid, gid, AT_EMPTY_PATH)
 
 
 def setdomainname(name: str) -> None:
+    """setdomainname(2)."""
     data = os.fsencode(name)
     _call("setdomainname", 171 if _X86 else 162, data, len(data), path=name)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The errors of the runtime. Only the command line turns one into text and an exit code; a traceback means a bug."""
+"""The errors of the runtime. Only the command line turns one into text and an exit code; a traceback means
+a bug.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON without importing `json` (which brings `re`: 3 ms of a start). The C scanner and encoder do the work."""
+"""JSON without importing `json` (which brings `re`: 3 ms of a start). The C scanner and encoder do the
+work.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ MAX_BYTES = 16 << 20  # a configuration is some 20 kB; a larger one is an attack
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose members are unique: two members of one name are read differently by different parsers."""
+    """An object whose members are unique: two members of one name are read differently by different
+    parsers.
+    """
     result = dict(pairs)
     if len(result) != len(pairs):
         seen: set[str] = set()
@@ -35,10 +39,10 @@ class _Context:
     parse_float = float
     parse_int = int
     parse_constant = staticmethod(_constant)
-    memo: dict[str, str] = {}
+    memo: dict[str, str] = {}  # noqa: RUF012
 
 
-_scan = _json.make_scanner(_Context())
+_scan = _json.make_scanner(_Context())  # type: ignore[arg-type]
 
 
 def loads(data: bytes) -> Any:

@@ -68,17 +68,21 @@ def configure(path: str, *, form: str, level: str, name: str = "") -> None:
 
 
 def log_fd() -> int:
+    """The descriptor of --log, or -1."""
     return _log.fd
 
 
 def debug(message: str) -> None:
+    """For --debug."""
     _log.emit("debug", message, stderr=True)
 
 
 def warn(message: str) -> None:
+    """Into the log, or to stderr where there is none."""
     _log.emit("warning", message, stderr=False)
 
 
 def error(message: str) -> None:
+    """To both."""
     _log.emit("error", message, stderr=True)
     sys.stderr.flush()

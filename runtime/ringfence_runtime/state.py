@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runtime remembers of a container between two commands: one directory a container, three small files.
+"""What the runtime remembers of a container between two commands: one directory a container, three small
+files.
 
-`state.json` (who it is), `config.json` (the configuration it was made from, as bytes) and `start.sock`, on which its
-init waits until `start`. The directory is made with mkdir, which is the lock against a second container of the name.
+`state.json` (who it is), `config.json` (the configuration it was made from, as bytes) and `start.sock`, on
+which its init waits until `start`. The directory is made with mkdir, which is the lock against a second
+container of the name.
 """
 
 from __future__ import annotations
@@ -28,17 +30,23 @@ _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 
 
 def check_id(name: str) -> str:
-    """A container's id becomes a directory and a cgroup: so letters, digits and `_+-.`, and no `.` at its beginning."""
+    """A container's id becomes a directory and a cgroup: so letters, digits and `_+-.`, and no `.` at its
+    beginning.
+    """
     if not name:
         raise Error("the container ID is empty")
     if set(name) - _ID_LETTERS or name[0] in ".-" or len(name) > 255:
-        raise Error(f"invalid character or length in the container ID {name!a}",
-                    hint="letters, digits and _ + - . are allowed, 255 at most, and neither . nor - at its beginning")  # fmt: skip
+        raise Error(
+            f"invalid character or length in the container ID {name!a}",
+            hint="letters, digits and _ + - . are allowed, 255 at most, and neither . nor - at its beginning",
+        )
     return name
 
 
 def process_start(pid: int) -> int:
-    """The start time of a process in clock ticks, 0 where it is gone: with the pid it names a process for good."""
+    """The start time of a process in clock ticks, 0 where it is gone: with the pid it names a process for
+    good.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b") ")[2].split()
@@ -50,8 +58,21 @@ def process_start(pid: int) -> int:
 class Container:
     """One container on disk."""
 
-    __slots__ = ("annotations", "bundle", "cgroup", "created", "directory", "hooks_ran", "id", "owner", "pid", "root",
-                 "start", "systemd", "version")  # fmt: skip
+    __slots__ = (
+        "annotations",
+        "bundle",
+        "cgroup",
+        "created",
+        "directory",
+        "hooks_ran",
+        "id",
+        "owner",
+        "pid",
+        "root",
+        "start",
+        "systemd",
+        "version",
+    )
 
     def __init__(self, directory: str, data: dict[str, Any]) -> None:
         self.directory = directory
@@ -68,9 +89,18 @@ class Container:
 
     def save(self) -> None:
         """Written beside and renamed, so that a reader never sees half of it."""
-        data = {"ociVersion": self.version, "id": self.id, "pid": self.pid, "start": self.start, "bundle": self.bundle,
-                "rootfs": self.root, "created": self.created, "owner": self.owner, "annotations": self.annotations,
-                "cgroup": {"path": self.cgroup.path, "dirs": self.cgroup.dirs}}  # fmt: skip
+        data = {
+            "ociVersion": self.version,
+            "id": self.id,
+            "pid": self.pid,
+            "start": self.start,
+            "bundle": self.bundle,
+            "rootfs": self.root,
+            "created": self.created,
+            "owner": self.owner,
+            "annotations": self.annotations,
+            "cgroup": {"path": self.cgroup.path, "dirs": self.cgroup.dirs},
+        }
         write_file(f"{self.directory}/state.json", jsonio.dumps(data))
 
     @property
@@ -93,13 +123,29 @@ class Container:
     def describe(self) -> dict[str, Any]:
         """The state as the specification defines it (runtime.md#state), and runc's additions."""
         status = self.status()
-        return {"ociVersion": self.version, "id": self.id, "pid": 0 if status == "stopped" else self.pid,
-                "status": status, "bundle": self.bundle, "rootfs": self.root, "created": self.created,
-                "annotations": self.annotations, "owner": self.owner}  # fmt: skip
+        return {
+            "ociVersion": self.version,
+            "id": self.id,
+            "pid": 0 if status == "stopped" else self.pid,
+            "status": status,
+            "bundle": self.bundle,
+            "rootfs": self.root,
+            "created": self.created,
+            "annotations": self.annotations,
+            "owner": self.owner,
+        }
 
     def hook_state(self, status: str, pid: int) -> str:
-        return jsonio.dumps({"ociVersion": self.version, "id": self.id, "status": status, "pid": pid,
-                             "bundle": self.bundle, "annotations": self.annotations})  # fmt: skip
+        return jsonio.dumps(
+            {
+                "ociVersion": self.version,
+                "id": self.id,
+                "status": status,
+                "pid": pid,
+                "bundle": self.bundle,
+                "annotations": self.annotations,
+            }
+        )
 
     def config(self) -> Config:
         from ringfence_runtime.spec import load_config
@@ -107,7 +153,9 @@ class Container:
         return load_config(f"{self.directory}/config.json")[0]
 
     def open_init(self) -> int:
-        """A pidfd of the container's init, checked after opening: the pid may have been given to another process."""
+        """A pidfd of the container's init, checked after opening: the pid may have been given to another
+        process.
+        """
         try:
             fd = _sys.pidfd_open(self.pid)
         except OSError as error:
@@ -133,6 +181,7 @@ class Container:
 
 
 def write_file(path: str, text: str) -> None:
+    """Write a small file beside and rename it."""
     fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         data = text.encode()
@@ -159,19 +208,40 @@ class Store:
     def __init__(self, root: str) -> None:
         self.root = root
 
-    def create(self, name: str, *, bundle: str, rootfs: str, version: str, annotations: dict[str, str],
-               cgroup: Cgroup) -> Container:  # fmt: skip
-        """A new directory with a first state (`creating`), so that a runtime killed from here on can be cleaned up."""
+    def create(
+        self,
+        name: str,
+        *,
+        bundle: str,
+        rootfs: str,
+        version: str,
+        annotations: dict[str, str],
+        cgroup: Cgroup,
+    ) -> Container:
+        """A new directory with a first state (`creating`), so that a runtime killed from here on can be
+        cleaned up.
+        """
         os.makedirs(self.root, 0o711, exist_ok=True)
         directory = f"{self.root}/{check_id(name)}"
         try:
             os.mkdir(directory, 0o711 if os.geteuid() else 0o700)
         except FileExistsError:
             raise StateError(f"container {name} already exists") from None
-        container = Container(directory, {
-            "ociVersion": version, "id": name, "pid": 0, "start": 0, "bundle": bundle, "rootfs": rootfs,
-            "created": now(), "owner": _owner(), "annotations": annotations,
-            "cgroup": {"path": cgroup.path, "dirs": cgroup.dirs}})  # fmt: skip
+        container = Container(
+            directory,
+            {
+                "ociVersion": version,
+                "id": name,
+                "pid": 0,
+                "start": 0,
+                "bundle": bundle,
+                "rootfs": rootfs,
+                "created": now(),
+                "owner": _owner(),
+                "annotations": annotations,
+                "cgroup": {"path": cgroup.path, "dirs": cgroup.dirs},
+            },
+        )
         container.save()
         return container
 
@@ -197,7 +267,7 @@ class Store:
         return [name for name in entries if os.path.isfile(f"{self.root}/{name}/state.json")]
 
     def lock(self, name: str) -> int:
-        """An exclusive lock on the container's directory: two deletes, or a delete and a start, take turns."""
+        """An exclusive lock on the container: two deletes, or a delete and a start, take turns."""
         try:
             fd = os.open(f"{self.root}/{check_id(name)}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our runtime as an executable, with a state directory, cgroups (`/rftest-...`) and bundles of the test's own."""
+"""Our runtime as an executable, with a state directory, cgroups (`/rftest-...`) and bundles of the test's
+own.
+"""
 
 from __future__ import annotations
 
@@ -72,6 +74,7 @@ class Box:
         return self.directory / "rootfs"
 
     def write(self) -> None:
+        """Write config.json."""
         (self.directory / "config.json").write_text(json.dumps(self.config))
 
     def args(self, *words: str) -> Box:
@@ -118,6 +121,7 @@ class Box:
         return self
 
     def exec(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """`exec` in it."""
         return self.runtime("exec", self.name, *words, **options)
 
     def state(self) -> dict[str, Any]:
@@ -166,6 +170,7 @@ def executable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runtime(executable: Path, tmp_path: Path) -> Runtime:
+    """The executable with a state directory of this test's."""
     return Runtime(executable, tmp_path / "state")
 
 

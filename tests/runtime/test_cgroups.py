@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The translation of limits and device rules: pure functions, and the device program in a kernel that runs it."""
+"""The translation of limits and device rules: pure functions, and the device program in a kernel that runs
+it.
+"""
 
 from __future__ import annotations
 
+import subprocess
+from typing import Any
+
 import pytest
+
 from ringfence_runtime.cgroup.devices import effective_rules, program, v1_lines
 from ringfence_runtime.cgroup.hierarchy import parse_mountinfo
 from ringfence_runtime.cgroup.limits_v2 import cpu_weight, io_weight, values
@@ -11,6 +17,8 @@ from ringfence_runtime.cgroup.stats import parse_pressure
 from ringfence_runtime.errors import Error
 from ringfence_runtime.spec.node import Node
 from ringfence_runtime.spec.resources import DeviceRule, Resources
+from tests.support import force
+from tests.support.cgroups import Cgroup
 
 HYBRID = """\
 25 20 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
@@ -20,7 +28,8 @@ HYBRID = """\
 """
 
 
-def resources(value: dict[str, object]) -> Resources:
+def resources(value: Any) -> Resources:
+    """Parse these limits."""
     return Resources(Node(value, "linux.resources"))
 
 
@@ -114,10 +123,18 @@ BLOCK, CHAR, MKNOD, READ, WRITE = 1, 2, 1, 2, 4
 
 
 def test_device_program_decides_as_the_rules_say() -> None:
-    """The last rule that matches; nothing matches: refused; an allowed access does not allow more than itself."""
-    machine = Machine(program([
-        DeviceRule(False, "a", -1, -1, "rwm"), DeviceRule(True, "b", 8, -1, "r"), DeviceRule(False, "b", 8, 5, "r"),
-    ]))  # fmt: skip
+    """The last rule that matches; nothing matches: refused; an allowed access does not allow more than
+    itself.
+    """
+    machine = Machine(
+        program(
+            [
+                DeviceRule(False, "a", -1, -1, "rwm"),
+                DeviceRule(True, "b", 8, -1, "r"),
+                DeviceRule(False, "b", 8, 5, "r"),
+            ]
+        )
+    )
     assert machine.run(BLOCK, READ, 8, 1) == 1
     assert machine.run(BLOCK, READ | WRITE, 8, 1) == 0
     assert machine.run(BLOCK, READ, 8, 5) == 0
@@ -134,14 +151,30 @@ def test_device_program_of_a_privileged_container() -> None:
 
 
 @pytest.mark.root
-def test_the_verifier_takes_the_device_program() -> None:
-    """The kernel's own check of the instructions."""
+def test_the_device_program_in_the_kernel(cgroup: Cgroup) -> None:
+    """The verifier takes it, a version 2 cgroup runs it, and an update leaves exactly one attached."""
     import os
 
-    from ringfence_runtime import _sys
+    from ringfence_runtime.cgroup import bpf
+    from ringfence_runtime.cgroup.devices import attach
 
-    rules = [DeviceRule(True, "b", 8, minor, "r") for minor in range(20)] + [DeviceRule(False, "c", 5, -1, "w")]
-    os.close(_sys.bpf_prog_load(15, program(rules)))
+    directory = cgroup.paths.get("v2")
+    if directory is None:
+        force.elsewhere("there is no version 2 hierarchy")
+    many = [DeviceRule(True, "b", 8, minor, "r") for minor in range(20)] + [
+        DeviceRule(False, "c", 5, -1, "w")
+    ]
+    for rules in (many, [], many):
+        attach(str(directory), rules)
+        group = os.open(directory, os.O_RDONLY)
+        found = bpf.attached(group)
+        assert len(found) == 1
+        for fd in (*found, group):
+            os.close(fd)
+    script = f"echo $$ > {directory}/cgroup.procs; cat /dev/zero | head -c 1 | wc -c; : < /dev/kmsg"
+    got = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False)
+    assert got.stdout.strip() == "1"
+    assert "Operation not permitted" in got.stderr
 
 
 def test_pressure() -> None:

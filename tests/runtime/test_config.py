@@ -9,14 +9,15 @@ import random
 from typing import Any
 
 import pytest
+
 from ringfence_runtime import jsonio
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.spec import parse_config
-
 from tests.runtime.conftest import CONFIG
 
 
 def parse(config: dict[str, Any]) -> Any:
+    """Parse this configuration."""
     return parse_config(json.dumps(config).encode())
 
 
@@ -82,15 +83,18 @@ BAD = [
     ("linux.resources", {"memory": {"limit": 100, "swap": 50}}, "linux.resources.memory.swap"),
     ("linux.resources", {"devices": [{"access": "rx"}]}, "linux.resources.devices[0].access"),
     ("linux.resources", {"unified": {"../x": "1"}}, "linux.resources.unified.../x"),
-    ("linux.resources", {"hugepageLimits": [{"pageSize": "2", "limit": 1}]},
-     "linux.resources.hugepageLimits[0].pageSize"),
+    (
+        "linux.resources",
+        {"hugepageLimits": [{"pageSize": "2", "limit": 1}]},
+        "linux.resources.hugepageLimits[0].pageSize",
+    ),
     ("linux.personality", {"domain": "BSD"}, "linux.personality.domain"),
     ("linux.timeOffsets", {"monotonic": {"secs": 1}}, "linux.timeOffsets"),
     ("hooks", {"prestart": [{"path": "bin/x"}]}, "hooks.prestart[0].path"),
     ("hooks", {"poststop": [{"path": "/x", "timeout": 0}]}, "hooks.poststop[0].timeout"),
     ("annotations", {"a": 1}, "annotations.a"),
     ("linux.netDevices", {"eth0": {"name": "a/b"}}, "linux.netDevices.eth0"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("path", "value", "place"), BAD, ids=[f"{row[0]}={row[1]!r:.30}" for row in BAD])
@@ -102,15 +106,24 @@ def test_a_fault_names_its_place(path: str, value: Any, place: str) -> None:
 
 
 SYSCTLS = [
-    ("kernel.core_pattern", "|/x"), ("kernel/core_pattern", "|/x"), ("vm.swappiness", "1"), ("net", "1"),
-    ("net.ipv4..ip_forward", "1"), ("net/../kernel/core_pattern", "x"), ("net.ipv4.ip_forward+", "1"),
-    ("net.ipv4.ip_forward", "1\nkernel.core_pattern=|/x"), ("kernel.hostname", "x"), ("user.max_x", "1"),
-]  # fmt: skip
+    ("kernel.core_pattern", "|/x"),
+    ("kernel/core_pattern", "|/x"),
+    ("vm.swappiness", "1"),
+    ("net", "1"),
+    ("net.ipv4..ip_forward", "1"),
+    ("net/../kernel/core_pattern", "x"),
+    ("net.ipv4.ip_forward+", "1"),
+    ("net.ipv4.ip_forward", "1\nkernel.core_pattern=|/x"),
+    ("kernel.hostname", "x"),
+    ("user.max_x", "1"),
+]
 
 
 @pytest.mark.parametrize(("name", "value"), SYSCTLS)
 def test_cve_2022_0811_only_namespaced_sysctls(name: str, value: str) -> None:
-    """Row 40: a sysctl that belongs to no namespace of the container's own, or smuggles another, is refused."""
+    """Row 40: a sysctl that belongs to no namespace of the container's own, or smuggles another, is
+    refused.
+    """
     with pytest.raises(SpecError) as caught:
         parse(changed("linux.sysctl", {name: value}))
     assert caught.value.path.startswith("linux.sysctl")
@@ -191,7 +204,9 @@ def test_fuzzed_configurations_end_in_a_model_or_an_error() -> None:
 
 
 def test_the_start_imports_little() -> None:
-    """No argparse, json, re, subprocess, typing or dataclasses on the launch path: they cost most of a start."""
+    """No argparse, json, re, subprocess, typing or dataclasses on the launch path: they cost most of a
+    start.
+    """
     import subprocess
     import sys
 
@@ -201,5 +216,16 @@ def test_the_start_imports_little() -> None:
         "print(*sys.modules)"
     )
     got = subprocess.run([sys.executable, "-ISc", code], capture_output=True, text=True, check=True)
-    heavy = {"argparse", "json", "re", "subprocess", "typing", "dataclasses", "enum", "socket", "logging", "inspect"}
+    heavy = {
+        "argparse",
+        "json",
+        "re",
+        "subprocess",
+        "typing",
+        "dataclasses",
+        "enum",
+        "socket",
+        "logging",
+        "inspect",
+    }
     assert not heavy & set(got.stdout.split())

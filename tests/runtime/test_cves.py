@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regression tests named after the CVEs of runtimes (ESCAPES rows 33-44): each the host side trusting the image.
+"""Regression tests named after the CVEs of runtimes (ESCAPES rows 33-44): each the host side trusting the
+image.
 
 The attacks are harmless: they aim at files of the test's own, or try to open for writing and write nothing.
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.root
 
 
 def bind(box: Box, source: Path, destination: str, *options: str) -> None:
+    """Add a bind mount."""
     box.config["mounts"].append(
         {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", *options]}
     )
@@ -84,7 +85,7 @@ def test_cve_2019_5736_the_runtimes_own_program(box: Box, how: str) -> None:
         assert os.fstatvfs(fd).f_flag & 1
     finally:
         os.close(fd)
-    with pytest.raises(OSError, match="Read-only|Text file busy"):
+    with pytest.raises(OSError, match=r"Read-only|Text file busy"):
         os.open(f"/proc/{pid}/exe", os.O_WRONLY)
     assert os.stat(f"/proc/{pid}/environ").st_uid == 0
 
@@ -115,7 +116,9 @@ def test_cve_2024_21626_no_descriptor_leaks(box: Box) -> None:
 
 def test_cve_2025_31133_dev_null_of_the_image(box: Box, outside: Path) -> None:
     """Row 36: /dev/null in the image is a symlink; a masked path must still be the real null device."""
-    box.config["mounts"] = [item for item in box.config["mounts"] if not item["destination"].startswith("/dev")]
+    box.config["mounts"] = [
+        item for item in box.config["mounts"] if not item["destination"].startswith("/dev")
+    ]
     (box.rootfs / "dev/null").symlink_to("/victim")
     (box.rootfs / "victim").write_text("shown")
     box.config["linux"]["maskedPaths"] = ["/etc/passwd"]
@@ -164,8 +167,11 @@ def test_cve_2025_52881_procfs_writes_go_to_our_own_procfs(box: Box, outside: Pa
     (fake / "sys/net/ipv4").mkdir(parents=True)
     (fake / "sys/net/ipv4/ip_forward").write_text("fake")
     box.config["mounts"][0] = {
-        "destination": "/proc", "type": "bind", "source": str(fake), "options": ["rbind"],
-    }  # fmt: skip
+        "destination": "/proc",
+        "type": "bind",
+        "source": str(fake),
+        "options": ["rbind"],
+    }
     box.config["linux"]["sysctl"] = {"kernel.msgmax": "4097", "net.ipv4.ip_forward": "1"}
     box.config["linux"]["readonlyPaths"] = box.config["linux"]["maskedPaths"] = []
     assert box.args("/bin/true").run().returncode == 0
@@ -193,7 +199,9 @@ def test_cve_2026_41579_dev_is_a_symlink(box: Box, outside: Path, target: str) -
     """Row 39: the image's /dev leads to the host; no node and no link may be made there."""
     shutil.rmtree(box.rootfs / "dev")
     (box.rootfs / "dev").symlink_to(target.format(outside=outside))
-    box.config["mounts"] = [item for item in box.config["mounts"] if not item["destination"].startswith("/dev")]
+    box.config["mounts"] = [
+        item for item in box.config["mounts"] if not item["destination"].startswith("/dev")
+    ]
     box.config["linux"]["devices"] = [{"path": "/dev/mine", "type": "c", "major": 1, "minor": 3}]
     box.refused()
     assert sorted(os.listdir(outside)) == ["victim"]
@@ -201,7 +209,9 @@ def test_cve_2026_41579_dev_is_a_symlink(box: Box, outside: Path, target: str) -
 
 def test_cve_2026_47766_device_path_is_a_symlink(box: Box, outside: Path) -> None:
     """Row 39: the node's own name is a link out of the root; its owner and mode stay as they are."""
-    box.config["mounts"] = [item for item in box.config["mounts"] if not item["destination"].startswith("/dev")]
+    box.config["mounts"] = [
+        item for item in box.config["mounts"] if not item["destination"].startswith("/dev")
+    ]
     (box.rootfs / "dev/mine").symlink_to(str(outside / "victim"))
     box.config["linux"]["devices"] = [
         {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o777, "uid": 55}
@@ -221,7 +231,9 @@ def test_cve_2022_23648_text_of_the_image_stays_text(box: Box) -> None:
 
 
 def test_cve_2019_14271_nothing_of_the_image_is_loaded(box: Box) -> None:
-    """Row 42: after the root is changed, the runtime imports and loads nothing: the image has poisoned copies."""
+    """Row 42: after the root is changed, the runtime imports and loads nothing: the image has poisoned
+    copies.
+    """
     import sys
 
     poison = "raise SystemExit(open('/poisoned', 'w').write('x'))\n"
@@ -230,7 +242,15 @@ def test_cve_2019_14271_nothing_of_the_image_is_loaded(box: Box) -> None:
             continue
         target = box.rootfs / place.lstrip("/")
         target.mkdir(parents=True, exist_ok=True)
-        for name in ("pwd", "grp", "difflib", "encodings/idna", "linecache", "traceback", "ringfence_runtime/launch/hooks"):
+        for name in (
+            "pwd",
+            "grp",
+            "difflib",
+            "encodings/idna",
+            "linecache",
+            "traceback",
+            "ringfence_runtime/launch/hooks",
+        ):
             (target / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
             (target / f"{name}.py").write_text(poison)
     box.config["process"]["user"] = {"uid": 0, "gid": 0, "additionalGids": [7]}
@@ -246,11 +266,14 @@ def test_cve_2025_23266_hooks_get_no_loader_variables(box: Box, tmp_path: Path, 
     box.config["process"]["env"] += ["LD_PRELOAD=/proc/self/cwd/x.so", "FROM_IMAGE=1"]
     where = "/hook-env" if kind == "startContainer" else str(tmp_path / "hook-env")
     box.config["hooks"] = {
-        kind: [{
-            "path": "/bin/sh", "args": ["sh", "-c", f"env > {where}"],
-            "env": ["PATH=/bin:/usr/bin", "LD_PRELOAD=/x.so", "LD_LIBRARY_PATH=/x", "MINE=1"],
-        }]
-    }  # fmt: skip
+        kind: [
+            {
+                "path": "/bin/sh",
+                "args": ["sh", "-c", f"env > {where}"],
+                "env": ["PATH=/bin:/usr/bin", "LD_PRELOAD=/x.so", "LD_LIBRARY_PATH=/x", "MINE=1"],
+            }
+        ]
+    }
     got = box.args("/bin/true").run()
     assert got.returncode == 0, got.stderr
     text = ((box.rootfs / "hook-env") if kind == "startContainer" else tmp_path / "hook-env").read_text()
@@ -260,7 +283,9 @@ def test_cve_2025_23266_hooks_get_no_loader_variables(box: Box, tmp_path: Path, 
 
 
 def test_cve_2024_0132_a_link_swapped_during_the_launch(box: Box, outside: Path, tmp_path: Path) -> None:
-    """Rows 33 and 44: a process of the host swaps a directory and a link all the while; no mount lands outside."""
+    """Rows 33 and 44: a process of the host swaps a directory and a link all the while; no mount lands
+    outside.
+    """
     import subprocess
 
     source = tmp_path / "volume"
@@ -282,5 +307,3 @@ def test_cve_2024_0132_a_link_swapped_during_the_launch(box: Box, outside: Path,
                 assert sorted(os.listdir(outside)) == ["victim"]
         finally:
             swapper.kill()
-
-

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
 def run(*words: str, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program; a failure shows what it printed."""
     options.setdefault("timeout", patience(60))
     got = subprocess.run(words, capture_output=True, text=True, check=False, **options)
     assert got.returncode == 0 or not ok, f"{' '.join(words)}: {got.returncode}: {got.stdout}{got.stderr}"
@@ -29,6 +30,7 @@ def run(*words: str, ok: bool = True, **options: Any) -> subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def root_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root filesystem."""
     return make_rootfs(tmp_path_factory.mktemp("engine") / "rootfs", busybox=force.need_program("busybox"))
 
 
@@ -44,6 +46,7 @@ class Containerd:
         return run("ctr", "--address", self.address, "--namespace", "rftest", *words, ok=ok)
 
     def run(self, name: str, tree: Path, *words: str, detach: bool = False) -> str:
+        """Run a program; a failure shows what it printed."""
         options = ["run", "--runc-binary", str(self.executable), "--cgroup", f"/{name}"]
         options += ["--detach"] if detach else ["--rm"]
         return self.ctr(*options, "--rootfs", str(tree), name, *words).stdout
@@ -51,6 +54,7 @@ class Containerd:
 
 @pytest.fixture
 def containerd(executable: Path, tmp_path: Path) -> Iterator[Containerd]:
+    """It runs while the test does."""
     force.need_program("containerd")
     config = tmp_path / "config.toml"
     config.write_text(
@@ -70,6 +74,7 @@ def containerd(executable: Path, tmp_path: Path) -> Iterator[Containerd]:
 
 
 def gone(name: str) -> bool:
+    """Whether no hierarchy has this cgroup."""
     top = Path("/sys/fs/cgroup")
     return not any(path.exists() for path in (top / name, *top.glob(f"*/{name}")))
 
@@ -107,23 +112,34 @@ def test_containerd_execs_kills_and_deletes(containerd: Containerd, root_tree: P
 class Podman:
     def __init__(self, directory: Path, executable: Path) -> None:
         self.options = [
-            "--root", str(directory / "root"), "--runroot", str(directory / "run"), "--tmpdir", str(directory / "tmp"),
-            "--runtime", str(executable), "--cgroup-manager", "cgroupfs", "--events-backend", "file",
-            "--storage-driver", "vfs",
-        ]  # fmt: skip
+            "--root",
+            str(directory / "root"),
+            "--runroot",
+            str(directory / "run"),
+            "--tmpdir",
+            str(directory / "tmp"),
+            "--runtime",
+            str(executable),
+            "--cgroup-manager",
+            "cgroupfs",
+            "--events-backend",
+            "file",
+            "--storage-driver",
+            "vfs",
+        ]
 
     def __call__(self, *words: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         return run("podman", *self.options, *words, ok=ok)
 
     def run(self, *words: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program; a failure shows what it printed."""
         limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
         return self("run", "--network", "none", "--cgroup-parent", "/rftest-podman", *limits, *words, ok=ok)
 
 
 @pytest.fixture(scope="module")
-def podman(
-    executable: Path, root_tree: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Podman]:
+def podman(executable: Path, root_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """With an image `rftest`."""
     force.need_program("podman")
     directory = tmp_path_factory.mktemp("podman")
     made = Podman(directory, executable)
@@ -155,13 +171,17 @@ def test_podman_execs_kills_and_removes(podman: Podman) -> None:
     podman("pause", name)
     podman("unpause", name)
     podman("kill", name)
-    wait_for(lambda: json.loads(podman("inspect", name).stdout)[0]["State"]["Status"] == "exited", "it has ended")
+    wait_for(
+        lambda: json.loads(podman("inspect", name).stdout)[0]["State"]["Status"] == "exited", "it has ended"
+    )
     podman("rm", name)
 
 
 def test_podman_gives_a_terminal(podman: Podman) -> None:
     """By conmon's console socket."""
-    got = podman.run("--rm", "--tty", "rftest", "/bin/sh", "-c", "tty && test -c /dev/console && echo console")
+    got = podman.run(
+        "--rm", "--tty", "rftest", "/bin/sh", "-c", "tty && test -c /dev/console && echo console"
+    )
     assert got.stdout.split() == ["/dev/pts/0", "console"]
 
 

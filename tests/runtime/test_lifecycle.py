@@ -121,8 +121,13 @@ def test_two_deletes_at_once(box: Box) -> None:
     """Both end; one of them may find nothing any more."""
     box.start()
     command = [
-        str(box.runtime.executable), "--root", str(box.runtime.root), "delete", "--force", box.name,
-    ]  # fmt: skip
+        str(box.runtime.executable),
+        "--root",
+        str(box.runtime.root),
+        "delete",
+        "--force",
+        box.name,
+    ]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
     assert [process.wait(30) for process in both] == [0, 0]
     for process in both:

@@ -25,6 +25,7 @@ def value(box: Box, controller: str, v1: str, v2: str) -> str:
 
 
 def limits(box: Box, **resources: Any) -> Box:
+    """Give it these limits."""
     box.config["linux"]["resources"] = resources
     return box
 
@@ -74,7 +75,10 @@ def test_cpuset(box: Box) -> None:
         ({"network": {"classID": 1}}, "network.classID"),
         ({"unified": {"no.such": "1"}}, "unified.no.such"),
         ({"hugepageLimits": [{"pageSize": "3MB", "limit": 0}]}, "hugepageLimits[0]"),
-        ({"blockIO": {"throttleReadBpsDevice": [{"major": 4000, "minor": 1, "rate": 1}]}}, "throttleReadBpsDevice"),
+        (
+            {"blockIO": {"throttleReadBpsDevice": [{"major": 4000, "minor": 1, "rate": 1}]}},
+            "throttleReadBpsDevice",
+        ),
     ],
 )
 def test_a_limit_that_cannot_be_set_is_an_error(box: Box, resources: Any, place: str) -> None:
@@ -122,7 +126,9 @@ def test_sub_cgroups_are_removed_too(box: Box) -> None:
     box.config["mounts"].append(
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
     )
-    box.shell("d=/sys/fs/cgroup/pids; [ -d $d ] || d=/sys/fs/cgroup; mkdir $d/inner && echo made; exec sleep 3600")
+    box.shell(
+        "d=/sys/fs/cgroup/pids; [ -d $d ] || d=/sys/fs/cgroup; mkdir $d/inner && echo made; exec sleep 3600"
+    )
     box.start()
     wait_for(lambda: any((path / "inner").exists() for path in box.cgroups()), "the inner cgroup")
     assert box.do("delete", "--force").returncode == 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control groups of version 2, version 1 and both at once (hybrid), behind one interface."""
 
-from ringfence_runtime.cgroup.group import Cgroup
+from ringfence_runtime.cgroup.group import Cgroup, enter
 from ringfence_runtime.cgroup.hierarchy import Hierarchies, detect
 
-__all__ = ["Cgroup", "Hierarchies", "detect"]
+__all__ = ["Cgroup", "Hierarchies", "detect", "enter"]

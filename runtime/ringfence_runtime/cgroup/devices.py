@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which devices a container may use: lines of a version 1 list, or a program of type cgroup/device on version 2."""
+"""Which devices a container may use: lines of a version 1 list, or a program of type cgroup/device on
+version 2.
+"""
 
 from __future__ import annotations
 
 import os
 from _struct import pack
 
-from ringfence_runtime import _sys
 from ringfence_runtime.spec.resources import DeviceRule
 
 TYPE_CHECKING = False
@@ -15,13 +16,20 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "effective_rules", "program", "v1_lines"]
 
-# What every container may do, whatever its configuration says: make any node, use the harmless ones and terminals.
+# What every container may do, whatever its configuration says: make any node, use the harmless ones and
+# terminals.
 _ALWAYS = (
-    DeviceRule(True, "c", -1, -1, "m"), DeviceRule(True, "b", -1, -1, "m"),
-    DeviceRule(True, "c", 1, 3, "rwm"), DeviceRule(True, "c", 1, 5, "rwm"), DeviceRule(True, "c", 1, 7, "rwm"),
-    DeviceRule(True, "c", 1, 8, "rwm"), DeviceRule(True, "c", 1, 9, "rwm"), DeviceRule(True, "c", 5, 0, "rwm"),
-    DeviceRule(True, "c", 5, 2, "rwm"), DeviceRule(True, "c", 136, -1, "rwm"),
-)  # fmt: skip
+    DeviceRule(True, "c", -1, -1, "m"),
+    DeviceRule(True, "b", -1, -1, "m"),
+    DeviceRule(True, "c", 1, 3, "rwm"),
+    DeviceRule(True, "c", 1, 5, "rwm"),
+    DeviceRule(True, "c", 1, 7, "rwm"),
+    DeviceRule(True, "c", 1, 8, "rwm"),
+    DeviceRule(True, "c", 1, 9, "rwm"),
+    DeviceRule(True, "c", 5, 0, "rwm"),
+    DeviceRule(True, "c", 5, 2, "rwm"),
+    DeviceRule(True, "c", 136, -1, "rwm"),
+)
 _ACCESS = {"m": 1, "r": 2, "w": 4}
 _TYPES = {"b": 1, "c": 2}
 
@@ -53,8 +61,8 @@ def _insn(code: int, dst: int, src: int, offset: int, imm: int) -> bytes:
 def _rule(rule: DeviceRule) -> bytes:
     """Instructions for one rule: jump past them unless it matches, else return its verdict.
 
-    r2 = type, r3 = access asked for, r4 = major, r5 = minor. An allow rule must hold every access that is asked for;
-    a deny rule matches when it holds any of them.
+    r2 = type, r3 = access asked for, r4 = major, r5 = minor. An allow rule must hold every access that is
+    asked for; a deny rule matches when it holds any of them.
     """
     tests: list[tuple[int, int, int]] = []  # (register, jump code, value): jump out when it does not match
     if rule.type != "a":
@@ -87,10 +95,12 @@ def program(rules: Sequence[DeviceRule]) -> bytes:
     """The rules as eBPF instructions: the last matching rule decides, and what none matches is refused."""
     code = (
         _insn(0x61, 2, 1, 0, 0)  # r2 = access_type
-        + _insn(0xBC, 3, 2, 0, 0) + _insn(0x54, 2, 0, 0, 0xFFFF)  # r2 = type
+        + _insn(0xBC, 3, 2, 0, 0)
+        + _insn(0x54, 2, 0, 0, 0xFFFF)  # r2 = type
         + _insn(0x74, 3, 0, 0, 16)  # r3 = access
-        + _insn(0x61, 4, 1, 4, 0) + _insn(0x61, 5, 1, 8, 0)  # r4 = major, r5 = minor
-    )  # fmt: skip
+        + _insn(0x61, 4, 1, 4, 0)
+        + _insn(0x61, 5, 1, 8, 0)  # r4 = major, r5 = minor
+    )
     for rule in reversed(effective_rules(rules)):
         code += _rule(rule)
         if rule.type == "a":
@@ -98,29 +108,20 @@ def program(rules: Sequence[DeviceRule]) -> bytes:
     return code + _insn(0xB4, 0, 0, 0, 0) + _insn(0x95, 0, 0, 0, 0)
 
 
-_DEVICE_PROGRAM, _ATTACH_DEVICE = 15, 6
-
-
 def attach(directory: str, rules: Sequence[DeviceRule]) -> None:
     """Put the program in force for a version 2 cgroup; the one before it goes only afterwards (no gap)."""
+    from ringfence_runtime.cgroup import bpf
+
     group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        before = _attached(group)
-        fd = _sys.bpf_prog_load(_DEVICE_PROGRAM, program(rules))
+        before = bpf.attached(group)
+        fd = bpf.load(program(rules))
         try:
-            _sys.bpf(8, pack("IIIII", group, fd, _ATTACH_DEVICE, 2, 0))  # BPF_F_ALLOW_MULTI
+            bpf.attach(group, fd)
         finally:
             os.close(fd)
-        for number in before:
-            old = _sys.bpf(13, pack("III", number, 0, 0))
-            try:
-                _sys.bpf(9, pack("III", group, old, _ATTACH_DEVICE))
-            finally:
-                os.close(old)
+        for old in before:
+            bpf.detach(group, old)
+            os.close(old)
     finally:
         os.close(group)
-
-
-def _attached(group: int) -> list[int]:
-    """Ids of our device programs on this cgroup (`rf_devices`), so that an update replaces no one else's."""
-    return _sys.bpf_cgroup_programs(group, _ATTACH_DEVICE, b"rf_devices")

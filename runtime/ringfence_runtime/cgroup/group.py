@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cgroup of one container: made, limited, joined, frozen, killed and removed in every hierarchy at once."""
+"""The cgroup of one container: made, limited, joined, frozen, killed and removed in every hierarchy at
+once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ import errno
 import os
 import time
 
-from ringfence_runtime import _sys
 from ringfence_runtime.cgroup.hierarchy import Hierarchies, detect, read, write
 from ringfence_runtime.errors import Error
 
@@ -58,7 +59,9 @@ class Cgroup:
         return list(self.dirs) == [_UNIFIED]
 
     def create(self) -> None:
-        """Make the directory in every hierarchy. One that exists already must be empty: it may be another's."""
+        """Make the directory in every hierarchy. One that exists already must be empty: it may be
+        another's.
+        """
         for key, path in self.dirs.items():
             root = path[: -len(self.path)]
             self._make(key, root, self.path)
@@ -89,6 +92,15 @@ class Cgroup:
                 write(f"{path}/cgroup.procs", str(pid))
             except OSError as error:
                 raise Error(f"cannot join the cgroup {path}: {error.strerror}") from None
+
+    def open_tasks(self, sub: str = "") -> list[int]:
+        """Descriptors of the version 1 `tasks` files, for `enter`."""
+        found: list[int] = []
+        for key, path in self.dirs.items():
+            if key:
+                target = f"{path}/{sub}" if sub and os.path.isdir(f"{path}/{sub}") else path
+                found.append(os.open(f"{target}/tasks", os.O_WRONLY | os.O_CLOEXEC))
+        return found
 
     def apply(self, resources: Resources, *, update: bool = False) -> None:
         """Set every limit; one that cannot be set is an error that names its place in the configuration."""
@@ -151,7 +163,8 @@ class Cgroup:
             raise Error("this host has no freezer")
         deadline = time.monotonic() + 10
         while True:
-            # Version 1 may stay FREEZING when a task forks meanwhile; writing again finishes it (runc does so, too).
+            # Version 1 may stay FREEZING when a task forks meanwhile; writing again finishes it (runc does
+            # so, too).
             write(file, wanted)
             if self.frozen() == frozen:
                 return
@@ -193,6 +206,18 @@ class Cgroup:
                 os.rmdir(path)
             except OSError:
                 continue
+
+
+def enter(tasks: list[int]) -> None:
+    """Put the calling thread, which must be alone in its process, in the cgroups of `open_tasks`, and close
+    them.
+
+    A thread that moves itself needs no lock over all thread groups; moving another process takes one, with
+    an RCU grace period, in each hierarchy: 1 ms each, 7 to 15 ms in all on a version 1 host.
+    """
+    for fd in tasks:
+        os.write(fd, b"0")
+        os.close(fd)
 
 
 def tree(base: str) -> list[str]:
@@ -243,11 +268,3 @@ def _enable_controllers(directory: str) -> None:
             write(f"{directory}/cgroup.subtree_control", f"+{controller}")
         except OSError:
             continue
-
-
-def unified_magic(path: str) -> bool:
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        return _sys.fs_magic(fd) == _sys.CGROUP2_SUPER_MAGIC
-    finally:
-        os.close(fd)

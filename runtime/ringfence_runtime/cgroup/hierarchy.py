@@ -15,7 +15,9 @@ _OPTIONS = frozenset(
 
 
 class Hierarchies:
-    """Mount points by controller. Version 1 hierarchies are keyed by their controllers (`cpu,cpuacct`, `name=x`)."""
+    """Mount points by controller. Version 1 hierarchies are keyed by their controllers (`cpu,cpuacct`,
+    `name=x`).
+    """
 
     __slots__ = ("unified", "v1")
 
@@ -62,6 +64,7 @@ def parse_mountinfo(text: str) -> Hierarchies:
 
 
 def detect() -> Hierarchies:
+    """The hierarchies of this host."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         found = parse_mountinfo(file.read())
     if not found.v1 and not found.unified:
@@ -80,6 +83,7 @@ def own_paths(pid: int | str = "self") -> dict[str, str]:
 
 
 def read(path: str) -> str:
+    """The whole of a cgroup file, stripped."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []

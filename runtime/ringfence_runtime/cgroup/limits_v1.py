@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["apply"]
 
-_THROTTLES = {"throttleReadBpsDevice": "blkio.throttle.read_bps_device",
-              "throttleWriteBpsDevice": "blkio.throttle.write_bps_device",
-              "throttleReadIOPSDevice": "blkio.throttle.read_iops_device",
-              "throttleWriteIOPSDevice": "blkio.throttle.write_iops_device"}  # fmt: skip
+_THROTTLES = {
+    "throttleReadBpsDevice": "blkio.throttle.read_bps_device",
+    "throttleWriteBpsDevice": "blkio.throttle.write_bps_device",
+    "throttleReadIOPSDevice": "blkio.throttle.read_iops_device",
+    "throttleWriteIOPSDevice": "blkio.throttle.write_iops_device",
+}
 
 
 class _Writer:
@@ -33,7 +35,9 @@ class _Writer:
         return None if directory is None else f"{directory}/{name}"
 
     def set(self, place: str, name: str, value: object) -> None:
-        """Write; a missing controller or file and a refusal are errors that name the configuration's member."""
+        """Write; a missing controller or file and a refusal are errors that name the configuration's
+        member.
+        """
         file = self.file(name)
         if file is None:
             raise Error(f"{self.base}.{place}: this host has no {name.split('.')[0]} controller")
@@ -47,7 +51,8 @@ class _Writer:
         for name in names:
             file = self.file(name)
             if file is not None and os.path.exists(file):
-                return self.set(place, name, value)
+                self.set(place, name, value)
+                return
         raise Error(f"{self.base}.{place}: this kernel has none of {', '.join(names)}")
 
 
@@ -84,7 +89,8 @@ def _devices(writer: _Writer, resources: Resources) -> None:
             raise Error(f"{writer.base}.devices: this host has no devices controller")
         from ringfence_runtime.cgroup.devices import attach
 
-        return attach(writer.group.unified, resources.devices)
+        attach(writer.group.unified, resources.devices)
+        return
     for name, line in v1_lines(resources.devices):
         writer.set("devices", name, line)
 
@@ -102,7 +108,8 @@ def _cpu(writer: _Writer, resources: Resources) -> None:
         except Error:
             if not resources.quota:
                 raise
-            # A new period may clash with the old quota (their ratio is checked against the parent's): quota first.
+            # A new period may clash with the old quota (their ratio is checked against the parent's): quota
+            # first.
             writer.set("cpu.quota", "cpu.cfs_quota_us", resources.quota)
             writer.set("cpu.period", "cpu.cfs_period_us", resources.period)
     if resources.quota:
@@ -150,7 +157,9 @@ def _memory(writer: _Writer, resources: Resources) -> None:
 
 
 def _raises(writer: _Writer, name: str, value: int) -> bool:
-    """Whether `value` is above what is set now: memory+swap must be raised before memory, and lowered after it."""
+    """Whether `value` is above what is set now: memory+swap must be raised before memory, and lowered after
+    it.
+    """
     file = writer.file(name)
     if file is None or not os.path.exists(file):
         return False

@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 __all__ = ["apply", "cpu_weight", "io_weight", "values"]
 
-_THROTTLES = {"throttleReadBpsDevice": "rbps", "throttleWriteBpsDevice": "wbps", "throttleReadIOPSDevice": "riops",
-              "throttleWriteIOPSDevice": "wiops"}  # fmt: skip
+_THROTTLES = {
+    "throttleReadBpsDevice": "rbps",
+    "throttleWriteBpsDevice": "wbps",
+    "throttleReadIOPSDevice": "riops",
+    "throttleWriteIOPSDevice": "wiops",
+}
 
 
 def cpu_weight(shares: int) -> int:
     """cpu.shares (2..262144, 1024 is normal) as cpu.weight (1..10000, 100 is normal).
 
-    The curve through the three fixed points that runc 1.4 and crun 1.23 use; a straight line made 1024 a weight of 39.
+    The curve through the three fixed points that runc 1.4 and crun 1.23 use; a straight line made 1024 a
+    weight of 39.
     """
     if shares <= 2:
         return 1
@@ -31,7 +36,7 @@ def cpu_weight(shares: int) -> int:
     from math import ceil, log2
 
     power = log2(shares)
-    return int(ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34)))
+    return ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34))
 
 
 def io_weight(weight: int) -> int:
@@ -99,6 +104,7 @@ def _memory_values(resources: Resources, add: object) -> None:
 
 
 def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
+    """Set all limits in the one hierarchy."""
     directory = group.unified
     assert directory is not None
     if resources.devices or not update:

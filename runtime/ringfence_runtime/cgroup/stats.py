@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a cgroup in runc's form (`events --stats`), from the files of either version. Units as there: ns, bytes."""
+"""Figures of a cgroup in runc's form (`events --stats`), from the files of either version. Units as there:
+ns, bytes.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +57,7 @@ def _number(directory: str | None, name: str) -> int:
 
 
 def stats(group: Cgroup) -> dict[str, Any]:
+    """All figures of the cgroup."""
     data = _stats_v2(group.unified or "") if group.is_v2 else _stats_v1(group)
     unified = group.unified
     for name, section in (("cpu", "cpu"), ("memory", "memory"), ("io", "blkio")):
@@ -71,36 +74,53 @@ def _stats_v1(group: Cgroup) -> dict[str, Any]:
     tick = 10**9 // os.sysconf("SC_CLK_TCK")
     pids = group.directory("pids")
     return {
-        "cpu": {"usage": {"total": _number(acct, "cpuacct.usage"),
-                          "percpu": [int(word) for word in _text(acct, "cpuacct.usage_percpu").split()],
-                          "kernel": times.get("system", 0) * tick, "user": times.get("user", 0) * tick},
-                "throttling": {"periods": throttled.get("nr_periods", 0),
-                               "throttledPeriods": throttled.get("nr_throttled", 0),
-                               "throttledTime": throttled.get("throttled_time", 0)}},
+        "cpu": {
+            "usage": {
+                "total": _number(acct, "cpuacct.usage"),
+                "percpu": [int(word) for word in _text(acct, "cpuacct.usage_percpu").split()],
+                "kernel": times.get("system", 0) * tick,
+                "user": times.get("user", 0) * tick,
+            },
+            "throttling": {
+                "periods": throttled.get("nr_periods", 0),
+                "throttledPeriods": throttled.get("nr_throttled", 0),
+                "throttledTime": throttled.get("throttled_time", 0),
+            },
+        },
         "memory": _memory_v1(group.directory("memory")),
         "pids": {"current": _number(pids, "pids.current"), "limit": _number(pids, "pids.max")},
         "blkio": _blkio_v1(group.directory("blkio")),
         "hugetlb": _hugetlb(group.unified),
-    }  # fmt: skip
+    }
 
 
 def _memory_v1(directory: str | None) -> dict[str, Any]:
     raw = parse_flat(_text(directory, "memory.stat"))
 
     def entry(prefix: str) -> dict[str, int]:
-        return {"limit": _number(directory, f"{prefix}.limit_in_bytes"),
-                "usage": _number(directory, f"{prefix}.usage_in_bytes"),
-                "max": _number(directory, f"{prefix}.max_usage_in_bytes"),
-                "failcnt": _number(directory, f"{prefix}.failcnt")}  # fmt: skip
+        return {
+            "limit": _number(directory, f"{prefix}.limit_in_bytes"),
+            "usage": _number(directory, f"{prefix}.usage_in_bytes"),
+            "max": _number(directory, f"{prefix}.max_usage_in_bytes"),
+            "failcnt": _number(directory, f"{prefix}.failcnt"),
+        }
 
-    return {"cache": raw.get("cache", 0), "usage": entry("memory"), "swap": entry("memory.memsw"),
-            "kernel": entry("memory.kmem"), "kernelTCP": entry("memory.kmem.tcp"), "raw": raw}  # fmt: skip
+    return {
+        "cache": raw.get("cache", 0),
+        "usage": entry("memory"),
+        "swap": entry("memory.memsw"),
+        "kernel": entry("memory.kmem"),
+        "kernelTCP": entry("memory.kmem.tcp"),
+        "raw": raw,
+    }
 
 
 def _blkio_v1(directory: str | None) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for name, file in (("ioServiceBytesRecursive", "blkio.throttle.io_service_bytes_recursive"),
-                       ("ioServicedRecursive", "blkio.throttle.io_serviced_recursive")):  # fmt: skip
+    for name, file in (
+        ("ioServiceBytesRecursive", "blkio.throttle.io_service_bytes_recursive"),
+        ("ioServicedRecursive", "blkio.throttle.io_serviced_recursive"),
+    ):
         rows = [line.split() for line in _text(directory, file).splitlines()]
         result[name] = [_block(row[0], row[1], row[2]) for row in rows if len(row) == 3]
     return result
@@ -111,9 +131,8 @@ def _block(device: str, operation: str, value: str) -> dict[str, Any]:
     return {"major": int(major), "minor": int(minor or 0), "op": operation, "value": int(value)}
 
 
-def _stats_v2(directory: str) -> dict[str, Any]:
-    cpu = parse_flat(_text(directory, "cpu.stat"))
-    memory = parse_flat(_text(directory, "memory.stat"))
+def _io_v2(directory: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Bytes and operations by device, from io.stat."""
     bytes_, operations = [], []
     for line in _text(directory, "io.stat").splitlines():
         device, *pairs = line.split()
@@ -121,22 +140,45 @@ def _stats_v2(directory: str) -> dict[str, Any]:
         for letter, name in (("r", "Read"), ("w", "Write")):
             bytes_.append(_block(device, name, values.get(f"{letter}bytes", "0")))
             operations.append(_block(device, name, values.get(f"{letter}ios", "0")))
+    return bytes_, operations
+
+
+def _stats_v2(directory: str) -> dict[str, Any]:
+    cpu = parse_flat(_text(directory, "cpu.stat"))
+    memory = parse_flat(_text(directory, "memory.stat"))
+    bytes_, operations = _io_v2(directory)
     return {
-        "cpu": {"usage": {"total": cpu.get("usage_usec", 0) * 1000, "kernel": cpu.get("system_usec", 0) * 1000,
-                          "user": cpu.get("user_usec", 0) * 1000},
-                "throttling": {"periods": cpu.get("nr_periods", 0), "throttledPeriods": cpu.get("nr_throttled", 0),
-                               "throttledTime": cpu.get("throttled_usec", 0) * 1000}},
-        "memory": {"cache": memory.get("file", 0),
-                   "usage": {"limit": _number(directory, "memory.max"), "usage": _number(directory, "memory.current"),
-                             "max": _number(directory, "memory.peak"),
-                             "failcnt": parse_flat(_text(directory, "memory.events")).get("max", 0)},
-                   "swap": {"limit": _number(directory, "memory.swap.max"),
-                            "usage": _number(directory, "memory.swap.current"), "failcnt": 0},
-                   "raw": memory},
+        "cpu": {
+            "usage": {
+                "total": cpu.get("usage_usec", 0) * 1000,
+                "kernel": cpu.get("system_usec", 0) * 1000,
+                "user": cpu.get("user_usec", 0) * 1000,
+            },
+            "throttling": {
+                "periods": cpu.get("nr_periods", 0),
+                "throttledPeriods": cpu.get("nr_throttled", 0),
+                "throttledTime": cpu.get("throttled_usec", 0) * 1000,
+            },
+        },
+        "memory": {
+            "cache": memory.get("file", 0),
+            "usage": {
+                "limit": _number(directory, "memory.max"),
+                "usage": _number(directory, "memory.current"),
+                "max": _number(directory, "memory.peak"),
+                "failcnt": parse_flat(_text(directory, "memory.events")).get("max", 0),
+            },
+            "swap": {
+                "limit": _number(directory, "memory.swap.max"),
+                "usage": _number(directory, "memory.swap.current"),
+                "failcnt": 0,
+            },
+            "raw": memory,
+        },
         "pids": {"current": _number(directory, "pids.current"), "limit": _number(directory, "pids.max")},
         "blkio": {"ioServiceBytesRecursive": bytes_, "ioServicedRecursive": operations},
         "hugetlb": _hugetlb(directory),
-    }  # fmt: skip
+    }
 
 
 def _hugetlb(directory: str | None) -> dict[str, Any]:

@@ -17,13 +17,23 @@ __all__ = ["main"]
 
 # command -> (module, function). The order is that of the help.
 COMMANDS = {
-    "create": ("lifecycle", "create"), "start": ("lifecycle", "start"), "run": ("lifecycle", "run"),
-    "exec": ("execute", "execute"), "state": ("query", "state"), "list": ("query", "list_containers"),
-    "ps": ("query", "ps"), "kill": ("control", "kill"), "delete": ("control", "delete"),
-    "pause": ("control", "pause"), "resume": ("control", "resume"), "update": ("update", "update"),
-    "events": ("events", "events"), "spec": ("describe", "spec"), "features": ("describe", "features"),
+    "create": ("lifecycle", "create"),
+    "start": ("lifecycle", "start"),
+    "run": ("lifecycle", "run"),
+    "exec": ("execute", "execute"),
+    "state": ("query", "state"),
+    "list": ("query", "list_containers"),
+    "ps": ("query", "ps"),
+    "kill": ("control", "kill"),
+    "delete": ("control", "delete"),
+    "pause": ("control", "pause"),
+    "resume": ("control", "resume"),
+    "update": ("update", "update"),
+    "events": ("events", "events"),
+    "spec": ("describe", "spec"),
+    "features": ("describe", "features"),
     "install": ("install", "install"),
-}  # fmt: skip
+}
 _GUARDED = frozenset(("create", "run", "exec"))
 
 

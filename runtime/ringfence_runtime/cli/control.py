@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import os
 import select
 
@@ -37,6 +37,7 @@ def signal_number(text: str) -> int:
 
 
 def kill(settings: Globals, arguments: list[str]) -> int:
+    """`kill`."""
     parsed = parse(arguments, {"all": "f", "a": "=all", "regex": "s", "r": "=regex"})
     words = expect(parsed, "kill", 1, 2)
     container = Store(settings.root).load(words[0])
@@ -86,6 +87,7 @@ def _wait_gone(container: Container, seconds: float) -> bool:
 
 
 def delete(settings: Globals, arguments: list[str]) -> int:
+    """`delete`."""
     parsed = parse(arguments, {"force": "f", "f": "=force", "regex": "f"}, interleaved=True)
     names = expect(parsed, "delete", 1)
     store = Store(settings.root)
@@ -112,8 +114,10 @@ def _delete(store: Store, name: str, *, force: bool) -> None:
         status = container.status()
         if status in ("running", "paused", "created", "creating"):
             if not force and status != "created":
-                raise StateError(f"cannot delete container {name} that is not stopped: {status}",
-                                 hint="delete --force kills it first")  # fmt: skip
+                raise StateError(
+                    f"cannot delete container {name} that is not stopped: {status}",
+                    hint="delete --force kills it first",
+                )
             _end(container)
         parent.destroy(container)
     finally:
@@ -135,7 +139,9 @@ def _end(container: Container) -> None:
 
 
 def _load_or_clean(store: Store, name: str, *, force: bool) -> Container | None:
-    """The container; or None after removing what a runtime left that was killed while it wrote its first state."""
+    """The container; or None after removing what a runtime left that was killed while it wrote its first
+    state.
+    """
     try:
         return store.load(name)
     except (NotFoundError, StateError):
@@ -153,6 +159,7 @@ def _load_or_clean(store: Store, name: str, *, force: bool) -> Container | None:
 
 
 def pause(settings: Globals, arguments: list[str]) -> int:
+    """`pause`."""
     [name] = expect(parse(arguments, {}), "pause", 1, 1)
     container = Store(settings.root).load(name)
     if container.status() not in ("running", "created"):
@@ -162,6 +169,7 @@ def pause(settings: Globals, arguments: list[str]) -> int:
 
 
 def resume(settings: Globals, arguments: list[str]) -> int:
+    """`resume`."""
     [name] = expect(parse(arguments, {}), "resume", 1, 1)
     container = Store(settings.root).load(name)
     if not container.cgroup.frozen():

@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 
 __all__ = ["default_spec", "features", "spec"]
 
-_MASKED = ["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"]  # fmt: skip
+_MASKED = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+]
 _READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
@@ -31,38 +44,65 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str,
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}
 
 
+def _default_mounts() -> list[dict[str, Any]]:
+    hard = ("nosuid", "noexec", "nodev")
+    return [
+        _mount("/proc", "proc", "proc"),
+        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            "nosuid",
+            "noexec",
+            "newinstance",
+            "ptmxmode=0666",
+            "mode=0620",
+        ),
+        _mount("/dev/shm", "tmpfs", "shm", *hard, "mode=1777", "size=65536k"),
+        _mount("/dev/mqueue", "mqueue", "mqueue", *hard),
+        _mount("/sys", "sysfs", "sysfs", *hard, "ro"),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", *hard, "relatime", "ro"),
+    ]
+
+
 def default_spec(*, rootless: bool = False) -> dict[str, Any]:
-    """A configuration to begin with: a shell with Docker's fourteen capabilities, masks and read-only paths."""
+    """A configuration to begin with: a shell with Docker's fourteen capabilities, masks and read-only
+    paths.
+    """
     names = ["pid", "network", "ipc", "uts", "mount", "cgroup"] + (["user"] if rootless else [])
     granted = list(caps.DEFAULT)
-    hard = ("nosuid", "noexec", "nodev")
     linux: dict[str, Any] = {
-        "namespaces": [{"type": name} for name in names], "maskedPaths": _MASKED, "readonlyPaths": _READONLY,
-        "resources": {"devices": [{"allow": False, "access": "rwm"}]}}  # fmt: skip
+        "namespaces": [{"type": name} for name in names],
+        "maskedPaths": _MASKED,
+        "readonlyPaths": _READONLY,
+        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+    }
     if rootless:
         linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
         linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
         del linux["resources"]
     return {
         "ociVersion": OCI_VERSION,
-        "process": {"terminal": True, "user": {"uid": 0, "gid": 0}, "args": ["sh"],
-                    "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
-                    "cwd": "/", "noNewPrivileges": True,
-                    "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), granted),
-                    "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]},
-        "root": {"path": "rootfs", "readonly": True}, "hostname": "ringfence",
-        "mounts": [
-            _mount("/proc", "proc", "proc"),
-            _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-            _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
-            _mount("/dev/shm", "tmpfs", "shm", *hard, "mode=1777", "size=65536k"),
-            _mount("/dev/mqueue", "mqueue", "mqueue", *hard),
-            _mount("/sys", "sysfs", "sysfs", *hard, "ro"),
-            _mount("/sys/fs/cgroup", "cgroup", "cgroup", *hard, "relatime", "ro")],
-        "linux": linux}  # fmt: skip
+        "process": {
+            "terminal": True,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "noNewPrivileges": True,
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), granted),
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+        },
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "ringfence",
+        "mounts": _default_mounts(),
+        "linux": linux,
+    }
 
 
 def spec(settings: Globals, arguments: list[str]) -> int:
+    """Write config.json."""
     del settings
     parsed = parse(arguments, {"bundle": "s", "b": "=bundle", "rootless": "f"}, interleaved=True)
     expect(parsed, "spec", 0, 0)
@@ -77,6 +117,7 @@ def spec(settings: Globals, arguments: list[str]) -> int:
 
 
 def features(settings: Globals, arguments: list[str]) -> int:
+    """Print the features."""
     del settings
     expect(parse(arguments, {}), "features", 0, 0)
     print(jsonio.dumps(describe(), indent=True))
@@ -87,19 +128,39 @@ def describe() -> dict[str, Any]:
     """features.md of the specification."""
     hosts = detect()
     return {
-        "ociVersionMin": "1.0.0", "ociVersionMax": OCI_VERSION, "hooks": list(HOOK_KINDS),
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": list(HOOK_KINDS),
         "mountOptions": list(OPTIONS),
         "linux": {
-            "namespaces": sorted(NAMESPACES), "capabilities": list(caps.CAPABILITIES),
-            "cgroup": {"v1": bool(hosts.v1), "v2": bool(hosts.unified), "systemd": False, "systemdUser": False,
-                       "rdma": True},
-            "seccomp": {"enabled": True, "actions": sorted(seccomp.ACTIONS), "operators": sorted(seccomp.OPERATORS),
-                        "archs": sorted(seccomp.ARCHES), "knownFlags": sorted(seccomp.FLAGS),
-                        "supportedFlags": sorted(seccomp.FLAGS)},
-            "apparmor": {"enabled": apparmor_enabled()}, "selinux": {"enabled": selinux_enabled()},
+            "namespaces": sorted(NAMESPACES),
+            "capabilities": list(caps.CAPABILITIES),
+            "cgroup": {
+                "v1": bool(hosts.v1),
+                "v2": bool(hosts.unified),
+                "systemd": False,
+                "systemdUser": False,
+                "rdma": True,
+            },
+            "seccomp": {
+                "enabled": True,
+                "actions": sorted(seccomp.ACTIONS),
+                "operators": sorted(seccomp.OPERATORS),
+                "archs": sorted(seccomp.ARCHES),
+                "knownFlags": sorted(seccomp.FLAGS),
+                "supportedFlags": sorted(seccomp.FLAGS),
+            },
+            "apparmor": {"enabled": apparmor_enabled()},
+            "selinux": {"enabled": selinux_enabled()},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
             "memoryPolicy": {"modes": sorted(MEMORY_MODES), "flags": sorted(MEMORY_FLAGS)},
-            "mountExtensions": {"idmap": {"enabled": True}}, "netDevices": {"enabled": True}},
-        "annotations": {"org.ringfence.version": __version__, "org.ringfence.landlock": "derive",
-                        "org.ringfence.checkpoint": "false"},
-        "potentiallyUnsafeConfigAnnotations": []}  # fmt: skip
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
+        },
+        "annotations": {
+            "org.ringfence.version": __version__,
+            "org.ringfence.landlock": "derive",
+            "org.ringfence.checkpoint": "false",
+        },
+        "potentiallyUnsafeConfigAnnotations": [],
+    }

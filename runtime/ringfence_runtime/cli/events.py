@@ -39,6 +39,7 @@ def _interval(text: str) -> float:
 
 
 def events(settings: Globals, arguments: list[str]) -> int:
+    """Print until the container ends, or once with --stats."""
     parsed = parse(arguments, {"stats": "f", "interval": "s"}, interleaved=True)
     [name] = expect(parsed, "events", 1, 1)
     interval = _interval(parsed.text("interval", "5s"))

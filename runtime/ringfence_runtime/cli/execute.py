@@ -22,14 +22,36 @@ if TYPE_CHECKING:
 __all__ = ["execute"]
 
 _OPTIONS = {
-    "console-socket": "s", "cwd": "s", "env": "s", "e": "=env", "tty": "f", "t": "=tty", "user": "s", "u": "=user",
-    "additional-gids": "s", "g": "=additional-gids", "process": "s", "p": "=process", "detach": "f", "d": "=detach",
-    "pid-file": "s", "process-label": "s", "apparmor": "s", "no-new-privs": "f", "cap": "s", "c": "=cap",
-    "preserve-fds": "s", "cgroup": "s", "ignore-paused": "f", "no-subreaper": "f", "pidfd-socket": "s",
-}  # fmt: skip
+    "console-socket": "s",
+    "cwd": "s",
+    "env": "s",
+    "e": "=env",
+    "tty": "f",
+    "t": "=tty",
+    "user": "s",
+    "u": "=user",
+    "additional-gids": "s",
+    "g": "=additional-gids",
+    "process": "s",
+    "p": "=process",
+    "detach": "f",
+    "d": "=detach",
+    "pid-file": "s",
+    "process-label": "s",
+    "apparmor": "s",
+    "no-new-privs": "f",
+    "cap": "s",
+    "c": "=cap",
+    "preserve-fds": "s",
+    "cgroup": "s",
+    "ignore-paused": "f",
+    "no-subreaper": "f",
+    "pidfd-socket": "s",
+}
 
 
 def execute(settings: Globals, arguments: list[str]) -> int:
+    """Run the process; gives its exit code, or 0 with --detach."""
     parsed = parse(arguments, _OPTIONS)
     words = expect(parsed, "exec", 1)
     container = Store(settings.root).load(words[0])

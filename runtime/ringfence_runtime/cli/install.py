@@ -1,37 +1,119 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`install PATH`: an executable that starts the interpreter isolated and without site, which is twice as fast.
+"""`install PATH`: an executable that starts fast, and beside it `PATH.pyc`, one file with all our modules.
 
-What pip writes imports `re` and processes every .pth file before our first line.
+What pip writes imports `re`, reads every .pth file and looks for each of our modules in each directory;
+together that costs more than the kernel's work of a start. Installed again after an update.
 """
 
 from __future__ import annotations
 
+import marshal
 import os
+import shutil
+import subprocess
 import sys
+import time
+from importlib.util import MAGIC_NUMBER
 
 import ringfence_runtime
 from ringfence_runtime.cli.options import Globals, expect, parse
-from ringfence_runtime.errors import UsageError
+from ringfence_runtime.errors import Error, UsageError
 
-__all__ = ["install", "script"]
+__all__ = ["install"]
+
+BASE = os.path.dirname(os.path.abspath(ringfence_runtime.__file__))
+
+# The module that PATH.pyc is: it finds the others in its own constant. {codes} is a dict of name ->
+# (package?, code).
+_MAIN = """
+import gc, marshal, posix, sys
+from _frozen_importlib import ModuleSpec
+gc.disable()
+CODES = {codes!r}
+class Loader:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        entry = CODES.get(name)
+        return None if entry is None else ModuleSpec(name, Loader, origin={base!r}, is_package=entry[0])
+    @staticmethod
+    def create_module(spec):
+        return None
+    @staticmethod
+    def exec_module(module):
+        module.__file__ = {base!r} + "/" + module.__name__
+        exec(marshal.loads(CODES[module.__name__][1]), module.__dict__)
+sys.meta_path.insert(0, Loader)
+from ringfence_runtime.cli import main
+code = main()
+try:
+    sys.stdout.flush()
+except OSError:
+    code = code or 1
+posix._exit(code)
+"""
 
 
-def script() -> str:
-    """The text of the executable."""
-    base = os.path.dirname(os.path.dirname(os.path.abspath(ringfence_runtime.__file__)))
-    interpreter = os.path.realpath(sys.executable)
+def _modules() -> dict[str, tuple[bool, bytes]]:
+    """Every module of ours as marshalled code."""
+    found: dict[str, tuple[bool, bytes]] = {}
+    for directory, _, files in os.walk(BASE):
+        for file in sorted(files):
+            if not file.endswith(".py"):
+                continue
+            path = os.path.join(directory, file)
+            name = os.path.relpath(path, os.path.dirname(BASE))[:-3].replace("/", ".")
+            package = name.endswith(".__init__")
+            with open(path, encoding="utf-8") as source:
+                code = compile(source.read(), path, "exec", dont_inherit=True, optimize=2)
+            found[name.removesuffix(".__init__")] = (package, marshal.dumps(code))
+    return found
+
+
+def bundle() -> bytes:
+    """The bytes of PATH.pyc."""
+    code = compile(_MAIN.format(codes=_modules(), base=BASE), "<ringfence-runtime>", "exec")
+    header = MAGIC_NUMBER + (0).to_bytes(4, "little") + int(time.time()).to_bytes(4, "little") + bytes(4)
+    return header + marshal.dumps(code)
+
+
+def script(interpreter: str, target: str) -> str:
+    """The executable where there is no C compiler."""
     if len(interpreter) > 120:
         raise UsageError(f"the interpreter's path is too long for a #! line: {interpreter}")
-    return (f"#!{interpreter} -IS\nimport sys\nsys.path.insert(0, {base!r})\n"
-            "from ringfence_runtime.cli import main\nsys.exit(main())\n")  # fmt: skip
+    return (
+        f"#!{interpreter} -IS\nimport sys\nsys.argv[0] = {target!r}\nsys.orig_argv[2:3] = [{target!r}]\n"
+        f"import runpy\nrunpy.run_path({target!r}, run_name='__main__')\n"
+    )
+
+
+def _compile(interpreter: str, target: str, output: str) -> bool:
+    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    if compiler is None:
+        return False
+    definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"']
+    for static in (["-static"], []):
+        command = [compiler, "-Os", "-Wall", *static, *definitions, "-o", output, f"{BASE}/front/front.c"]
+        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
+            return True
+    return False
 
 
 def install(settings: Globals, arguments: list[str]) -> int:
+    """Write PATH and PATH.pyc, each beside and renamed."""
     del settings
-    [path] = expect(parse(arguments, {}), "install", 1, 1)
+    parsed = parse(arguments, {"no-compile": "f"}, interleaved=True)
+    [path] = expect(parsed, "install", 1, 1)
+    target = f"{os.path.abspath(path)}.pyc"
+    if '"' in target or "\\" in target:
+        raise Error(f"cannot install to {path!r}")
+    interpreter = os.path.realpath(sys.executable)
+    with open(f"{target}.new", "wb") as file:
+        file.write(bundle())
+    os.rename(f"{target}.new", target)
     temporary = f"{path}.new"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(script())
-        os.fchmod(file.fileno(), 0o755)
+    if parsed.flag("no-compile") or not _compile(interpreter, target, temporary):
+        with open(temporary, "w", encoding="utf-8") as text:
+            text.write(script(interpreter, target))
+    os.chmod(temporary, 0o755)
     os.rename(temporary, path)
     return 0

@@ -14,8 +14,18 @@ from ringfence_runtime.state import Store
 
 __all__ = ["create", "reserve", "run", "start"]
 
-_CREATE = {"bundle": "s", "b": "=bundle", "config": "s", "f": "=config", "console-socket": "s", "pid-file": "s",
-           "pidfd-socket": "s", "no-pivot": "f", "no-new-keyring": "f", "preserve-fds": "s"}  # fmt: skip
+_CREATE = {
+    "bundle": "s",
+    "b": "=bundle",
+    "config": "s",
+    "f": "=config",
+    "console-socket": "s",
+    "pid-file": "s",
+    "pidfd-socket": "s",
+    "no-pivot": "f",
+    "no-new-keyring": "f",
+    "preserve-fds": "s",
+}
 _RUN = {**_CREATE, "detach": "f", "d": "=detach", "keep": "f", "no-subreaper": "f"}
 
 
@@ -60,6 +70,7 @@ def _listen_fds() -> int:
 
 
 def create(settings: Globals, arguments: list[str]) -> int:
+    """`create`."""
     parsed = parse(arguments, _CREATE, interleaved=True)
     [name] = expect(parsed, "create", 1, 1)
     bundle, config, options = _request(parsed)
@@ -68,6 +79,7 @@ def create(settings: Globals, arguments: list[str]) -> int:
 
 
 def start(settings: Globals, arguments: list[str]) -> int:
+    """`start`."""
     [name] = expect(parse(arguments, {}, interleaved=True), "start", 1, 1)
     store = Store(settings.root)
     container = store.load(name)
@@ -83,12 +95,14 @@ def start(settings: Globals, arguments: list[str]) -> int:
 
 
 def run(settings: Globals, arguments: list[str]) -> int:
+    """`run`: gives the exit code of the workload, or 0 with --detach."""
     parsed = parse(arguments, _RUN, interleaved=True)
     [name] = expect(parsed, "run", 1, 1)
     bundle, config, options = _request(parsed)
     detach = parsed.flag("detach")
-    launched = parent.create(Store(settings.root), name, bundle, options, detached_start=False, config_path=config,
-                             detach=detach)  # fmt: skip
+    launched = parent.create(
+        Store(settings.root), name, bundle, options, detached_start=False, config_path=config, detach=detach
+    )
     try:
         if not detach:
             forward_signals(launched.pidfd)

@@ -9,9 +9,21 @@ from ringfence_runtime.errors import UsageError
 
 __all__ = ["Globals", "Parsed", "expect", "parse", "parse_globals"]
 
-_GLOBAL = {"root": "s", "log": "s", "log-format": "s", "log-level": "s", "debug": "f", "systemd-cgroup": "f",
-           "rootless": "s", "criu": "s", "cgroup-manager": "s", "version": "f", "help": "f", "v": "=version",
-           "h": "=help"}  # fmt: skip
+_GLOBAL = {
+    "root": "s",
+    "log": "s",
+    "log-format": "s",
+    "log-level": "s",
+    "debug": "f",
+    "systemd-cgroup": "f",
+    "rootless": "s",
+    "criu": "s",
+    "cgroup-manager": "s",
+    "version": "f",
+    "help": "f",
+    "v": "=version",
+    "h": "=help",
+}
 
 
 class Parsed:
@@ -58,13 +70,16 @@ class Globals:
         self.version = parsed.flag("version")
         self.help = parsed.flag("help")
         if parsed.flag("systemd-cgroup") or parsed.text("cgroup-manager", "cgroupfs") == "systemd":
-            raise UsageError("the systemd cgroup manager is not supported",
-                             hint="use cgroupfs (Podman: --cgroup-manager=cgroupfs)")  # fmt: skip
+            raise UsageError(
+                "the systemd cgroup manager is not supported",
+                hint="use cgroupfs (Podman: --cgroup-manager=cgroupfs)",
+            )
         if parsed.text("cgroup-manager", "cgroupfs") not in ("cgroupfs", "disabled"):
             raise UsageError(f"unknown cgroup manager {parsed.text('cgroup-manager')!r}", hint="cgroupfs")
 
 
 def default_root() -> str:
+    """Where states are kept without --root."""
     if os.geteuid() == 0:
         return "/run/ringfence/runtime"
     return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/ringfence-{os.geteuid()}", "ringfence")
@@ -142,6 +157,7 @@ def _cluster(parsed: Parsed, letters: str, arguments: list[str], index: int, opt
 
 
 def parse_globals(arguments: list[str]) -> tuple[Globals, list[str]]:
+    """The options before the command, and what follows them."""
     parsed = parse(arguments, _GLOBAL)
     return Globals(parsed), parsed.rest
 

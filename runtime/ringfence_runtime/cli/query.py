@@ -14,12 +14,14 @@ __all__ = ["list_containers", "ps", "state"]
 
 
 def state(settings: Globals, arguments: list[str]) -> int:
+    """Print the state."""
     [name] = expect(parse(arguments, {}), "state", 1, 1)
     print(jsonio.dumps(Store(settings.root).load(name).describe(), indent=True))
     return 0
 
 
 def list_containers(settings: Globals, arguments: list[str]) -> int:
+    """Print all containers."""
     parsed = parse(arguments, {"format": "s", "f": "=format", "quiet": "f", "q": "=quiet"}, interleaved=True)
     expect(parsed, "list", 0, 0)
     form = parsed.text("format", "table")
@@ -38,9 +40,15 @@ def list_containers(settings: Globals, arguments: list[str]) -> int:
         for row in rows:
             print(row["id"])
     else:
-        _table([("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"),
-                *((row["id"], str(row["pid"]), row["status"], row["bundle"], row["created"], row["owner"])
-                  for row in rows)])  # fmt: skip
+        _table(
+            [
+                ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"),
+                *(
+                    (row["id"], str(row["pid"]), row["status"], row["bundle"], row["created"], row["owner"])
+                    for row in rows
+                ),
+            ]
+        )
     return 0
 
 
@@ -51,6 +59,7 @@ def _table(rows: list[tuple[str, ...]]) -> None:
 
 
 def ps(settings: Globals, arguments: list[str]) -> int:
+    """Print the processes."""
     parsed = parse(arguments, {"format": "s", "f": "=format"})
     words = expect(parsed, "ps", 1)
     form = parsed.text("format", "table")

@@ -18,16 +18,32 @@ if TYPE_CHECKING:
 __all__ = ["resources_from", "update"]
 
 # option -> (section, member). Sizes may carry a unit.
-_NUMBERS = {"cpu-period": ("cpu", "period"), "cpu-quota": ("cpu", "quota"), "cpu-burst": ("cpu", "burst"),
-            "cpu-share": ("cpu", "shares"), "cpu-rt-period": ("cpu", "realtimePeriod"),
-            "cpu-rt-runtime": ("cpu", "realtimeRuntime"), "cpu-idle": ("cpu", "idle"),
-            "blkio-weight": ("blockIO", "weight"), "pids-limit": ("pids", "limit")}  # fmt: skip
-_SIZES = {"memory": ("memory", "limit"), "memory-reservation": ("memory", "reservation"),
-          "memory-swap": ("memory", "swap"), "kernel-memory": ("memory", "kernel"),
-          "kernel-memory-tcp": ("memory", "kernelTCP")}  # fmt: skip
+_NUMBERS = {
+    "cpu-period": ("cpu", "period"),
+    "cpu-quota": ("cpu", "quota"),
+    "cpu-burst": ("cpu", "burst"),
+    "cpu-share": ("cpu", "shares"),
+    "cpu-rt-period": ("cpu", "realtimePeriod"),
+    "cpu-rt-runtime": ("cpu", "realtimeRuntime"),
+    "cpu-idle": ("cpu", "idle"),
+    "blkio-weight": ("blockIO", "weight"),
+    "pids-limit": ("pids", "limit"),
+}
+_SIZES = {
+    "memory": ("memory", "limit"),
+    "memory-reservation": ("memory", "reservation"),
+    "memory-swap": ("memory", "swap"),
+    "kernel-memory": ("memory", "kernel"),
+    "kernel-memory-tcp": ("memory", "kernelTCP"),
+}
 _TEXTS = {"cpuset-cpus": ("cpu", "cpus"), "cpuset-mems": ("cpu", "mems")}
-_OPTIONS = {**dict.fromkeys((*_NUMBERS, *_SIZES, *_TEXTS), "s"), "resources": "s", "r": "=resources",
-            "l3-cache-schema": "s", "mem-bw-schema": "s"}  # fmt: skip
+_OPTIONS = {
+    **dict.fromkeys((*_NUMBERS, *_SIZES, *_TEXTS), "s"),
+    "resources": "s",
+    "r": "=resources",
+    "l3-cache-schema": "s",
+    "mem-bw-schema": "s",
+}
 _UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -45,8 +61,11 @@ def size(text: str, option: str) -> int:
 def resources_from(parsed: Parsed) -> dict[str, Any]:
     """The options as an object of `linux.resources`."""
     result: dict[str, Any] = {}
-    for names, convert in ((_NUMBERS, lambda text, name: parsed.number(name)), (_SIZES, size),
-                           (_TEXTS, lambda text, name: text)):  # fmt: skip
+    for names, convert in (
+        (_NUMBERS, lambda text, name: parsed.number(name)),
+        (_SIZES, size),
+        (_TEXTS, lambda text, name: text),
+    ):
         for option, (section, member) in names.items():
             text = parsed.text(option)
             if text:
@@ -55,6 +74,7 @@ def resources_from(parsed: Parsed) -> dict[str, Any]:
 
 
 def update(settings: Globals, arguments: list[str]) -> int:
+    """Set other limits."""
     parsed = parse(arguments, _OPTIONS, interleaved=True)
     [name] = expect(parsed, "update", 1, 1)
     container = Store(settings.root).load(name)

@@ -28,21 +28,42 @@ _WHAT = {
 
 
 def overview(commands: list[str]) -> str:
-    lines = [f"ringfence-runtime {__version__}: an OCI runtime (specification {OCI_VERSION})", "",
-             "usage: ringfence-runtime [options] COMMAND [arguments]", "", "commands:"]  # fmt: skip
+    """The help of the whole."""
+    lines = [
+        f"ringfence-runtime {__version__}: an OCI runtime (specification {OCI_VERSION})",
+        "",
+        "usage: ringfence-runtime [options] COMMAND [arguments]",
+        "",
+        "commands:",
+    ]
     lines += [f"  {name:<10} {_WHAT[name]}" for name in commands]
-    lines += ["", "options:", "  --root DIR          where states are kept (/run/ringfence/runtime)",
-              "  --log FILE          append messages to a file", "  --log-format F      text or json",
-              "  --log-level L       debug, info, warning or error", "  --debug             print each step of a launch",
-              "  --version, --help"]  # fmt: skip
+    lines += [
+        "",
+        "options:",
+        "  --root DIR          where states are kept (/run/ringfence/runtime)",
+        "  --log FILE          append messages to a file",
+        "  --log-format F      text or json",
+        "  --log-level L       debug, info, warning or error",
+        "  --debug             print each step of a launch",
+        "  --version, --help",
+    ]
     return "\n".join(lines)
 
 
-_ARGUMENTS = {"list": "", "spec": "", "features": "", "exec": "ID PROGRAM [ARGUMENT...]", "kill": "ID [SIGNAL]",
-              "ps": "ID [PS OPTION...]", "delete": "ID...", "install": "PATH"}  # fmt: skip
+_ARGUMENTS = {
+    "list": "",
+    "spec": "",
+    "features": "",
+    "exec": "ID PROGRAM [ARGUMENT...]",
+    "kill": "ID [SIGNAL]",
+    "ps": "ID [PS OPTION...]",
+    "delete": "ID...",
+    "install": "PATH",
+}
 
 
 def of_command(command: str) -> str:
+    """The help of one command."""
     return (
         f"usage: ringfence-runtime {command} [options] {_ARGUMENTS.get(command, 'ID')}\n\n  {_WHAT[command]}"
     )

@@ -18,6 +18,7 @@ __all__ = ["mount_cgroup"]
 
 
 def mount_cgroup(rootfs: Rootfs, mount: Mount) -> None:
+    """Mount it where the configuration says."""
     group = rootfs.cgroup
     own_namespace = "cgroup" in rootfs.plan.config.linux.namespaces
     if group.is_v2 or mount.type == "cgroup2":

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conversation between the runtime and a container's init while it starts: short messages, one letter each.
+"""The conversation between the runtime and a container's init while it starts: short messages, one letter
+each.
 
-Everything from the inside is untrusted in content (a workload's file names may be in an error text), never in kind:
-the sender is still our own code, non-dumpable, until it executes the workload.
+Everything from the inside is untrusted in content (a workload's file names may be in an error text), never
+in kind: the sender is still our own code, non-dumpable, until it executes the workload.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Channel:
 
 
 def pair() -> tuple[Channel, Channel]:
+    """Two ends."""
     left, right = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0)
     made = []
     for raw in (left, right):
@@ -89,7 +91,8 @@ def listen(directory: str, name: str) -> Channel:
 
 
 def accept(channel: Channel) -> Channel:
-    fd, _ = channel.sock._accept()
+    """The next connection."""
+    fd, _ = channel.sock._accept()  # type: ignore[attr-defined]
     return Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container's init until it executes the workload: it builds its own world, then waits to be started.
 
-Nothing here returns: it ends in execve or in _exit after telling the other end why. It runs with the runtime's memory,
-so it is non-dumpable from its first step to its last.
+Nothing here returns: it ends in execve or in _exit after telling the other end why. It runs with the
+runtime's memory, so it is non-dumpable from its first step to its last.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from _struct import pack
 
 from ringfence_runtime import _sys
+from ringfence_runtime.cgroup import enter as enter_cgroup
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as channels
 from ringfence_runtime.launch.channel import Channel
@@ -53,12 +54,21 @@ class Init:
         "memory_policy",
         "plan",
         "rootfs",
+        "tasks",
     )
 
-    def __init__(self, plan: Plan, container: Container, channel: Channel, listener: Channel | None,
-                 seccomp: Filter | None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        plan: Plan,
+        container: Container,
+        channel: Channel,
+        listener: Channel | None,
+        seccomp: Filter | None,
+        tasks: list[int],
+    ) -> None:
         self.plan = plan
         self.container = container
+        self.tasks = tasks
         self.channel = channel
         self.listener = listener
         self.filter = seccomp
@@ -89,6 +99,7 @@ class Init:
         linux = self.plan.config.linux
         os.setsid()
         _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+        enter_cgroup(self.tasks)
         kind, _ = self.channel.receive()
         if kind != "G":
             os._exit(1)
@@ -133,7 +144,9 @@ class Init:
         console.make_stdio(slave)
 
     def _hooks(self) -> None:
-        """The parent runs prestart and createRuntime; createContainer runs here, before the root is changed."""
+        """The parent runs prestart and createRuntime; createContainer runs here, before the root is
+        changed.
+        """
         hooks = self.plan.config.hooks
         if hooks["prestart"] or hooks["createRuntime"]:
             self.channel.send("H")
@@ -142,8 +155,11 @@ class Init:
                 raise Error(text or "the runtime ended while it ran hooks")
         if hooks["createContainer"]:
             os.umask(0o022)
-            run_hooks(hooks["createContainer"], self.container.hook_state("creating", os.getpid()),
-                      cwd=self.plan.bundle)  # fmt: skip
+            run_hooks(
+                hooks["createContainer"],
+                self.container.hook_state("creating", os.getpid()),
+                cwd=self.plan.bundle,
+            )
 
     def _identity(self) -> None:
         config = self.plan.config
@@ -171,8 +187,13 @@ class Init:
         os.close(self.rootfs.procfs)
         os.close(self.rootfs.fd)
         ruleset = -1 if self.landlock is None else landlock.build(self.landlock, config)
-        enter(process, has_userns="user" in config.linux.namespaces, seccomp=self.filter is not None,
-              notify=self.channel, ruleset=ruleset)  # fmt: skip
+        enter(
+            process,
+            has_userns="user" in config.linux.namespaces,
+            seccomp=self.filter is not None,
+            notify=self.channel,
+            ruleset=ruleset,
+        )
         path = find_executable(process.args[0], env)
         call = _sys.Exec(path, process.args, env)
         self._finish(process, call)
@@ -186,7 +207,9 @@ class Init:
         execute(call, self.filter, peer, self.plan.options.handed, process.args[0])
 
     def _wait_for_start(self) -> Channel:
-        """Tell that all is ready; then `run` starts us over the same channel, `start` over the listening socket."""
+        """Tell that all is ready; then `run` starts us over the same channel, `start` over the listening
+        socket.
+        """
         self.channel.send("R")
         if self.listener is None:
             kind, _ = self.channel.receive()
@@ -229,7 +252,7 @@ def enter(process: Process, *, has_userns: bool, seccomp: bool, notify: Channel,
 
 def reset_signals() -> None:
     """Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored over execve."""
-    import _signal
+    import _signal  # type: ignore[import-not-found]
 
     for number in range(1, 65):
         if number in (9, 19, 32, 33):
@@ -255,7 +278,8 @@ def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, handed: list
         if seccomp.listener:
             announcement = b"F%d" % fd
             os.write(peer.fileno(), announcement)
-            # execve closes the listener, so wait until the other end has it: the profile must allow read and write.
+            # execve closes the listener, so wait until the other end has it: the profile must allow read
+            # and write.
             os.read(peer.fileno(), 1)
     code = call()
     peer.send("E", f'exec: "{name}": {os.strerror(code).lower()}')

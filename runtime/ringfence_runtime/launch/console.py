@@ -27,7 +27,9 @@ def connect_console(path: str) -> Channel:
 
 
 def open_pty(root: int, devpts: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    """(master, slave). `devpts` is our own mount's descriptor, or -1: then /dev/pts below `root` is verified."""
+    """(master, slave). `devpts` is our own mount's descriptor, or -1: then /dev/pts below `root` is
+    verified.
+    """
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
     directory = devpts if devpts >= 0 else open_in_root(root, "/dev/pts")
     try:
@@ -46,6 +48,7 @@ def open_pty(root: int, devpts: int, size: tuple[int, int] | None) -> tuple[int,
 
 
 def send_master(channel: Channel, master: int) -> None:
+    """Hand the master to the engine, with its name inside as the text."""
     number = int.from_bytes(fcntl.ioctl(master, TIOCGPTN, b"\0\0\0\0"), "little")
     channel.send("/", f"dev/pts/{number}", [master])
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """/dev of the container: nodes, the usual links, and nothing outside the root filesystem touched on the way.
 
-runc CVE-2026-41579 and crun CVE-2026-47766 came from an image whose /dev is a symlink: here every name is resolved
-below the root and made relative to a directory's descriptor.
+runc CVE-2026-41579 and crun CVE-2026-47766 came from an image whose /dev is a symlink: here every name is
+resolved below the root and made relative to a directory's descriptor.
 """
 
 from __future__ import annotations
@@ -35,17 +35,27 @@ _DEFAULT = (
     ("urandom", 1, 9),
     ("tty", 5, 0),
 )
-_LINKS = (("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"),
-          ("/proc/self/fd/2", "stderr"))  # fmt: skip
+_LINKS = (
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+)
 
 
 def _default_devices() -> list[Device]:
-    return [Device(Node({"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor}, "(default device)"))
-            for name, major, minor in _DEFAULT]  # fmt: skip
+    return [
+        Device(
+            Node({"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor}, "(default device)")
+        )
+        for name, major, minor in _DEFAULT
+    ]
 
 
 def make_devices(rootfs: Rootfs) -> None:
-    """The configuration's devices and the default ones. A /dev that is bound from the host is left as it is."""
+    """The configuration's devices and the default ones. A /dev that is bound from the host is left as it
+    is.
+    """
     config = rootfs.plan.config
     bound = any(mount.bind and mount.destination.rstrip("/") == "/dev" for mount in config.mounts)
     wanted = {} if bound else {device.path: device for device in _default_devices()}
@@ -104,9 +114,12 @@ def _existing(directory: int, name: str, device: Device) -> None:
 
 
 def _bind(directory: int, name: str, device: Device) -> None:
-    """In a user namespace no node can be made, so the host's own is bound, once it is known to be the right one."""
+    """In a user namespace no node can be made, so the host's own is bound, once it is known to be the right
+    one.
+    """
     if device.type == "p":
-        return os.mkfifo(name, device.mode, dir_fd=directory)
+        os.mkfifo(name, device.mode, dir_fd=directory)
+        return
     source = os.open(device.path, os.O_PATH | os.O_CLOEXEC)
     try:
         if device.type == "b":
@@ -133,10 +146,11 @@ def _attach(directory: int, name: str, device: Device, tree: int) -> None:
 
 
 def precreate(config: Config) -> dict[str, int]:
-    """Detached mounts of nodes that the configuration names, made with the host's rights for a user namespace.
+    """Detached mounts of nodes that the configuration names, made with the host's rights for a user
+    namespace.
 
-    They lie on a tmpfs that is mounted nowhere. A kernel before 6.15 cannot copy out of a detached mount; then the
-    host's own node of that name is bound, if it is the right device.
+    They lie on a tmpfs that is mounted nowhere. A kernel before 6.15 cannot copy out of a detached mount;
+    then the host's own node of that name is bound, if it is the right device.
     """
     store = new_filesystem("tmpfs", "tmpfs", (("mode", "700"),))
     made: dict[str, int] = {}

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hooks: host programs run at six moments of a container's life, each with the state on its standard input.
 
-A hook gets the environment that its own entry gives and nothing else, never one that came with the image, and no
-loader variable at all (CVE-2025-23266: LD_PRELOAD reached a privileged hook). Its output goes into the error only.
+A hook gets the environment that its own entry gives and nothing else, never one that came with the image,
+and no loader variable at all (CVE-2025-23266: LD_PRELOAD reached a privileged hook). Its output goes into
+the error only.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def _memfd(text: str) -> int:
 
 
 def _environment(hook: Hook) -> dict[str, str]:
-    """A hook without an `env` of its own gets the runtime's PATH, so that a shell script finds its programs."""
+    """A hook without an `env` of its own gets the runtime's PATH, so that a shell script finds its
+    programs.
+    """
     env = clean_environment(hook.env)
     return env if hook.env else {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
 
@@ -104,6 +107,8 @@ def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
 
 
 def run_hooks(hooks: Sequence[Hook], state: str, *, cwd: str = "/") -> None:
-    """Run all, in order, in the directory `cwd` (the bundle, outside the container); the first that fails ends it."""
+    """Run all, in order, in the directory `cwd` (the bundle, outside the container); the first that fails
+    ends it.
+    """
     for hook in hooks:
         run_hook(hook, state, cwd=cwd)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Becoming the workload: limits, scheduling, user, capabilities, seccomp, and the execve itself.
 
-Used by the init of a container and by `exec`. The order matters and is the one of DESIGN section 7: what needs rights
-comes first, seccomp comes last, and after it nothing runs but execve.
+Used by the init of a container and by `exec`. The order matters and is the one of DESIGN section 7: what
+needs rights comes first, seccomp comes last, and after it nothing runs but execve.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def set_rlimits(pid: int, limits: Sequence[Rlimit]) -> None:
-    """Set limits of `pid` from outside. One that cannot be set is an error, unless it is no more than what it has."""
+    """Set limits of `pid` from outside. One that cannot be set is an error, unless it is no more than what
+    it has.
+    """
     for limit in limits:
         wanted = (_signed(limit.soft), _signed(limit.hard))
         try:
@@ -46,8 +48,10 @@ def set_rlimits(pid: int, limits: Sequence[Rlimit]) -> None:
             if isinstance(error, ValueError) and "not allowed" not in str(error):
                 raise Error(f"config: {limit.path}: {limit.name}: {error}") from None
             has = resource.prlimit(pid, limit.resource)
-            raise Error(f"config: {limit.path}: {limit.name} cannot be raised from {has[1]} to {limit.hard}",
-                        hint="this host lets nobody raise it (CAP_SYS_RESOURCE is missing)") from None  # fmt: skip
+            raise Error(
+                f"config: {limit.path}: {limit.name} cannot be raised from {has[1]} to {limit.hard}",
+                hint="this host lets nobody raise it (CAP_SYS_RESOURCE is missing)",
+            ) from None
 
 
 def _signed(value: int) -> int:
@@ -55,6 +59,7 @@ def _signed(value: int) -> int:
 
 
 def schedule(process: Process) -> None:
+    """Scheduler and io priority of this process."""
     if process.scheduler is not None:
         _set_scheduler(process.scheduler)
     if process.io_priority is not None:
@@ -65,8 +70,17 @@ def schedule(process: Process) -> None:
 
 
 def _set_scheduler(scheduler: Scheduler) -> None:
-    data = pack("IIQiIQQQ", 48, scheduler.policy, scheduler.flags, scheduler.nice, scheduler.priority,
-                scheduler.runtime, scheduler.deadline, scheduler.period)  # fmt: skip
+    data = pack(
+        "IIQiIQQQ",
+        48,
+        scheduler.policy,
+        scheduler.flags,
+        scheduler.nice,
+        scheduler.priority,
+        scheduler.runtime,
+        scheduler.deadline,
+        scheduler.period,
+    )
     try:
         _sys.sched_setattr(data)
     except OSError as error:
@@ -82,7 +96,9 @@ def environment(process: Process, root: int) -> list[str]:
 
 
 def _home(root: int, uid: int) -> str:
-    """The home directory in /etc/passwd: a file of the image, so it is read bounded and only if it is a file."""
+    """The home directory in /etc/passwd: a file of the image, so it is read bounded and only if it is a
+    file.
+    """
     try:
         fd = open_in_root(root, "/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
@@ -101,7 +117,9 @@ def _home(root: int, uid: int) -> str:
 
 
 def change_directory(path: str) -> None:
-    """chdir, and make sure that the result lies in our root (CVE-2024-21626: a cwd through a leaked descriptor)."""
+    """chdir, and make sure that the result lies in our root (CVE-2024-21626: a cwd through a leaked
+    descriptor).
+    """
     try:
         os.chdir(path)
     except OSError as error:
@@ -142,7 +160,9 @@ def _check_executable(path: str) -> str:
 
 
 def own_stdio(process: Process) -> None:
-    """Give the workload's user what it may open again by /dev/stdout; /dev/null stays as it is, for everyone."""
+    """Give the workload's user what it may open again by /dev/stdout; /dev/null stays as it is, for
+    everyone.
+    """
     for fd in range(3):
         try:
             status = os.fstat(fd)
@@ -182,6 +202,7 @@ def _set_groups(groups: Sequence[int], *, has_userns: bool) -> None:
     try:
         os.setgroups(groups)
     except PermissionError:
-        # A user namespace made without privilege must not call setgroups; with no groups asked for that is as well.
+        # A user namespace made without privilege must not call setgroups; with no groups asked for that is
+        # as well.
         if groups or not has_userns:
             raise Error("config: process.user.additionalGids: setgroups is not permitted here") from None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A second process in a running container: its namespaces, cgroup, root and fences, then execve.
 
-A first child enters all namespaces by one setns on the init's pidfd; its own child (our sibling, by CLONE_PARENT)
-is the one that the pid namespace shows, so nothing of the first is visible inside.
+A first child enters all namespaces by one setns on the init's pidfd; its own child (our sibling, by
+CLONE_PARENT) is the one that the pid namespace shows, so nothing of the first is visible inside.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import _socket
 import os
 
 from ringfence_runtime import _sys
+from ringfence_runtime.cgroup import enter as enter_cgroup
 from ringfence_runtime.cgroup.hierarchy import own_paths, write
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as channels
@@ -40,8 +41,9 @@ class Joined:
 
     __slots__ = ("config", "console", "container", "filter", "foreground", "options", "process", "sub_cgroup")
 
-    def __init__(self, container: Container, config: Config, process: Process, options: Options,
-                 sub_cgroup: str) -> None:  # fmt: skip
+    def __init__(
+        self, container: Container, config: Config, process: Process, options: Options, sub_cgroup: str
+    ) -> None:
         self.container = container
         self.config = config
         self.process = process
@@ -60,11 +62,14 @@ class Joined:
         self._prepare_console()
         init = self.container.open_init()
         try:
+            tasks = self._cgroups()
             ours, theirs = channels.pair()
             stage, stage_fd = _sys.clone3(0)
             if stage == 0:
                 ours.close()
-                self._stage(init, theirs)
+                self._stage(init, theirs, tasks)
+            for fd in tasks:
+                os.close(fd)
             theirs.close()
             return self._follow(ours, stage, stage_fd)
         finally:
@@ -81,7 +86,7 @@ class Joined:
             self.console = prepare_console()
 
     def _follow(self, channel: Channel, stage: int, stage_fd: int) -> tuple[int, int]:
-        """Put the stage in the cgroup (its child inherits it), then do from outside what the child may not."""
+        """Put the stage in the cgroup, which its child inherits; do from outside what the child may not."""
         try:
             self._join_cgroup(stage)
             channel.send("G")
@@ -116,26 +121,33 @@ class Joined:
             raise
         return pid, pidfd
 
-    def _join_cgroup(self, pid: int) -> None:
-        """The container's cgroup as made; or where its init has moved to, when that has children of its own."""
+    def _cgroups(self) -> list[int]:
+        """The version 1 cgroups that the stage enters by itself."""
         group = self.container.cgroup
         if self.sub_cgroup and not any(
             os.path.isdir(f"{path}/{self.sub_cgroup}") for path in group.dirs.values()
         ):
             raise Error(f"--cgroup: the container has no cgroup {self.sub_cgroup}")
-        for key, directory in group.dirs.items():
-            target = f"{directory}/{self.sub_cgroup}" if self.sub_cgroup else directory
-            if self.sub_cgroup and key and not os.path.isdir(target):
-                target = directory  # a version 1 sub-cgroup may be in one hierarchy only
-            try:
-                write(f"{target}/cgroup.procs", str(pid))
-            except OSError as error:
-                if key == "" and not self.sub_cgroup:
-                    inner = own_paths(self.container.pid).get("", "")
-                    root = directory[: -len(self.container.cgroup.path)]
-                    write(f"{root}{inner}/cgroup.procs", str(pid))
-                    continue
+        return group.open_tasks(self.sub_cgroup)
+
+    def _join_cgroup(self, pid: int) -> None:
+        """The version 2 cgroup as made; or where the init has moved to, when that one has children of its
+        own.
+        """
+        group = self.container.cgroup
+        if group.unified is None:
+            return
+        target = f"{group.unified}/{self.sub_cgroup}" if self.sub_cgroup else group.unified
+        if self.sub_cgroup and not group.is_v2 and not os.path.isdir(target):
+            target = group.unified
+        try:
+            write(f"{target}/cgroup.procs", str(pid))
+        except OSError as error:
+            if self.sub_cgroup:
                 raise Error(f"cannot join the cgroup {target}: {error.strerror}") from None
+            inner = own_paths(self.container.pid).get("", "")
+            root = group.unified[: -len(group.path)]
+            write(f"{root}{inner}/cgroup.procs", str(pid))
 
     def _flags(self) -> int:
         """The namespaces in which the container differs from us: setns refuses some that are already ours."""
@@ -153,9 +165,10 @@ class Joined:
                 flags |= flag
         return flags
 
-    def _stage(self, init: int, channel: Channel) -> None:
+    def _stage(self, init: int, channel: Channel, tasks: list[int]) -> None:
         try:
             _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+            enter_cgroup(tasks)
             if channel.receive()[0] != "G":
                 os._exit(1)
             flags = self._flags()
@@ -192,8 +205,12 @@ class Joined:
         schedule(process)
         if process.apparmor or process.selinux:
             self._labels()
-        enter(process, has_userns="user" in self.config.linux.namespaces, seccomp=self.filter is not None,
-              notify=channel)  # fmt: skip
+        enter(
+            process,
+            has_userns="user" in self.config.linux.namespaces,
+            seccomp=self.filter is not None,
+            notify=channel,
+        )
         call = _sys.Exec(find_executable(process.args[0], env), process.args, env)
         _sys.close_range(3, cloexec=True)
         channel.send("R")
@@ -215,6 +232,10 @@ class Joined:
         from ringfence_runtime.security.labels import apparmor_enabled, apply_labels, selinux_enabled
 
         procfs = new_filesystem("proc", "proc", (), 0)
-        apply_labels(procfs, apparmor=self.process.apparmor, selinux=self.process.selinux,
-                     hosts=(apparmor_enabled(), selinux_enabled()))  # fmt: skip
+        apply_labels(
+            procfs,
+            apparmor=self.process.apparmor,
+            selinux=self.process.selinux,
+            hosts=(apparmor_enabled(), selinux_enabled()),
+        )
         os.close(procfs)

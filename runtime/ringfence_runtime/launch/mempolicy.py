@@ -10,12 +10,20 @@ from ringfence_runtime.spec.process import cpu_list
 
 __all__ = ["FLAGS", "MODES", "parse_policy", "set_policy"]
 
-MODES = {"MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4,
-         "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6}  # fmt: skip
+MODES = {
+    "MPOL_DEFAULT": 0,
+    "MPOL_PREFERRED": 1,
+    "MPOL_BIND": 2,
+    "MPOL_INTERLEAVE": 3,
+    "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5,
+    "MPOL_WEIGHTED_INTERLEAVE": 6,
+}
 FLAGS = {"MPOL_F_STATIC_NODES": 1 << 15, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_NUMA_BALANCING": 1 << 13}
 
 
 def parse_policy(node: Node) -> tuple[int, frozenset[int]]:
+    """(mode and flags, nodes)."""
     mode = MODES[node.choice("mode", MODES)]
     for index, name in enumerate(node.texts("flags")):
         mode |= FLAGS[choice(f"{node.at('flags')}[{index}]", name, FLAGS)]
@@ -31,6 +39,7 @@ def parse_policy(node: Node) -> tuple[int, frozenset[int]]:
 
 
 def set_policy(mode: int, nodes: frozenset[int]) -> None:
+    """Put it in force for this process."""
     mask = sum(1 << number for number in nodes)
     try:
         _sys.set_mempolicy(mode, mask.to_bytes(136, "little") if nodes else b"", 1025 if nodes else 0)

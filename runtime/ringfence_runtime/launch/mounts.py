@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounts by descriptor: made detached (fsopen, open_tree), given their attributes, then attached to a descriptor."""
+"""Mounts by descriptor: made detached (fsopen, open_tree), given their attributes, then attached to a
+descriptor.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,29 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "bind_tree", "mask", "new_filesystem", "open_source", "propagate", "readonly"]
 
-_PROC_FILES = frozenset(f"/proc/{name}" for name in ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "net/dev"])  # fmt: skip
+_PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in [
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+        "net/dev",
+    ]
+)
 _NEEDS_REAL_DIRECTORY = frozenset(("proc", "sysfs"))
 
 
 def open_source(mount: Mount, bundle: str, *, idmap_userns: int = -1) -> int:
-    """A detached copy of a bind mount's source. It receives from the host but sends nothing to it, unless asked."""
+    """A detached copy of a bind mount's source. It receives from the host but sends nothing to it, unless
+    asked.
+    """
     source = mount.source if mount.source.startswith("/") else f"{bundle}/{mount.source}"
     flags = _sys.OPEN_TREE_CLONE | (_sys.AT_RECURSIVE if mount.recursive else 0)
     if mount.src_nofollow:
@@ -57,11 +76,13 @@ def attributes(mount: Mount, tree: int) -> None:
     if mount.attr_set or mount.attr_clr:
         _sys.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, path=mount.destination)
     if mount.rattr_set or mount.rattr_clr:
-        _sys.mount_setattr(tree, attr_set=mount.rattr_set, attr_clr=mount.rattr_clr, recursive=True,
-                           path=mount.destination)  # fmt: skip
+        _sys.mount_setattr(
+            tree, attr_set=mount.rattr_set, attr_clr=mount.rattr_clr, recursive=True, path=mount.destination
+        )
 
 
 def propagate(mount: Mount, tree: int) -> None:
+    """Give the mount its propagation, once it is attached."""
     if mount.rpropagation:
         _sys.mount_setattr(tree, propagation=mount.rpropagation, recursive=True, path=mount.destination)
     if mount.propagation:
@@ -88,7 +109,9 @@ def attach(root: int, mount: Mount, tree: int) -> None:
 
 
 def _check_procfs(target: int, mount: Mount) -> None:
-    """A procfs is what the kernel says; only files that describe the machine may be replaced (as lxcfs does)."""
+    """A procfs is what the kernel says; only files that describe the machine may be replaced (as lxcfs
+    does).
+    """
     if _sys.fs_magic(target) != _sys.PROC_SUPER_MAGIC:
         return
     name = "/" + "/".join(part for part in mount.destination.split("/") if part not in ("", "."))
@@ -197,7 +220,9 @@ def bind_tree(fd: int, attr: int = 0, *, recursive: bool = False) -> int:
 
 
 def mask(root: int, path: str, null: int) -> None:
-    """Hide `path`: a directory under an empty read-only tmpfs, anything else under /dev/null; absent is fine."""
+    """Hide `path`: a directory under an empty read-only tmpfs, anything else under /dev/null; absent is
+    fine.
+    """
     target = try_open(root, path)
     if target is None:
         return

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SCMP_ACT_NOTIFY: hand the filter's listener to the agent that the profile names (config-linux.md, seccomp)."""
+"""SCMP_ACT_NOTIFY: hand the filter's listener to the agent that the profile names (config-linux.md,
+seccomp).
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,20 @@ def hand_over(container: Container, pidfd: int, number: int, seccomp: Filter) ->
     """Fetch descriptor `number` of the container's process and send it with the process's state."""
     listener = _sys.pidfd_getfd(pidfd, number)
     try:
-        state = {"ociVersion": container.version, "fds": ["seccompFd"], "pid": container.pid,
-                 "metadata": seccomp.metadata,
-                 "state": {"ociVersion": container.version, "id": container.id, "status": "creating",
-                           "pid": container.pid, "bundle": container.bundle,
-                           "annotations": container.annotations}}  # fmt: skip
+        state = {
+            "ociVersion": container.version,
+            "fds": ["seccompFd"],
+            "pid": container.pid,
+            "metadata": seccomp.metadata,
+            "state": {
+                "ociVersion": container.version,
+                "id": container.id,
+                "status": "creating",
+                "pid": container.pid,
+                "bundle": container.bundle,
+                "annotations": container.annotations,
+            },
+        }
         try:
             peer = connect(seccomp.listener, stream=True)
             peer.send("{", jsonio.dumps(state)[1:], [listener])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The outside of a launch: state, cgroup, the init's process, hooks of the runtime's namespace, and start.
 
-If anything fails, everything that this launch made is undone, in reverse; if the runtime itself is killed, `creating`
-state and the cgroup's name remain on disk, and `delete --force` finds them.
+If anything fails, everything that this launch made is undone, in reverse; if the runtime itself is killed,
+`creating` state and the cgroup's name remain on disk, and `delete --force` finds them.
 """
 
 from __future__ import annotations
@@ -37,8 +37,15 @@ class Launched:
 
     __slots__ = ("channel", "config", "container", "filter", "pid", "pidfd")
 
-    def __init__(self, container: Container, config: Config, pid: int, pidfd: int, channel: Channel,
-                 seccomp: Filter | None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        container: Container,
+        config: Config,
+        pid: int,
+        pidfd: int,
+        channel: Channel,
+        seccomp: Filter | None,
+    ) -> None:
         self.container = container
         self.config = config
         self.pid = pid
@@ -107,11 +114,20 @@ def start_created(container: Container) -> None:
 
 
 def cgroup_path(config: Config, name: str) -> str:
+    """The cgroup of the configuration, or one named as the container."""
     return config.linux.cgroups_path or f"/{name}"
 
 
-def create(store: Store, name: str, bundle: str, options: Options, *, detached_start: bool, detach: bool = False,
-           config_path: str = "") -> Launched:  # fmt: skip
+def create(
+    store: Store,
+    name: str,
+    bundle: str,
+    options: Options,
+    *,
+    detached_start: bool,
+    detach: bool = False,
+    config_path: str = "",
+) -> Launched:
     """Everything up to the moment before the workload. `detached_start`: another process will start it."""
     check_id(name)
     config, data = load_config(config_path or f"{bundle}/config.json")
@@ -126,8 +142,14 @@ def create(store: Store, name: str, bundle: str, options: Options, *, detached_s
 
             seccomp = prepare(config.linux.seccomp)
         plan = make_plan(config, bundle, options)
-        container = store.create(name, bundle=bundle, rootfs=plan.rootfs, version=config.version,
-                                 annotations=config.annotations, cgroup=group)  # fmt: skip
+        container = store.create(
+            name,
+            bundle=bundle,
+            rootfs=plan.rootfs,
+            version=config.version,
+            annotations=config.annotations,
+            cgroup=group,
+        )
         undo.append(container.destroy)
         write_file(f"{container.directory}/config.json", data.decode())
         undo.append(group.undo)
@@ -151,8 +173,8 @@ def _check_terminal(config: Config, options: Options, *, detached: bool) -> None
         raise Error("--console-socket is only for a process with a terminal")
 
 
-def _launch(plan: Plan, container: Container, seccomp: Filter | None, undo: list[Callable[[], None]], *,
-            listening: bool) -> Launched:  # fmt: skip
+def _prepare_console(plan: Plan) -> None:
+    """Who takes the terminal: the engine by its socket, or this process."""
     if plan.options.console_socket and plan.console < 0:
         from ringfence_runtime.launch.console import connect_console
 
@@ -161,11 +183,25 @@ def _launch(plan: Plan, container: Container, seccomp: Filter | None, undo: list
         from ringfence_runtime.launch.relay import prepare_terminal
 
         prepare_terminal(plan)
+
+
+def _launch(
+    plan: Plan,
+    container: Container,
+    seccomp: Filter | None,
+    undo: list[Callable[[], None]],
+    *,
+    listening: bool,
+) -> Launched:
+    _prepare_console(plan)
     ours, theirs = channels.pair()
     listener = channels.listen(container.directory, "start.sock") if listening else None
     group = container.cgroup
-    into = group.open_unified() if group.is_v2 else -1
-    init = Init(plan, container, theirs, listener, seccomp)
+    # A stage process may have left the user namespace that may enter a cgroup; then the parent moves the
+    # init.
+    into = group.open_unified() if group.unified and not plan.staged else -1
+    tasks = [] if plan.staged else group.open_tasks()
+    init = Init(plan, container, theirs, listener, seccomp, tasks)
 
     def child() -> None:
         ours.close()
@@ -176,10 +212,10 @@ def _launch(plan: Plan, container: Container, seccomp: Filter | None, undo: list
     theirs.close()
     if listener is not None:
         listener.close()
-    _close_plan(plan, into)
+    _close_plan(plan, into, tasks)
     container.pid, container.start = pid, process_start(pid)
     container.save()
-    if into < 0:
+    if plan.staged:
         group.join(pid)
     process = plan.config.process
     if process is not None and process.oom_score_adj is not None:
@@ -197,19 +233,29 @@ def _launch(plan: Plan, container: Container, seccomp: Filter | None, undo: list
     return Launched(container, plan.config, pid, pidfd, ours, seccomp)
 
 
-def _close_plan(plan: Plan, into: int) -> None:
-    for fd in (plan.rootfs_fd, plan.console, into, *plan.mount_fds.values(), *plan.device_fds.values()):
+def _close_plan(plan: Plan, into: int, tasks: list[int]) -> None:
+    for fd in (
+        plan.rootfs_fd,
+        plan.console,
+        into,
+        *tasks,
+        *plan.mount_fds.values(),
+        *plan.device_fds.values(),
+    ):
         if fd >= 0:
             os.close(fd)
 
 
 def set_oom_score(pid: int, value: int) -> None:
+    """Write oom_score_adj from outside."""
     try:
         with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(value))
     except OSError as error:
-        raise Error(f"config: process.oomScoreAdj: cannot set {value}: {error.strerror}",
-                    hint="lowering it below the runtime's own needs CAP_SYS_RESOURCE") from None  # fmt: skip
+        raise Error(
+            f"config: process.oomScoreAdj: cannot set {value}: {error.strerror}",
+            hint="lowering it below the runtime's own needs CAP_SYS_RESOURCE",
+        ) from None
 
 
 def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> None:
@@ -246,7 +292,9 @@ def _kill(pid: int) -> None:
 
 
 def destroy(container: Container, *, run_poststop: bool = True) -> None:
-    """Remove what is left of a stopped container: its cgroup, its state; then the poststop hooks (warnings only)."""
+    """Remove what is left of a stopped container: its cgroup, its state; then the poststop hooks (warnings
+    only).
+    """
     hooks = []
     if run_poststop:
         try:

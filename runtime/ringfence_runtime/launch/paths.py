@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths of the container, resolved below its root and nowhere else.
 
-The image chooses every name in the tree, and another container may change a shared one at any moment. So nothing
-here hands a string back to the kernel for a second walk: the result is always a descriptor, and what follows
-(mount, mask, chown) acts on the descriptor.
+The image chooses every name in the tree, and another container may change a shared one at any moment. So
+nothing here hands a string back to the kernel for a second walk: the result is always a descriptor, and
+what follows (mount, mask, chown) acts on the descriptor.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ def _is_link(root: int, path: str) -> bool:
 
 
 def parent_of(root: int, path: str, *, follow: bool = True) -> tuple[int, str]:
-    """The directory of `path` below `root` (made where needed) and the last name; symlinks only with `follow`."""
+    """The directory of `path` below `root` (made where needed) and the last name; symlinks only with
+    `follow`.
+    """
     head, _, name = path.rstrip("/").rpartition("/")
     if name in ("", ".", ".."):
         raise Error(f"{path!r} does not name a file")
@@ -150,7 +152,9 @@ def parent_of(root: int, path: str, *, follow: bool = True) -> tuple[int, str]:
 
 
 def check_device(fd: int, major: int, minor: int, path: str) -> None:
-    """Refuse anything that is not the character device `major`:`minor` (CVE-2025-31133: a swapped /dev/null)."""
+    """Refuse anything that is not the character device `major`:`minor` (CVE-2025-31133: a swapped
+    /dev/null).
+    """
     status = os.fstat(fd)
     if status.st_mode & 0o170000 != 0o020000 or status.st_rdev != os.makedev(major, minor):
         raise Error(f"{path} is not the character device {major}:{minor}")

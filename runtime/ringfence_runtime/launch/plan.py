@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan of one launch: everything that parent and child must know, opened before there is a child.
 
-The child gets it by fork. Descriptors of the host that the child needs are opened here, by the parent, in the host's
-mount namespace and with the host's rights: a bind source is what the host calls by that name.
+The child gets it by fork. Descriptors of the host that the child needs are opened here, by the parent, in
+the host's mount namespace and with the host's rights: a bind source is what the host calls by that name.
 """
 
 from __future__ import annotations
@@ -46,8 +46,23 @@ class Options:
 
 
 class Plan:
-    __slots__ = ("bundle", "clone_flags", "config", "console", "deferred", "device_fds", "joins", "mount_fds", "options", "rootfs",
-                 "rootfs_fd", "staged", "unshare_user")  # fmt: skip
+    """See the module."""
+
+    __slots__ = (
+        "bundle",
+        "clone_flags",
+        "config",
+        "console",
+        "deferred",
+        "device_fds",
+        "joins",
+        "mount_fds",
+        "options",
+        "rootfs",
+        "rootfs_fd",
+        "staged",
+        "unshare_user",
+    )
 
     def __init__(self, config: Config, bundle: str, options: Options) -> None:
         self.config = config
@@ -100,6 +115,7 @@ def open_rootfs(path: str) -> int:
 
 
 def make_plan(config: Config, bundle: str, options: Options) -> Plan:
+    """Check, open and copy all that the child needs of the host."""
     plan = Plan(config, bundle, options)
     for step in plan.describe() if log._log.level == 0 else ():
         log.debug(step)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`run` in the foreground: wait for the workload, pass signals on, and carry a terminal where there is one."""
+"""`run` in the foreground: wait for the workload, pass signals on, carry a terminal where there is one."""
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import os
 import select
 
@@ -17,24 +17,43 @@ if TYPE_CHECKING:
 __all__ = ["forward_signals", "prepare_console", "prepare_terminal", "wait_for"]
 
 _master_end: list[Channel] = []
-_KEPT = frozenset((_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGURG, _signal.SIGSEGV,
-                   _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP, _signal.SIGTSTP, _signal.SIGTTIN,
-                   _signal.SIGTTOU, _signal.SIGCONT))  # fmt: skip
+_KEPT = frozenset(
+    (
+        _signal.SIGKILL,
+        _signal.SIGSTOP,
+        _signal.SIGCHLD,
+        _signal.SIGPIPE,
+        _signal.SIGURG,
+        _signal.SIGSEGV,
+        _signal.SIGBUS,
+        _signal.SIGFPE,
+        _signal.SIGILL,
+        _signal.SIGTRAP,
+        _signal.SIGTSTP,
+        _signal.SIGTTIN,
+        _signal.SIGTTOU,
+        _signal.SIGCONT,
+    )
+)
 
 
 def prepare_console() -> int:
-    """No engine takes the terminal, so this process does: one end for the child, the other kept for `wait_for`."""
+    """No engine takes the terminal, so this process does: one end for the child, the other kept for
+    `wait_for`.
+    """
     ours, theirs = pair()
     _master_end.append(ours)
     return theirs.sock.detach()
 
 
 def prepare_terminal(plan: Plan) -> None:
+    """The same for the init of a container."""
     plan.console = prepare_console()
 
 
 def forward_signals(pidfd: int) -> None:
-    """Pass every signal that we get on to the workload, from before it runs: it may be told to end at once."""
+    """Pass every signal on to the workload, from before it runs: it may be told to end at once."""
+
     def handler(number: int, _: object) -> None:
         try:
             _sys.pidfd_send_signal(pidfd, number)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container's view of files: its root, its mounts, its /dev, and the step that leaves the host's tree behind."""
+"""The container's view of files: its root, its mounts, its /dev, and the step that leaves the host's tree
+behind.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ __all__ = ["Rootfs"]
 
 
 class Rootfs:
-    """The root filesystem while it is being furnished; `fd` is its root, attached in our own mount namespace."""
+    """The root filesystem while it is being furnished; `fd` is its root, attached in our own mount
+    namespace.
+    """
 
     __slots__ = ("cgroup", "devpts", "fd", "null", "plan", "procfs")
 
@@ -42,7 +46,8 @@ class Rootfs:
         plan = self.plan
         if "mount" not in plan.config.linux.namespaces:
             raise Error("config: linux.namespaces: a mount namespace is needed")
-        # Never `shared`: attaching on a peer of the host's / would attach on the host's, too. Where the child opens
+        # Never `shared`: attaching on a peer of the host's / would attach on the host's, too. Where the
+        # child opens
         # the sources itself they must still receive from the host, so then it is `slave`.
         cut = _sys.MS_SLAVE if plan.deferred else _sys.MS_PRIVATE
         _sys.mount(None, "/", None, cut | _sys.MS_REC, None)
@@ -66,7 +71,9 @@ class Rootfs:
         make_devices(self)
 
     def _open_procfs(self) -> None:
-        """A procfs of our own that no mount of the image or of another container can lie over (CVE-2025-52881)."""
+        """A procfs of our own that no mount of the image or of another container can lie over
+        (CVE-2025-52881).
+        """
         try:
             self.procfs = mounts.new_filesystem("proc", "proc", (), 0)
         except OSError:
@@ -165,7 +172,8 @@ class Rootfs:
         """Make the root filesystem / and let go of everything that was there before."""
         os.fchdir(self.fd)
         if self.plan.options.no_pivot:
-            # For a host whose root is a ramfs, which cannot be pivoted away. The old root stays below, out of reach.
+            # For a host whose root is a ramfs, which cannot be pivoted away. The old root stays below, out
+            # of reach.
             os.chroot(".")
         else:
             _sys.pivot_root(".", ".")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making the container's init: straight from the parent, or through a process that joins namespaces first.
 
-A pid or time namespace holds only children, and a joined user namespace changes what may be joined after it. So with
-such joins a short-lived stage process enters them and clones the init as its sibling (CLONE_PARENT); otherwise one
-clone3 does it all, into the cgroup where that is possible.
+A pid or time namespace holds only children, and a joined user namespace changes what may be joined after
+it. So with such joins a short-lived stage process enters them and clones the init as its sibling
+(CLONE_PARENT); otherwise one clone3 does it all, into the cgroup where that is possible.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _ORDER = ("user", "pid", "time", "network", "ipc", "uts", "cgroup", "mount")
 
 
 def open_namespaces(plan: Plan) -> dict[str, int]:
-    """Descriptors of the namespaces to join, opened and checked while the host's paths still mean the host's."""
+    """Descriptors of the namespaces to join, opened and checked while the host's paths still mean the
+    host's.
+    """
     found: dict[str, int] = {}
     for name in _ORDER:
         path = plan.joins.get(name)
@@ -122,8 +124,9 @@ def _write_offsets(pid: int, plan: Plan) -> None:
         os.close(fd)
 
 
-def _stage(plan: Plan, namespaces: dict[str, int], cgroup_fd: int, channel: Channel,
-           child: Callable[[], None]) -> None:  # fmt: skip
+def _stage(
+    plan: Plan, namespaces: dict[str, int], cgroup_fd: int, channel: Channel, child: Callable[[], None]
+) -> None:
     try:
         _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
         join(namespaces)

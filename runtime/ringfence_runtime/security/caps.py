@@ -53,10 +53,29 @@ _NAMES = [
 CAPABILITIES = {f"CAP_{name}": number for number, name in enumerate(_NAMES)}
 ALL = (1 << len(_NAMES)) - 1
 # Docker's fourteen.
-DEFAULT = tuple(f"CAP_{name}" for name in ["CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"])  # fmt: skip
+DEFAULT = tuple(
+    f"CAP_{name}"
+    for name in [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
+    ]
+)
 
 
 def mask_names(mask: int) -> list[str]:
+    """The names in a mask."""
     return [name for name, number in CAPABILITIES.items() if mask >> number & 1]
 
 
@@ -99,14 +118,15 @@ SYS_ADMIN = 1 << 21
 def apply_sets(sets: dict[str, int], *, keep: int = 0) -> list[str]:
     """Set effective, permitted, inheritable and ambient; returns names that this process could not grant.
 
-    The specification asks that a capability that cannot be granted be a warning and not an error. `keep` stays
-    permitted and effective until execve, which computes both anew from the bounding, inheritable and ambient sets
-    (capabilities(7)): seccomp without no_new_privs wants CAP_SYS_ADMIN, and it comes after this.
+    The specification asks that a capability that cannot be granted be a warning and not an error. `keep`
+    stays permitted and effective until execve, which computes both anew from the bounding, inheritable and
+    ambient sets (capabilities(7)): seccomp without no_new_privs wants CAP_SYS_ADMIN, and it comes after this.
     """
     available = held()
     permitted = sets["permitted"] & available
     effective = sets["effective"] & permitted
-    # Beyond permitted, a task may only inherit what is in its bounding set; without CAP_SETPCAP not even that.
+    # Beyond permitted, a task may only inherit what is in its bounding set; without CAP_SETPCAP not even
+    # that.
     inheritable = sets["inheritable"] & available
     _sys.capset(effective | keep & available, permitted | keep & available, inheritable)
     ambient = sets["ambient"] & permitted & inheritable

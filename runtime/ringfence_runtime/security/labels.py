@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """AppArmor profiles and SELinux labels, where the host has them: written through a procfs of our own.
 
-CVE-2019-19921 and CVE-2025-52881 redirected these writes to another file of another procfs. So the file is opened
-below a descriptor whose filesystem is known to be procfs, without symlinks and without crossing a mount.
+CVE-2019-19921 and CVE-2025-52881 redirected these writes to another file of another procfs. So the file is
+opened below a descriptor whose filesystem is known to be procfs, without symlinks and without crossing a
+mount.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = ["apparmor_enabled", "apply_labels", "selinux_enabled"]
 
 
 def apparmor_enabled() -> bool:
+    """Whether AppArmor is in force."""
     try:
         with open("/sys/module/apparmor/parameters/enabled", "rb") as file:
             return file.read(1) == b"Y"
@@ -25,6 +27,7 @@ def apparmor_enabled() -> bool:
 
 
 def selinux_enabled() -> bool:
+    """Whether SELinux is in force."""
     return os.path.exists("/sys/fs/selinux/enforce")
 
 
@@ -49,7 +52,9 @@ def _write(procfs: int, names: tuple[str, ...], value: str, what: str) -> None:
 
 
 def apply_labels(procfs: int, *, apparmor: str, selinux: str, hosts: tuple[bool, bool]) -> None:
-    """Ask for the labels at the next execve. `hosts` is (AppArmor, SELinux) as found before the root was changed."""
+    """Ask for the labels at the next execve. `hosts` is (AppArmor, SELinux) as found before the root was
+    changed.
+    """
     if apparmor and apparmor != "unconfined":
         if not hosts[0]:
             raise Error(

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landlock: a second fence around files, ports and abstract sockets that needs no privilege and cannot be undone.
+"""Landlock: a second fence around files, ports and abstract sockets that needs no privilege and cannot be
+undone.
 
-An extension of the configuration (`linux.landlock`, or the annotation `org.ringfence.landlock=derive`). Derived rules
-say again what the mounts say: what is writable may be written, the rest only read. So a process that finds a way
-around its mounts (a leaked descriptor, a remount) still cannot write there.
+An extension of the configuration (`linux.landlock`, or the annotation `org.ringfence.landlock=derive`).
+Derived rules say again what the mounts say: what is writable may be written, the rest only read. So a
+process that finds a way around its mounts (a leaked descriptor, a remount) still cannot write there.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def build(rules: Landlock, config: Config) -> int:
     ruleset = _sys.landlock_create_ruleset(pack("QQQ", filesystem, network, scope)[:size])
     read, write = (_READ | EXECUTE), filesystem
     if rules.derive:
-        # A rule below a path can only add rights, so a writable root with read-only mounts is split by its entries.
+        # A rule below a path can only add rights, so a writable root with read-only mounts is split by its
+        # entries.
         for path, writable in _split(list(_derived(config))):
             _allow(ruleset, path, (write if writable else read) & filesystem)
     for paths, rights in (
@@ -90,7 +92,7 @@ def build(rules: Landlock, config: Config) -> int:
 
 
 def _split(entries: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    """Replace a writable path that has read-only ones below it by its entries, which are then judged alone."""
+    """Replace a writable path that has read-only ones below it by its entries, each judged alone."""
     result: list[tuple[str, bool]] = []
     closed = [path.rstrip("/") for path, writable in entries if not writable]
     for path, writable in entries:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seccomp profiles: compiled by libseccomp once, kept as BPF bytes, and installed as the last step before execve."""
+"""Seccomp profiles: compiled by libseccomp once, kept as BPF bytes, and installed as the last step before
+execve.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +19,78 @@ if TYPE_CHECKING:
 
 __all__ = ["ACTIONS", "ARCHES", "FLAGS", "OPERATORS", "Filter", "compile_profile", "prepare"]
 
-ACTIONS = {"SCMP_ACT_KILL": 0, "SCMP_ACT_KILL_THREAD": 0, "SCMP_ACT_KILL_PROCESS": 0x80000000,
-           "SCMP_ACT_TRAP": 0x00030000, "SCMP_ACT_ERRNO": 0x00050000, "SCMP_ACT_NOTIFY": 0x7FC00000,
-           "SCMP_ACT_TRACE": 0x7FF00000, "SCMP_ACT_LOG": 0x7FFC0000, "SCMP_ACT_ALLOW": 0x7FFF0000}  # fmt: skip
-OPERATORS = {"SCMP_CMP_NE": 1, "SCMP_CMP_LT": 2, "SCMP_CMP_LE": 3, "SCMP_CMP_EQ": 4, "SCMP_CMP_GE": 5,
-             "SCMP_CMP_GT": 6, "SCMP_CMP_MASKED_EQ": 7}  # fmt: skip
-FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
-         "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32}  # fmt: skip
-ARCHES = tuple(f"SCMP_ARCH_{name}" for name in ["X86", "X86_64", "X32", "ARM", "AARCH64", "MIPS", "MIPS64", "MIPS64N32", "MIPSEL", "MIPSEL64", "MIPSEL64N32", "PPC", "PPC64", "PPC64LE", "S390", "S390X", "PARISC", "PARISC64", "RISCV64"])  # fmt: skip
+ACTIONS = {
+    "SCMP_ACT_KILL": 0,
+    "SCMP_ACT_KILL_THREAD": 0,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_TRAP": 0x00030000,
+    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
+}
+OPERATORS = {
+    "SCMP_CMP_NE": 1,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_MASKED_EQ": 7,
+}
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+ARCHES = tuple(
+    f"SCMP_ARCH_{name}"
+    for name in [
+        "X86",
+        "X86_64",
+        "X32",
+        "ARM",
+        "AARCH64",
+        "MIPS",
+        "MIPS64",
+        "MIPS64N32",
+        "MIPSEL",
+        "MIPSEL64",
+        "MIPSEL64N32",
+        "PPC",
+        "PPC64",
+        "PPC64LE",
+        "S390",
+        "S390X",
+        "PARISC",
+        "PARISC64",
+        "RISCV64",
+    ]
+)
 NEW_LISTENER = 8
 _ALLOWING = frozenset(("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"))
 CACHE = "/run/ringfence/seccomp"
 _NATIVE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _SIGNATURES = {
-    "seccomp_init": ("p", "I"), "seccomp_release": ("v", "p"), "seccomp_arch_add": ("i", "pI"),
-    "seccomp_arch_resolve_name": ("I", "s"), "seccomp_attr_set": ("i", "piI"),
-    "seccomp_syscall_resolve_name": ("i", "s"), "seccomp_rule_add_array": ("i", "pIiIp"),
-    "seccomp_export_bpf": ("i", "pi"), "seccomp_arch_native": ("I", ""),
-}  # fmt: skip
+    "seccomp_init": ("p", "I"),
+    "seccomp_release": ("v", "p"),
+    "seccomp_arch_add": ("i", "pI"),
+    "seccomp_arch_resolve_name": ("I", "s"),
+    "seccomp_attr_set": ("i", "piI"),
+    "seccomp_syscall_resolve_name": ("i", "s"),
+    "seccomp_rule_add_array": ("i", "pIiIp"),
+    "seccomp_export_bpf": ("i", "pi"),
+    "seccomp_arch_native": ("I", ""),
+}
 
 
 class Filter:
-    """A compiled profile: the program, the flags of seccomp(2) and, with SCMP_ACT_NOTIFY, where the listener goes."""
+    """A compiled profile: the program, the flags of seccomp(2) and, with SCMP_ACT_NOTIFY, where the
+    listener goes.
+    """
 
     __slots__ = ("flags", "listener", "metadata", "program")
 
@@ -109,8 +160,12 @@ def prepare(node: Node) -> Filter:
         raise node.error("listenerPath", "SCMP_ACT_NOTIFY needs it")
     if listener and not listener.startswith("/"):
         raise node.error("listenerPath", f"{listener!r} must be an absolute path")
-    return Filter(program, flags | (NEW_LISTENER if notifies else 0), listener if notifies else "",
-                  node.text("listenerMetadata"))  # fmt: skip
+    return Filter(
+        program,
+        flags | (NEW_LISTENER if notifies else 0),
+        listener if notifies else "",
+        node.text("listenerMetadata"),
+    )
 
 
 def _cached(name: str) -> bytes | None:
@@ -222,7 +277,8 @@ def _add(library: dict[str, Callable[..., Any]], context: int, rule: _Rule, defa
 def _unknown_calls(newest: int) -> bytes:
     """Instructions before the filter: a native call newer than any in the profile fails with ENOSYS.
 
-    The profile cannot have meant to forbid it, and a C library that gets EPERM for a new call does not fall back.
+    The profile cannot have meant to forbid it, and a C library that gets EPERM for a new call does not fall
+    back.
     """
     native = _NATIVE.get(os.uname().machine)
     if native is None:
@@ -231,11 +287,13 @@ def _unknown_calls(newest: int) -> bytes:
     def statement(code: int, true: int, false: int, k: int) -> bytes:
         return pack("HBBI", code, true, false, k)
 
-    return b"".join((
-        statement(0x20, 0, 0, 4),  # load arch
-        statement(0x15, 0, 4, native),  # another architecture: on to the filter
-        statement(0x20, 0, 0, 0),  # load nr
-        statement(0x35, 2, 0, 0x40000000),  # x32 numbers: on to the filter
-        statement(0x25, 0, 1, newest),  # not above: on to the filter
-        statement(0x06, 0, 0, 0x00050000 | 38),
-    ))  # fmt: skip
+    return b"".join(
+        (
+            statement(0x20, 0, 0, 4),  # load arch
+            statement(0x15, 0, 4, native),  # another architecture: on to the filter
+            statement(0x20, 0, 0, 0),  # load nr
+            statement(0x35, 2, 0, 0x40000000),  # x32 numbers: on to the filter
+            statement(0x25, 0, 1, newest),  # not above: on to the filter
+            statement(0x06, 0, 0, 0x00050000 | 38),
+        )
+    )

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OCI configuration as a typed model. Parsing is strict and pure: it touches no file but the one it is given."""
+"""The OCI configuration as a typed model. Parsing is strict and pure: it touches no file but the one it is
+given.
+"""
 
 from ringfence_runtime.spec.config import Config, load_config, parse_config, parse_process_file
 from ringfence_runtime.spec.resources import Resources, parse_resources

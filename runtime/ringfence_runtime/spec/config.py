@@ -18,6 +18,8 @@ HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", 
 
 
 class Hook:
+    """A program of the host, run at a moment of the container's life."""
+
     __slots__ = ("args", "env", "path", "place", "timeout")
 
     def __init__(self, node: Node) -> None:
@@ -29,13 +31,25 @@ class Hook:
 
 
 class Config:
-    __slots__ = ("annotations", "domainname", "hooks", "hostname", "linux", "mounts", "process", "root_path",
-                 "root_readonly", "version")  # fmt: skip
+    """The configuration; every member checked."""
+
+    __slots__ = (
+        "annotations",
+        "domainname",
+        "hooks",
+        "hostname",
+        "linux",
+        "mounts",
+        "process",
+        "root_path",
+        "root_readonly",
+        "version",
+    )
 
     def __init__(self, node: Node) -> None:
         self.version = _version(node)
         process = node.child("process")
-        self.process: Process | None = process and Process(process)
+        self.process = Process(process) if process else None
         root = node.need("root")
         self.root_path = root.need_text("path")
         self.root_readonly = root.flag("readonly")
@@ -107,6 +121,7 @@ def read_file(path: str) -> bytes:
 
 
 def decode(data: bytes, what: str) -> Node:
+    """The object in these bytes."""
     try:
         value = jsonio.loads(data)
     except ValueError as error:
@@ -120,6 +135,7 @@ def parse_config(data: bytes, what: str = "config.json") -> Config:
 
 
 def load_config(path: str) -> tuple[Config, bytes]:
+    """The configuration in a file, and its bytes."""
     data = read_file(path)
     return parse_config(data, path), data
 

@@ -11,12 +11,29 @@ from ringfence_runtime.spec.resources import parse_resources
 
 __all__ = ["NAMESPACES", "Device", "Landlock", "Linux", "check_sysctl"]
 
-NAMESPACES = {"pid": _sys.CLONE_NEWPID, "network": _sys.CLONE_NEWNET, "mount": _sys.CLONE_NEWNS,
-              "ipc": _sys.CLONE_NEWIPC, "uts": _sys.CLONE_NEWUTS, "user": _sys.CLONE_NEWUSER,
-              "cgroup": _sys.CLONE_NEWCGROUP, "time": _sys.CLONE_NEWTIME}  # fmt: skip
+NAMESPACES = {
+    "pid": _sys.CLONE_NEWPID,
+    "network": _sys.CLONE_NEWNET,
+    "mount": _sys.CLONE_NEWNS,
+    "ipc": _sys.CLONE_NEWIPC,
+    "uts": _sys.CLONE_NEWUTS,
+    "user": _sys.CLONE_NEWUSER,
+    "cgroup": _sys.CLONE_NEWCGROUP,
+    "time": _sys.CLONE_NEWTIME,
+}
 DEVICE_TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
-_IPC_SYSCTLS = frozenset(("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
-                          "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"))  # fmt: skip
+_IPC_SYSCTLS = frozenset(
+    (
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    )
+)
 _SYSCTL_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:@")
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 
@@ -56,6 +73,8 @@ def check_sysctl(path: str, name: str, value: str, owned: dict[str, str]) -> str
 
 
 class Device:
+    """A node to make."""
+
     __slots__ = ("gid", "major", "minor", "mode", "path", "type", "uid")
 
     def __init__(self, node: Node) -> None:
@@ -71,7 +90,9 @@ class Device:
 
 
 class Landlock:
-    """Ringfence's extension `linux.landlock`: paths that may be read, written or executed; all else is refused."""
+    """Ringfence's extension `linux.landlock`: paths that may be read, written or executed; all else is
+    refused.
+    """
 
     __slots__ = ("bind_tcp", "connect_tcp", "derive", "execute", "read", "scope", "write")
 
@@ -94,9 +115,28 @@ class Landlock:
 
 
 class Linux:
-    __slots__ = ("cgroups_path", "devices", "gid_map", "intel_rdt", "landlock", "masked", "memory_policy",
-                 "mount_label", "namespaces", "net_devices", "personality", "propagation", "readonly", "resources",
-                 "seccomp", "sysctls", "time_offsets", "uid_map")  # fmt: skip
+    """`linux`; a namespace's value is the path to join, or empty for a new one."""
+
+    __slots__ = (
+        "cgroups_path",
+        "devices",
+        "gid_map",
+        "intel_rdt",
+        "landlock",
+        "masked",
+        "memory_policy",
+        "mount_label",
+        "namespaces",
+        "net_devices",
+        "personality",
+        "propagation",
+        "readonly",
+        "resources",
+        "seccomp",
+        "sysctls",
+        "time_offsets",
+        "uid_map",
+    )
 
     def __init__(self, node: Node) -> None:
         self.namespaces = _namespaces(node)
@@ -104,8 +144,10 @@ class Linux:
         self.gid_map = mappings(node, "gidMappings")
         self._check_user(node)
         self.devices = [Device(item) for item in node.nodes("devices")]
-        self.sysctls = {check_sysctl(node.at(f"sysctl.{name}"), name, value, self.namespaces): value
-                        for name, value in node.table("sysctl").items()}  # fmt: skip
+        self.sysctls = {
+            check_sysctl(node.at(f"sysctl.{name}"), name, value, self.namespaces): value
+            for name, value in node.table("sysctl").items()
+        }
         self.resources = parse_resources(node.child("resources"))
         self.cgroups_path = _cgroups_path(node)
         self.masked = _absolute_list(node, "maskedPaths")
@@ -119,7 +161,7 @@ class Linux:
         self.intel_rdt = node.child("intelRdt")
         self.net_devices = _net_devices(node, self.namespaces)
         landlock = node.child("landlock")
-        self.landlock = landlock and Landlock(landlock)
+        self.landlock = Landlock(landlock) if landlock else None
 
     def _check_user(self, node: Node) -> None:
         space = self.namespaces.get("user")

@@ -14,18 +14,31 @@ __all__ = ["OPTIONS", "PROPAGATION", "IdMapping", "Mount", "mappings", "parse_mo
 
 # word -> (attributes set, attributes cleared). The same words with a leading `r` act on the whole tree below.
 _ATTRIBUTES = {
-    "ro": (_sys.MOUNT_ATTR_RDONLY, 0), "rw": (0, _sys.MOUNT_ATTR_RDONLY),
-    "nosuid": (_sys.MOUNT_ATTR_NOSUID, 0), "suid": (0, _sys.MOUNT_ATTR_NOSUID),
-    "nodev": (_sys.MOUNT_ATTR_NODEV, 0), "dev": (0, _sys.MOUNT_ATTR_NODEV),
-    "noexec": (_sys.MOUNT_ATTR_NOEXEC, 0), "exec": (0, _sys.MOUNT_ATTR_NOEXEC),
-    "noatime": (_sys.MOUNT_ATTR_NOATIME, _sys.MOUNT_ATTR__ATIME), "atime": (0, _sys.MOUNT_ATTR__ATIME),
-    "relatime": (_sys.MOUNT_ATTR_RELATIME, _sys.MOUNT_ATTR__ATIME), "norelatime": (0, _sys.MOUNT_ATTR__ATIME),
-    "strictatime": (_sys.MOUNT_ATTR_STRICTATIME, _sys.MOUNT_ATTR__ATIME), "nostrictatime": (0, _sys.MOUNT_ATTR__ATIME),
-    "nodiratime": (_sys.MOUNT_ATTR_NODIRATIME, 0), "diratime": (0, _sys.MOUNT_ATTR_NODIRATIME),
-    "nosymfollow": (_sys.MOUNT_ATTR_NOSYMFOLLOW, 0), "symfollow": (0, _sys.MOUNT_ATTR_NOSYMFOLLOW),
-}  # fmt: skip
-PROPAGATION = {"private": _sys.MS_PRIVATE, "shared": _sys.MS_SHARED, "slave": _sys.MS_SLAVE,
-               "unbindable": _sys.MS_UNBINDABLE}  # fmt: skip
+    "ro": (_sys.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, _sys.MOUNT_ATTR_RDONLY),
+    "nosuid": (_sys.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, _sys.MOUNT_ATTR_NOSUID),
+    "nodev": (_sys.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, _sys.MOUNT_ATTR_NODEV),
+    "noexec": (_sys.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, _sys.MOUNT_ATTR_NOEXEC),
+    "noatime": (_sys.MOUNT_ATTR_NOATIME, _sys.MOUNT_ATTR__ATIME),
+    "atime": (0, _sys.MOUNT_ATTR__ATIME),
+    "relatime": (_sys.MOUNT_ATTR_RELATIME, _sys.MOUNT_ATTR__ATIME),
+    "norelatime": (0, _sys.MOUNT_ATTR__ATIME),
+    "strictatime": (_sys.MOUNT_ATTR_STRICTATIME, _sys.MOUNT_ATTR__ATIME),
+    "nostrictatime": (0, _sys.MOUNT_ATTR__ATIME),
+    "nodiratime": (_sys.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, _sys.MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (_sys.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, _sys.MOUNT_ATTR_NOSYMFOLLOW),
+}
+PROPAGATION = {
+    "private": _sys.MS_PRIVATE,
+    "shared": _sys.MS_SHARED,
+    "slave": _sys.MS_SLAVE,
+    "unbindable": _sys.MS_UNBINDABLE,
+}
 # Flags of a superblock: they go to the filesystem as words of its own.
 _SUPERBLOCK = {"sync": "sync", "dirsync": "dirsync", "mand": "mand", "lazytime": "lazytime"}
 _IGNORED = frozenset(
@@ -34,11 +47,24 @@ _IGNORED = frozenset(
 _RUNTIME = frozenset(
     ("bind", "rbind", "tmpcopyup", "idmap", "ridmap", "copy-symlink", "src-nofollow", "dest-nofollow")
 )
-OPTIONS = tuple(sorted({*_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATION,
-                        *(f"r{word}" for word in PROPAGATION), *_SUPERBLOCK, *_IGNORED, *_RUNTIME}))  # fmt: skip
+OPTIONS = tuple(
+    sorted(
+        {
+            *_ATTRIBUTES,
+            *(f"r{word}" for word in _ATTRIBUTES),
+            *PROPAGATION,
+            *(f"r{word}" for word in PROPAGATION),
+            *_SUPERBLOCK,
+            *_IGNORED,
+            *_RUNTIME,
+        }
+    )
+)
 
 
 class IdMapping:
+    """One range of ids."""
+
     __slots__ = ("container", "host", "size")
 
     def __init__(self, container: int, host: int, size: int) -> None:
@@ -54,13 +80,18 @@ def mappings(node: Node, key: str) -> tuple[IdMapping, ...]:
     """A list of ranges that neither overlap nor leave the 32 bits."""
     result: list[IdMapping] = []
     for item in node.nodes(key):
-        mapping = IdMapping(item.need_number("containerID", 0, U32 - 1), item.need_number("hostID", 0, U32 - 1),
-                            item.need_number("size", 1, U32))  # fmt: skip
+        mapping = IdMapping(
+            item.need_number("containerID", 0, U32 - 1),
+            item.need_number("hostID", 0, U32 - 1),
+            item.need_number("size", 1, U32),
+        )
         if max(mapping.container, mapping.host) + mapping.size > U32:
             raise item.error("size", f"{mapping.size} leads beyond the last id")
         for other in result:
-            if ((mapping.container < other.container + other.size and other.container < mapping.container + mapping.size)
-                    or (mapping.host < other.host + other.size and other.host < mapping.host + mapping.size)):  # fmt: skip
+            if (
+                mapping.container < other.container + other.size
+                and other.container < mapping.container + mapping.size
+            ) or (mapping.host < other.host + other.size and other.host < mapping.host + mapping.size):
                 raise item.error("containerID", "overlaps an earlier range")
         result.append(mapping)
     if len(result) > 340:
@@ -71,15 +102,36 @@ def mappings(node: Node, key: str) -> tuple[IdMapping, ...]:
 class Mount:
     """One mount: where, what, and how, with every option already a mask."""
 
-    __slots__ = ("attr_clr", "attr_set", "bind", "copy_symlink", "copy_up", "data", "dest_nofollow", "destination",
-                 "gid_map", "idmap", "path", "propagation", "rattr_clr", "rattr_set", "recursive", "rpropagation",
-                 "source", "src_nofollow", "superblock", "type", "uid_map")  # fmt: skip
+    __slots__ = (
+        "attr_clr",
+        "attr_set",
+        "bind",
+        "copy_symlink",
+        "copy_up",
+        "data",
+        "dest_nofollow",
+        "destination",
+        "gid_map",
+        "idmap",
+        "path",
+        "propagation",
+        "rattr_clr",
+        "rattr_set",
+        "recursive",
+        "rpropagation",
+        "source",
+        "src_nofollow",
+        "superblock",
+        "type",
+        "uid_map",
+    )
 
     def __init__(self, node: Node) -> None:
         self.path = node.path
         self.destination = node.need_text("destination")
         if not self.destination.startswith("/"):
-            # Older configurations have relative ones; the specification's 1.x asks to take them from the root.
+            # Older configurations have relative ones; the specification's 1.x asks to take them from the
+            # root.
             self.destination = "/" + self.destination
         self.source = node.text("source")
         self.type = node.text("type")
@@ -141,6 +193,7 @@ class Mount:
 
 
 def parse_mounts(node: Node) -> tuple[Mount, ...]:
+    """All mounts, in order."""
     return tuple(Mount(item) for item in node.nodes("mounts"))
 
 

@@ -9,20 +9,49 @@ from ringfence_runtime.spec.node import U32, U64, Node, choice
 
 __all__ = ["IoPriority", "Process", "Rlimit", "Scheduler", "User", "cpu_list", "parse_process"]
 
-RLIMITS = {"RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4, "RLIMIT_RSS": 5,
-           "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9, "RLIMIT_LOCKS": 10,
-           "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14,
-           "RLIMIT_RTTIME": 15}  # fmt: skip
-SCHED_POLICIES = {"SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4,
-                  "SCHED_IDLE": 5, "SCHED_DEADLINE": 6}  # fmt: skip
-SCHED_FLAGS = {"SCHED_FLAG_RESET_ON_FORK": 1, "SCHED_FLAG_RECLAIM": 2, "SCHED_FLAG_DL_OVERRUN": 4,
-               "SCHED_FLAG_KEEP_POLICY": 8, "SCHED_FLAG_KEEP_PARAMS": 16, "SCHED_FLAG_UTIL_CLAMP_MIN": 32,
-               "SCHED_FLAG_UTIL_CLAMP_MAX": 64}  # fmt: skip
+RLIMITS = {
+    "RLIMIT_CPU": 0,
+    "RLIMIT_FSIZE": 1,
+    "RLIMIT_DATA": 2,
+    "RLIMIT_STACK": 3,
+    "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6,
+    "RLIMIT_NOFILE": 7,
+    "RLIMIT_MEMLOCK": 8,
+    "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11,
+    "RLIMIT_MSGQUEUE": 12,
+    "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14,
+    "RLIMIT_RTTIME": 15,
+}
+SCHED_POLICIES = {
+    "SCHED_OTHER": 0,
+    "SCHED_FIFO": 1,
+    "SCHED_RR": 2,
+    "SCHED_BATCH": 3,
+    "SCHED_ISO": 4,
+    "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}
+SCHED_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 1,
+    "SCHED_FLAG_RECLAIM": 2,
+    "SCHED_FLAG_DL_OVERRUN": 4,
+    "SCHED_FLAG_KEEP_POLICY": 8,
+    "SCHED_FLAG_KEEP_PARAMS": 16,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 32,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 64,
+}
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 
 class Rlimit:
+    """One limit."""
+
     __slots__ = ("hard", "name", "path", "resource", "soft")
 
     def __init__(self, node: Node) -> None:
@@ -36,6 +65,8 @@ class Rlimit:
 
 
 class User:
+    """Ids, groups and umask."""
+
     __slots__ = ("gid", "groups", "uid", "umask")
 
     def __init__(self, node: Node) -> None:
@@ -46,6 +77,8 @@ class User:
 
 
 class Scheduler:
+    """sched_setattr(2)."""
+
     __slots__ = ("deadline", "flags", "nice", "period", "policy", "priority", "runtime")
 
     def __init__(self, node: Node) -> None:
@@ -66,7 +99,9 @@ class Scheduler:
             raise node.error("runtime", "runtime, deadline and period are only for SCHED_DEADLINE")
 
     def _check_deadline(self, node: Node) -> None:
-        """What the kernel answers with a bare EINVAL (sched(7)): 1024 ns <= runtime <= deadline <= period < 2^63."""
+        """What the kernel answers with a bare EINVAL (sched(7)): 1024 ns <= runtime <= deadline <= period <
+        2^63.
+        """
         for key in ("runtime", "deadline"):
             if not node.has(key):
                 raise node.error(key, "SCHED_DEADLINE needs it")
@@ -79,6 +114,8 @@ class Scheduler:
 
 
 class IoPriority:
+    """ioprio_set(2)."""
+
     __slots__ = ("klass", "level")
 
     def __init__(self, node: Node) -> None:
@@ -89,17 +126,31 @@ class IoPriority:
 class Process:
     """The workload's identity, environment and limits, checked but not yet looked up on any filesystem."""
 
-    __slots__ = ("affinity_final", "affinity_initial", "apparmor", "args", "capabilities", "console_size", "cwd", "env",
-                 "io_priority", "no_new_privs", "oom_score_adj", "rlimits", "scheduler", "selinux", "terminal",
-                 "user")  # fmt: skip
+    __slots__ = (
+        "affinity_final",
+        "affinity_initial",
+        "apparmor",
+        "args",
+        "capabilities",
+        "console_size",
+        "cwd",
+        "env",
+        "io_priority",
+        "no_new_privs",
+        "oom_score_adj",
+        "rlimits",
+        "scheduler",
+        "selinux",
+        "terminal",
+        "user",
+    )
 
     def __init__(self, node: Node) -> None:
         self.terminal = node.flag("terminal")
         size = node.child("consoleSize")
-        self.console_size = size and (
-            size.number("height", 0, 65535) or 0,
-            size.number("width", 0, 65535) or 0,
-        )
+        self.console_size = None
+        if size is not None:
+            self.console_size = (size.number("height", 0, 65535) or 0, size.number("width", 0, 65535) or 0)
         self.user = User(node.child("user") or Node({}, node.at("user")))
         self.args = node.texts("args")
         self.env = node.texts("env")
@@ -114,12 +165,12 @@ class Process:
         self.selinux = node.text("selinuxLabel")
         self.oom_score_adj = node.number("oomScoreAdj", -1000, 1000)
         scheduler = node.child("scheduler")
-        self.scheduler = scheduler and Scheduler(scheduler)
+        self.scheduler = Scheduler(scheduler) if scheduler else None
         priority = node.child("ioPriority")
-        self.io_priority = priority and IoPriority(priority)
+        self.io_priority = IoPriority(priority) if priority else None
         affinity = node.child("execCPUAffinity")
-        self.affinity_initial = affinity and cpu_list(affinity, "initial")
-        self.affinity_final = affinity and cpu_list(affinity, "final")
+        self.affinity_initial = cpu_list(affinity, "initial") if affinity else None
+        self.affinity_final = cpu_list(affinity, "final") if affinity else None
 
 
 def cpu_list(node: Node, key: str) -> frozenset[int] | None:
@@ -166,4 +217,5 @@ def _capabilities(node: Node | None) -> dict[str, int] | None:
 
 
 def parse_process(node: Node) -> Process:
+    """`process`."""
     return Process(node)

@@ -34,11 +34,18 @@ def _device_rule(node: Node) -> DeviceRule:
     if set(access) - set("rwm"):
         raise node.error("access", f"{access!r} may only hold r, w and m")
     major, minor = node.number("major", -1, U32), node.number("minor", -1, U32)
-    return DeviceRule(node.flag("allow"), "c" if kind == "u" else kind, -1 if major is None else major,
-                      -1 if minor is None else minor, access)  # fmt: skip
+    return DeviceRule(
+        node.flag("allow"),
+        "c" if kind == "u" else kind,
+        -1 if major is None else major,
+        -1 if minor is None else minor,
+        access,
+    )
 
 
 class Throttle:
+    """A rate or weight of one device."""
+
     __slots__ = ("major", "minor", "rate")
 
     def __init__(self, node: Node, key: str, high: int) -> None:
@@ -50,10 +57,37 @@ class Throttle:
 class Resources:
     """Every limit that the configuration names; None means that it says nothing."""
 
-    __slots__ = ("burst", "cpus", "devices", "disable_oom_killer", "hugepages", "idle", "io_device_weights",
-                 "io_leaf_weight", "io_weight", "kernel_memory", "kernel_tcp", "memory", "memory_check", "mems",
-                 "net_class", "net_priorities", "path", "period", "pids", "quota", "rdma", "reservation", "rt_period",
-                 "rt_runtime", "shares", "swap", "swappiness", "throttles", "unified")  # fmt: skip
+    __slots__ = (
+        "burst",
+        "cpus",
+        "devices",
+        "disable_oom_killer",
+        "hugepages",
+        "idle",
+        "io_device_weights",
+        "io_leaf_weight",
+        "io_weight",
+        "kernel_memory",
+        "kernel_tcp",
+        "memory",
+        "memory_check",
+        "mems",
+        "net_class",
+        "net_priorities",
+        "path",
+        "period",
+        "pids",
+        "quota",
+        "rdma",
+        "reservation",
+        "rt_period",
+        "rt_runtime",
+        "shares",
+        "swap",
+        "swappiness",
+        "throttles",
+        "unified",
+    )
 
     def __init__(self, node: Node) -> None:
         self.path = node.path
@@ -63,15 +97,23 @@ class Resources:
         pids = node.child("pids")
         self.pids = pids.number("limit", -1, I64) if pids else None
         self._io(node.child("blockIO") or Node({}, node.at("blockIO")))
-        self.hugepages = [(item.need_text("pageSize"), item.need_number("limit", 0, U64))
-                          for item in node.nodes("hugepageLimits")]  # fmt: skip
+        self.hugepages = [
+            (item.need_text("pageSize"), item.need_number("limit", 0, U64))
+            for item in node.nodes("hugepageLimits")
+        ]
         for index, (size, _) in enumerate(self.hugepages):
             if not size[:-2].isdecimal() or size[-2:] not in ("KB", "MB", "GB"):
                 raise node.error(f"hugepageLimits[{index}].pageSize", f"{size!r} is not a size such as 2MB")
         network = node.child("network")
         self.net_class = network.number("classID", 0, U32) if network else None
-        self.net_priorities = [(item.need_text("name"), item.need_number("priority", 0, U32))
-                               for item in network.nodes("priorities")] if network else []  # fmt: skip
+        self.net_priorities = (
+            [
+                (item.need_text("name"), item.need_number("priority", 0, U32))
+                for item in network.nodes("priorities")
+            ]
+            if network
+            else []
+        )
         rdma = node.child("rdma")
         self.rdma: dict[str, tuple[int | None, int | None]] = {}
         for name in rdma.data if rdma else ():
@@ -80,7 +122,7 @@ class Resources:
             self.rdma[name] = (item.number("hcaHandles", 0, U32), item.number("hcaObjects", 0, U32))
         self.unified = node.table("unified")
         for name in self.unified:
-            if not name or "/" in name or name.startswith(".") or name.startswith("cgroup."):
+            if not name or "/" in name or name.startswith((".", "cgroup.")):
                 raise node.error(f"unified.{name}", "is not the name of a controller's file")
 
     def _memory(self, node: Node) -> None:
@@ -115,10 +157,15 @@ class Resources:
         self.io_leaf_weight = node.number("leafWeight", 0, 1000)
         self.io_device_weights = [Throttle(item, "weight", 1000) for item in node.nodes("weightDevice")]
         self.throttles: dict[str, list[Throttle]] = {}
-        for name in ("throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice",
-                     "throttleWriteIOPSDevice"):  # fmt: skip
+        for name in (
+            "throttleReadBpsDevice",
+            "throttleWriteBpsDevice",
+            "throttleReadIOPSDevice",
+            "throttleWriteIOPSDevice",
+        ):
             self.throttles[name] = [Throttle(item, "rate", U64) for item in node.nodes(name)]
 
 
 def parse_resources(node: Node | None) -> Resources:
+    """`linux.resources`, or nothing at all."""
     return Resources(node or Node({}, "linux.resources"))
