@@ -66,8 +66,9 @@ def measure(*, quick: bool) -> Measurement:
             "umoci raw unpack": ["umoci", "raw", "unpack", "--image", f"{layout.path}:latest", bundle],
         }
         samples: dict[str, list[float]] = {name: [] for name in argvs}
-        for _ in range(rounds):
-            for name, argv in argvs.items():
+        for number in range(rounds):
+            order = [*argvs.items()]
+            for name, argv in order[number % 3 :] + order[: number % 3]:
                 clean = bundle if name.startswith("umoci") else store
                 samples[name].append(timed(argv, lambda clean=clean: shutil.rmtree(clean)))  # type: ignore[misc]
     rows = [row(name, seconds, "s") for name, seconds in samples.items()]
