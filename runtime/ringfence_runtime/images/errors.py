@@ -69,4 +69,7 @@ def store_error(what: str, error: OSError) -> StoreError:
                          hint="free space, or give the store another --image-root")  # fmt: skip
     where = f" ({show(error.filename)})" if error.filename is not None else ""
     reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
-    return StoreError(f"{what}: {reason}{where}")
+    hint = ""
+    if error.errno in (errno.EPERM, errno.EINVAL) and os.geteuid():
+        hint = "layers have owners: this needs root, or a user namespace with a range of ids"
+    return StoreError(f"{what}: {reason}{where}", hint=hint)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mount a prepared root filesystem: as a detached mount, so that nothing shows before its place.
 
-Options: index=off, metacopy=off, redirect_dir=off. A layer cannot hold overlayfs's attributes (the
+Options: index=off, metacopy=off, redirect_dir=nofollow. A layer cannot hold overlayfs's attributes (the
 unpacker drops them) and a container cannot set them, and with these options the kernel would
 not obey them either.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAPPED", "mount_rootfs", "open_rootfs"]
 
-_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))
+_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow"))
 _FSCONFIG_LIMIT = 255
 MAPPED = "mapped"
 

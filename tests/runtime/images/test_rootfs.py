@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,55 +15,16 @@ from ringfence_runtime.images import (
     ImageError,
     ImageStore,
     Imported,
-    Rootfs,
     load_rootfs,
     mounting,
-    open_rootfs,
     prepare_rootfs,
     release_rootfs,
 )
 from ringfence_runtime.images.errors import ImageNotFoundError, InUseError
-from tests.runtime.images.layouts import directory, file, layer, symlink
-from tests.support import force
+from tests.runtime.images.layouts import file, layer
+from tests.runtime.images.roots import LOWER, UPPER, mounts_below, opened
 
 Load = Callable[..., Imported]
-
-LOWER = layer(
-    directory(b"./", 0o755),
-    directory(b"etc", 0o750, uid=4),
-    file(b"etc/a", b"lower a"),
-    file(b"etc/b", b"lower b"),
-    directory(b"opt"),
-    file(b"opt/old", b"old"),
-    directory(b"gone"),
-    file(b"gone/x"),
-)
-UPPER = layer(
-    directory(b"./", 0o711, uid=9),
-    file(b"etc/.wh.a"),
-    directory(b"etc", 0o750, uid=4),
-    file(b"etc/c", b"upper c"),
-    directory(b"opt"),
-    file(b"opt/.wh..wh..opq"),
-    file(b"opt/new", b"new"),
-    file(b".wh.gone"),
-    symlink(b"out", b"/etc/b"),
-)
-
-
-@contextmanager
-def opened(rootfs: Rootfs) -> Iterator[Path]:
-    """The mounted root filesystem; it is in no namespace, and gone afterwards."""
-    fd = open_rootfs(rootfs)
-    try:
-        yield Path(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
-
-
-def mounts_below(path: str) -> list[str]:
-    """Mount points of ours in this namespace."""
-    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if path in line]
 
 
 @pytest.mark.parametrize("way", ["by parts", "by mount(2)"])
@@ -257,87 +216,3 @@ def test_directory_and_host(store: ImageStore, tmp_path: Path) -> None:
         prepare_rootfs(store, "/", "c3")
     assert release_rootfs(store, "c1")
     assert (tmp_path / "dir/x").exists()
-
-
-def need_idmapped_mounts(userns: int, path: str) -> None:
-    """tmpfs has them from 6.3 on, other filesystems from the version in which each learnt it."""
-    tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE)
-    try:
-        _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns)
-    except OSError:
-        force.elsewhere("this filesystem has no idmapped mounts")
-    finally:
-        os.close(tree)
-
-
-@contextmanager
-def user_namespace() -> Iterator[int]:
-    """A descriptor of a user namespace in which 0 to 65535 are the host's 100000 to 165535."""
-    ready, go = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with suppress(BaseException):
-            _sys.unshare(_sys.CLONE_NEWUSER)
-            os.write(go, b"x")
-            signal.pause()
-        os._exit(1)
-    os.close(go)
-    try:
-        assert os.read(ready, 1) == b"x"
-        for name in ("uid_map", "gid_map"):
-            Path(f"/proc/{child}/{name}").write_text("0 100000 65536")
-        fd = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
-        yield fd
-        os.close(fd)
-    finally:
-        os.close(ready)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def test_user_namespace(load: Load, store: ImageStore) -> None:
-    """Layers are seen with the namespace's owners and not copied; what its root writes, its root owns."""
-    done = load(layer(directory(b"./"), file(b"f", b"old", uid=7), directory(b"d", uid=9)), name="image")
-    rootfs = prepare_rootfs(store, "image", "c1")
-    with user_namespace() as userns:
-        need_idmapped_mounts(userns, store.root)
-        fd = open_rootfs(rootfs, userns=userns)
-        child = os.fork()
-        if child == 0:
-            with suppress(BaseException):
-                _sys.setns(userns, _sys.CLONE_NEWUSER)
-                os.setresgid(0, 0, 0)
-                os.setresuid(0, 0, 0)
-                os.fchdir(fd)
-                assert [os.stat(name).st_uid for name in (".", "f", "d")] == [0, 7, 9]
-                Path("d/new").write_text("1")
-                os.chown("f", 8, 8)
-                os._exit(0)
-            os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
-        os.close(fd)
-    upper = Path(rootfs.upper)
-    assert [os.stat(upper / name).st_uid for name in (".", "f", "d", "d/new")] == [
-        100000,
-        100008,
-        100009,
-        100000,
-    ]
-    assert os.stat(f"{store.layer(done.image.layers[0])}/root/f").st_uid == 7
-    assert mounts_below(store.root) == []
-    release_rootfs(store, "c1")
-    assert os.listdir(f"{store.root}/containers") == []
-
-
-def test_mapped_layers_after_a_crash(load: Load, store: ImageStore) -> None:
-    """A runtime killed between mapping and mounting leaves mounts: release takes them away, layers stay
-    whole."""
-    load(LOWER, name="image")
-    rootfs = prepare_rootfs(store, "image", "c1")
-    with user_namespace() as userns:
-        need_idmapped_mounts(userns, store.root)
-        mounting._MappedLayers(rootfs, userns).__enter__()
-    assert len(mounts_below(store.root)) == 1
-    release_rootfs(store, "c1")
-    assert mounts_below(store.root) == []
-    assert os.path.exists(f"{rootfs.lower[0]}/etc/a")
