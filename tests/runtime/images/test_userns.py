@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""User namespaces: layers that are seen with other owners, and a store that is used without the host's root."""
+"""User namespaces: layers seen with other owners, and a store used without the host's root."""
 
 from __future__ import annotations
 
