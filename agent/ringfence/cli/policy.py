@@ -28,6 +28,27 @@ def register(commands: Commands) -> None:
         ),
     )
     parts = parser.add_subparsers(title="parts", metavar="PART", required=True, parser_class=Parser)
+    _register_reading(parts)
+    _register_showing(parts)
+
+
+def _register_reading(parts: Commands) -> None:
+    """The parts that read policy files."""
+    _register_offline(parts)
+    listing = add_command(
+        parts,
+        "list",
+        list_loaded,
+        help="list the rules in the kernel",
+        text="List the rules that the running agent has in the kernel, and what carries each out.",
+        examples="ringfence policy list\nringfence policy list -o json | jq -r '.[].rule'",
+    )
+    add_output(listing, "table", "json")
+    add_socket(listing)
+
+
+def _register_offline(parts: Commands) -> None:
+    """The parts that need no agent."""
     check = add_command(
         parts,
         "check",
@@ -50,16 +71,10 @@ def register(commands: Commands) -> None:
         "-r", "--rule", action="append", default=[], metavar="ID", help="only this; repeatable"
     )
     _add_files(explain)
-    listing = add_command(
-        parts,
-        "list",
-        list_loaded,
-        help="list the rules in the kernel",
-        text="List the rules that the running agent has in the kernel, and what carries each out.",
-        examples="ringfence policy list\nringfence policy list -o json | jq -r '.[].rule'",
-    )
-    add_output(listing, "table", "json")
-    add_socket(listing)
+
+
+def _register_showing(parts: Commands) -> None:
+    """The parts that need no policy file."""
     add_command(
         parts,
         "schema",

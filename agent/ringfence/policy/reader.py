@@ -113,8 +113,8 @@ def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
 
 
 def _in(folder: Path) -> Iterator[Path]:
-    # Not below: a pack keeps optional rules in a folder of their own. Hidden names are what a mounted ConfigMap
-    # has beside each file (`..data`, `..2026_...`), and what editors leave.
+    # Not below: a pack keeps optional rules in a folder of their own. Hidden names are what a mounted
+    # ConfigMap has beside each file (`..data`, `..2026_...`), and what editors leave.
     for entry in folder.iterdir():
         if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and not entry.is_dir():
             yield entry

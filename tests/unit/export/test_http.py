@@ -59,6 +59,11 @@ def test_checks_say_what_is_wrong(server: HttpServer, state: State) -> None:
     assert get(server, "/healthz") == (200, "ok\n")
 
 
+def connect(server: HttpServer) -> socket.socket:
+    """A client that says what it likes."""
+    return socket.create_connection((server.address.host, server.address.port), timeout=5)
+
+
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/nothing", 404), ("/metrics/../etc/passwd", 404)])
 def test_there_is_nothing_else(server: HttpServer, path: str, status: int) -> None:
     """Unknown paths are not found."""
@@ -76,7 +81,7 @@ def test_only_reading_is_allowed(server: HttpServer) -> None:
 )
 def test_nonsense_does_not_end_the_server(server: HttpServer, nonsense: bytes) -> None:
     """The next client is served."""
-    with socket.create_connection(tuple(server.address), timeout=5) as client:
+    with socket.create_connection((server.address.host, server.address.port), timeout=5) as client:
         client.sendall(nonsense)
     assert get(server, "/healthz")[0] == 200
 
@@ -84,7 +89,9 @@ def test_nonsense_does_not_end_the_server(server: HttpServer, nonsense: bytes) -
 def test_silent_clients_do_not_keep_others_out(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many silent connections as there are places, cut off after their time: then others are served."""
     monkeypatch.setattr("ringfence.export.http._Handler.timeout", 0.3)
-    held = [socket.create_connection(tuple(server.address), timeout=5) for _ in range(16)]
+    held = [
+        socket.create_connection((server.address.host, server.address.port), timeout=5) for _ in range(16)
+    ]
     for client in held:
         assert client.recv(1) == b""
         client.close()

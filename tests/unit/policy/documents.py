@@ -37,8 +37,16 @@ def rule(**changes: Any) -> Document:
     return {key: value for key, value in changed.items() if value is not None}
 
 
-def policy(*rules: Document, name: str = "trial", mode: str = "enforce", **selector: Any) -> Document:
-    """A document with these rules."""
+def policy(
+    *rules: Document,
+    name: str = "trial",
+    mode: str = "enforce",
+    but: Document | None = None,
+    **selector: Any,
+) -> Document:
+    """A document with these rules. `but` is the selector's `except`, which Python keeps for itself."""
+    if but is not None:
+        selector["except"] = but
     return {
         "apiVersion": "ringfence.dev/v1",
         "kind": "Policy",

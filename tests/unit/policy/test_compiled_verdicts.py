@@ -22,14 +22,15 @@ PROGRAMS = ["/usr/bin/a", "/usr/bin/b"]
 TASKS = ["root", "host-pid", {"none": ["in-user-namespace"]}, {"all": ["root", "no-seccomp"]}]
 #: event -> operand -> values that a rule may give it
 OPERANDS: dict[str, dict[str, list[Any]]] = {
-    "clone": {"flags": ["CLONE_NEWUSER", ["CLONE_NEWNS", "CLONE_NEWPID"], {"all": ["CLONE_NEWUSER", "CLONE_NEWNS"]},
+    "clone": {"flags": ["CLONE_NEWUSER", ["CLONE_NEWNS", "CLONE_NEWPID"],
+                        {"all": ["CLONE_NEWUSER", "CLONE_NEWNS"]},
                         {"any": ["CLONE_NEWNET"], "none": ["CLONE_NEWUSER"]}]},
     "mount": {"flags": ["MS_BIND", {"none": ["MS_REMOUNT", "MS_BIND"]}],
               "fstype": ["ext4", ["cgroup", "proc"], "cgr*", {"not": ["tmpfs", "pro*"]}, "*"]},
     "setns": {"nstype": ["CLONE_NEWNET", {"all": ["CLONE_NEWNET"], "none": ["CLONE_NEWNS"]}],
               "target": ["host", ["host", "other"], {"not": ["self"]}]},
-    "file.open": {"path": ["proc:sys/kernel/core_pattern", ["cgroup:**/release_agent", "proc:sys/**"], "proc:sys/k*",
-                           ["sysfs:**", "disk:etc/**/passwd"], "/etc/passwd", "**/mem"],
+    "file.open": {"path": ["proc:sys/kernel/core_pattern", ["cgroup:**/release_agent", "proc:sys/**"],
+                           "proc:sys/k*", ["sysfs:**", "disk:etc/**/passwd"], "/etc/passwd", "**/mem"],
                   "filesystem": ["proc", ["disk", "cgroup"], {"not": ["proc", "ext4"]}],
                   "access": ["read", "write"], "type": ["file", {"not": ["block-device"]}],
                   "mount": ["foreign", ["none", "foreign"]], "name": ["passwd", {"not": ["mem"]}],
@@ -40,7 +41,8 @@ OPERANDS: dict[str, dict[str, list[Any]]] = {
                                     {"not": ["10.1.0.0/16", "0.0.0.0/0"]}, "::/0"],
                         "port": [80, ["8000-8003", 443], {"not": [80]}], "family": ["AF_INET"]},
     "unix.connect": {"socket": ["/run/x.sock", ["@shim/*", "/run/**"], {"not": ["/run/x.sock"]}]},
-    "sysctl.access": {"sysctl": ["kernel/core_pattern", ["vm/*", "kernel.core_pattern"]], "access": ["write"]},
+    "sysctl.access": {"sysctl": ["kernel/core_pattern", ["vm/*", "kernel.core_pattern"]],
+                      "access": ["write"]},
 }  # fmt: skip
 #: what events are made of: values that the rules above name, and some near them
 NUMBERS = {
@@ -69,8 +71,8 @@ STRINGS = {
     "sysctl.access": [b"kernel/core_pattern", b"vm/swappiness", b"vm", b"kernel/core_pattern_x"],
 }
 ADDRESSES = [(4, bytes([169, 254, 169, 254])), (4, bytes([10, 1, 2, 3])), (4, bytes([10, 2, 2, 3])),
-             (4, bytes([1, 1, 1, 1])), (6, bytes.fromhex("fd000ec2") + bytes(10) + b"\x02\x54"), (6, bytes(16)),
-             (6, bytes(10) + b"\xff\xff" + bytes([10, 1, 2, 3]))]  # fmt: skip
+             (4, bytes([1, 1, 1, 1])), (6, bytes.fromhex("fd000ec2") + bytes(10) + b"\x02\x54"),
+             (6, bytes(16)), (6, bytes(10) + b"\xff\xff" + bytes([10, 1, 2, 3]))]  # fmt: skip
 
 
 @st.composite

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ GOOD: list[dict[str, Any]] = [
     policy(rule(require="deny")),
     policy(rule(otherwise="alert")),
     policy(rule(), names=["a*"], labels={"app": "x"}, privileged=True),
-    policy(rule(), containers="all", **{"except": {"images": "x"}}, unidentified="apply"),
+    policy(rule(), containers="all", but={"images": "x"}, unidentified="apply"),
 ]  # fmt: skip
 BAD: list[dict[str, Any]] = [
     {},
@@ -60,9 +61,9 @@ BAD: list[dict[str, Any]] = [
     policy(rule(action="kill", require="deny")),
     policy(rule(action="alert", otherwise="alert")),
     policy(rule(require="deny", otherwise="alert")),
-    policy(rule(), **{"except": {"names": "x"}}),
+    policy(rule(), but={"names": "x"}),
     policy(rule(), containers="all", names="x"),
-    policy(rule(), containers="all", **{"except": {}}),
+    policy(rule(), containers="all", but={}),
     policy(rule(), names=[]),
 ]  # fmt: skip
 
@@ -78,7 +79,12 @@ def _plain(node: reader.Node) -> Any:
         return {item.key.text: _plain(item.value) for item in node.items}
     if isinstance(node, reader.Sequence_):
         return [_plain(item) for item in node.items]
-    return {"int": int, "bool": lambda t: t == "true", "null": lambda t: None}.get(node.kind, str)(node.text)
+    made: dict[str, Callable[[str], Any]] = {
+        "int": int,
+        "bool": lambda text: text == "true",
+        "null": lambda _: None,
+    }
+    return made.get(node.kind, str)(node.text)
 
 
 def test_the_published_schema_is_current() -> None:

@@ -59,11 +59,7 @@ def test_what_is_not_known_does_not_fit() -> None:
     nothing = Seen()
     assert not load(policy(rule(), privileged=True)).policies[0].selector.covers(nothing)
     assert not load(policy(rule(), labels={"a": "*"})).policies[0].selector.covers(nothing)
-    assert (
-        load(policy(rule(), containers="all", **{"except": {"names": "*"}}))
-        .policies[0]
-        .selector.covers(nothing)
-    )
+    assert load(policy(rule(), containers="all", but={"names": "*"})).policies[0].selector.covers(nothing)
 
 
 @pytest.mark.parametrize(

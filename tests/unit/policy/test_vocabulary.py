@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import DIM_OBJECT, EventKind, Fact
-from ringfence.bpf.syscalls import CALLS, OperandSource, operand_dims
+from ringfence.abi import DIM_OBJECT, EventKind, Fact, OperandSource
+from ringfence.bpf.syscalls import CALLS, operand_dims
 from ringfence.policy import constants
 from ringfence.policy.operand import Kind
 from ringfence.policy.vocabulary import EVENTS, TASK_WORDS, describe, event_words, labels
@@ -102,7 +102,7 @@ def _claims() -> dict[str, int]:
 
 @pytest.mark.needs("clang")
 def test_constants_are_those_of_the_kernels_headers(tmp_path: Path) -> None:
-    """Names that these headers do not know (newer or older than they) are left out, and most must be known."""
+    """Names that these headers do not know (newer, older) are left out, and most must be known."""
     claims = _claims()
     includes = "".join(f"#if __has_include(<{h}>)\n#include <{h}>\n#endif\n" for h in HEADERS.split())
     checks = "".join(
