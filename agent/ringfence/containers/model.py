@@ -134,7 +134,12 @@ class Container:
         return self.id[:12] if len(self.id) == 64 else self.id
 
     def enriched(self, facts: Facts) -> Container:
-        """This container with what enrichment found; nothing known is replaced by something unknown."""
+        """This container with what enrichment found; nothing known is replaced by something unknown.
+
+        Names of a pod are taken only from who agrees with the cgroup's path, where that names a pod.
+        """
+        if self.pod_uid and facts.pod_uid != self.pod_uid:
+            facts = replace(facts, pod="", namespace="", pod_uid="")
         known = {name: getattr(facts, name) for name in _TAKEN if getattr(facts, name)}
         if facts.pid and not self.pid:
             known["pid"] = facts.pid

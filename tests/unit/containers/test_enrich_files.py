@@ -174,14 +174,20 @@ def test_dockers_files_are_read_where_the_daemon_is_silent(tmp_path: Path) -> No
             "State": {"Pid": 12},
             "Config": {
                 "Image": "nginx:1",
-                "Labels": {"io.kubernetes.pod.name": "web-5", "team": "blue", "bad": 5},
+                "Labels": {"io.kubernetes.pod.name": "web-5", "io.kubernetes.pod.uid": UID, "bad": 5},
             },
         },
     )
-    found = Docker(tmp_path / "no.sock", roots=[tmp_path]).find(request())
+    docker = Docker(tmp_path / "no.sock", roots=[tmp_path])
+    found = docker.find(request(path=f"/kubepods/pod{UID}/{HEX}"))
     assert found is not None
     assert (found.name, found.image, found.pod, found.pid) == ("web", "nginx:1", "web-5", 12)
-    assert found.labels == {"io.kubernetes.pod.name": "web-5", "team": "blue"}
+    assert found.labels == {"io.kubernetes.pod.name": "web-5", "io.kubernetes.pod.uid": UID}
+    # Anybody can write these labels into an image: without the pod's cgroup they name no pod.
+    for path in (f"/docker/{HEX}", f"/kubepods/pod{UID.replace('1', '2')}/{HEX}"):
+        found = docker.find(request(path=path))
+        assert found is not None
+        assert (found.pod, found.pod_uid) == ("", "")
 
 
 @pytest.mark.parametrize("identifier", ["..", ".", "a/b", "../x", "", "a\0b", "é", "a" * 256, "a b"])

@@ -199,6 +199,21 @@ def test_enrichment_fills_in_and_never_takes_away() -> None:
     assert registry.apply(99, Facts(Enrichment.DONE)) is None
 
 
+def test_names_of_another_pod_are_not_taken() -> None:
+    """The cgroup's path says which pod it is; annotations that disagree are somebody's wish."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    uid = "12345678-1234-1234-1234-123456789abc"
+    registry.on_event(create(5, slots.enroll(5), f"/kubepods/pod{uid}/{HEX}"))
+    wish = Facts(Enrichment.DONE, pod="dns", namespace="kube-system", pod_uid=uid.replace("1", "2"))
+    after = registry.apply(5, wish)
+    assert after is not None
+    assert (after.pod, after.namespace, after.pod_uid) == (None, None, uid)
+    after = registry.apply(5, Facts(Enrichment.DONE, pod="web", namespace="shop", pod_uid=uid))
+    assert after is not None
+    assert (after.pod, after.namespace, after.pod_uid) == ("web", "shop", uid)
+
+
 def test_child_cgroups_leave_with_their_container() -> None:
     """A child that the kernel did not take out is unbound with the rest."""
     slots = FakeSlots()

@@ -8,12 +8,14 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ringfence.containers.enrich import safejson
 from ringfence.containers.enrich.request import Request
 from ringfence.containers.model import Enrichment, Facts
+from ringfence.containers.patterns import identify
 
 __all__ = ["Docker", "socket_path"]
 
@@ -56,7 +58,11 @@ class Docker:
         if not _HEX64.fullmatch(request.id):
             return None
         answer = self._ask(request.id)
-        return _from_api(answer) if answer is not None else self._from_files(request.id)
+        facts = _from_api(answer) if answer is not None else self._from_files(request.id)
+        # Labels may be the image's own words: only a cgroup of the kubelet's makes them the pod's.
+        if facts is not None and facts.pod_uid != (identify(request.cgroup_path).pod_uid or None):
+            facts = replace(facts, namespace="", pod="", pod_uid="")
+        return facts
 
     def _ask(self, identifier: str) -> Any:
         """The API's answer; None when the daemon is not there, or does not know the container."""
