@@ -93,5 +93,6 @@ def attach_plan(
         exit=opens,
         cgroup=frozenset(programs & node.cgroup),
         cgroup_path=cgroup2,
-        compat=config.compat == "watch" and node.compat and bool(calls),
+        compat=config.compat != "off" and node.compat and bool(calls),
+        compat_exit=config.compat == "full" and node.compat and bool(opens),
     )
