@@ -110,10 +110,19 @@ class Cgroup:
         """Run `argv` inside to its end."""
         return subprocess.run(self.command(argv, armed=armed), check=False, **options)
 
+    def _kill_at_once(self) -> None:
+        """What forks faster than one can kill must not fork, and is killed by the kernel (from 5.14)."""
+        for path in set(self.paths.values()):
+            for name, value in (("pids.max", "0"), ("cgroup.kill", "1")):
+                if (path / name).exists():
+                    with contextlib.suppress(OSError):
+                        (path / name).write_text(value)
+
     def remove(self) -> None:
         """Kill what is left inside and remove the directories, children first."""
 
         def empty() -> bool:
+            self._kill_at_once()
             for pid in self.pids():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
