@@ -288,7 +288,7 @@ def _listen(path: Path) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()  # of an agent that was killed: this one holds the lock
         listener.bind(str(path))
-        listener.listen(16)
+        listener.listen(2 * _MAX_CLIENTS)  # with a full queue, a client that waits is refused (EAGAIN)
     except OSError as error:
         listener.close()
         raise Error(
