@@ -18,11 +18,9 @@ static const char rf_adopted_line[] = "%d %d %u\n";
  * runtime's binary of the host, or a memfd copy of that), and its parent is on the host. It will be
  * armed at its exec.
  */
-static __always_inline bool rf_is_runtime(struct task_struct *task, __u64 exe)
+static __always_inline bool rf_is_runtime(struct task_struct *task, const struct rf_file *exe)
 {
-	__u32 inum;
-
-	if (rf_foreign(task, exe, &inum) == RF_MOUNT_OWN)
+	if (rf_mount_ns(exe) == rf_mnt_ns(task))
 		return false;
 	return BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns;
 }
@@ -35,13 +33,15 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 	__u64 exe;
 
 	exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
-	if (!exe || rf_is_runtime(task, exe))
+	if (!exe)
+		return NULL;
+	like.facts = rf_program(rf_address(task), buffer, &file, exe);
+	like.exe_hash = buffer->hash;
+	if (rf_is_runtime(task, &file))
 		return NULL;
 	like.container = container->cgroup;
 	like.slot = slot;
 	like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	like.facts = rf_program(rf_address(task), buffer, &file, exe);
-	like.exe_hash = buffer->hash;
 	bound = rf_bind(task, container, &like);
 	if (!bound)
 		return NULL;

@@ -30,7 +30,7 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 	record->mode = file->mode;
 	record->open_flags = file->flags;
 	record->rdev = RF_READ(struct inode, file->inode, i_rdev);
-	rf_foreign(task, file->file, &record->mnt_ns);
+	record->mnt_ns = rf_mount_ns(file);
 	record->fd = fd;
 	if (rf_path_copy(record->path, sizeof(record->path), buffer))
 		flags |= RF_FLAG_TRUNCATED;
@@ -39,25 +39,96 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 	rf_submit(record, RF_FILE_OPEN);
 }
 
-/* What the first question left open. */
-static __always_inline void rf_learn(struct rf_question *question, struct task_struct *task,
-				     const struct rf_task *bound, const struct rf_file *file, struct rf_scratch *buffer,
-				     __u64 dentry)
+/* Learns what the last question left open, the cheaper first, and asks again. */
+static __always_inline __u32 rf_ask_again(struct rf_question *question, struct task_struct *task,
+					  const struct rf_task *bound, struct rf_scratch *buffer, __u64 dentry)
 {
-	__u32 need = question->need, inum;
+	__u32 cheap = question->need & ~RF_KNOWS_OBJECT;
 
-	if (need & RF_KNOWS(RF_DIM_FILE_TYPE))
-		question->value[RF_DIM_FILE_TYPE] =
-			(file->mode & RF_S_IFMT) | (__u64)rf_foreign(task, file->file, &inum) << 16;
-	if (need & RF_KNOWS_FACTS)
+	if (cheap & RF_KNOWS_FACTS)
 		rf_learn_facts(question, task, bound);
-	if (need & RF_KNOWS(RF_DIM_FILE_NAME))
+	if (cheap & RF_KNOWS(RF_DIM_FILE_NAME))
 		question->value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, dentry);
-	if (need & RF_KNOWS_OBJECT) {
+	if (!cheap) {
 		rf_path_in_filesystem(buffer, dentry);
 		rf_text_key_path(buffer, RF_FILE_OPEN);
+		question->text = buffer->bit + 1;
+		cheap = RF_KNOWS_OBJECT;
 	}
-	question->known |= need;
+	question->known |= cheap;
+	return rf_match(question, NULL);
+}
+
+/* The place of an open like this one among those that need no second look. */
+static __always_inline struct rf_memo *rf_memo_of(struct rf_task *bound, const struct rf_file *file)
+{
+	struct rf_armed *armed = (struct rf_armed *)bound;
+
+	return &armed->memo[(file->magic ^ file->flags ^ file->mode >> 12) & (RF_MEMOS - 1)];
+}
+
+static __always_inline bool rf_memo_knows(const struct rf_memo *memo, const struct rf_memo *now)
+{
+	return memo->fs_magic == now->fs_magic && memo->flags == now->flags && memo->type == now->type &&
+	       memo->generation == now->generation && memo->profile == now->profile;
+}
+
+/* Whether some rule may match, by what is cheap to know. The answer no is remembered. */
+static __always_inline __u32 rf_first_look(struct rf_question *question, struct task_struct *task,
+					   struct rf_task *bound, const struct rf_container *container,
+					   const struct rf_file *file, bool compat)
+{
+	struct rf_memo now, *memo = rf_memo_of(bound, file);
+	__u32 zero = 0, answer;
+	__u64 *live = bpf_map_lookup_elem(&generation, &zero);
+
+	if (!live || !*live)
+		return RF_MATCH_NOTHING;
+	now.fs_magic = file->magic;
+	now.flags = file->flags;
+	now.type = (file->mode & RF_S_IFMT) | rf_foreign(task, file) << 16;
+	now.generation = (__u32)*live;
+	now.profile = now.generation & 1 ? container->profile[1] : container->profile[0];
+	if (rf_memo_knows(memo, &now))
+		return RF_MATCH_NOTHING;
+	question->value[0] = now.fs_magic;
+	question->value[1] = now.flags;
+	question->value[RF_DIM_FILE_TYPE] = now.type;
+	if (compat)
+		question->value[RF_DIM_FACTS] = rf_compat_facts(task);
+	question->known |= RF_KNOWS(0) | RF_KNOWS(1) | RF_KNOWS(RF_DIM_FILE_TYPE);
+	answer = rf_match(question, NULL);
+	if (answer == RF_MATCH_NOTHING && question->generation == now.generation)
+		*memo = now;
+	return answer;
+}
+
+/* Something may match, or the open is observed. */
+static __always_inline void rf_second_look(struct rf_question *question, struct task_struct *task,
+					   struct rf_task *bound, struct rf_container *container,
+					   const struct rf_file *file, __u32 answer, long fd, __u8 flags)
+{
+	__u64 dentry = (__u64)RF_READ(struct file, file->file, f_path.dentry);
+	struct rf_scratch *buffer = rf_scratch_get();
+	__u32 route;
+
+	if (!buffer) {
+		rf_drop(RF_FILE_OPEN, RF_DROP_TABLE_FULL, bound->slot);
+		return;
+	}
+	if (answer == RF_MATCH_ASK)
+		answer = rf_ask_again(question, task, bound, buffer, dentry);
+	if (answer == RF_MATCH_ASK)
+		rf_ask_again(question, task, bound, buffer, dentry);
+	flags |= rf_carry_out(question);
+	rf_count_verdict(question);
+	route = rf_route(RF_FILE_OPEN, bound->slot, container, question->action);
+	if (route != RF_TO_NOWHERE) {
+		if (!(question->known & RF_KNOWS_OBJECT))
+			rf_path_in_filesystem(buffer, dentry);
+		rf_file_record(task, bound, file, question, buffer, route, fd, flags);
+	}
+	rf_scratch_put(buffer);
 }
 
 static __always_inline int rf_opened(struct task_struct *task, bool compat)
@@ -65,13 +136,11 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct rf_container *container;
 	struct rf_question question;
-	struct rf_scratch *buffer;
 	struct rf_task *bound;
 	struct rf_file file;
-	__u32 route, again;
-	__u64 at, dentry;
+	__u32 answer, event = RF_FILE_OPEN, *level;
+	__u64 at;
 	long fd;
-	__u8 flags = compat ? RF_FLAG_COMPAT : 0;
 
 	bound = rf_bound(task);
 	if (!bound)
@@ -88,39 +157,13 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 		return 0;
 	rf_file_read(&file, at);
 	rf_ask(&question, RF_FILE_OPEN, bound, container);
-	question.value[0] = file.magic;
-	question.value[1] = file.flags;
-	if (compat)
-		question.value[RF_DIM_FACTS] = rf_compat_facts(task);
-	question.known |= RF_KNOWS(0) | RF_KNOWS(1);
-	again = rf_match(&question, NULL);
-	if (again == RF_MATCH_NOTHING) {
-		route = rf_route(RF_FILE_OPEN, bound->slot, container, RF_ACTION_NONE);
-		if (route == RF_TO_NOWHERE)
+	answer = rf_first_look(&question, task, bound, container, &file, compat);
+	if (answer == RF_MATCH_NOTHING) {
+		level = bpf_map_lookup_elem(&observe, &event);
+		if (!level || *level == RF_OBSERVE_OFF)
 			return 0;
 	}
-	buffer = rf_scratch_get();
-	if (!buffer) {
-		rf_drop(RF_FILE_OPEN, RF_DROP_TABLE_FULL, bound->slot);
-		return 0;
-	}
-	dentry = (__u64)RF_READ(struct file, at, f_path.dentry);
-	if (again == RF_MATCH_ASK) {
-		rf_learn(&question, task, bound, &file, buffer, dentry);
-		question.text = buffer->bit + 1;
-		rf_match(&question, NULL);
-	}
-	if (again != RF_MATCH_NOTHING) {
-		flags |= rf_carry_out(&question);
-		rf_count_verdict(&question);
-		route = rf_route(RF_FILE_OPEN, bound->slot, container, question.action);
-	}
-	if (route != RF_TO_NOWHERE) {
-		if (!(question.known & RF_KNOWS_OBJECT))
-			rf_path_in_filesystem(buffer, dentry);
-		rf_file_record(task, bound, &file, &question, buffer, route, fd, flags);
-	}
-	rf_scratch_put(buffer);
+	rf_second_look(&question, task, bound, container, &file, answer, fd, compat ? RF_FLAG_COMPAT : 0);
 	return 0;
 }
 
@@ -132,7 +175,7 @@ int open_exit(void *ctx)
 
 /*
  * The same for 32-bit callers, which per-syscall tracepoints do not see. Costs every call of every
- * process as compat_enter does: to be attached where 32-bit programs run in containers.
+ * process as every_call does: to be attached where 32-bit programs run in containers.
  */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(compat_exit, struct pt_regs *regs, long ret)

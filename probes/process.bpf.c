@@ -181,6 +181,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	if (bound) {
 		bound->exe_hash = like.exe_hash;
 		bound->facts = facts;
+		__builtin_memset(((struct rf_armed *)bound)->memo, 0, sizeof(((struct rf_armed *)bound)->memo));
 		rf_publish(task, bound);
 		if (arms)
 			rf_counted(task, bound, container, false);

@@ -87,7 +87,7 @@ __noinline __u32 rf_program(__u64 address, struct rf_scratch *buffer, struct rf_
 	root_dentry = (__u64)BPF_CORE_READ(fs, root.dentry);
 	root_mount = (__u64)BPF_CORE_READ(fs, root.mnt) - bpf_core_field_offset(struct mount, mnt);
 	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
-	rf_path_as_mounted(buffer, dentry, rf_mount_of(file), root_dentry, root_mount);
+	rf_path_as_mounted(buffer, dentry, rf_mount_of(exe), root_dentry, root_mount);
 	buffer->hash = rf_hash_path(buffer);
 	return facts;
 }

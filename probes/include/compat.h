@@ -45,7 +45,7 @@ struct rf_call {
 /*
  * int 0x80 and 32-bit programs. Per-syscall tracepoints never fire for these
  * (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor for x32 calls, whose number is out of their table: hence
- * compat_enter.
+ * every_call.
  */
 static __always_inline bool rf_in_compat(struct task_struct *task)
 {

@@ -19,7 +19,7 @@ static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct 
 {
 	struct rf_task *bound;
 
-	bound = bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	bound = (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!bound) {
 		rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, like->slot);
 		return NULL;

@@ -40,11 +40,29 @@ struct rf_task {
 	__u64 start_ns; /* of the thread group */
 };
 
+/*
+ * An open of this thread that no rule can match, whatever the file is called: the next one like it is not
+ * looked up. Kept with the task, so that nobody else writes here; forgotten at exec.
+ */
+#define RF_MEMOS 4
+struct rf_memo {
+	__u64 generation; /* 0: empty */
+	__u64 fs_magic;
+	__u64 type; /* operand 2 of file.open */
+	__u32 flags;
+	__u32 profile;
+};
+
+struct rf_armed {
+	struct rf_task task;
+	struct rf_memo memo[RF_MEMOS];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct rf_task);
+	__type(value, struct rf_armed);
 } tasks __weak SEC(".maps");
 
 /* tgid -> the same, for cgroup-BPF programs, which had no task storage before 6.x. */
@@ -165,137 +183,7 @@ struct {
 	__type(value, __u32);
 } observe __weak SEC(".maps");
 
-/* ---- rules: one set of inner maps a generation ------------------------- */
-
-/* A set of rules. Bit i of summary: word[i] is not 0. */
-struct rf_ruleset {
-	__u64 summary;
-	__u64 word[RF_RULE_WORDS];
-};
-
-#define RF_DIM_USED 1	 /* some rule of this event tests this operand */
-#define RF_DIM_TEXT 2	 /* ask `texts` with the event's string */
-#define RF_DIM_ADDRESS 3 /* ask `addresses` with the event's address */
-
-struct rf_event_rules {
-	__u32 rules;	      /* id of the set of rules on this event; 0: none */
-	__u8 dim[8];	      /* RF_DIM_*, 0: not asked */
-	__u32 other[RF_DIMS]; /* the set where the operand is in no table: rules that do not test it */
-	__u64 mask[RF_DIMS];  /* RF_DIM_USED: the bits of the operand that are looked up */
-};
-
-struct rf_operand_key {
-	__u16 event;
-	__u16 dim;
-	__u32 pad;
-	__u64 value;
-};
-
-/*
- * Text of file.open: the path inside its filesystem, of process.exec: the path as the container sees
- * it; both begin with '/'. Of a sysctl: kernel/core_pattern. Of a unix socket: as given, abstract ones
- * begin with NUL.
- */
-struct rf_text_key {
-	__u32 prefixlen; /* bits: 32 + 8 * bytes */
-	__u16 event;
-	__u16 dim;
-	char text[RF_MATCH_TEXT]; /* exact names are stored with their NUL */
-};
-
-struct rf_address_key {
-	__u32 prefixlen; /* bits: 32 + prefix */
-	__u16 event;
-	__u8 dim;
-	__u8 family; /* 4 or 6 */
-	__u8 address[16];
-};
-
-/* Every rule has one bit in a generation; an exception has one, too, in the same word as its rule, below it. */
-struct rf_actions {
-	__u64 deny[RF_RULE_WORDS];
-	__u64 kill[RF_RULE_WORDS];
-	__u64 except[RF_RULE_WORDS];
-	__u8 clears[RF_MAX_RULES]; /* of an exception: the bit (0-63) in its word that it clears */
-};
-
-/*
- * Declared in match.bpf.c alone: it is the only user, and where the value of an inner map is not used,
- * clang leaves its type as a forward declaration, which the linker refuses.
- */
-#ifdef RF_RULE_MAPS
-struct rf_generation_sets {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_INNER_MAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct rf_ruleset);
-};
-struct rf_generation_events {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, RF_EVENT_MAX);
-	__type(key, __u32);
-	__type(value, struct rf_event_rules);
-};
-struct rf_generation_profiles {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_INNER_MAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32); /* id of the set of active rules; profile 0: a container not looked at yet */
-};
-struct rf_generation_operands {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__type(key, struct rf_operand_key);
-	__type(value, __u32); /* id of a set */
-};
-struct rf_generation_texts {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__type(key, struct rf_text_key);
-	__type(value, __u32);
-};
-struct rf_generation_addresses {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__type(key, struct rf_address_key);
-	__type(value, __u32);
-};
-struct rf_generation_actions {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct rf_actions);
-};
-
-#define RF_OUTER(name, inner)                             \
-	struct {                                          \
-		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); \
-		__uint(max_entries, RF_GENERATIONS);      \
-		__type(key, __u32);                       \
-		__array(values, struct inner);            \
-	} name __weak SEC(".maps")
-
-RF_OUTER(rule_sets, rf_generation_sets);
-RF_OUTER(rule_events, rf_generation_events);
-RF_OUTER(rule_profiles, rf_generation_profiles);
-RF_OUTER(rule_operands, rf_generation_operands);
-RF_OUTER(rule_texts, rf_generation_texts);
-RF_OUTER(rule_addresses, rf_generation_addresses);
-RF_OUTER(rule_actions, rf_generation_actions);
-#endif
-
-/* The one word that turns a generation on: generation % 2 is its slot in the outer maps. 0: none yet. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} generation __weak SEC(".maps");
+#include "rules.h"
 
 /* ---- out: rings and counters ------------------------------------------ */
 

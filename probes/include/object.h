@@ -26,6 +26,7 @@
 
 struct rf_file {
 	__u64 file;
+	__u64 mnt;
 	__u64 inode;
 	__u64 super;
 	__u64 magic;
@@ -33,24 +34,37 @@ struct rf_file {
 	__u32 flags;
 };
 
+/*
+ * Fields that lie near each other are read by one copy, and then picked out of it: a call for each is
+ * most of what an open costs us. The distance is the running kernel's; a field beyond the copy is read alone.
+ */
+#define RF_FILE_HEAD 80
+#define RF_INODE_HEAD 48
+#define RF_PICK(copy, address, type, field)                                                               \
+	({                                                                                                \
+		typeof(((type *)0)->field) __value = 0;                                                   \
+		__u32 __offset = bpf_core_field_offset(type, field);                                      \
+		if (__offset + sizeof(__value) <= sizeof(copy))                                           \
+			__value = *(typeof(__value) *)((copy) + __offset);                                \
+		else                                                                                      \
+			bpf_probe_read_kernel(&__value, sizeof(__value), (void *)((address) + __offset)); \
+		__value;                                                                                  \
+	})
+
 static __always_inline void rf_file_read(struct rf_file *out, __u64 file)
 {
-	struct file *f = (struct file *)file;
-	struct inode *inode = NULL;
-	struct super_block *super = NULL;
-	unsigned long magic = 0;
-	umode_t mode = 0;
+	char head[RF_FILE_HEAD] __attribute__((aligned(8)));
+	char inode[RF_INODE_HEAD] __attribute__((aligned(8)));
 
-	bpf_core_read(&inode, sizeof(inode), &f->f_inode);
-	bpf_core_read(&super, sizeof(super), &inode->i_sb);
-	bpf_core_read(&mode, sizeof(mode), &inode->i_mode);
-	bpf_core_read(&magic, sizeof(magic), &super->s_magic);
-	bpf_core_read(&out->flags, sizeof(out->flags), &f->f_flags);
+	bpf_probe_read_kernel(head, sizeof(head), (void *)file);
 	out->file = file;
-	out->inode = (__u64)inode;
-	out->super = (__u64)super;
-	out->magic = magic;
-	out->mode = mode;
+	out->flags = RF_PICK(head, file, struct file, f_flags);
+	out->mnt = (__u64)RF_PICK(head, file, struct file, f_path.mnt);
+	out->inode = (__u64)RF_PICK(head, file, struct file, f_inode);
+	bpf_probe_read_kernel(inode, sizeof(inode), (void *)out->inode);
+	out->mode = RF_PICK(inode, out->inode, struct inode, i_mode);
+	out->super = (__u64)RF_PICK(inode, out->inode, struct inode, i_sb);
+	out->magic = RF_READ(struct super_block, out->super, s_magic);
 }
 
 /* The file behind a descriptor of the task; 0: none. */
@@ -69,25 +83,28 @@ static __always_inline __u64 rf_file_of_fd(struct task_struct *task, __u32 fd)
 	return file;
 }
 
-static __always_inline __u64 rf_mount_of(__u64 file)
+static __always_inline __u64 rf_mount_of(const struct rf_file *file)
 {
-	__u64 mnt = (__u64)RF_READ(struct file, file, f_path.mnt);
-
-	return mnt - bpf_core_field_offset(struct mount, mnt);
+	return file->mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
-/* RF_MOUNT_*, and the inum of the namespace that the file's mount belongs to (0: none). */
-static __always_inline __u32 rf_foreign(struct task_struct *task, __u64 file, __u32 *inum)
+/* RF_MOUNT_*: whose mount a file was opened through. */
+static __always_inline __u32 rf_foreign(struct task_struct *task, const struct rf_file *file)
+{
+	__u64 ns = (__u64)RF_READ(struct mount, rf_mount_of(file), mnt_ns);
+	struct nsproxy *proxy = task->nsproxy; /* followed directly: this is a hot path */
+
+	if (!ns || rf_is_error(ns))
+		return RF_MOUNT_NONE;
+	return proxy && ns == (__u64)proxy->mnt_ns ? RF_MOUNT_OWN : RF_MOUNT_OTHER;
+}
+
+/* The inum of the namespace that the file's mount belongs to; 0: none. */
+static __always_inline __u32 rf_mount_ns(const struct rf_file *file)
 {
 	__u64 ns = (__u64)RF_READ(struct mount, rf_mount_of(file), mnt_ns);
 
-	*inum = 0;
-	if (!ns || rf_is_error(ns))
-		return RF_MOUNT_NONE;
-	*inum = RF_READ(struct mnt_namespace, ns, ns.inum);
-	if (*inum == rf_mnt_ns(task))
-		return RF_MOUNT_OWN;
-	return RF_MOUNT_OTHER;
+	return !ns || rf_is_error(ns) ? 0 : RF_READ(struct mnt_namespace, ns, ns.inum);
 }
 
 static __always_inline void rf_object_read(struct rf_object *object, const struct rf_file *file)

@@ -27,7 +27,7 @@ static __always_inline struct rf_task *rf_bound(struct task_struct *task)
 {
 	if ((__u32)task->tgid == config.agent_pid)
 		return NULL;
-	return bpf_task_storage_get(&tasks, task, NULL, 0);
+	return (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, 0);
 }
 
 /* cgroup programs had no task storage before 6.2: they know processes only. */

@@ -15,7 +15,7 @@ from ringfence.abi import Field, Layout
 from tests.abi.btf import Btf
 
 INCLUDE = Path(__file__).resolve().parents[2] / "probes" / "include"
-HEADERS = ("events.h", "maps.h")
+HEADERS = ("events.h", "maps.h", "rules.h")
 ALL = (wire.HEADER, wire.OBJECT, *wire.RECORDS, *abi.LAYOUTS)
 ENUMS: dict[str, tuple[type[enum.IntEnum] | type[enum.IntFlag], str]] = {
     "rf_event": (abi.EventKind, "RF_"),
@@ -33,7 +33,7 @@ NOT_MEMBERS = {"EVENT_MAX"}
 
 
 def source() -> str:
-    """Both headers."""
+    """All of them."""
     return "".join((INCLUDE / name).read_text() for name in HEADERS)
 
 

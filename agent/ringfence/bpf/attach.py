@@ -31,7 +31,8 @@ class AttachPlan:
     `tracing` are tracepoints of tp_btf programs (sched_process_exec), `entry` and `exit` system calls as in
     ringfence.bpf.syscalls, `cgroup` what follows `cgroup/` in a section (dev, sysctl, connect4). None: all
     that the object has. `cgroup_path` is the root of the cgroup v2 hierarchy; empty: no cgroup programs.
-    `compat` and `compat_exit` see the same calls of 32-bit programs, at 30 ns on each call of the node.
+    `compat` and `compat_exit` see the same calls of 32-bit programs, too, at some 30 ns on each call of the
+    node. With `compat` one program at every call takes the place of those at the tracepoints of `entry`.
     """
 
     entry: frozenset[str] = frozenset()
@@ -116,7 +117,8 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
         if kind == "tp_btf" and _is_wanted(plan, target):
             yield Place(program, kind, target)
     for program in programs:
-        for prefix, names in (("syscalls/sys_enter", plan.entry), ("syscalls/sys_exit", plan.exit)):
+        entry = frozenset[str]() if plan.compat else plan.entry
+        for prefix, names in (("syscalls/sys_enter", entry), ("syscalls/sys_exit", plan.exit)):
             if program.section.startswith(f"tracepoint/{prefix}"):
                 for name in sorted(names):
                     yield Place(program, "tracepoint", f"{prefix}_{tracepoint(name)}")
