@@ -40,7 +40,7 @@ class AttachPlan:
     tracing: frozenset[str] | None = None
     cgroup: frozenset[str] | None = None
     cgroup_path: str = ""
-    compat: bool = True
+    compat: bool = False
     compat_exit: bool = False
 
 
