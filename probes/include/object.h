@@ -51,7 +51,8 @@ struct rf_file {
 		__value;                                                                                  \
 	})
 
-static __always_inline void rf_file_read(struct rf_file *out, __u64 file)
+/* On a stack frame of its own: with the copies in it, open_exit and rf_match do not fit 512 bytes. */
+rf_subprogram void rf_file_read(struct rf_file *out, __u64 file)
 {
 	char head[RF_FILE_HEAD] __attribute__((aligned(8)));
 	char inode[RF_INODE_HEAD] __attribute__((aligned(8)));
