@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -130,12 +131,16 @@ def test_an_idle_machine_has_its_line_within_ten_milliseconds(small: Agent, cgro
         "import ctypes, sys\nlibc = ctypes.CDLL(None)\nfor n in range(10):\n"
         " sys.stdin.readline()\n libc.personality(0x0040000 | n)\n"
     )
+
+    def enough(count: int) -> bool:
+        return len(small.alerts(rule="test-personality")) >= count
+
     with cgroup.popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         for number in range(10):
             process.stdin.write(b"\n")
             process.stdin.flush()
-            wait_for(lambda n=number: len(small.alerts(rule="test-personality")) > n, "a line")
+            wait_for(functools.partial(enough, number + 1), "a line")
     latencies = [
         (arrived - int(datetime.fromisoformat(record["time"]).timestamp() * 1e9) + boot_offset_ns()) / 1e6
         for arrived, record in zip(small.arrived, small.records, strict=True)
