@@ -91,6 +91,7 @@ static __always_inline __u32 rf_first_look(struct rf_question *question, struct 
 	now.profile = now.generation & 1 ? container->profile[1] : container->profile[0];
 	if (rf_memo_knows(memo, &now))
 		return RF_MATCH_NOTHING;
+	rf_ask(question, RF_FILE_OPEN, bound, container);
 	question->value[0] = now.fs_magic;
 	question->value[1] = now.flags;
 	question->value[RF_DIM_FILE_TYPE] = now.type;
@@ -156,12 +157,12 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	if (!at)
 		return 0;
 	rf_file_read(&file, at);
-	rf_ask(&question, RF_FILE_OPEN, bound, container);
 	answer = rf_first_look(&question, task, bound, container, &file, compat);
 	if (answer == RF_MATCH_NOTHING) {
 		level = bpf_map_lookup_elem(&observe, &event);
 		if (!level || *level == RF_OBSERVE_OFF)
 			return 0;
+		rf_ask(&question, RF_FILE_OPEN, bound, container);
 	}
 	rf_second_look(&question, task, bound, container, &file, answer, fd, compat ? RF_FLAG_COMPAT : 0);
 	return 0;

@@ -10,17 +10,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* clang describes a type completely only where something global needs it: libbpf wants the values of inner maps. */
-struct rf_rule_types {
-	struct rf_ruleset ruleset;
-	struct rf_event_rules event_rules;
-	struct rf_operand_key operand_key;
-	struct rf_text_key text_key;
-	struct rf_address_key address_key;
-	struct rf_actions actions;
-};
-struct rf_rule_types *rf_rule_types __attribute__((unused));
-
 /* Words with hits that are looked at for one event; what is beyond is counted, and the verdict so far holds. */
 #define RF_BUDGET 32
 

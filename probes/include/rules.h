@@ -61,56 +61,57 @@ struct rf_actions {
 };
 
 /*
- * Declared in match.bpf.c alone: it is the only user, and where the value of an inner map is not used,
- * clang leaves its type as a forward declaration, which the linker refuses.
+ * Declared in match.bpf.c alone, which is the only user. Sizes and not types: an inner map that has BTF is no
+ * match for one without to kernels up to 6.1 (bpf_map_meta_equal compares timer_off, -ENOENT and -EINVAL), and
+ * those of the agent have none.
  */
 #ifdef RF_RULE_MAPS
 struct rf_generation_sets {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_INNER_MAP);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct rf_ruleset);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct rf_ruleset));
 };
 struct rf_generation_events {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, RF_EVENT_MAX);
-	__type(key, __u32);
-	__type(value, struct rf_event_rules);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct rf_event_rules));
 };
 struct rf_generation_profiles {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_INNER_MAP);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32); /* id of the set of active rules; profile 0: a container not looked at yet */
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32)); /* id of the set of active rules; profile 0: a container not looked at yet */
 };
 struct rf_generation_operands {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
-	__type(key, struct rf_operand_key);
-	__type(value, __u32); /* id of a set */
+	__uint(key_size, sizeof(struct rf_operand_key));
+	__uint(value_size, sizeof(__u32)); /* id of a set */
 };
 struct rf_generation_texts {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
-	__type(key, struct rf_text_key);
-	__type(value, __u32);
+	__uint(key_size, sizeof(struct rf_text_key));
+	__uint(value_size, sizeof(__u32));
 };
 struct rf_generation_addresses {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
-	__type(key, struct rf_address_key);
-	__type(value, __u32);
+	__uint(key_size, sizeof(struct rf_address_key));
+	__uint(value_size, sizeof(__u32));
 };
 struct rf_generation_actions {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct rf_actions);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct rf_actions));
 };
 
 #define RF_OUTER(name, inner)                             \
