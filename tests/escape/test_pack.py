@@ -25,15 +25,21 @@ OPTIONAL_CASES = [pytest.param(row, id=row.rule) for row in OPTIONAL]
 
 
 @functools.cache
-def campaign(mode: str, *, optional: bool = False) -> dict[str, Result]:
-    """All rows against one agent; the tests below look at one row each."""
+def campaign(mode: str, *, optional: bool = False) -> dict[str, Result] | Exception:
+    """All rows against one agent, once; the tests below look at one row each. A failure is remembered, too."""
     policies = [POLICIES / "optional"] if optional else [POLICIES]
-    return run_campaign(OPTIONAL if optional else PACK, policies, mode, force.need_program("busybox"))
+    try:
+        return run_campaign(OPTIONAL if optional else PACK, policies, mode, force.need_program("busybox"))
+    except Exception as error:
+        return error
 
 
 def result(row: Row, mode: str, *, optional: bool = False) -> Result:
     """What came of a row; ends the test where this kernel has nothing to attack."""
-    got = campaign(mode, optional=optional)[row.rule]
+    results = campaign(mode, optional=optional)
+    if isinstance(results, Exception):
+        raise results
+    got = results[row.rule]
     if got.attack.absent:
         force.elsewhere(f"this kernel has no {got.attack.call} of `{row.attack}`")
     if row.rule in UNIX_RULES and "connect_unix" not in NodeCapabilities.detect().cgroup:

@@ -17,12 +17,14 @@ SIZE = 8 << 20
 def new_disk(directory: Path) -> Iterator[Path]:
     """Mount point of a small ext4 filesystem with an `etc/passwd` at its root; gone after the block.
 
-    Raises subprocess.CalledProcessError where there is no loop device.
+    Raises RuntimeError where there is no loop device.
     """
     image, where = directory / "disk.img", directory / "disk"
     where.mkdir()
     with image.open("wb") as file:
         file.truncate(SIZE)
+    if not Path("/dev/loop-control").exists():
+        _run("modprobe", "loop")
     _run("mkfs.ext4", "-q", "-F", str(image))
     _run("mount", "-o", "loop", str(image), str(where))
     try:
@@ -37,4 +39,6 @@ def new_disk(directory: Path) -> Iterator[Path]:
 
 def _run(*argv: str) -> None:
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    subprocess.run(argv, check=True, capture_output=True, env={"PATH": path})
+    got = subprocess.run(argv, check=False, capture_output=True, text=True, env={"PATH": path})
+    if got.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: status {got.returncode}: {got.stderr.strip()}")

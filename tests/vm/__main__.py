@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.vm.catalogue import DEFAULT, KERNELS, Prepared, cache_directory, prepared
 from tests.vm.fetch import fetch
 from tests.vm.machine import ENVIRONMENT, Job, run
-from tests.vm.suite import run_suite
+from tests.vm.suite import failure_lines, run_suite
 
 
 def main() -> int:
@@ -99,8 +99,8 @@ def _test(options: argparse.Namespace) -> int:
     print("\n== virtual machines")
     for report in reports:
         print(("ok      " if report.ok else "FAILED  ") + report.line())
-        for test, why in report.failures:
-            print(f"        {test}: {why}")
+        for line in failure_lines(report):
+            print(f"        {line}")
     return 0 if all(report.ok for report in reports) else 1
 
 

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 from tests.vm.catalogue import Prepared
 from tests.vm.machine import ENVIRONMENT, Job, run
 
-__all__ = ["DIRECTORIES", "ROOT", "Report", "run_suite"]
+__all__ = ["DIRECTORIES", "ROOT", "Report", "failure_lines", "run_suite"]
 
 ROOT = Path(__file__).resolve().parents[2]
 DIRECTORIES = ("tests/kernel", "tests/escape")
@@ -42,6 +42,17 @@ class Report(NamedTuple):
         """One line for people."""
         said = self.broken or f"{self.passed} passed, {len(self.failures)} failed, {self.skipped} skipped"
         return f"{self.release:32} {said} in {self.seconds:.0f} s"
+
+
+def failure_lines(report: Report) -> list[str]:
+    """One line for each different reason, with the first test that gave it."""
+    reasons: dict[str, list[str]] = {}
+    for test, why in report.failures:
+        reasons.setdefault(why, []).append(test)
+    return [
+        f"{tests[0]}{f' and {len(tests) - 1} more' if len(tests) > 1 else ''}: {why}"
+        for why, tests in reasons.items()
+    ]
 
 
 def run_suite(

@@ -12,7 +12,7 @@ from tests.vm.catalogue import DEFAULT, Prepared, prepared
 from tests.vm.cpio import Archive
 from tests.vm.fetch import fetch
 from tests.vm.machine import Job, run
-from tests.vm.suite import run_suite
+from tests.vm.suite import failure_lines, run_suite
 
 
 def kernel_or_skip(name: str) -> Prepared:
@@ -34,7 +34,7 @@ def kernel_or_skip(name: str) -> Prepared:
 def test_the_kernel_tests_pass_on(name: str) -> None:
     """tests/kernel and tests/escape in one boot of a distribution's kernel, with pure cgroup v2."""
     report = run_suite(kernel_or_skip(name))
-    failures = "\n".join(f"  {test}: {why}" for test, why in report.failures)
+    failures = "\n".join(failure_lines(report))
     assert report.ok, f"{report.line()}\n{failures}\n(see tests/results/vm/{name}.log)"
 
 
