@@ -26,7 +26,7 @@ OPTIONAL_CASES = [pytest.param(row, id=row.rule) for row in OPTIONAL]
 
 @functools.cache
 def campaign(mode: str, *, optional: bool = False) -> dict[str, Result] | Exception:
-    """All rows against one agent, once; the tests below look at one row each. A failure is remembered, too."""
+    """All rows against one agent, once; the tests below look at one row each. A failure is kept, too."""
     policies = [POLICIES / "optional"] if optional else [POLICIES]
     try:
         return run_campaign(OPTIONAL if optional else PACK, policies, mode, force.need_program("busybox"))
