@@ -47,10 +47,10 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("command", nargs="+")
     one.set_defaults(act=_run)
 
-    one = commands.add_parser("test", help="run the kernel and escape tests in a boot of each kernel")
+    one = commands.add_parser("test", help="run the kernel and escape tests in one boot of each kernel")
     one.add_argument("-k", "--kernel", choices=KERNELS, action="append", help=f"default: {' '.join(DEFAULT)}")
     one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
-    one.add_argument("tests", nargs="*", help="what pytest is asked for (default: tests/kernel tests/escape)")
+    one.add_argument("tests", nargs="*", help="what pytest is asked for (default: see suite.py)")
     one.set_defaults(act=_test)
     return parser.parse_args()
 
