@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.vm.suite import failure_lines, run_suite
 def main() -> int:
     """Run the command; 0 where all went well."""
     options = _arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that guests end with us
     try:
         return int(options.act(options))
     except RuntimeError as error:

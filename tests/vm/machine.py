@@ -99,8 +99,9 @@ def _follow(machine: subprocess.Popen[bytes], end: float, echo: IO[bytes] | None
 
 @contextlib.contextmanager
 def _process(argv: list[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    # Emulation takes every cycle that it can get: leave the machine usable.
-    process = subprocess.Popen(["nice", "-n", "10", *argv], stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+    # Emulation takes every cycle that it can get: leave the machine usable. And none outlives us.
+    prefix = ["nice", "-n", "10", "setpriv", "--pdeathsig", "KILL", "--"]
+    process = subprocess.Popen([*prefix, *argv], stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
     try:
         yield process
     finally:
