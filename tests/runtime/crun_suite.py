@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,30 @@ def run_file(file: Path, environment: dict[str, str], directory: Path) -> list[t
     return results
 
 
+def cgroups() -> set[Path]:
+    """All cgroup directories two levels below the mounts."""
+    return {path for path in Path("/sys/fs/cgroup").glob("*/*") if path.is_dir()}
+
+
+def clean(before: set[Path]) -> None:
+    """Remove what the suite leaves: parents of its containers' cgroups, and one frozen process."""
+    for top in sorted(cgroups() - before):
+        if not top.name.startswith(("test-", "frozen")):
+            continue
+        for directory in sorted([top, *(path for path in top.rglob("*") if path.is_dir())], reverse=True):
+            for pid in (directory / "cgroup.procs").read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            state = directory / "freezer.state"
+            if state.exists():
+                state.write_text("THAWED")
+            for _ in range(100):
+                try:
+                    directory.rmdir()
+                    break
+                except OSError:
+                    time.sleep(0.02)
+
+
 def main() -> int:
     """Run all, or the files named; print what was not expected, and the counts as JSON."""
     checkout, *names = Path(sys.argv[1]).resolve(), *sys.argv[2:]
@@ -96,6 +121,7 @@ def main() -> int:
     started = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="rftest-crun-"))
     environment = prepare(checkout, directory)
+    before = cgroups()
     for file in sorted((checkout / "tests").glob("test_*.py")):
         if file.stem in expected or (names and file.stem not in names):
             continue
@@ -108,6 +134,7 @@ def main() -> int:
             counts[kind] += 1
             if kind in ("unexpected", "stale"):
                 print(f"{kind}: {place} (log: {directory}/{file.stem}.log)", flush=True)  # noqa: T201
+    clean(before)
     print(json.dumps({**counts, "seconds": round(time.monotonic() - started)}))  # noqa: T201
     return 1 if counts["unexpected"] or counts["stale"] else 0
 

@@ -91,10 +91,10 @@ def execute(settings: Globals, arguments: list[str]) -> int:
 
 def _sub_cgroup(parsed: Parsed) -> str:
     """`--cgroup PATH`, relative to the container's; runc's form `controller:path` is taken for its path."""
-    path = parsed.text("cgroup").rpartition(":")[2].strip("/")
+    path = parsed.text("cgroup").rpartition(":")[2]
     if ".." in path.split("/"):
-        raise UsageError(f"--cgroup: {path!r} must not hold '..'")
-    return path
+        raise UsageError(f"--cgroup: {path!r}: `..` components are not allowed")
+    return path.strip("/")
 
 
 def _from_options(parsed: Parsed, words: list[str], config: Config) -> Process:

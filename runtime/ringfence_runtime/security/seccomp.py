@@ -154,18 +154,12 @@ def prepare(node: Node) -> Filter:
     if program is None:
         program = compile_profile(node)
         _store(name, program)
-    notifies = "SCMP_ACT_NOTIFY" in text
     listener = node.text("listenerPath")
-    if notifies and not listener:
+    if "SCMP_ACT_NOTIFY" in text and not listener:
         raise node.error("listenerPath", "SCMP_ACT_NOTIFY needs it")
     if listener and not listener.startswith("/"):
         raise node.error("listenerPath", f"{listener!r} must be an absolute path")
-    return Filter(
-        program,
-        flags | (NEW_LISTENER if notifies else 0),
-        listener if notifies else "",
-        node.text("listenerMetadata"),
-    )
+    return Filter(program, flags | (NEW_LISTENER if listener else 0), listener, node.text("listenerMetadata"))
 
 
 def _cached(name: str) -> bytes | None:
