@@ -21,7 +21,7 @@ EXTRA = load_policies([ROOT / "policies" / "optional"])
 BOTH = [*DEFAULT.policies, *EXTRA.policies]
 RULES = [rule for policy in BOTH for rule in policy.rules]
 #: rows that no rule on a container's own calls can reach; the README says why of each
-OUT_OF_REACH = {33, 37, 38, 39, 41, 42, 43, 44, 45, 59, 63}
+OUT_OF_REACH = {33, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 59, 62, 63}
 HOT = {"ioctl", "splice", "vmsplice", "tee"}
 
 
@@ -67,10 +67,10 @@ def test_every_row_of_the_checklist_is_covered_or_said_to_be_out_of_reach() -> N
 
 def test_every_rule_has_an_attack_and_a_twin() -> None:
     """In tests/escape, and in the table of the README."""
-    assert {row.rule for row in (*PACK, *OPTIONAL)} >= {
-        rule.id for policy in DEFAULT.policies for rule in policy.rules
-    }
-    assert {row.rule for row in (*PACK, *OPTIONAL)} <= {rule.id for rule in RULES}
+    tested = {row.rule for row in (*PACK, *OPTIONAL)}
+    assert tested >= {rule.id for policy in DEFAULT.policies for rule in policy.rules}
+    assert tested <= {rule.id for rule in RULES}
+    assert all(f"| `{row.attack}` | `{row.twin}` |" in README for row in (*PACK, *OPTIONAL))
     table = re.findall(r"^\| `([a-z0-9-]+)` \| ([0-9, ]+) \|", README, re.MULTILINE)
     listed = {rule: {int(n) for n in rows.split(",")} for rule, rows in table}
     assert listed == {
