@@ -42,6 +42,7 @@ from ringfence.policy.install import Generations
 __all__ = ["Agent"]
 
 _BEAT, _SWEEP, _TICK = 1.0, 5.0, 5.0  # seconds between two rounds of the timers
+_ADOPT_ROUNDS = 4
 _HEALTHY = 10.0  # seconds in which the loop must have turned
 
 
@@ -221,7 +222,9 @@ class Agent:
         )
         if config.adopt:
             self.members.adopt(adopter)
-            kernel.adopt()
+            for _ in range(_ADOPT_ROUNDS):  # a task that was forked meanwhile is bound by the next round
+                if not kernel.adopt():
+                    break
             self.members.adopted(adopter)
         base = pins.find_base() if config.pins == "auto" else None
         if base is not None:

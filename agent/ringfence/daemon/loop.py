@@ -163,7 +163,8 @@ class Loop:
         if due:
             activity = self._activity.read(BATCH)
             if activity:
-                self._on_records((), activity)
+                # Read after the activity: the making of a container that is already active is in here.
+                self._on_records(self._alerts.read(BATCH), activity)
             self._look_again(now, len(activity))
 
     def _look_again(self, now: float, taken: int) -> None:

@@ -21,7 +21,6 @@ __all__ = ["Members"]
 
 _START = int(EventKind.CONTAINER_START)
 _CREATE = int(EventKind.CONTAINER_CREATE)
-_REMOVE = int(EventKind.CONTAINER_REMOVE)
 
 
 class Members:
@@ -44,8 +43,6 @@ class Members:
             self._ask(changed)
         elif event.event == _START:
             self._assign(changed)
-        elif event.event == _REMOVE:
-            self.tree.forget(changed.cgroup_id)
         return changed
 
     def on_answers(self) -> None:
@@ -83,6 +80,8 @@ class Members:
     def slot_freed(self, container: Container) -> None:
         """A slot is about to be empty: the next container in it begins as one of which nothing is known."""
         self._generations.clear(container.slot)
+        # Not at its removal: tasks that were moved out of its cgroup may outlive that.
+        self.tree.forget(container.cgroup_id)
 
     def _ask(self, container: Container) -> None:
         if not self._worker.submit(Request.of(container)):
