@@ -55,7 +55,7 @@ _log = Log()
 
 
 def configure(path: str, *, form: str, level: str, name: str = "") -> None:
-    """Open `--log`; crun's prefixes `file:` and `syslog:` are understood. UsageError for an unknown format."""
+    """Open `--log`; crun's prefixes `file:` and `syslog:` are understood. UsageError for another format."""
     if form not in ("text", "json"):
         raise UsageError(f"unknown log format {form!r}", hint="text or json")
     if level not in LEVELS:

@@ -15,7 +15,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,30 @@ def once(command: list[str], directory: Path) -> tuple[float, float]:
     return wall * 1000, cpu * 1000
 
 
-def cold(runtime: Path, directory: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
+@contextmanager
+def launcher(runtime: Path, directory: Path) -> Iterator[Path]:
+    """A warm launcher, and the executable that hands its commands to it."""
+    warm = directory / "warm"
+    socket = directory / "launcher.sock"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
+    install = ["/usr/bin/python3", "-m", "ringfence_runtime", "install", "--launcher", str(socket), str(warm)]
+    subprocess.run(install, check=True, env=environment)
+    process = subprocess.Popen([str(runtime), "launcher", "--socket", str(socket)])
+    try:
+        while not socket.exists():
+            time.sleep(0.01)
+        yield warm
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def cold(runtime: Path, warm: Path, directory: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """All runtimes, interleaved, so that the machine's mood is shared."""
-    commands = {"ringfence-runtime": [str(runtime), "--root", str(directory / "ours")]}
+    commands = {
+        "ringfence-runtime": [str(runtime), "--root", str(directory / "ours")],
+        "ringfence-runtime, warm": [str(warm), "--root", str(directory / "ours-warm")],
+    }
     if shutil.which("runc"):
         commands["runc"] = ["runc", "--root", str(directory / "runc")]
     if shutil.which("crun"):
@@ -111,7 +134,8 @@ def measure(*, quick: bool) -> Measurement:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
         install = ["/usr/bin/python3", "-m", "ringfence_runtime", "install", str(runtime)]
         subprocess.run(install, check=True, env=environment)
-        samples = cold(runtime, directory, 5 if quick else 40)
+        with launcher(runtime, Path(name)) as warm:
+            samples = cold(runtime, warm, directory, 5 if quick else 40)
         crowd = many(runtime, directory, 40 if quick else 500)
     rows = [row(f"{which} run, wall", [wall for wall, _ in each], "ms") for which, each in samples.items()]
     rows += [

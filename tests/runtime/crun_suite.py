@@ -96,15 +96,15 @@ def cgroups() -> set[Path]:
 
 def clean(before: set[Path]) -> None:
     """Remove what the suite leaves: parents of its containers' cgroups, and one frozen process."""
-    for top in sorted(cgroups() - before):
-        if not top.name.startswith(("test-", "frozen")):
-            continue
-        for directory in sorted([top, *(path for path in top.rglob("*") if path.is_dir())], reverse=True):
-            for pid in (directory / "cgroup.procs").read_text().split():
+    tops = [top for top in sorted(cgroups() - before) if top.name.startswith(("test-", "frozen"))]
+    for top in tops:
+        for state in top.rglob("freezer.state"):
+            state.write_text("THAWED")  # a frozen process does not die
+        for procs in top.rglob("cgroup.procs"):
+            for pid in procs.read_text().split():
                 os.kill(int(pid), signal.SIGKILL)
-            state = directory / "freezer.state"
-            if state.exists():
-                state.write_text("THAWED")
+    for top in tops:
+        for directory in sorted([top, *(path for path in top.rglob("*") if path.is_dir())], reverse=True):
             for _ in range(100):
                 try:
                     directory.rmdir()

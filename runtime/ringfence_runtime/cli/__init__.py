@@ -32,9 +32,10 @@ COMMANDS = {
     "events": ("events", "events"),
     "spec": ("describe", "spec"),
     "features": ("describe", "features"),
+    "launcher": ("launcher", "launcher"),
     "install": ("install", "install"),
 }
-_GUARDED = frozenset(("create", "run", "exec"))
+_GUARDED = frozenset(("create", "run", "exec", "launcher"))
 
 
 def _help() -> str:

@@ -18,6 +18,7 @@ from importlib.util import MAGIC_NUMBER
 import ringfence_runtime
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import Error, UsageError
+from ringfence_runtime.launcher import SOCKET
 
 __all__ = ["install"]
 
@@ -86,11 +87,11 @@ def script(interpreter: str, target: str) -> str:
     )
 
 
-def _compile(interpreter: str, target: str, output: str) -> bool:
+def _compile(interpreter: str, target: str, output: str, socket: str) -> bool:
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
         return False
-    definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"']
+    definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"', f'-DLAUNCHER="{socket}"']
     for static in (["-static"], []):
         command = [compiler, "-Os", "-Wall", *static, *definitions, "-o", output, f"{BASE}/front/front.c"]
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
@@ -101,17 +102,19 @@ def _compile(interpreter: str, target: str, output: str) -> bool:
 def install(settings: Globals, arguments: list[str]) -> int:
     """Write PATH and PATH.pyc, each beside and renamed."""
     del settings
-    parsed = parse(arguments, {"no-compile": "f"}, interleaved=True)
+    parsed = parse(arguments, {"no-compile": "f", "launcher": "s"}, interleaved=True)
     [path] = expect(parsed, "install", 1, 1)
     target = f"{os.path.abspath(path)}.pyc"
-    if '"' in target or "\\" in target:
+    if '"' in target + parsed.text("launcher") or "\\" in target:
         raise Error(f"cannot install to {path!r}")
     interpreter = os.path.realpath(sys.executable)
     with open(f"{target}.new", "wb") as file:
         file.write(bundle())
     os.rename(f"{target}.new", target)
     temporary = f"{path}.new"
-    if parsed.flag("no-compile") or not _compile(interpreter, target, temporary):
+    if parsed.flag("no-compile") or not _compile(
+        interpreter, target, temporary, parsed.text("launcher", SOCKET)
+    ):
         with open(temporary, "w", encoding="utf-8") as text:
             text.write(script(interpreter, target))
     os.chmod(temporary, 0o755)

@@ -23,6 +23,7 @@ _WHAT = {
     "events": "print figures and out-of-memory events of a container; --stats prints once",
     "spec": "write a config.json to begin with",
     "features": "print what this runtime can do, as JSON",
+    "launcher": "serve foreground run and exec from a warm process",
     "install": "write a quick-starting executable of this runtime to a path",
 }
 
@@ -59,6 +60,7 @@ _ARGUMENTS = {
     "ps": "ID [PS OPTION...]",
     "delete": "ID...",
     "install": "PATH",
+    "launcher": "[--socket PATH]",
 }
 
 

@@ -5,16 +5,28 @@
  * It starts the interpreter once, from a private read-only mount of it (see seal.py: CVE-2019-5736), isolated and
  * without site, on one file that holds all our modules. Without it Python would start twice: once to find out that
  * it is not sealed. PYTHON and BUNDLE are given by the installer.
+ *
+ * Where a warm launcher listens (launcher.py), `run` and `exec` in the foreground are handed to it instead: our
+ * words, environment, directory and standard descriptors in one message. Whatever else is asked for, and whatever the
+ * launcher will not take, is done here: an engine must be the ancestor of the containers that it detaches.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
+
+#ifndef LAUNCHER
+#define LAUNCHER "/run/ringfence/launcher.sock"
+#endif
 
 /* The same numbers on every architecture; an older C library does not name them. */
 #define NR_open_tree 428
@@ -22,10 +34,13 @@
 #define CLONE_TREE 1
 #define ATTR_RDONLY 1
 #define EMPTY_PATH 0x1000
+#define MOST_BYTES 131072
 
 struct attributes {
 	uint64_t set, clear, propagation, userns;
 };
+
+static volatile pid_t worker;
 
 /* Returns only where the kernel or the caller's rights do not allow it; seal.py then tries and says why. */
 static void execute_sealed(char **arguments)
@@ -40,12 +55,129 @@ static void execute_sealed(char **arguments)
 	close(tree);
 }
 
+static int starts(const char *word, const char *with)
+{
+	return strncmp(word, with, strlen(with)) == 0;
+}
+
+/* Whether the launcher may do it: a foreground command that passes on no descriptor but the three. */
+static int suits_launcher(int count, char **words)
+{
+	static const char *const valued[] = { "--root", "--log", "--log-format", "--log-level", "--cgroup-manager" };
+	int at = 1;
+
+	for (; at < count && words[at][0] == '-'; at++)
+		for (size_t i = 0; i < sizeof(valued) / sizeof(*valued); i++)
+			if (strcmp(words[at], valued[i]) == 0) {
+				at++;
+				break;
+			}
+	if (at >= count || (strcmp(words[at], "run") != 0 && strcmp(words[at], "exec") != 0))
+		return 0;
+	for (at++; at < count; at++)
+		if (starts(words[at], "--detach") || starts(words[at], "-d") || starts(words[at], "--preserve-fds") ||
+		    starts(words[at], "--console-socket"))
+			return 0;
+	return !getenv("LISTEN_FDS");
+}
+
+/* Everything as NUL-terminated words: directory, umask, number of arguments, arguments, environment. */
+static size_t compose(char *data, int count, char **words)
+{
+	mode_t mask = umask(022);
+	size_t used = 0;
+
+	umask(mask);
+	if (!getcwd(data, 4096))
+		return 0;
+	used = strlen(data) + 1;
+	used += (size_t)snprintf(data + used, 64, "%o", (unsigned)mask) + 1;
+	used += (size_t)snprintf(data + used, 64, "%d", count - 1) + 1;
+	for (char **list = words + 1; list; list = list == environ ? NULL : environ)
+		for (char **word = list; *word; word++) {
+			size_t size = strlen(*word) + 1;
+
+			if (used + size > MOST_BYTES)
+				return 0;
+			memcpy(data + used, *word, size);
+			used += size;
+			if (list != environ && word + 1 == words + count)
+				break;
+		}
+	return used;
+}
+
+static void pass_on(int number)
+{
+	if (worker > 0)
+		kill(worker, number);
+}
+
+static void pass_signals_on(void)
+{
+	struct sigaction action = { .sa_handler = pass_on, .sa_flags = SA_RESTART };
+	static const int passed[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM };
+
+	for (size_t i = 0; i < sizeof(passed) / sizeof(*passed); i++)
+		sigaction(passed[i], &action, NULL);
+}
+
+static int hand_over(int sock, char *data, size_t size)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(3 * sizeof(int))];
+	} control = { 0 };
+	struct iovec part = { .iov_base = data, .iov_len = size };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+	};
+	int three[3] = { 0, 1, 2 };
+
+	control.header.cmsg_len = CMSG_LEN(sizeof(three));
+	control.header.cmsg_level = SOL_SOCKET;
+	control.header.cmsg_type = SCM_RIGHTS;
+	memcpy(CMSG_DATA(&control.header), three, sizeof(three));
+	return sendmsg(sock, &message, MSG_NOSIGNAL) == (ssize_t)size;
+}
+
+/* The exit code, or -1 where we must do it ourselves. Nothing was done then. */
+static int ask_launcher(int count, char **words)
+{
+	static char data[MOST_BYTES + 256];
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = LAUNCHER };
+	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	int32_t answer = 0;
+	size_t size;
+
+	if (sock < 0)
+		return -1;
+	if (connect(sock, (struct sockaddr *)&address, sizeof(address)) != 0 ||
+	    (size = compose(data, count, words)) == 0 || !hand_over(sock, data, size) ||
+	    recv(sock, &answer, sizeof(answer), 0) != sizeof(answer) || answer <= 0) {
+		close(sock);
+		return -1;
+	}
+	worker = (pid_t)answer;
+	pass_signals_on();
+	/* From here on the worker has begun: its end without a code is a failure, not a reason to begin again. */
+	if (recv(sock, &answer, sizeof(answer), 0) != sizeof(answer))
+		return 1;
+	return answer;
+}
+
 int main(int count, char **words)
 {
 	char **arguments = calloc((size_t)count + 3, sizeof(char *));
 
 	if (!arguments)
 		return 1;
+	if (suits_launcher(count, words)) {
+		int code = ask_launcher(count, words);
+
+		if (code >= 0)
+			return code;
+	}
 	arguments[0] = PYTHON;
 	arguments[1] = "-IS";
 	arguments[2] = BUNDLE;

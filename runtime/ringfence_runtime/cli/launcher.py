@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""launcher: serve commands from a process that is warm."""
+
+from __future__ import annotations
+
+from ringfence_runtime.cli.options import Globals, expect, parse
+from ringfence_runtime.launcher import SOCKET, serve
+
+__all__ = ["launcher"]
+
+
+def launcher(settings: Globals, arguments: list[str]) -> int:
+    """Serve on --socket until SIGTERM."""
+    del settings
+    parsed = parse(arguments, {"socket": "s"}, interleaved=True)
+    expect(parsed, "launcher", 0, 0)
+    return serve(parsed.text("socket", SOCKET))

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The warm launcher: the same results as the cold command, and no way to upset it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence_runtime.launcher import decode
+from tests.runtime.conftest import ROOT, Box, Runtime
+from tests.support import force
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+MOST_KB = 15 * 1024
+
+
+class Warm:
+    """A launcher, its socket, and the executable that knows it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = directory / "launcher.sock"
+        self.executable = directory / "ringfence-runtime"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
+        words = ["install", "--launcher", str(self.socket), str(self.executable)]
+        command = ["/usr/bin/python3", "-m", "ringfence_runtime", *words]
+        subprocess.run(command, check=True, env=environment)
+        self.log = open(directory / "log", "w+")  # noqa: SIM115 - closed by the fixture
+        command = [str(self.executable), "launcher", "--socket", str(self.socket)]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        wait_for(self.socket.exists, "the launcher listens", seconds=20)
+
+    def memory(self) -> int:
+        """Resident kB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """It listens while the test runs."""
+    force.need_root()
+    force.need_program("gcc")
+    made = Warm(tmp_path_factory.mktemp("warm"))
+    yield made
+    made.stop()
+    made.log.close()
+
+
+@pytest.fixture
+def hot(box: Box, warm: Warm) -> Box:
+    """A bundle whose commands go through the launcher."""
+    box.runtime = Runtime(warm.executable, box.runtime.root)
+    return box
+
+
+def ancestors(pid: int) -> list[int]:
+    """The parents of a process, nearest first."""
+    found: list[int] = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(pid)
+    return found
+
+
+def test_output_code_and_directory_are_the_callers(hot: Box) -> None:
+    """As without it: the bundle is the caller's directory, the streams are the caller's."""
+    got = hot.shell("echo out; echo err >&2; exit 6").run()
+    assert (got.stdout, got.stderr, got.returncode) == ("out\n", "err\n", 6)
+    assert not hot.cgroups()
+
+
+def test_it_is_really_used(hot: Box, warm: Warm) -> None:
+    """The container's init descends from the launcher."""
+    hot.shell("echo ready; exec sleep 3600").write()
+    command = [str(hot.runtime.executable), "--root", str(hot.runtime.root), "run", hot.name]
+    with subprocess.Popen(command, cwd=hot.directory, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        assert warm.process.pid in ancestors(hot.state()["pid"])
+        assert Path(f"/proc/{client.pid}/exe").resolve() == warm.executable
+        hot.do("delete", "--force")
+        client.wait(20)
+
+
+def test_signals_reach_the_workload(hot: Box) -> None:
+    """From the thin client through the worker."""
+    hot.shell("trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done").write()
+    command = [str(hot.runtime.executable), "--root", str(hot.runtime.root), "run", hot.name]
+    with subprocess.Popen(command, cwd=hot.directory, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        client.send_signal(signal.SIGTERM)
+        assert client.wait(20) == 7
+
+
+def test_exec_goes_through_it(hot: Box) -> None:
+    """With the exit code of the process."""
+    hot.start()
+    assert hot.exec("/bin/sh", "-c", "echo inside; exit 3").returncode == 3
+
+
+def test_a_detached_container_is_the_callers_own(hot: Box, warm: Warm) -> None:
+    """An engine waits for its descendants, so the launcher does not make them."""
+    hot.start()
+    assert warm.process.pid not in ancestors(hot.state()["pid"])
+
+
+def test_without_a_launcher_the_command_does_it_itself(hot: Box, warm: Warm) -> None:
+    """A socket that nobody answers on costs nothing but a connect."""
+    warm.process.kill()
+    warm.process.wait()
+    assert hot.args("/bin/echo", "alone").output() == "alone\n"
+
+
+def test_another_mount_namespace_is_not_served(hot: Box, warm: Warm) -> None:
+    """Paths mean something else there: the command does it itself."""
+    hot.args("/bin/echo", "apart").write()
+    command = [
+        "unshare",
+        "--mount",
+        str(hot.runtime.executable),
+        "--root",
+        str(hot.runtime.root),
+        "run",
+        hot.name,
+    ]
+    got = subprocess.run(command, cwd=hot.directory, capture_output=True, text=True, check=False)
+    assert got.stdout == "apart\n", got.stderr
+
+
+def test_junk_and_silence_do_not_end_it(hot: Box, warm: Warm) -> None:
+    """Connections without a message, with a wrong one, and with wrong descriptors."""
+    dice = random.Random(5)
+    silent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    silent.connect(str(warm.socket))
+    for number in range(20):
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.connect(str(warm.socket))
+        socket.send_fds(peer, [dice.randbytes(dice.randrange(1, 300))], [0] * (number % 5))
+        peer.close()
+    assert hot.args("/bin/echo", "still here").output() == "still here\n"
+    silent.close()
+    assert warm.process.poll() is None
+
+
+def test_it_stays_small(hot: Box, warm: Warm) -> None:
+    """Under 15 MB, also after some use; and no worker of it is left."""
+    hot.args("/bin/true")
+    for _ in range(5):
+        assert hot.run().returncode == 0
+    assert warm.memory() < MOST_KB
+    children = Path(f"/proc/{warm.process.pid}/task/{warm.process.pid}/children")
+    wait_for(lambda: children.read_text() == "", "no worker is left")
+    assert len(os.listdir(f"/proc/{warm.process.pid}/fd")) <= 6
+
+
+def test_a_second_launcher_is_refused(warm: Warm) -> None:
+    """And the first one goes on."""
+    command = [str(warm.executable), "launcher", "--socket", str(warm.socket)]
+    got = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert got.returncode == 1
+    assert "already" in got.stderr
+    assert warm.socket.exists()
+
+
+def test_fuzzed_messages_are_values_or_value_errors() -> None:
+    """3,000 of them."""
+    dice = random.Random(6)
+    good = b"/tmp\x0022\x002\x00run\x00x\x00A=b\x00"
+    assert decode(good) == ("/tmp", 0o22, ["run", "x"], {"A": "b"})
+    for _ in range(3000):
+        data = bytearray(good)
+        for _ in range(dice.randrange(1, 5)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        try:
+            decode(bytes(data[: dice.randrange(len(data) + 1)]))
+        except ValueError:
+            continue
