@@ -77,10 +77,8 @@ def test_an_exception_that_can_never_hold_is_said() -> None:
 
 def test_policies_are_told_with_their_containers_and_mode() -> None:
     """And only the rules that were asked for."""
-    found = load(
-        policy(rule(), mode="audit"),
-        policy(rule(id="other"), name="b", names=["web-*"], **{"except": {"privileged": True}}),
-    )
+    selector: Document = {"names": ["web-*"], "except": {"privileged": True}}
+    found = load(policy(rule(), mode="audit"), policy(rule(id="other"), name="b", **selector))
     text = "\n".join(explain(found))
     assert "trial (trial.yaml:1): audit only" in text
     assert "for all containers; a new one from its first instruction" in text

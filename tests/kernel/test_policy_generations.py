@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One generation of policies to the next, while containers run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from ringfence.abi import GENERATIONS, INNER_MAPS
+from ringfence.errors import PolicyError
+from ringfence.policy.install import Generations
+from tests.kernel.probes import LABEL, results, running
+from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, Enforcer, Known, run
+from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.waiting import wait_for
+from tests.unit.policy.documents import Document, policy, rule
+
+pytestmark = pytest.mark.root
+DENY = policy(rule(**TO_PORT, action="deny"))
+#: connects by UDP, which never waits, until its input ends; says when it begins, then tries and passes
+HAMMER = f"""
+import select, socket, sys
+tries = passes = 0
+while True:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        tries += 1
+        try:
+            s.connect(("127.0.0.1", {PORT}))
+            passes += 1
+        except PermissionError:
+            pass
+    if tries == 1:
+        print("begun", flush=True)
+    if tries % 64 == 0 and select.select([0], [], [], 0)[0]:
+        break
+print(tries, passes)
+"""
+
+
+@pytest.fixture(scope="module")
+def enforcer() -> Iterator[Enforcer]:
+    """Probes of this module's own."""
+    with running() as probes:
+        yield Enforcer(probes)
+
+
+@pytest.fixture
+def cgroup(enforcer: Enforcer) -> Iterator[Cgroup]:
+    """A container."""
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+def filler(number: int) -> Document:
+    """A policy that changes the tables and nothing else: other words, other sets, other numbers."""
+    rules = [
+        rule(
+            id=f"f{number}-{n}",
+            event="network.connect",
+            match={"port": 7000 + 10 * number + n},
+            action="deny",
+        )
+        for n in range(number % 9 + 1)
+    ]
+    return policy(*rules, name=f"filler-{number}")
+
+
+def test_there_is_no_gap_between_generations(enforcer: Enforcer, cgroup: Cgroup) -> None:
+    """A container that tries without pause is denied each time, through a hundred sets that all say deny."""
+    enforcer.enforce(DENY)
+    hammer = cgroup.popen(
+        ["/usr/bin/python3", "-c", HAMMER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert hammer.stdout is not None
+    assert hammer.stdout.readline() == "begun\n"
+    for number in range(100):
+        # Before and behind: the rule's own number changes each time.
+        both = (filler(number), DENY) if number % 2 else (DENY, filler(number))
+        enforcer.enforce(*both)
+    said, _ = hammer.communicate("\n")
+    tries, passes = map(int, said.split())
+    assert tries > 100
+    assert passes == 0
+
+
+def test_each_generation_is_in_force_when_install_returns(
+    enforcer: Enforcer, cgroup: Cgroup, act: str
+) -> None:
+    """In turns: denied, let through."""
+    for denied in (True, False) * 4:
+        enforcer.enforce(*([DENY] if denied else [filler(1)]))
+        assert (results(run(cgroup, act, CONNECT))["connect"] == -errno.EPERM) is denied
+
+
+def test_containers_keep_their_policies_across_generations(
+    enforcer: Enforcer, cgroup: Cgroup, act: str
+) -> None:
+    """What each container is, is looked at before the switch; policies may change their places."""
+    chosen = policy(rule(**TO_PORT, action="deny"), name="chosen", names=["web"])
+    slot = enforcer.probes.slot(cgroup)
+    for number in range(4):
+        documents = [chosen, filler(number)] if number % 2 else [filler(number), chosen]
+        enforcer.generations.install(enforcer.compile(*documents), {slot: Known("web")})
+        assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
+    enforcer.generations.install(enforcer.compile(chosen), {slot: Known("db")})
+    assert results(run(cgroup, act, CONNECT))["connect"] != -errno.EPERM
+    enforcer.generations.install(enforcer.compile(chosen), {})
+    assert results(run(cgroup, act, CONNECT))["connect"] != -errno.EPERM
+
+
+def test_a_refused_set_leaves_the_running_one(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+    """Whether it is refused for its words or for this node."""
+    enforcer.enforce(DENY)
+    before = enforcer.generations.number
+    with pytest.raises(PolicyError):
+        enforcer.enforce(policy(rule(require="deny")))
+    assert enforcer.generations.number == before
+    assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
+
+
+def test_a_set_that_cannot_be_written_leaves_the_running_one(
+    enforcer: Enforcer, cgroup: Cgroup, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel runs out of something half way through."""
+    enforcer.enforce(DENY)
+    before, descriptors = enforcer.generations.number, len(os.listdir("/proc/self/fd"))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "out of memory")
+
+    monkeypatch.setattr("ringfence.policy.pack.actions", fail)
+    with pytest.raises(OSError, match="out of memory"):
+        enforcer.enforce(filler(3))
+    monkeypatch.undo()
+    assert enforcer.generations.number == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
+
+
+def test_old_maps_are_given_back(enforcer: Enforcer) -> None:
+    """Fifty sets later there are as many descriptors, and the other half is empty."""
+    enforcer.enforce(DENY)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for number in range(50):
+        enforcer.enforce(filler(number))
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    other = (enforcer.generations.number + 1) % GENERATIONS
+    for name in INNER_MAPS:
+        assert enforcer.probes.kernel.map(name).get(other) is None
+
+
+def test_profiles_grow_beyond_their_first_room(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+    """Three hundred kinds of containers, each with policies of its own; the first and the last are right."""
+    documents = [
+        policy(
+            rule(id=f"r{n}", event="network.connect", match={"port": 5000 + n}, action="deny"),
+            name=f"p{n}",
+            names=[f"only-{n}"],
+        )
+        for n in range(300)
+    ]
+    enforcer.enforce(*documents)
+    slot = enforcer.probes.slot(cgroup)
+    profiles = {enforcer.generations.profile_for(frozenset({n})) for n in range(300)}
+    assert len(profiles) == 300
+    for mine, other in ((0, 299), (299, 0)):
+        enforcer.generations.assign(slot, Known(f"only-{mine}"))
+        assert results(run(cgroup, act, f"connect:127.0.0.1:{5000 + mine}")) == {"connect": -errno.EPERM}
+        assert results(run(cgroup, act, f"connect:127.0.0.1:{5000 + other}"))["connect"] != -errno.EPERM
+
+
+def test_another_agent_goes_on_where_the_last_one_was(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+    """Generations that are made anew on the same maps count on, and take over what is in force."""
+    enforcer.enforce(DENY)
+    number = enforcer.generations.number
+    successor = Generations(enforcer.probes.kernel.map)
+    assert successor.number == number
+    assert successor.install(enforcer.compile(filler(2))) == number + 1
+    assert results(run(cgroup, act, CONNECT))["connect"] != -errno.EPERM
+    enforcer.generations = successor
+    enforcer.enforce(DENY)
+    assert wait_for(lambda: results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}, "the next set")
