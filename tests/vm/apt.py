@@ -15,7 +15,6 @@ from pathlib import Path
 
 __all__ = ["Apt"]
 
-FALLBACK_MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 CONFIGURATION = """\
 Dir::Etc "{0}/etc";
@@ -45,14 +44,14 @@ DIRECTORIES = (
 
 
 def mirror() -> str:
-    """The Debian mirror that this machine uses."""
+    """The Debian mirror that this machine uses. RuntimeError where it uses none (Ubuntu)."""
     sources = Path("/etc/apt/sources.list.d")
     for file in sorted(
         [*sources.glob("*.sources"), *sources.glob("*.list"), *sources.parent.glob("sources.list")]
     ):
         for word in re.findall(r"^(?:URIs:|deb\s)[^#\n]*?(\S+/debian)/?(?=\s|$)", file.read_text(), re.M):
             return str(word)
-    return FALLBACK_MIRROR
+    raise RuntimeError("no Debian mirror in the apt sources: the kernels of the tests are Debian packages")
 
 
 class Apt:
