@@ -26,15 +26,17 @@ def new_disk(directory: Path) -> Iterator[Path]:
     if not Path("/dev/loop-control").exists():
         _run("modprobe", "loop")
     _run("mkfs.ext4", "-q", "-F", str(image))
-    _run("mount", "-o", "loop", str(image), str(where))
     try:
+        # Inside, so that an interrupt between the mount and what follows leaves no mount behind.
+        _run("mount", "-o", "loop", str(image), str(where))
         (where / "etc").mkdir()
         (where / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
         (where / "secret").write_text("a file of the host\n")
         yield where
     finally:
-        # Containers of the test may still be going away with their copies of the mount.
-        _run("umount", "--lazy", str(where))
+        # Lazily: containers of the test may still be going away with their copies of the mount.
+        while where.is_mount():
+            _run("umount", "--lazy", str(where))
 
 
 def _run(*argv: str) -> None:
