@@ -18,6 +18,7 @@ __all__ = ["POLICIES", "ROOT", "bench_agent", "bench_container", "bundle", "loop
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ROOT / "policies"
+PATTERNS = ("rftest-bench*", "rftest-mem*")
 HERE = Path(__file__).resolve().parent
 
 
@@ -89,5 +90,7 @@ def bench_agent(*policies: Path, **flags: str) -> Iterator[Agent]:
     """An agent that enforces `policies` (default: the project's pack)."""
     with tempfile.TemporaryDirectory(prefix="rfbench-agent-") as directory:
         options = {key.replace("_", "-"): value for key, value in flags.items()}
-        with running_agent(Path(directory), policies=policies or [POLICIES], flags=options) as agent:
+        with running_agent(
+            Path(directory), policies=policies or [POLICIES], patterns=PATTERNS, flags=options
+        ) as agent:
             yield agent

@@ -19,6 +19,7 @@ from tests.support.waiting import patience
 
 __all__ = ["Result", "run_campaign"]
 
+PATTERNS = ("rftest-attack*", "rftest-twin*")
 VERDICTS = ("alert", "kill", "deny")
 
 
@@ -36,7 +37,9 @@ def run_campaign(rows: Sequence[Row], policies: Sequence[Path], mode: str, busyb
     with tempfile.TemporaryDirectory(prefix="rfescape-") as name, ExitStack() as stack:
         directory = Path(name)
         rootfs = make_rootfs(directory / "rootfs", busybox=busybox)
-        agent = stack.enter_context(running_agent(directory / "agent", policies=policies, mode=mode))
+        agent = stack.enter_context(
+            running_agent(directory / "agent", policies=policies, mode=mode, patterns=PATTERNS)
+        )
         stages = {
             label: stack.enter_context(_stage(directory, rootfs, label))
             for label in ("attack", "attack-hostpid", "twin", "twin-hostpid")

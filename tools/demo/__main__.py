@@ -21,6 +21,7 @@ from tools.demo.attempts import ATTEMPTS
 from tools.demo.stagehand import Row, benign_ended_well, start_benign, try_all
 
 ROOT = Path(__file__).resolve().parents[2]
+PATTERN = "rftest-demo*"  # nobody else's containers
 NEEDED = ("runc", "busybox", "gcc", "unshare")
 
 
@@ -51,8 +52,12 @@ def _run(directory: Path, started: float) -> int:
     rootfs = make_rootfs(directory / "rootfs", busybox=busybox)
     with contextlib.ExitStack() as stack:
         show.heading("agent")
-        agent = stack.enter_context(running_agent(directory / "agent", policies=[ROOT / "policies"]))
-        print(f"enforcing {ROOT.name}/policies for cgroups rftest-*, ready after {agent.ready_seconds:.2f} s")
+        agent = stack.enter_context(
+            running_agent(directory / "agent", policies=[ROOT / "policies"], patterns=[PATTERN])
+        )
+        print(
+            f"enforcing {ROOT.name}/policies for cgroups {PATTERN}, ready after {agent.ready_seconds:.2f} s"
+        )
         (directory / "a").mkdir()
         (directory / "b").mkdir()
         plain = stack.enter_context(
