@@ -15,7 +15,7 @@ __all__ = ["heading", "show_alert", "show_metrics", "show_rows", "verdict"]
 
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 GREEN, RED, BOLD, PLAIN = ("\033[32m", "\033[31m", "\033[1m", "\033[0m") if COLOUR else ("", "", "", "")
-MOST_METRICS = 14
+MOST_OF_A_NAME = 4
 
 
 def heading(text: str) -> None:
@@ -61,9 +61,11 @@ def show_metrics(before: Mapping[Sample, float], after: Mapping[Sample, float]) 
     }
     wanted = ("alerts", "verdicts", "events", "drops", "decode", "unattributed")
     chosen = [one for one in moved if any(word in one[0] for word in wanted)]
-    for name, labels in sorted(chosen, key=lambda one: (one[0], -moved[one]))[:MOST_METRICS]:
-        text = ",".join(f'{key}="{value}"' for key, value in labels)
-        print(f"  {name}{{{text}}}  +{moved[name, labels]:g}")
-    more = len(chosen) - MOST_METRICS
-    if more > 0:
-        print(f"  ... and {more} more")
+    names = sorted({name for name, _ in chosen})
+    for name in names:
+        same = sorted((one for one in chosen if one[0] == name), key=lambda one: -moved[one])
+        for _, labels in same[:MOST_OF_A_NAME]:
+            text = ",".join(f'{key}="{value}"' for key, value in labels)
+            print(f"  {name}{{{text}}}  +{moved[name, labels]:g}")
+        if len(same) > MOST_OF_A_NAME:
+            print(f"  {name}: {len(same) - MOST_OF_A_NAME} more")
