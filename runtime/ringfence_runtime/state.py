@@ -156,6 +156,8 @@ class Container:
         """A pidfd of the container's init, checked after opening: the pid may have been given to another
         process.
         """
+        if self.pid <= 0:
+            raise StateError(f"container {self.id} has no process yet")
         try:
             fd = _sys.pidfd_open(self.pid)
         except OSError as error:

@@ -149,6 +149,8 @@ def _load_or_clean(store: Store, name: str, *, force: bool) -> Container | None:
             raise
     group = Cgroup.at(f"/{name}", detect())
     directory = f"{store.root}/{name}"
+    if not os.path.isdir(directory):
+        return None  # another delete had the lock before us
     if os.path.exists(f"{directory}/state.json"):
         group.kill()
         group.remove()
