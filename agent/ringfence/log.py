@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# Where rich is installed, structlog.dev imports it for tracebacks on a terminal: 5 MB of memory and a tenth of
-# a second of every start, for what an agent never prints.
+# Where rich is installed, structlog.dev imports it for tracebacks on a terminal: 5 MB of memory and a tenth
+# of a second of every start, for what an agent never prints.
 _NOT_THERE: Any = None
 sys.modules.setdefault("rich", _NOT_THERE)
 import structlog  # noqa: E402
