@@ -37,7 +37,11 @@ static void once(const char *what, const char *path)
 		if (fd < 0)
 			exit(3);
 		close(fd);
-	} else { /* fork */
+	} else if (*what == 's') { /* setfsuid, setfsgid: to what they are, the container's root */
+		syscall(what[5] == 'u' ? SYS_setfsuid : SYS_setfsgid, 0);
+	} else if (*what == 'p') {
+		syscall(SYS_personality, 0xffffffff); /* asks only */
+	} else {				      /* fork */
 		pid_t child = vfork();
 
 		if (!child)
