@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run crun's public Python suite against us: `python -m tests.runtime.crun_suite CHECKOUT [FILE...]`.
 
-The checkout stays outside this tree (git clone https://github.com/containers/crun). A test that fails and
+The checkout stays outside this tree. A test that fails and
 is not in `crun-exceptions.txt`, or is there and passes, ends it with 1. Needs root and gcc with a static C
 library.
 """
