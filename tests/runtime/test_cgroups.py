@@ -64,7 +64,13 @@ def test_v2_swap_is_swap_alone() -> None:
 
 def test_v2_refuses_what_it_cannot_do() -> None:
     """A limit that cannot be set is an error, never ignored."""
-    for value in ({"cpu": {"realtimeRuntime": 1000}}, {"memory": {"disableOOMKiller": True}}):
+    for value in (
+        {"cpu": {"realtimeRuntime": 1000}},
+        {"memory": {"disableOOMKiller": True}},
+        {"memory": {"swappiness": 10}},
+        {"network": {"classID": 1}},
+        {"blockIO": {"leafWeight": 10}},
+    ):
         with pytest.raises(Error):
             values(resources(value))
 

@@ -48,8 +48,25 @@ def _or_max(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
+def _refuse(resources: Resources) -> None:
+    """What version 2 has no file for."""
+    absent = (
+        ("cpu.realtimeRuntime", resources.rt_period or resources.rt_runtime),
+        ("memory.disableOOMKiller", resources.disable_oom_killer),
+        ("memory.swappiness", resources.swappiness is not None),
+        ("memory.kernelTCP", resources.kernel_tcp is not None and resources.kernel_tcp > 0),
+        ("blockIO.leafWeight", resources.io_leaf_weight),
+        ("network.classID", resources.net_class is not None),
+        ("network.priorities", resources.net_priorities),
+    )
+    for place, asked in absent:
+        if asked:
+            raise Error(f"{resources.path}.{place}: cgroup version 2 cannot set it")
+
+
 def values(resources: Resources) -> list[tuple[str, str, str]]:
     """(member of the configuration, file, value) in the order of writing. Pure."""
+    _refuse(resources)
     result: list[tuple[str, str, str]] = []
     add = result.append
     if resources.shares:
@@ -61,8 +78,6 @@ def values(resources: Resources) -> list[tuple[str, str, str]]:
         add(("cpu.quota", "cpu.max", f"{quota} {resources.period or 100000}"))
     if resources.burst is not None:
         add(("cpu.burst", "cpu.max.burst", str(resources.burst)))
-    if resources.rt_period or resources.rt_runtime:
-        raise Error(f"{resources.path}.cpu.realtimeRuntime: cgroup version 2 has no limit of real time")
     if resources.cpus:
         add(("cpu.cpus", "cpuset.cpus", resources.cpus))
     if resources.mems:
@@ -97,10 +112,6 @@ def _memory_values(resources: Resources, add: object) -> None:
         add(("memory.limit", "memory.max", _or_max(limit)))
     if resources.reservation:
         add(("memory.reservation", "memory.low", _or_max(resources.reservation)))
-    if resources.disable_oom_killer:
-        raise Error(
-            f"{resources.path}.memory.disableOOMKiller: cgroup version 2 cannot switch the OOM killer off"
-        )
 
 
 def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
