@@ -48,7 +48,8 @@ def kernel() -> Iterator[Kernel]:
 
 
 def test_load_and_attach_are_fast() -> None:
-    """Under 500 ms of CPU time and 300 ms (the best of three tries: others use this machine, too).
+    """Under 500 ms of CPU time and 300 ms (the best of three tries, and longer on a machine that others load:
+    attaching waits for every CPU).
 
     An emulated guest tells little about time: there the limit only catches what never ends.
     """
@@ -64,7 +65,8 @@ def test_load_and_attach_are_fast() -> None:
             assert len(loaded.attach(everything())) > 70
             attaches.append(time.monotonic() - begin)
     assert min(loads) < patience(0.5) * emulated
-    assert min(attaches) < patience(0.3) * emulated
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert min(attaches) < patience(0.3) * emulated * busy
 
 
 def test_sizes_are_those_of_the_settings(kernel: Kernel) -> None:
