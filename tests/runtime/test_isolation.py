@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.conftest import Box
+from tests.support import force
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
@@ -87,7 +88,12 @@ def test_idmapped_mount(box: Box, tmp_path: Path) -> None:
             "gidMappings": ranges,
         }
     )
-    assert box.args("/bin/stat", "-c", "%u %g", "/data/file").output().split() == ["0", "0"]
+    got = box.args("/bin/stat", "-c", "%u %g", "/data/file").run()
+    if "cannot be id-mapped" in got.stderr:
+        force.elsewhere(
+            "this kernel cannot id-map the filesystem of the temporary directory (tmpfs: from 6.3)"
+        )
+    assert got.stdout.split() == ["0", "0"], got.stderr
 
 
 def test_the_hosts_tree_is_gone(box: Box) -> None:
