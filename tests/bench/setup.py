@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support.agent import Agent, running_agent
+from tests.support.cgroups import PREFIX
 from tests.support.container import Bundle, Container, make_rootfs, new_container
 
 __all__ = ["POLICIES", "ROOT", "bench_agent", "bench_container", "bundle", "loops", "machine", "numbers"]
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ROOT / "policies"
-PATTERNS = ("rftest-bench*", "rftest-mem*")
+PATTERNS = (f"{PREFIX}bench*", f"{PREFIX}mem*")
 HERE = Path(__file__).resolve().parent
 
 

@@ -14,12 +14,13 @@ from tests.escape.program import Attempt
 from tests.escape.rows import Row
 from tests.escape.stage import Stage, new_stage
 from tests.support.agent import Agent, Record, running_agent
+from tests.support.cgroups import PREFIX
 from tests.support.container import Bundle, make_rootfs
 from tests.support.waiting import patience
 
 __all__ = ["Result", "run_campaign"]
 
-PATTERNS = ("rftest-attack*", "rftest-twin*")
+PATTERNS = (f"{PREFIX}attack*", f"{PREFIX}twin*")
 VERDICTS = ("alert", "kill", "deny")
 
 

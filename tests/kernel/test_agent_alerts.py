@@ -20,7 +20,7 @@ import pytest
 from ringfence.cli.client import request, subscribe
 from ringfence.export.records import boot_offset_ns
 from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
 from tests.support.container import Bundle, Container, new_container
 from tests.support.force import need_program
 from tests.support.waiting import patience, wait_for
@@ -74,7 +74,7 @@ def policies(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(tmp_path: Path, policies: Path) -> Iterator[Agent]:
     """An agent with that policy only."""
-    patterns = [f"rftest-{LABEL}-*"]
+    patterns = [f"{PREFIX}{LABEL}-*"]
     with running_agent(tmp_path / "agent", policies=[policies], mode="policy", patterns=patterns) as agent:
         yield agent
 

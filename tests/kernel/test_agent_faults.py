@@ -16,7 +16,7 @@ from ringfence.abi import MAX_RULES
 from ringfence.cli.client import request
 from ringfence.policy.reader import MAX_BYTES
 from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
@@ -75,7 +75,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def agent(tmp_path_factory: pytest.TempPathFactory, policies: Path) -> Iterator[Agent]:
     """One agent for all tests of bad input: it must survive each of them."""
     directory = tmp_path_factory.mktemp("agent")
-    with running_agent(directory, policies=[policies], patterns=[f"rftest-{LABEL}-*"]) as made:
+    with running_agent(directory, policies=[policies], patterns=[f"{PREFIX}{LABEL}-*"]) as made:
         yield made
 
 
@@ -175,7 +175,7 @@ def test_enforcement_outlives_kill_9_and_a_takeover_without_a_gap(tmp_path: Path
     if pins():
         pytest.skip("another agent has pinned something on this node")
     agent = Agent(
-        tmp_path / "agent", policies=[policies], patterns=[f"rftest-{LABEL}9-*"],
+        tmp_path / "agent", policies=[policies], patterns=[f"{PREFIX}{LABEL}9-*"],
         flags={"pins": "auto", "containers-adopt": "yes"},
     )  # fmt: skip
     try:

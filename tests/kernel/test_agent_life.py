@@ -17,7 +17,7 @@ import pytest
 from ringfence.cli.client import request
 from ringfence.errors import Error
 from tests.support.agent import Agent
-from tests.support.cgroups import new_cgroup
+from tests.support.cgroups import PREFIX, new_cgroup
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
@@ -53,7 +53,7 @@ def policies(tmp_path: Path) -> Path:
 @pytest.fixture
 def stopped(tmp_path: Path, policies: Path) -> Iterator[Agent]:
     """An agent that was not started yet; ended afterwards whatever happened."""
-    agent = Agent(tmp_path / "agent", policies=[policies], patterns=[f"rftest-{LABEL}-*"])
+    agent = Agent(tmp_path / "agent", policies=[policies], patterns=[f"{PREFIX}{LABEL}-*"])
     yield agent
     agent.stop()
 

@@ -17,7 +17,7 @@ from ringfence.bpf.kernel import Kernel
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
@@ -168,7 +168,7 @@ def test_long_and_ugly_names_come_out_whole(probes: Probes, cgroup: Cgroup, act:
 
 def test_cgroups_below_belong_to_the_container(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Whatever they are called; and moving into one is not leaving."""
-    below = cgroup.path / f"rftest-{LABEL}-below"
+    below = cgroup.path / f"{PREFIX}{LABEL}-below"
     below.mkdir()
     made = below.stat().st_ino
     (event,) = probes.wait(cgroup, K.CGROUP_MKDIR)

@@ -20,6 +20,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.cgroups import PREFIX
 from tests.support.waiting import patience, wait_for
 
 __all__ = ["Agent", "Record", "Sample", "free_port", "running_agent"]
@@ -44,7 +45,7 @@ class Agent:
         *,
         policies: Sequence[Path],
         mode: str = "enforce",
-        patterns: Sequence[str] = ("rftest-*",),
+        patterns: Sequence[str] = (f"{PREFIX}*",),
         flags: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,8 @@ from tests.support.waiting import wait_for
 
 __all__ = ["PREFIX", "Cgroup", "hierarchies", "is_pure_v2", "new_cgroup"]
 
-PREFIX = "rftest-"
+# Two runs on one machine take different ones, or the agents of one would act on the containers of the other.
+PREFIX = os.environ.get("RINGFENCE_TEST_PREFIX", "rftest-")
 # cpuset wants cpus and mems written before a task may enter: left out.
 CONTROLLERS = ("devices", "pids", "memory", "freezer", "cpu", "cpuacct", "blkio")
 
