@@ -96,6 +96,7 @@ enum rf_event {
 	RF_SYS_ACCT = 75,
 	RF_SYS_QUOTACTL = 76,
 	RF_SYS_SETDOMAIN = 77, /* sethostname, setdomainname */
+	RF_SYS_RENAME = 78,    /* renameat2: the only one with flags */
 
 	RF_EVENT_MAX = 96,
 };

@@ -135,6 +135,7 @@ class EventKind(IntEnum):
     SYS_ACCT = 75
     SYS_QUOTACTL = 76
     SYS_SETDOMAIN = 77
+    SYS_RENAME = 78
 
     @property
     def label(self) -> str:

@@ -83,6 +83,7 @@ NUMBERS: dict[str, tuple[_Number, _Number, _Number]] = {
     "tee": (276, 315, 77),
     "symlink": (88, 83, None),
     "symlinkat": (266, 304, 36),
+    "renameat2": (316, 353, 276),
     "personality": (135, 136, 92),
     "seccomp": (317, 354, 277),
     "acct": (163, 51, 89),

@@ -128,6 +128,7 @@ CALLS: dict[str, Syscall] = {
     "tee": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(3)),
     "symlink": _call(_K.SYS_SYMLINK, _C.SYS_FILE, text=0),
     "symlinkat": _call(_K.SYS_SYMLINK, _C.SYS_FILE, text=0),
+    "renameat2": _call(_K.SYS_RENAME, _C.SYS_FILE, _arg(4), text=3),
     "personality": _call(_K.SYS_PERSONALITY, _C.SYS_PROCESS, _arg(0)),
     "seccomp": _call(_K.SYS_SECCOMP, _C.SYS_PROCESS, _arg(0)),
     "acct": _call(_K.SYS_ACCT, _C.SYS_KERNEL, text=0),

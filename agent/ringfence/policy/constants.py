@@ -26,6 +26,7 @@ __all__ = [
     "PROTOCOLS",
     "PTRACE_REQUESTS",
     "REBOOT_COMMANDS",
+    "RENAME_FLAGS",
     "SECCOMP_OPERATIONS",
     "SOCKET_FAMILIES",
     "SOCKET_TYPES",
@@ -84,6 +85,8 @@ MOUNT_FLAGS: Mapping[str, int] = {
     "MS_RELATIME": 1 << 21,
 }
 UMOUNT_FLAGS: Mapping[str, int] = {"MNT_FORCE": 1, "MNT_DETACH": 2, "MNT_EXPIRE": 4, "UMOUNT_NOFOLLOW": 8}
+#: linux/fs.h
+RENAME_FLAGS: Mapping[str, int] = {"RENAME_NOREPLACE": 1, "RENAME_EXCHANGE": 2, "RENAME_WHITEOUT": 4}
 OPEN_TREE_FLAGS: Mapping[str, int] = {
     "OPEN_TREE_CLONE": 1,
     "OPEN_TREE_CLOEXEC": 0o2000000,

@@ -270,6 +270,12 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             hot="attached to every splice of the node: proxies and web servers pay",
         ),
         _event(_K.SYS_SYMLINK, "makes a symbolic link", _text("target", "where it points, as written")),
+        _event(
+            _K.SYS_RENAME,
+            "renames a file with flags",
+            _flags(0, "how", c.RENAME_FLAGS),
+            _text("path", "the new name, as written"),
+        ),
         _event(_K.SYS_PERSONALITY, "changes its execution domain", _flags(0, "flags", c.PERSONALITY_FLAGS)),
         _event(
             _K.SYS_SECCOMP,
