@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ringfence import config_values as values
+from ringfence.config_outputs import IDENTITY_KEYS, OUTPUT_KEYS
+from ringfence.config_values import Key
 from ringfence.errors import ConfigError, Problem
 
 __all__ = ["DEFAULT_FILE", "DEFAULT_SOCKET", "KEYS", "Config", "Key", "Listen", "Mode", "load"]
@@ -53,28 +56,35 @@ class Config(NamedTuple):
     metrics_containers: int
     program_stats: bool
     runtime_roots: Mapping[str, Path]  # runc, crun, containerd, docker, podman -> state directory or socket
-
-
-class Key(NamedTuple):
-    """One key: where it lies in the file, how its text becomes a value, and what it means."""
-
-    path: str
-    field: str
-    parse: Callable[[Any], Any]  # plain YAML values (str, list, dict) in; ValueError says what was expected
-    default: Any
-    help: str
-    metavar: str
-    many: bool = False  # the flag may be given more than once; the variable is comma-separated
-
-    @property
-    def flag(self) -> str:
-        """The command line's name of this key."""
-        return "--" + self.path.replace(".", "-").replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """The environment's name of this key."""
-        return "RINGFENCE_" + self.path.replace(".", "_").upper()
+    cri_socket: Path | Literal["auto"] | None
+    kubernetes_watch: Literal["auto", "on", "off"]
+    kubernetes_api: str  # URL; empty: what the pod's environment says
+    kubernetes_node: str  # empty: the host's name
+    kubernetes_token: Path
+    kubernetes_ca: Path
+    alerts_webhook: tuple[str, ...]
+    alerts_alertmanager: tuple[str, ...]
+    alerts_syslog: tuple[str, ...]
+    alerts_otlp: tuple[str, ...]
+    alerts_file: Path | None
+    alerts_file_size: int
+    alerts_file_keep: int
+    alerts_format: Literal["native", "ecs", "ocsf"]
+    alerts_severity: str  # the least that leaves the node
+    alerts_headers: Path | None
+    alerts_ca: Path | None
+    alerts_timeout: int  # seconds
+    alerts_queue_dir: Path | None  # None: `queue` below state_dir
+    alerts_queue_size: int
+    alerts_queue_sync: Literal["always", "second", "never"]
+    alerts_identity_wait: int  # ms
+    alerts_rate: int  # a minute
+    alerts_burst: int
+    alerts_repeat: int  # seconds
+    redact_patterns: tuple[re.Pattern[str], ...]
+    redact_defaults: bool
+    page_listen: Listen | None
+    audit_interval: int  # seconds; 0: never
 
 
 KEYS: tuple[Key, ...] = (
@@ -119,6 +129,7 @@ KEYS: tuple[Key, ...] = (
         "time every BPF program (kernel.bpf_stats; costs some tens of nanoseconds a run)", "yes|no"),
     Key("runtime.roots", "runtime_roots", values.roots, {},
         "where a runtime keeps its state, if not in its usual place", "RUNTIME=PATH", many=True),
+    *IDENTITY_KEYS, *OUTPUT_KEYS,
 )  # fmt: skip
 
 _BY_PATH = {key.path: key for key in KEYS}
@@ -212,4 +223,8 @@ def _cross_checks(chosen: Mapping[str, Any]) -> list[Problem]:
         )
     if chosen["output"] is not None and chosen["output"] == chosen["socket"]:
         problems.append(Problem("output", 0, 0, "", "is the same path as `socket`"))
+    if chosen["alerts.file"] is not None and chosen["alerts.file"] in (chosen["output"], chosen["socket"]):
+        problems.append(Problem("alerts.file", 0, 0, "", "is the same path as `output` or `socket`"))
+    if chosen["page.listen"] is not None and chosen["page.listen"] == chosen["http.listen"]:
+        problems.append(Problem("page.listen", 0, 0, "", "is the same address as `http.listen`"))
     return problems

@@ -14,6 +14,7 @@ from ringfence import abi
 
 __all__ = [
     "RUNTIMES",
+    "Key",
     "Listen",
     "Pattern",
     "absolute_path",
@@ -22,12 +23,14 @@ __all__ = [
     "integer",
     "listen",
     "observe",
+    "off_or",
     "output",
     "paths",
     "patterns",
     "ring_size",
     "roots",
     "suggest",
+    "words",
 ]
 
 RUNTIMES = ("containerd", "crun", "docker", "podman", "runc")
@@ -52,6 +55,28 @@ class Pattern(NamedTuple):
 
     prefix: str
     hex64: bool
+
+
+class Key(NamedTuple):
+    """One key: where it lies in the file, how its text becomes a value, and what it means."""
+
+    path: str
+    field: str
+    parse: Callable[[Any], Any]  # plain YAML values (str, list, dict) in; ValueError says what was expected
+    default: Any
+    help: str
+    metavar: str
+    many: bool = False  # the flag may be given more than once; the variable is comma-separated
+
+    @property
+    def flag(self) -> str:
+        """The command line's name of this key."""
+        return "--" + self.path.replace(".", "-").replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment's name of this key."""
+        return "RINGFENCE_" + self.path.replace(".", "_").upper()
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
@@ -130,17 +155,22 @@ def output(value: Any) -> Path | None:
     return None if value == "stdout" else absolute_path(value)
 
 
+def off_or(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The word off, which means None, or what `parse` makes of it."""
+    return lambda value: None if value == "off" else parse(value)
+
+
 def paths(value: Any) -> tuple[Path, ...]:
     """A list of paths; relative ones mean the working directory. An empty list is no list of policies."""
-    words = _words(value)
-    if not words or not all(words):
+    given = words(value)
+    if not given or not all(given):
         raise ValueError("expected at least one path")
-    return tuple(Path(word).absolute() for word in words)
+    return tuple(Path(word).absolute() for word in given)
 
 
 def patterns(value: Any) -> tuple[Pattern, ...]:
     """Names of cgroups: PREFIX* or PREFIX{hex64}. A bare `*` would take every cgroup of the host."""
-    return tuple(_pattern(word) for word in _words(value))
+    return tuple(_pattern(word) for word in words(value))
 
 
 def _pattern(word: str) -> Pattern:
@@ -178,7 +208,8 @@ def roots(value: Any) -> dict[str, Path]:
     return chosen
 
 
-def _words(value: Any) -> list[str]:
+def words(value: Any) -> list[str]:
+    """A list of words, or one."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
@@ -190,7 +221,7 @@ def _pairs(value: Any, shape: str) -> Iterable[tuple[str, Any]]:
     if isinstance(value, Mapping):
         return value.items()
     pairs = []
-    for word in _words(value):
+    for word in words(value):
         left, equals, right = word.partition("=")
         if not equals:
             raise ValueError(f"{_shown(word)} is not {shape}")

@@ -86,9 +86,13 @@ def _destination(key: Key) -> str:
 def _default(key: Key) -> str:
     if key.default in ((), {}):
         return "; repeatable"
-    shown = {True: "yes", False: "no", None: "stdout"}.get(key.default) if not key.many else None
-    if key.many:
+    if key.default == "":
+        return ""
+    shown = {True: "yes", False: "no", None: "off"}.get(key.default) if not key.many else None
+    if key.path == "output":
+        shown = "stdout"
+    elif key.many:
         shown = ", ".join(map(str, key.default)) + "; repeatable"
     elif shown is None or type(key.default) is int:
-        shown = str(key.default)
+        shown = f"{key.default >> 20}MiB" if key.metavar == "SIZE" else str(key.default)
     return f" (default: {shown})"

@@ -50,6 +50,31 @@ output: /tmp/out
 log: {level: debug}
 metrics: {containers: 5, program_stats: yes}
 runtime: {roots: {runc: /run/r}}
+cri: {socket: off}
+kubernetes: {watch: on, api: "https://h:6443", node: n1, token: /t, ca: /c}
+alerts:
+  webhook: ["http://h/a", "http://h/a", "https://h/b"]
+  alertmanager: http://am:9093
+  syslog: [udp://h:514, unix:///dev/log]
+  otlp: []
+  file: /tmp/alerts
+  file_size: 2MiB
+  file_keep: 0
+  format: ecs
+  severity: high
+  headers: /h
+  ca: off
+  timeout: 3
+  queue_dir: /q
+  queue_size: 1GiB
+  queue_sync: always
+  identity_wait: 0
+  rate: 7
+  burst: 8
+  repeat: 9
+redact: {patterns: ["key-[0-9]+"], defaults: no}
+page: {listen: on}
+audit: {interval: 0}
 """,
         ),
         {},
@@ -66,6 +91,49 @@ runtime: {roots: {runc: /run/r}}
     assert (config.socket, config.output) == (Path("/tmp/s"), Path("/tmp/out"))
     assert config.program_stats is True
     assert config.runtime_roots == {"runc": Path("/run/r")}
+    assert (config.cri_socket, config.kubernetes_watch) == (None, "on")
+    assert (config.kubernetes_api, config.kubernetes_node) == ("https://h:6443", "n1")
+    assert (config.kubernetes_token, config.kubernetes_ca) == (Path("/t"), Path("/c"))
+    assert config.alerts_webhook == ("http://h/a", "https://h/b")
+    assert config.alerts_alertmanager == ("http://am:9093",)
+    assert config.alerts_syslog == ("udp://h:514", "unix:///dev/log")
+    assert config.alerts_otlp == ()
+    assert (config.alerts_file, config.alerts_file_size, config.alerts_file_keep) == (
+        Path("/tmp/alerts"), 2 << 20, 0,
+    )  # fmt: skip
+    assert (config.alerts_format, config.alerts_severity, config.alerts_timeout) == ("ecs", "high", 3)
+    assert (config.alerts_headers, config.alerts_ca) == (Path("/h"), None)
+    assert (config.alerts_queue_dir, config.alerts_queue_size) == (Path("/q"), 1 << 30)
+    assert (config.alerts_queue_sync, config.alerts_identity_wait) == ("always", 0)
+    assert (config.alerts_rate, config.alerts_burst, config.alerts_repeat) == (7, 8, 9)
+    assert [pattern.pattern for pattern in config.redact_patterns] == ["key-[0-9]+"]
+    assert config.redact_defaults is False
+    assert config.page_listen == Listen("127.0.0.1", 9912)
+    assert config.audit_interval == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [
+        ("alerts.webhook", "ftp://h/"), ("alerts.webhook", "http://user:secret@h/"),
+        ("alerts.webhook", "http://h:99999/"), ("alerts.webhook", "http:///x"), ("alerts.otlp", "h:4318"),
+        ("alerts.webhook", "http://h/a b"), ("alerts.syslog", "h:514"), ("alerts.syslog", "unix://rel/path"),
+        ("alerts.syslog", "tcp://h:x"), ("alerts.queue_size", "1KiB"), ("alerts.queue_size", "0"),
+        ("redact.patterns", "("), ("redact.patterns", "a*"), ("cri.socket", "containerd.sock"),
+        ("kubernetes.api", "10.0.0.1"), ("page.listen", "9912"), ("alerts.format", "cef"),
+        ("alerts.identity_wait", "60001"),
+    ],
+)  # fmt: skip
+def test_addresses_sizes_and_expressions_are_checked(key: str, word: str) -> None:
+    """What would be noticed only when the first alert is to be sent is refused at once."""
+    [line] = refused(flags={key: [word]})
+    assert line.startswith("--" + key.replace(".", "-").replace("_", "-"))
+
+
+def test_two_outputs_do_not_share_a_place() -> None:
+    """The alert file beside the lines, the page beside the metrics."""
+    assert refused(flags={"output": ["/tmp/x"], "alerts.file": ["/tmp/x"]})
+    assert refused(flags={"http.listen": ["127.0.0.1:1"], "page.listen": ["127.0.0.1:1"]})
 
 
 def test_a_flag_beats_a_variable_beats_the_file(tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keys of what leaves the node (alerts, the status page) and of who tells the agent about pods."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ringfence import config_values as values
+from ringfence.config_values import Key
+
+__all__ = ["IDENTITY_KEYS", "OUTPUT_KEYS", "PAGE_DEFAULT", "SEVERITIES"]
+
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+SEVERITIES = ("info", "low", "medium", "high", "critical")
+PAGE_DEFAULT = values.Listen("127.0.0.1", 9912)
+_SIZE = re.compile(r"([0-9]{1,12}) ?(|K|KiB|M|MiB|G|GiB)")
+_UNITS = {"": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30}
+
+
+def url(value: Any) -> str:
+    """An http or https address without a user name: secrets belong into `alerts.headers`."""
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("expected a URL")
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"expected a URL: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(f"{value[:80]!r} is not http://HOST... or https://HOST...")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("a URL without user name, password and fragment is expected: see `alerts.headers`")
+    return value
+
+
+def urls(value: Any) -> tuple[str, ...]:
+    """A list of addresses, each once."""
+    return tuple(dict.fromkeys(url(word) for word in values.words(value)))
+
+
+def syslog(value: Any) -> tuple[str, ...]:
+    """Addresses of syslog receivers: udp://HOST:PORT, tcp://HOST:PORT, unix:///PATH."""
+    found = []
+    for word in values.words(value):
+        parts = urlsplit(word)
+        network = parts.scheme in ("udp", "tcp") and parts.hostname and not parts.path
+        if not network and not (parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/")):
+            raise ValueError(f"{word[:80]!r} is not udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH")
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"{word[:80]!r}: {error}") from error
+        found.append(word)
+    return tuple(dict.fromkeys(found))
+
+
+def size(value: Any) -> int:
+    """Bytes: at least one MiB."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    found = int(match[1]) << _UNITS[match[2]] if match else 0
+    if not 1 << 20 <= found <= 1 << 40:
+        raise ValueError(f"{str(value)[:80]!r} is not a size from 1MiB to 1024GiB, such as '64MiB'")
+    return found
+
+
+def expressions(value: Any) -> tuple[re.Pattern[str], ...]:
+    """Regular expressions. One that matches the empty text would redact everything."""
+    found = []
+    for word in values.words(value):
+        try:
+            expression = re.compile(word)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{word[:80]!r} is no regular expression: {error}") from error
+        if expression.search(""):
+            raise ValueError(f"{word[:80]!r} matches everything")
+        found.append(expression)
+    return tuple(found)
+
+
+def _cri_socket(value: Any) -> Path | str | None:
+    return "auto" if value == "auto" else values.off_or(values.absolute_path)(value)
+
+
+def _page(value: Any) -> values.Listen | None:
+    return PAGE_DEFAULT if value == "on" else values.listen(value)
+
+
+IDENTITY_KEYS: tuple[Key, ...] = (
+    Key("cri.socket", "cri_socket", _cri_socket, "auto",
+        "the container runtime's CRI socket, which names pods; auto: the usual places", "auto|off|PATH"),
+    Key("kubernetes.watch", "kubernetes_watch", values.choice("auto", "on", "off"), "auto",
+        "follow this node's pods at the API server (labels, owners); auto: where the agent is a pod",
+        "auto|on|off"),
+    Key("kubernetes.api", "kubernetes_api", lambda value: url(value) if value else "", "",
+        "the API server; without this one: KUBERNETES_SERVICE_HOST of the environment", "URL"),
+    Key("kubernetes.node", "kubernetes_node", str, "",
+        "this node's name in the cluster; without this one: the host's name", "NAME"),
+    Key("kubernetes.token", "kubernetes_token", values.absolute_path, _ACCOUNT / "token",
+        "the service account's token; read again as it changes", "PATH"),
+    Key("kubernetes.ca", "kubernetes_ca", values.absolute_path, _ACCOUNT / "ca.crt",
+        "what signed the API server's certificate", "PATH"),
+)  # fmt: skip
+
+OUTPUT_KEYS: tuple[Key, ...] = (
+    Key("alerts.webhook", "alerts_webhook", urls, (), "send alerts to these addresses, as JSON", "URL",
+        many=True),
+    Key("alerts.alertmanager", "alerts_alertmanager", urls, (),
+        "send alerts to these Alertmanagers (API v2; the address ends before /api)", "URL", many=True),
+    Key("alerts.syslog", "alerts_syslog", syslog, (),
+        "send alerts by syslog (RFC 5424): udp://HOST:PORT, tcp://HOST:PORT, unix:///PATH", "ADDRESS",
+        many=True),
+    Key("alerts.otlp", "alerts_otlp", urls, (),
+        "send alerts to these OpenTelemetry collectors, as logs (the address ends before /v1)", "URL",
+        many=True),
+    Key("alerts.file", "alerts_file", values.off_or(values.absolute_path), None,
+        "write alerts to this file, and rotate it", "off|PATH"),
+    Key("alerts.file_size", "alerts_file_size", size, 64 << 20, "rotate it at this size", "SIZE"),
+    Key("alerts.file_keep", "alerts_file_keep", values.integer(0, 1000), 5, "rotated files to keep", "N"),
+    Key("alerts.format", "alerts_format", values.choice("native", "ecs", "ocsf"), "native",
+        "how alerts are written to webhook, syslog and file: native, Elastic Common Schema, OCSF",
+        "native|ecs|ocsf"),
+    Key("alerts.severity", "alerts_severity", values.choice(*SEVERITIES), "info",
+        "the least severity that is sent", "LEVEL"),
+    Key("alerts.headers", "alerts_headers", values.off_or(values.absolute_path), None,
+        "a file of HTTP headers (`Authorization: Bearer ...`), read again as it changes", "off|PATH"),
+    Key("alerts.ca", "alerts_ca", values.off_or(values.absolute_path), None,
+        "what signed the receivers' certificates; off: the system's list", "off|PATH"),
+    Key("alerts.timeout", "alerts_timeout", values.integer(1, 300), 10,
+        "seconds that one request may take", "SECONDS"),
+    Key("alerts.queue_dir", "alerts_queue_dir", values.off_or(values.absolute_path), None,
+        "where alerts wait for a receiver that is away; off: `queue` below state_dir, which a reboot empties",
+        "off|PATH"),
+    Key("alerts.queue_size", "alerts_queue_size", size, 64 << 20,
+        "most that waits on disk for one receiver; then the oldest is lost, and counted", "SIZE"),
+    Key("alerts.queue_sync", "alerts_queue_sync", values.choice("always", "second", "never"), "second",
+        "how often that is forced to disk: what is not survives the agent's death, but no power cut",
+        "always|second|never"),
+    Key("alerts.identity_wait", "alerts_identity_wait", values.integer(0, 60_000), 2000,
+        "milliseconds that an alert waits at most for its pod's name before it is sent", "MS"),
+    Key("alerts.rate", "alerts_rate", values.integer(1, 1_000_000), 60,
+        "alerts a minute of one container and rule; the rest is counted, and told with the next", "N"),
+    Key("alerts.burst", "alerts_burst", values.integer(1, 1_000_000), 10, "such alerts at once", "N"),
+    Key("alerts.repeat", "alerts_repeat", values.integer(0, 86_400), 1,
+        "seconds in which the same alert is not told again", "SECONDS"),
+    Key("redact.patterns", "redact_patterns", expressions, (),
+        "regular expressions whose matches (or their groups) are hidden in all that leaves the agent",
+        "REGEX", many=True),
+    Key("redact.defaults", "redact_defaults", values.boolean, True,
+        "hide passwords, tokens and keys of well-known forms", "yes|no"),
+    Key("page.listen", "page_listen", _page, None,
+        "where the status page is served; on: 127.0.0.1:9912", "on|off|HOST:PORT"),
+    Key("audit.interval", "audit_interval", values.integer(0, 86_400), 300,
+        "seconds between two looks at how containers and the node are set up (metrics); 0: never",
+        "SECONDS"),
+)  # fmt: skip
