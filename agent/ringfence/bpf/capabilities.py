@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf import _libbpf, _syscalls, privileges
 from ringfence.bpf.attach import Tracefs, open_tracefs
 from ringfence.bpf.maps import MapType
 from ringfence.bpf.syscalls import CALLS, tracepoint
@@ -34,6 +34,9 @@ CGROUP_ATTACHES = {
     "connect_unix": (18, 49),  # 859051dd165e, 6.7
     "sendmsg_unix": (18, 50),  # 859051dd165e, 6.7
 }
+
+
+_WHOLE = re.compile(r"^/(\.\./?)*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class NodeCapabilities:
     @classmethod
     def detect(cls) -> NodeCapabilities:
         """Look at this node, for some milliseconds. Without privileges most is unknown, and so absent."""
-        permitted = os.geteuid() == 0 or _has_capabilities()
+        permitted = not privileges.lacking(privileges.held(), vital=True)
         version, library_lack = _library()
         tracefs, syscalls = _syscall_tracepoints() if permitted else (False, frozenset())
         ring = permitted and version > (0, 0) and _has_ring_buffer()
@@ -107,9 +110,7 @@ def _with_lacks(found: NodeCapabilities, library: Lack | None) -> NodeCapabiliti
     if found.machine not in ("x86_64", "aarch64"):
         lacks.append(Lack(f"architecture {found.machine}", "use x86_64 or arm64"))
     if not found.permitted:
-        lacks.append(
-            Lack("not permitted to use BPF", "run it as root, or with CAP_SYS_ADMIN, CAP_BPF and CAP_PERFMON")
-        )
+        lacks.append(Lack("not permitted to use BPF", f"run it as root, or with {_vital()}"))
     elif not found.ring_buffer and not library:
         lacks.append(Lack("no BPF ring buffer", "use Linux 5.15 or newer with CONFIG_BPF_SYSCALL"))
     elif not found.tracefs:
@@ -127,13 +128,8 @@ def _with_lacks(found: NodeCapabilities, library: Lack | None) -> NodeCapabiliti
     )
 
 
-def _has_capabilities() -> bool:
-    """CAP_SYS_ADMIN (21), CAP_PERFMON (38) and CAP_BPF (39), effective."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            wanted = 1 << 21 | 1 << 38 | 1 << 39
-            return int(line.split()[1], 16) & wanted == wanted
-    return False
+def _vital() -> str:
+    return ", ".join(f"CAP_{one.name}" for one in privileges.NEEDED if one.vital)
 
 
 def _library() -> tuple[tuple[int, int], Lack | None]:
@@ -186,10 +182,13 @@ def _has_compat() -> bool:
 
 
 def mounts_of(kind: str) -> list[str]:
-    """Where filesystems of that type are mounted whole, in this mount namespace."""
+    """Where filesystems of that type are mounted whole, in this mount namespace.
+
+    From a cgroup namespace of one's own, as in a pod, the root of a cgroup hierarchy is called "/../..".
+    """
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
-        if after.split(" ", 1)[0] == kind and before.split(" ")[3] == "/":
+        if after.split(" ", 1)[0] == kind and _WHOLE.match(before.split(" ")[3]):
             found.append(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), before.split(" ")[4]))
     return found

@@ -50,6 +50,7 @@ def run(options: Any) -> int:
     report = {
         "node": _node(node),
         "missing": [{"what": lack.what, "hint": lack.hint} for lack in node.lacks],
+        "capabilities": _capabilities(),
         "events": [_event(kind, tiers) for kind in sorted(tiers.mechanisms.keys() | tiers.why.keys())],
         "rules": [_rule(rule, tiers) for policy in policies.policies for rule in policy.rules],
         "more": _more(node),
@@ -83,6 +84,22 @@ def _node(node: Any) -> dict[str, Any]:
         "cgroup_programs": sorted(node.cgroup),
         "traced_calls": len(node.syscalls),
     }
+
+
+def _capabilities() -> list[dict[str, str]]:
+    """What the agent needs of capabilities(7), and whether this process has it."""
+    from ringfence.bpf import privileges
+
+    missing = privileges.lacking(privileges.held())
+    return [
+        {
+            "capability": f"CAP_{one.name}",
+            "held": "no" if one in missing else "yes",
+            "why": one.why,
+            "without": one.without,
+        }
+        for one in privileges.NEEDED
+    ]
 
 
 def _event(kind: Any, tiers: Any) -> dict[str, str]:
@@ -143,9 +160,17 @@ def _text(report: Mapping[str, Any]) -> list[str]:
         "",
     ]
     lines += [colour(f"missing: {lack['what']}", "red") + f" ({lack['hint']})" for lack in report["missing"]]
-    lines += _rows(
-        ("EVENT", "HERE", "BY", "WHY NOT MORE"), report["events"], ("event", "here", "by", "why"), 1
-    )
+    needs = report["capabilities"]
+    lines.append("needs no more than " + ", ".join(one["capability"] for one in needs))
+    lines += [
+        colour(f"  {one['capability']} is not held ({one['why']}): {one['without']}", "red")
+        for one in needs
+        if one["held"] == "no"
+    ]
+    lines += [
+        "",
+        *_rows(("EVENT", "HERE", "BY", "WHY NOT MORE"), report["events"], ("event", "here", "by", "why"), 1),
+    ]
     keys = ("rule", "asks", "here", "by", "why")
     lines += ["", *_rows(("RULE", "ASKS", "HERE", "BY", "WHY NOT MORE"), report["rules"], keys, 2)]
     if report["more"]:

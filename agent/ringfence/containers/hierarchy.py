@@ -209,7 +209,7 @@ def _inum(proc: Path, pid: str, name: str) -> int | None:
 
 
 def host_namespaces(proc: Path = Path("/proc")) -> HostNamespaces:
-    """Inode numbers of the host's namespaces, from PID 1; what cannot be read is assumed, and noted.
+    """Inode numbers of the host's namespaces, from PID 1 or kthreadd; what cannot be read is noted.
 
     PID 1 may be unreadable (yama, a hardened host) or not the host's (an agent without hostPID).
     """
@@ -220,7 +220,8 @@ def host_namespaces(proc: Path = Path("/proc")) -> HostNamespaces:
     if not host_pid:
         notes.append("the agent is not in the host's PID namespace: run it with hostPID")
     for name in NAMESPACES:
-        found = _inum(proc, "1", name) if host_pid else None
+        # kthreadd (PID 2) is in the initial namespaces, too; some hosts hide PID 1 even from root.
+        found = (_inum(proc, "1", name) or _inum(proc, "2", name)) if host_pid else None
         if found is None and name in INITIAL_INUMS:
             found = INITIAL_INUMS[name]  # certain: these numbers are fixed
         if found is None:

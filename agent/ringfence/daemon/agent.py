@@ -212,6 +212,8 @@ class Agent:
         began = time.monotonic()
         kernel.attach(self._plan(self._compiled))
         self.stats.attach_seconds = time.monotonic() - began
+        for note in self._boot.notes:
+            self._log.warning("assumed", what=note)
         for skipped in kernel.skipped:
             self._log.warning("not attached", target=skipped.target, reason=skipped.reason)
         adopter = Adopter(

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.config import Config
-from ringfence.containers.hierarchy import Hierarchy, detect, host_namespaces
+from ringfence.containers.hierarchy import Hierarchy, HostNamespaces, detect, host_namespaces
 from ringfence.daemon.lock import Lock
 
 __all__ = ["Boot", "kernel_settings", "run"]
@@ -41,7 +41,9 @@ class Boot:
         self.capabilities.require()
         stack.callback(Lock(config.state_dir).close)
         self.hierarchy: Hierarchy = detect()
-        self._settings = kernel_settings(config, self.hierarchy)
+        host = host_namespaces()
+        self.notes = host.notes  # what had to be assumed of the host
+        self._settings = kernel_settings(config, self.hierarchy, host)
         self._kernel: Kernel | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._load, name="load", daemon=True)
@@ -69,9 +71,9 @@ class Boot:
             self._kernel.close()
 
 
-def kernel_settings(config: Config, hierarchy: Hierarchy) -> KernelSettings:
+def kernel_settings(config: Config, hierarchy: Hierarchy, host: HostNamespaces) -> KernelSettings:
     """Sizes and constants of the probes."""
-    namespaces = {name: inum for name, inum in asdict(host_namespaces()).items() if name != "notes"}
+    namespaces = {name: inum for name, inum in asdict(host).items() if name != "notes"}
     return KernelSettings(
         hierarchy=hierarchy.code,
         namespaces=namespaces,

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The root filesystem: packages unpacked (nothing of theirs is run), Python packages beside them, and what
+nobody needs at run time taken out."""
+
+from __future__ import annotations
+
+import compileall
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+__all__ = ["PACKAGES", "ImageError", "assemble", "choose", "missing_libraries", "wanted"]
+
+PACKAGES = Path(__file__).with_name("packages")
+_MERGED = ("bin", "sbin", "lib", "lib64")
+_EMPTY = ("proc", "sys", "dev", "tmp", "run/ringfence", "etc/ringfence", "var/lib/dpkg/status.d")
+#: below the root; `*` is a glob
+_NOT_NEEDED = (
+    "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/bug", "usr/share/info",
+    "usr/share/applications", "usr/share/pixmaps", "usr/share/binfmts", "usr/share/gcc", "usr/share/gdb",
+    "usr/share/python3", "usr/share/ca-certificates", "usr/sbin", "etc/ca-certificates*", "etc/python3*",
+    "usr/lib/*/gconv", "usr/lib/*/audit", "usr/lib/*/engines-3", "usr/lib/*/ossl-modules", "usr/lib/ssl/misc",
+    "usr/lib/python3.*/test", "usr/lib/python3.*/idlelib", "usr/lib/python3.*/lib2to3",
+    "usr/lib/python3.*/ensurepip", "usr/lib/python3.*/pydoc_data", "usr/lib/python3.*/turtledemo",
+    "usr/lib/python3.*/distutils", "usr/lib/python3.*/tkinter", "usr/lib/python3.*/unittest",
+    "usr/lib/python3.*/config-*", "usr/lib/python3/dist-packages/bin",
+    # extensions that nothing of ours imports, and the libraries that they would bring
+    *(f"usr/lib/python3.*/lib-dynload/{name}.*" for name in
+      ("_dbm", "_gdbm", "_curses", "_curses_panel", "nis", "readline", "_sqlite3", "_test*", "_tkinter")),
+    "usr/lib/python3.*/sqlite3", "usr/lib/python3.*/curses", "usr/lib/python3.*/dbm",
+)  # fmt: skip
+_LAUNCHER = """\
+#!/usr/bin/python3 -I
+import sys
+
+from {module} import main
+
+sys.exit(main())
+"""
+_COMMANDS = {"ringfence": "ringfence.cli.main", "ringfence-runtime": "ringfence_runtime.cli"}
+_FILES = {
+    "etc/passwd": "root:x:0:0:root:/:/usr/bin/false\n",
+    "etc/group": "root:x:0:\n",
+    "etc/nsswitch.conf": "hosts: files dns\n",
+}
+
+
+class ImageError(Exception):
+    """What was in the way."""
+
+
+def _run(*argv: str, cwd: Path | None = None) -> str:
+    got = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+    if got.returncode:
+        raise ImageError(f"{argv[0]}: status {got.returncode}: {(got.stderr or got.stdout).strip()[-1500:]}")
+    return got.stdout
+
+
+def wanted(python: str, text: str) -> list[str]:
+    """The lines of the list, with the interpreter's package name (python3.11) put in."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [line.format(python=python) for line in lines if line]
+
+
+def _known(package: str) -> bool:
+    return subprocess.run(("apt-cache", "show", package), capture_output=True, check=False).returncode == 0
+
+
+def choose(packages: Iterable[str]) -> list[str]:
+    """Alternatives decided by what this distribution has."""
+    chosen = []
+    for line in packages:
+        found = next((name for name in line.split("|") if _known(name)), None)
+        if found is None:
+            raise ImageError(f"no package {line} here (apt-get update?)")
+        chosen.append(found)
+    return chosen
+
+
+def assemble(root: Path, wheel: Path, cache: Path) -> list[str]:
+    """Make everything below `root`, which must not exist; the packages that went in, with their versions."""
+    root.mkdir(parents=True)
+    for name in _MERGED:
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+    for name in _EMPTY:
+        (root / name).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    versions = _unpack(root, choose(wanted(python, PACKAGES.read_text())), cache)
+    (root / "usr/bin/python3").symlink_to(python)
+    _install(root, wheel)
+    _certificates(root)
+    for name, text in _FILES.items():
+        (root / name).write_text(text)
+    _take_out(root)
+    _compile(root)
+    if lacking := missing_libraries(root):
+        raise ImageError(f"libraries that the image lacks: {', '.join(lacking)}")
+    return versions
+
+
+def _unpack(root: Path, packages: Sequence[str], cache: Path) -> list[str]:
+    """Download and unpack; their control data stays, so that scanners know what is in the image."""
+    cache.mkdir(parents=True, exist_ok=True)
+    _run("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages, cwd=cache)
+    versions = []
+    for package in packages:
+        archive = max(cache.glob(f"{package}_*.deb"), key=lambda path: path.stat().st_mtime)
+        stream = subprocess.Popen(("dpkg-deb", "--fsys-tarfile", str(archive)), stdout=subprocess.PIPE)
+        unpack = ("tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-p", "-C", str(root))
+        failed = subprocess.run(unpack, stdin=stream.stdout, check=False).returncode
+        if stream.wait() or failed:
+            raise ImageError(f"{archive.name} cannot be unpacked")
+        (root / "var/lib/dpkg/status.d" / package).write_text(_run("dpkg-deb", "-f", str(archive)))
+        versions.append(f"{package} {_run('dpkg-deb', '-f', str(archive), 'Version').strip()}")
+    return versions
+
+
+def _install(root: Path, wheel: Path) -> None:
+    target = root / "usr/lib/python3/dist-packages"
+    _run(
+        sys.executable, "-m", "pip", "-q", "install", "--disable-pip-version-check", "--no-compile",
+        "--only-binary", ":all:", "--root-user-action", "ignore", "--target", str(target), str(wheel),
+    )  # fmt: skip
+    for name, module in _COMMANDS.items():
+        path = root / "usr/bin" / name
+        path.write_text(_LAUNCHER.format(module=module))
+        path.chmod(0o755)
+
+
+def _certificates(root: Path) -> None:
+    """What the package's own script would do: one file of all of them."""
+    found = sorted((root / "usr/share/ca-certificates").rglob("*.crt"))
+    target = root / "etc/ssl/certs/ca-certificates.crt"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("".join(path.read_text() for path in found))
+
+
+def _take_out(root: Path) -> None:
+    for pattern in _NOT_NEEDED:
+        for path in root.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in (root / "usr/share/doc").glob("*/*"):
+        if path.name != "copyright":
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _compile(root: Path) -> None:
+    """The root is read-only when it runs: byte code is made now, and never compared with its source."""
+    for directory in (next((root / "usr/lib").glob("python3.*")), root / "usr/lib/python3/dist-packages"):
+        shown = "/" + str(directory.relative_to(root))
+        mode = compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH  # type: ignore[attr-defined]
+        compileall.compile_dir(directory, quiet=2, stripdir=str(directory), prependdir=shown,
+                               invalidation_mode=mode, workers=0)  # fmt: skip
+
+
+def missing_libraries(root: Path) -> list[str]:
+    """Libraries that some file of the image asks for, and no file of it is."""
+    objects = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink() and _is_elf(path)]
+    names = {path.name for path in root.rglob("*.so*")}
+    needed: dict[str, str] = {}
+    for path in objects:
+        for name in re.findall(r"\(NEEDED\).*\[(.+)\]", _run("readelf", "-dW", str(path))):
+            needed.setdefault(name, str(path.relative_to(root)))
+    return [f"{name} (for {user})" for name, user in sorted(needed.items()) if name not in names]
+
+
+def _is_elf(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(20)
+    # Programs and libraries; not the relocatable objects of our probes.
+    return head[:4] == b"\x7fELF" and os.fsencode(head[16:18]) in (b"\x02\x00", b"\x03\x00")
