@@ -51,6 +51,7 @@ class Config(NamedTuple):
     socket: Path
     state_dir: Path
     pins: Literal["auto", "off"]
+    detectors_off: tuple[str, ...]
     output: Path | None  # None: standard output
     log_level: str
     metrics_containers: int
@@ -119,6 +120,8 @@ KEYS: tuple[Key, ...] = (
         "where the lock file lies, and a bpffs of our own", "PATH"),
     Key("pins", "pins", values.choice("auto", "off"), "auto",
         "auto: enforcement outlives the agent (pinned in a bpffs); off: it ends with it", "auto|off"),
+    Key("detectors.off", "detectors_off", values.detectors, (),
+        "detectors that are not wanted (policies/README.md lists them)", "ID", many=True),
     Key("output", "output", values.output, None,
         "where alerts go, as JSON lines: stdout or a file", "stdout|PATH"),
     Key("log.level", "log_level", values.choice("debug", "info", "warning", "error"), "info",

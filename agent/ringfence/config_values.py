@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ringfence import abi
 
 __all__ = [
+    "DETECTORS",
     "RUNTIMES",
     "Key",
     "Listen",
@@ -20,6 +21,7 @@ __all__ = [
     "absolute_path",
     "boolean",
     "choice",
+    "detectors",
     "integer",
     "listen",
     "observe",
@@ -33,6 +35,11 @@ __all__ = [
     "words",
 ]
 
+#: as ringfence.response.detectors has them, which this module cannot import; a test compares
+DETECTORS = (
+    "image-link", "spec-sysctl", "spec-loader", "spec-text", "host-root", "helper-changed", "limit-hit",
+    "task-burst", "sweep",
+)  # fmt: skip
 RUNTIMES = ("containerd", "crun", "docker", "podman", "runc")
 _LEVELS = ("off", "activity", "alerts")
 _SIZE = re.compile(r"([0-9]+) ?(|K|KiB|M|MiB)")
@@ -158,6 +165,15 @@ def output(value: Any) -> Path | None:
 def off_or(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The word off, which means None, or what `parse` makes of it."""
     return lambda value: None if value == "off" else parse(value)
+
+
+def detectors(value: Any) -> tuple[str, ...]:
+    """Names of detectors."""
+    given = tuple(words(value))
+    for word in given:
+        if word not in DETECTORS:
+            raise ValueError(f"{_shown(word)} is no detector{suggest(word, DETECTORS)}")
+    return given
 
 
 def paths(value: Any) -> tuple[Path, ...]:

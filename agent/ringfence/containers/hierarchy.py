@@ -27,6 +27,7 @@ __all__ = [
     "cgroup_id",
     "detect",
     "host_namespaces",
+    "mount_points",
     "walk",
 ]
 
@@ -157,6 +158,18 @@ def detect(proc: Path = Path("/proc")) -> Hierarchy:
             hint="mount -t cgroup2 none /sys/fs/cgroup; in a container, mount the host's /sys/fs/cgroup",
         )
     return Hierarchy(HierarchyKind.V2, "", v2_mount, v2_mount)
+
+
+def mount_points(mountinfo: str) -> tuple[dict[str, str], str]:
+    """Where each v1 controller is mounted whole, and where version 2 is ("" : nowhere)."""
+    mounts = list(_mounts(mountinfo))
+    v1 = {
+        controller: found.point
+        for controller in CONTROLLERS
+        if (found := _whole([m for m in mounts if m.fstype == "cgroup" and controller in m.options]))
+    }
+    unified = _whole([mount for mount in mounts if mount.fstype == "cgroup2"])
+    return v1, unified.point if unified else ""
 
 
 def cgroup_id(directory: str | os.PathLike[str]) -> int:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ringfence.containers.patterns import identify
 
-__all__ = ["Container", "Enrichment", "Facts", "Posture", "SensitiveMount", "State"]
+__all__ = ["Container", "Enrichment", "Facts", "Posture", "SensitiveMount", "State", "Suspicion"]
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
@@ -78,6 +78,13 @@ class Posture:
     privileged: bool = False
 
 
+class Suspicion(NamedTuple):
+    """Something in a bundle that looks like an attack on whoever starts it (enrich.inspect)."""
+
+    detector: str
+    what: str
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What enrichment found out. Empty fields were not found."""
@@ -95,6 +102,7 @@ class Facts:
     pid: int = 0
     cgroup_path: str = ""
     posture: Posture | None = None
+    suspicions: tuple[Suspicion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

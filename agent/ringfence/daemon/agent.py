@@ -32,6 +32,7 @@ from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
 from ringfence.daemon.policies import PolicyKeeper, load
 from ringfence.daemon.snapshots import Snapshots
+from ringfence.daemon.watchers import Watchers
 from ringfence.export.http import HttpServer
 from ringfence.export.jsonl import JsonLines, LineWriter
 from ringfence.export.metrics import Sources, new_registry
@@ -137,6 +138,9 @@ class Agent:
         )
         self.members = Members(self.registry, self.tree, self.worker, self.generations)
         self.desk = Desk(self.generations, self.tree, self.stats, self._emit)
+        self.watchers = Watchers(self.desk, self.registry, self.slots, config.detectors_off)
+        self.desk.watch = self.watchers.on_verdict
+        self.members.on_known, self.members.on_gone = self.watchers.on_known, self.watchers.on_gone
         self.loop = Loop(kernel.alerts, kernel.activity, lambda a, b: self.dispatch.on_records(a, b))
         self._stack.callback(self.loop.close)
         cgroup2 = str(self._hierarchy.v2_mount or "")
@@ -240,6 +244,7 @@ class Agent:
         loop.every(_BEAT, self._beat)
         loop.every(_SWEEP, self.members.sweep)
         loop.every(_TICK, self.desk.tick)
+        loop.every(_BEAT, self.watchers.tick)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.on_signal(number, loop.stop)
         loop.on_signal(signal.SIGHUP, self._hang_up)

@@ -13,10 +13,17 @@ from typing import Any
 from ringfence.containers.model import Container
 from ringfence.containers.tree import ProcessTree
 from ringfence.events import Event
-from ringfence.export.records import alert_record, boot_offset_ns, event_record, timestamp
+from ringfence.export.records import (
+    alert_record,
+    boot_offset_ns,
+    event_record,
+    finding_record,
+    timestamp,
+)
 from ringfence.export.stats import Stats
 from ringfence.policy.install import Generations
 from ringfence.response.alert import Alert, assemble
+from ringfence.response.detectors import Finding
 from ringfence.response.kill import kill_process
 from ringfence.response.limiter import Limiter
 
@@ -43,6 +50,7 @@ class Desk:
         self._offset = boot_offset_ns()
         self._rules: set[str] = set()
         self.responses: Counter[str] = Counter()
+        self.watch: Callable[[Event, Container | None, str], None] = lambda event, container, rule: None
 
     def verdict(self, event: Event, container: Container | None) -> None:
         """A rule matched: answer, count, tell."""
@@ -51,6 +59,7 @@ class Desk:
         if alert.must_kill:
             alert = self._kill(alert)
         name = self._series(rule.rule_id if rule else "unknown")
+        self.watch(event, container, name)
         self._stats.alerts[name, alert.severity, alert.action.label, str(alert.outcome)] += 1
         decision = self._limiter.admit(event.container, name, alert.same, alert)
         if not decision.passes:
@@ -63,6 +72,17 @@ class Desk:
             record["suppressed"] = decision.suppressed
         self._emit(record)
         self._stats.alert_latency.observe(latency / 1e9)
+
+    def finding(self, found: Finding) -> None:
+        """A detector found something: count and tell."""
+        detector, cgroup = found.detector, found.container.cgroup_id if found.container else 0
+        name = self._series(detector.id)
+        self._stats.alerts[name, detector.severity, "alert", "seen"] += 1
+        decision = self._limiter.admit(cgroup, name, str(found.details))
+        if not decision.passes:
+            self._stats.alerts_suppressed[name] += 1
+            return
+        self._emit(finding_record(found, self._node, self._offset))
 
     def lifecycle(self, event: Event, container: Container | None) -> None:
         """An event that was asked for without a rule, and came by the ring of alerts."""

@@ -5,13 +5,13 @@ for each."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ringfence import log
 from ringfence.abi import EventKind
 from ringfence.containers.adopt import Adopter
 from ringfence.containers.enrich import Request, Worker
-from ringfence.containers.model import Container, Enrichment
+from ringfence.containers.model import Container, Enrichment, Facts
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
 from ringfence.events import Event
@@ -32,6 +32,8 @@ class Members:
         self.registry, self.tree = registry, tree
         self._worker, self._generations = worker, generations
         self._log = log.get_logger("containers")
+        self.on_known: Callable[[Container, Facts], None] = lambda container, facts: None
+        self.on_gone: Callable[[Container], None] = lambda container: None
         self.enrichments: Counter[str] = Counter({str(result): 0 for result in Enrichment})
 
     def on_event(self, event: Event) -> Container | None:
@@ -53,6 +55,7 @@ class Members:
             self.enrichments[str(answer.facts.enrichment)] += 1
             if container is not None:
                 self._assign(container)
+                self.on_known(container, answer.facts)
 
     def adopt(self, adopter: Adopter) -> int:
         """Take in what already runs, before the loop does; the tasks are armed by the caller between the
@@ -80,6 +83,7 @@ class Members:
     def slot_freed(self, container: Container) -> None:
         """A slot is about to be empty: the next container in it begins as one of which nothing is known."""
         self._generations.clear(container.slot)
+        self.on_gone(container)
         # Not at its removal: tasks that were moved out of its cgroup may outlive that.
         self.tree.forget(container.cgroup_id)
 

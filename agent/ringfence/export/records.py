@@ -13,8 +13,16 @@ from ringfence.events import Event
 from ringfence.export.escape import arguments, escape
 from ringfence.response.alert import Alert
 from ringfence.response.describe import describe, notes, task_words
+from ringfence.response.detectors import Finding
 
-__all__ = ["alert_record", "boot_offset_ns", "container_record", "event_record", "timestamp"]
+__all__ = [
+    "alert_record",
+    "boot_offset_ns",
+    "container_record",
+    "event_record",
+    "finding_record",
+    "timestamp",
+]
 
 Record = dict[str, Any]
 _PROCESS_KINDS = frozenset((EventKind.PROCESS_FORK, EventKind.PROCESS_EXEC, EventKind.PROCESS_EXIT))
@@ -86,6 +94,38 @@ def alert_record(alert: Alert, offset_ns: int, latency_ns: int) -> Record:
         answer = alert.response
         record["response"] = {"pid": answer.pid, "outcome": str(answer.outcome), "error": answer.error}
     return record
+
+
+def finding_record(found: Finding, node: str, offset_ns: int) -> Record:
+    """What a detector found, in the shape of an alert: it goes the same ways."""
+    detector, event = found.detector, found.event
+    process = _process(event) if event else {"pid": found.container.pid if found.container else 0, "comm": ""}
+    return {
+        "time": timestamp(found.time_ns, offset_ns),
+        "event": "finding",
+        "kind": "alert",
+        "id": found.id,
+        "severity": detector.severity,
+        "rule": {
+            "id": detector.id,
+            "title": detector.title,
+            "policy": "detectors",
+            "file": "",
+            "line": 0,
+            "attack": list(detector.attack),
+            "mode": "audit",
+        },
+        "action": "alert",
+        "outcome": "seen",
+        "mechanism": "observe",
+        "container": container_record(found.container) if found.container else {"id": "", "cgroup": 0},
+        "process": process | {"exe": "", "args": [], "ancestry": []},
+        "details": plain(dict(found.details)),
+        "latency_us": 0,
+        "allow": f"to hear of it no more: `detectors: {{off: [{detector.id}]}}` in the agent's configuration",
+        "generation": 0,
+        "node": escape(node, 128),
+    }
 
 
 def container_record(container: Container) -> Record:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.containers.enrich import safejson
+from ringfence.containers.enrich.inspect import inspect_bundle
 from ringfence.containers.enrich.oci import facts_of_config
 from ringfence.containers.enrich.request import Request
 from ringfence.containers.model import Facts
@@ -52,6 +53,12 @@ def _config_beside(bundle: str) -> Any:
         return None
 
 
+def _facts(config: Any, bundle: str, *, source: str, runtime: str = "") -> Facts:
+    """What a bundle says, and what is suspicious about it."""
+    facts = facts_of_config(config, source=source, runtime=runtime)
+    return replace(facts, suspicions=inspect_bundle(config, bundle))
+
+
 class RuncState:
     """runc's state.json: <root>/<id>/state.json, with a label `bundle=<path>`."""
 
@@ -78,7 +85,7 @@ class RuncState:
             return None  # an id of the same name in another place
         labels = [label for label in safejson.children(state, "config", "labels") if isinstance(label, str)]
         bundle = next((label[7:] for label in labels if label.startswith("bundle=")), "")
-        facts = facts_of_config(_config_beside(bundle) or _as_config(state), source=self.name)
+        facts = _facts(_config_beside(bundle) or _as_config(state), bundle, source=self.name)
         pid = safejson.integer(state, "init_process_pid") or 0
         return replace(facts, pid=pid)
 
@@ -103,8 +110,9 @@ class CrunState:
             recorded = safejson.text(status, "cgroup-path")
             if recorded and request.cgroup_path and not _same_cgroup(recorded, request.cgroup_path):
                 return None
-            config = _config_beside(str(root / request.id)) or _config_beside(safejson.text(status, "bundle"))
-            facts = facts_of_config(config, source=self.name)
+            bundle = safejson.text(status, "bundle")
+            config = _config_beside(str(root / request.id)) or _config_beside(bundle)
+            facts = _facts(config, bundle, source=self.name)
             return replace(facts, pid=safejson.integer(status, "pid") or 0)
         return None
 
@@ -128,7 +136,8 @@ class ContainerdBundles:
                 except FileNotFoundError:
                     continue
                 runtime = "docker" if namespace == "moby" else "containerd"
-                return replace(facts_of_config(config, source=self.name, runtime=runtime), pid=_pid(bundle))
+                facts = _facts(config, str(bundle), source=self.name, runtime=runtime)
+                return replace(facts, pid=_pid(bundle))
         return None
 
 

@@ -104,6 +104,7 @@ _FIELDS = (
     "pod_uid",
     "pid",
     "cgroup_path",
+    "suspicions",
 )
 
 

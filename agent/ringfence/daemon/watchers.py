@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feeds the detectors: what enrichment found in a bundle, verdicts, limits and tasks of containers, and the
+programs that the kernel runs on the host. Called by the loop only; a round is bounded.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ringfence.abi import Action
+from ringfence.containers.limits import LimitReader
+from ringfence.containers.model import Container, Facts, State
+from ringfence.containers.registry import Registry
+from ringfence.containers.slots import SlotTable
+from ringfence.events import Event
+from ringfence.response.detectors import Finding, Sweep, finding
+
+__all__ = ["HELPERS", "Watchers"]
+
+#: the files that name a program which the kernel runs as root on the host
+HELPERS = (
+    Path("/proc/sys/kernel/core_pattern"),
+    Path("/proc/sys/kernel/modprobe"),
+    Path("/sys/kernel/uevent_helper"),
+)
+_EVERY = 5  # rounds from one look at a container to the next
+_MOST = 256  # containers a round
+_MANY_TASKS = 1000
+
+
+class DeskLike(Protocol):
+    """Who tells."""
+
+    def finding(self, found: Finding) -> None: ...
+
+
+class Watchers:
+    """`tick` is called each second."""
+
+    def __init__(
+        self,
+        desk: DeskLike,
+        registry: Registry,
+        slots: SlotTable,
+        off: Collection[str] = (),
+        *,
+        helpers: Collection[Path] = HELPERS,
+        limits: LimitReader | None = None,
+    ) -> None:
+        self._desk, self._registry, self._slots, self._off = desk, registry, slots, frozenset(off)
+        self._limits = limits or LimitReader()
+        self._helpers = {path: _content(path) for path in helpers}
+        self._sweep = Sweep()
+        self._told: dict[int, set[tuple[str, str]]] = {}
+        self._tasks: dict[int, int] = {}
+        self._hits: dict[int, Mapping[str, int]] = {}
+        self._round = 0
+
+    def on_known(self, container: Container, facts: Facts) -> None:
+        """A runtime said who this is: is something in its bundle not as it should be?"""
+        for suspicion in facts.suspicions:
+            self._once(suspicion.detector, container, {"what": suspicion.what})
+        for mount in container.posture.sensitive_mounts if container.posture else ():
+            if mount.kind == "host-root":
+                self._once("host-root", container, {"target": mount.target, "writable": mount.writable})
+
+    def on_gone(self, container: Container) -> None:
+        """Its slot is free: nothing is remembered of it."""
+        for known in (self._told, self._tasks, self._hits):
+            known.pop(container.cgroup_id, None)
+        self._sweep.forget(container.cgroup_id)
+
+    def on_verdict(self, event: Event, container: Container | None, rule: str) -> None:
+        """A rule matched."""
+        if container is None:
+            return
+        refused = event.action in (Action.DENY, Action.KILL)
+        details = self._sweep.verdict(container.cgroup_id, rule, event.time_ns, refused=refused)
+        if details:
+            self._tell("sweep", container, details, event)
+
+    def tick(self) -> None:
+        """One round: the node's helpers, and a fifth of the containers."""
+        for path, before in self._helpers.items():
+            now = _content(path)
+            if now != before:
+                self._helpers[path] = now
+                details = {"file": str(path), "before": before, "now": now, "node": platform.node()}
+                self._tell("helper-changed", None, details)
+        self._round = (self._round + 1) % _EVERY
+        due = [c for c in self._registry if c.cgroup_id % _EVERY == self._round and c.state is State.RUNNING]
+        for container in due[:_MOST]:
+            self._look(container)
+
+    def _look(self, container: Container) -> None:
+        cgroup = container.cgroup_id
+        value = self._slots.read(container.slot)
+        if value is not None and value.cgroup == cgroup:
+            before, now = self._tasks.get(cgroup, 0), max(value.tasks, 0)
+            self._tasks[cgroup] = now
+            if now >= _MANY_TASKS and now >= 2 * before:
+                self._tell("task-burst", container, {"tasks": now, "before": before})
+        hits, known = self._limits.read(container.cgroup_path), self._hits.get(cgroup)
+        self._hits[cgroup] = hits
+        grown = {what: count for what, count in hits.items() if count > (known or {}).get(what, 0)}
+        # What was hit before we first looked counts for a container that we saw being born.
+        if grown and (known is not None or not container.adopted):
+            self._tell("limit-hit", container, {"limit": sorted(grown), "times": sum(grown.values())})
+
+    def _once(self, detector: str, container: Container, details: Mapping[str, Any]) -> None:
+        told = self._told.setdefault(container.cgroup_id, set())
+        if (key := (detector, str(details))) not in told:
+            told.add(key)
+            self._tell(detector, container, details)
+
+    def _tell(
+        self,
+        detector: str,
+        container: Container | None,
+        details: Mapping[str, Any],
+        event: Event | None = None,
+    ) -> None:
+        if detector not in self._off:
+            self._desk.finding(finding(detector, container, details, event))
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")[:256].rstrip("\n")
+    except OSError:
+        return ""
