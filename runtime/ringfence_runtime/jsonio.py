@@ -56,6 +56,12 @@ def loads(data: bytes) -> Any:
         raise ValueError(f"no value at offset {stop.value}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except SystemError:
+        # The scanner looks for json.decoder's exception, and sets none where that module is not imported.
+        import json
+
+        json.loads(text)
+        raise ValueError("malformed") from None
     if end != len(text):
         raise ValueError(f"extra data at offset {end}")
     return value

@@ -41,6 +41,8 @@ class Known:
     pod: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     privileged: bool | None = None
+    chosen: tuple[str, ...] = ()
+    settled: bool = True
 
 
 class Enforcer:

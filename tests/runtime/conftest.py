@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support import force
+from tests.support.cgroups import PREFIX
 from tests.support.container import make_rootfs
 from tests.support.waiting import patience, wait_for
 
@@ -184,7 +185,7 @@ def boxes(runtime: Runtime, tmp_path: Path) -> Iterator[Any]:
         directory = tmp_path / f"bundle{len(made)}"
         directory.mkdir()
         make_rootfs(directory / "rootfs", busybox=busybox)
-        made.append(Box(runtime, directory, f"rftest-{secrets.token_hex(6)}"))
+        made.append(Box(runtime, directory, f"{PREFIX}{secrets.token_hex(6)}"))
         return made[-1]
 
     yield make

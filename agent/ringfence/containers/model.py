@@ -128,6 +128,8 @@ class Container:
     created_ns: int = 0
     removed_ns: int = 0
     adopted: bool = False
+    told: bool = False  # its runtime said who it is, before its start
+    chosen: tuple[str, ...] = ()  # policies that it asked for: names, and keys of files that came with it
     enrichment: Enrichment = Enrichment.PENDING
     posture: Posture | None = None
 
@@ -135,6 +137,11 @@ class Container:
     def privileged(self) -> bool | None:
         """Held by so little that it counts as privileged; None: not known yet."""
         return None if self.posture is None else self.posture.privileged
+
+    @property
+    def settled(self) -> bool:
+        """No runtime is still to be asked who this is."""
+        return self.enrichment is not Enrichment.PENDING
 
     @property
     def short_id(self) -> str:
@@ -151,7 +158,10 @@ class Container:
         known = {name: getattr(facts, name) for name in _TAKEN if getattr(facts, name)}
         if facts.pid and not self.pid:
             known["pid"] = facts.pid
-        return replace(self.at(facts.cgroup_path), enrichment=facts.enrichment, **known)
+        # What its own runtime told for certain is not made uncertain by others who do not know it.
+        keeps = self.told and self.settled and facts.enrichment is not Enrichment.DONE
+        known["enrichment"] = self.enrichment if keeps else facts.enrichment
+        return replace(self.at(facts.cgroup_path), **known)
 
     def at(self, path: str) -> Container:
         """This container with what its cgroup path says, where it had none yet."""

@@ -182,6 +182,14 @@ class Registry:
         self.counts.created += 1
         return self._store(container)
 
+    def told(self, container: Container, facts: Facts, name: str, chosen: tuple[str, ...]) -> Container:
+        """What a container's own runtime says of it, before it starts."""
+        known = self.add(container)
+        if known.enrichment is not Enrichment.PENDING and facts.enrichment is Enrichment.PENDING:
+            facts = replace(facts, enrichment=known.enrichment)
+        known = replace(known.enriched(facts), posture=merge(known.posture, facts.posture))
+        return self._store(replace(known, id=name, told=True, chosen=chosen))
+
     def apply(self, cgroup_id: int, facts: Facts) -> Container | None:
         """Fill in what enrichment found; None when the container is forgotten already."""
         known = self.find(cgroup_id)

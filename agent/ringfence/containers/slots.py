@@ -39,8 +39,8 @@ class SlotTable(Protocol):
     def put_back(self, slot: int) -> None:
         """Give back a slot that was taken and not used."""
 
-    def fill(self, slot: int, cgroup_id: int, created_ns: int) -> None:
-        """Write a slot that was taken: an adopted container."""
+    def fill(self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True) -> None:
+        """Write a slot that was taken."""
 
     def bind(self, cgroup_id: int, slot: int) -> bool:
         """Enroll a cgroup with this slot; False: it already is enrolled."""
@@ -89,8 +89,8 @@ class KernelSlots:
     def put_back(self, slot: int) -> None:
         self._free.push(slot)
 
-    def fill(self, slot: int, cgroup_id: int, created_ns: int) -> None:
-        state = STATE_USED | STATE_ADOPTED
+    def fill(self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True) -> None:
+        state = STATE_USED | (STATE_ADOPTED if adopted else 0)
         values = (cgroup_id, created_ns, 0, 0, state, 0, 0, 0, 0)
         CONTAINER.pack_into(self._memory, slot * CONTAINER.size, *values)
 

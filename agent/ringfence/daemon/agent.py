@@ -28,6 +28,8 @@ from ringfence.daemon import node
 from ringfence.daemon.boot import Boot
 from ringfence.daemon.desk import Desk
 from ringfence.daemon.dispatch import Dispatcher
+from ringfence.daemon.enroll import SOCKET_NAME, Enroller
+from ringfence.daemon.entry import Entry
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
 from ringfence.daemon.policies import PolicyKeeper, load
@@ -160,6 +162,8 @@ class Agent:
             self.loop.call,
             self.members.facts,
         )
+        entry = Entry(self._hierarchy, self.slots, self.members, self.generations)
+        self.enroller = Enroller(config.socket.with_name(SOCKET_NAME), self.loop, entry, self.keeper)
 
     def _path_of(self, cgroup_id: int) -> str:
         """Where a cgroup lies whose CREATE was lost. A walk; in the enrichment's thread only."""
@@ -203,6 +207,8 @@ class Agent:
             yield "ringfence_enrichments", result, count
         for result, count in list(self.desk.responses.items()):
             yield "ringfence_responses", result, count
+        for result, count in list(self.enroller.results.items()):
+            yield "ringfence_handshakes", result, count
 
     def _defend(self) -> None:
         """Policies into the kernel, then programs, then what already runs; then what was there before us
@@ -252,6 +258,8 @@ class Agent:
         self._stack.callback(self.worker.stop)
         self.keeper.watch()
         self._stack.callback(self.keeper.close)
+        self.enroller.start()
+        self._stack.callback(self.enroller.close)
         self._beat()
         # A thread that computes (a scrape) may hold the interpreter for one interval: the alert must not
         # wait 5 ms.

@@ -65,6 +65,11 @@ class Loop:
         self._watched[fd] = work
         self._epoll.register(fd, select.EPOLLIN)
 
+    def forget(self, fd: int) -> None:
+        """Watch this descriptor no more; before it is closed."""
+        if self._watched.pop(fd, None):
+            self._epoll.unregister(fd)
+
     def every(self, seconds: float, work: Callable[[], None]) -> None:
         """Run `work` again and again, first after `seconds`."""
         self._timer_count += 1

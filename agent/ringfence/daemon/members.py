@@ -41,9 +41,9 @@ class Members:
         changed = self.registry.on_event(event)
         if changed is None:
             return self.registry.get(event.slot, event.container) if event.container else None
-        if event.event == _CREATE or (event.event == _START and changed.enrichment is Enrichment.PENDING):
+        if event.event in (_CREATE, _START) and not changed.settled:
             self._ask(changed)
-        elif event.event == _START:
+        if event.event == _START and (changed.settled or changed.told):
             self._assign(changed)
         return changed
 
@@ -56,6 +56,16 @@ class Members:
             if container is not None:
                 self._assign(container)
                 self.on_known(container, answer.facts)
+
+    def tell(
+        self, container: Container, facts: Facts, name: str, chosen: tuple[str, ...]
+    ) -> tuple[Container, frozenset[int]]:
+        """What a container's own runtime says before its start; the policies (by index) that hold from now
+        on."""
+        known = self.registry.told(container, facts, name, chosen)
+        if not known.settled:
+            self._ask(known)
+        return known, self._assign(known)
 
     def adopt(self, adopter: Adopter) -> int:
         """Take in what already runs, before the loop does; the tasks are armed by the caller between the
@@ -73,8 +83,8 @@ class Members:
             self._ask(container)
 
     def facts(self) -> Mapping[int, Container | None]:
-        """Slot -> what policies may be chosen by; None while the runtimes have not answered."""
-        return {c.slot: None if c.enrichment is Enrichment.PENDING else c for c in self.registry}
+        """Slot -> what policies may be chosen by; None while nobody has answered."""
+        return {c.slot: c if c.settled or c.told else None for c in self.registry}
 
     def sweep(self) -> None:
         """Give back what can be given back; called by a timer."""
@@ -92,7 +102,7 @@ class Members:
             self.registry.dropped(container.cgroup_id)
             self.enrichments[str(Enrichment.DROPPED)] += 1
 
-    def _assign(self, container: Container) -> None:
+    def _assign(self, container: Container) -> frozenset[int]:
         # While an answer is still to come, what holds at birth goes on holding: there is no moment without.
-        known = None if container.enrichment is Enrichment.PENDING else container
-        self._generations.assign(container.slot, known)
+        known = container if container.settled or container.told else None
+        return self._generations.assign(container.slot, known)

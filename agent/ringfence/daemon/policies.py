@@ -11,18 +11,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from ringfence import log
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.model import Container
+from ringfence.daemon.guests import GuestFile, Guests
 from ringfence.daemon.watch import Watch
 from ringfence.errors import Error, PolicyError
 from ringfence.export.escape import escape
 from ringfence.export.metrics import PolicyState
 from ringfence.export.stats import Stats
-from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies, load_policies
+from ringfence.policy import CompiledPolicies, NodeTiers, PolicySet, compile_policies, load_policies
 from ringfence.policy.install import Generations
 
 __all__ = ["PolicyKeeper", "load"]
@@ -34,8 +36,12 @@ Plan = Callable[..., AttachPlan]  # of one or more compiled sets: what they need
 
 def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
     """The configured policies for this node. Raises PolicyError with every problem."""
-    mode = None if config.mode == "policy" else config.mode
-    return compile_policies(load_policies(config.policies), tiers, mode)
+    return compile_policies(load_policies(config.policies), tiers, override(config))
+
+
+def override(config: Config) -> Literal["audit", "enforce"] | None:
+    """The mode that replaces every policy's own."""
+    return None if config.mode == "policy" else config.mode
 
 
 class PolicyKeeper:
@@ -57,6 +63,8 @@ class PolicyKeeper:
         self._stats, self._plan, self._in_loop, self._facts = stats, plan, in_loop, facts
         self._watch = Watch(config.policies)
         self._stopping = threading.Event()
+        self._base = PolicySet(())  # what the files hold; guests come on top
+        self._guests = Guests()
         self._busy = False
         self._again = False
         self._log = log.get_logger("policies")
@@ -69,6 +77,7 @@ class PolicyKeeper:
 
     def start(self, compiled: CompiledPolicies) -> None:
         """Put the first set in force. Before the loop runs: everything at once."""
+        self._base = compiled.policies
         self.prepare(compiled)
         self._install(compiled)
 
@@ -97,16 +106,75 @@ class PolicyKeeper:
             return
         self._busy = True
         self._log.info("reading policies", why=why)
-        threading.Thread(target=self._read, name="policies", daemon=True).start()
+        guests = self._guests.kept(self._facts().values())
 
-    def _read(self) -> None:
+        def read() -> None:
+            self._read(guests)
+
+        threading.Thread(target=read, name="policies", daemon=True).start()
+
+    def bring(self, name: str, data: bytes, done: Callable[[str, str], None]) -> None:
+        """Put the policies of a file in force for the containers that choose it; in the loop.
+
+        `done` is called in the loop with the key that such a container chooses them by, or with what is
+        wrong.
+        """
+        file = GuestFile(name, data, done)
+        # A set that is being made now may be without it, so it is looked for when that is done.
+        self._guests.wait(file)
+        self._next_guest()
+
+    def _next_guest(self) -> None:
+        if self._busy or not (file := self._guests.next()):
+            return
+        self._busy = True
+        kept = self._guests.kept(self._facts().values())
+
+        def read() -> None:
+            self._read_guest(file, kept)
+
+        threading.Thread(target=read, name="policies", daemon=True).start()
+
+    def _read_guest(self, file: GuestFile, kept: PolicySet) -> None:
+        """In a thread: the files stay as they were read last, so a mistake in one of them is no matter of
+        the guest's."""
         try:
-            compiled = load(self._config, self._tiers)
-            old = self.compiled
-            # First everything that either set asks for, then the switch, then what nobody asks for goes.
-            both = self._plan(*([old] if old else []), compiled)
-            self._kernel.configure_syscalls(both.entry)
-            self._kernel.attach(both)
+            both = PolicySet((*self._base.policies, *kept.policies, *file.read()))
+            compiled = self._compile(both)
+        except (Error, OSError) as error:
+            text = error.message if isinstance(error, Error) else str(error)
+            self._in_loop(lambda: self._turn_away(file, text))
+        except Exception as error:  # a bug: the container does not start, the running set stays
+            text = f"internal error: {type(error).__name__}: {error}"
+            self._in_loop(lambda: self._turn_away(file, text))
+        else:
+            self._in_loop(lambda: self._seat(file, compiled))
+
+    def _turn_away(self, file: GuestFile, problem: str) -> None:
+        self._log.warning("the policy file of a container is refused", file=escape(file.name))
+        file.done("", problem)
+        self._done()
+
+    def _seat(self, file: GuestFile, compiled: CompiledPolicies) -> None:
+        if self._switch(compiled):
+            file.done(file.key, "")
+        else:
+            file.done("", "the kernel refused the tables")
+
+    def _compile(self, policies: PolicySet) -> CompiledPolicies:
+        """For this node, with every program attached that the old set or the new one needs."""
+        compiled = compile_policies(policies, self._tiers, override(self._config))
+        old = self.compiled
+        # First everything that either set asks for, then the switch, then what nobody asks for goes.
+        both = self._plan(*([old] if old else []), compiled)
+        self._kernel.configure_syscalls(both.entry)
+        self._kernel.attach(both)
+        return compiled
+
+    def _read(self, guests: PolicySet) -> None:
+        try:
+            base = load_policies(self._config.policies)
+            compiled = self._compile(PolicySet((*base.policies, *guests.policies)))
         except PolicyError as error:
             problems = [str(problem) for problem in error.problems]
             self._in_loop(lambda: self._refuse(problems))
@@ -117,7 +185,11 @@ class PolicyKeeper:
             text = f"internal error: {type(error).__name__}: {error}"
             self._in_loop(lambda: self._refuse([text]))
         else:
-            self._in_loop(lambda: self._switch(compiled))
+            self._in_loop(lambda: self._replace(base, compiled))
+
+    def _replace(self, base: PolicySet, compiled: CompiledPolicies) -> None:
+        if self._switch(compiled):
+            self._base = base
 
     def _refuse(self, problems: Sequence[str]) -> None:
         self._stats.reloads["refused"] += 1
@@ -131,13 +203,14 @@ class PolicyKeeper:
         )
         self._done()
 
-    def _switch(self, compiled: CompiledPolicies) -> None:
+    def _switch(self, compiled: CompiledPolicies) -> bool:
         try:
             self._install(compiled)
         except OSError as error:
             self._refuse([f"the kernel refused the tables: {error}"])
-            return
+            return False
         threading.Thread(target=self._tidy, args=(compiled,), name="policies", daemon=True).start()
+        return True
 
     def _tidy(self, compiled: CompiledPolicies) -> None:
         try:
@@ -154,9 +227,11 @@ class PolicyKeeper:
         if self._again:
             self._again = False
             self.reload("files changed meanwhile")
+        self._next_guest()
 
     def _install(self, compiled: CompiledPolicies) -> None:
         number = self._generations.install(compiled, self._facts())
+        self._guests.settle(compiled.policies)
         self._stats.reloads["loaded"] += 1
         # A rule may have several numbers: what it comes to counts once.
         outcomes = {(rule.rule_id, rule.action, rule.mechanism) for rule in compiled.rules.values()}

@@ -201,6 +201,7 @@ class RingfenceCollector(Collector):
 
 _EXTRA = {
     "ringfence_enrichments": ("Containers that the runtimes were asked about, by result.", "result"),
+    "ringfence_handshakes": ("Containers that their runtime told of before their start.", "result"),
     "ringfence_responses": ("Kills from user space, by result.", "result"),
 }
 

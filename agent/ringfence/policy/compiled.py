@@ -91,7 +91,7 @@ class CompiledPolicies:
         """The policies (by index) that hold for a container; None: one of which nothing is known."""
         if container is None:
             return self.at_birth
-        return frozenset(i for i, p in enumerate(self.policies.policies) if p.selector.covers(container))
+        return frozenset(i for i, p in enumerate(self.policies.policies) if p.holds_for(container))
 
     def bits(self, policies: Iterable[int]) -> int:
         """The set of all rules and exceptions of these policies."""

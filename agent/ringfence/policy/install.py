@@ -8,6 +8,7 @@ begins after that is decided by the new rules. The old maps are freed once no pr
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
@@ -103,6 +104,13 @@ class Generations:
         self._words[index] = self._live.profile_for(policies)
         return policies
 
+    def confirm(self, slot: int, policies: frozenset[int]) -> bool:
+        """Read back from the kernel that exactly these policies are in force for a slot."""
+        if self._live is None:
+            return False
+        profile = self._words[slot * self._stride + self._profile + self._live.half]
+        return self._live.holds(profile) == pack.ruleset(self._live.compiled.bits(policies))
+
     def clear(self, slot: int) -> None:
         """A slot is about to be free: its next container begins with profile 0, in every generation."""
         begin = slot * self._stride + self._profile
@@ -164,6 +172,11 @@ class _Generation:
             profile = self._profiles[set_id] = len(self._profiles)
             self._put("rule_profiles", profile, pack.u32(set_id))
         return profile
+
+    def holds(self, profile: int) -> bytes | None:
+        """The set of rules that a profile stands for, as the kernel has it."""
+        number = self._inner["rule_profiles"].get(profile)
+        return None if number is None else self._inner["rule_sets"].get(int.from_bytes(number, sys.byteorder))
 
     def _put(self, name: str, index: int, value: bytes) -> None:
         inner = self._inner[name]

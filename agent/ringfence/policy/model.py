@@ -86,6 +86,13 @@ class ContainerFacts(Protocol):
     def labels(self) -> Mapping[str, str]: ...
     @property
     def privileged(self) -> bool | None: ...
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Policies that the container asked for: names, and keys of files that came with it."""
+
+    @property
+    def settled(self) -> bool:
+        """Nobody is still to be asked about it: what is not known will not be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +140,13 @@ class Selector:
 
     def covers(self, container: ContainerFacts) -> bool:
         """Whether the policy is about this container, as far as it is known."""
-        if self.but is not None and self.but.fit(container):
+        if self.leaves_out(container):
             return False
         return self.only is None or self.only.fit(container)
+
+    def leaves_out(self, container: ContainerFacts) -> bool:
+        """Whether the container is an exception, as far as it is known."""
+        return self.but is not None and self.but.fit(container)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,17 @@ class Policy:
     mode: Mode
     rules: tuple[Rule, ...]
     place: Place
+    bound: str = ""  # the key of the file that a container brought: for such containers alone
+
+    def holds_for(self, container: ContainerFacts) -> bool:
+        """Whether this policy is in force for a container. What one asks for is added, and takes nothing
+        away."""
+        if self.bound:
+            return self.bound in container.chosen
+        if self.name in container.chosen or self.selector.covers(container):
+            return True
+        # Until all is known of it, what held at its birth goes on holding.
+        return not container.settled and self.selector.at_birth and not self.selector.leaves_out(container)
 
 
 @dataclass(frozen=True, slots=True)

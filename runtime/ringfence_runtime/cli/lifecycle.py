@@ -25,6 +25,9 @@ _CREATE = {
     "no-pivot": "f",
     "no-new-keyring": "f",
     "preserve-fds": "s",
+    "policy": "s",
+    "require-agent": "f",
+    "certain": "f",
 }
 _RUN = {**_CREATE, "detach": "f", "d": "=detach", "keep": "f", "no-subreaper": "f"}
 
@@ -45,6 +48,9 @@ def _request(parsed: Parsed) -> tuple[str, str, Options]:
     options.pid_file = _absolute(parsed.text("pid-file"))
     options.no_pivot = parsed.flag("no-pivot")
     options.keep_keyring = parsed.flag("no-new-keyring")
+    options.policy = parsed.text("policy")
+    options.require_agent = parsed.flag("require-agent")
+    options.certain = parsed.flag("certain")
     options.preserve_fds = parsed.number("preserve-fds") + _listen_fds()
     options.listen_fds = _listen_fds()
     if not 0 <= options.preserve_fds < 4096:

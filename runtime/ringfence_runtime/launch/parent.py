@@ -13,6 +13,7 @@ from ringfence_runtime import log
 from ringfence_runtime.cgroup.group import Cgroup
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as channels
+from ringfence_runtime.launch.agent import announce
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.child import Init
 from ringfence_runtime.launch.hooks import run_hooks
@@ -155,7 +156,13 @@ def create(
         undo.append(group.undo)
         group.create()
         group.apply(config.linux.resources)
-        return _launch(plan, container, seccomp, undo, listening=detached_start)
+        talk = announce(config, options, container)
+        launched = _launch(plan, container, seccomp, undo, listening=detached_start)
+        if talk is not None:
+            talk.confirm()
+        if options.pid_file:
+            write_file(options.pid_file, str(launched.pid))
+        return launched
     except BaseException:
         for step in reversed(undo):
             try:
@@ -228,8 +235,6 @@ def _launch(
     _converse(ours, plan, container, pid)
     if process is not None:
         set_rlimits(pid, process.rlimits)
-    if plan.options.pid_file:
-        write_file(plan.options.pid_file, str(pid))
     return Launched(container, plan.config, pid, pidfd, ours, seccomp)
 
 

@@ -26,13 +26,16 @@ class Options:
     """What the command line says beyond the bundle."""
 
     __slots__ = (
+        "certain",
         "console_socket",
         "handed",
         "keep_keyring",
         "listen_fds",
         "no_pivot",
         "pid_file",
+        "policy",
         "preserve_fds",
+        "require_agent",
     )
 
     def __init__(self) -> None:
@@ -43,6 +46,9 @@ class Options:
         self.handed: list[int] = []  # descriptors of the caller's that the workload inherits
         self.no_pivot = False
         self.keep_keyring = False
+        self.policy = ""  # a file, or the name of a policy that the agent has loaded
+        self.require_agent = False
+        self.certain = False  # no engine knows more of this container than its bundle says
 
 
 class Plan:

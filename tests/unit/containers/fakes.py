@@ -47,7 +47,7 @@ class FakeSlots:
         assert slot not in self.free_slots
         self.free_slots.append(slot)
 
-    def fill(self, slot: int, cgroup_id: int, created_ns: int) -> None:
+    def fill(self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True) -> None:
         state = STATE_USED | STATE_ADOPTED
         self.values[slot] = ContainerValue(cgroup_id, created_ns, 0, 0, state, 0, 0, 0, 0)
 

@@ -12,6 +12,8 @@ from ringfence.containers.registry import Counts
 from ringfence.export.metrics import PolicyState, Sources
 from ringfence.export.stats import Stats
 
+EXTRA = [("ringfence_enrichments", "done", 2.0), ("ringfence_handshakes", "enrolled", 1.0)]
+
 
 class FakeMap:
     """A BPF map as a dict; `sums` as a per-CPU map answers."""
@@ -80,7 +82,7 @@ class World:
         self.sources = Sources(
             stats=self.stats, kernel=self.kernel, containers=lambda: list(self.live), slots=self.slots.get,
             life=Counts(), policies=lambda: self.policies, ready=lambda: self.why_not_ready,
-            container_limit=limit, extra=lambda: [("ringfence_enrichments", "done", 2.0)],
+            container_limit=limit, extra=lambda: EXTRA,
         )  # fmt: skip
 
     def add(self, number: int, name: str = "", opens: int = 0, tasks: int = 1) -> Container:

@@ -24,6 +24,8 @@ class Seen:
     pod: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     privileged: bool | None = None
+    chosen: tuple[str, ...] = ()
+    settled: bool = True
 
 
 WEB = Seen("web-1", "docker.io/library/nginx:1.27", "docker", "shop", "web-1-abc", {"app": "web"}, False)

@@ -15,11 +15,14 @@ from ringfence.containers.posture import NAMESPACE_BITS, scored
 __all__ = ["facts_of_config", "posture_of_config"]
 
 # First that is there counts: containerd's CRI plugin, CRI-O, nerdctl.
-_NAMES = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name", "nerdctl/name")
+_NAMES = (
+    "ringfence.io/name", "io.kubernetes.cri.container-name", "io.kubernetes.container.name", "nerdctl/name",
+)  # fmt: skip
 _PODS = ("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name")
 _NAMESPACES = ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace")
 _POD_UIDS = ("io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid")
 _IMAGES = (
+    "ringfence.io/image",
     "io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName", "io.podman.image.name",
     "org.opencontainers.image.ref.name",
 )  # fmt: skip

@@ -22,6 +22,7 @@ __all__ = [
     "labels",
     "parse",
     "read",
+    "read_open",
     "read_text",
     "text",
 ]
@@ -46,18 +47,26 @@ def read_text(path: str | os.PathLike[str], *, size_max: int = SIZE_MAX, follow:
     except (OSError, ValueError) as error:  # ValueError: a NUL in a path
         raise Unusable(f"cannot be opened: {error}") from error
     try:
+        data = read_open(descriptor, size_max=size_max)
+    finally:
+        os.close(descriptor)
+    return data.decode("utf-8", "surrogateescape")
+
+
+def read_open(descriptor: int, *, size_max: int = SIZE_MAX) -> bytes:
+    """The content of an open regular file from its beginning, wherever its owner stands in it. Raises
+    Unusable."""
+    data = bytearray()
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Unusable("is no regular file")
-        data = bytearray()
-        while block := os.read(descriptor, 65536):
+        while block := os.pread(descriptor, 65536, len(data)):
             data += block
             if len(data) > size_max:
                 raise Unusable(f"is larger than {size_max} bytes")
     except OSError as error:
         raise Unusable(f"cannot be read: {error}") from error
-    finally:
-        os.close(descriptor)
-    return data.decode("utf-8", "surrogateescape")
+    return bytes(data)
 
 
 def parse(document: str | bytes) -> Any:

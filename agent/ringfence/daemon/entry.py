@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One container's entry in the kernel's maps, made on its runtime's word and then read back.
+
+The kernel may have enrolled the cgroup already, when it was made. As in adoption a slot is written before its
+number is published, and who comes second puts the slot back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from ringfence.containers.hierarchy import Hierarchy
+from ringfence.containers.model import Facts
+from ringfence.containers.registry import restored
+from ringfence.containers.slots import SlotTable
+from ringfence.daemon.members import Members
+from ringfence.errors import Error
+from ringfence.policy import Policy
+from ringfence.policy.install import Generations
+
+__all__ = ["Entry"]
+
+
+class Entry:
+    """Of the loop."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, slots: SlotTable, members: Members, generations: Generations
+    ) -> None:
+        self._hierarchy, self._slots = hierarchy, slots
+        self._members, self._generations = members, generations
+        self._device = os.stat(hierarchy.mount).st_dev
+
+    def suits(self, fd: int) -> bool:
+        """Whether this is a directory of the hierarchy that says whose a task is."""
+        return os.fstat(fd).st_dev == self._device
+
+    def enter(self, cgroup: int, facts: Facts, name: str, chosen: tuple[str, ...]) -> list[str]:
+        """Enroll the cgroup behind a descriptor; the names of the policies that hold for it.
+
+        Raises Error where it cannot be done, or is not what the kernel then says.
+        """
+        self._check_names(chosen)
+        cgroup_id = os.fstat(cgroup).st_ino
+        path = self._path(cgroup)
+        slot = self._slots.owner(cgroup_id)
+        if slot is None:
+            slot = self._enroll(cgroup_id, cgroup)
+        value = self._slots.read(slot)
+        if value is None or value.cgroup != cgroup_id:
+            raise Error(
+                f"the cgroup {path or cgroup_id} lies inside of another container's",
+                hint="a container in a container is that container: give it a cgroup beside it",
+            )
+        container = restored(slot, value).at(path)
+        _, policies = self._members.tell(container, facts, name, chosen)
+        if self._slots.owner(cgroup_id) != slot or not self._generations.confirm(slot, policies):
+            raise Error("what was read back from the kernel is not what was written")
+        compiled = self._generations.compiled
+        return [compiled.policies.policies[index].name for index in sorted(policies)] if compiled else []
+
+    def _check_names(self, chosen: Sequence[str]) -> None:
+        compiled = self._generations.compiled
+        known: Sequence[Policy] = compiled.policies.policies if compiled else ()
+        for name in chosen:
+            if not any(name in (policy.bound, "" if policy.bound else policy.name) for policy in known):
+                raise Error(
+                    f"no policy {name!r} is loaded", hint="`ringfence policy list` shows those that are"
+                )
+
+    def _enroll(self, cgroup_id: int, cgroup: int) -> int:
+        slot = self._slots.take()
+        if slot is None:
+            raise Error("the table of containers is full", hint="containers.max of the configuration")
+        self._slots.fill(slot, cgroup_id, time.clock_gettime_ns(time.CLOCK_BOOTTIME), adopted=False)
+        if not self._slots.bind(cgroup_id, slot):
+            self._slots.free(slot)
+            owner = self._slots.owner(cgroup_id)
+            if owner is not None:
+                return owner
+        elif _alive(cgroup):
+            return slot
+        else:
+            self._slots.unbind([cgroup_id])
+            self._slots.free(slot)
+        raise Error("the container's cgroup is gone")
+
+    def _path(self, cgroup: int) -> str:
+        """What the kernel calls it; empty where it cannot be seen from here."""
+        try:
+            shown = os.readlink(f"/proc/self/fd/{cgroup}")
+            path = "/" + os.path.relpath(shown, self._hierarchy.mount)
+            same = os.stat(self._hierarchy.directory(path)).st_ino == os.fstat(cgroup).st_ino
+        except OSError:
+            return ""
+        return path if same else ""
+
+
+def _alive(cgroup: int) -> bool:
+    try:
+        os.stat("cgroup.procs", dir_fd=cgroup)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hand-shake with the agent: the container's entry is in the kernel's maps before its workload executes.
+
+The agent is told once the cgroup exists, works while the container is furnished, and must have answered
+before the workload is let go. Where no agent listens the runtime's own fences stand, unless it was asked
+for by --require-agent, --policy, or the annotations of an engine's container. Annotations are text of
+whoever made the container (CVE-2022-23648): they name policies that the agent has loaded, never a file.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+from _struct import pack, unpack
+
+from ringfence_runtime import jsonio, log
+from ringfence_runtime.errors import Error, SpecError
+from ringfence_runtime.spec.config import read_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.launch.plan import Options
+    from ringfence_runtime.spec.config import Config
+    from ringfence_runtime.state import Container
+
+__all__ = ["POLICY", "REQUIRE", "Talk", "announce"]
+
+SOCKET = "/run/ringfence/enroll.sock"
+POLICY, REQUIRE = "ringfence.io/policy", "ringfence.io/require-agent"
+# The agent goes by version 2, or by the first of these that the host has mounted.
+_CONTROLLERS = ("devices", "pids", "memory", "cpu", "freezer")
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-")
+_NEEDED_SECONDS, _OPTIONAL_SECONDS = 15.0, 2.0
+_SO_PEERCRED = 17
+_ANSWER = 1 << 16
+
+
+class Talk:
+    """A request on its way. `confirm` waits for the answer."""
+
+    __slots__ = ("needed", "sock")
+
+    def __init__(self, sock: _socket.socket, *, needed: bool) -> None:
+        self.sock = sock
+        self.needed = needed
+
+    def confirm(self) -> None:
+        """Return once the kernel holds the container's entry; Error where it does not and must."""
+        try:
+            data = self.sock.recv(_ANSWER)
+            answer = jsonio.loads(data) if data else {"error": "the agent ended"}
+        except TimeoutError:
+            answer = {"error": "the agent does not answer"}
+        except (OSError, ValueError) as error:
+            answer = {"error": f"the agent cannot be understood: {error}"}
+        finally:
+            self.sock.close()
+        if type(answer) is dict and answer.get("ok") is True:
+            log.debug(f"the agent holds the container under {answer.get('policies')}")
+            return
+        why = str(answer.get("error")) if type(answer) is dict else "an answer of another kind"
+        hint = str(answer.get("hint") or "") if type(answer) is dict else ""
+        _fail(f"the agent did not take the container: {why}", hint, needed=self.needed)
+
+
+def announce(config: Config, options: Options, container: Container) -> Talk | None:
+    """Tell the agent of a container whose cgroup was made; None where there is no agent, and none is
+    needed.
+    """
+    names = _chosen(config)
+    needed = bool(names or options.policy or options.require_agent or _required(config))
+    path = os.environ.get("RINGFENCE_ENROLL_SOCKET", SOCKET)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    sock.settimeout(_NEEDED_SECONDS if needed else _OPTIONAL_SECONDS)
+    fds: list[int] = []
+    try:
+        sock.connect(path)
+        _check_peer(sock, path)
+        _send(sock, names, options, container, fds)
+    except (OSError, Error) as error:
+        sock.close()
+        absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+        if absent and not needed:
+            return None
+        text = error.message if isinstance(error, Error) else error.strerror or str(error)
+        what = f"no agent listens on {path}" if absent else f"the agent at {path}: {text}"
+        _fail(what, "start one with `ringfence agent`" if absent else "", needed=needed)
+        return None
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return Talk(sock, needed=needed)
+
+
+def _fail(what: str, hint: str, *, needed: bool) -> None:
+    if needed:
+        raise Error(what, hint=hint)
+    log.warn(f"{what}; the runtime's own fences stand")
+
+
+def _check_peer(sock: _socket.socket, path: str) -> None:
+    """Nobody but root, or this user, may say that a container is fenced."""
+    _, uid, _ = unpack("3i", sock.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, 12))
+    if uid not in (0, os.geteuid()):
+        raise Error(f"{path} belongs to user {uid}")
+
+
+def _send(
+    sock: _socket.socket, names: list[str], options: Options, container: Container, fds: list[int]
+) -> None:
+    kinds: list[str] = []
+
+    def add(kind: str, path: str, flags: int) -> None:
+        fds.append(os.open(path, flags | os.O_CLOEXEC))
+        kinds.append(kind)
+
+    for path in _directories(container):
+        add("cgroup", path, os.O_PATH | os.O_DIRECTORY)
+    add("config", f"{container.directory}/config.json", os.O_RDONLY)
+    file = ""
+    if options.policy and _is_file(options.policy):
+        file = os.path.abspath(options.policy)
+        read_file(file)  # says what is wrong with it in our words
+        add("policy", file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    elif options.policy:
+        names = [*names, *_names(options.policy, "--policy")]
+    body = {"id": container.id, "policies": names, "file": file, "certain": options.certain, "fds": kinds}
+    rights = pack(f"{len(fds)}i", *fds)
+    data = jsonio.dumps(body).encode("ascii")
+    sock.sendmsg([data], [(_socket.SOL_SOCKET, 1, rights)], _socket.MSG_NOSIGNAL)
+
+
+def _directories(container: Container) -> list[str]:
+    found: list[str] = []
+    for path in (*(container.cgroup.directory(name) for name in _CONTROLLERS), container.cgroup.unified):
+        if path and path not in found:
+            found.append(path)
+    return found
+
+
+def _is_file(policy: str) -> bool:
+    return "/" in policy or policy.endswith((".yaml", ".yml"))
+
+
+def _names(text: str, where: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if not name or set(name) - _LETTERS:
+            raise Error(f"{where}: {name!a} is not the name of a policy")
+    return names
+
+
+def _chosen(config: Config) -> list[str]:
+    text = config.annotations.get(POLICY, "")
+    if not text:
+        return []
+    if set(text) - _LETTERS - {","} or "" in text.split(","):
+        raise SpecError(f"annotations.{POLICY}", f"{text[:80]!a} is not a list of names of policies")
+    return text.split(",")
+
+
+def _required(config: Config) -> bool:
+    text = config.annotations.get(REQUIRE, "false")
+    if text not in ("true", "false"):
+        raise SpecError(f"annotations.{REQUIRE}", f"{text[:80]!a} is neither true nor false")
+    return text == "true"
