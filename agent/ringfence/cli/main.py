@@ -7,14 +7,27 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ringfence.cli import agent, completion, events, policy, probe, status, top, tree, version
+from ringfence.cli import (
+    agent,
+    completion,
+    events,
+    image,
+    policy,
+    probe,
+    run,
+    sandboxes,
+    status,
+    top,
+    tree,
+    version,
+)
 from ringfence.cli.output import print_error
 from ringfence.cli.parser import Parser, new_parser
 from ringfence.errors import Error
 
 __all__ = ["build_parser", "main"]
 
-_COMMANDS = (agent, status, events, top, tree, policy, probe, completion, version)
+_COMMANDS = (agent, status, events, top, tree, policy, probe, run, sandboxes, image, completion, version)
 
 
 def build_parser() -> Parser:

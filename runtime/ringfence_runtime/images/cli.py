@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence image import|list|inspect|rm|sweep`: arguments in, text or JSON out."""
+"""`ringfence image import|list|inspect|rm|sweep`: arguments in, text or JSON out.
+
+The parser is made whenever `ringfence` starts, so what a command needs is imported when it runs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 from ringfence_runtime import jsonio
 from ringfence_runtime.errors import Error
 from ringfence_runtime.images.errors import show
-from ringfence_runtime.images.facts import DEVICES
-from ringfence_runtime.images.importer import Imported, Options, import_image
-from ringfence_runtime.images.limits import Limits
-from ringfence_runtime.images.platforms import Platform
-from ringfence_runtime.images.records import Image
-from ringfence_runtime.images.store import DEFAULT_ROOT, ImageStore, Removed
+from ringfence_runtime.images.store import DEFAULT_ROOT, ImageStore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ringfence_runtime.images.importer import Imported
+    from ringfence_runtime.images.limits import Limits
+    from ringfence_runtime.images.platforms import Platform
+    from ringfence_runtime.images.records import Image
+    from ringfence_runtime.images.store import Removed
 
 __all__ = ["add_commands", "main"]
+
+_DEVICES = ("refuse", "skip", "make")
 
 
 def _size(text: str) -> int:
@@ -33,8 +41,17 @@ def _size(text: str) -> int:
     return int(number) * factor
 
 
+def _platform(text: str) -> Platform:
+    from ringfence_runtime.images.platforms import Platform
+
+    try:
+        return Platform.parse(text)
+    except Error as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
 def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Put the commands on a parser; each leaves its function in `args.run`."""
+    """Put the commands on a parser; each leaves its function in `args.image_run`."""
     parser.add_argument("--image-root", default=DEFAULT_ROOT, metavar="DIR", help="the store (%(default)s)")
     commands = parser.add_subparsers(dest="image_command", required=True, metavar="COMMAND")
     add = commands.add_parser(
@@ -44,9 +61,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "path", metavar="PATH[:REFERENCE]", help="made with skopeo copy docker://IMAGE oci:PATH:TAG"
     )
     add.add_argument("--name", default="", help="its name in the store")
-    add.add_argument("--platform", type=Platform.parse, help="os/architecture[/variant]; else this machine's")
+    add.add_argument("--platform", type=_platform, help="os/architecture[/variant]; else this machine's")
     add.add_argument(
-        "--devices", choices=DEVICES, default="refuse", help="device nodes in layers (%(default)s)"
+        "--devices", choices=_DEVICES, default="refuse", help="device nodes in layers (%(default)s)"
     )
     add.add_argument("--max-size", type=_size, metavar="SIZE", help="of all layers, unpacked (128G)")
     add.add_argument("--max-entries", type=int, metavar="N", help="files in one layer (500000)")
@@ -56,23 +73,27 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "--no-flush", action="store_true", help="do not wait for the disk (a store that is made again)"
     )
     add.add_argument("--json", action="store_true")
-    add.set_defaults(run=_import)
+    add.set_defaults(image_run=_import)
     several = commands.add_parser("list", help="the images of the store")
     several.add_argument("--json", action="store_true")
-    several.set_defaults(run=_list)
+    several.set_defaults(image_run=_list)
     inspect = commands.add_parser("inspect", help="what the store knows of an image, as JSON")
     inspect.add_argument("image")
-    inspect.set_defaults(run=_inspect)
+    inspect.set_defaults(image_run=_inspect)
     remove = commands.add_parser("rm", help="remove images, and the layers that nothing else needs")
     remove.add_argument("images", nargs="+", metavar="IMAGE")
     remove.add_argument(
         "-f", "--force", action="store_true", help="though containers use it; they go on running"
     )
-    remove.set_defaults(run=_remove)
-    commands.add_parser("sweep", help="remove what a crash left").set_defaults(run=_sweep)
+    remove.set_defaults(image_run=_remove)
+    commands.add_parser("sweep", help="remove what a crash left").set_defaults(image_run=_sweep)
 
 
 def _limits(args: argparse.Namespace) -> Limits:
+    from dataclasses import replace
+
+    from ringfence_runtime.images.limits import Limits
+
     limits = Limits()
     if args.max_size:
         limits = replace(
@@ -84,6 +105,8 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 
 def _import(args: argparse.Namespace) -> None:
+    from ringfence_runtime.images.importer import Options, import_image
+
     path, reference = args.path, ""
     if not os.path.lexists(path):
         directory, slash, last = path.rpartition("/")
@@ -182,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_commands(parser)
     args = parser.parse_args(argv)
     try:
-        args.run(args)
+        args.image_run(args)
     except Error as error:
         sys.stderr.write(f"ringfence: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_code

@@ -166,6 +166,8 @@ class Init:
         process = config.process
         if process is None or not process.args:
             raise Error("config: process.args: is required and must not be empty")
+        if self.plan.options.output:
+            _redirect(self.plan.options.output)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         env = environment(process, root)
         if self.plan.options.listen_fds:
@@ -284,6 +286,18 @@ def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, handed: list
     code = call()
     peer.send("E", f'exec: "{name}": {os.strerror(code).lower()}')
     os._exit(127 if code == 2 else 126)
+
+
+def _redirect(output: str) -> None:
+    """Files of the container's own mounts as standard descriptors, so that the workload may open them
+    again.
+    """
+    for path, flags, fds in (("/dev/null", os.O_RDONLY, (0,)), (output, os.O_WRONLY | os.O_APPEND, (1, 2))):
+        opened = os.open(path, flags | os.O_NOFOLLOW | os.O_NOCTTY)
+        for fd in fds:
+            os.dup2(opened, fd)
+        if opened not in fds:
+            os.close(opened)
 
 
 def _loopback_up() -> None:

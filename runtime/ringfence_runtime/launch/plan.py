@@ -32,10 +32,12 @@ class Options:
         "keep_keyring",
         "listen_fds",
         "no_pivot",
+        "output",
         "pid_file",
         "policy",
         "preserve_fds",
         "require_agent",
+        "rootfs_fd",
     )
 
     def __init__(self) -> None:
@@ -49,6 +51,8 @@ class Options:
         self.policy = ""  # a file, or the name of a policy that the agent has loaded
         self.require_agent = False
         self.certain = False  # no engine knows more of this container than its bundle says
+        self.rootfs_fd = -1  # the root filesystem as a detached mount, instead of root.path
+        self.output = ""  # a path in the container for standard output and error; input is empty then
 
 
 class Plan:
@@ -129,7 +133,7 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
         raise Error(f"config: root.path: {plan.rootfs} is not a directory")
     if plan.deferred:
         return plan
-    plan.rootfs_fd = open_rootfs(plan.rootfs)
+    plan.rootfs_fd = options.rootfs_fd if options.rootfs_fd >= 0 else open_rootfs(plan.rootfs)
     propagation, _ = config.linux.propagation
     # A root filesystem that shall share its mounts stays a peer of the host's; any other only receives.
     kind = 0 if propagation == _sys.MS_SHARED else _sys.MS_SLAVE

@@ -16,7 +16,8 @@ import pytest
 from ringfence.cli.main import main
 from ringfence.cli.parser import EXIT_CODES
 
-COMMANDS = ("agent", "status", "events", "top", "tree", "policy", "probe", "completion", "version")
+COMMANDS = ("agent", "status", "events", "top", "tree", "policy", "probe", "completion", "version",
+            "run", "ps", "exec", "logs", "stop", "rm", "image")  # fmt: skip
 GOOD = """
 apiVersion: ringfence.dev/v1
 kind: Policy

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence image`: the store of images, by the runtime's own command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringfence.cli.parser import Commands, add_command
+
+
+def register(commands: Commands) -> None:
+    """Add the command and its parts."""
+    from ringfence_runtime.images.cli import add_commands
+
+    parser = add_command(
+        commands,
+        "image",
+        run,
+        help="import, list and remove images",
+        text="The images from which `ringfence run` starts sandboxes. Registries are skopeo's work.",
+        examples=(
+            "ringfence image import ./alpine-layout:3.20\n"
+            "ringfence image import saved.tar --name alpine\n"
+            "ringfence image list\n"
+            "ringfence image rm alpine"
+        ),
+    )
+    add_commands(parser)
+
+
+def run(options: Any) -> int:
+    """Run the part that was chosen."""
+    from ringfence.sandbox.errors import translated
+
+    with translated(1):
+        options.image_run(options)
+    return 0

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence run`: a fenced sandbox from an image, a directory or the host's own root."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ringfence.cli.parser import Commands, add_command
+from ringfence.cli.run_options import add_options, add_roots
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "run",
+        run,
+        help="run a program in a fenced sandbox",
+        text="Run a program in a sandbox of its own, already fenced: Docker's fourteen capabilities,\n"
+        "no new privileges, Landlock, seccomp, masked paths, at most 2048 tasks, and no network unless\n"
+        "it is asked for. The image comes from the store (ringfence image import), from an OCI layout or\n"
+        "archive (./PATH[:TAG]), or is a directory (./DIR). Options end at the image's name.\n\n"
+        "Ends with the program's own status; 125: it could not be started, 126: it cannot be executed,\n"
+        "127: it was not found. In the foreground the sandbox is removed at the end, unless --keep.",
+        examples=(
+            "ringfence run alpine echo hello\n"
+            "ringfence run -it --memory 512m --cpus 1 alpine\n"
+            "ringfence run --rootfs host --workdir /usr make --version\n"
+            "ringfence run -d --name web -p 8080:80 ./nginx-layout\n"
+            "ringfence run --read-only --cap-drop ALL --tmpfs /tmp -v ./data:/data:ro alpine ls /data"
+        ),
+    )
+    add_options(parser)
+    add_roots(parser)
+
+
+def run(options: Any) -> int:
+    """Start it, and wait for its end unless --detach."""
+    from ringfence.cli.run_options import request_of
+    from ringfence.sandbox.start import run as start
+
+    return start(request_of(options), announce)
+
+
+def announce(name: str) -> None:
+    """The name of a detached sandbox, on a line."""
+    sys.stdout.write(f"{name}\n")
+    sys.stdout.flush()

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of `ringfence run`, named as users of docker and podman know them, and the request made of
+them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ringfence.cli.parser import Parser
+
+__all__ = ["add_options", "add_roots", "request_of", "roots_of"]
+
+PIDS = 2048
+_Group = Any  # argparse's group; its type is private
+
+
+def add_roots(parser: Parser) -> None:
+    """Where things are kept; tests and second installations choose other places."""
+    group = parser.add_argument_group("where things are kept")
+    group.add_argument("--state-root", metavar="DIR", help="of running sandboxes (default: /run/ringfence)")
+    group.add_argument(
+        "--image-root", metavar="DIR", help="the store of images (default: /var/lib/ringfence/images)"
+    )
+
+
+def add_options(parser: Parser) -> None:
+    """All options, in groups."""
+    parser.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="IMAGE [COMMAND...]", help="with --rootfs: [COMMAND...]"
+    )
+    _sandbox(parser.add_argument_group("sandbox"))
+    _program(parser.add_argument_group("program"))
+    _files(parser.add_argument_group("files and devices"))
+    _fences(parser.add_argument_group("fences"))
+    _limits(parser.add_argument_group("limits"))
+    _network(parser.add_argument_group("network"))
+
+
+def _list(group: _Group, *names: str, metavar: str, help: str) -> None:
+    group.add_argument(*names, action="append", default=[], metavar=metavar, help=f"{help}; repeatable")
+
+
+def _sandbox(group: _Group) -> None:
+    group.add_argument(
+        "--rootfs", metavar="host|DIR", help="the host's own programs, read-only; or a directory"
+    )
+    group.add_argument("--name", default="", help="default: the image's name and six digits")
+    group.add_argument(
+        "-d", "--detach", action="store_true", help="let it run in the background, print its name"
+    )
+    group.add_argument("--rm", action="store_true", help="remove a detached sandbox when it has ended")
+    group.add_argument("--keep", action="store_true", help="keep an ended sandbox until `ringfence rm`")
+    group.add_argument("--hostname", default="", metavar="NAME", help="default: the sandbox's name")
+    _list(group, "-l", "--label", metavar="KEY=VALUE", help="a label for policies, alerts and `ps`")
+    group.add_argument("--cgroup-parent", default="", metavar="PATH", help="default: none, /ringfence-NAME")
+
+
+def _program(group: _Group) -> None:
+    group.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
+    group.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
+    _list(group, "-e", "--env", metavar="NAME[=VALUE]", help="a variable; without a value, ours")
+    _list(group, "--env-file", metavar="FILE", help="variables, one a line")
+    group.add_argument("-w", "--workdir", default="", metavar="PATH", help="where it begins")
+    group.add_argument(
+        "-u", "--user", default="", metavar="USER[:GROUP]", help="names of the image, or numbers"
+    )
+    _list(group, "--group-add", metavar="GID", help="a further group")
+    group.add_argument("--entrypoint", metavar="PROGRAM", help="instead of the image's")
+    group.add_argument(
+        "--stop-signal", default="", metavar="SIGNAL", help="for `ringfence stop` (default: the image's)"
+    )
+    group.add_argument(
+        "--stop-timeout", type=int, default=10, metavar="SECONDS", help="then it is killed (default: 10)"
+    )
+
+
+def _files(group: _Group) -> None:
+    _list(group, "-v", "--volume", metavar="PATH:PATH[:ro]", help="mount a path of the host")
+    _list(group, "--mount", metavar="KEY=VALUE,...", help="type=bind|tmpfs,source=,target=,readonly")
+    _list(group, "--tmpfs", metavar="PATH[:OPTIONS]", help="an empty directory in memory")
+    group.add_argument("--read-only", action="store_true", help="its root filesystem cannot be written")
+    group.add_argument("--shm-size", default="64m", metavar="SIZE", help="of /dev/shm (default: 64m)")
+    _list(group, "--device", metavar="PATH[:PATH[:rwm]]", help="a device of the host")
+
+
+def _fences(group: _Group) -> None:
+    _list(group, "--cap-add", metavar="CAPABILITY", help="beyond the fourteen; ALL")
+    _list(group, "--cap-drop", metavar="CAPABILITY", help="of the fourteen; ALL")
+    _list(
+        group,
+        "--security-opt",
+        metavar="OPTION",
+        help="seccomp=FILE|unconfined, landlock=off, no-new-privileges=false, systempaths=unconfined,"
+        " apparmor=PROFILE, label=LABEL",
+    )
+    _list(group, "--sysctl", metavar="NAME=VALUE", help="a sysctl of the sandbox's own namespaces")
+
+
+def _limits(group: _Group) -> None:
+    group.add_argument("-m", "--memory", default="", metavar="SIZE", help="of memory")
+    group.add_argument(
+        "--memory-swap", default="", metavar="SIZE", help="memory and swap together; -1: no limit"
+    )
+    group.add_argument("--memory-reservation", default="", metavar="SIZE", help="kept when memory is short")
+    group.add_argument("--cpus", type=float, default=0.0, metavar="N", help="so much time of processors: 1.5")
+    group.add_argument(
+        "--cpu-shares", type=int, default=0, metavar="N", help="weight against others (1024 is usual)"
+    )
+    group.add_argument("--cpuset-cpus", default="", metavar="LIST", help="processors: 0-3,6")
+    group.add_argument(
+        "--pids-limit", type=int, default=PIDS, metavar="N", help=f"tasks; -1: no limit (default: {PIDS})"
+    )
+    _list(group, "--ulimit", metavar="NAME=SOFT[:HARD]", help="an rlimit: nofile=1024:4096")
+    group.add_argument("--oom-score-adj", type=int, metavar="N", help="-1000 to 1000")
+
+
+def _network(group: _Group) -> None:
+    group.add_argument(
+        "--network", default="", metavar="MODE", help="none (the default), host, or container:NAME"
+    )
+
+
+def roots_of(options: Any) -> Any:
+    """Where things are kept."""
+    from ringfence.sandbox.request import Roots
+
+    usual = Roots()
+    return Roots(
+        os.path.abspath(options.state_root or usual.state),
+        os.path.abspath(options.image_root or usual.images),
+    )
+
+
+def request_of(options: Any) -> Any:
+    """The request. Raises UsageError with the option's name."""
+    from ringfence.sandbox import values
+    from ringfence.sandbox.errors import UsageError
+    from ringfence.sandbox.request import Request
+
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if options.rootfs is None and not words:
+        raise UsageError("no image is named", hint="ringfence run [options] IMAGE [COMMAND...]")
+    source, command = (words[0], words[1:]) if options.rootfs is None else (options.rootfs, words)
+    return Request(
+        source=source,
+        is_rootfs=options.rootfs is not None,
+        command=tuple(command),
+        roots=roots_of(options),
+        name=options.name,
+        detach=options.detach,
+        keep=options.keep or (options.detach and not options.rm),
+        tty=options.tty,
+        interactive=options.interactive,
+        environment=values.variables(options.env, options.env_file),
+        entrypoint=options.entrypoint,
+        workdir=options.workdir,
+        user=options.user,
+        groups=tuple(values.group(text) for text in options.group_add),
+        hostname=options.hostname,
+        labels=tuple(values.key_value("--label", text) for text in options.label),
+        stop_signal=options.stop_signal,
+        stop_timeout=options.stop_timeout,
+        cgroup_parent=options.cgroup_parent,
+        oom_score=options.oom_score_adj,
+        resources=_resources(options),
+        fences=_chosen_fences(options),
+        **_files_of(options),
+        **_network_of(options),
+    )
+
+
+def _files_of(options: Any) -> dict[str, Any]:
+    from ringfence.sandbox import values
+
+    return {
+        "volumes": (
+            *map(values.volume, options.volume),
+            *map(values.mount, options.mount),
+            *map(values.tmpfs, options.tmpfs),
+        ),
+        "devices": tuple(map(values.device, options.device)),
+        "read_only": options.read_only,
+        "shm_size": values.bytes_of("--shm-size", options.shm_size),
+        "sysctls": tuple(values.key_value("--sysctl", text) for text in options.sysctl),
+        "limits": tuple(map(values.limit, options.ulimit)),
+    }  # fmt: skip
+
+
+def _network_of(options: Any) -> dict[str, Any]:
+    return {"network": options.network}
+
+
+def _resources(options: Any) -> Any:
+    from ringfence.sandbox.request import Resources
+    from ringfence.sandbox.values import bytes_of
+
+    def size(option: str, text: str) -> int:
+        return bytes_of(option, text) if text else 0
+
+    swap = -1 if options.memory_swap == "-1" else size("--memory-swap", options.memory_swap)
+    return Resources(
+        memory=size("--memory", options.memory),
+        memory_swap=swap,
+        memory_reservation=size("--memory-reservation", options.memory_reservation),
+        cpus=options.cpus,
+        cpu_shares=options.cpu_shares,
+        cpuset=options.cpuset_cpus,
+        pids=max(options.pids_limit, 0),
+    )
+
+
+def _chosen_fences(options: Any) -> Any:
+    from ringfence.sandbox.request import Fences
+    from ringfence.sandbox.values import security
+
+    return Fences(
+        cap_add=tuple(options.cap_add), cap_drop=tuple(options.cap_drop), **security(options.security_opt)
+    )

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence ps`, `stop`, `rm`, `exec` and `logs`: what one needs after `ringfence run --detach`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from ringfence.cli.output import age, print_json, table
+from ringfence.cli.parser import Commands, Parser, add_command, add_output
+from ringfence.cli.run_options import add_roots, roots_of
+
+
+def register(commands: Commands) -> None:
+    """Add the commands."""
+    _register_ps(commands)
+    _register_exec(commands)
+    _register_logs(commands)
+    _register_ends(commands)
+
+
+def _register_ps(commands: Commands) -> None:
+    ps = add_command(
+        commands,
+        "ps",
+        show,
+        help="list sandboxes",
+        text="List the sandboxes of `ringfence run`.",
+        examples="ringfence ps\nringfence ps --all -o json",
+    )
+    ps.add_argument("-a", "--all", action="store_true", help="those that have ended, too")
+    add_output(ps, "table", "json")
+    add_roots(ps)
+
+
+def _register_exec(commands: Commands) -> None:
+    execute = add_command(
+        commands,
+        "exec",
+        run_in,
+        help="run another program in a sandbox",
+        text="Run another program in a running sandbox, as its user and with its fences.\n"
+        "Ends with the program's status; 125: it could not be started, 126, 127: as in `run`.",
+        examples="ringfence exec web ps\nringfence exec -it web /bin/sh\nringfence exec -u 0 -w /etc web ls",
+    )
+    execute.add_argument("name", metavar="NAME")
+    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND...")
+    execute.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
+    execute.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
+    execute.add_argument("-d", "--detach", action="store_true", help="do not wait for it")
+    execute.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="repeatable")
+    execute.add_argument("-w", "--workdir", default="", metavar="PATH")
+    execute.add_argument("-u", "--user", default="", metavar="USER[:GROUP]")
+    add_roots(execute)
+
+
+def _register_logs(commands: Commands) -> None:
+    logs = add_command(
+        commands,
+        "logs",
+        print_output,
+        help="show what a detached sandbox printed",
+        text="Show what a detached sandbox wrote to standard output and standard error.",
+        examples="ringfence logs web\nringfence logs --follow web",
+    )
+    logs.add_argument("name", metavar="NAME")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
+    add_roots(logs)
+
+
+def _register_ends(commands: Commands) -> None:
+    stop = add_command(
+        commands,
+        "stop",
+        stop_all,
+        help="end sandboxes",
+        text="Ask the programs of sandboxes to end, and kill them when their time is over.",
+        examples="ringfence stop web\nringfence stop --time 1 web db",
+    )
+    _add_names(stop)
+    stop.add_argument("-t", "--time", type=float, metavar="SECONDS", help="default: as `run` was told, 10")
+    stop.add_argument("-s", "--signal", default="", metavar="SIGNAL", help="default: the image's, or TERM")
+    remove = add_command(
+        commands,
+        "rm",
+        remove_all,
+        help="remove sandboxes",
+        text="Remove ended sandboxes, with all that they hold; --force ends running ones first.",
+        examples="ringfence rm web\nringfence rm --force web db",
+    )
+    _add_names(remove)
+    remove.add_argument("-f", "--force", action="store_true", help="though they run")
+
+
+def _add_names(parser: Parser) -> None:
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    add_roots(parser)
+
+
+def show(options: Any) -> int:
+    """One line a sandbox."""
+    from ringfence.sandbox import remove
+    from ringfence.sandbox.errors import translated
+    from ringfence.sandbox.place import places
+
+    roots = roots_of(options)
+    with translated(1):
+        remove.sweep(roots)
+        rows = [{**place.record, "status": place.status()} for place in places(roots)]
+    rows = [row for row in rows if options.all or row["status"] != "stopped"]
+    if options.output == "json":
+        print_json(rows)
+        return 0
+    now = time.time()
+    lines = [
+        (
+            row["name"],
+            row["status"],
+            age(now - row["created"]),
+            str(row.get("image", "")),
+            str(row.get("network", "")),
+            " ".join(map(ascii, row.get("command", ()))).replace("'", "")[:40],
+        )
+        for row in rows
+    ]
+    print("\n".join(table(("NAME", "STATUS", "AGE", "IMAGE", "NETWORK", "COMMAND"), lines)))
+    return 0
+
+
+def run_in(options: Any) -> int:
+    """The program's status."""
+    from ringfence.sandbox.errors import UsageError
+    from ringfence.sandbox.execute import Inner, execute
+
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if not words:
+        raise UsageError("no command is given", hint="ringfence exec NAME COMMAND...")
+    inner = Inner(
+        command=tuple(words), environment=tuple(options.env), workdir=options.workdir, user=options.user,
+        tty=options.tty, interactive=options.interactive, detach=options.detach,
+    )  # fmt: skip
+    return execute(roots_of(options), options.name, inner)
+
+
+def print_output(options: Any) -> int:
+    """Bytes as they are: what a program prints is its user's affair."""
+    from ringfence.sandbox.errors import translated
+    from ringfence.sandbox.output import follow
+
+    with translated(1):
+        for part in follow(roots_of(options), options.name, on=options.follow):
+            sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+    return 0
+
+
+def stop_all(options: Any) -> int:
+    """Print the names of those that ran."""
+    from ringfence.sandbox import remove
+    from ringfence.sandbox.errors import translated
+    from ringfence.sandbox.place import find
+
+    roots = roots_of(options)
+    with translated(1):
+        for name in options.names:
+            if remove.stop(find(roots, name), signal=options.signal, seconds=options.time):
+                print(name)
+        remove.sweep(roots)
+    return 0
+
+
+def remove_all(options: Any) -> int:
+    """Print the names of those that were removed."""
+    from ringfence.sandbox import remove
+    from ringfence.sandbox.errors import translated
+    from ringfence.sandbox.place import find
+
+    roots = roots_of(options)
+    with translated(1):
+        for name in options.names:
+            remove.remove(find(roots, name), force=options.force)
+            print(name)
+    return 0

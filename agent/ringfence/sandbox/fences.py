@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fences of a sandbox, as members of its OCI configuration: capabilities, seccomp, Landlock, masks.
+
+Policies and the agent are added to the finished configuration by `oci.make_config`'s caller.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringfence.sandbox.errors import UsageError
+from ringfence.sandbox.request import Fences
+
+__all__ = ["capabilities", "landlock", "seccomp"]
+
+
+def _full(option: str, name: str) -> str:
+    from ringfence_runtime.security.caps import CAPABILITIES
+
+    full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
+    if full != "CAP_ALL" and full not in CAPABILITIES:
+        raise UsageError(f"{option}: unknown capability {name!a}", hint="see capabilities(7)")
+    return full
+
+
+def capabilities(fences: Fences) -> list[str]:
+    """Docker's fourteen, with what was added and without what was dropped; ALL is understood."""
+    from ringfence_runtime.security.caps import CAPABILITIES, DEFAULT
+
+    added = {_full("--cap-add", name) for name in fences.cap_add}
+    dropped = {_full("--cap-drop", name) for name in fences.cap_drop}
+    if "CAP_ALL" in added:
+        chosen = set(CAPABILITIES) - dropped
+    elif "CAP_ALL" in dropped:
+        chosen = added
+    else:
+        chosen = (set(DEFAULT) | added) - dropped
+    return [name for name in CAPABILITIES if name in chosen]
+
+
+def seccomp(fences: Fences) -> dict[str, Any] | None:
+    """`linux.seccomp`; None: no filter."""
+    from ringfence_runtime import jsonio
+
+    if fences.seccomp in ("default", "unconfined"):
+        return None
+    try:
+        with open(fences.seccomp, "rb") as file:
+            profile = jsonio.loads(file.read())
+    except OSError as error:
+        raise UsageError(f"--security-opt seccomp: {fences.seccomp}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--security-opt seccomp: {fences.seccomp}: {error}") from None
+    if not isinstance(profile, dict):
+        raise UsageError(f"--security-opt seccomp: {fences.seccomp} is not a profile")
+    return profile
+
+
+def landlock(fences: Fences, *, read_only: bool) -> dict[str, Any] | None:
+    """`linux.landlock`: only what lies below the sandbox's own root can be reached, however it is found.
+
+    With a read-only root the rules follow from the mounts. With a writable one they must allow everything
+    below it: rights of Landlock are inherited downwards, so the root of a tree with one read-only mount
+    could not be written to itself, and `mkdir /data` would fail.
+    """
+    if not fences.landlock:
+        return None
+    if read_only:
+        return {"derive": True}
+    return {"derive": False, "read": ["/"], "write": ["/"], "execute": ["/"]}

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a detached sandbox printed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from ringfence.sandbox.errors import SandboxError
+from ringfence.sandbox.place import find
+from ringfence.sandbox.request import Roots
+
+__all__ = ["follow"]
+
+_INTERVAL = 0.1
+
+
+def follow(roots: Roots, name: str, *, on: bool) -> Iterator[bytes]:
+    """Its output so far; with `on`, what follows until it ends."""
+    place = find(roots, name)
+    if not os.path.exists(place.output):
+        raise SandboxError(f"sandbox {name} was not detached: its output went to its terminal")
+    with open(place.output, "rb") as file:
+        while True:
+            running = (
+                on and place.status() != "stopped"
+            )  # asked before the read: what came last is not missed
+            while part := file.read(1 << 16):
+                yield part
+            if not running:
+                return
+            time.sleep(_INTERVAL)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory of one sandbox: STATE/sandboxes/NAME, with its record and the files that are mounted into it.
+
+Whoever starts a sandbox holds an flock on its directory until the start is over (in the foreground: until the
+workload is). The kernel lets go of it when the process dies, so a sweep tells a start under way from one
+that was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ringfence.sandbox.errors import SandboxError
+from ringfence.sandbox.request import Roots
+
+__all__ = ["Place", "find", "names", "new_name", "reserve"]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Place:
+    """A sandbox on disk."""
+
+    def __init__(self, roots: Roots, name: str, record: dict[str, Any], lock: int = -1) -> None:
+        self.roots = roots
+        self.name = name
+        self.record = record
+        self.lock = lock
+
+    @property
+    def directory(self) -> str:
+        """Its directory."""
+        return f"{self.roots.state}/sandboxes/{self.name}"
+
+    @property
+    def output(self) -> str:
+        """Where the output of a detached one goes: beside its root filesystem, not on a tmpfs."""
+        return f"{self.roots.images}/containers/{self.name}/output"
+
+    def save(self) -> None:
+        """Write the record beside the old one, then rename it."""
+        from ringfence_runtime.images.records import write_json
+
+        write_json(f"{self.directory}/sandbox.json", self.record, durable=False)
+
+    def write(self, name: str, text: str) -> str:
+        """A small file in the directory, for everyone to read; gives its path."""
+        path = f"{self.directory}/{name}"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            os.fchmod(fd, 0o644)
+            file.write(text)
+        return path
+
+    def hold(self, *, wait: bool = False) -> bool:
+        """Take the lock; False where the directory is gone, or (unless `wait`) a start is under way."""
+        try:
+            self.lock = os.open(self.directory, _DIRECTORY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.path.samestat(os.fstat(self.lock), os.stat(self.directory)):
+                return True
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        self.let_go()
+        return False
+
+    def let_go(self) -> None:
+        """Release the lock."""
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+    def remove(self) -> None:
+        """Remove the directory, and forget the lock. The record goes last: it names what there is to undo."""
+        try:
+            for entry in sorted(os.listdir(self.directory), key=lambda entry: entry == "sandbox.json"):
+                os.unlink(f"{self.directory}/{entry}")
+            os.rmdir(self.directory)
+        except FileNotFoundError:
+            pass
+        self.let_go()
+
+    def status(self) -> str:
+        """The runtime's word (running, paused, stopped, created), or `starting`, or `stopped`."""
+        from ringfence_runtime.errors import Error
+        from ringfence_runtime.state import Store
+
+        try:
+            return Store(self.roots.runtime).load(self.name).status()
+        except Error:
+            pass
+        probe = Place(self.roots, self.name, self.record)
+        if probe.hold():
+            probe.let_go()
+            return "stopped"
+        return "starting"
+
+
+def new_name(source: str) -> str:
+    """A name that says what runs: the last word of the image's name and six hex digits."""
+    word = source.rstrip("/").rpartition("/")[2].partition("@")[0].partition(":")[0]
+    letters = "".join(
+        letter for letter in word.lower() if letter.isascii() and (letter.isalnum() or letter in "_-")
+    )
+    return f"{letters.lstrip('-')[:32] or 'box'}-{secrets.token_hex(3)}"
+
+
+def reserve(roots: Roots, name: str, record: dict[str, Any]) -> Place:
+    """A new directory, locked, its record written. SandboxError where the name is taken."""
+    from ringfence_runtime.state import check_id
+
+    place = Place(roots, check_id(name), {"name": name, "created": time.time(), **record})
+    os.makedirs(f"{roots.state}/sandboxes", 0o700, exist_ok=True)
+    while True:
+        try:
+            os.mkdir(place.directory, 0o700)
+        except FileExistsError:
+            raise SandboxError(
+                f"there is a sandbox {name} already",
+                hint=f"ringfence rm {name} removes it; --name chooses another name",
+            ) from None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise SandboxError(f"the name {name[:40]}... is too long") from None
+        # A sweep may see the directory before we have its lock, and take it for one that a crash left.
+        if place.hold(wait=True):
+            break
+    place.save()
+    return place
+
+
+def find(roots: Roots, name: str) -> Place:
+    """An existing sandbox, by its name."""
+    from ringfence_runtime.images.records import read_json
+    from ringfence_runtime.state import check_id
+
+    directory = f"{roots.state}/sandboxes/{check_id(name)}"
+    if not os.path.isdir(directory):
+        raise SandboxError(f"there is no sandbox {name}", hint="ringfence ps --all lists them")
+    return Place(roots, name, read_json(f"{directory}/sandbox.json") or {"name": name, "created": 0})
+
+
+def names(roots: Roots) -> list[str]:
+    """All sandboxes."""
+    try:
+        return sorted(os.listdir(f"{roots.state}/sandboxes"))
+    except FileNotFoundError:
+        return []
+
+
+def places(roots: Roots) -> Iterator[Place]:
+    """All sandboxes that are still there when one looks."""
+    for name in names(roots):
+        try:
+            yield find(roots, name)
+        except SandboxError:
+            continue

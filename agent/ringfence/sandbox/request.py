@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `ringfence run` was asked for: plain values, checked one by one, with nothing looked up yet."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ringfence.sandbox.values import Device, Limit, Volume
+
+__all__ = ["Fences", "Request", "Resources", "Roots"]
+
+
+class Roots(NamedTuple):
+    """Where things are kept."""
+
+    state: str = "/run/ringfence"
+    """`sandboxes/`, `networks/`, and `runtime/`, which `ringfence-runtime` looks at without --root"""
+    images: str = "/var/lib/ringfence/images"
+
+    @property
+    def runtime(self) -> str:
+        """States of the OCI runtime."""
+        return f"{self.state}/runtime"
+
+
+class Resources(NamedTuple):
+    """Limits of the cgroup. 0 or empty: none."""
+
+    memory: int = 0
+    memory_swap: int = 0
+    """memory and swap together; -1: no limit"""
+    memory_reservation: int = 0
+    cpus: float = 0
+    cpu_shares: int = 0
+    cpuset: str = ""
+    pids: int = 0
+
+
+class Fences(NamedTuple):
+    """What the runtime fences off. The defaults are the strict ones."""
+
+    seccomp: str = "default"
+    """`default`, `unconfined` or a file with an OCI or docker profile"""
+    landlock: bool = True
+    no_new_privileges: bool = True
+    masks: bool = True
+    """masked and read-only paths below /proc and /sys"""
+    apparmor: str = ""
+    selinux: str = ""
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+
+
+class Request(NamedTuple):
+    """One `ringfence run`."""
+
+    source: str
+    """an image's name, an OCI layout, a directory, or `host`"""
+    is_rootfs: bool = False
+    """`source` was given by --rootfs: never an image"""
+    command: tuple[str, ...] = ()
+    roots: Roots = Roots()
+    name: str = ""
+    detach: bool = False
+    keep: bool = False
+    """leave the stopped sandbox until `ringfence rm`"""
+    tty: bool = False
+    interactive: bool = False
+    environment: tuple[str, ...] = ()
+    entrypoint: str | None = None
+    workdir: str = ""
+    user: str = ""
+    groups: tuple[int, ...] = ()
+    hostname: str = ""
+    volumes: tuple[Volume, ...] = ()
+    devices: tuple[Device, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    read_only: bool = False
+    shm_size: int = 64 << 20
+    sysctls: tuple[tuple[str, str], ...] = ()
+    limits: tuple[Limit, ...] = ()
+    stop_signal: str = ""
+    stop_timeout: int = 10
+    oom_score: int | None = None
+    cgroup_parent: str = ""
+    resources: Resources = Resources()
+    fences: Fences = Fences()
+    network: str = ""
+    publish: tuple[str, ...] = ()
+    publish_all: bool = False
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
+    forwarding: bool = False
+    """turn on the host's forwarding of packets, if it is off"""

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of a start: record, root filesystem, network, configuration, launch, wait, removal.
+
+The record is on disk before anything is made, so that what a killed start left is found by the next sweep.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ringfence.sandbox import oci, remove
+from ringfence.sandbox.errors import UsageError, translated
+from ringfence.sandbox.network.plan import Plan, plan
+from ringfence.sandbox.place import Place, find, new_name, reserve
+from ringfence.sandbox.request import Request
+from ringfence.sandbox.source import Source, resolve
+from ringfence.sandbox.stdio import Streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ringfence_runtime.launch.parent import Launched
+
+__all__ = ["run"]
+
+
+def run(request: Request, announce: Callable[[str], None]) -> int:
+    """Run a sandbox; gives the workload's status. `announce` gets the name of one that was detached."""
+    from ringfence_runtime.seal import ensure_sealed
+
+    if os.geteuid() != 0:
+        raise UsageError("ringfence run needs root")
+    if request.tty and request.detach:
+        raise UsageError(
+            "--tty with --detach: nobody would hold the terminal",
+            hint="start it without --tty, then: ringfence exec --tty --interactive NAME /bin/sh",
+        )
+    with translated():
+        ensure_sealed()
+        return _Start(request).run(announce)
+
+
+class _Start:
+    """One start, and what it has made so far."""
+
+    def __init__(self, request: Request) -> None:
+        from ringfence_runtime.images import ImageStore
+
+        self.request = request
+        self.network: Plan = plan(request.network)
+        remove.sweep(request.roots)
+        self.store = ImageStore(request.roots.images)
+        self.source: Source = resolve(request, self.store)
+        name = request.name or new_name(self.source.image or self.source.source)
+        self.place: Place = reserve(request.roots, name, self._record())
+        self.streams = Streams(interactive=request.interactive)
+
+    def _record(self) -> dict[str, Any]:
+        request, defaults = self.request, self.source.defaults
+        return {
+            "image": self.source.image or self.source.source,
+            "command": list(request.command),
+            "detached": request.detach,
+            "keep": request.keep,
+            "stop_signal": request.stop_signal
+            or (defaults.stop_signal if defaults is not None else "SIGTERM"),
+            "stop_timeout": request.stop_timeout,
+            "labels": dict(request.labels),
+            "network": request.network or "none",
+        }
+
+    def run(self, announce: Callable[[str], None]) -> int:
+        try:
+            launched = self._launch()
+        except BaseException:
+            remove.dispose(self.place)
+            raise
+        if self.request.detach:
+            self.place.let_go()
+            announce(self.place.name)
+            return 0
+        try:
+            return self._wait(launched)
+        finally:
+            if self.request.keep:
+                remove.retire(self.place)
+            else:
+                remove.dispose(self.place)
+
+    def _launch(self) -> Launched:
+        from ringfence_runtime.images import open_rootfs, prepare_rootfs, resolve_user
+        from ringfence_runtime.launch.parent import create
+        from ringfence_runtime.launch.plan import Options
+        from ringfence_runtime.state import Store
+
+        request, place = self.request, self.place
+        rootfs = prepare_rootfs(self.store, self.source.source, place.name, read_only=request.read_only)
+        options = Options()
+        options.rootfs_fd = open_rootfs(rootfs)
+        user = request.user or (self.source.defaults.user if self.source.defaults is not None else "")
+        found = oci.Found(
+            name=place.name,
+            rootfs=rootfs,
+            defaults=self.source.defaults,
+            image=self.source.image,
+            user=resolve_user(options.rootfs_fd, user),
+            network=self._namespace(),
+            output=self._output() if request.detach else "",
+        )
+        options.output = oci.OUTPUT if request.detach else ""
+        self._write(oci.make_config(request, found))
+        self._streams_out()
+        try:
+            launched = create(
+                Store(request.roots.runtime), place.name, place.directory, options,
+                detached_start=False, detach=request.detach,
+            )  # fmt: skip
+        finally:
+            self.streams.restore()
+        self._start(launched)
+        return launched
+
+    def _start(self, launched: Launched) -> None:
+        from ringfence_runtime.launch.relay import forward_signals
+
+        if not self.request.detach:
+            forward_signals(launched.pidfd)
+        launched.start()
+
+    def _namespace(self) -> str:
+        if self.network.mode == "none":
+            return "new"
+        if self.network.mode == "host":
+            return "host"
+        other = find(self.request.roots, self.network.name)
+        return f"/proc/{remove.init_of(other)}/ns/net"
+
+    def _output(self) -> str:
+        fd = os.open(self.place.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.close(fd)
+        return self.place.output
+
+    def _write(self, config: dict[str, Any]) -> None:
+        from ringfence_runtime import jsonio
+
+        self.place.write("config.json", jsonio.dumps(config))
+
+    def _streams_out(self) -> None:
+        if not self.request.tty and not self.request.detach:
+            self.streams.lend()
+
+    def _wait(self, launched: Launched) -> int:
+        from ringfence_runtime.launch.plan import Options
+        from ringfence_runtime.launch.relay import wait_for
+
+        if not self.request.tty:
+            self.streams.carry(launched.pidfd)
+        return wait_for(launched.pid, launched.pidfd, Options())
