@@ -51,6 +51,7 @@ class Config(NamedTuple):
     socket: Path
     state_dir: Path
     pins: Literal["auto", "off"]
+    canary: bool
     detectors_off: tuple[str, ...]
     output: Path | None  # None: standard output
     log_level: str
@@ -122,6 +123,8 @@ KEYS: tuple[Key, ...] = (
         "auto: enforcement outlives the agent (pinned in a bpffs); off: it ends with it", "auto|off"),
     Key("detectors.off", "detectors_off", values.detectors, (),
         "detectors that are not wanted (policies/README.md lists them)", "ID", many=True),
+    Key("canary", "canary", values.boolean, True,
+        "each second a harmless act in a cgroup of its own, which the agent must hear of", "yes|no"),
     Key("output", "output", values.output, None,
         "where alerts go, as JSON lines: stdout or a file", "stdout|PATH"),
     Key("log.level", "log_level", values.choice("debug", "info", "warning", "error"), "info",

@@ -63,6 +63,7 @@ class Agent:
             "socket": str(self.socket),
             "state-dir": str(directory / "state"),
             "pins": "off",
+            "canary": "no",
             **(flags or {}),
         }
         self.argv = [sys.executable, "-m", "ringfence", "agent"]

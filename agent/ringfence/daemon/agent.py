@@ -26,6 +26,7 @@ from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon import node
 from ringfence.daemon.boot import Boot
+from ringfence.daemon.canary import Canary, sings
 from ringfence.daemon.desk import Desk
 from ringfence.daemon.dispatch import Dispatcher
 from ringfence.daemon.enroll import SOCKET_NAME, Enroller
@@ -197,6 +198,7 @@ class Agent:
             ready=self.ready,
             program_stats=self.config.program_stats,
             container_limit=self.config.metrics_containers,
+            mode=self.config.mode,
             writers=[self.writer],
             stream=self.stream,
             extra=self._extra,
@@ -216,7 +218,9 @@ class Agent:
         kernel, config = self.kernel, self.config
         self._waiting_for = "policies and programs"
         fill_free_slots(self.slots)
-        kernel.configure_patterns(node.kernel_patterns(config))
+        canary = Canary(self._hierarchy.mount, self.stats) if sings(config) else None
+        patterns = node.kernel_patterns(config)
+        kernel.configure_patterns([*patterns, canary.pattern] if canary else patterns)
         kernel.observe_only(node.observe_levels(config))
         self.keeper.start(self._compiled)
         began = time.monotonic()
@@ -226,6 +230,8 @@ class Agent:
             self._log.warning("assumed", what=note)
         for skipped in kernel.skipped:
             self._log.warning("not attached", target=skipped.target, reason=skipped.reason)
+        if canary:
+            self._start(canary)
         adopter = Adopter(
             self._hierarchy,
             patterns_for(config.patterns, known=config.known_names),
@@ -242,6 +248,12 @@ class Agent:
         if base is not None:
             kernel.pin(base)
             self._pinned = True
+
+    def _start(self, canary: Canary) -> None:
+        self._stack.callback(canary.close)
+        canary.start()
+        self.dispatch.canary = canary
+        self.loop.every(_BEAT, canary.beat)
 
     def _watch(self) -> None:
         """Timers, signals, threads; then what was made so far is never looked at by the collector again."""

@@ -15,6 +15,7 @@ from ringfence import log
 from ringfence.abi import EVENT_MAX, EventKind
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
+from ringfence.daemon.canary import Canary
 from ringfence.daemon.desk import Desk
 from ringfence.daemon.members import Members
 from ringfence.export.stats import Stats
@@ -44,6 +45,7 @@ class Dispatcher:
     ) -> None:
         self._stats, self._registry, self._tree = stats, registry, tree
         self._members, self._desk, self._stream = members, desk, stream
+        self.canary: Canary | None = None
         self._log = log.get_logger("dispatch")
         self._handlers: list[Callable[[Any], None] | None] = [None] * EVENT_MAX
         for kind in _TREE_KINDS:
@@ -92,6 +94,9 @@ class Dispatcher:
         try:
             event = decode(record)
             self._stats.received[event.event] += 1
+            if self.canary is not None and event.container == self.canary.cgroup:
+                self.canary.heard(event.event)
+                return
             if event.event in _MEMBER_KINDS:
                 container = self._members.on_event(event)
             else:

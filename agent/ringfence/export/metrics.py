@@ -8,6 +8,7 @@ limit. docs/metrics.md lists every metric, and a test compares.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -59,6 +60,7 @@ class Sources:
     policies: Callable[[], PolicyState]
     ready: Callable[[], str]
     program_stats: bool = False
+    mode: str = "policy"
     container_limit: int = 200
     writers: Sequence[LineWriter] = field(default_factory=list)
     stream: StreamServer | None = None
@@ -103,6 +105,14 @@ class RingfenceCollector(Collector):
         )
         yield gauge("ringfence_attach_seconds", "Part of the start that attaching programs took.", {},
                     stats.attach_seconds)  # fmt: skip
+        mode = GaugeMetricFamily("ringfence_mode", "1 for the mode that was configured.", labels=["mode"])
+        for name in ("audit", "enforce", "policy"):
+            mode.add_metric([name], name == self._sources.mode)
+        yield mode
+        if stats.canary_seen:
+            yield gauge("ringfence_canary_seconds", "Since the canary was heard last.", {},
+                        time.monotonic() - stats.canary_seen)  # fmt: skip
+        yield counter("ringfence_canaries", "Canaries that were heard.", {}, stats.canaries)
         yield counter("ringfence_handler_errors", "Records that met a bug of the agent; it went on.", {},
                       stats.handler_errors)  # fmt: skip
 

@@ -22,6 +22,10 @@ class KernelLike(Protocol):
     def map(self, name: str) -> Any: ...
     def program_stats(self) -> Iterable[Any]: ...
     @property
+    def attached(self) -> Any: ...
+    @property
+    def skipped(self) -> Any: ...
+    @property
     def alerts(self) -> Any: ...
     @property
     def activity(self) -> Any: ...
@@ -34,6 +38,10 @@ def kernel_metrics(kernel: KernelLike, *, timed: bool) -> Iterator[Metric]:
     yield from _programs(kernel, timed=timed)
     yield from _maps(kernel)
     yield from _rings(kernel)
+    hooks = GaugeMetricFamily("ringfence_hooks", "Places where programs shall be.", labels=["state"])
+    hooks.add_metric(["attached"], len(kernel.attached))
+    hooks.add_metric(["skipped"], len(kernel.skipped))
+    yield hooks
 
 
 def _emitted(kernel: KernelLike) -> Metric:

@@ -46,6 +46,8 @@ class Stats:
         "alerts",
         "alerts_suppressed",
         "attach_seconds",
+        "canaries",
+        "canary_seen",
         "decode_errors",
         "handler_errors",
         "loop_seen",
@@ -68,4 +70,6 @@ class Stats:
         self.policy_problems = 0  # of the last set that was looked at
         self.startup_seconds = 0.0  # process start -> ready
         self.attach_seconds = 0.0
+        self.canary_seen = 0.0  # time.monotonic() when it was heard last; 0: there is none
+        self.canaries = 0  # heard
         self.loop_seen = 0.0  # time.monotonic() of the loop's last turn

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ class FakeKernel:
     def __init__(self) -> None:
         self.maps: dict[str, FakeMap] = {}
         self.alerts, self.activity = FakeRing(), FakeRing()
+        self.attached, self.skipped = ["exec", "exit"], ["kexec"]
 
     def map(self, name: str) -> FakeMap:
         return self.maps.setdefault(name, FakeMap())
@@ -74,6 +76,7 @@ class World:
         self.live: list[Container] = []
         self.slots: dict[int, ContainerValue] = {}
         self.stats = Stats()
+        self.stats.canary_seen = time.monotonic() - 7
         self.stats.alerts["core-pattern", "critical", "deny", "denied"] = 3
         self.stats.decode_errors["short"] = 1
         self.stats.alert_latency.observe(0.0015)

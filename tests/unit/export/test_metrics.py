@@ -161,3 +161,19 @@ def test_the_reference_names_every_metric_with_its_type_and_labels() -> None:
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         real[name] = (family.type, labels | writer_labels.get(name, set()))
     assert documented() == {name: (kind, frozenset(labels)) for name, (kind, labels) in real.items()}
+
+
+def test_the_canary_shows_how_long_it_has_been_silent_and_is_absent_where_there_is_none() -> None:
+    """No zero that looks like health: without a canary there is no such series."""
+    world = World()
+    assert 7 <= (value(scrape(new_registry(world.sources)), "ringfence_canary_seconds") or 0) < 60
+    world.stats.canary_seen = 0.0
+    assert value(scrape(new_registry(world.sources)), "ringfence_canary_seconds") is None
+
+
+def test_hooks_and_mode_are_shown() -> None:
+    """What is attached, what is not, and what was configured."""
+    samples = scrape(new_registry(World().sources))
+    assert value(samples, "ringfence_hooks", state="attached") == 2
+    assert value(samples, "ringfence_hooks", state="skipped") == 1
+    assert [value(samples, "ringfence_mode", mode=mode) for mode in ("audit", "policy")] == [0, 1]

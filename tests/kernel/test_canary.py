@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The canary of a real agent: heard each second, silent when a part of its way is broken, gone at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.containers.hierarchy import detect
+from tests.support.agent import Agent, running_agent
+from tests.support.cgroups import new_cgroup
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+
+ROOT = Path(__file__).resolve().parents[2]
+SILENCE = ("ringfence_canary_seconds", ())
+HEARD = ("ringfence_canaries_total", ())
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    """With a canary."""
+    flags = {"canary": "yes"}
+    with running_agent(tmp_path / "agent", policies=[ROOT / "policies"], flags=flags) as made:
+        yield made
+
+
+def cage(agent: Agent) -> Path:
+    """Its cgroup."""
+    return detect().mount / f"ringfence-canary-{agent.pid}.0"
+
+
+def test_it_is_heard_again_and_again_and_is_no_container(agent: Agent) -> None:
+    """It is no container of anybody's: not counted, not listed, and no line tells of it."""
+    wait_for(lambda: agent.metrics()[HEARD] >= 3, "three canaries", seconds=10)
+    metrics = agent.metrics()
+    assert metrics[SILENCE] < 3
+    assert sum(n for (name, _), n in metrics.items() if name == "ringfence_containers") == 0
+    assert metrics["ringfence_container_transitions_total", (("to", "created"),)] == 0
+    assert not agent.records
+    with new_cgroup("canary") as cgroup:  # and those that are containers still are
+        cgroup.run(["true"])
+        agent.wait_record(
+            lambda one: one["container"].get("id") == cgroup.name, "the container's own records"
+        )
+
+
+def test_its_silence_is_seen(agent: Agent) -> None:
+    """Its cgroup is taken away under its feet: the seconds rise, and the log says why."""
+    wait_for(lambda: agent.metrics()[HEARD] >= 1, "a canary", seconds=10)
+
+    def gone() -> bool:
+        for path in (cage(agent) / "beat", cage(agent)):
+            if path.exists():
+                path.rmdir()
+        return not cage(agent).exists()
+
+    wait_for(gone, "the cgroup to go")
+    wait_for(lambda: agent.metrics()[SILENCE] > 3, "the silence to be seen", seconds=10)
+    assert "no canary" in agent.tail(10_000)
+
+
+def test_it_leaves_with_the_agent_and_the_next_one_removes_what_a_killed_one_left(
+    agent: Agent, tmp_path: Path
+) -> None:
+    """A cgroup at the root of the host must not stay."""
+    left = cage(agent)
+    assert left.is_dir()
+    os.kill(agent.pid, signal.SIGKILL)
+    agent.stop()
+    assert left.is_dir()
+    with running_agent(tmp_path / "next", policies=[ROOT / "policies"], flags={"canary": "yes"}) as following:
+        assert not left.exists()
+        own = cage(following)
+        assert own.is_dir()
+    assert not own.exists()
