@@ -9,8 +9,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/match.h"
-#include "include/object.h"
+#include "include/call.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -198,26 +197,6 @@ static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct
 	return len == RF_PATH_LEN ? RF_FLAG_TRUNCATED : 0;
 }
 
-static __always_inline void rf_call_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_call *call, struct rf_question *question,
-					   struct rf_scratch *buffer, __u32 route, __u8 flags)
-{
-	struct rf_syscall_event *record = RF_RECORD(rf_syscall_event, question->event, bound->slot, route);
-
-	if (!record)
-		return;
-	rf_header(&record->header, question->event, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
-	record->header.flags = flags;
-	record->nr = call->nr;
-	__builtin_memcpy(record->args, call->args, sizeof(record->args));
-	__builtin_memcpy(record->operand, question->value, sizeof(record->operand));
-	record->text_len = buffer->len;
-	if (buffer->len)
-		bpf_probe_read_kernel_str(record->text, sizeof(record->text), buffer->name);
-	rf_submit(record, question->event);
-}
-
 static __always_inline int rf_call_event(struct task_struct *task, const struct rf_task *bound,
 					 struct rf_container *container, struct rf_call *call,
 					 const struct rf_syscall *known, __u8 flags)
@@ -268,7 +247,7 @@ static __always_inline int rf_entered(struct task_struct *task, bool compat)
 		return 0;
 	rf_read_call(&call, (struct pt_regs *)bpf_task_pt_regs(task), compat);
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
-	if (!known || !known->event)
+	if (!known || !known->event || known->event & RF_SYSCALL_HOOKED)
 		return 0;
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;

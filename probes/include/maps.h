@@ -156,6 +156,8 @@ enum rf_relation {
 	RF_RELATION_HOST = 4,
 };
 
+#define RF_SYSCALL_HOOKED 0x8000 /* in rf_syscall.event: an LSM hook decides it, not the call's entry */
+
 struct rf_syscall {
 	__u16 event;		  /* enum rf_event; 0: not ours */
 	__u8 counter;		  /* enum of activity counters */

@@ -84,6 +84,17 @@ static __always_inline __u8 rf_carry_out(struct rf_question *question)
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }
 
+/* The same where the program's return value refuses: a kill refuses, too. See lsm.h. */
+static __always_inline __u8 rf_lsm_carry_out(struct rf_question *question)
+{
+	if (question->action != RF_ACTION_KILL && question->action != RF_ACTION_DENY)
+		return 0;
+	question->mechanism = RF_MECHANISM_LSM;
+	if (question->action != RF_ACTION_KILL)
+		return 0;
+	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+}
+
 /* task.bpf.c: counts an alert of the container, and what was done about it. */
 int rf_count_action(__u32 slot, __u32 action);
 

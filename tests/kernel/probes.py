@@ -13,7 +13,8 @@ from ringfence.abi import OBSERVE_ALERTS, PATTERN_ANY, Drop, EventKind
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import DEFAULT_OBJECT, Kernel, KernelSettings, Pattern
-from ringfence.bpf.syscalls import CALLS, OPENS
+from ringfence.bpf.lsm import decided_by, hooks_for
+from ringfence.bpf.syscalls import CALLS, OPENS, names_of
 from ringfence.containers import hierarchy
 from ringfence.events import Event
 from ringfence.wire import decode
@@ -86,27 +87,44 @@ def running(
     observe: Iterable[EventKind] = (),
     rules: Sequence[Rule] = (),
     prepare: Callable[[Kernel], None] = lambda kernel: None,
+    lsm: bool = False,
     **settings: Any,
 ) -> Iterator[Probes]:
-    """Probes at all calls and cgroup hooks of this kernel; gone at the end."""
+    """Probes at all calls and cgroup hooks of this kernel; gone at the end.
+
+    With `lsm` at all of its LSM hooks instead, for the events that these decide.
+    """
     force.need_root()
     if not DEFAULT_OBJECT.exists():
         force.missing("probes", "the probes are not built: make build")
     node = NodeCapabilities.detect()
+    if lsm and not node.lsm_hooks:
+        force.elsewhere(f"no BPF-LSM: {node.lsm_lack}")
+    decided = decided_by(node.lsm_hooks) if lsm else {}
+    hooked = frozenset(names_of(decided))
     layout = hierarchy.detect()
-    chosen = KernelSettings(hierarchy=layout.code, slots=SLOTS, processes=4096, cgroups=1024, **settings)
+    chosen = KernelSettings(
+        hierarchy=layout.code,
+        slots=SLOTS,
+        processes=4096,
+        cgroups=1024,
+        lsm_hooks=node.lsm_hooks if lsm else frozenset(),
+        **settings,
+    )
     plan = AttachPlan(
-        entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"},
-        exit=frozenset(OPENS),
+        entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,
+        exit=frozenset() if EventKind.FILE_OPEN in decided else frozenset(OPENS),
         cgroup_path=node.cgroup2,
         compat=True,
-        compat_exit=True,
+        compat_exit=EventKind.FILE_OPEN not in decided,
+        lsm=hooks_for(decided, decided),
+        hooked=hooked,
     )
     with Kernel.load(chosen) as kernel:
         for slot in reversed(range(SLOTS)):
             kernel.map("free_slots").push(slot)
         kernel.configure_patterns([Pattern(PATTERN_ANY, f"{PREFIX}{LABEL}-".encode())])
-        kernel.configure_syscalls(plan.entry)
+        kernel.configure_syscalls(plan.entry, plan.hooked)
         probes = Probes(kernel)
         probes.observe(*observe)
         if rules:

@@ -22,6 +22,7 @@ ProgramPtr = NewType("ProgramPtr", int)
 MapPtr = NewType("MapPtr", int)
 
 BTF_KIND_DATASEC = 15
+ATTACH_LSM_MAC = 27
 ATTACH_TRACE_ITER = 28
 ATTACH_PERF_EVENT = 41
 
@@ -81,6 +82,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_iter_create": (_int, [_int]),
     "bpf_raw_tracepoint_open": (_int, [_text, _int]),
     "bpf_enable_stats": (_int, [_int]),
+    "libbpf_find_vmlinux_btf_id": (_int, [_text, _int]),
 }
 
 
@@ -359,8 +361,14 @@ def link_create(program: int, target: int, attach_type: int) -> int:
 
 
 def raw_tracepoint_open(program: int) -> int:
-    """A link of a tp_btf program: its BTF says which tracepoint."""
+    """A link of a tp_btf or lsm program: its BTF says which tracepoint or hook."""
     return _checked(_lib.bpf_raw_tracepoint_open(None, program), "bpf_raw_tracepoint_open", program)
+
+
+def lsm_hook_id(hook: str) -> int:
+    """The BTF id of a hook. OSError (ENOENT, ESRCH) where the kernel has none of that name."""
+    found = _lib.libbpf_find_vmlinux_btf_id(hook.encode(), ATTACH_LSM_MAC)
+    return _checked(found, "libbpf_find_vmlinux_btf_id", hook)
 
 
 def iter_create(link: int) -> int:

@@ -44,7 +44,7 @@ class _PerfEventAttr(ctypes.Structure):
 
 
 class _ProgLoadAttr(ctypes.Structure):
-    """union bpf_attr of BPF_PROG_LOAD, up to expected_attach_type."""
+    """union bpf_attr of BPF_PROG_LOAD, up to attach_btf_id."""
 
     _fields_ = [
         ("prog_type", _u32),
@@ -59,6 +59,14 @@ class _ProgLoadAttr(ctypes.Structure):
         ("prog_name", ctypes.c_char * 16),
         ("prog_ifindex", _u32),
         ("expected_attach_type", _u32),
+        ("prog_btf_fd", _u32),
+        ("func_info_rec_size", _u32),
+        ("func_info", _u64),
+        ("func_info_cnt", _u32),
+        ("line_info_rec_size", _u32),
+        ("line_info", _u64),
+        ("line_info_cnt", _u32),
+        ("attach_btf_id", _u32),
     ]
 
 
@@ -123,6 +131,11 @@ def unmount(path: str) -> None:
 def load_trivial_program(kind: int, attach_type: int) -> int:
     """A program that allows everything: whether it loads tells whether the kernel has that attach type."""
     code = bytes([0xB7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # r0 = 1; exit
+    return load_program(kind, attach_type, code)
+
+
+def load_program(kind: int, attach_type: int, code: bytes, attach_to: int = 0) -> int:
+    """A program of a few instructions. `attach_to` is the BTF id of the kernel function that it is for."""
     instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
     attr = _ProgLoadAttr(
         prog_type=kind,
@@ -130,10 +143,18 @@ def load_trivial_program(kind: int, attach_type: int) -> int:
         insns=ctypes.addressof(instructions),
         license=ctypes.addressof(licence),
         expected_attach_type=attach_type,
+        attach_btf_id=attach_to,
     )
     number = _NR_BPF[platform.machine()]
     size = ctypes.c_ulong(ctypes.sizeof(attr))
     return _syscall("bpf", "BPF_PROG_LOAD", number, ctypes.c_long(_BPF_PROG_LOAD), ctypes.byref(attr), size)
+
+
+def prctl(option: int) -> None:
+    """prctl(2) without arguments."""
+    if _libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(0),) * 4) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl: {os.strerror(code)}", str(option))
 
 
 def return_free_memory() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Putting loaded programs in place: tracing by BTF, tracepoints of system calls, cgroups. All by bpf links.
+"""Putting loaded programs in place: tracing by BTF, LSM hooks, system calls, cgroups. All by bpf links.
 
 A link is a descriptor: it detaches when the last one is closed, unless it is pinned (ringfence.bpf.pins).
 """
@@ -33,6 +33,7 @@ class AttachPlan:
     that the object has. `cgroup_path` is the root of the cgroup v2 hierarchy; empty: no cgroup programs.
     `compat` and `compat_exit` see the same calls of 32-bit programs, too, at some 30 ns on each call of the
     node. With `compat` one program at every call takes the place of those at the tracepoints of `entry`.
+    `lsm` are hooks of ringfence.bpf.lsm; `hooked` the calls that they decide, which are not in `entry`.
     """
 
     entry: frozenset[str] = frozenset()
@@ -42,6 +43,8 @@ class AttachPlan:
     cgroup_path: str = ""
     compat: bool = False
     compat_exit: bool = False
+    lsm: frozenset[str] = frozenset()
+    hooked: frozenset[str] = frozenset()
 
 
 class Attached(NamedTuple):
@@ -102,7 +105,7 @@ def open_tracefs() -> Iterator[Tracefs]:
 
 
 class Place(NamedTuple):
-    """Where a program shall be: kind tp_btf, tracepoint or cgroup, and the target as in a section name."""
+    """Where a program shall be: kind tp_btf, lsm, tracepoint or cgroup; the target as in a section name."""
 
     program: Program
     kind: str
@@ -115,6 +118,10 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
     for program in programs:
         kind, _, target = program.section.partition("/")
         if kind == "tp_btf" and _is_wanted(plan, target):
+            yield Place(program, kind, target)
+    for program in programs:
+        kind, _, target = program.section.partition("/")
+        if kind == "lsm" and target in plan.lsm:
             yield Place(program, kind, target)
     for program in programs:
         entry = frozenset[str]() if plan.compat else plan.entry
@@ -140,8 +147,8 @@ def attach_all(wanted: Iterable[Place], cgroup_path: str) -> Iterator[Attached |
         tracefs: Tracefs | None = None
         cgroup = -1
         for place in wanted:
-            if place.kind == "tp_btf":
-                yield _attach_tracing(place)
+            if place.kind in ("tp_btf", "lsm"):
+                yield _attach_by_btf(place)
             elif place.kind == "tracepoint":
                 tracefs = tracefs or stack.enter_context(open_tracefs())
                 yield _attach_tracepoint(place, tracefs)
@@ -152,7 +159,7 @@ def attach_all(wanted: Iterable[Place], cgroup_path: str) -> Iterator[Attached |
                 yield _attach_cgroup(place, cgroup)
 
 
-def _attach_tracing(place: Place) -> Attached:
+def _attach_by_btf(place: Place) -> Attached:
     return Attached(place.program.name, place.target, _libbpf.raw_tracepoint_open(place.program.fd))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ringfence.bpf import _libbpf, _syscalls, privileges
 from ringfence.bpf.attach import Tracefs, open_tracefs
+from ringfence.bpf.lsm_try import available_hooks
 from ringfence.bpf.maps import MapType
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
@@ -52,8 +53,9 @@ class NodeCapabilities:
     """See `detect`.
 
     `syscalls` are the calls that have a tracepoint here, `cgroup` the keys of CGROUP_ATTACHES that load,
-    `lsm` the security modules in force, `compat` whether 32-bit programs run, `bpffs` and `cgroup2` where
-    those are mounted (empty: nowhere), `lacks` what an agent cannot do without.
+    `lsm` the security modules in force, `lsm_hooks` the hooks of ringfence.bpf.lsm that programs of ours can
+    decide at, `lsm_lack` why there are none, `compat` whether 32-bit programs run, `bpffs` and `cgroup2`
+    where those are mounted (empty: nowhere), `lacks` what an agent cannot do without.
     """
 
     kernel: str
@@ -66,6 +68,8 @@ class NodeCapabilities:
     syscalls: frozenset[str] = frozenset()
     cgroup: frozenset[str] = frozenset()
     lsm: tuple[str, ...] = ()
+    lsm_hooks: frozenset[str] = frozenset()
+    lsm_lack: str = ""
     compat: bool = False
     bpffs: str = ""
     cgroup2: str = ""
@@ -79,6 +83,7 @@ class NodeCapabilities:
         tracefs, syscalls = _syscall_tracepoints() if permitted else (False, frozenset())
         ring = permitted and version > (0, 0) and _has_ring_buffer()
         btf = Path("/sys/kernel/btf/vmlinux").exists()
+        hooks, lsm_lack = available_hooks() if ring and btf else (frozenset[str](), "not permitted to try")
         found = cls(
             kernel=platform.release(),
             machine=platform.machine(),
@@ -90,6 +95,8 @@ class NodeCapabilities:
             syscalls=syscalls,
             cgroup=frozenset(_cgroup_attaches()) if permitted else frozenset(),
             lsm=_lsm(),
+            lsm_hooks=hooks,
+            lsm_lack=lsm_lack,
             compat=_has_compat(),
             bpffs=next((path for path in BPFFS if path in mounts_of("bpf")), ""),
             cgroup2=min(mounts_of("cgroup2"), key=len, default=""),

@@ -81,6 +81,7 @@ class KernelSettings:
     activity_bytes: int = 4 << 20
     activity_rate: int = 0  # records a second and container; 0: no limit
     activity_burst: int = 0
+    lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node can have; the others are left out
 
     def sizes(self) -> dict[str, int]:
         """Map -> entries."""
@@ -151,7 +152,9 @@ class Kernel:
                     loaded = file.load()
                 except OSError as error:
                     failure = load_error(error)
-                    refused = [name for name in explain(failure.log)[0] if sections.get(name) in _OPTIONAL]
+                    refused = [
+                        name for name in explain(failure.log)[0] if _is_optional(sections.get(name, ""))
+                    ]
                     if not refused or any(skip.program == refused[0] for skip in missing):
                         raise failure from None
                     missing.append(Skipped(refused[0], sections[refused[0]], "the kernel refused it"))
@@ -176,10 +179,14 @@ class Kernel:
     def programs(self) -> list[Program]:
         return list(self._loaded.programs.values())
 
-    def configure_syscalls(self, names: Iterable[str]) -> None:
-        """Which calls (names of ringfence.bpf.syscalls) are events. The others are none from now on."""
+    def configure_syscalls(self, names: Iterable[str], hooked: Iterable[str] = ()) -> None:
+        """Which calls (names of ringfence.bpf.syscalls) are events: by their entry or, `hooked`, LSM hooks.
+
+        The others are none from now on.
+        """
         table = self.map("syscalls")
-        wanted = {number.to_bytes(4, "little"): value for number, value in syscalls.entries(names)}
+        entries = syscalls.entries(names, hooked=hooked)
+        wanted = {number.to_bytes(4, "little"): value for number, value in entries}
         empty = bytes(table.value_size)
         stale = {key: empty for key, value in table.items() if any(value) and key not in wanted}
         table.update_batch(wanted | stale)
@@ -298,8 +305,23 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
             if program not in refused and not _loads(*CGROUP_ATTACHES[target]):
                 missing.append(Skipped(program, section, "this kernel has no such attach type (6.7 has)"))
                 refused.add(program)
+        if section.startswith("lsm/") and not _has_hook(program, section, settings, missing):
+            refused.add(program)
         if program in refused:
             file.leave_out(program)
+
+
+def _has_hook(program: str, section: str, settings: KernelSettings, missing: list[Skipped]) -> bool:
+    """Whether the node has the hook. Where it has some and not this one, that is said."""
+    if section.removeprefix("lsm/") in settings.lsm_hooks:
+        return True
+    if settings.lsm_hooks and not any(skip.program == program for skip in missing):
+        missing.append(Skipped(program, section, "this kernel has no such LSM hook"))
+    return False
+
+
+def _is_optional(section: str) -> bool:
+    return section in _OPTIONAL or section.startswith("lsm/")
 
 
 def _loads(kind: int, attach_type: int) -> bool:

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ringfence.abi import COMPAT_BASE, OPERANDS, SYSCALL, Counter, EventKind, OperandSource
+from ringfence.abi import COMPAT_BASE, OPERANDS, SYSCALL, SYSCALL_HOOKED, Counter, EventKind, OperandSource
 from ringfence.bpf.syscall_numbers import NUMBERS
 
 __all__ = ["CALLS", "OPENS", "Syscall", "entries", "kinds_of", "names_of", "operand_dims", "tracepoint"]
@@ -27,11 +27,12 @@ class Syscall(NamedTuple):
     text_arg: int
     operands: tuple[_Source, ...]
 
-    def pack(self) -> bytes:
-        """As struct rf_syscall."""
+    def pack(self, *, hooked: bool = False) -> bytes:
+        """As struct rf_syscall. `hooked`: an LSM hook decides it, and its entry is not looked at."""
         filled = (*self.operands, *((OperandSource.NOTHING, 0),) * (OPERANDS - len(self.operands)))
         sources, arguments = bytes(s for s, _ in filled), bytes(a for _, a in filled)
-        return SYSCALL.pack(self.kind, self.counter, self.text_arg, sources, arguments)
+        kind = self.kind | SYSCALL_HOOKED if hooked else self.kind
+        return SYSCALL.pack(kind, self.counter, self.text_arg, sources, arguments)
 
 
 def _arg(index: int) -> _Source:
@@ -182,12 +183,16 @@ def operand_dims(kind: EventKind) -> frozenset[int]:
     return frozenset(dim for call in calls for dim, source in enumerate(call.operands) if source != _NOTHING)
 
 
-def entries(names: Iterable[str], machine: str = "") -> Iterator[tuple[int, bytes]]:
+def entries(
+    names: Iterable[str], machine: str = "", hooked: Iterable[str] = ()
+) -> Iterator[tuple[int, bytes]]:
     """(index, value) of the map `syscalls` for these calls, native and 32-bit.
 
-    A call that the architecture does not have is left out. `machine` as uname -m, empty: this one.
+    A call that the architecture does not have is left out. `machine` as uname -m, empty: this one. `hooked`
+    are more calls, which LSM hooks decide.
     """
-    wanted = frozenset(names)
+    by_hook = frozenset(hooked)
+    wanted = frozenset(names) | by_hook
     is_arm64 = (machine or platform.machine()) == "aarch64"
     for name, (x86_64, i386, arm64) in NUMBERS.items():
         meant = _COMPAT_ALIASES.get(name, name)
@@ -195,6 +200,6 @@ def entries(names: Iterable[str], machine: str = "") -> Iterator[tuple[int, byte
             continue
         number = arm64 if is_arm64 else x86_64
         if number is not None:
-            yield number, CALLS[meant].pack()
+            yield number, CALLS[meant].pack(hooked=meant in by_hook)
         if i386 is not None and not is_arm64:
-            yield COMPAT_BASE + i386, CALLS[meant].pack()
+            yield COMPAT_BASE + i386, CALLS[meant].pack(hooked=meant in by_hook)

@@ -79,6 +79,7 @@ def _node(node: Any) -> dict[str, Any]:
         "btf": node.btf,
         "ring_buffer": node.ring_buffer,
         "lsm": list(node.lsm),
+        "lsm_hooks": sorted(node.lsm_hooks),
         "bpffs": node.bpffs,
         "32-bit programs": node.compat,
         "cgroup_programs": sorted(node.cgroup),
@@ -110,9 +111,15 @@ def _event(kind: Any, tiers: Any) -> dict[str, str]:
     return {
         "event": kind.label,
         "here": _WORDS[outcome.action.label],
-        "by": outcome.mechanism.label if outcome.action else "",
-        "why": outcome.why,
+        "by": _by(kind, outcome, tiers),
+        "why": outcome.why or tiers.limits(kind),
     }
+
+
+def _by(kind: Any, outcome: Any, tiers: Any) -> str:
+    """The mechanism; of BPF-LSM with its hooks."""
+    hooks = tiers.hooks.get(kind)
+    return f"lsm:{','.join(hooks)}" if hooks else outcome.mechanism.label if outcome.action else ""
 
 
 def _rule(rule: Any, tiers: Any) -> dict[str, str]:
@@ -138,10 +145,9 @@ def _rule(rule: Any, tiers: Any) -> dict[str, str]:
 def _more(node: Any) -> list[str]:
     """What to change to get more than this node gives now."""
     advice = []
-    if "bpf" not in node.lsm:
+    if node.lsm_lack:
         advice.append(
-            "deny instead of kill: a kernel with CONFIG_BPF_LSM, booted with lsm=...,bpf"
-            " (this version does not use it yet)"
+            f"deny instead of kill: {node.lsm_lack}; it takes CONFIG_BPF_LSM and lsm=...,bpf at boot"
         )
     if node.permitted and "connect_unix" not in node.cgroup:
         advice.append("unix.connect: Linux 6.7 or newer")
@@ -156,7 +162,8 @@ def _text(report: Mapping[str, Any]) -> list[str]:
     node = report["node"]
     lines = [
         f"Linux {node['kernel']} ({node['machine']}), libbpf {node['libbpf']}, cgroup {node['cgroups']}, "
-        f"LSM {','.join(node['lsm']) or 'not known (securityfs is not mounted)'}",
+        f"LSM {','.join(node['lsm']) or 'not known (securityfs is not mounted)'}, "
+        f"{len(node['lsm_hooks']) or 'no'} LSM hooks to deny at",
         "",
     ]
     lines += [colour(f"missing: {lack['what']}", "red") + f" ({lack['hint']})" for lack in report["missing"]]

@@ -150,7 +150,7 @@ class Agent:
 
         def plan(*sets: Any) -> Any:
             kinds = node.needed_kinds(config, *sets)
-            return node.attach_plan(kinds, config, self._boot.capabilities, cgroup2)
+            return node.attach_plan(kinds, config, self._boot.capabilities, cgroup2, self._tiers)
 
         self._plan = plan
         self.keeper = PolicyKeeper(

@@ -43,7 +43,7 @@ class Boot:
         self.hierarchy: Hierarchy = detect()
         host = host_namespaces()
         self.notes = host.notes  # what had to be assumed of the host
-        self._settings = kernel_settings(config, self.hierarchy, host)
+        self._settings = kernel_settings(config, self.hierarchy, host, self.capabilities.lsm_hooks)
         self._kernel: Kernel | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._load, name="load", daemon=True)
@@ -71,7 +71,9 @@ class Boot:
             self._kernel.close()
 
 
-def kernel_settings(config: Config, hierarchy: Hierarchy, host: HostNamespaces) -> KernelSettings:
+def kernel_settings(
+    config: Config, hierarchy: Hierarchy, host: HostNamespaces, lsm_hooks: frozenset[str] = frozenset()
+) -> KernelSettings:
     """Sizes and constants of the probes."""
     namespaces = {name: inum for name, inum in asdict(host).items() if name != "notes"}
     return KernelSettings(
@@ -83,4 +85,5 @@ def kernel_settings(config: Config, hierarchy: Hierarchy, host: HostNamespaces) 
         activity_bytes=config.activity_ring,
         activity_rate=config.activity_rate,
         activity_burst=config.activity_burst,
+        lsm_hooks=lsm_hooks,
     )

@@ -17,6 +17,7 @@ from ringfence.abi import (
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Pattern
+from ringfence.bpf.lsm import hooks_for
 from ringfence.bpf.syscalls import OPENS, names_of
 from ringfence.config import Config
 from ringfence.containers.patterns import patterns_for
@@ -54,10 +55,13 @@ def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> N
     if sections is None:
         return tiers
     loaded = frozenset(sections)
+    lost = [kind for kind, hooks in tiers.hooks.items() if not all(f"lsm/{hook}" in loaded for hook in hooks)]
+    tiers = tiers.without_lsm(lost, "this kernel refused its LSM program")
     for kind, programs in _CGROUP_PROGRAMS.items():
         if not any(f"cgroup/{name}" in loaded for name in programs):
             tiers = tiers.without((kind,), tiers.why.get(kind, "its program was not loaded"))
-    if not any(section.startswith("tracepoint/syscalls/sys_exit") for section in loaded):
+    exits = any(section.startswith("tracepoint/syscalls/sys_exit") for section in loaded)
+    if not exits and _K.FILE_OPEN not in tiers.hooks:
         tiers = tiers.without((_K.FILE_OPEN,), "its program was not loaded")
     return tiers
 
@@ -82,12 +86,17 @@ def needed_kinds(config: Config, *compiled: CompiledPolicies) -> frozenset[Event
 
 
 def attach_plan(
-    kinds: frozenset[EventKind], config: Config, node: NodeCapabilities, cgroup2: str
+    kinds: frozenset[EventKind], config: Config, node: NodeCapabilities, cgroup2: str, tiers: NodeTiers
 ) -> AttachPlan:
-    """Where programs must be for these events to be seen. What nobody asks for costs nothing."""
-    calls = frozenset(name for name in names_of(kinds) if name in node.syscalls)
-    opens = frozenset(OPENS) if _K.FILE_OPEN in kinds else frozenset()
-    programs = {name for kind in kinds for name in _CGROUP_PROGRAMS.get(kind, ())}
+    """Where programs must be for these events to be seen. What nobody asks for costs nothing.
+
+    What LSM hooks decide is attached nowhere else: it would be said twice, and calls would pay for it.
+    """
+    hooked = kinds & tiers.hooks.keys()
+    weaker = kinds - hooked
+    calls = frozenset(name for name in names_of(weaker) if name in node.syscalls)
+    opens = frozenset(OPENS) if _K.FILE_OPEN in weaker else frozenset()
+    programs = {name for kind in weaker for name in _CGROUP_PROGRAMS.get(kind, ())}
     return AttachPlan(
         entry=calls,
         exit=opens,
@@ -95,4 +104,6 @@ def attach_plan(
         cgroup_path=cgroup2,
         compat=config.compat != "off" and node.compat and bool(calls),
         compat_exit=config.compat == "full" and node.compat and bool(opens),
+        lsm=hooks_for(hooked, tiers.hooks),
+        hooked=frozenset(names_of(hooked)),
     )

@@ -84,7 +84,7 @@ class PolicyKeeper:
     def prepare(self, *sets: CompiledPolicies) -> None:
         """Have the kernel see every event that these sets ask for."""
         plan = self._plan(*sets)
-        self._kernel.configure_syscalls(plan.entry)
+        self._kernel.configure_syscalls(plan.entry, plan.hooked)
 
     def watch(self) -> None:
         """Look at the files each second, in a thread: a walk over a thousand of them takes milliseconds."""
@@ -167,7 +167,7 @@ class PolicyKeeper:
         old = self.compiled
         # First everything that either set asks for, then the switch, then what nobody asks for goes.
         both = self._plan(*([old] if old else []), compiled)
-        self._kernel.configure_syscalls(both.entry)
+        self._kernel.configure_syscalls(both.entry, both.hooked)
         self._kernel.attach(both)
         return compiled
 
@@ -216,7 +216,7 @@ class PolicyKeeper:
         try:
             plan = self._plan(compiled)
             self._kernel.attach(plan)
-            self._kernel.configure_syscalls(plan.entry)
+            self._kernel.configure_syscalls(plan.entry, plan.hooked)
         except (Error, OSError) as error:
             self._log.warning("programs that no policy needs stay attached", error=str(error))
         finally:

@@ -85,7 +85,11 @@ def explain_rule(rule: Rule, node: NodeTiers) -> list[str]:
         (event, node.outcome(event, rule.action, rule.otherwise)) for event in rule.events
     ):
         where = f" on {event.label}" if len(rule.events) > 1 else ""
-        lines.append(f"  asks for {rule.action.label}{where}; here: {_outcome(rule, outcome)}")
+        lines.append(
+            f"  asks for {rule.action.label}{where}; here: {_outcome(rule, outcome)}{_hooks(node, event)}"
+        )
+        if node.limits(event):
+            lines.append(f"  careful: {node.limits(event)}")
     lines += [f"  careful: {text}" for text in cautions(rule)]
     return lines
 
@@ -110,6 +114,11 @@ def _outcome(rule: Rule, outcome: Outcome) -> str:
         return f"REFUSED, it requires deny and {outcome.why}"
     why = f" ({outcome.why})" if outcome.why else ""
     return f"{outcome.action.label} {_BY[outcome.mechanism]}{why}"
+
+
+def _hooks(node: NodeTiers, event: EventKind) -> str:
+    hooks = node.hooks.get(event, ())
+    return f" (hook{'s' if len(hooks) > 1 else ''} {', '.join(hooks)})" if hooks else ""
 
 
 def cautions(rule: Rule) -> list[str]:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.bpf.lsm import DECIDED, decided_by
 from ringfence.bpf.syscalls import kinds_of
 from ringfence.policy.vocabulary import EVENTS
 
@@ -39,10 +40,14 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NodeTiers:
-    """Event -> the mechanisms that this node has for it. An event without any is blind; `why` says why."""
+    """Event -> the mechanisms that this node has for it. An event without any is blind; `why` says why.
+
+    `hooks` are the LSM hooks of the events that have them. They decide alone: these are seen nowhere else.
+    """
 
     mechanisms: Mapping[EventKind, frozenset[Mechanism]]
     why: Mapping[EventKind, str] = field(default_factory=dict)
+    hooks: Mapping[EventKind, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def usual(cls) -> NodeTiers:
@@ -64,18 +69,45 @@ class NodeTiers:
                 tiers = tiers.without((kind,), f"this kernel has no cgroup/{' and no cgroup/'.join(lacking)}")
         seen = kinds_of(node.syscalls)
         unseen = [kind for kind in EVENTS if kind.is_syscall and kind not in seen]
-        return tiers.without(unseen, "this kernel has no such call, or no tracepoint for it")
+        tiers = tiers.without(unseen, "this kernel has no such call, or no tracepoint for it")
+        return tiers.with_hooks(decided_by(node.lsm_hooks))
 
     def without(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
         """The same node, blind for some events."""
         gone = frozenset(kinds)
         rest = {kind: some for kind, some in self.mechanisms.items() if kind not in gone}
-        return NodeTiers(rest, {**self.why, **dict.fromkeys(gone, why)})
+        return replace(self, mechanisms=rest, why={**self.why, **dict.fromkeys(gone, why)})
 
     def with_mechanism(self, kinds: Iterable[EventKind], mechanism: Mechanism) -> NodeTiers:
         """The same node, with one mechanism more for some events."""
         more = {kind: self.mechanisms.get(kind, frozenset()) | {mechanism} for kind in kinds}
-        return NodeTiers({**self.mechanisms, **more}, {k: w for k, w in self.why.items() if k not in more})
+        return replace(
+            self,
+            mechanisms={**self.mechanisms, **more},
+            why={k: w for k, w in self.why.items() if k not in more},
+        )
+
+    def with_hooks(self, hooks: Mapping[EventKind, tuple[str, ...]]) -> NodeTiers:
+        """The same node, where LSM hooks decide these events."""
+        return replace(self.with_mechanism(hooks, Mechanism.LSM), hooks={**self.hooks, **hooks})
+
+    def without_lsm(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
+        """The same node, without LSM hooks for these events: what it has else for them holds."""
+        gone = frozenset(kinds)
+        weaker = {
+            kind: some - {Mechanism.LSM} if kind in gone else some for kind, some in self.mechanisms.items()
+        }
+        blind = {kind: why for kind in gone if not weaker.get(kind)}
+        return replace(
+            self,
+            mechanisms={kind: some for kind, some in weaker.items() if some},
+            why={**self.why, **blind},
+            hooks={kind: some for kind, some in self.hooks.items() if kind not in gone},
+        )
+
+    def limits(self, kind: EventKind) -> str:
+        """What the strongest mechanism does not see that a weaker one would; empty: nothing."""
+        return DECIDED[kind].less if kind in self.hooks else ""
 
     def sees(self, kind: EventKind) -> bool:
         """Whether a rule on that event can do anything here."""

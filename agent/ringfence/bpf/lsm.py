@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which LSM hooks decide which events: the table behind loading, attaching, tiers and what is said of them.
+
+A hook's program is `SEC("lsm/HOOK")` of probes/lsm_*.bpf.c; a test compares. How such a program is written
+is said in probes/include/lsm.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from ringfence.abi import EventKind
+
+__all__ = ["DECIDED", "HOOKS", "Decided", "decided_by", "hooks_for"]
+
+
+class Decided(NamedTuple):
+    """How an event is decided: by every hook of `needs`, or not at all; by those of `also` that are there.
+
+    `less` says in which cases the weaker tiers would have seen more; empty: in none.
+    """
+
+    needs: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    less: str = ""
+
+
+_K = EventKind
+
+DECIDED: Mapping[EventKind, Decided] = {
+    # ---- files: lsm_file.bpf.c
+    _K.FILE_OPEN: Decided(
+        ("file_open",), less="an open with O_PATH, which gives no access, asks no hook: it is not seen"
+    ),
+    # ---- mounts: lsm_mount.bpf.c
+    _K.SYS_MOUNT: Decided(("sb_mount",)),
+    # ---- tasks: lsm_task.bpf.c
+    # ---- the kernel itself: lsm_kernel.bpf.c
+    # ---- network: lsm_network.bpf.c
+}
+
+#: every hook that the probes have a program for
+HOOKS = frozenset(hook for way in DECIDED.values() for hook in (*way.needs, *way.also))
+
+
+def decided_by(available: Collection[str]) -> dict[EventKind, tuple[str, ...]]:
+    """The events that these hooks decide, each with those of them that it takes."""
+    return {
+        kind: (*way.needs, *(hook for hook in way.also if hook in available))
+        for kind, way in DECIDED.items()
+        if all(hook in available for hook in way.needs)
+    }
+
+
+def hooks_for(kinds: Iterable[EventKind], decided: Mapping[EventKind, Iterable[str]]) -> frozenset[str]:
+    """The hooks that must be attached for these events, of what `decided_by` gave."""
+    return frozenset(hook for kind in kinds for hook in decided.get(kind, ()))

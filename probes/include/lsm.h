@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * How an LSM program is written. It is SEC("lsm/HOOK") int BPF_PROG(lsm_HOOK, ..., int ret) in a file
+ * lsm_*.bpf.c, and agent/ringfence/bpf/lsm.py says which events it decides. It asks the same rules as the
+ * weaker tiers do, writes the same records and counts in the same places, but refuses before the effect:
+ *
+ *	struct rf_lsm lsm;
+ *
+ *	if (ret)
+ *		return ret;
+ *	if (!rf_lsm_armed(&lsm))
+ *		return 0;
+ *	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
+ *	rf_lsm_operand(&lsm, 0, mode);
+ *	return rf_lsm_decide(&lsm, 0);
+ *
+ * Where the record of an event is not rf_syscall_event: rf_ask, rf_judge, rf_lsm_carry_out, rf_count_verdict,
+ * rf_route, the record, and rf_lsm_result.
+ *
+ * What the kernel refuses by itself, for want of a capability or by another module, mostly comes here not at
+ * all: hooks are asked after the kernel's own checks, and after the modules before bpf in the list.
+ */
+#ifndef RINGFENCE_LSM_H
+#define RINGFENCE_LSM_H
+
+#include "call.h"
+
+#define RF_EPERM 1
+#define RF_PF_IO_WORKER 0x00000010 /* include/linux/sched.h */
+#define RF_PF_KTHREAD 0x00200000
+#define RF_NO_CALL 0xffffffff
+
+struct rf_lsm {
+	struct task_struct *task;
+	struct rf_task *bound;
+	struct rf_container *container;
+	struct rf_question question;
+	struct rf_call call; /* nr == RF_NO_CALL: a worker of the kernel's, which is in no call */
+};
+
+/* Whether the task that runs is a subject. To be asked first: most are none. */
+static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
+{
+	lsm->task = bpf_get_current_task_btf();
+	lsm->bound = rf_bound(lsm->task);
+	if (!lsm->bound)
+		return false;
+	lsm->container = rf_container_of(lsm->bound);
+	return lsm->container;
+}
+
+/*
+ * The system call that the task is in, from its saved registers, which nobody changes meanwhile. Kernel threads
+ * are in none. Neither are the workers of an io_uring: they are armed as who made the ring is, and do what was
+ * put into it; their registers are a copy of those of some call of their maker's.
+ */
+static __always_inline bool rf_call_in_progress(struct task_struct *task, struct rf_call *call)
+{
+	if (task->flags & (RF_PF_KTHREAD | RF_PF_IO_WORKER)) {
+		__builtin_memset(call, 0, sizeof(*call));
+		call->nr = call->index = RF_NO_CALL;
+		return false;
+	}
+	rf_read_call(call, (struct pt_regs *)bpf_task_pt_regs(task), rf_in_compat(task));
+	if (call->nr >= RF_COMPAT_BASE) /* x32 */
+		call->compat = 1;
+	return true;
+}
+
+/* What the agent knows of the call in progress, if it is one of that event (RF_EVENT_NONE: of any); else NULL. */
+static __always_inline struct rf_syscall *rf_call_of_event(const struct rf_call *call, __u32 event)
+{
+	__u32 index = call->index;
+	struct rf_syscall *known = bpf_map_lookup_elem(&syscalls, &index);
+	__u32 is = known ? known->event & ~RF_SYSCALL_HOOKED : RF_EVENT_NONE;
+
+	return is && (!event || is == event) ? known : NULL;
+}
+
+/*
+ * Begins a question on a system call's event. Its operands are those that the call's entry would have, where
+ * the task is in a call of that event; the hook replaces what it knows better (rf_lsm_operand). Says whether it is.
+ */
+static __always_inline bool rf_lsm_ask(struct rf_lsm *lsm, __u32 event)
+{
+	struct rf_syscall *known;
+	__u32 i;
+
+	rf_ask(&lsm->question, event, lsm->bound, lsm->container);
+	if (!rf_call_in_progress(lsm->task, &lsm->call))
+		return false;
+	if (lsm->call.compat)
+		lsm->question.value[RF_DIM_FACTS] = rf_compat_facts(lsm->task);
+	known = rf_call_of_event(&lsm->call, event);
+	if (!known)
+		return false;
+	rf_count(lsm->bound->slot, known->counter);
+	for (i = 0; i < RF_OPERANDS; i++)
+		lsm->question.value[i] = rf_operand(&lsm->call, known->source[i], known->arg[i]);
+	return true;
+}
+
+static __always_inline void rf_lsm_operand(struct rf_lsm *lsm, __u32 dim, __u64 value)
+{
+	lsm->question.value[dim] = value;
+}
+
+/*
+ * What a hook returns. Each result is a constant of its own branch, which the compiler cannot fold into an
+ * expression: from 6.12 on the verifier wants to see that it lies between -4095 and 0 (5d99e198be27).
+ */
+static __always_inline int rf_lsm_result(const struct rf_question *question)
+{
+	if (question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL) {
+		int refused = -RF_EPERM;
+
+		barrier_var(refused);
+		return refused;
+	}
+	return 0;
+}
+
+/* The event's string, as a kernel address; 0: none. */
+static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, __u64 text)
+{
+	long len;
+
+	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
+	buffer->text.event = event;
+	buffer->text.dim = RF_DIM_OBJECT;
+	buffer->text.text[0] = 0;
+	buffer->name[0] = 0;
+	buffer->len = 0;
+	if (!text)
+		return 0;
+	len = bpf_probe_read_kernel_str(buffer->name, RF_PATH_LEN, (void *)text);
+	if (len <= 0)
+		return RF_FLAG_UNREADABLE;
+	buffer->len = len - 1;
+	bpf_probe_read_kernel(buffer->text.text, RF_MATCH_TEXT, buffer->name);
+	return len == RF_PATH_LEN ? RF_FLAG_TRUNCATED : 0;
+}
+
+/* Asks the rules, carries out, counts, reports: what is left of a question on a system call's event. */
+static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
+{
+	struct rf_question *question = &lsm->question;
+	struct rf_scratch *buffer = rf_scratch_get();
+	__u8 flags = lsm->call.compat ? RF_FLAG_COMPAT : 0;
+	__u32 route;
+
+	if (!buffer) {
+		rf_drop(question->event, RF_DROP_TABLE_FULL, lsm->bound->slot);
+		return 0;
+	}
+	flags |= rf_lsm_text(buffer, question->event, text);
+	question->text = buffer->bit + 1;
+	rf_judge(question, lsm->task, lsm->bound, NULL);
+	flags |= rf_lsm_carry_out(question);
+	rf_count_verdict(question);
+	route = rf_route(question->event, lsm->bound->slot, lsm->container, question->action);
+	if (route != RF_TO_NOWHERE)
+		rf_call_record(lsm->task, lsm->bound, &lsm->call, question, buffer, route, flags);
+	rf_scratch_put(buffer);
+	return rf_lsm_result(question);
+}
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * An open file and the rules of file.open, whoever asks: the exit of the call (files.bpf.c) or the hook
+ * before the open has any effect (lsm_file.bpf.c).
+ */
+#ifndef RINGFENCE_OPEN_H
+#define RINGFENCE_OPEN_H
+
+#include "match.h"
+#include "object.h"
+
+#define RF_DIM_FILE_TYPE 2 /* file type | foreign << 16 */
+#define RF_DIM_FILE_NAME 3 /* hash of the last component */
+
+static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
+					   const struct rf_file *file, struct rf_question *question,
+					   struct rf_scratch *buffer, __u32 route, __u32 fd, __u8 flags)
+{
+	struct rf_file_event *record = RF_RECORD(rf_file_event, RF_FILE_OPEN, bound->slot, route);
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_FILE_OPEN, task, bound);
+	rf_header_verdict(&record->header, question, task, bound);
+	rf_object_read(&record->object, file);
+	record->mode = file->mode;
+	record->open_flags = file->flags;
+	record->rdev = RF_READ(struct inode, file->inode, i_rdev);
+	record->mnt_ns = rf_mount_ns(file);
+	record->fd = fd;
+	if (rf_path_copy(record->path, sizeof(record->path), buffer))
+		flags |= RF_FLAG_TRUNCATED;
+	record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+	record->header.flags = flags;
+	rf_submit(record, RF_FILE_OPEN);
+}
+
+/* Learns what the last question left open, the cheaper first, and asks again. */
+static __always_inline __u32 rf_ask_again(struct rf_question *question, struct task_struct *task,
+					  const struct rf_task *bound, struct rf_scratch *buffer, __u64 dentry)
+{
+	__u32 cheap = question->need & ~RF_KNOWS_OBJECT;
+
+	if (cheap & RF_KNOWS_FACTS)
+		rf_learn_facts(question, task, bound);
+	if (cheap & RF_KNOWS(RF_DIM_FILE_NAME))
+		question->value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, dentry);
+	if (!cheap) {
+		rf_path_in_filesystem(buffer, dentry);
+		rf_text_key_path(buffer, RF_FILE_OPEN);
+		question->text = buffer->bit + 1;
+		cheap = RF_KNOWS_OBJECT;
+	}
+	question->known |= cheap;
+	return rf_match(question, NULL);
+}
+
+/* The place of an open like this one among those that need no second look. */
+static __always_inline struct rf_memo *rf_memo_of(struct rf_task *bound, const struct rf_file *file)
+{
+	struct rf_armed *armed = (struct rf_armed *)bound;
+
+	return &armed->memo[(file->magic ^ file->flags ^ file->mode >> 12) & (RF_MEMOS - 1)];
+}
+
+static __always_inline bool rf_memo_knows(const struct rf_memo *memo, const struct rf_memo *now)
+{
+	return memo->fs_magic == now->fs_magic && memo->flags == now->flags && memo->type == now->type &&
+	       memo->generation == now->generation && memo->profile == now->profile;
+}
+
+/* Whether some rule may match, by what is cheap to know. The answer no is remembered. */
+static __always_inline __u32 rf_first_look(struct rf_question *question, struct task_struct *task,
+					   struct rf_task *bound, const struct rf_container *container,
+					   const struct rf_file *file, bool compat)
+{
+	struct rf_memo now, *memo = rf_memo_of(bound, file);
+	__u32 zero = 0, answer;
+	__u64 *live = bpf_map_lookup_elem(&generation, &zero);
+
+	if (!live || !*live)
+		return RF_MATCH_NOTHING;
+	now.fs_magic = file->magic;
+	now.flags = file->flags;
+	now.type = (file->mode & RF_S_IFMT) | rf_foreign(task, file) << 16;
+	now.generation = (__u32)*live;
+	now.profile = now.generation & 1 ? container->profile[1] : container->profile[0];
+	if (rf_memo_knows(memo, &now))
+		return RF_MATCH_NOTHING;
+	rf_ask(question, RF_FILE_OPEN, bound, container);
+	question->value[0] = now.fs_magic;
+	question->value[1] = now.flags;
+	question->value[RF_DIM_FILE_TYPE] = now.type;
+	if (compat)
+		question->value[RF_DIM_FACTS] = rf_compat_facts(task);
+	question->known |= RF_KNOWS(0) | RF_KNOWS(1) | RF_KNOWS(RF_DIM_FILE_TYPE);
+	answer = rf_match(question, NULL);
+	if (answer == RF_MATCH_NOTHING && question->generation == now.generation)
+		*memo = now;
+	return answer;
+}
+
+/* Something may match, or the open is observed. */
+static __always_inline void rf_second_look(struct rf_question *question, struct task_struct *task,
+					   struct rf_task *bound, struct rf_container *container,
+					   const struct rf_file *file, __u32 answer, long fd, __u8 flags,
+					   const __u32 by)
+{
+	__u64 dentry = (__u64)RF_READ(struct file, file->file, f_path.dentry);
+	struct rf_scratch *buffer = rf_scratch_get();
+	__u32 route;
+
+	if (!buffer) {
+		rf_drop(RF_FILE_OPEN, RF_DROP_TABLE_FULL, bound->slot);
+		return;
+	}
+	if (answer == RF_MATCH_ASK)
+		answer = rf_ask_again(question, task, bound, buffer, dentry);
+	if (answer == RF_MATCH_ASK)
+		rf_ask_again(question, task, bound, buffer, dentry);
+	flags |= by == RF_MECHANISM_LSM ? rf_lsm_carry_out(question) : rf_carry_out(question);
+	rf_count_verdict(question);
+	route = rf_route(RF_FILE_OPEN, bound->slot, container, question->action);
+	if (route != RF_TO_NOWHERE) {
+		if (!(question->known & RF_KNOWS_OBJECT))
+			rf_path_in_filesystem(buffer, dentry);
+		rf_file_record(task, bound, file, question, buffer, route, fd, flags);
+	}
+	rf_scratch_put(buffer);
+}
+
+#endif
