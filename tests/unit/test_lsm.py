@@ -79,5 +79,5 @@ def test_without_hooks_the_plan_is_the_old_one() -> None:
     """A kernel without BPF-LSM pays and sees what it always did."""
     node = replace(NODE, lsm_hooks=frozenset())
     plan = attach_plan(frozenset({K.FILE_OPEN, K.SYS_MOUNT}), CONFIG, node, "/cg", NodeTiers.of(node))
-    assert (plan.entry, plan.lsm, plan.hooked) == ({"mount"}, frozenset(), frozenset())
+    assert (plan.entry, plan.lsm, plan.hooked) == (frozenset({"mount"}), frozenset(), frozenset())
     assert "openat" in plan.exit
