@@ -50,7 +50,8 @@ class Config(NamedTuple):
     http_listen: Listen | None
     socket: Path
     state_dir: Path
-    pins: Literal["auto", "off"]
+    pins: str  # auto, off, or where a bpffs is or may be mounted
+    fail_mode: Literal["closed", "open"]
     canary: bool
     detectors_off: tuple[str, ...]
     output: Path | None  # None: standard output
@@ -119,8 +120,12 @@ KEYS: tuple[Key, ...] = (
         "the local socket that status, events, top and tree ask", "PATH"),
     Key("state_dir", "state_dir", values.absolute_path, Path("/run/ringfence"),
         "where the lock file lies, and a bpffs of our own", "PATH"),
-    Key("pins", "pins", values.choice("auto", "off"), "auto",
-        "auto: enforcement outlives the agent (pinned in a bpffs); off: it ends with it", "auto|off"),
+    Key("pins", "pins", values.pins, "auto",
+        "auto: enforcement outlives the agent, pinned in the node's bpffs or one of our own, or in one at"
+        " PATH; off: it ends with it", "auto|off|PATH"),
+    Key("fail_mode", "fail_mode", values.choice("closed", "open"), "closed",
+        "closed: what is pinned is enforced on when the agent is stopped; open: an orderly stop ends it (a"
+        " crash never does)", "closed|open"),
     Key("detectors.off", "detectors_off", values.detectors, (),
         "detectors that are not wanted (policies/README.md lists them)", "ID", many=True),
     Key("canary", "canary", values.boolean, True,

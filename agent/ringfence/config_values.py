@@ -29,6 +29,7 @@ __all__ = [
     "output",
     "paths",
     "patterns",
+    "pins",
     "ring_size",
     "roots",
     "suggest",
@@ -155,6 +156,16 @@ def absolute_path(value: Any) -> Path:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError(f"{_shown(value)} is not an absolute path")
     return Path(value)
+
+
+def pins(value: Any) -> str:
+    """Where pins go."""
+    if value in ("auto", "off"):
+        return str(value)
+    try:
+        return str(absolute_path(value))
+    except ValueError:
+        raise ValueError(f"{_shown(value)} is not 'auto', 'off' or an absolute path") from None
 
 
 def output(value: Any) -> Path | None:

@@ -92,7 +92,7 @@ def dispatcher() -> tuple[Dispatcher, Stats]:
     registry = Registry(slots)
     registry.add(Container.unnamed(CGROUP, SLOT))
     nobody = cast(Any, None)
-    return Dispatcher(stats, registry, ProcessTree(), nobody, nobody, cast(Any, _NoClient())), stats
+    return Dispatcher(stats, registry, ProcessTree(), nobody, nobody, cast(Any, _NoClient()), nobody), stats
 
 
 class Flood:

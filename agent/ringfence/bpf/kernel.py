@@ -253,16 +253,17 @@ class Kernel:
         return [_stat(program) for program in self.programs]
 
     def pin(self, base: Path) -> None:
-        """Let links and maps outlive this process, and then end what agents before it had pinned.
-
-        Call it when everything is attached and adopted: make before break.
-        """
+        """Let links and maps outlive this process. What agents before it had pinned stays: see Takeover."""
         fresh = PinDirectory.create(base)
         fresh.pin(self.attached, self._loaded.maps)
         if self._pins is not None:
             self._pins.remove()
         self._pins = fresh
-        fresh.remove_others()
+
+    @property
+    def pinned_as(self) -> str:
+        """The name of its pins; empty: there are none."""
+        return self._pins.name if self._pins else ""
 
     def unpin(self) -> None:
         """Let nothing outlive this process."""

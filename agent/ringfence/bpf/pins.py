@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What outlives the agent: links and maps as files of a bpffs, one directory for each start of an agent.
 
-A new agent attaches, adopts, pins, and only then removes the directories of those before it, so enforcement
-has no gap. `uninstall` removes everything.
+A new agent attaches, adopts, pins, and only when it is complete removes the directories of those before it,
+so enforcement has no gap (ringfence.daemon.takeover). `uninstall` removes everything.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ from ringfence.bpf.capabilities import BPFFS, mounts_of
 from ringfence.bpf.maps import Map, open_map
 from ringfence.errors import KernelError
 
-__all__ = ["PinDirectory", "find_base", "uninstall"]
+__all__ = ["PinDirectory", "candidates", "find_base", "uninstall"]
 
 _NAME = "ringfence"
+
+
+def candidates(word: str) -> Sequence[str]:
+    """Where pins may be, by the configuration's word: `auto`, `off` or a path."""
+    return {"auto": BPFFS, "off": ()}.get(word, (word,))
 
 
 def find_base(candidates: Sequence[str] = BPFFS, *, create: bool = True) -> Path | None:
@@ -102,12 +107,10 @@ class PinDirectory:
         """Unpin all: what nobody else holds detaches within milliseconds. Without effect when it is gone."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def remove_others(self) -> int:
-        """Break what earlier agents left, now that this one is in place. Says how many there were."""
-        others = [other for other in self.all(self.path.parent) if other.path != self.path]
-        for other in others:
-            other.remove()
-        return len(others)
+    @property
+    def name(self) -> str:
+        """Unique on this node."""
+        return self.path.name
 
 
 def uninstall(candidates: Sequence[str] = BPFFS) -> int:

@@ -38,6 +38,7 @@ class Ring:
         self._consumer_map = mmap.mmap(map_fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._producer_map = mmap.mmap(map_fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         self._consumer = memoryview(self._consumer_map).cast("Q")
+        self._position = self._consumer[0]  # of the next record to read
         self._producer = memoryview(self._producer_map)[:page].cast("Q")
         self._words = memoryview(self._producer_map)[page:].cast("I")
         self._page = page
@@ -53,12 +54,14 @@ class Ring:
         """Bytes that are reserved or committed and not yet read."""
         return self._producer[0] - self._consumer[0]
 
-    def read(self, max_records: int = 4096) -> list[bytes]:
+    def read(self, max_records: int = 4096, *, keep: bool = False) -> list[bytes]:
         """Up to `max_records` committed records, oldest first, each as a copy. Empty when none is ready.
+
+        `keep`: they stay in the ring until `commit`. Whoever maps the ring after us finds them there.
 
         A record that its producer has reserved and not yet committed holds back those behind it.
         """
-        begin = position = self._consumer[0]
+        begin = position = self._position
         end = self._producer[0]
         self._fence()
         words, mask, base = self._words, self._mask, self._page + _HEADER
@@ -79,9 +82,15 @@ class Ring:
         self._fence()
         pages = self._producer_map
         records = [pages[first:last] for first, last in spans]
-        self._fence()
-        self._consumer[0] = position  # from here on the kernel may write there
+        self._position = position
+        if not keep:
+            self.commit()
         return records
+
+    def commit(self) -> None:
+        """Give back the room of everything that was read."""
+        self._fence()
+        self._consumer[0] = self._position  # from here on the kernel may write there
 
     def _fence(self) -> None:
         if not _IN_ORDER:

@@ -11,14 +11,17 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ringfence import log
 from ringfence.bpf import pins
+from ringfence.bpf.attach import AttachPlan
 from ringfence.config import Config
 from ringfence.containers.adopt import Adopter
 from ringfence.containers.enrich import Worker, default_sources
 from ringfence.containers.hierarchy import walk
+from ringfence.containers.model import Enrichment
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.containers.registry import Registry
@@ -35,18 +38,22 @@ from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
 from ringfence.daemon.policies import PolicyKeeper, load
 from ringfence.daemon.snapshots import Snapshots
+from ringfence.daemon.takeover import Takeover
 from ringfence.daemon.watchers import Watchers
 from ringfence.export.http import HttpServer
 from ringfence.export.jsonl import JsonLines, LineWriter
 from ringfence.export.metrics import Sources, new_registry
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
+from ringfence.policy import CompiledPolicies, rulebook
 from ringfence.policy.install import Generations
+from ringfence.policy.rulebook import RuleBook
 
 __all__ = ["Agent"]
 
 _BEAT, _SWEEP, _TICK = 1.0, 5.0, 5.0  # seconds between two rounds of the timers
 _ADOPT_ROUNDS = 4
+_SETTLE = 0.002  # seconds that alerts stay in their ring for an output that is slow
 _HEALTHY = 10.0  # seconds in which the loop must have turned
 
 
@@ -58,7 +65,8 @@ class Agent:
         self._hierarchy = boot.hierarchy
         self.stats = Stats()
         self._waiting_for = "the kernel"
-        self._pinned = False
+        self._base: Path | None = None  # of the pins
+        self._book = config.state_dir / rulebook.FILE
         self._log = log.get_logger("agent")
 
     def start(self) -> None:
@@ -82,9 +90,13 @@ class Agent:
     def stop(self) -> None:
         """Tell what is still to be told. What is pinned goes on deciding."""
         self._waiting_for = "the end"
-        self._log.info("stopping", enforcement="goes on (pinned)" if self._pinned else "ends")
+        outlives = self._base is not None and self.config.fail_mode == "closed"
+        self._log.info("stopping", enforcement="goes on (pinned)" if outlives else "ends")
         self.loop.drain()
+        self.takeover.finish()
         self.desk.tick()
+        if not outlives:
+            self.kernel.unpin()
 
     def ready(self) -> str:
         """Empty when programs are attached and policies are in the kernel, else what is missing."""
@@ -144,27 +156,33 @@ class Agent:
         self.watchers = Watchers(self.desk, self.registry, self.slots, config.detectors_off)
         self.desk.watch = self.watchers.on_verdict
         self.members.on_known, self.members.on_gone = self.watchers.on_known, self.watchers.on_gone
-        self.loop = Loop(kernel.alerts, kernel.activity, lambda a, b: self.dispatch.on_records(a, b))
+        self.takeover = Takeover(self.generations, self.registry, self.desk.verdict)
+        self.loop = Loop(
+            kernel.alerts,
+            kernel.activity,
+            lambda a, b: self.dispatch.on_records(a, b),
+            lambda: self.writer.settle(_SETTLE),
+        )
         self._stack.callback(self.loop.close)
-        cgroup2 = str(self._hierarchy.v2_mount or "")
-
-        def plan(*sets: Any) -> Any:
-            kinds = node.needed_kinds(config, *sets)
-            return node.attach_plan(kinds, config, self._boot.capabilities, cgroup2, self._tiers)
-
-        self._plan = plan
         self.keeper = PolicyKeeper(
             config,
             kernel,
             self.generations,
             self._tiers,
             self.stats,
-            plan,
+            self._plan,
             self.loop.call,
             self.members.facts,
+            self._write_book,
         )
         entry = Entry(self._hierarchy, self.slots, self.members, self.generations)
         self.enroller = Enroller(config.socket.with_name(SOCKET_NAME), self.loop, entry, self.keeper)
+
+    def _plan(self, *sets: CompiledPolicies) -> AttachPlan:
+        """What these sets need together."""
+        kinds = node.needed_kinds(self.config, *sets)
+        cgroup2 = str(self._hierarchy.v2_mount or "")
+        return node.attach_plan(kinds, self.config, self._boot.capabilities, cgroup2, self._tiers)
 
     def _path_of(self, cgroup_id: int) -> str:
         """Where a cgroup lies whose CREATE was lost. A walk; in the enrichment's thread only."""
@@ -180,7 +198,9 @@ class Agent:
         self.stream = StreamServer(config.socket, snapshots.answer, self.desk.render)
         self._stack.callback(self.stream.close)
         snapshots.stream = self.stream
-        self.dispatch = Dispatcher(self.stats, self.registry, self.tree, self.members, self.desk, self.stream)
+        self.dispatch = Dispatcher(
+            self.stats, self.registry, self.tree, self.members, self.desk, self.stream, self.takeover
+        )
         self.stream.start()
         if config.http_listen:
             http = HttpServer(config.http_listen, new_registry(self._sources()), self.healthy, self.ready)
@@ -211,12 +231,17 @@ class Agent:
             yield "ringfence_responses", result, count
         for result, count in list(self.enroller.results.items()):
             yield "ringfence_handshakes", result, count
+        for outcome, count in list(self.takeover.counts.items()):
+            yield "ringfence_takeover_records", outcome, count
 
     def _defend(self) -> None:
         """Policies into the kernel, then programs, then what already runs; then what was there before us
         goes."""
         kernel, config = self.kernel, self.config
         self._waiting_for = "policies and programs"
+        self._base = pins.find_base(pins.candidates(config.pins)) if config.pins != "off" else None
+        if self._base is not None:
+            self.takeover.begin(self._base, rulebook.read(self._book))
         fill_free_slots(self.slots)
         canary = Canary(self._hierarchy.mount, self.stats) if sings(config) else None
         patterns = node.kernel_patterns(config)
@@ -244,10 +269,10 @@ class Agent:
                 if not kernel.adopt():
                     break
             self.members.adopted(adopter)
-        base = pins.find_base() if config.pins == "auto" else None
-        if base is not None:
-            kernel.pin(base)
-            self._pinned = True
+        if self._base is not None:
+            kernel.pin(self._base)
+            self.takeover.adopted()
+        self._release_when_complete()
 
     def _start(self, canary: Canary) -> None:
         self._stack.callback(canary.close)
@@ -258,7 +283,7 @@ class Agent:
     def _watch(self) -> None:
         """Timers, signals, threads; then what was made so far is never looked at by the collector again."""
         loop = self.loop
-        loop.watch(self.worker.fileno(), self.members.on_answers)
+        loop.watch(self.worker.fileno(), self._on_answers)
         loop.every(_BEAT, self._beat)
         loop.every(_SWEEP, self.members.sweep)
         loop.every(_TICK, self.desk.tick)
@@ -282,6 +307,27 @@ class Agent:
 
     def _beat(self) -> None:
         self.stats.loop_seen = time.monotonic()
+        self.takeover.tick()
+
+    def _on_answers(self) -> None:
+        self.members.on_answers()
+        if self.takeover.pending:
+            self._release_when_complete()
+
+    def _release_when_complete(self) -> None:
+        """Policies may select by what only the runtimes know: until they answer, the old programs stay."""
+        if not any(container.enrichment is Enrichment.PENDING for container in self.registry):
+            self.takeover.release()
+
+    def _write_book(self, compiled: CompiledPolicies) -> None:
+        """Before a set is in force: whoever comes after us must know what its numbers mean."""
+        if self._base is None:
+            return
+        generations = {**self.generations.remembered, self.generations.number + 1: compiled.rules}
+        try:
+            rulebook.write(self._book, RuleBook(generations))
+        except OSError as error:
+            self._log.warning("the next agent will not know the rules of this one", error=str(error))
 
     def _hang_up(self) -> None:
         self.writer.reopen()

@@ -18,6 +18,7 @@ from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.canary import Canary
 from ringfence.daemon.desk import Desk
 from ringfence.daemon.members import Members
+from ringfence.daemon.takeover import Takeover
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
 from ringfence.wire import HEADER, DecodeError, decode
@@ -42,10 +43,12 @@ class Dispatcher:
         members: Members,
         desk: Desk,
         stream: StreamServer,
+        takeover: Takeover,
     ) -> None:
         self._stats, self._registry, self._tree = stats, registry, tree
         self._members, self._desk, self._stream = members, desk, stream
         self.canary: Canary | None = None
+        self._takeover = takeover
         self._log = log.get_logger("dispatch")
         self._handlers: list[Callable[[Any], None] | None] = [None] * EVENT_MAX
         for kind in _TREE_KINDS:
@@ -103,6 +106,7 @@ class Dispatcher:
                 container = self._registry.get(event.slot, event.container)
                 self._tree.on_event(event)
             if event.action:
+                self._takeover.witness(event)
                 self._desk.verdict(event, container)
             else:
                 self._desk.lifecycle(event, container)

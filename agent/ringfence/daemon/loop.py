@@ -6,6 +6,8 @@ Alerts come first: whenever there are some, they are taken together with one bou
 that an alert waits for no more than that, and whoever handles both finds the exec before the verdict on it.
 Without alerts, the activity ring is looked at when it wakes the loop, and then every few milliseconds while
 records come: one wake-up a record would cost more than the record.
+
+Alerts stay in their ring until they have been told: an agent that is killed between leaves them to the next.
 """
 
 from __future__ import annotations
@@ -34,17 +36,24 @@ class RingLike(Protocol):
     """The part of ringfence.bpf.ring.Ring that is used here."""
 
     def fileno(self) -> int: ...
-    def read(self, max_records: int) -> Records: ...
+    def read(self, max_records: int, *, keep: bool = False) -> Records: ...
+    def commit(self) -> None: ...
 
 
 class Loop:
     """Runs on the thread that calls `run`. Only `call` may be used from other threads."""
 
     def __init__(
-        self, alerts: RingLike, activity: RingLike, on_records: Callable[[Records, Records], None]
+        self,
+        alerts: RingLike,
+        activity: RingLike,
+        on_records: Callable[[Records, Records], None],
+        told: Callable[[], object] = lambda: None,
     ) -> None:
-        """`on_records` gets alerts and activity, each in the order of its ring; one of them may be empty."""
-        self._alerts, self._activity, self._on_records = alerts, activity, on_records
+        """`on_records` gets alerts and activity, each in the order of its ring; one of them may be empty.
+        `told` waits, for a bounded time, until what came of the alerts is out of our hands."""
+        self._alerts, self._activity, self._handle = alerts, activity, on_records
+        self._told = told
         self._timers: list[tuple[float, int, float, Callable[[], None]]] = []
         self._timer_count = 0
         self._calls: deque[Callable[[], None]] = deque()
@@ -129,7 +138,7 @@ class Loop:
     def drain(self) -> None:
         """Take what the rings still hold; at the end."""
         for _ in range(_ROUNDS):
-            alerts, activity = self._alerts.read(BATCH), self._activity.read(BATCH)
+            alerts, activity = self._alerts.read(BATCH, keep=True), self._activity.read(BATCH)
             if not alerts and not activity:
                 break
             self._on_records(alerts, activity)
@@ -152,11 +161,17 @@ class Loop:
         # One millisecond is as fine as epoll is: rounding down would turn the loop for nothing.
         return max(0.0, min(due) - time.monotonic()) if due else 60.0
 
+    def _on_records(self, alerts: Records, activity: Records) -> None:
+        self._handle(alerts, activity)
+        if alerts:
+            self._told()
+            self._alerts.commit()
+
     def _read_rings(self) -> None:
         now = time.monotonic()
         due = bool(self._activity_due) and self._activity_due <= now
         for _ in range(_ROUNDS):
-            alerts = self._alerts.read(BATCH)
+            alerts = self._alerts.read(BATCH, keep=True)
             if not alerts:
                 break
             # Read after the alerts: the exec that came before a verdict is in here.
@@ -169,7 +184,7 @@ class Loop:
             activity = self._activity.read(BATCH)
             if activity:
                 # Read after the activity: the making of a container that is already active is in here.
-                self._on_records(self._alerts.read(BATCH), activity)
+                self._on_records(self._alerts.read(BATCH, keep=True), activity)
             self._look_again(now, len(activity))
 
     def _look_again(self, now: float, taken: int) -> None:

@@ -46,7 +46,7 @@ def override(config: Config) -> Literal["audit", "enforce"] | None:
 
 class PolicyKeeper:
     """Owns the generations. `in_loop` hands work to the loop; `facts` gives what is known by slot, in the
-    loop."""
+    loop; `announce` is told of a set before it is in force."""
 
     def __init__(
         self,
@@ -58,9 +58,11 @@ class PolicyKeeper:
         plan: Plan,
         in_loop: Callable[[Callable[[], None]], None],
         facts: Callable[[], Mapping[int, Container | None]],
+        announce: Callable[[CompiledPolicies], None],
     ) -> None:
         self._config, self._kernel, self._generations, self._tiers = config, kernel, generations, tiers
         self._stats, self._plan, self._in_loop, self._facts = stats, plan, in_loop, facts
+        self._announce = announce
         self._watch = Watch(config.policies)
         self._stopping = threading.Event()
         self._base = PolicySet(())  # what the files hold; guests come on top
@@ -79,6 +81,7 @@ class PolicyKeeper:
         """Put the first set in force. Before the loop runs: everything at once."""
         self._base = compiled.policies
         self.prepare(compiled)
+        self._announce(compiled)
         self._install(compiled)
 
     def prepare(self, *sets: CompiledPolicies) -> None:
@@ -169,6 +172,7 @@ class PolicyKeeper:
         both = self._plan(*([old] if old else []), compiled)
         self._kernel.configure_syscalls(both.entry, both.hooked)
         self._kernel.attach(both)
+        self._announce(compiled)
         return compiled
 
     def _read(self, guests: PolicySet) -> None:

@@ -10,6 +10,7 @@ from ringfence.bpf import pins
 from ringfence.config import Config
 from ringfence.daemon.lock import Lock
 from ringfence.errors import Error, NotPermittedError
+from ringfence.policy import rulebook
 
 __all__ = ["uninstall"]
 
@@ -21,11 +22,13 @@ def uninstall(config: Config) -> list[str]:
     lock = Lock(config.state_dir)
     try:
         try:
-            agents = pins.uninstall()
+            agents = pins.uninstall(pins.candidates("auto" if config.pins == "off" else config.pins))
         except OSError as error:
             raise Error(f"pins could not be removed: {error}") from error
         with contextlib.suppress(FileNotFoundError):
             config.socket.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            (config.state_dir / rulebook.FILE).unlink()
     finally:
         lock.close(remove=True)
     with contextlib.suppress(OSError):  # only when it is empty

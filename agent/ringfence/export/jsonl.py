@@ -60,6 +60,9 @@ class LineWriter:
         self._failing = ""
         self._torn = False  # the last write ended inside a line
         self._reopen = False
+        self._queued = 0  # lines taken, and of these those that were written or lost
+        self._settled = 0
+        self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"writer-{self.name}", daemon=True)
         self._thread.start()
 
@@ -71,8 +74,15 @@ class LineWriter:
                 self._failing = "slow"
                 self._complain("slow", self.name)
             return False
+        self._queued += 1
         self._lines.put(line)
         return True
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until every line taken so far was written or lost, for at most `timeout` seconds."""
+        wanted = self._queued
+        with self._progress:
+            return self._progress.wait_for(lambda: self._settled >= wanted, timeout)
 
     def reopen(self) -> None:
         """Open the file again before the next line: it was rotated."""
@@ -96,6 +106,9 @@ class LineWriter:
                 batch.pop()
             if batch:
                 self._write_batch(b"".join(line for line in batch if line), len(batch))
+                with self._progress:
+                    self._settled += len(batch)
+                    self._progress.notify_all()
 
     def _write_batch(self, data: bytes, lines: int) -> None:
         done = 0

@@ -212,6 +212,10 @@ class RingfenceCollector(Collector):
 _EXTRA = {
     "ringfence_enrichments": ("Containers that the runtimes were asked about, by result.", "result"),
     "ringfence_handshakes": ("Containers that their runtime told of before their start.", "result"),
+    "ringfence_takeover_records": (
+        "Records that an earlier agent left unread, by what became of them.",
+        "outcome",
+    ),
     "ringfence_responses": ("Kills from user space, by result.", "result"),
 }
 

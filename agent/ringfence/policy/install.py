@@ -66,7 +66,7 @@ class Generations:
             building.discard()
             raise
         old, self._live, self._number = self._live, building, number
-        self._remember(number, compiled)
+        self._remember(number, compiled.rules)
         building.wait_for_programs()
         if old is not None:
             old.discard()
@@ -82,8 +82,19 @@ class Generations:
             if self._words[index] != wanted:
                 self._words[index] = wanted
 
-    def _remember(self, number: int, compiled: CompiledPolicies) -> None:
-        self._remembered[number] = compiled.rules
+    @property
+    def remembered(self) -> Mapping[int, Mapping[int, CompiledRule]]:
+        """Generation -> what its rule numbers mean, of the last few."""
+        return dict(self._remembered)
+
+    def follow(self, generations: Mapping[int, Mapping[int, CompiledRule]]) -> None:
+        """Go on where an earlier agent ended: no number is used twice. Before the first install."""
+        for number in sorted(generations):
+            self._number = max(self._number, number)
+            self._remember(number, generations[number])
+
+    def _remember(self, number: int, rules: Mapping[int, CompiledRule]) -> None:
+        self._remembered[number] = rules
         while len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
 

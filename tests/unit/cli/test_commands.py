@@ -112,7 +112,7 @@ def test_a_bad_configuration_is_told_without_a_traceback(tmp_path: Path) -> None
         lines[0] == f"ringfence: error: {file}:1:7: mode: 'enforc' is not one of 'audit', 'enforce', 'policy'"
     )
     assert lines[1].startswith(f"{file}:2:1: httpp: unknown key; did you mean 'http'?")
-    assert lines[2] == "--pins: 'never' is not one of 'auto', 'off'"
+    assert lines[2] == "--pins: 'never' is not 'auto', 'off' or an absolute path"
     assert lines[3].startswith("hint: ")
 
 

@@ -154,7 +154,7 @@ def test_all_mistakes_come_at_once_with_their_places(tmp_path: Path) -> None:
         f"{file}:1:1: mod: unknown key; did you mean 'mode'?",
         f"{file}:3:11: http.listen: 'nowhere' is not HOST:PORT, [IPv6]:PORT or 'off'",
         f"{file}:4:3: http.port: unknown key; known here: listen",
-        f"{file}:5:7: pins: 'maybe' is not one of 'auto', 'off'",
+        f"{file}:5:7: pins: 'maybe' is not 'auto', 'off' or an absolute path",
         f"{file}:6:1: pins: given already in line 5",
         f"{file}:7:8: rings: expected keys with values",
         "RINGFENCE_MODE: 'kill' is not one of 'audit', 'enforce', 'policy'",

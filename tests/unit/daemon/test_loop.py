@@ -19,6 +19,7 @@ class FakeRing:
 
     def __init__(self) -> None:
         self.records: list[int] = []
+        self.kept = False  # read and not given back
         self._fd = os.eventfd(0, os.EFD_NONBLOCK)
 
     def add(self, *records: int) -> None:
@@ -29,14 +30,18 @@ class FakeRing:
     def fileno(self) -> int:
         return self._fd
 
-    def read(self, max_records: int) -> list[int]:
+    def read(self, max_records: int, *, keep: bool = False) -> list[int]:
         taken, self.records = self.records[:max_records], self.records[max_records:]
         if not self.records:
             try:
                 os.eventfd_read(self._fd)
             except BlockingIOError:
                 pass
+        self.kept = self.kept or (keep and bool(taken))
         return taken
+
+    def commit(self) -> None:
+        self.kept = False
 
 
 class Bench:
@@ -72,6 +77,17 @@ def test_alerts_bring_the_activity_before_them_along(bench: Bench) -> None:
         ("activity", 2),
         ("alerts", 1),
     ]
+
+
+def test_alerts_stay_in_their_ring_until_they_are_told() -> None:
+    """An agent that is killed between leaves them to the next."""
+    ring, kept = FakeRing(), list[bool]()
+    loop = Loop(ring, FakeRing(), lambda _a, _b: kept.append(ring.kept), lambda: kept.append(ring.kept))
+    ring.add(1)
+    loop.turn()
+    loop.close()
+    assert kept == [True, True]
+    assert not ring.kept
 
 
 def test_an_alert_is_taken_while_activity_sleeps_between_two_looks(bench: Bench) -> None:

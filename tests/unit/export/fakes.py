@@ -13,7 +13,11 @@ from ringfence.containers.registry import Counts
 from ringfence.export.metrics import PolicyState, Sources
 from ringfence.export.stats import Stats
 
-EXTRA = [("ringfence_enrichments", "done", 2.0), ("ringfence_handshakes", "enrolled", 1.0)]
+EXTRA = [
+    ("ringfence_enrichments", "done", 2.0),
+    ("ringfence_handshakes", "enrolled", 1.0),
+    ("ringfence_takeover_records", "told", 1.0),
+]
 
 
 class FakeMap:

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the agent before this one to this one: with no unguarded moment, and with nothing untold.
+
+What an earlier agent pinned goes on deciding while this one attaches, adopts what runs and asks the runtimes
+who it is; only then do the old pins go. Meanwhile both decide and both record. So the old rings are read
+twice, and what both saw is told once:
+
+- what the old ring holds from the time before our own programs (the gap) is told at once, late but whole;
+- what both recorded (the overlap) was told from the new ring, and is counted as a duplicate; what only the
+  old programs recorded, because they refused the call first, is told when they are gone;
+- records of activity are counted, not told: the process tree was read from the kernel anew.
+
+It makes no difference whether the old programs are of this build: they are never taken over, always swapped.
+Records of another ABI are counted as unreadable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ringfence import log
+from ringfence.abi import MAPS, EventKind
+from ringfence.bpf.pins import PinDirectory
+from ringfence.bpf.ring import Ring
+from ringfence.containers.model import Container
+from ringfence.containers.registry import Registry
+from ringfence.events import ContainerEvent, Event
+from ringfence.policy.install import Generations
+from ringfence.policy.rulebook import RuleBook
+from ringfence.wire import DecodeError, decode
+
+__all__ = ["OUTCOMES", "Takeover"]
+
+#: what became of a record that an earlier agent left unread
+OUTCOMES = ("told", "duplicate", "activity", "life", "unreadable", "dropped")
+#: two programs on one hook record one call within this, also where the task was preempted between them
+_SAME_CALL_NS = 50_000_000
+_WITNESSED = 100_000  # verdicts of the overlap that are remembered
+_BATCH = 4096
+_PATIENCE = 5.0  # seconds that the runtimes have to say who the containers are
+_GOING = 1.0  # seconds in which programs that lost their last pin have ended (RCU: some 40 ms)
+Tell = Callable[[Event, Container | None], None]
+
+
+class _Call(NamedTuple):
+    """What both agents' records of one verdict have in common, but for the time."""
+
+    kind: int
+    tid: int
+    rule: str
+
+
+class Takeover:
+    """`begin` before anything attaches; `adopted` when what runs is known; `release` when this agent is
+    complete, else `tick` does; `finish` at the end of a short life. Of the loop's thread."""
+
+    def __init__(self, generations: Generations, registry: Registry, tell: Tell) -> None:
+        """`tell` gets verdicts; whoever they are about may be gone for good."""
+        self._generations, self._registry, self._tell = generations, registry, tell
+        self._before: list[PinDirectory] = []
+        self._rings: list[tuple[str, Ring]] = []
+        self._began = 0  # CLOCK_BOOTTIME in ns
+        self._due = 0.0  # monotonic time of the next step
+        self._overlap: list[Event] = []  # of the old rings, from after we began
+        self._seen: dict[_Call, deque[int]] = defaultdict(deque)
+        self._gone: dict[int, Container] = {}  # containers that lived and died in the gap
+        self._log = log.get_logger("takeover")
+        self.counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+
+    @property
+    def pending(self) -> bool:
+        """Whether an earlier agent's programs may still decide beside ours."""
+        return bool(self._rings)
+
+    def begin(self, base: Path, book: RuleBook | None) -> None:
+        """Look at what is pinned; go on counting generations where the last agent ended."""
+        self._before = PinDirectory.all(base)
+        self._rings = [
+            (name, ring)
+            for found in self._before
+            for name in ("alerts", "activity")
+            if (ring := _ring(found, name)) is not None
+        ]
+        self._began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._due = time.monotonic() + _PATIENCE
+        if book is not None:
+            self._generations.follow(book.generations)
+        if self._before:
+            self._log.info("an earlier agent's programs decide until this one is complete",
+                           pins=[found.name for found in self._before])  # fmt: skip
+
+    def witness(self, event: Event) -> None:
+        """A verdict from our own ring, while both decide."""
+        if self.pending:
+            times = self._seen[self._call(event)]
+            if len(times) < _WITNESSED:
+                times.append(event.time_ns)
+
+    def adopted(self) -> None:
+        """The containers that run are known: tell what happened before we began."""
+        self._read()
+
+    def tick(self) -> None:
+        """Do the next step when its time has come; called by a timer."""
+        if self.pending and time.monotonic() >= self._due:
+            if self._before:
+                self.release()
+            else:
+                self._tell_the_rest()
+
+    def release(self) -> None:
+        """This agent is complete: the old programs go. Their rings stay open until they have ended. Again: no
+        effect."""
+        before, self._before = self._before, []
+        if not before:
+            return
+        self.counts["dropped"] += _dropped(before[-1])
+        for found in before:
+            found.remove()
+        self._due = time.monotonic() + _GOING
+
+    def finish(self) -> None:
+        """All that is left to do, now."""
+        self.release()
+        if self._rings:
+            self._tell_the_rest()
+
+    def _tell_the_rest(self) -> None:
+        self._read()
+        for event in self._overlap:
+            self._one(event, witnessed=self._was_witnessed(event))
+        for _, ring in self._rings:
+            ring.commit()
+            ring.close()
+        self._rings = []
+        self._overlap.clear()
+        self._seen.clear()
+        self._gone.clear()
+        self._log.info("taken over", **self.counts)
+
+    def _read(self) -> None:
+        # They stay in their rings until all is told: should we be killed, the next agent finds them there.
+        for name, ring in self._rings:
+            while records := ring.read(_BATCH, keep=True):
+                if name == "alerts":
+                    for record in records:
+                        self._alert(record)
+                else:
+                    self.counts["activity"] += len(records)
+
+    def _alert(self, record: bytes) -> None:
+        try:
+            event = decode(record)
+        except DecodeError:
+            self.counts["unreadable"] += 1
+            return
+        if event.time_ns < self._began or not event.action:
+            self._one(event, witnessed=False)
+        elif len(self._overlap) < _WITNESSED:
+            self._overlap.append(event)
+        else:
+            self.counts["dropped"] += 1
+
+    def _one(self, event: Event, *, witnessed: bool) -> None:
+        if not event.action:
+            self.counts["life"] += 1
+            if event.event == EventKind.CONTAINER_CREATE and isinstance(event, ContainerEvent):
+                self._remember(event)
+        elif witnessed:
+            self.counts["duplicate"] += 1
+        else:
+            self.counts["told"] += 1
+            self._tell(event, self._registry.find(event.container) or self._gone.get(event.container))
+
+    def _remember(self, event: ContainerEvent) -> None:
+        if self._registry.find(event.container) is None:
+            made = Container.unnamed(event.container, event.slot, created_ns=event.time_ns)
+            self._gone[event.container] = made.at(event.path.decode("utf-8", "surrogateescape"))
+
+    def _was_witnessed(self, event: Event) -> bool:
+        times = self._seen.get(self._call(event))
+        while times:
+            if abs(times[0] - event.time_ns) <= _SAME_CALL_NS:
+                times.popleft()
+                return True
+            if times[0] > event.time_ns:
+                return False
+            times.popleft()  # ours alone saw that one
+        return False
+
+    def _call(self, event: Event) -> _Call:
+        rule = self._generations.rule(event.generation, event.rule)
+        return _Call(event.event, event.tid, rule.rule_id if rule else "")
+
+
+def _ring(found: PinDirectory, name: str) -> Ring | None:
+    """A ring that an earlier agent left, None where its pins are incomplete."""
+    with contextlib.suppress(OSError):
+        left = found.open_map(name)
+        if left is not None:
+            with left:  # the pages stay mapped
+                return Ring(left.fd, left.max_entries)
+    return None
+
+
+def _dropped(found: PinDirectory) -> int:
+    """Records that were lost since that agent began."""
+    left = found.open_map("drops")
+    if left is None:
+        return 0
+    with left:
+        readable = (left.key_size, left.value_size) == MAPS["drops"]
+        return sum(int.from_bytes(value, "little") for _, value in left.items()) if readable else 0

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An agent is killed again and again while a container attacks: no attack gets through, each is counted."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.bpf.capabilities import mounts_of
+from tests.escape.program import build, read_attempt
+from tests.support import force
+from tests.support.agent import Agent
+from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.waiting import patience, wait_for
+
+pytestmark = pytest.mark.root
+
+LABEL = "cont"
+PACK = Path(__file__).parents[2] / "policies"
+KILLS = int(os.environ.get("RINGFENCE_KILLS", "5"))
+#: rule -> the attack that it stops here: three by SIGKILL, three by cgroup-BPF
+ATTACKS = {
+    "userns-create": "unshare 0x10000000",
+    "mount-call": "mount tmpfs",
+    "bpf-call": "bpf 5",
+    "block-device": "mknod b 259 1048575",
+    "sysctl-hardening": "rewrite /proc/sys/kernel/randomize_va_space",
+    "docker-tcp": "connect 127.0.0.1 2375",
+}
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    """An enforcing agent with the whole pack and with pins of its own, not started."""
+    force.need_root()
+    pins = str(tmp_path / "bpf")
+    made = Agent(
+        tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"],
+        flags={"pins": pins, "containers-adopt": "yes"},
+    )  # fmt: skip
+    yield made
+    made.stop()
+    subprocess.run([*made.argv, "--uninstall"], capture_output=True, timeout=patience(30), check=True)
+    assert pins not in mounts_of("bpf")
+
+
+def attack(cgroup: Cgroup, rule: str) -> bool:
+    """Make one attempt; whether it was stopped. An attempt that could not be made is an error."""
+    ended = cgroup.run([str(build()), *ATTACKS[rule].split()], stdout=subprocess.PIPE, text=True)
+    attempt = read_attempt(ended.returncode, ended.stdout)
+    assert attempt.tried, ended.stdout
+    return attempt.killed or attempt.refused
+
+
+class Attacker:
+    """A thread that attacks from inside a cgroup, each kind in turn, until the end of the `with` block."""
+
+    def __init__(self, cgroup: Cgroup) -> None:
+        self._cgroup = cgroup
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.stopped: Counter[str] = Counter()
+        self.through: Counter[str] = Counter()
+
+    def _run(self) -> None:
+        for rule in itertools.cycle(ATTACKS):
+            if self._stop.is_set():
+                return
+            (self.stopped if attack(self._cgroup, rule) else self.through)[rule] += 1
+
+    def round(self, what: str) -> None:
+        """Wait until each kind was tried once more, from start to end."""
+        enough = self.stopped.total() + len(ATTACKS) + 1
+        wait_for(lambda: self.stopped.total() + self.through.total() >= enough, what, seconds=20)
+
+    def __enter__(self) -> Attacker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(patience(60))
+
+
+def kill(agent: Agent) -> None:
+    """SIGKILL, and wait for its end."""
+    os.kill(agent.pid, signal.SIGKILL)
+    wait_for(lambda: agent.status is not None, "the end")
+
+
+def counted(agent: Agent) -> Counter[str]:
+    """Alerts of our rules that this agent counted, those of the gap before it included."""
+    found: Counter[str] = Counter()
+    for (name, labels), value in agent.metrics().items():
+        rule = dict(labels).get("rule", "")
+        if name == "ringfence_alerts_total" and rule in ATTACKS:
+            found[rule] += int(value)
+    return found
+
+
+def wait_counted(agent: Agent, attempts: Counter[str]) -> None:
+    """Until this agent has counted at least these."""
+    wait_for(lambda: attempts <= counted(agent), "the attempts of the gap", seconds=15)
+
+
+def taken_over(agent: Agent, outcome: str) -> float:
+    """Records that the agent before left."""
+    return agent.metrics()["ringfence_takeover_records_total", (("outcome", outcome),)]
+
+
+def test_no_attack_gets_through_a_series_of_kills(agent: Agent) -> None:
+    """In a running loop of six kinds. `RINGFENCE_KILLS=100` gives the figure of the docs."""
+    agent.start()
+    with new_cgroup(LABEL) as cgroup, Attacker(cgroup) as attacker:
+        for _ in range(KILLS):
+            attacker.round("attacks under an agent")
+            kill(agent)
+            before = attacker.stopped.copy()
+            attacker.round("attacks without one")
+            between = attacker.stopped - before
+            agent.start()
+            wait_counted(agent, between)
+    assert not attacker.through
+    assert attacker.stopped.total() >= 2 * len(ATTACKS) * KILLS
+
+
+def test_each_attempt_is_counted_once_by_the_next_agent(agent: Agent) -> None:
+    """Those of the gap, and those that both agents saw while one took over from the other."""
+    agent.start()
+    with new_cgroup(LABEL) as cgroup:
+        kill(agent)
+        with Attacker(cgroup) as attacker:
+            attacker.round("attacks without an agent")
+            agent.start()
+            wait_for(lambda: taken_over(agent, "duplicate") > 0, "the end of the overlap", seconds=15)
+        wait_for(lambda: counted(agent) == attacker.stopped, "each attempt once", seconds=5)
+    assert not attacker.through
+    assert taken_over(agent, "told") >= len(ATTACKS)
+    assert (taken_over(agent, "unreadable"), taken_over(agent, "dropped")) == (0, 0)
+
+
+def test_what_happened_without_an_agent_is_told_with_names(agent: Agent) -> None:
+    """Rule, place, container: also of a container that came and went meanwhile."""
+    agent.start()
+    with new_cgroup(LABEL) as old:
+        kill(agent)
+        assert attack(old, "userns-create")
+        with new_cgroup(LABEL) as young:
+            assert attack(young, "userns-create")
+        agent.start()
+        for name in (old.name, young.name):
+            alert = agent.wait_alert("userns-create", name)
+            assert alert["outcome"] == "killed"
+            assert alert["rule"]["file"].endswith("namespaces.yaml")
+
+
+def test_an_open_fail_mode_ends_enforcement_with_an_orderly_stop_only(agent: Agent) -> None:
+    """SIGKILL: it goes on. SIGTERM: it ends."""
+    agent.argv += ["--fail-mode", "open"]
+    agent.start()
+    with new_cgroup(LABEL) as cgroup:
+        kill(agent)
+        assert attack(cgroup, "userns-create")
+        agent.start()
+        assert agent.stop() == 0
+        wait_for(lambda: not attack(cgroup, "userns-create"), "the end of enforcement")
+
+
+def test_leftovers_are_no_obstacle(agent: Agent, tmp_path: Path) -> None:
+    """Half a pin directory, one that is not ours, another product's, and half a book of rules."""
+    agent.start()
+    kill(agent)
+    base, other = tmp_path / "bpf" / "ringfence", tmp_path / "bpf" / "another-product"
+    (base / "00000090-1" / "maps").mkdir(parents=True)
+    (base / "zz").mkdir()
+    other.mkdir()
+    (agent.directory / "state" / "rules.json").write_text('{"1": [')
+    agent.start()
+    with new_cgroup(LABEL) as cgroup:
+        assert attack(cgroup, "userns-create")
+        agent.wait_alert("userns-create", cgroup.name)
+    wait_for(lambda: [path.name[:8] for path in base.iterdir()] == ["00000091"], "the old pins to go")
+    assert other.is_dir()
