@@ -79,15 +79,21 @@ def told(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Agent:
     return agent
 
 
-def personality(box: Box) -> Box:
-    """Let the container's first instruction be of a program that makes the call at once."""
-    source = box.directory / "call.c"
+def add_call(root: Path) -> None:
+    """Put /bin/call there: its first instructions make the call that the policies kill for."""
+    source = root / "call.c"
     source.write_text(
         "#include <sys/personality.h>\n#include <unistd.h>\n"
-        'int main(void) { personality(0x0040000); write(1, "lived\\n", 6); return 0; }\n'
+        'int main(void) { if (personality(0x0040000) < 0) { write(1, "refused\\n", 8); return 1; }\n'
+        'write(1, "lived\\n", 6); return 0; }\n'
     )
     compiler = force.need_program("gcc")
-    subprocess.run([compiler, "-static", "-O1", "-o", box.rootfs / "bin/call", source], check=True)
+    subprocess.run([compiler, "-static", "-O1", "-o", root / "bin/call", source], check=True)
+
+
+def personality(box: Box) -> Box:
+    """Let the container run it."""
+    add_call(box.rootfs)
     return box.args("/bin/call")
 
 

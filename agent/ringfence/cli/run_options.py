@@ -96,6 +96,15 @@ def _fences(group: _Group) -> None:
         help="seccomp=FILE|unconfined, landlock=off, no-new-privileges=false, systempaths=unconfined,"
         " apparmor=PROFILE, label=LABEL",
     )
+    group.add_argument(
+        "--policy",
+        default="",
+        metavar="FILE|NAME",
+        help="rules for this sandbox: of a file, or loaded",
+    )
+    group.add_argument(
+        "--require-agent", action="store_true", help="start nothing that no agent watches over"
+    )
     _list(group, "--sysctl", metavar="NAME=VALUE", help="a sysctl of the sandbox's own namespaces")
 
 
@@ -217,5 +226,9 @@ def _chosen_fences(options: Any) -> Any:
     from ringfence.sandbox.values import security
 
     return Fences(
-        cap_add=tuple(options.cap_add), cap_drop=tuple(options.cap_drop), **security(options.security_opt)
+        cap_add=tuple(options.cap_add),
+        cap_drop=tuple(options.cap_drop),
+        policy=options.policy,
+        require_agent=options.require_agent,
+        **security(options.security_opt),
     )

@@ -42,8 +42,12 @@ def seccomp(fences: Fences) -> dict[str, Any] | None:
     """`linux.seccomp`; None: no filter."""
     from ringfence_runtime import jsonio
 
-    if fences.seccomp in ("default", "unconfined"):
+    if fences.seccomp == "unconfined":
         return None
+    if fences.seccomp == "default":
+        from ringfence_runtime.security.default_profile import profile as default_profile
+
+        return default_profile(capabilities(fences))
     try:
         with open(fences.seccomp, "rb") as file:
             profile = jsonio.loads(file.read())

@@ -49,6 +49,9 @@ class Fences(NamedTuple):
     selinux: str = ""
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
+    policy: str = ""
+    """a policy file, or the name of a policy that the agent has loaded"""
+    require_agent: bool = False
 
 
 class Request(NamedTuple):

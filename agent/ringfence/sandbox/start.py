@@ -110,6 +110,8 @@ class _Start:
             output=self._output() if request.detach else "",
         )
         options.output = oci.OUTPUT if request.detach else ""
+        options.policy, options.require_agent = request.fences.policy, request.fences.require_agent
+        options.certain = True
         self._write(oci.make_config(request, found))
         self._streams_out()
         try:

@@ -16,7 +16,8 @@ __all__ = ["facts_of_config", "posture_of_config"]
 
 # First that is there counts: containerd's CRI plugin, CRI-O, nerdctl.
 _NAMES = (
-    "ringfence.io/name", "io.kubernetes.cri.container-name", "io.kubernetes.container.name", "nerdctl/name",
+    "org.ringfence.name", "ringfence.io/name", "io.kubernetes.cri.container-name",
+    "io.kubernetes.container.name", "nerdctl/name",
 )  # fmt: skip
 _PODS = ("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name")
 _NAMESPACES = ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace")
