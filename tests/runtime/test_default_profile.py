@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 
 import pytest
 
@@ -124,7 +125,9 @@ def fence(box: Box, capabilities: tuple[str, ...]) -> None:
     box.config["linux"]["seccomp"] = profile(capabilities)
 
 
-def answers(box: Box, calls: dict[str, tuple[tuple[int, ...], int]], kind: str = "native") -> dict[str, int]:
+def answers(
+    box: Box, calls: Mapping[str, tuple[tuple[int, ...], int]], kind: str = "native"
+) -> dict[str, int]:
     """The errno of each call, in one container."""
     lines = [f"call {kind} {' '.join(map(str, numbers))}" for numbers, _ in calls.values()]
     printed = box.shell("\n".join(lines)).output().split()
@@ -133,7 +136,7 @@ def answers(box: Box, calls: dict[str, tuple[tuple[int, ...], int]], kind: str =
 
 @pytest.mark.parametrize("calls", [REFUSED, ALLOWED], ids=["refused", "allowed"])
 def test_each_call_answers_as_the_profile_means(
-    caller: Box, calls: dict[str, tuple[tuple[int, ...], int]]
+    caller: Box, calls: Mapping[str, tuple[tuple[int, ...], int]]
 ) -> None:
     """What is refused has the errno that programs expect; what is ordinary reaches the kernel."""
     assert answers(caller, calls) == {name: errno for name, (_, errno) in calls.items()}
