@@ -40,10 +40,15 @@ def run(options: Any) -> int:
     from ringfence.cli.run_options import request_of
     from ringfence.sandbox.start import run as start
 
-    return start(request_of(options), announce)
+    return start(request_of(options), announce, warn)
 
 
 def announce(name: str) -> None:
     """The name of a detached sandbox, on a line."""
     sys.stdout.write(f"{name}\n")
     sys.stdout.flush()
+
+
+def warn(text: str) -> None:
+    """What works, but not as one may think."""
+    sys.stderr.write(f"ringfence: warning: {text}\n")

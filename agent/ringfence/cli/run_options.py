@@ -128,7 +128,23 @@ def _limits(group: _Group) -> None:
 
 def _network(group: _Group) -> None:
     group.add_argument(
-        "--network", default="", metavar="MODE", help="none (the default), host, or container:NAME"
+        "--network",
+        default="",
+        metavar="MODE",
+        help="none (the default; with --publish: bridge), host, bridge[:NAME], macvlan:PARENT,"
+        " ipvlan:PARENT[:l2|l3], container:NAME; with bridge, macvlan, ipvlan:"
+        " ,subnet=CIDR,ip=IP,gateway=IP,mtu=N,internal",
+    )
+    _list(
+        group, "-p", "--publish", metavar="[IP:][HOST:]PORT[/udp]", help="a port of the host's leads into it"
+    )
+    group.add_argument("-P", "--publish-all", action="store_true", help="all ports that the image declares")
+    _list(group, "--dns", metavar="IP", help="a name server (default: the host's)")
+    _list(group, "--dns-search", metavar="DOMAIN", help="a domain to search")
+    _list(group, "--dns-option", metavar="OPTION", help="an option of resolv.conf")
+    _list(group, "--add-host", metavar="NAME:IP", help="a line of /etc/hosts; host-gateway is this host")
+    group.add_argument(
+        "--ip-forward", action="store_true", help="let this host pass packets on, if it does not"
     )
 
 
@@ -199,7 +215,18 @@ def _files_of(options: Any) -> dict[str, Any]:
 
 
 def _network_of(options: Any) -> dict[str, Any]:
-    return {"network": options.network}
+    from ringfence.sandbox import files, values
+
+    return {
+        "network": options.network,
+        "publish": tuple(options.publish),
+        "publish_all": options.publish_all,
+        "dns": tuple(map(files.server, options.dns)),
+        "dns_search": tuple(map(files.search_domain, options.dns_search)),
+        "dns_options": tuple(map(files.search_domain, options.dns_option)),
+        "hosts": tuple(map(values.extra_host, options.add_host)),
+        "forwarding": options.ip_forward,
+    }
 
 
 def _resources(options: Any) -> Any:

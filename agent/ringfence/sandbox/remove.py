@@ -90,11 +90,16 @@ def remove(place: Place, *, force: bool) -> None:
 
 
 def _delete(place: Place) -> None:
+    """Its processes, its cgroup and its network."""
     from ringfence_runtime.cli.control import delete
     from ringfence_runtime.cli.options import parse_globals
 
     settings, _ = parse_globals(["--root", place.roots.runtime])
     delete(settings, ["--force", place.name])
+    if place.record.get("leased", True) and os.path.isdir(f"{place.roots.state}/networks"):
+        from ringfence.sandbox.network.attach import release
+
+        release(place.roots.state, place.name)
 
 
 def sweep(roots: Roots) -> list[str]:

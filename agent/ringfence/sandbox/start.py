@@ -10,9 +10,10 @@ import os
 from typing import Any
 
 from ringfence.sandbox import oci, remove
+from ringfence.sandbox.connection import Connection
 from ringfence.sandbox.errors import UsageError, translated
 from ringfence.sandbox.network.plan import Plan, plan
-from ringfence.sandbox.place import Place, find, new_name, reserve
+from ringfence.sandbox.place import Place, new_name, reserve
 from ringfence.sandbox.request import Request
 from ringfence.sandbox.source import Source, resolve
 from ringfence.sandbox.stdio import Streams
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(request: Request, announce: Callable[[str], None]) -> int:
+def run(request: Request, announce: Callable[[str], None], warn: Callable[[str], None]) -> int:
     """Run a sandbox; gives the workload's status. `announce` gets the name of one that was detached."""
     from ringfence_runtime.seal import ensure_sealed
 
@@ -39,17 +40,19 @@ def run(request: Request, announce: Callable[[str], None]) -> int:
         )
     with translated():
         ensure_sealed()
-        return _Start(request).run(announce)
+        return _Start(request, warn).run(announce)
 
 
 class _Start:
     """One start, and what it has made so far."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, warn: Callable[[str], None]) -> None:
         from ringfence_runtime.images import ImageStore
 
         self.request = request
-        self.network: Plan = plan(request.network)
+        self.warn = warn
+        self.plan: Plan = plan(request.network, publishes=bool(request.publish or request.publish_all))
+        self.network = Connection(request, self.plan)
         remove.sweep(request.roots)
         self.store = ImageStore(request.roots.images)
         self.source: Source = resolve(request, self.store)
@@ -68,13 +71,15 @@ class _Start:
             or (defaults.stop_signal if defaults is not None else "SIGTERM"),
             "stop_timeout": request.stop_timeout,
             "labels": dict(request.labels),
-            "network": request.network or "none",
+            "network": ":".join(filter(None, (self.plan.mode, self.plan.name, self.plan.variant))),
+            "leased": self.plan.leased,
         }
 
     def run(self, announce: Callable[[str], None]) -> int:
         try:
             launched = self._launch()
         except BaseException:
+            self.network.close()
             remove.dispose(self.place)
             raise
         if self.request.detach:
@@ -99,6 +104,7 @@ class _Start:
         rootfs = prepare_rootfs(self.store, self.source.source, place.name, read_only=request.read_only)
         options = Options()
         options.rootfs_fd = open_rootfs(rootfs)
+        self.network.lease(place, self.source.defaults, self.warn)
         user = request.user or (self.source.defaults.user if self.source.defaults is not None else "")
         found = oci.Found(
             name=place.name,
@@ -106,7 +112,8 @@ class _Start:
             defaults=self.source.defaults,
             image=self.source.image,
             user=resolve_user(options.rootfs_fd, user),
-            network=self._namespace(),
+            network=self.network.namespace(),
+            files=self.network.files(place, rootfs, options.rootfs_fd, self.warn),
             output=self._output() if request.detach else "",
         )
         options.output = oci.OUTPUT if request.detach else ""
@@ -127,17 +134,14 @@ class _Start:
     def _start(self, launched: Launched) -> None:
         from ringfence_runtime.launch.relay import forward_signals
 
-        if not self.request.detach:
-            forward_signals(launched.pidfd)
-        launched.start()
-
-    def _namespace(self) -> str:
-        if self.network.mode == "none":
-            return "new"
-        if self.network.mode == "host":
-            return "host"
-        other = find(self.request.roots, self.network.name)
-        return f"/proc/{remove.init_of(other)}/ns/net"
+        try:
+            if not self.request.detach:
+                forward_signals(launched.pidfd)
+            self.network.attach(launched.pid)
+            launched.start()
+        except BaseException:
+            launched.discard()
+            raise
 
     def _output(self) -> str:
         fd = os.open(self.place.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

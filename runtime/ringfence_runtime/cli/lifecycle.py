@@ -114,7 +114,7 @@ def run(settings: Globals, arguments: list[str]) -> int:
             forward_signals(launched.pidfd)
         launched.start()
     except BaseException:
-        _discard(launched)
+        launched.discard()
         raise
     if detach:
         return 0
@@ -122,12 +122,3 @@ def run(settings: Globals, arguments: list[str]) -> int:
     if not parsed.flag("keep"):
         parent.destroy(launched.container)
     return code
-
-
-def _discard(launched: parent.Launched) -> None:
-    try:
-        os.kill(launched.pid, 9)
-        os.waitpid(launched.pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        pass
-    parent.destroy(launched.container)

@@ -60,6 +60,11 @@ class Launched:
         await_exec(self.channel, self.container, self.pidfd, self.filter)
         run_poststart(self.container, self.config)
 
+    def discard(self) -> None:
+        """End it, and remove what there is of it."""
+        _kill(self.pid)
+        destroy(self.container)
+
 
 def run_poststart(container: Container, config: Config) -> None:
     """A poststart hook that fails fails the start, and the container is stopped (specification 1.3)."""

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links, addresses and routes by pyroute2: the only module that imports it, in a process that ends with the
+work.
+
+The host's end of a cable and the bridge are made here, the sandbox's end inside its own network namespace,
+which takes everything along when its last process ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+from typing import Any
+
+from ringfence.sandbox.errors import SandboxError
+from ringfence.sandbox.network.netlink import delete_link
+from ringfence.sandbox.network.rules import reaches_loopback
+
+__all__ = ["attach"]
+
+INSIDE = "eth0"
+_NODAD = 2  # IFA_F_NODAD: nobody else has the address, we keep account of them
+
+
+def attach(network: dict[str, Any], lease: dict[str, Any], pid: int, owner: str) -> None:
+    """Give process `pid` the link `eth0` with the lease's addresses. Raises SandboxError."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as host:
+            if network["mode"] == "bridge":
+                bridge = _bridge(host, network)
+                _cable(host, network, lease, pid, bridge, owner)
+            else:
+                _child_of(host, network, lease, pid)
+        _enter(pid)
+        with IPRoute() as inside:
+            _configure(inside, network, lease)
+    except NetlinkError as error:
+        raise SandboxError(
+            f"network {network['name']}: {_reason(error, network)}", hint=_hint(error, network)
+        ) from None
+
+
+def _reason(error: Any, network: dict[str, Any]) -> str:
+    if error.code == errno.EOPNOTSUPP and network["mode"] != "bridge":
+        return f"this kernel has no {network['mode']}"
+    return str(os.strerror(error.code)).lower()
+
+
+def _hint(error: Any, network: dict[str, Any]) -> str:
+    if error.code == errno.EBUSY and network["mode"] != "bridge":
+        return f"{network['link']} is the parent of links of the other kind, macvlan or ipvlan"
+    return "is the kernel's module there?" if error.code == errno.EOPNOTSUPP else ""
+
+
+def _index(netlink: Any, name: str) -> int:
+    found = netlink.link_lookup(ifname=name)
+    return int(found[0]) if found else 0
+
+
+def _bridge(host: Any, network: dict[str, Any]) -> int:
+    """The bridge, made with its addresses where it is missing or only half made."""
+    name = network["link"]
+    index = _index(host, name)
+    if not index:
+        # An address of its own: else it would change with every cable that comes and goes.
+        mac = "02:" + ":".join(f"{byte:02x}" for byte in _digest(network["file"], 5))
+        host.link("add", ifname=name, kind="bridge", address=mac, **_mtu(network))
+        index = _index(host, name)
+    elif host.get_links(index)[0].get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
+        raise SandboxError(f"{name} exists and is no bridge", hint="it is not ours: rename it")
+    host.link("set", index=index, ifalias=f"ringfence: {network['name']}")
+    for gateway, subnet in zip(network["gateways"], network["subnets"], strict=True):
+        _add_address(host, index, gateway, subnet)
+    host.link("set", index=index, state="up")
+    if reaches_loopback(network):
+        # Replies of sandboxes to 127.0.0.1 come in by the bridge, which is ours: no other link is changed.
+        with open(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", "w", encoding="ascii") as file:
+            file.write("1")
+    return index
+
+
+def _digest(text: str, size: int) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).digest()[:size]
+
+
+def _mtu(network: dict[str, Any]) -> dict[str, int]:
+    return {"mtu": network["mtu"]} if network["mtu"] else {}
+
+
+def _add_address(netlink: Any, index: int, address: str, subnet: str) -> None:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    flags = {"flags": _NODAD} if ":" in address else {}
+    prefix = ipaddress.ip_network(subnet).prefixlen
+    try:
+        netlink.addr("add", index=index, address=address, prefixlen=prefix, **flags)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
+
+
+def _cable(
+    host: Any, network: dict[str, Any], lease: dict[str, Any], pid: int, bridge: int, owner: str
+) -> None:
+    """A pair: one end in the bridge, the other in the namespace of `pid`, there from its first moment."""
+    delete_link(lease["link"])  # of a sandbox of the same name that was killed
+    peer = {"ifname": INSIDE, "net_ns_pid": pid, **_mtu(network)}
+    host.link("add", ifname=lease["link"], kind="veth", peer=peer, **_mtu(network))
+    index = _index(host, lease["link"])
+    host.link("set", index=index, master=bridge, ifalias=f"ringfence: {owner}", state="up")
+
+
+def _child_of(host: Any, network: dict[str, Any], lease: dict[str, Any], pid: int) -> None:
+    """A macvlan or ipvlan of the parent; made beside it under the name on record, then given away."""
+    parent = _index(host, network["link"])
+    if not parent:
+        raise SandboxError(f"there is no link {network['link']!a} on this host", hint="`ip link` names them")
+    delete_link(lease["link"])
+    modes = {"l2": 0, "l3": 1}
+    special = (
+        {"macvlan_mode": "bridge"}
+        if network["mode"] == "macvlan"
+        else {"ipvlan_mode": modes[network["variant"]]}
+    )
+    host.link("add", ifname=lease["link"], kind=network["mode"], link=parent, **special, **_mtu(network))
+    host.link("set", index=_index(host, lease["link"]), net_ns_pid=pid, ifname=INSIDE)
+
+
+def _enter(pid: int) -> None:
+    """This process goes into the namespace for good: it is a helper that ends with the work."""
+    from ringfence_runtime import _sys
+
+    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    _sys.setns(fd, _sys.CLONE_NEWNET)
+    os.close(fd)
+
+
+def _configure(inside: Any, network: dict[str, Any], lease: dict[str, Any]) -> None:
+    index = _index(inside, INSIDE)
+    for address, subnet in zip(lease["addresses"], network["subnets"], strict=True):
+        _add_address(inside, index, address, subnet)
+    inside.link("set", index=index, state="up")
+    if network["internal"]:
+        return
+    for gateway in network["gateways"]:
+        inside.route("add", dst="::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway)
+    if network["variant"] == "l3" and not network["gateways"]:
+        # Nothing answers ARP in this mode: everything goes out of the link, and the parent routes it.
+        for subnet in network["subnets"]:
+            inside.route("add", dst="::/0" if ":" in subnet else "0.0.0.0/0", oif=index)
