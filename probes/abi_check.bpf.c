@@ -31,12 +31,14 @@ RF_HOLD(struct, rf_device_event);
 RF_HOLD(struct, rf_sysctl_event);
 RF_HOLD(struct, rf_net_event);
 RF_HOLD(struct, rf_unix_event);
+RF_HOLD(struct, rf_drift_event);
 RF_HOLD(struct, rf_syscall_event);
 
 RF_HOLD(struct, rf_task);
 RF_HOLD(struct, rf_container);
 RF_HOLD(struct, rf_pattern);
 RF_HOLD(struct, rf_syscall);
+RF_HOLD(struct, rf_helper_key);
 RF_HOLD(struct, rf_ruleset);
 RF_HOLD(struct, rf_event_rules);
 RF_HOLD(struct, rf_operand_key);

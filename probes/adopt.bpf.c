@@ -8,6 +8,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lifecycle.h"
+#include "include/drift.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -45,6 +46,7 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 	bound = rf_bind(task, container, &like);
 	if (!bound)
 		return NULL;
+	rf_watch(task, bound);
 	rf_publish(task, bound);
 	rf_counted(task, bound, container, true);
 	return bound;

@@ -92,6 +92,23 @@ static __always_inline __u32 *rf_lookup_object(void *texts, void *addresses, __u
 	return NULL;
 }
 
+__noinline int rf_asked(__u32 event)
+{
+	struct rf_event_rules *rules;
+	__u32 zero = 0, half;
+	__u64 *now = bpf_map_lookup_elem(&generation, &zero);
+	void *events;
+
+	if (!now || !*now)
+		return 0;
+	half = *now & (RF_GENERATIONS - 1);
+	events = bpf_map_lookup_elem(&rule_events, &half);
+	if (!events)
+		return 0;
+	rules = bpf_map_lookup_elem(events, &event);
+	return rules && rules->rules;
+}
+
 /* Clears the rules whose exceptions are among the hits, and the exceptions. A loop of its own: see rf_lowest. */
 __noinline __u64 rf_except(__u32 half, __u32 word, __u64 hits)
 {

@@ -8,6 +8,8 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lifecycle.h"
+#include "include/drift.h"
+#include "include/helper.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -48,14 +50,19 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	container = rf_container_of(bound);
 	if (!container)
 		return 0;
+	/* Before the child is what its parent was: from here on it is held against that. */
+	rf_checkpoint(parent, bound, RF_SYS_CLONE);
 	__builtin_memcpy(&like, bound, sizeof(like));
 	started = child->start_boottime;
 	barrier_var(started); /* else one load may serve two kinds of pointer, which the verifier refuses */
 	if (!(clone_flags & RF_CLONE_THREAD))
 		like.start_ns = started;
 	of_child = rf_bind(child, container, &like);
-	if (of_child)
+	if (of_child) {
+		__builtin_memcpy(&((struct rf_armed *)of_child)->identity, &((struct rf_armed *)bound)->identity,
+				 sizeof(struct rf_identity));
 		__sync_fetch_and_add(&container->tasks, 1);
+	}
 	if (clone_flags & RF_CLONE_THREAD)
 		return 0;
 	rf_count(like.slot, RF_COUNT_FORK);
@@ -157,6 +164,11 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	if (bound) {
 		container = rf_container_of(bound);
 	} else {
+		if (rf_is_helper(task)) {
+			bpf_probe_read_kernel(&file, sizeof(file), &binprm);
+			rf_helper(file);
+			return 0;
+		}
 		if (!rf_enrolled(task, &like))
 			return 0;
 		container = bpf_map_lookup_elem(&slots, &like.slot);
@@ -182,6 +194,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 		bound->exe_hash = like.exe_hash;
 		bound->facts = facts;
 		__builtin_memset(((struct rf_armed *)bound)->memo, 0, sizeof(((struct rf_armed *)bound)->memo));
+		rf_watch(task, bound);
 		rf_publish(task, bound);
 		if (arms)
 			rf_counted(task, bound, container, false);

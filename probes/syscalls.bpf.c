@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/call.h"
+#include "include/drift.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -248,6 +249,9 @@ static __always_inline int rf_entered(struct task_struct *task, bool compat)
 	rf_read_call(&call, (struct pt_regs *)bpf_task_pt_regs(task), compat);
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
 	if (!known || !known->event || known->event & RF_SYSCALL_HOOKED)
+		return 0;
+	rf_checkpoint(task, bound, known->event | RF_AT_ENTRY);
+	if (known->event == RF_TASK_DRIFT) /* an exec: looked at before it makes the task another one */
 		return 0;
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;

@@ -27,6 +27,7 @@ from ringfence.events import (
     CgroupEvent,
     ContainerEvent,
     DeviceEvent,
+    DriftEvent,
     Event,
     ExecEvent,
     FileEvent,
@@ -171,6 +172,16 @@ UNIX_EVENT = Layout(
     Field("path", "char", UNIX_PATH_LEN),
 )
 
+DRIFT_EVENT = Layout(
+    "rf_drift_event",
+    _HEADER,
+    Field("changed", "u32"),
+    Field("at", "u32"),
+    Field("uid", "u32", 2),
+    Field("permitted", "u64", 2),
+    Field("user_ns", "u32", 2),
+)
+
 SYSCALL_EVENT = Layout(
     "rf_syscall_event",
     _HEADER,
@@ -192,6 +203,7 @@ RECORDS: dict[Layout, type[Any]] = {
     SYSCTL_EVENT: SysctlEvent,
     NET_EVENT: NetEvent,
     UNIX_EVENT: UnixEvent,
+    DRIFT_EVENT: DriftEvent,
     SYSCALL_EVENT: SyscallEvent,
 }
 
@@ -209,8 +221,10 @@ def _layout_of(kind: EventKind) -> Layout:
         return SYSCALL_EVENT
     if kind in (EventKind.PROCESS_FORK, EventKind.PROCESS_EXIT):
         return TASK_EVENT
-    if kind is EventKind.PROCESS_EXEC:
+    if kind in (EventKind.PROCESS_EXEC, EventKind.KERNEL_HELPER):
         return EXEC_EVENT
+    if kind is EventKind.TASK_DRIFT:
+        return DRIFT_EVENT
     by_group = {
         "CONTAINER": CONTAINER_EVENT,
         "CGROUP": CGROUP_EVENT,

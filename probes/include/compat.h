@@ -75,6 +75,8 @@ static __always_inline __u32 rf_x32_native(__u32 nr)
 		return 310; /* process_vm_readv */
 	case 540:
 		return 311; /* process_vm_writev */
+	case 545:
+		return 322; /* execveat */
 	default:
 		return nr;
 	}

@@ -49,6 +49,10 @@ enum rf_event {
 	RF_NET_SENDMSG = 21,
 	RF_UNIX_CONNECT = 22,
 
+	/* properties of every container, with no list of names behind them (drift.bpf.c, helper.bpf.c) */
+	RF_KERNEL_HELPER = 28, /* the kernel runs a program of the host: modprobe, core_pattern, release_agent ... */
+	RF_TASK_DRIFT = 29,    /* credentials or namespaces that no call of the task could have given it */
+
 	/* system calls (syscalls.bpf.c); several calls may share one event */
 	RF_SYS_CLONE = 32, /* clone, clone3, fork, vfork */
 	RF_SYS_UNSHARE = 33,
@@ -259,6 +263,20 @@ struct rf_unix_event { /* UNIX_CONNECT */
 	char path[RF_UNIX_PATH_LEN]; /* an abstract name begins with NUL */
 };
 
+/* rf_drift_event.changed: these, and CLONE_NEW* of the namespaces */
+#define RF_DRIFT_USER 1
+#define RF_DRIFT_CAPABILITIES 2
+#define RF_DRIFT_BORROWED 4 /* acts with other credentials than its own, while it is in no call */
+
+struct rf_drift_event { /* TASK_DRIFT */
+	struct rf_header header;
+	__u32 changed;
+	__u32 at;     /* enum rf_event: where it was noticed */
+	__u32 uid[2]; /* effective, of the host: before, now */
+	__u64 permitted[2];
+	__u32 user_ns[2]; /* inums */
+};
+
 struct rf_syscall_event { /* SYS_* */
 	struct rf_header header;
 	__u32 nr; /* as the calling ABI numbers it */
@@ -289,6 +307,7 @@ RF_ASSERT_SIZE(rf_device_event, 88 + 16);
 RF_ASSERT_SIZE(rf_sysctl_event, 88 + 8 + RF_SYSCTL_LEN);
 RF_ASSERT_SIZE(rf_net_event, 88 + 24);
 RF_ASSERT_SIZE(rf_unix_event, 88 + 8 + RF_UNIX_PATH_LEN);
+RF_ASSERT_SIZE(rf_drift_event, 88 + 16 + 16 + 8);
 RF_ASSERT_SIZE(rf_syscall_event, 88 + 8 + 48 + 32 + RF_PATH_LEN);
 
 #endif

@@ -53,8 +53,23 @@ struct rf_memo {
 	__u32 profile;
 };
 
+/* What a task is to the kernel, when it was last looked at: see drift.bpf.c. Addresses are for comparing only. */
+#define RF_NAMESPACES 6
+struct rf_identity {
+	__u64 cred; /* 0: not watched */
+	__u64 nsproxy;
+	__u64 user_ns;
+	__u64 namespaces[RF_NAMESPACES];
+	__u64 permitted;
+	__u64 effective;
+	__u32 uid[4]; /* real, saved, effective, of the filesystem */
+	__u32 borrowed;
+	__u32 pad;
+};
+
 struct rf_armed {
 	struct rf_task task;
+	struct rf_identity identity;
 	struct rf_memo memo[RF_MEMOS];
 };
 
@@ -184,6 +199,23 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } observe __weak SEC(".maps");
+
+/*
+ * The programs that the kernel may run on the host, found by the agent: device and inode of the file; of a script,
+ * whose interpreter is all that is left of it when it runs, 0 and FNV-1a of its path.
+ */
+struct rf_helper_key {
+	__u64 device;
+	__u64 inode;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct rf_helper_key);
+	__type(value, __u32);
+} helpers __weak SEC(".maps");
 
 #include "rules.h"
 

@@ -111,20 +111,35 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct uid_gid_extent {
+	u32 first;
+	u32 lower_first;
+	u32 count;
+};
+struct uid_gid_map {
+	u32 nr_extents;
+	struct uid_gid_extent extent[5];
+};
 struct user_namespace {
+	struct uid_gid_map uid_map;
+	struct user_namespace *parent;
 	int level;
 	struct ns_common ns;
 };
 struct uts_namespace {
+	struct user_namespace *user_ns;
 	struct ns_common ns;
 };
 struct ipc_namespace {
+	struct user_namespace *user_ns;
 	struct ns_common ns;
 };
 struct mnt_namespace {
 	struct ns_common ns;
+	struct user_namespace *user_ns;
 };
 struct pid_namespace {
+	struct user_namespace *user_ns;
 	struct ns_common ns;
 };
 struct time_namespace {
@@ -132,8 +147,10 @@ struct time_namespace {
 };
 struct cgroup_namespace {
 	struct ns_common ns;
+	struct user_namespace *user_ns;
 };
 struct net {
+	struct user_namespace *user_ns;
 	struct ns_common ns;
 };
 
@@ -253,6 +270,8 @@ struct mm_struct {
 };
 struct linux_binprm {
 	struct file *file;
+	const char *filename; /* as it was asked for */
+	const char *interp;   /* what runs it: another one for scripts */
 };
 
 struct signal_struct {
@@ -276,6 +295,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	u64 start_boottime;
+	const struct cred *real_cred;
 	const struct cred *cred;
 	char comm[16];
 	struct fs_struct *fs;

@@ -90,6 +90,8 @@ class EventKind(IntEnum):
     NET_BIND = 20
     NET_SENDMSG = 21
     UNIX_CONNECT = 22
+    KERNEL_HELPER = 28
+    TASK_DRIFT = 29
     SYS_CLONE = 32
     SYS_UNSHARE = 33
     SYS_SETNS = 34
@@ -204,6 +206,12 @@ class Fact(IntFlag):
     def label(self) -> str:
         """The name in policies. Of a single fact only."""
         return str(self.name).lower()
+
+
+# rf_drift_event.changed, beside CLONE_NEW* of namespaces
+DRIFT_USER = 1
+DRIFT_CAPABILITIES = 2
+DRIFT_BORROWED = 4
 
 
 class Drop(IntEnum):

@@ -110,6 +110,12 @@ DROP_KEY = Layout(
     Field("slot", "u32"),
 )
 
+HELPER_KEY = Layout(
+    "rf_helper_key",
+    Field("device", "u64"),
+    Field("inode", "u64"),
+)
+
 ACTIVITY = Layout("rf_counters", Field("n", "u64", COUNTERS))
 
 CONFIG = Layout(
@@ -140,6 +146,7 @@ LAYOUTS = (
     ADDRESS_KEY,
     ACTIONS,
     DROP_KEY,
+    HELPER_KEY,
     ACTIVITY,
     CONFIG,
 )
@@ -185,6 +192,7 @@ MAPS = {
     "patterns": MapShape(4, PATTERN.size),
     "syscalls": MapShape(4, SYSCALL.size),
     "observe": MapShape(4, 4),
+    "helpers": MapShape(HELPER_KEY.size, 4),
     "rule_sets": MapShape(4, 4),
     "rule_events": MapShape(4, 4),
     "rule_profiles": MapShape(4, 4),

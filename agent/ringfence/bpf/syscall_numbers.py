@@ -12,6 +12,8 @@ _Number = int | None
 #: name -> (x86_64, i386, arm64)
 NUMBERS: dict[str, tuple[_Number, _Number, _Number]] = {
     "clone": (56, 120, 220),
+    "execve": (59, 11, 221),
+    "execveat": (322, 358, 281),
     "clone3": (435, 435, 435),
     "unshare": (272, 310, 97),
     "setns": (308, 346, 268),

@@ -134,6 +134,9 @@ CALLS: dict[str, Syscall] = {
     "seccomp": _call(_K.SYS_SECCOMP, _C.SYS_PROCESS, _arg(0)),
     "acct": _call(_K.SYS_ACCT, _C.SYS_KERNEL, text=0),
     "quotactl": _call(_K.SYS_QUOTACTL, _C.SYS_KERNEL, _arg(0), text=1),
+    # Before an exec its caller is looked at: what it was made into is about to become lawful.
+    "execve": _call(_K.TASK_DRIFT, _C.NONE),
+    "execveat": _call(_K.TASK_DRIFT, _C.NONE),
     "sethostname": _call(_K.SYS_SETDOMAIN, _C.SYS_KERNEL, _const(1)),
     "setdomainname": _call(_K.SYS_SETDOMAIN, _C.SYS_KERNEL, _const(2)),
 }

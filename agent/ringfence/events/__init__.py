@@ -15,6 +15,7 @@ from ringfence.events.tuples import (
     CgroupFields,
     ContainerFields,
     DeviceFields,
+    DriftFields,
     ExecFields,
     FileFields,
     NetFields,
@@ -28,6 +29,7 @@ __all__ = [
     "CgroupEvent",
     "ContainerEvent",
     "DeviceEvent",
+    "DriftEvent",
     "Event",
     "ExecEvent",
     "FileEvent",
@@ -88,7 +90,7 @@ class TaskEvent(TaskFields, Observed):
 
 
 class ExecEvent(ExecFields, Observed):
-    """PROCESS_EXEC: the program, and how it was called."""
+    """PROCESS_EXEC and KERNEL_HELPER: the program, and how it was called."""
 
     __slots__ = ()
 
@@ -162,6 +164,12 @@ class UnixEvent(UnixFields, Observed):
         return _text(self.path_raw, self.path_len)
 
 
+class DriftEvent(DriftFields, Observed):
+    """TASK_DRIFT: what changed (DRIFT_*, CLONE_NEW*), and some of what it was and is. `at` is an EventKind."""
+
+    __slots__ = ()
+
+
 class SyscallEvent(SyscallFields, Observed):
     """SYS_*. `nr` as the calling ABI numbers it; the text was never decided on."""
 
@@ -191,6 +199,7 @@ Event = (
     | SysctlEvent
     | NetEvent
     | UnixEvent
+    | DriftEvent
     | SyscallEvent
 )
 

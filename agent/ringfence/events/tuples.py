@@ -274,6 +274,38 @@ class UnixFields(NamedTuple):
     path_raw: bytes = b""
 
 
+class DriftFields(NamedTuple):
+    """As in its record; see the class of the same name in ringfence.events."""
+
+    event: int = 0
+    version: int = ABI_VERSION
+    flags: int = 0
+    action: int = 0
+    mechanism: int = 0
+    rule: int = NO_RULE
+    generation: int = 0
+    slot: int = NO_SLOT
+    time_ns: int = 0
+    container: int = 0
+    start_ns: int = 0
+    pid: int = 0
+    tid: int = 0
+    ppid: int = 0
+    vpid: int = 0
+    uid: int = 0
+    gid: int = 0
+    facts: int = 0
+    comm_raw: bytes = b""
+    changed: int = 0
+    at: int = 0
+    uid0: int = 0
+    uid1: int = 0
+    permitted0: int = 0
+    permitted1: int = 0
+    user_ns0: int = 0
+    user_ns1: int = 0
+
+
 class SyscallFields(NamedTuple):
     """As in its record; see the class of the same name in ringfence.events."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from ringfence.abi import EventKind
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import reader
 from ringfence.policy.fields import Notes
@@ -99,6 +100,9 @@ def _policy(notes: Notes, node: Node) -> Policy | None:
     selector = _selector(notes, spec.get("selector"))
     mode = notes.choice(spec["mode"], "spec.mode", ("audit", "enforce")) if "mode" in spec else "audit"
     rules = read_rules(notes, spec["rules"], "spec.rules") if "rules" in spec else ()
+    if not _is_everything(selector) and any(EventKind.KERNEL_HELPER in rule.events for rule in rules):
+        message = f"{EventKind.KERNEL_HELPER.label} is of no container: the selector must be `containers: all`"
+        notes.add(spec["rules"], "spec.rules", message)
     if len(notes.problems) > before:
         # Enough of it for the check of repeated names; the set is refused anyway.
         return _shell(notes, node, name, rules)
@@ -162,6 +166,10 @@ def _selector(notes: Notes, node: Node | None) -> Selector:
             notes.add(keys["except"], "spec.selector.except", "is empty: it would leave out every container")
         but = _traits(notes, left_out or {}, "spec.selector.except")
     return Selector(only, but, at_birth=_at_birth(notes, keys, certain=only is None and but is None))
+
+
+def _is_everything(selector: Selector) -> bool:
+    return selector.at_birth and selector.only is None and selector.but is None
 
 
 def _at_birth(notes: Notes, keys: Mapping[str, Node], *, certain: bool) -> bool:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, EventKind, Relation
+from ringfence.abi import (
+    DIM_EXE,
+    DIM_FACTS,
+    DIM_OBJECT,
+    DRIFT_BORROWED,
+    DRIFT_CAPABILITIES,
+    DRIFT_USER,
+    EventKind,
+    Relation,
+)
 from ringfence.policy import constants as c
 from ringfence.policy.operand import FULL, EventWords, Kind, Operand
 
@@ -34,6 +43,14 @@ TASK_WORDS: Mapping[str, int] = {
     "program-not-in-image": 1 << 12,
     "32-bit-call": 1 << 13,
     "foreign-abi": 1 << 14,
+}
+
+
+_DRIFTS = {
+    "user": DRIFT_USER,
+    "capabilities": DRIFT_CAPABILITIES,
+    "borrowed": DRIFT_BORROWED,
+    **{word: bit for word, bit in c.NAMESPACE_FLAGS.items() if word != "CLONE_NEWTIME"},
 }
 
 
@@ -151,6 +168,17 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
                 "its name",
                 caution="the name that the process gave: a link or a relative path leads to the same socket",
             ),
+        ),
+        _event(
+            _K.KERNEL_HELPER,
+            "of the host is run by the kernel (modprobe, the core handler, release_agent ...)",
+            *_FILE,
+            _choice("known", 1, "whether it is one of the node's helpers", {"no": 0, "yes": 1}),
+        ),
+        _event(
+            _K.TASK_DRIFT,
+            "has credentials or namespaces that no call of its could have given it",
+            _flags(0, "what of it", _DRIFTS, "changed"),
         ),
         _event(
             _K.SYS_CLONE,

@@ -29,6 +29,7 @@ from ringfence.events import (
     CgroupEvent,
     ContainerEvent,
     DeviceEvent,
+    DriftEvent,
     Event,
     ExecEvent,
     FileEvent,
@@ -66,6 +67,7 @@ _FAMILIES = {number: word for word, number in constants.SOCKET_FAMILIES.items()}
 _ACCESS_MODES = ("O_RDONLY", "O_WRONLY", "O_RDWR")
 _DEVICE_TYPES = {1: "b", 2: "c"}
 _DEVICE_ACCESS = {1: "mknod", 2: "read", 4: "write"}
+_LABELS = {int(kind): kind.label for kind in EventKind}
 _ARCHITECTURE = 2 if platform.machine() == "aarch64" else 0
 _CALLS = (
     {numbers[_ARCHITECTURE]: name for name, numbers in NUMBERS.items()},
@@ -207,6 +209,19 @@ def _unix(event: UnixEvent) -> Details:
     return {"socket": b"@" + path[1:] if path[:1] == b"\0" else path}
 
 
+def _drift(event: DriftEvent) -> Details:
+    words = EVENTS[EventKind.TASK_DRIFT].operand("changed")
+    found: Details = {"changed": words.word_of(event.changed) if words else hex(event.changed)}
+    found["noticed"] = _LABELS.get(event.at, str(event.at))
+    if event.uid0 != event.uid1:
+        found["uid"] = [event.uid0, event.uid1]
+    if event.permitted0 != event.permitted1:
+        found["gained"] = list(capability_names(event.permitted1 & ~event.permitted0))
+    if event.user_ns0 != event.user_ns1:
+        found["user_namespace"] = [event.user_ns0, event.user_ns1]
+    return found
+
+
 def _syscall(event: SyscallEvent) -> Details:
     kind = event.kind
     found: Details = {"call": call_name(event.nr, compat=bool(event.flags & FLAG_COMPAT))}
@@ -229,5 +244,6 @@ _FORMATTERS: Mapping[type, Callable[[Any], Details]] = {
     SysctlEvent: _sysctl,
     NetEvent: _net,
     UnixEvent: _unix,
+    DriftEvent: _drift,
     SyscallEvent: _syscall,
 }

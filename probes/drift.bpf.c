@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Drift, the thorough half. A task's credentials and namespaces are held against those of the last look; a
+ * difference that the task could have made by calls of its own (it had the capability over what it
+ * changed, or only gave something up) is taken over; any other was made for it: by a kernel exploit. So no
+ * call needs to be watched, in no ABI, and a lawful change is lawful whoever saw it. exec is the one way to more
+ * than one had: what it gives is remembered when it is done (process.bpf.c), and who comes to it is looked at before.
+ *
+ * Own credentials are compared (real_cred), never those that a kernel function borrows for a while (overlayfs,
+ * NFS, io_uring).
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/drift.h"
+#include "include/match.h"
+#include "include/scratch.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_CAP_SETUID 7
+#define RF_USER_NS_DEPTH 33 /* user namespaces nest 32 deep */
+#define RF_EXTENTS 5	    /* of a map of user ids that lies in the namespace itself */
+
+#define RF_NS(proxy, kind) ((__u64)RF_READ(struct nsproxy, proxy, kind))
+#define RF_OWNER(type, ns) ((__u64)RF_READ(struct type, ns, user_ns))
+
+__noinline int rf_remember(struct rf_identity *into, __u64 address)
+{
+	struct task_struct *task = (struct task_struct *)address;
+	const struct cred *cred;
+	__u32 ids[8] = {};
+	__u64 sets[2] = {};
+	__u64 proxy;
+
+	if (!into)
+		return 0;
+	cred = BPF_CORE_READ(task, real_cred);
+	proxy = (__u64)BPF_CORE_READ(task, nsproxy);
+	into->nsproxy = proxy;
+	into->user_ns = (__u64)BPF_CORE_READ(cred, user_ns);
+	into->namespaces[0] = RF_NS(proxy, mnt_ns);
+	into->namespaces[1] = RF_NS(proxy, net_ns);
+	into->namespaces[2] = RF_NS(proxy, pid_ns_for_children);
+	into->namespaces[3] = RF_NS(proxy, ipc_ns);
+	into->namespaces[4] = RF_NS(proxy, uts_ns);
+	into->namespaces[5] = RF_NS(proxy, cgroup_ns);
+	/* uid, gid, suid, sgid, euid, egid, fsuid, fsgid lie in a row; so do the permitted and the effective set. */
+	bpf_probe_read_kernel(ids, sizeof(ids), &cred->uid);
+	bpf_probe_read_kernel(sets, sizeof(sets), &cred->cap_permitted);
+	into->uid[0] = ids[0];
+	into->uid[1] = ids[2];
+	into->uid[2] = ids[4];
+	into->uid[3] = ids[6];
+	into->permitted = sets[0];
+	into->effective = sets[1];
+	into->borrowed = 0;
+	into->cred = (__u64)cred;
+	return 0;
+}
+
+/* Whether a user namespace lies below another one. */
+__noinline int rf_lies_below(__u64 user_ns, __u64 other)
+{
+	__u32 i;
+
+	for (i = 0; i < RF_USER_NS_DEPTH; i++) {
+		if (!user_ns)
+			return 0;
+		user_ns = (__u64)RF_READ(struct user_namespace, user_ns, parent);
+		if (user_ns == other)
+			return 1;
+	}
+	return 0;
+}
+
+/* Whether a user namespace has a user id of the host's for its own. A map of many extents lies elsewhere: not asked. */
+__noinline int rf_is_mapped(__u64 user_ns, __u32 uid)
+{
+	struct uid_gid_extent extent;
+	__u32 i, count = RF_READ(struct user_namespace, user_ns, uid_map.nr_extents);
+	__u64 at = user_ns + bpf_core_field_offset(struct user_namespace, uid_map.extent);
+
+	if (count > RF_EXTENTS)
+		return 1;
+	for (i = 0; i < RF_EXTENTS; i++) {
+		if (i >= count)
+			break;
+		bpf_probe_read_kernel(&extent, sizeof(extent), (void *)(at + i * sizeof(extent)));
+		if (uid - extent.lower_first < extent.count)
+			return 1;
+	}
+	return 0;
+}
+
+/* Credentials and namespaces are nothing that a task owns: whoever has a capability over their user namespace may. */
+static __always_inline bool rf_may_enter(const struct rf_identity *was, __u64 owner)
+{
+	if (owner == was->user_ns)
+		return was->permitted & (1ULL << RF_CAP_SYS_ADMIN);
+	return rf_lies_below(owner, was->user_ns);
+}
+
+static __always_inline __u32 rf_strange_namespaces(const struct rf_identity *was, const struct rf_identity *now)
+{
+	__u32 strange = 0;
+
+	if (now->namespaces[0] != was->namespaces[0] && !rf_may_enter(was, RF_OWNER(mnt_namespace, now->namespaces[0])))
+		strange |= RF_CLONE_NEWNS;
+	if (now->namespaces[1] != was->namespaces[1] && !rf_may_enter(was, RF_OWNER(net, now->namespaces[1])))
+		strange |= RF_CLONE_NEWNET;
+	if (now->namespaces[2] != was->namespaces[2] && !rf_may_enter(was, RF_OWNER(pid_namespace, now->namespaces[2])))
+		strange |= RF_CLONE_NEWPID;
+	if (now->namespaces[3] != was->namespaces[3] && !rf_may_enter(was, RF_OWNER(ipc_namespace, now->namespaces[3])))
+		strange |= RF_CLONE_NEWIPC;
+	if (now->namespaces[4] != was->namespaces[4] && !rf_may_enter(was, RF_OWNER(uts_namespace, now->namespaces[4])))
+		strange |= RF_CLONE_NEWUTS;
+	if (now->namespaces[5] != was->namespaces[5] &&
+	    !rf_may_enter(was, RF_OWNER(cgroup_namespace, now->namespaces[5])))
+		strange |= RF_CLONE_NEWCGROUP;
+	return strange;
+}
+
+/* A user id is anybody's who has it in one of its places; any other needs CAP_SETUID, and to be of the namespace. */
+static __always_inline bool rf_may_be(const struct rf_identity *was, const struct rf_identity *now, __u32 uid,
+				      bool below)
+{
+	if (uid == was->uid[0] || uid == was->uid[1] || uid == was->uid[2] || uid == was->uid[3])
+		return true;
+	return (below || was->permitted & (1ULL << RF_CAP_SETUID)) && rf_is_mapped(now->user_ns, uid);
+}
+
+/* What of the difference the task could not have done itself: RF_DRIFT_* and CLONE_NEW*. */
+static __always_inline __u32 rf_strange(const struct rf_identity *was, const struct rf_identity *now)
+{
+	__u32 strange = rf_strange_namespaces(was, now);
+	bool below = false;
+
+	if (now->user_ns != was->user_ns) {
+		below = rf_lies_below(now->user_ns, was->user_ns); /* there one has every capability */
+		if (!below)
+			strange |= RF_CLONE_NEWUSER;
+	}
+	if (!below && ((now->permitted | now->effective) & ~was->permitted))
+		strange |= RF_DRIFT_CAPABILITIES;
+	if (!rf_may_be(was, now, now->uid[0], below) || !rf_may_be(was, now, now->uid[1], below) ||
+	    !rf_may_be(was, now, now->uid[2], below) || !rf_may_be(was, now, now->uid[3], below))
+		strange |= RF_DRIFT_USER;
+	return strange;
+}
+
+static __always_inline void rf_drift_record(struct task_struct *task, const struct rf_task *bound,
+					    struct rf_question *question, const struct rf_identity *was,
+					    const struct rf_identity *now, __u32 at, __u32 route, __u8 flags)
+{
+	struct rf_drift_event *record = RF_RECORD(rf_drift_event, RF_TASK_DRIFT, bound->slot, route);
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_TASK_DRIFT, task, bound);
+	rf_header_verdict(&record->header, question, task, bound);
+	record->header.flags = flags;
+	record->changed = question->value[0];
+	record->at = at;
+	record->uid[0] = was->uid[2];
+	record->uid[1] = now->uid[2];
+	record->permitted[0] = was->permitted;
+	record->permitted[1] = now->permitted;
+	record->user_ns[0] = RF_READ(struct user_namespace, was->user_ns, ns.inum);
+	record->user_ns[1] = RF_READ(struct user_namespace, now->user_ns, ns.inum);
+	rf_submit(record, RF_TASK_DRIFT);
+}
+
+static __always_inline void rf_drifted(struct task_struct *task, const struct rf_task *bound,
+				       const struct rf_identity *was, const struct rf_identity *now, __u32 strange,
+				       __u32 at)
+{
+	struct rf_container *container = rf_container_of(bound);
+	struct rf_question question;
+	__u32 route;
+	__u8 flags;
+
+	if (!container)
+		return;
+	rf_ask(&question, RF_TASK_DRIFT, bound, container);
+	question.value[0] = strange;
+	rf_judge(&question, task, bound, NULL);
+	flags = rf_carry_out(&question);
+	rf_count_verdict(&question);
+	route = rf_route(RF_TASK_DRIFT, bound->slot, container, question.action);
+	if (route != RF_TO_NOWHERE)
+		rf_drift_record(task, bound, &question, was, now, at, route, flags);
+}
+
+__noinline int rf_examine(__u32 at)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_task *bound = rf_bound(task);
+	struct rf_identity *was, *now;
+	struct rf_scratch *buffer;
+	__u32 strange;
+
+	if (!bound || !task->nsproxy) /* it is ending */
+		return 0;
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_drop(RF_TASK_DRIFT, RF_DROP_TABLE_FULL, bound->slot);
+		return 0;
+	}
+	was = &((struct rf_armed *)bound)->identity;
+	now = (struct rf_identity *)buffer->walk;
+	rf_remember(now, rf_address(task));
+	strange = rf_strange(was, now);
+	now->borrowed = at & RF_AT_ENTRY && task->cred != task->real_cred;
+	if (now->borrowed && !was->borrowed)
+		strange |= RF_DRIFT_BORROWED;
+	if (strange)
+		rf_drifted(task, bound, was, now, strange, at & ~RF_AT_ENTRY);
+	/* Where it is let live, it is told once. */
+	__builtin_memcpy(was, now, sizeof(*was));
+	rf_scratch_put(buffer);
+	return strange;
+}

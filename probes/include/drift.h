@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Drift: a task that is something which no call of its could have made it. This is the cheap half,
+ * which every checkpoint runs: has anything changed since the last look? Whether it may is asked only then.
+ */
+#ifndef RINGFENCE_DRIFT_H
+#define RINGFENCE_DRIFT_H
+
+#include "maps.h"
+#include "compat.h"
+#include "task.h"
+
+/* drift.bpf.c: from here on the task is held against what it is now. */
+int rf_remember(struct rf_identity *into, __u64 task);
+/* drift.bpf.c: the whole comparison, for the current task; and what follows from it. */
+int rf_examine(__u32 at);
+
+/* match.bpf.c: whether a rule asks for that event. */
+int rf_asked(__u32 event);
+
+/* What an exec or the adoption has made of a task is lawful. Watched from here on, if a rule asks for it. */
+static __always_inline void rf_watch(struct task_struct *task, struct rf_task *bound)
+{
+	if (rf_asked(RF_TASK_DRIFT))
+		rf_remember(&((struct rf_armed *)bound)->identity, rf_address(task));
+	else
+		((struct rf_armed *)bound)->identity.cred = 0;
+}
+
+/*
+ * The head of struct cred in one copy, up to the effective capabilities. In words of 32 bits: before 6.3
+ * sets of capabilities lie on such boundaries (f122a08b197d). CONFIG_DEBUG_CREDENTIALS (until 6.8) puts 20 bytes
+ * before the first user id.
+ */
+#define RF_CRED_HEAD 88
+#define RF_CRED_WORD(head, field, word) (*(__u32 *)((head) + bpf_core_field_offset(struct cred, field) + 4 * (word)))
+
+rf_subprogram bool rf_same_credentials(const struct rf_identity *was, __u64 cred)
+{
+	char head[RF_CRED_HEAD] __attribute__((aligned(8)));
+	__u64 diff;
+
+	if (bpf_probe_read_kernel(head, sizeof(head), (void *)cred))
+		return false;
+	diff = RF_CRED_WORD(head, uid, 0) ^ was->uid[0];
+	diff |= RF_CRED_WORD(head, uid, 2) ^ was->uid[1];
+	diff |= RF_CRED_WORD(head, uid, 4) ^ was->uid[2];
+	diff |= RF_CRED_WORD(head, uid, 6) ^ was->uid[3];
+	diff |= RF_CRED_WORD(head, cap_permitted, 0) ^ (__u32)was->permitted;
+	diff |= RF_CRED_WORD(head, cap_permitted, 1) ^ (__u32)(was->permitted >> 32);
+	diff |= RF_CRED_WORD(head, cap_effective, 0) ^ (__u32)was->effective;
+	diff |= RF_CRED_WORD(head, cap_effective, 1) ^ (__u32)(was->effective >> 32);
+	return !diff;
+}
+
+/* A system call begins: no function of the kernel can have lent the task other credentials. */
+#define RF_AT_ENTRY 0x10000
+
+/* Looks at the current task. `at` is the event that the look is part of. */
+static __always_inline void rf_checkpoint(struct task_struct *task, const struct rf_task *bound, __u32 at)
+{
+	const struct rf_identity *was = &((const struct rf_armed *)bound)->identity;
+	__u64 cred;
+
+	if (!was->cred)
+		return;
+	cred = (__u64)task->real_cred; /* followed directly: this is a hot path */
+	if (at & RF_AT_ENTRY && cred != (__u64)task->cred)
+		rf_examine(at);
+	else if (cred != was->cred || (__u64)task->nsproxy != was->nsproxy || !rf_same_credentials(was, cred))
+		rf_examine(at);
+}
+
+#endif
