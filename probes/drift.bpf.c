@@ -171,9 +171,10 @@ static __always_inline void rf_drift_record(struct task_struct *task, const stru
 	rf_submit(record, RF_TASK_DRIFT);
 }
 
-static __always_inline void rf_drifted(struct task_struct *task, const struct rf_task *bound,
-				       const struct rf_identity *was, const struct rf_identity *now, __u32 strange,
-				       __u32 at)
+/* Returns the verdict. */
+static __always_inline __u32 rf_drifted(struct task_struct *task, const struct rf_task *bound,
+					const struct rf_identity *was, const struct rf_identity *now, __u32 strange,
+					__u32 at)
 {
 	struct rf_container *container = rf_container_of(bound);
 	struct rf_question question;
@@ -181,15 +182,16 @@ static __always_inline void rf_drifted(struct task_struct *task, const struct rf
 	__u8 flags;
 
 	if (!container)
-		return;
+		return RF_ACTION_NONE;
 	rf_ask(&question, RF_TASK_DRIFT, bound, container);
 	question.value[0] = strange;
 	rf_judge(&question, task, bound, NULL);
-	flags = rf_carry_out(&question);
+	flags = at & RF_AT_HOOK ? rf_lsm_carry_out(&question) : rf_carry_out(&question);
 	rf_count_verdict(&question);
 	route = rf_route(RF_TASK_DRIFT, bound->slot, container, question.action);
 	if (route != RF_TO_NOWHERE)
-		rf_drift_record(task, bound, &question, was, now, at, route, flags);
+		rf_drift_record(task, bound, &question, was, now, at & 0xffff, route, flags);
+	return question.action;
 }
 
 __noinline int rf_examine(__u32 at)
@@ -197,17 +199,19 @@ __noinline int rf_examine(__u32 at)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_task *bound = rf_bound(task);
 	struct rf_identity *was, *now;
+	__u32 strange, verdict = RF_ACTION_NONE;
 	struct rf_scratch *buffer;
-	__u32 strange;
 
 	if (!bound || !task->nsproxy) /* it is ending */
-		return 0;
+		return RF_ACTION_NONE;
+	was = &((struct rf_armed *)bound)->identity;
+	if (!was->cred)
+		return RF_ACTION_NONE;
 	buffer = rf_scratch_get();
 	if (!buffer) {
 		rf_drop(RF_TASK_DRIFT, RF_DROP_TABLE_FULL, bound->slot);
-		return 0;
+		return RF_ACTION_NONE;
 	}
-	was = &((struct rf_armed *)bound)->identity;
 	now = (struct rf_identity *)buffer->walk;
 	rf_remember(now, rf_address(task));
 	strange = rf_strange(was, now);
@@ -215,9 +219,9 @@ __noinline int rf_examine(__u32 at)
 	if (now->borrowed && !was->borrowed)
 		strange |= RF_DRIFT_BORROWED;
 	if (strange)
-		rf_drifted(task, bound, was, now, strange, at & ~RF_AT_ENTRY);
-	/* Where it is let live, it is told once. */
-	__builtin_memcpy(was, now, sizeof(*was));
+		verdict = rf_drifted(task, bound, was, now, strange, at);
+	if (verdict <= RF_ACTION_ALERT) /* it is let live: told once */
+		__builtin_memcpy(was, now, sizeof(*was));
 	rf_scratch_put(buffer);
-	return strange;
+	return verdict;
 }

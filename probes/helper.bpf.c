@@ -86,7 +86,7 @@ static __always_inline __u32 rf_judge_helper(struct rf_question *question, struc
 	return level && *level != RF_OBSERVE_OFF ? RF_TO_ALERTS : RF_TO_NOWHERE;
 }
 
-__noinline int rf_helper(__u64 binprm_address)
+__noinline int rf_helper(__u64 binprm_address, __u32 at_hook)
 {
 	struct linux_binprm *binprm = (struct linux_binprm *)binprm_address;
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -116,7 +116,7 @@ __noinline int rf_helper(__u64 binprm_address)
 	rf_text_key_path(buffer, RF_KERNEL_HELPER);
 	question.text = buffer->bit + 1;
 	route = rf_judge_helper(&question, task, &nobody, &file);
-	flags = rf_carry_out(&question);
+	flags = at_hook ? rf_lsm_carry_out(&question) : rf_carry_out(&question);
 	if (route != RF_TO_NOWHERE)
 		rf_helper_record(task, &nobody, &object, buffer, &question, route, flags);
 	rf_scratch_put(buffer);

@@ -166,7 +166,8 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	} else {
 		if (rf_is_helper(task)) {
 			bpf_probe_read_kernel(&file, sizeof(file), &binprm);
-			rf_helper(file);
+			if (!config.helper_hook)
+				rf_helper(file, false);
 			return 0;
 		}
 		if (!rf_enrolled(task, &like))

@@ -250,9 +250,11 @@ static __always_inline int rf_entered(struct task_struct *task, bool compat)
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
 	if (!known || !known->event || known->event & RF_SYSCALL_HOOKED)
 		return 0;
-	rf_checkpoint(task, bound, known->event | RF_AT_ENTRY);
-	if (known->event == RF_TASK_DRIFT) /* an exec: looked at before it makes the task another one */
+	if (known->event == RF_TASK_DRIFT) { /* an exec: before it makes the task another one */
+		rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY);
 		return 0;
+	}
+	rf_checkpoint(task, bound, known->event | RF_AT_ENTRY);
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
 	return rf_call_event(task, bound, container, &call, known, flags);

@@ -41,6 +41,7 @@ class Config(NamedTuple):
     known_names: bool  # the cgroup names of the known runtimes are containers, too
     adopt: bool
     max_containers: int
+    helpers: tuple[Path, ...]  # programs that the kernel may run, beside those that it was told of
     observe: Mapping[str, str]  # event label -> off, activity, alerts
     compat: Literal["full", "watch", "off"]
     activity_rate: int
@@ -103,6 +104,9 @@ KEYS: tuple[Key, ...] = (
         "take in the containers that run already when the agent starts", "yes|no"),
     Key("containers.max", "max_containers", values.integer(1, 65536), 4096,
         "containers at one time; more are not enrolled, and counted", "N"),
+    Key("helpers", "helpers", values.paths, (),
+        "programs that the kernel may run on the node (kernel.helper), beside those it knows already", "PATH",
+        many=True),
     Key("observe", "observe", values.observe, {},
         "what to report where no rule matches: EVENT=off|activity|alerts", "EVENT=LEVEL", many=True),
     Key("syscalls.compat", "compat", values.choice("full", "watch", "off"), "watch",

@@ -12,7 +12,7 @@
 
 /* drift.bpf.c: from here on the task is held against what it is now. */
 int rf_remember(struct rf_identity *into, __u64 task);
-/* drift.bpf.c: the whole comparison, for the current task; and what follows from it. */
+/* drift.bpf.c: the whole comparison, for the current task, if it is watched. Returns the verdict. */
 int rf_examine(__u32 at);
 
 /* match.bpf.c: whether a rule asks for that event. */
@@ -53,22 +53,26 @@ rf_subprogram bool rf_same_credentials(const struct rf_identity *was, __u64 cred
 	return !diff;
 }
 
-/* A system call begins: no function of the kernel can have lent the task other credentials. */
+/* Or'ed to `at`: a system call begins, and no function of the kernel can have lent the task other credentials. */
 #define RF_AT_ENTRY 0x10000
+/* Or'ed to `at`: an LSM hook, which refuses by what it returns. */
+#define RF_AT_HOOK 0x20000
 
-/* Looks at the current task. `at` is the event that the look is part of. */
-static __always_inline void rf_checkpoint(struct task_struct *task, const struct rf_task *bound, __u32 at)
+/* Looks at the current task. `at` is the event that the look is part of. Returns the verdict. */
+static __always_inline int rf_checkpoint(struct task_struct *task, const struct rf_task *bound, __u32 at)
 {
 	const struct rf_identity *was = &((const struct rf_armed *)bound)->identity;
-	__u64 cred;
+	const struct cred *cred;
 
 	if (!was->cred)
-		return;
-	cred = (__u64)task->real_cred; /* followed directly: this is a hot path */
-	if (at & RF_AT_ENTRY && cred != (__u64)task->cred)
-		rf_examine(at);
-	else if (cred != was->cred || (__u64)task->nsproxy != was->nsproxy || !rf_same_credentials(was, cred))
-		rf_examine(at);
+		return RF_ACTION_NONE;
+	cred = task->real_cred; /* followed directly: this is a hot path */
+	if (at & RF_AT_ENTRY && cred != task->cred)
+		return rf_examine(at);
+	if ((__u64)cred != was->cred || (__u64)cred->user_ns != was->user_ns || (__u64)task->nsproxy != was->nsproxy ||
+	    !rf_same_credentials(was, (__u64)cred))
+		return rf_examine(at);
+	return RF_ACTION_NONE;
 }
 
 #endif

@@ -11,7 +11,7 @@
 #define RF_KTHREADD 2
 
 /* helper.bpf.c: judges the program that is about to run; `binprm` by address. Returns the verdict. */
-int rf_helper(__u64 binprm);
+int rf_helper(__u64 binprm, __u32 at_hook);
 
 /* Nothing else has kthreadd for its parent and executes: what it leaves behind is never given to it. */
 static __always_inline bool rf_is_helper(struct task_struct *task)

@@ -316,6 +316,7 @@ struct rf_config {
 	__u32 agent_pid;     /* never a subject, whatever its cgroup */
 	__u32 activity_rate; /* records a second and container on the activity ring; 0: no limit */
 	__u32 activity_burst;
+	__u32 helper_hook; /* helpers are decided at an LSM hook (lsm_exec.bpf.c), before they become it */
 };
 extern const volatile struct rf_config config;
 

@@ -61,7 +61,7 @@ def test_numbers_are_the_headers(header: str) -> None:
 
 
 def test_every_call_has_a_number_and_every_kind_a_call() -> None:
-    """No name without a row in the other table, no SYS_ event that nothing makes. Drift is looked for at exec."""
+    """No name without a row in the other table, no SYS_ event that nothing makes. Drift: at exec."""
     assert set(CALLS) | set(OPENS) <= set(NUMBERS)
     assert {call.kind for call in CALLS.values()} == {
         EventKind.TASK_DRIFT,

@@ -132,6 +132,7 @@ CONFIG = Layout(
     Field("agent_pid", "u32"),
     Field("activity_rate", "u32"),
     Field("activity_burst", "u32"),
+    Field("helper_hook", "u32"),
 )
 
 LAYOUTS = (

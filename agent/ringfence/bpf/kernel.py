@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from ringfence.abi import (
 from ringfence.bpf import _libbpf, _syscalls, syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
 from ringfence.bpf.capabilities import CGROUP_ATTACHES
+from ringfence.bpf.lsm import HELPER_HOOK
 from ringfence.bpf.maps import Map
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
 from ringfence.bpf.pins import PinDirectory
@@ -96,12 +97,12 @@ class KernelSettings:
             "activity": self.activity_bytes,
         }
 
-    def pack(self) -> bytes:
-        """As struct rf_config."""
+    def pack(self, refused: Collection[str] = ()) -> bytes:
+        """As struct rf_config. `refused` are programs that are not there."""
         namespaces = (self.namespaces.get(name, 0) for name in _NAMESPACES)
-        return CONFIG.pack(
-            self.hierarchy, *namespaces, self.agent_pid, self.activity_rate, self.activity_burst
-        )
+        helper_hook = HELPER_HOOK in self.lsm_hooks and f"lsm_{HELPER_HOOK}" not in refused
+        rate, burst = self.activity_rate, self.activity_burst
+        return CONFIG.pack(self.hierarchy, *namespaces, self.agent_pid, rate, burst, helper_hook)
 
 
 class Pattern(NamedTuple):
@@ -294,7 +295,7 @@ class Kernel:
 
 
 def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped]) -> None:
-    file.write_constant("config", settings.pack())
+    file.write_constant("config", settings.pack({skip.program for skip in missing}))
     for name, entries in settings.sizes().items():
         file.resize(name, entries)
     refused = {skip.program for skip in missing}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ringfence.abi import EventKind
 
-__all__ = ["DECIDED", "HOOKS", "Decided", "decided_by", "hooks_for"]
+__all__ = ["DECIDED", "HELPER_HOOK", "HOOKS", "Decided", "decided_by", "hooks_for"]
 
 
 class Decided(NamedTuple):
@@ -26,9 +26,14 @@ class Decided(NamedTuple):
     less: str = ""
 
 
+#: where helpers of the kernel are decided; without it, when they have become the program
+HELPER_HOOK = "bprm_creds_for_exec"
 _K = EventKind
 
 DECIDED: Mapping[EventKind, Decided] = {
+    # ---- invariants: lsm_exec.bpf.c
+    _K.KERNEL_HELPER: Decided((HELPER_HOOK,)),
+    _K.TASK_DRIFT: Decided((HELPER_HOOK,), also=("file_open",)),
     # ---- files: lsm_file.bpf.c
     _K.FILE_OPEN: Decided(
         ("file_open",), less="an open with O_PATH, which gives no access, asks no hook: it is not seen"

@@ -27,7 +27,7 @@ from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon import node
+from ringfence.daemon import helpers, node
 from ringfence.daemon.boot import Boot
 from ringfence.daemon.canary import Canary, sings
 from ringfence.daemon.desk import Desk
@@ -247,6 +247,7 @@ class Agent:
         patterns = node.kernel_patterns(config)
         kernel.configure_patterns([*patterns, canary.pattern] if canary else patterns)
         kernel.observe_only(node.observe_levels(config))
+        kernel.map("helpers").update_batch(helpers.keys(self._helpers()))
         self.keeper.start(self._compiled)
         began = time.monotonic()
         kernel.attach(self._plan(self._compiled))
@@ -279,6 +280,14 @@ class Agent:
         canary.start()
         self.dispatch.canary = canary
         self.loop.every(_BEAT, canary.beat)
+
+    def _helpers(self) -> list[helpers.Helper]:
+        root = helpers.host_root()
+        found = helpers.find([*helpers.configured(root), *map(str, self.config.helpers)], root)
+        lost = sorted({str(path) for path in self.config.helpers} - {helper.path for helper in found})
+        if lost:
+            self._log.warning("helpers that are not there", paths=lost)
+        return found
 
     def _watch(self) -> None:
         """Timers, signals, threads; then what was made so far is never looked at by the collector again."""

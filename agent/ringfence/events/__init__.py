@@ -165,7 +165,7 @@ class UnixEvent(UnixFields, Observed):
 
 
 class DriftEvent(DriftFields, Observed):
-    """TASK_DRIFT: what changed (DRIFT_*, CLONE_NEW*), and some of what it was and is. `at` is an EventKind."""
+    """TASK_DRIFT: what changed (DRIFT_*, CLONE_NEW*), what it was and is. `at` is an EventKind."""
 
     __slots__ = ()
 

@@ -101,7 +101,9 @@ def _policy(notes: Notes, node: Node) -> Policy | None:
     mode = notes.choice(spec["mode"], "spec.mode", ("audit", "enforce")) if "mode" in spec else "audit"
     rules = read_rules(notes, spec["rules"], "spec.rules") if "rules" in spec else ()
     if not _is_everything(selector) and any(EventKind.KERNEL_HELPER in rule.events for rule in rules):
-        message = f"{EventKind.KERNEL_HELPER.label} is of no container: the selector must be `containers: all`"
+        message = (
+            f"{EventKind.KERNEL_HELPER.label} is of no container: the selector must be `containers: all`"
+        )
         notes.add(spec["rules"], "spec.rules", message)
     if len(notes.problems) > before:
         # Enough of it for the check of repeated names; the set is refused anyway.

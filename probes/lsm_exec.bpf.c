@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Before an exec, for the two invariants: who comes to it (drift.bpf.c), and whether the kernel runs a
+ * helper (helper.bpf.c). bprm_creds_for_exec (5.8) is asked once, with the file that was asked for: for a script,
+ * the script and not its interpreter.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/drift.h"
+#include "include/helper.h"
+#include "include/lsm.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+SEC("lsm/bprm_creds_for_exec")
+int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_task *bound = rf_bound(task);
+	__u64 address = 0;
+
+	if (ret)
+		return ret;
+	if (bound && bound->container) {
+		if (rf_lsm_refuses(rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK)))
+			return -RF_EPERM;
+		return 0;
+	}
+	if (!config.helper_hook || !rf_is_helper(task))
+		return 0;
+	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
+	if (rf_lsm_refuses(rf_helper(address, true)))
+		return -RF_EPERM;
+	return 0;
+}
