@@ -21,7 +21,7 @@ from ringfence.config import Config
 from ringfence.containers.adopt import Adopter
 from ringfence.containers.enrich import Worker, default_sources
 from ringfence.containers.hierarchy import walk
-from ringfence.containers.model import Enrichment
+from ringfence.containers.model import Container, Enrichment, Facts
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.containers.registry import Registry
@@ -36,6 +36,7 @@ from ringfence.daemon.enroll import SOCKET_NAME, Enroller
 from ringfence.daemon.entry import Entry
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
+from ringfence.daemon.outlets import Outlets, limiter_of, open_outbox
 from ringfence.daemon.policies import PolicyKeeper, load
 from ringfence.daemon.snapshots import Snapshots
 from ringfence.daemon.takeover import Takeover
@@ -51,7 +52,7 @@ from ringfence.policy.rulebook import RuleBook
 
 __all__ = ["Agent"]
 
-_BEAT, _SWEEP, _TICK = 1.0, 5.0, 5.0  # seconds between two rounds of the timers
+_BEAT, _SWEEP, _TICK, _HOLD = 1.0, 5.0, 5.0, 0.25  # seconds between two rounds of the timers
 _ADOPT_ROUNDS = 4
 _SETTLE = 0.002  # seconds that alerts stay in their ring for an output that is slow
 _HEALTHY = 10.0  # seconds in which the loop must have turned
@@ -95,6 +96,7 @@ class Agent:
         self.loop.drain()
         self.takeover.finish()
         self.desk.tick()
+        self.outlets.flush()
         if not outlives:
             self.kernel.unpin()
 
@@ -115,11 +117,14 @@ class Agent:
         self.writer = LineWriter(self.config.output or 1, complain=self._complain)
         self._stack.callback(self.writer.close)
         self._lines = JsonLines(self.writer.write)
+        self.outbox = open_outbox(self.config)
+        self._stack.callback(self.outbox.close)
+        self.outlets = Outlets(self.config, self._show, self.outbox.put)
 
     def _complain(self, reason: str, destination: str) -> None:
         self._log.error("lines are lost; the agent goes on", destination=destination, reason=reason)
 
-    def _emit(self, record: Mapping[str, Any]) -> None:
+    def _show(self, record: Mapping[str, Any]) -> None:
         self._lines.emit(record)
         self.stream.publish(record)
 
@@ -152,10 +157,11 @@ class Agent:
             path_of=self._path_of,
         )
         self.members = Members(self.registry, self.tree, self.worker, self.generations)
-        self.desk = Desk(self.generations, self.tree, self.stats, self._emit)
+        self.desk = Desk(self.generations, self.tree, self.stats, self.outlets.emit, limiter_of(config))
+        self.desk.redact = self.outlets.redactor.record
         self.watchers = Watchers(self.desk, self.registry, self.slots, config.detectors_off)
         self.desk.watch = self.watchers.on_verdict
-        self.members.on_known, self.members.on_gone = self.watchers.on_known, self.watchers.on_gone
+        self.members.on_known, self.members.on_gone = self._on_known, self.watchers.on_gone
         self.takeover = Takeover(self.generations, self.registry, self.desk.verdict)
         self.loop = Loop(
             kernel.alerts,
@@ -183,6 +189,10 @@ class Agent:
         kinds = node.needed_kinds(self.config, *sets)
         cgroup2 = str(self._hierarchy.v2_mount or "")
         return node.attach_plan(kinds, self.config, self._boot.capabilities, cgroup2, self._tiers)
+
+    def _on_known(self, container: Container, facts: Facts) -> None:
+        self.watchers.on_known(container, facts)
+        self.outlets.identified(container)
 
     def _path_of(self, cgroup_id: int) -> str:
         """Where a cgroup lies whose CREATE was lost. A walk; in the enrichment's thread only."""
@@ -222,6 +232,8 @@ class Agent:
             writers=[self.writer],
             stream=self.stream,
             extra=self._extra,
+            outbox=self.outbox,
+            redacted=lambda: self.outlets.redactor.redacted,
         )
 
     def _extra(self) -> Iterator[tuple[str, str, float]]:
@@ -296,10 +308,12 @@ class Agent:
         loop.every(_BEAT, self._beat)
         loop.every(_SWEEP, self.members.sweep)
         loop.every(_TICK, self.desk.tick)
+        loop.every(_HOLD, self.outlets.tick)
         loop.every(_BEAT, self.watchers.tick)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.on_signal(number, loop.stop)
         loop.on_signal(signal.SIGHUP, self._hang_up)
+        self.outbox.start()
         self.worker.start()
         self._stack.callback(self.worker.stop)
         self.keeper.watch()

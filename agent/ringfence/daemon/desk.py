@@ -30,11 +30,11 @@ from ringfence.response.limiter import Limiter
 __all__ = ["Desk"]
 
 _MAX_SERIES = 1000  # rules that have time series of their own
-Emit = Callable[[Mapping[str, Any]], None]
+Emit = Callable[[Mapping[str, Any], Container | None], None]
 
 
 class Desk:
-    """Called by the loop only. `emit` gets finished records and must not block."""
+    """Called by the loop only. `emit` gets finished records, and whose they are, and must not block."""
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Desk:
         self._offset = boot_offset_ns()
         self._rules: set[str] = set()
         self.responses: Counter[str] = Counter()
+        self.redact: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda record: record
         self.watch: Callable[[Event, Container | None, str], None] = lambda event, container, rule: None
 
     def verdict(self, event: Event, container: Container | None) -> None:
@@ -70,7 +71,7 @@ class Desk:
         record = alert_record(alert, self._offset, latency)
         if decision.suppressed:
             record["suppressed"] = decision.suppressed
-        self._emit(record)
+        self._emit(record, container)
         self._stats.alert_latency.observe(latency / 1e9)
 
     def finding(self, found: Finding) -> None:
@@ -82,15 +83,15 @@ class Desk:
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
-        self._emit(finding_record(found, self._node, self._offset))
+        self._emit(finding_record(found, self._node, self._offset), found.container)
 
     def lifecycle(self, event: Event, container: Container | None) -> None:
         """An event that was asked for without a rule, and came by the ring of alerts."""
-        self._emit(event_record(event, container, self._offset))
+        self._emit(event_record(event, container, self._offset), container)
 
     def render(self, event: Event, container: Container | None) -> Mapping[str, Any]:
         """An event as a client of the local socket sees it. Called in that server's thread."""
-        return event_record(event, container, self._offset)
+        return self.redact(event_record(event, container, self._offset))
 
     def tick(self) -> None:
         """Tell what was held back and no later alert will tell; follow the clock. Called by a timer."""
@@ -101,7 +102,7 @@ class Desk:
                 record = alert_record(held.what, self._offset, now - held.what.event.time_ns)
                 record["suppressed"] = held.times - 1  # this line is the last of them
                 record["told"] = timestamp(now, self._offset)
-                self._emit(record)
+                self._emit(record, held.what.container)
 
     def _kill(self, alert: Alert) -> Alert:
         result = kill_process(alert.event.pid, alert.event.start_ns, alert.id)

@@ -21,6 +21,7 @@ from ringfence import __version__
 from ringfence.abi import ContainerValue, EventKind
 from ringfence.containers.model import Container
 from ringfence.export.jsonl import LineWriter
+from ringfence.export.metrics_alerts import OutboxLike, outbox_metrics
 from ringfence.export.metrics_containers import ContainerMetrics
 from ringfence.export.metrics_kernel import KernelLike, kernel_metrics
 from ringfence.export.stats import Stats
@@ -64,6 +65,8 @@ class Sources:
     container_limit: int = 200
     writers: Sequence[LineWriter] = field(default_factory=list)
     stream: StreamServer | None = None
+    outbox: OutboxLike | None = None
+    redacted: Callable[[], int] = int
     extra: Callable[[], Iterable[tuple[str, str, float]]] = tuple  # (metric, label value, count): see _EXTRA
 
 
@@ -91,6 +94,10 @@ class RingfenceCollector(Collector):
         yield from self._alerts()
         yield from self._policies()
         yield from self._output()
+        yield counter("ringfence_records_redacted", "Records in which something secret was hidden.", {},
+                      self._sources.redacted())  # fmt: skip
+        if self._sources.outbox is not None:
+            yield from outbox_metrics(self._sources.outbox)
         yield from kernel_metrics(self._sources.kernel, timed=self._sources.program_stats)
         yield from self._life()
         yield from self._containers.collect()

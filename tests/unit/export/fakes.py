@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ringfence.abi import ACTIVITY, COUNTERS, DROP_KEY, ContainerValue, Counter, Drop, EventKind
+from ringfence.abi import ACTIVITY, COUNTERS, DROP_KEY, ContainerValue, Drop, EventKind
+from ringfence.abi import Counter as Class
 from ringfence.containers.model import Container, State
 from ringfence.containers.registry import Counts
 from ringfence.export.metrics import PolicyState, Sources
+from ringfence.export.metrics_alerts import SenderLike
 from ringfence.export.stats import Stats
 
 EXTRA = [
@@ -69,6 +72,32 @@ class FakeKernel:
         return [Stat("on_exec", 12, 3_000)]
 
 
+class FakeSpool:
+    """A queue with something in it."""
+
+    size_max, records, held = 1 << 20, 3, 4096
+
+
+class FakeSender:
+    """A receiver that is away."""
+
+    name, spool, sent, last_sent = "webhook-0a", FakeSpool(), 5, 1.7e9
+
+    def __init__(self) -> None:
+        self.up: bool | None = False
+        self.retries = Counter({"timeout": 2})
+
+
+class FakeOutbox:
+    """One receiver."""
+
+    def __init__(self) -> None:
+        self.senders: list[SenderLike] = [FakeSender()]
+
+    def lost_by_reason(self) -> Iterator[tuple[str, str, int]]:
+        yield "webhook-0a", "queue_full", 1
+
+
 class World:
     """Everything that a scrape reads, to be changed by a test."""
 
@@ -88,7 +117,8 @@ class World:
         self.why_not_ready = ""
         self.sources = Sources(
             stats=self.stats, kernel=self.kernel, containers=lambda: list(self.live), slots=self.slots.get,
-            life=Counts(), policies=lambda: self.policies, ready=lambda: self.why_not_ready,
+            life=Counts(), outbox=FakeOutbox(), redacted=lambda: 4,
+            policies=lambda: self.policies, ready=lambda: self.why_not_ready,
             container_limit=limit, extra=lambda: EXTRA,
         )  # fmt: skip
 
@@ -105,7 +135,7 @@ class World:
     def open(self, number: int, opens: int) -> None:
         """Set a container's counter of opened files."""
         values = [0] * (ACTIVITY.size // 8)
-        values[Counter.OPEN] = opens
+        values[Class.OPEN] = opens
         self.kernel.map("counters").totals[number] = tuple(values)
 
     def remove(self, container: Container) -> None:

@@ -52,6 +52,12 @@ def test_counts_of_the_agent_and_of_the_kernel_are_shown() -> None:
     assert value(samples, "ringfence_alert_latency_seconds_bucket", le="0.001") == 0
     assert value(samples, "ringfence_enrichments_total", result="done") == 2
     assert value(samples, "process_resident_memory_bytes")
+    assert value(samples, "ringfence_receiver_up", receiver="webhook-0a") == 0
+    assert value(samples, "ringfence_receiver_queue_records", receiver="webhook-0a") == 3
+    assert value(samples, "ringfence_receiver_sent_total", receiver="webhook-0a") == 5
+    assert value(samples, "ringfence_receiver_retries_total", receiver="webhook-0a", reason="timeout") == 2
+    assert value(samples, "ringfence_receiver_lost_total", receiver="webhook-0a", reason="queue_full") == 1
+    assert value(samples, "ringfence_records_redacted_total") == 4
 
 
 def test_readiness_and_refused_policies_are_metrics() -> None:

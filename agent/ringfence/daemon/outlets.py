@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where finished records go: redacted, to the lines and the local socket at once, and to the receivers as
+soon as the container has its names.
+
+A line is never held back: what it lacked is told by a record of kind `identity` that names the alerts. An
+alert for a receiver waits for the names, for a bounded time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ringfence import log
+from ringfence.config import Config
+from ringfence.containers.model import Container, Enrichment
+from ringfence.export.escape import escape
+from ringfence.export.records import container_record
+from ringfence.export.redact import Redactor
+from ringfence.response.limiter import Limiter
+
+if TYPE_CHECKING:
+    from ringfence.export.sinks.outbox import Outbox
+
+__all__ = ["NoOutbox", "Outlets", "limiter_of", "open_outbox"]
+
+_HELD_MAX = 4096  # alerts that wait; more leave as they are
+Record = dict[str, Any]
+Emit = Callable[[Mapping[str, Any]], object]
+
+
+class NoOutbox:
+    """Nobody is to be sent alerts."""
+
+    senders = ()
+    lost = 0
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def put(self, record: Mapping[str, Any]) -> bool:
+        """Nobody wants it."""
+        return True
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def lost_by_reason(self) -> Iterator[tuple[str, str, int]]:
+        """Nothing is lost."""
+        return iter(())
+
+
+def _news(receiver: str, text: str) -> None:
+    """A receiver of alerts went away or came back. From its thread."""
+    logger = log.get_logger("alerts")
+    if text:
+        logger.error("alerts wait for a receiver", receiver=receiver, reason=escape(text))
+    else:
+        logger.info("alerts reach their receiver again", receiver=receiver)
+
+
+def open_outbox(config: Config) -> Outbox | NoOutbox:
+    """The queues of the configured receivers. What they need is imported only where there are some."""
+    if not any((config.alerts_webhook, config.alerts_alertmanager, config.alerts_syslog, config.alerts_otlp,
+                config.alerts_file)):  # fmt: skip
+        return NoOutbox()
+    from ringfence.export.sinks.outbox import outbox_of
+
+    return outbox_of(config, _news)
+
+
+def limiter_of(config: Config) -> Limiter:
+    """How often one container and rule may tell."""
+    return Limiter(
+        rate=config.alerts_rate / 60, burst=config.alerts_burst, same_ns=config.alerts_repeat * 10**9
+    )
+
+
+class _Held(NamedTuple):
+    record: Record
+    until: float
+
+
+class Outlets:
+    """Called by the loop only. `show` writes and publishes a record, `send` puts it into the queues."""
+
+    def __init__(
+        self, config: Config, show: Emit, send: Emit, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._show, self._send, self._clock = show, send, clock
+        self._wait = config.alerts_identity_wait / 1000
+        self.redactor = Redactor(config.redact_patterns, defaults=config.redact_defaults)
+        self._held: dict[int, list[_Held]] = {}
+        self._count = 0
+
+    @property
+    def waiting(self) -> int:
+        """Alerts that wait for a name."""
+        return self._count
+
+    def emit(self, record: Mapping[str, Any], container: Container | None = None) -> None:
+        """One record; `container` is whose alert it is."""
+        clean = self.redactor.record(record)
+        self._show(clean)
+        if clean.get("kind") != "alert":
+            return
+        pending = container is not None and container.enrichment is Enrichment.PENDING
+        if container is None or not pending or not self._wait or self._count >= _HELD_MAX:
+            self._send(clean)
+            return
+        held = _Held(clean, self._clock() + self._wait)
+        self._held.setdefault(container.cgroup_id, []).append(held)
+        self._count += 1
+
+    def identified(self, container: Container) -> None:
+        """More is known of a container. Its alerts leave once nothing more is to come."""
+        if container.enrichment is Enrichment.PENDING or container.cgroup_id not in self._held:
+            return
+        held = self._held.pop(container.cgroup_id)
+        self._count -= len(held)
+        known = self.redactor.record({"container": container_record(container)})["container"]
+        if container.enrichment is Enrichment.DONE:
+            first = held[0].record
+            self._show(
+                {
+                    "time": first["time"],
+                    "event": "container.identity",
+                    "kind": "identity",
+                    "alerts": [one.record.get("id") for one in held],
+                    "container": known,
+                    "node": first.get("node", ""),
+                }
+            )
+        for one in held:
+            self._send({**one.record, "container": known})
+
+    def tick(self) -> None:
+        """Let go what waited long enough. Called by a timer."""
+        now = self._clock()
+        for cgroup, held in list(self._held.items()):
+            over = [one for one in held if one.until <= now]
+            if over:
+                self._release(cgroup, over, [one for one in held if one.until > now])
+
+    def flush(self) -> None:
+        """Let go of everything; at the end."""
+        for cgroup, held in list(self._held.items()):
+            self._release(cgroup, held, [])
+
+    def _release(self, cgroup: int, over: list[_Held], rest: list[_Held]) -> None:
+        if rest:
+            self._held[cgroup] = rest
+        else:
+            del self._held[cgroup]
+        self._count -= len(over)
+        for one in over:
+            self._send(one.record)

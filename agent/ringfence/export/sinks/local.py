@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Receivers beside HTTP: syslog (RFC 5424) by udp, tcp or a Unix socket, and a file that is rotated."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ringfence.export.jsonl import dumps
+from ringfence.export.sinks.formats import headline, number_of
+from ringfence.export.sinks.sender import Away, Record
+
+__all__ = ["RotatedFile", "Syslog", "syslog_line"]
+
+Render = Callable[[Record], Mapping[str, Any]]
+_FACILITY = 13  # log audit, RFC 5424 table 1
+#: our severities as RFC 5424 numbers: informational, notice, warning, error, critical
+_SEVERITY = (6, 5, 4, 3, 2)
+_DATAGRAM_MAX = 8192  # a receiver must take 480 bytes and should take 2048 (RFC 5426, 3.2); most take 8 KiB
+_NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
+
+
+def syslog_line(record: Record, render: Render, size_max: int = 0) -> bytes:
+    """One message. With `size_max`, one that is too long carries its headline in place of the record."""
+    priority = _FACILITY * 8 + _SEVERITY[number_of(record.get("severity")) - 1]
+    rule, container = record.get("rule") or {}, record.get("container") or {}
+    elements = {
+        "id": record.get("id"),
+        "rule": rule.get("id"),
+        "outcome": record.get("outcome"),
+        "mechanism": record.get("mechanism"),
+        "attack": ",".join(rule.get("attack") or []),
+        "namespace": container.get("namespace"),
+        "pod": container.get("pod"),
+        "container": container.get("id"),
+    }
+    head = (
+        f"<{priority}>1 {record.get('time') or '-'} {_word(record.get('node'), 255)} ringfence {os.getpid()} "
+        f"{_word(rule.get('id'), 32)} {_structured(elements)} "
+    ).encode()
+    # ASCII only: no byte order mark is needed (RFC 5424, 6.4), no receiver can trip over a letter
+    message = json.dumps(render(record), separators=(",", ":"), default=str).encode()
+    if size_max and len(head) + len(message) > size_max:
+        message = headline(record).encode("ascii", "backslashreplace")[: max(0, size_max - len(head))]
+    return head + message
+
+
+def _word(value: Any, length: int) -> str:
+    return _NOT_PRINTABLE.sub("_", str(value or ""))[:length] or "-"
+
+
+def _structured(values: Mapping[str, Any]) -> str:
+    """STRUCTURED-DATA. 32473 is the enterprise number of examples (RFC 5612): we have none."""
+    pairs = []
+    for name, value in values.items():
+        if value:
+            text = str(value).encode("ascii", "backslashreplace").decode()
+            pairs.append(f'{name}="{_quoted(text)}"')
+    return f"[ringfence@32473 {' '.join(pairs)}]" if pairs else "-"
+
+
+def _quoted(text: str) -> str:
+    return re.sub(r'(["\\\]])', r"\\\1", text)
+
+
+class Syslog:
+    """Octet counting on tcp and stream sockets (RFC 6587, 3.4.1), one message a datagram else.
+
+    Syslog has no answer. On tcp a batch counts as sent when the other machine's kernel has acknowledged all
+    of it; by udp when it left: what is lost on the way is lost.
+    """
+
+    batch_records, batch_bytes = 64, 1 << 18
+
+    def __init__(self, name: str, address: str, render: Render, timeout: float = 10.0) -> None:
+        self.name, self._render, self._timeout = name, render, timeout
+        parts = urlsplit(address)
+        self._scheme, self._path = parts.scheme, parts.path
+        self._target = (parts.hostname or "", parts.port or 514)
+        self._place = self._path or f"{self._target[0]}:{self._target[1]}"
+        self._socket: socket.socket | None = None
+        self._stream = False
+
+    def send(self, records: Sequence[Record]) -> None:
+        """All of them. Raises Away."""
+        try:
+            sock = self._connected()
+            if self._stream:
+                lines = (syslog_line(record, self._render) for record in records)
+                sock.sendall(b"".join(b"%d %s" % (len(line), line) for line in lines))
+                self._acknowledged(sock)
+            else:
+                for record in records:
+                    sock.send(syslog_line(record, self._render, _DATAGRAM_MAX))
+        except OSError as error:
+            self.close()
+            reason = "timeout" if isinstance(error, TimeoutError) else "connection"
+            raise Away(reason, f"syslog {self._place}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connected(self) -> socket.socket:
+        if self._socket is not None and not (self._stream and _hung_up(self._socket)):
+            return self._socket
+        self.close()
+        if self._scheme == "unix":
+            self._socket, self._stream = self._unix()
+        elif self._scheme == "tcp":
+            self._socket, self._stream = socket.create_connection(self._target, self._timeout), True
+        else:
+            found = socket.getaddrinfo(*self._target, type=socket.SOCK_DGRAM)[0]
+            self._socket, self._stream = socket.socket(found[0], found[1]), False
+            self._socket.connect(found[4])
+        self._socket.settimeout(self._timeout)
+        return self._socket
+
+    def _unix(self) -> tuple[socket.socket, bool]:
+        """/dev/log is a datagram socket on most systems, and a stream on some."""
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            sock = socket.socket(socket.AF_UNIX, kind)
+            sock.settimeout(self._timeout)
+            try:
+                sock.connect(self._path)
+            except OSError as error:
+                sock.close()
+                if error.errno != errno.EPROTOTYPE or kind is socket.SOCK_STREAM:
+                    raise
+            else:
+                return sock, kind is socket.SOCK_STREAM
+        raise OSError(errno.EPROTOTYPE, os.strerror(errno.EPROTOTYPE))
+
+    def _acknowledged(self, sock: socket.socket) -> None:
+        """Wait until nothing is on its way any more. Raises TimeoutError, or what became of the
+        connection."""
+        if sock.family == socket.AF_UNIX:
+            return
+        end = time.monotonic() + self._timeout
+        while struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4))[0]:
+            if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(error, os.strerror(error))
+            if time.monotonic() > end:
+                raise TimeoutError("not acknowledged")
+            time.sleep(0.002)
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    """Did the other side end the connection? (It has nothing to say otherwise.)"""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    try:
+        return bool(poll.poll(0)) and sock.recv(1, socket.MSG_PEEK) == b""
+    except OSError:
+        return True
+
+
+class RotatedFile:
+    """JSON lines in a file; at `size` bytes it becomes `.1`, that `.2`, and so on up to `keep`."""
+
+    batch_records, batch_bytes = 256, 1 << 20
+
+    def __init__(self, name: str, path: Path, render: Render, size: int, keep: int) -> None:
+        self.name, self._path, self._render, self._size, self._keep = name, path, render, size, keep
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Append, all or nothing; a full disk is a receiver that is away."""
+        lines = b"".join(
+            dumps(self._render(record)).encode("utf-8", "backslashreplace") + b"\n" for record in records
+        )
+        try:
+            if self._length() + len(lines) > self._size and self._length():
+                self._rotate()
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            fd = os.open(self._path, flags, 0o640)
+            try:
+                before = os.fstat(fd).st_size
+                if os.write(fd, lines) != len(lines):
+                    os.ftruncate(fd, before)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "file"
+            raise Away(reason, f"{self._path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """The file is open only while it is written to: nothing to free."""
+
+    def _length(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _rotate(self) -> None:
+        names = [self._path, *(Path(f"{self._path}.{n}") for n in range(1, self._keep + 1))]
+        if not self._keep:
+            self._path.unlink()
+        for older, newer in zip(reversed(names), [*reversed(names)][1:], strict=False):
+            with contextlib.suppress(FileNotFoundError):
+                newer.replace(older)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a finished alert to every receiver's queue: `put` never blocks, a thread writes to disk."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringfence.config import Config
+from ringfence.config_outputs import SEVERITIES
+from ringfence.export.jsonl import dumps
+from ringfence.export.sinks.formats import FORMATS
+from ringfence.export.sinks.http import Http, HttpSettings
+from ringfence.export.sinks.local import RotatedFile, Syslog
+from ringfence.export.sinks.sender import Receiver, Sender
+from ringfence.export.sinks.spool import Spool
+from ringfence.export.sinks.web import Alertmanager, Otlp, Webhook
+
+__all__ = ["Outbox", "outbox_of", "receivers_of"]
+
+_CAPACITY = 8192  # alerts on their way to the disk
+_SYNC = 1.0  # seconds
+Complain = Callable[[str, str], None]
+
+
+class Outbox:
+    """The queues and senders of all receivers. `lost` counts alerts that no queue got."""
+
+    def __init__(self, senders: Sequence[Sender], *, least: str = "info", sync: str = "second") -> None:
+        self.senders = tuple(senders)
+        self.lost = 0
+        self._least, self._sync = SEVERITIES.index(least), sync
+        self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write and to send."""
+        self._thread.start()
+        for sender in self.senders:
+            sender.start()
+
+    def put(self, record: Mapping[str, Any]) -> bool:
+        """Take an alert; it must not be changed afterwards. False when it was lost, which is counted."""
+        severity = record.get("severity")
+        if not self.senders or (severity in SEVERITIES and SEVERITIES.index(severity) < self._least):
+            return True
+        if self._queue.qsize() >= _CAPACITY:
+            self.lost += 1
+            return False
+        self._queue.put(record)
+        return True
+
+    def close(self, timeout: float = 3.0) -> None:
+        """Write what was put, send what can be sent in time; the rest waits on disk for the next agent."""
+        end = time.monotonic() + timeout
+        if self._thread.ident is not None:
+            self._queue.put(None)
+            self._thread.join(timeout)
+        for sender in self.senders:
+            sender.close(max(0.1, end - time.monotonic()))
+            sender.spool.close()
+
+    def lost_by_reason(self) -> Iterator[tuple[str, str, int]]:
+        """(receiver, reason, alerts) of all that was lost."""
+        for sender in self.senders:
+            reasons = Counter({"queue_full": 0, "refused": 0, "disk_error": 0, "corrupt": 0, "too_large": 0})
+            reasons.update(sender.lost)
+            yield from ((sender.name, reason, count) for reason, count in reasons.items())
+            yield sender.name, "overrun", self.lost
+
+    def _run(self) -> None:
+        synced = time.monotonic()
+        while True:
+            try:
+                record = self._queue.get(timeout=_SYNC)
+            except queue.Empty:
+                self._sync_all()
+                continue
+            if record is None:
+                self._sync_all()
+                return
+            payload = dumps(record).encode("utf-8", "backslashreplace")
+            for sender in self.senders:
+                sender.spool.append(payload)
+            if self._sync == "always" or time.monotonic() - synced >= _SYNC:
+                self._sync_all()
+                synced = time.monotonic()
+
+    def _sync_all(self) -> None:
+        if self._sync != "never":
+            for sender in self.senders:
+                sender.spool.sync()
+
+
+def receivers_of(config: Config) -> list[Receiver]:
+    """Everybody that the configuration names."""
+    settings = HttpSettings(float(config.alerts_timeout), config.alerts_headers, config.alerts_ca)
+    render = FORMATS[config.alerts_format]
+    found: list[Receiver] = []
+    for url in config.alerts_webhook:
+        found.append(Webhook(_name("webhook", url), Http(url, settings), render))
+    for url in config.alerts_alertmanager:
+        whole = url.rstrip("/") + "/api/v2/alerts"
+        found.append(Alertmanager(_name("alertmanager", url), Http(whole, settings)))
+    for address in config.alerts_syslog:
+        found.append(Syslog(_name("syslog", address), address, render, settings.timeout))
+    for url in config.alerts_otlp:
+        found.append(Otlp(_name("otlp", url), Http(url.rstrip("/") + "/v1/logs", settings)))
+    if path := config.alerts_file:
+        name = _name("file", str(path))
+        found.append(RotatedFile(name, path, render, config.alerts_file_size, config.alerts_file_keep))
+    return found
+
+
+def _name(kind: str, target: str) -> str:
+    """The same name for the same receiver after each start; an address may hold a secret, so it is hashed."""
+    return f"{kind}-{hashlib.sha256(target.encode()).hexdigest()[:8]}"
+
+
+def outbox_of(config: Config, complain: Complain) -> Outbox:
+    """The configured receivers, with what still waits for them. Raises Error where a queue cannot be used."""
+    base: Path = config.alerts_queue_dir or config.state_dir / "queue"
+    senders: list[Sender] = []
+    try:
+        for receiver in receivers_of(config):
+            spool = Spool(base / receiver.name, config.alerts_queue_size)
+            senders.append(Sender(receiver, spool, complain))
+    except BaseException:
+        for sender in senders:
+            sender.spool.close()
+        raise
+    return Outbox(senders, least=config.alerts_severity, sync=config.alerts_queue_sync)

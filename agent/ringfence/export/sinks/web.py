@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Receivers that are asked by HTTP: a webhook, Alertmanager (API v2), an OpenTelemetry collector (logs)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ringfence import __version__
+from ringfence.export.jsonl import dumps
+from ringfence.export.sinks.formats import headline, milliseconds, number_of
+from ringfence.export.sinks.http import Http
+from ringfence.export.sinks.sender import Record, Refused
+
+__all__ = ["Alertmanager", "Otlp", "Webhook"]
+
+_RESOLVE = 300  # seconds after which Alertmanager counts an alert as over, if it is not told again
+
+
+class _Web:
+    """What they share. `name` is the receiver's in metrics."""
+
+    batch_records, batch_bytes = 64, 1 << 18
+
+    def __init__(self, name: str, http: Http) -> None:
+        self.name, self._http = name, http
+
+    def close(self) -> None:
+        """A connection lasts for one request: nothing to free."""
+
+
+class Webhook(_Web):
+    """POST of `{"alerts": [...]}`, in the chosen format."""
+
+    def __init__(self, name: str, http: Http, render: Callable[[Record], Mapping[str, Any]]) -> None:
+        super().__init__(name, http)
+        self._render = render
+
+    def send(self, records: Sequence[Record]) -> None:
+        """One request."""
+        self._http.post(_json({"alerts": [self._render(record) for record in records]}))
+
+
+class Alertmanager(_Web):
+    """POST to /api/v2/alerts. The labels say which alerts are the same one: rule, outcome and container."""
+
+    def __init__(self, name: str, http: Http, now: Callable[[], float] = time.time) -> None:
+        super().__init__(name, http)
+        self._now = now
+
+    def send(self, records: Sequence[Record]) -> None:
+        """One request."""
+        self._http.post(_json([self._alert(record) for record in records]))
+
+    def _alert(self, record: Record) -> dict[str, Any]:
+        rule, container = record.get("rule") or {}, record.get("container") or {}
+        labels = {
+            "alertname": "RingfenceAlert",
+            "rule": rule.get("id") or "unknown",
+            "severity": record.get("severity"),
+            "outcome": record.get("outcome"),
+            "mechanism": record.get("mechanism"),
+            "namespace": container.get("namespace"),
+            "pod": container.get("pod"),
+            "container": container.get("name") or str(container.get("id") or "")[:12],
+            "image": container.get("image"),
+            "node": record.get("node"),
+        }
+        process = record.get("process") or {}
+        annotations = {
+            "summary": headline(record),
+            "attack": ", ".join(rule.get("attack") or []),
+            "policy": f"{rule.get('file')}:{rule.get('line')}" if rule.get("file") else "",
+            "allow": record.get("allow"),
+            "command": " ".join(process.get("args") or []),
+            "ancestry": " < ".join(
+                str(parent.get("exe") or parent.get("comm")) for parent in process.get("ancestry") or []
+            ),
+            "alert_id": record.get("id"),
+            "container_id": container.get("id"),
+            "owner": container.get("owner"),
+            "suppressed": str(record["suppressed"]) if record.get("suppressed") else "",
+        }
+        # Counted from now: an alert that waited for this receiver must not arrive as one that is over.
+        ends = datetime.fromtimestamp(self._now() + _RESOLVE, UTC)
+        return {
+            "labels": {key: str(value) for key, value in labels.items() if value},
+            "annotations": {key: str(value) for key, value in annotations.items() if value},
+            "startsAt": record.get("time"),
+            "endsAt": ends.isoformat(timespec="milliseconds"),
+        }
+
+
+class Otlp(_Web):
+    """POST to /v1/logs: OTLP/HTTP with JSON (opentelemetry-proto, logs/v1)."""
+
+    #: opentelemetry-proto SeverityNumber: INFO, INFO4, WARN, ERROR, FATAL
+    _SEVERITY = (9, 12, 13, 17, 21)
+
+    def send(self, records: Sequence[Record]) -> None:
+        """One request. Raises Refused when the collector took only a part: it does not say which."""
+        by_node: dict[str, list[Record]] = {}
+        for record in records:
+            by_node.setdefault(str(record.get("node") or ""), []).append(record)
+        answer = self._http.post(
+            _json({"resourceLogs": [self._resource(node, part) for node, part in by_node.items()]})
+        )
+        if rejected := _rejected(answer.body):
+            raise Refused(f"{self._http.place} rejected {rejected} of {len(records)} log records")
+
+    def _resource(self, node: str, records: Sequence[Record]) -> dict[str, Any]:
+        scope = {"name": "ringfence", "version": __version__}
+        attributes = {"service.name": "ringfence", "host.name": node, "k8s.node.name": node}
+        return {
+            "resource": {"attributes": _attributes(attributes)},
+            "scopeLogs": [{"scope": scope, "logRecords": [self._log(record) for record in records]}],
+        }
+
+    def _log(self, record: Record) -> dict[str, Any]:
+        rule, container = record.get("rule") or {}, record.get("container") or {}
+        process = record.get("process") or {}
+        nanoseconds = str(milliseconds(record) * 1_000_000)
+        # names of the OpenTelemetry semantic conventions where they have one
+        attributes = {
+            "event.name": "ringfence.alert",
+            "event.id": record.get("id"),
+            "container.id": container.get("id"),
+            "container.name": container.get("name"),
+            "container.image.name": container.get("image"),
+            "container.runtime": container.get("runtime"),
+            "k8s.namespace.name": container.get("namespace"),
+            "k8s.pod.name": container.get("pod"),
+            "k8s.pod.uid": container.get("pod_uid"),
+            "k8s.container.name": container.get("name") if container.get("pod") else "",
+            "process.pid": process.get("pid"),
+            "process.executable.path": process.get("exe"),
+            "process.command_args": process.get("args"),
+            "ringfence.event": record.get("event"),
+            "ringfence.rule.id": rule.get("id"),
+            "ringfence.rule.attack": rule.get("attack"),
+            "ringfence.rule.place": f"{rule.get('file')}:{rule.get('line')}" if rule.get("file") else "",
+            "ringfence.outcome": record.get("outcome"),
+            "ringfence.mechanism": record.get("mechanism"),
+        }
+        return {
+            "timeUnixNano": nanoseconds,
+            "observedTimeUnixNano": nanoseconds,
+            "severityNumber": self._SEVERITY[number_of(record.get("severity")) - 1],
+            "severityText": str(record.get("severity") or ""),
+            "body": {"stringValue": dumps(record)},
+            "attributes": _attributes(attributes),
+        }
+
+
+def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "value": _any_value(value)}
+        for key, value in values.items()
+        if value not in (None, "", [])
+    ]
+
+
+def _any_value(value: Any) -> dict[str, Any]:
+    """opentelemetry-proto AnyValue in JSON; 64-bit numbers are strings there."""
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [_any_value(item) for item in value]}}
+    return {"stringValue": str(value)}
+
+
+def _rejected(body: bytes) -> int:
+    try:
+        answer = json.loads(body or b"{}")
+        return int((answer.get("partialSuccess") or {}).get("rejectedLogRecords") or 0)
+    except (ValueError, AttributeError, TypeError):
+        return 0
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), default=str).encode()

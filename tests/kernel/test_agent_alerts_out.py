@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real agent and a receiver: alerts arrive, wait while nobody listens, and outlive the agent's death."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent import Agent, free_port
+from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.receivers import Receiver, http_receiver
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+
+POLICY = """
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: out}
+spec:
+  selector: {containers: all}
+  mode: enforce
+  rules:
+    - id: out-user-namespace
+      title: A container makes a user namespace
+      severity: high
+      attack: [T1611]
+      event: unshare
+      match: {flags: [CLONE_NEWUSER]}
+      action: kill
+"""
+LABEL = "out"
+
+
+def agent_with(directory: Path, port: int) -> Agent:
+    """An agent that sends to that port of 127.0.0.1, and waits for no names."""
+    policies = directory / "policies"
+    policies.mkdir(exist_ok=True)
+    (policies / "out.yaml").write_text(POLICY)
+    flags = {
+        "alerts-webhook": f"http://127.0.0.1:{port}/hook", "alerts-queue-dir": str(directory / "queue"),
+        "alerts-identity-wait": "100", "alerts-repeat": "0", "alerts-burst": "100", "alerts-timeout": "2",
+    }  # fmt: skip
+    patterns = [f"{PREFIX}{LABEL}-*"]
+    return Agent(directory / "agent", policies=[policies], mode="policy", patterns=patterns, flags=flags)
+
+
+def forbidden(cgroup: Cgroup, secret: str = "hunter2") -> None:
+    """Do what the policy kills for, with a secret in the arguments."""
+    argv = ["unshare", "--user", "env", f"PASSWORD={secret}"]
+    assert cgroup.run(argv).returncode == -signal.SIGKILL
+
+
+def ids(agent: Agent) -> list[str]:
+    """Alerts that the agent wrote as lines."""
+    return [record["id"] for record in agent.alerts(rule="out-user-namespace")]
+
+
+def queued(directory: Path) -> str:
+    """What the files of the queue hold."""
+    return "".join(path.read_text(errors="replace") for path in directory.glob("queue/*/*.seg"))
+
+
+def wait_all(receiver: Receiver, wanted: list[str]) -> None:
+    """Until the receiver has them."""
+    wait_for(lambda: set(wanted) <= set(receiver.alerts()), "every alert to arrive", seconds=30)
+
+
+def test_alerts_arrive_whole_and_without_secrets(tmp_path: Path) -> None:
+    """What the line says is what the receiver gets; the metric counts it."""
+    with http_receiver() as receiver:
+        agent = agent_with(tmp_path, int(receiver.url.split(":")[2].split("/")[0]))
+        agent.start()
+        try:
+            with new_cgroup(LABEL) as cgroup:
+                forbidden(cgroup)
+                agent.wait_alert("out-user-namespace", cgroup.name)
+            wait_all(receiver, ids(agent))
+            [sent] = receiver.bodies[0]["alerts"]
+            [line] = agent.alerts(rule="out-user-namespace")
+            assert sent["container"]["id"] == cgroup.name
+            assert {k: sent[k] for k in ("id", "rule", "outcome", "mechanism", "process", "allow")} == {
+                k: line[k] for k in ("id", "rule", "outcome", "mechanism", "process", "allow")
+            }
+            assert sent["process"]["args"][-1] == "PASSWORD=[redacted]"
+            samples = agent.metrics()
+            [delivered] = [n for (name, _), n in samples.items() if name == "ringfence_receiver_sent_total"]
+            assert delivered == 1
+        finally:
+            agent.stop()
+
+
+def test_alerts_outlive_the_agent_while_the_receiver_is_away(tmp_path: Path) -> None:
+    """Nobody listens, the agent is killed with SIGKILL, another one starts, then the receiver comes back."""
+    port = free_port()
+    first = agent_with(tmp_path, port)
+    first.start()
+    try:
+        for _ in range(5):
+            with new_cgroup(LABEL) as cgroup:
+                forbidden(cgroup)
+                first.wait_alert("out-user-namespace", cgroup.name)
+        wait_for(lambda: all(one in queued(tmp_path) for one in ids(first)), "all to be queued", seconds=10)
+        os.kill(first.pid, signal.SIGKILL)
+    finally:
+        first.stop()
+    second = agent_with(tmp_path, port)
+    second.start()
+    try:
+        with http_receiver(port) as receiver:
+            with new_cgroup(LABEL) as cgroup:
+                forbidden(cgroup)
+                second.wait_alert("out-user-namespace", cgroup.name)
+            wait_all(receiver, ids(first) + ids(second))
+            assert len(ids(first)) == 5
+    finally:
+        second.stop()
+
+
+def test_a_receiver_that_hangs_holds_nothing_up(tmp_path: Path) -> None:
+    """Lines come as quickly as ever, and the agent ends in time."""
+    with http_receiver() as receiver:
+        receiver.delay = 60.0
+        agent = agent_with(tmp_path, int(receiver.url.split(":")[2].split("/")[0]))
+        agent.start()
+        try:
+            for _ in range(5):
+                with new_cgroup(LABEL) as cgroup:
+                    forbidden(cgroup)
+                    agent.wait_alert("out-user-namespace", cgroup.name)
+            assert receiver.requests
+        finally:
+            assert agent.stop(8.0) == 0

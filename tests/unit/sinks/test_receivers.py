@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each receiver is sent: requests of Alertmanager and OpenTelemetry, syslog's frames, a rotated file."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from ringfence.export.sinks.http import Http, HttpSettings
+from ringfence.export.sinks.local import RotatedFile, Syslog, syslog_line
+from ringfence.export.sinks.sender import Away, Refused
+from ringfence.export.sinks.web import Alertmanager, Otlp
+from tests.support.receivers import alert, http_receiver
+from tests.support.waiting import wait_for
+
+#: RFC 5424, section 6: HEADER SP STRUCTURED-DATA [SP MSG]
+SYSLOG = re.compile(
+    rb"<(?P<pri>\d{1,3})>1 (?P<time>\S+) (?P<host>[\x21-\x7e]{1,255}) (?P<app>[\x21-\x7e]{1,48}) "
+    rb"(?P<pid>[\x21-\x7e]{1,128}) (?P<id>[\x21-\x7e]{1,32}) "
+    rb'(?P<data>-|(?:\[(?:[^\]\\"]|\\.|"(?:[^"\\\]]|\\.)*")+\])+)'
+    rb" (?P<text>.*)"
+)
+
+
+def test_alertmanager_gets_labels_that_group_and_annotations_that_explain() -> None:
+    """Labels say which alert it is, and hold nothing that changes each time; the end is in the future."""
+    now = 1_800_000_000.0
+    with http_receiver() as server:
+        Alertmanager("am", Http(server.url, HttpSettings()), lambda: now).send([alert(1), alert(2)])
+    [first, second] = server.bodies[0]
+    assert first["labels"] == second["labels"]
+    assert first["labels"] == {
+        "alertname": "RingfenceAlert", "rule": "core-pattern", "severity": "critical", "outcome": "denied",
+        "mechanism": "lsm", "namespace": "shop", "pod": "web-0", "container": "web", "node": "node-1",
+        "image": "registry.example:5000/shop/web:1.2",
+    }  # fmt: skip
+    assert first["annotations"]["attack"] == "T1611, T1055.001"
+    assert first["annotations"]["policy"] == "/etc/ringfence/policies/kernel.yaml:12"
+    assert first["annotations"]["allow"] == "add to rule core-pattern"
+    assert first["annotations"]["ancestry"] == "/sbin/init"
+    assert datetime.fromisoformat(first["endsAt"]).timestamp() > now
+
+
+def test_otlp_is_a_logs_request() -> None:
+    """opentelemetry-proto's JSON: 64-bit numbers are strings, names in camelCase, severity 21 is FATAL."""
+    with http_receiver() as server:
+        Otlp("otlp", Http(server.url, HttpSettings())).send([alert(1), alert(2, node="node-2")])
+    resources = server.bodies[0]["resourceLogs"]
+    assert len(resources) == 2
+    [log] = resources[0]["scopeLogs"][0]["logRecords"]
+    assert log["timeUnixNano"] == "1795485784123000000"
+    assert log["severityNumber"] == 21
+    found = {one["key"]: one["value"] for one in log["attributes"]}
+    assert found["k8s.pod.name"] == {"stringValue": "web-0"}
+    assert found["process.pid"] == {"intValue": "4242"}
+    assert found["ringfence.rule.attack"]["arrayValue"]["values"][0] == {"stringValue": "T1611"}
+
+
+def test_otlp_takes_a_partial_success_for_what_it_is() -> None:
+    """A collector that rejects a part answers 200."""
+    with http_receiver() as server:
+        server.answer = b'{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"no"}}'
+        with pytest.raises(Refused):
+            Otlp("otlp", Http(server.url, HttpSettings())).send([alert()])
+
+
+def test_a_syslog_message_is_as_the_rfc_says() -> None:
+    """Facility 13 (log audit), severity 2 (critical); structured data with its quotes escaped."""
+    hostile = alert(node='no de"]', rule={"id": 'a"b]c\\d', "title": "x"})
+    for record in (alert(), hostile, alert(details={"path": "\u2028ü\n"})):
+        match = SYSLOG.fullmatch(syslog_line(record, dict))
+        assert match
+        assert int(match["pri"]) == 13 * 8 + 2
+        datetime.fromisoformat(match["time"].decode())
+        assert match["text"].isascii()
+    assert b'rule="a\\"b\\]c\\\\d"' in syslog_line(hostile, dict)
+
+
+def test_a_datagram_that_would_be_too_long_becomes_its_headline() -> None:
+    """Cut JSON is no JSON; the structured data still says what matters."""
+    line = syslog_line(alert(notes=["x" * 9000]), dict, 2048)
+    assert len(line) <= 2048
+    assert b'rule="core-pattern"' in line
+    assert line.endswith(b"shop/web-0/web: denied")
+
+
+def frames(data: bytes) -> list[bytes]:
+    """RFC 6587, 3.4.1: MSG-LEN SP SYSLOG-MSG."""
+    found = []
+    while data:
+        length, _, data = data.partition(b" ")
+        found.append(data[: int(length)])
+        data = data[int(length) :]
+    return found
+
+
+def test_tcp_messages_are_counted_octets() -> None:
+    """Whatever is in them; the sender returns once all of it was acknowledged."""
+    got = bytearray()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                while data := connection.recv(65536):
+                    got.extend(data)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict)
+        syslog.send([alert(1), alert(2)])
+        syslog.send([alert(3)])
+        syslog.close()
+        thread.join(5)
+    assert [SYSLOG.fullmatch(frame) is not None for frame in frames(bytes(got))] == [True] * 3
+
+
+def test_a_tcp_receiver_that_hung_up_is_called_again() -> None:
+    """Nothing is written into a connection that the other side has ended."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict)
+        thread = threading.Thread(target=lambda: syslog.send([alert(1)]), daemon=True)
+        thread.start()
+        first, _ = server.accept()
+        assert first.recv(65536)
+        thread.join(5)
+        first.close()
+        wait_for(lambda: syslog._socket is not None and syslog._socket.recv(1) == b"", "the end to arrive")
+        thread = threading.Thread(target=lambda: syslog.send([alert(2)]), daemon=True)
+        thread.start()
+        second, _ = server.accept()
+        assert frames(second.recv(65536))
+        thread.join(5)
+        second.close()
+        syslog.close()
+
+
+def test_a_tcp_receiver_that_does_not_read_is_away() -> None:
+    """Its window fills, and the batch is not taken for sent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, timeout=0.3)
+        with pytest.raises(Away) as caught:
+            syslog.send([alert(n, notes=["x" * 60000]) for n in range(400)])
+        assert caught.value.reason == "timeout"
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_a_unix_socket_of_either_kind_is_used(tmp_path: Path, kind: socket.SocketKind) -> None:
+    """/dev/log is the one or the other."""
+    path = str(tmp_path / "log")
+    with socket.socket(socket.AF_UNIX, kind) as server:
+        server.bind(path)
+        if kind is socket.SOCK_STREAM:
+            server.listen()
+        syslog = Syslog("s", f"unix://{path}", dict)
+        syslog.send([alert()])
+        reader = server.accept()[0] if kind is socket.SOCK_STREAM else server
+        data = reader.recv(65536)
+        reader.close()
+        syslog.close()
+    assert SYSLOG.fullmatch(frames(data)[0] if kind is socket.SOCK_STREAM else data)
+
+
+def test_a_missing_socket_is_a_receiver_that_is_away(tmp_path: Path) -> None:
+    """Not an error of the agent."""
+    with pytest.raises(Away):
+        Syslog("s", f"unix://{tmp_path}/none", dict).send([alert()])
+    with pytest.raises(Away):
+        Syslog("s", "tcp://127.0.0.1:1", dict, timeout=0.5).send([alert()])
+
+
+def test_a_file_is_rotated_by_size(tmp_path: Path) -> None:
+    """The newest is in the file itself, the rest in .1 to .N, and no more than asked is kept."""
+    path = tmp_path / "alerts"
+    line = len(b'{"n":"00"}\n')
+    file = RotatedFile("f", path, lambda record: {"n": record["n"]}, size=3 * line, keep=2)
+    for number in range(10):
+        file.send([{"n": f"{number:02}"}])
+    assert path.read_text() == '{"n":"09"}\n'
+    assert Path(f"{path}.1").read_text() == '{"n":"06"}\n{"n":"07"}\n{"n":"08"}\n'
+    assert Path(f"{path}.2").read_text() == '{"n":"03"}\n{"n":"04"}\n{"n":"05"}\n'
+    assert sorted(os.listdir(tmp_path)) == ["alerts", "alerts.1", "alerts.2"]
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_a_file_without_rotated_ones_is_begun_anew(tmp_path: Path) -> None:
+    """keep 0."""
+    file = RotatedFile("f", tmp_path / "a", dict, size=10, keep=0)
+    file.send([{"n": 1}])
+    file.send([{"n": 2}])
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == '{"n":2}\n'
+
+
+def test_a_full_disk_is_a_receiver_that_is_away() -> None:
+    """/dev/full; the alerts stay in the queue (which lies elsewhere)."""
+    with pytest.raises(Away) as caught:
+        RotatedFile("f", Path("/dev/full"), dict, size=1 << 20, keep=1).send([alert()])
+    assert caught.value.reason == "disk_full"

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sending: outages, back-off, receivers that refuse, hang, drip, or answer nonsense."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ringfence.export.sinks.http import Http, HttpSettings
+from ringfence.export.sinks.sender import BACKOFF_MOST, Away, Record, Refused, Sender
+from ringfence.export.sinks.spool import Spool
+from ringfence.export.sinks.web import Webhook
+from tests.support.agent import free_port
+from tests.support.receivers import alert, http_receiver
+from tests.support.waiting import wait_for
+
+
+class ScaledReceiver:
+    """Away until a moment of a clock that the test moves; takes everything afterwards."""
+
+    name, batch_records, batch_bytes = "scaled", 10, 1 << 20
+
+    def __init__(self, back_at: float) -> None:
+        self.now, self.back_at = 0.0, back_at
+        self.got: list[str] = []
+        self.attempts: list[float] = []
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Refuse the connection while away."""
+        self.attempts.append(self.now)
+        if self.now < self.back_at:
+            raise Away("connection", "nobody listens")
+        self.got += [record["id"] for record in records]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def pause(self, seconds: float) -> bool:
+        """Time passes."""
+        self.now += seconds
+        return False
+
+
+def filled(directory: Path, count: int) -> Spool:
+    """A queue of so many alerts."""
+    spool = Spool(directory, 1 << 20)
+    for number in range(count):
+        spool.append(json.dumps(alert(number)).encode())
+    return spool
+
+
+def test_nothing_is_lost_in_ten_minutes_without_a_receiver(tmp_path: Path) -> None:
+    """Time is scaled: 600 s of refused connections, with ever longer pauses, then all of it in order."""
+    receiver = ScaledReceiver(back_at=600.0)
+    news: list[str] = []
+    sender = Sender(receiver, filled(tmp_path, 35), lambda _, text: news.append(text), pause=receiver.pause)
+    while sender.spool.records:
+        sender.step(idle=0)
+    assert receiver.got == [f"ab12cd-{number:x}" for number in range(35)]
+    assert not any(sender.lost.values())
+    pauses = [b - a for a, b in zip(receiver.attempts, receiver.attempts[1:], strict=False) if b > a]
+    assert all(pause <= BACKOFF_MOST for pause in pauses)
+    assert 10 <= len(pauses) <= 30  # 30 to 60 s apart at last, not one a second
+    assert news == ["nobody listens", ""]  # told once when it goes, once when it comes back
+
+
+def test_pauses_differ_between_nodes(tmp_path: Path) -> None:
+    """A fleet must not come back in one moment: the pause is spread over half of its length."""
+    waited: list[float] = []
+
+    def pause(seconds: float) -> bool:
+        waited.append(seconds)
+        return True
+
+    for number, chance in enumerate((0.0, 0.5, 1.0)):
+        spool = filled(tmp_path / str(number), 1)
+        Sender(ScaledReceiver(9e9), spool, pause=pause, chance=lambda chance=chance: chance).step()  # type: ignore[misc]
+    assert waited == [0.25, 0.375, 0.5]
+
+
+class Picky:
+    """Refuses alerts of one kind for ever."""
+
+    name, batch_records, batch_bytes = "picky", 10, 1 << 20
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    def send(self, records: Sequence[Record]) -> None:
+        """All or nothing."""
+        if any(record["severity"] == "low" for record in records):
+            raise Refused("I take no such thing")
+        self.got += [record["id"] for record in records]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def test_a_refused_alert_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """It is found, counted, and left behind."""
+    spool = Spool(tmp_path, 1 << 20)
+    for number in range(10):
+        spool.append(json.dumps(alert(number, severity="low" if number == 4 else "high")).encode())
+    receiver = Picky()
+    sender = Sender(receiver, spool)
+    sender.step()
+    assert receiver.got == [f"ab12cd-{number:x}" for number in range(10) if number != 4]
+    assert (sender.sent, sender.lost["refused"], spool.records) == (9, 1, 0)
+
+
+def test_a_real_outage_of_seconds_loses_nothing(tmp_path: Path) -> None:
+    """Nobody listens, then somebody does; meanwhile more alerts come, and the sender is started anew."""
+    port = free_port()
+    settings = HttpSettings(timeout=2.0)
+    url = f"http://127.0.0.1:{port}/hook"
+
+    def new_sender() -> Sender:
+        return Sender(Webhook("webhook", Http(url, settings), dict), Spool(tmp_path, 1 << 20))
+
+    sender = new_sender()
+    sender.start()
+    for number in range(100):
+        sender.spool.append(json.dumps(alert(number)).encode())
+    wait_for(lambda: sender.retries["connection"] >= 2, "two attempts", seconds=10)
+    assert sender.up is False
+    sender.close(0.5)
+    sender.spool.close()
+    sender = new_sender()  # the agent was restarted in the middle of it
+    sender.start()
+    with http_receiver(port) as receiver:
+        for number in range(100, 130):
+            sender.spool.append(json.dumps(alert(number)).encode())
+        wait_for(lambda: len(receiver.alerts()) >= 130, "all of them", seconds=20)
+        sender.close()
+    assert receiver.alerts() == [f"ab12cd-{number:x}" for number in range(130)]
+    assert not any(sender.lost.values())
+    sender.spool.close()
+
+
+def post(url: str, **settings: float) -> None:
+    """One request with a short patience."""
+    Http(url, HttpSettings(**{"timeout": 0.3, **settings})).post(b"{}")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", [500, 502, 429, 401, 404, 302])
+def test_a_receiver_that_cannot_is_asked_again(status: int) -> None:
+    """Errors of the server, of the credentials and of the address are no fault of the alert."""
+    with http_receiver() as receiver:
+        receiver.status = lambda number: status
+        with pytest.raises(Away) as caught:
+            post(receiver.url)
+        assert caught.value.reason == f"http_{status // 100}xx"
+        assert receiver.requests == 1  # a redirect is not followed
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_receiver_that_will_not_is_believed(status: int) -> None:
+    """The same request would be as wrong tomorrow."""
+    with http_receiver() as receiver:
+        receiver.status = lambda number: status
+        with pytest.raises(Refused):
+            post(receiver.url)
+
+
+def test_a_receiver_may_say_when() -> None:
+    """Retry-After in seconds; a date is not understood and counts for nothing."""
+    with http_receiver() as receiver:
+        receiver.status = lambda number: 503
+        receiver.retry_after = "17"
+        with pytest.raises(Away) as caught:
+            post(receiver.url)
+        assert caught.value.retry_after == 17
+
+
+@pytest.mark.parametrize("how", ["hang", "drip"])
+def test_a_receiver_that_hangs_is_left(how: str) -> None:
+    """Silence, and a byte now and then, which no time-out of a single read would end."""
+    with http_receiver() as receiver:
+        receiver.delay, receiver.drip = (30.0, 0.0) if how == "hang" else (0.0, 0.05)
+        began = time.monotonic()
+        with pytest.raises(Away) as caught:
+            post(receiver.url)
+        assert caught.value.reason == "timeout"
+        assert time.monotonic() - began < 5
+
+
+def test_a_slow_receiver_is_waited_for() -> None:
+    """It answers within its time."""
+    with http_receiver() as receiver:
+        receiver.delay = 0.2
+        post(receiver.url, timeout=10)
+        assert len(receiver.bodies) == 1
+
+
+def test_headers_come_from_a_file_that_may_change(tmp_path: Path) -> None:
+    """Tokens are rotated; a missing file is told, and no alert leaves without its credentials."""
+    headers = tmp_path / "headers"
+    headers.write_text("# ours\nAuthorization: Bearer one\n\nX-Scope-OrgID: 7\n")
+    with http_receiver() as receiver:
+        http = Http(receiver.url, HttpSettings(headers=headers))
+        http.post(b"{}")
+        headers.write_text("Authorization: Bearer two\n")
+        http.post(b"{}")
+        headers.unlink()
+        with pytest.raises(Away) as caught:
+            http.post(b"{}")
+    assert [got["Authorization"] for got in receiver.headers] == ["Bearer one", "Bearer two"]
+    assert receiver.headers[0]["X-Scope-OrgID"] == "7"
+    assert caught.value.reason == "headers"
+
+
+def test_an_error_does_not_tell_the_address() -> None:
+    """The path of a webhook is often its secret."""
+    port = free_port()
+    with pytest.raises(Away) as caught:
+        post(f"http://127.0.0.1:{port}/services/T0/SECRET?key=SECRET")
+    assert "SECRET" not in str(caught.value)
+    assert str(port) in str(caught.value)
+
+
+def test_closing_does_not_wait_for_a_receiver_that_is_away(tmp_path: Path) -> None:
+    """The agent must end in time; the queue stays."""
+    url = f"http://127.0.0.1:{free_port()}/"
+    sender = Sender(Webhook("webhook", Http(url, HttpSettings(timeout=1.0)), dict), filled(tmp_path, 3))
+    sender.start()
+    wait_for(lambda: sender.up is False, "the first attempt")
+    began = time.monotonic()
+    sender.close(1.0)
+    assert time.monotonic() - began < 3
+    sender.spool.close()
+    assert Spool(tmp_path, 1 << 20).records == 3
+    assert "send-webhook" not in [thread.name for thread in threading.enumerate()]

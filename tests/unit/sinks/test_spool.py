@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue on disk: order, bounds, what is left after a death, and files that somebody broke."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.errors import Error
+from ringfence.export.sinks.spool import RECORD_MAX, Spool
+
+SIZE = 1 << 20
+
+
+def drain(spool: Spool, count: int = 100) -> list[bytes]:
+    """Take and settle everything."""
+    found: list[bytes] = []
+    while batch := spool.take(count, 1 << 20):
+        found += batch.records
+        spool.done(batch)
+    return found
+
+
+def test_records_come_out_as_they_went_in(tmp_path: Path) -> None:
+    """In order, in batches of the asked size."""
+    spool = Spool(tmp_path, SIZE)
+    records = [b"%d" % n for n in range(250)]
+    assert all(spool.append(record) for record in records)
+    assert spool.records == 250
+    batch = spool.take(100, 1 << 20)
+    assert batch is not None
+    assert list(batch.records) == records[:100]
+    spool.done(batch)
+    assert drain(spool) == records[100:]
+    assert spool.records == 0
+    assert not spool.lost
+
+
+def test_what_was_not_settled_is_there_after_a_restart(tmp_path: Path) -> None:
+    """At least once: the batch on its way is sent again, the settled one is not."""
+    spool = Spool(tmp_path, SIZE)
+    for n in range(10):
+        spool.append(b"%d" % n)
+    first = spool.take(4, 1 << 20)
+    assert first is not None
+    spool.done(first)
+    spool.take(3, 1 << 20)
+    spool.close()
+    again = Spool(tmp_path, SIZE)
+    assert again.records == 6
+    again.append(b"new")
+    assert drain(again) == [b"4", b"5", b"6", b"7", b"8", b"9", b"new"]
+    again.close()
+    assert drain(Spool(tmp_path, SIZE)) == []
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from ringfence.export.sinks.spool import Spool
+spool = Spool(Path(sys.argv[1]), 1 << 32)
+for n in range(10**7):
+    spool.append(b"%d" % n)
+    if n == 500:
+        print("written", flush=True)
+"""
+
+
+def test_an_agent_killed_in_the_middle_loses_nothing_that_it_had_written(tmp_path: Path) -> None:
+    """SIGKILL while it appends: the queue begins with 0 and has no gap."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+    spool = Spool(tmp_path, 1 << 32)
+    found = [int(record) for record in drain(spool)]
+    assert found == list(range(len(found)))
+    assert len(found) > 500
+    assert spool.lost["corrupt"] <= 1  # the one that it was writing
+
+
+def test_a_full_queue_loses_its_oldest_and_counts_them(tmp_path: Path) -> None:
+    """Never more on disk than was said; what is lost and what is left come to what was put."""
+    spool = Spool(tmp_path, SIZE)
+    count = 40_000
+    for n in range(count):
+        spool.append(b"%08d" % n + b"x" * 100)
+    on_disk = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert on_disk <= SIZE
+    assert spool.held <= SIZE
+    left = drain(spool)
+    assert spool.lost["queue_full"] + len(left) == count
+    assert spool.lost["queue_full"] > 0
+    assert int(left[-1][:8]) == count - 1
+    assert int(left[0][:8]) == spool.lost["queue_full"]
+
+
+def test_a_batch_that_is_on_its_way_is_not_counted_as_lost(tmp_path: Path) -> None:
+    """Its segment made room, but the sender holds it."""
+    spool = Spool(tmp_path, SIZE)
+    for _ in range(100):
+        spool.append(b"a" * 1000)
+    batch = spool.take(50, 1 << 20)
+    assert batch is not None
+    for _ in range(3000):
+        spool.append(b"b" * 1000)
+    spool.done(batch)
+    assert spool.lost["queue_full"] + len(drain(spool)) + len(batch.records) == 3100
+
+
+@pytest.mark.parametrize("cut", [1, 5, 8, 12])
+def test_a_torn_end_costs_that_record_alone(tmp_path: Path, cut: int) -> None:
+    """A power cut in the middle of a write."""
+    spool = Spool(tmp_path, SIZE)
+    for n in range(5):
+        spool.append(b"record%d" % n)
+    spool.close()
+    [segment] = tmp_path.glob("*.seg")
+    segment.write_bytes(segment.read_bytes()[:-cut])
+    again = Spool(tmp_path, SIZE)
+    assert drain(again) == [b"record0", b"record1", b"record2", b"record3"]
+    assert again.lost["corrupt"] == 1
+
+
+@given(garbage=st.binary(max_size=300), at=st.integers(0, 200), cursor=st.binary(max_size=40))
+def test_broken_files_are_survived_fuzz(
+    tmp_path_factory: pytest.TempPathFactory, garbage: bytes, at: int, cursor: bytes
+) -> None:
+    """Whatever stands in the files: nothing is raised, nothing that was not written comes out."""
+    directory = tmp_path_factory.mktemp("spool")
+    spool = Spool(directory, SIZE)
+    written = {b"%d-" % n + b"x" * n for n in range(12)}
+    for record in sorted(written):
+        spool.append(record)
+    spool.close()
+    [segment] = directory.glob("*.seg")
+    data = bytearray(segment.read_bytes())
+    data[at : at + len(garbage)] = garbage
+    segment.write_bytes(data)
+    (directory / "cursor").write_bytes(cursor)
+    again = Spool(directory, SIZE)
+    assert again.append(b"last")
+    found = drain(again)
+    again.close()
+    assert found[-1] == b"last"
+    assert set(found[:-1]) <= written
+
+
+def test_a_segment_that_vanishes_is_counted(tmp_path: Path) -> None:
+    """Somebody tidied up: what was in it is lost, and said to be."""
+    spool = Spool(tmp_path, SIZE)
+    spool.append(b"one")
+    for path in tmp_path.glob("*.seg"):
+        path.unlink()
+    assert drain(spool) == []
+    assert spool.lost["corrupt"] == 1
+
+
+def test_a_record_beyond_all_measure_is_counted(tmp_path: Path) -> None:
+    """It would never fit into a read."""
+    spool = Spool(tmp_path, SIZE)
+    assert not spool.append(b"x" * (RECORD_MAX + 1))
+    assert spool.lost["too_large"] == 1
+
+
+def test_two_agents_do_not_share_a_queue(tmp_path: Path) -> None:
+    """The second one is refused, with what to do about it."""
+    first = Spool(tmp_path, SIZE)
+    with pytest.raises(Error, match="another agent") as caught:
+        Spool(tmp_path, SIZE)
+    assert "alerts-queue-dir" in caught.value.hint
+    first.close()
+    Spool(tmp_path, SIZE).close()
+
+
+def test_nobody_else_can_read_the_queue(tmp_path: Path) -> None:
+    """Alerts hold paths and arguments."""
+    spool = Spool(tmp_path / "q", SIZE)
+    spool.append(b"x")
+    assert (tmp_path / "q").stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "q").iterdir())
