@@ -62,6 +62,8 @@ class Desk:
         name = self._series(rule.rule_id if rule else "unknown")
         self.watch(event, container, name)
         self._stats.alerts[name, alert.severity, alert.action.label, str(alert.outcome)] += 1
+        namespace = container.namespace if container else None
+        self._stats.attempts.add(rule.attack if rule else (), namespace, str(alert.outcome))
         decision = self._limiter.admit(event.container, name, alert.same, alert)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
@@ -79,6 +81,8 @@ class Desk:
         detector, cgroup = found.detector, found.container.cgroup_id if found.container else 0
         name = self._series(detector.id)
         self._stats.alerts[name, detector.severity, "alert", "seen"] += 1
+        namespace = found.container.namespace if found.container else None
+        self._stats.attempts.add(detector.attack, namespace, "seen")
         decision = self._limiter.admit(cgroup, name, str(found.details))
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1

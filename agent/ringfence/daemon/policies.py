@@ -18,6 +18,7 @@ from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.model import Container
+from ringfence.daemon.foresee import foresee
 from ringfence.daemon.guests import GuestFile, Guests
 from ringfence.daemon.watch import Watch
 from ringfence.errors import Error, PolicyError
@@ -235,6 +236,7 @@ class PolicyKeeper:
 
     def _install(self, compiled: CompiledPolicies) -> None:
         number = self._generations.install(compiled, self._facts())
+        foresee(self._stats, compiled)
         self._guests.settle(compiled.policies)
         self._stats.reloads["loaded"] += 1
         # A rule may have several numbers: what it comes to counts once.

@@ -201,7 +201,8 @@ def _summed(counts: Mapping[tuple[str, str, str, str], int], position: int) -> d
     """Counts by one of their labels."""
     summed: dict[str, int] = {}
     for labels, count in list(counts.items()):
-        summed[labels[position]] = summed.get(labels[position], 0) + count
+        if count:  # rules have their series from the start
+            summed[labels[position]] = summed.get(labels[position], 0) + count
     return summed
 
 

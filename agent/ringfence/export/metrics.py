@@ -147,6 +147,7 @@ class RingfenceCollector(Collector):
         for labels, count in list(stats.alerts.items()):
             alerts.add_metric(labels, count)
         yield alerts
+        yield from stats.attempts.collect()
         yield counters(
             "ringfence_alerts_suppressed", "Alerts that were not written.", "rule", stats.alerts_suppressed
         )

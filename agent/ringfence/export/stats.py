@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 
 from ringfence.abi import EVENT_MAX
+from ringfence.export.attempts import Attempts
 
 __all__ = ["LATENCY_BUCKETS", "Histogram", "Stats"]
 
@@ -46,6 +47,7 @@ class Stats:
         "alerts",
         "alerts_suppressed",
         "attach_seconds",
+        "attempts",
         "canaries",
         "canary_seen",
         "decode_errors",
@@ -64,6 +66,7 @@ class Stats:
         self.handler_errors = 0  # bugs of ours that one record met; the loop went on
         self.unattributed: Counter[str] = Counter()  # by reason
         self.alerts: Counter[tuple[str, str, str, str]] = Counter()  # by rule, severity, action, outcome
+        self.attempts = Attempts()
         self.alerts_suppressed: Counter[str] = Counter()  # by rule
         self.alert_latency = Histogram()
         self.reloads: Counter[str] = Counter()  # by result: loaded, refused

@@ -109,6 +109,7 @@ class World:
         self.live: list[Container] = []
         self.slots: dict[int, ContainerValue] = {}
         self.stats = Stats()
+        self.stats.attempts.add(("T1611",), "shop", "denied")
         self.stats.canary_seen = time.monotonic() - 7
         self.stats.alerts["core-pattern", "critical", "deny", "denied"] = 3
         self.stats.decode_errors["short"] = 1

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Series of alerts before the first alert: a counter that appears with the value 1 never rises in the eyes of
+Prometheus, and its alert would never fire.
+
+So every rule in force has a series at 0 for each outcome that it can have here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ringfence.abi import Action, Mechanism
+from ringfence.export.stats import Stats
+from ringfence.policy import CompiledPolicies, CompiledRule
+from ringfence.response.alert import Outcome
+
+__all__ = ["foresee"]
+
+_MAX_SERIES = 4000
+
+
+def foresee(stats: Stats, compiled: CompiledPolicies) -> None:
+    """Make the series of these rules that are not there yet. Called by the loop, or before it runs."""
+    for rule in compiled.rules.values():
+        for outcome in _outcomes(rule):
+            labels = (rule.rule_id, rule.severity, rule.asked_action.label, str(outcome))
+            if labels not in stats.alerts and len(stats.alerts) < _MAX_SERIES:
+                stats.alerts[labels] = 0
+            for technique in rule.attack:
+                stats.attempts.foresee(technique, str(outcome))
+
+
+def _outcomes(rule: CompiledRule) -> Iterator[Outcome]:
+    """What `outcome_of` can say of this rule."""
+    if rule.action is Action.DENY:
+        yield Outcome.DENIED
+    elif rule.action is Action.KILL:
+        yield Outcome.DENIED if rule.mechanism is Mechanism.CGROUP else Outcome.KILLED
+        yield Outcome.KILL_FAILED
+    elif rule.mode == "audit":
+        would = {Action.DENY: Outcome.WOULD_DENY, Action.KILL: Outcome.WOULD_KILL}
+        yield would.get(rule.enforced.action, Outcome.SEEN)
+    else:
+        yield Outcome.SEEN

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Helm chart: rendered by helm, checked against the schemas of Kubernetes, run by containerd."""

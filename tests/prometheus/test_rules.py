@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped rules, by Prometheus' own tool: they parse, each does what its case says and has a runbook."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.prometheus.rules import FILES, ROOT, Alert, alerts, documented, expressions, groups, metrics_of
+from tests.support.force import need_program
+
+CASES = Path(__file__).with_name("rules_test.yaml")
+RUNBOOKS = ROOT / "docs/runbooks"
+
+
+def promtool(*arguments: str, cwd: Path | None = None) -> str:
+    """What it says; fails with that where its status is not 0."""
+    done = subprocess.run(
+        [need_program("promtool"), *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_rules_are_rules() -> None:
+    """`promtool check rules`, with its lint."""
+    promtool("check", "rules", "--lint=all", "--lint-fatal", *map(str, FILES))
+
+
+def test_every_rule_does_what_its_case_says(tmp_path: Path) -> None:
+    """`promtool test rules`: when it fires, with which words, and when it does not."""
+    for path in (*FILES, CASES):
+        shutil.copy(path, tmp_path)
+    assert "SUCCESS" in promtool("test", "rules", CASES.name, cwd=tmp_path)
+
+
+def _cases() -> dict[str, list[bool]]:
+    """Alert -> whether each of its cases fires."""
+    found: dict[str, list[bool]] = {}
+    for group in yaml.safe_load(CASES.read_text())["tests"]:
+        for case in group.get("alert_rule_test", []):
+            found.setdefault(case["alertname"], []).append(bool(case["exp_alerts"]))
+    return found
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: str(alert.name))
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not(alert: Alert) -> None:
+    """A rule that never fires would pass all other tests."""
+    assert set(_cases()[alert.name]) == {True, False}
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: str(alert.name))
+def test_every_alert_leads_to_its_runbook(alert: Alert) -> None:
+    """A page with its name, its severity, and what to do."""
+    assert alert.labels["severity"] in ("warning", "critical")
+    page = (ROOT / alert.annotations["runbook_url"]).read_text()
+    assert page.startswith(f"# {alert.name}\n")
+    assert f"**Severity:** {alert.labels['severity']}" in page
+    for heading in ("## What it means", "## Look", "## Do"):
+        assert heading in page
+    assert alert.annotations["summary"]
+    assert alert.annotations["description"]
+
+
+def test_every_runbook_belongs_to_an_alert() -> None:
+    """No page for an alert that is gone."""
+    named = {Path(alert.annotations["runbook_url"]).name for alert in alerts()}
+    assert {path.name for path in RUNBOOKS.glob("*.md")} == named
+
+
+def test_rules_read_only_metrics_that_are_documented() -> None:
+    """docs/metrics.md is compared with the agent elsewhere; kube_* are those of kube-state-metrics."""
+    known = documented() | {"up"}
+    for name, expression in expressions().items():
+        unknown = {one for one in metrics_of(expression) if not one.startswith("kube_")} - known
+        assert not unknown, f"{name} reads {unknown}"
+        assert metrics_of(expression), name
+
+
+def test_the_alerts_that_were_promised_are_there() -> None:
+    """The list of the issue, by name."""
+    assert {alert.name for alert in alerts()} >= {
+        "RingfenceEscapeDenied", "RingfenceEscapeNotStopped", "RingfenceAgentDown", "RingfenceEventsDropped",
+        "RingfenceEventsUnattributed", "RingfenceHooksNotAttached", "RingfencePolicyRefused",
+        "RingfenceCanarySilent", "RingfenceNodeWithoutEnforcement",
+    }  # fmt: skip
+
+
+def test_the_death_of_an_agent_is_told_within_15_seconds() -> None:
+    """By arithmetic; test_prometheus.py measures it: a failed scrape, an evaluation, the time of `for`."""
+    values = yaml.safe_load((ROOT / "charts/ringfence/values.yaml").read_text())
+    group, rule = next(
+        (group, rule)
+        for group in groups()
+        for rule in group["rules"]
+        if rule.get("alert") == "RingfenceAgentDown"
+    )
+    worst = sum(map(_seconds, (values["podMonitor"]["interval"], group["interval"], rule["for"])))
+    # `for` is looked at by evaluations only: it may take one more.
+    assert worst + _seconds(group["interval"]) <= 15
+
+
+def _seconds(text: str) -> int:
+    found = re.fullmatch(r"(\d+)s", text)
+    assert found
+    return int(found[1])
