@@ -46,7 +46,7 @@ format: venv ## lay out all sources as the linters want them
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs $(VENV)/bin/clang-format -i
 
 fuzz: venv ## longer runs of the property tests
-	@RINGFENCE_FUZZ=1 $(PYTEST) -q tests/unit tests/abi -k fuzz $(ARGS)
+	@RINGFENCE_FUZZ=1 $(PYTEST) -q tests/unit tests/abi tests/runtime -k fuzz $(ARGS)
 
 bench: build venv ## measure; raw results go to tests/bench/results (ARGS=--quick for a short run)
 	@tools/deps peers

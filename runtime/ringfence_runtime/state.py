@@ -171,7 +171,7 @@ class Container:
 
     def destroy(self) -> None:
         """Remove the directory; a second delete at the same time finds files gone, and that is fine."""
-        for name in ("start.sock", "config.json", "state.json", "state.json.new"):
+        for name in ("start.sock", "config.json", "config.json.new", "state.json", "state.json.new"):
             try:
                 os.unlink(f"{self.directory}/{name}")
             except FileNotFoundError:
@@ -189,6 +189,9 @@ def write_file(path: str, text: str) -> None:
         data = text.encode()
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    except OSError:
+        os.unlink(f"{path}.new")
+        raise
     finally:
         os.close(fd)
     os.rename(f"{path}.new", path)
@@ -244,7 +247,11 @@ class Store:
                 "cgroup": {"path": cgroup.path, "dirs": cgroup.dirs},
             },
         )
-        container.save()
+        try:
+            container.save()
+        except OSError:
+            container.destroy()
+            raise
         return container
 
     def load(self, name: str) -> Container:

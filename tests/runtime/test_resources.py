@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.runtime.conftest import Box
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -108,6 +109,40 @@ def test_events_stats(box: Box) -> None:
     assert data["pids"] == {"current": 1, "limit": 20}
     assert data["memory"]["usage"]["limit"] == 64 << 20
     assert data["cpu"]["usage"]["total"] > 0
+
+
+def test_events_stats_have_the_pressure(box: Box) -> None:
+    """PSI of the container's own cgroup, where the host has version 2 mounted: a busy one waits for the
+    processor.
+    """
+    unified = [path for path in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+               if (path / "cgroup.controllers").exists()]  # fmt: skip
+    if not unified or not (unified[0] / "cpu.pressure").exists():
+        pytest.skip("elsewhere: this kernel has no pressure figures, or no version 2 hierarchy")
+    box.shell("for i in 1 2 3 4 5 6; do (while :; do :; done) & done; wait").start()
+
+    def waited() -> bool:
+        data = json.loads(box.do("events", "--stats").stdout)["data"]
+        assert set(data["memory"]["psi"]["some"]) == {"avg10", "avg60", "avg300", "total"}
+        assert data["blkio"]["psi"]["full"]["total"] >= 0
+        return bool(data["cpu"]["psi"]["some"]["total"] > 0)
+
+    wait_for(waited, "some pressure", seconds=10)
+
+
+def test_events_tell_of_a_kill_for_memory(box: Box) -> None:
+    """Each, at once; also that of the first process, which is the container's end."""
+    limits(box, memory={"limit": 16 << 20, "swap": 16 << 20})
+    greedy = "tail -c 64m /dev/zero"
+    box.shell(f"while [ ! -e /tmp/go ]; do sleep 0.05; done; {greedy}; sleep 0.3; exec {greedy}").start()
+    command = [str(box.runtime.executable), "--root", str(box.runtime.root), "events", "--interval", "60m"]
+    with subprocess.Popen([*command, box.name], stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline())["type"] == "stats"
+        assert box.exec("/bin/touch", "/tmp/go").returncode == 0
+        told = [json.loads(line)["type"] for line in follower.stdout]
+        assert follower.wait(patience(10)) == 0
+    assert told == ["oom", "oom"]
 
 
 def test_every_hierarchy_is_joined_and_left(box: Box) -> None:

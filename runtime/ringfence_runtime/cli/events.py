@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import time
 
 from ringfence_runtime import jsonio
@@ -49,18 +51,80 @@ def events(settings: Globals, arguments: list[str]) -> int:
     if parsed.flag("stats"):
         _print(name, "stats", stats(container.cgroup))
         return 0
-    kills = oom_kills(container)
-    due = time.monotonic()
-    while container.alive():
-        now = oom_kills(container)
-        if now > kills:
-            _print(name, "oom", None)
-            kills = now
-        if time.monotonic() >= due:
-            _print(name, "stats", stats(container.cgroup))
-            due = time.monotonic() + interval
-        time.sleep(min(0.1, interval))
+    _follow(container, interval)
     return 0
+
+
+class Bell:
+    """A descriptor that the kernel makes ready when memory has run out in a cgroup, in either version.
+
+    Version 1 gives an eventfd to whoever asks in cgroup.event_control, version 2 an exceptional condition
+    (POLLPRI) on memory.events. The counts are read afterwards: the bell only says when to look.
+    """
+
+    def __init__(self, container: Container) -> None:
+        group = container.cgroup
+        v1 = group.directory("memory")
+        self._fds: list[int] = []
+        if v1 is None:
+            self.fd = self._open(f"{group.unified}/memory.events")
+            self.mask = select.POLLPRI
+        else:
+            self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._fds.append(self.fd)
+            self.mask = select.POLLIN
+            control = self._open(f"{v1}/memory.oom_control")
+            with open(f"{v1}/cgroup.event_control", "w", encoding="ascii") as file:
+                file.write(f"{self.fd} {control}")
+
+    def _open(self, path: str) -> int:
+        self._fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return self._fds[-1]
+
+    def hear(self) -> None:
+        """It rang: make it ready for the next time."""
+        try:
+            if self.mask == select.POLLIN:
+                os.eventfd_read(self.fd)
+            else:
+                os.pread(self.fd, 4096, 0)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+
+
+_LOOKS, _LOOK_MS = 50, 20  # version 1 rings before it kills: so often is looked for the kill
+
+
+def _follow(container: Container, interval: float) -> None:
+    name, kills = container.id, oom_kills(container)
+    pidfd, bell = container.open_init(), Bell(container)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(bell.fd, bell.mask)
+    due, looks, ended = time.monotonic(), 0, False
+    try:
+        while not ended:
+            if time.monotonic() >= due:
+                _print(name, "stats", stats(container.cgroup))
+                due = time.monotonic() + interval
+            left = max(0.0, due - time.monotonic()) * 1000
+            for fd, _ in poll.poll(min(left, _LOOK_MS) if looks else left):
+                ended = ended or fd == pidfd
+                if fd == bell.fd:
+                    bell.hear()
+                    looks = _LOOKS
+            now = oom_kills(container)  # also after the end: the kill may have been the end
+            looks = 0 if now > kills else max(0, looks - 1)
+            for _ in range(now - kills):
+                _print(name, "oom", None)
+            kills = max(now, kills)
+    finally:
+        bell.close()
+        os.close(pidfd)
 
 
 def _print(name: str, kind: str, data: object) -> None:

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong in the middle of a launch: the runtime is killed at any of its system calls, the init is
+killed, memory or the disk is full, two do the same at once. Nothing is left, and one error says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import Box
+from tests.support import force
+from tests.support.waiting import patience, wait_for
+
+pytestmark = [pytest.mark.root]
+# Steps that a launch is killed at: every call of the runtime's own is one in the long form.
+STRIDE = 1 if os.environ.get("RINGFENCE_FUZZ") else 11
+
+
+def processes(box: Box) -> list[str]:
+    """Command lines that belong to this container: its id is in them, or it is in its cgroup."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"/{box.name}" in (path / "cgroup").read_text():
+                found.append((path / "comm").read_text().strip())
+    return found
+
+
+def left_over(box: Box) -> list[str]:
+    """Whatever still tells of the container."""
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if box.name in line]
+    state = [str(path) for path in box.runtime.root.glob(f"{box.name}*")]
+    return [*map(str, box.cgroups()), *state, *processes(box), *mounts]
+
+
+def launch(box: Box, *before: str) -> subprocess.CompletedProcess[bytes]:
+    """`run --detach` with something in front of it."""
+    command = [*before, str(box.runtime.executable), "--root", str(box.runtime.root)]
+    return subprocess.run(
+        [*command, "run", "--detach", box.name], cwd=box.directory, check=False, timeout=patience(60),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def clean(box: Box) -> None:
+    """`delete --force` by the next runtime, and what it leaves."""
+    got = box.do("delete", "--force")
+    assert got.returncode == 0, got.stderr
+    wait_for(lambda: not left_over(box), f"nothing to be left, but there is {left_over(box)}")
+
+
+@pytest.mark.slow
+def test_killed_at_any_of_its_calls_it_leaves_nothing_after_delete_force(box: Box, tmp_path: Path) -> None:
+    """SIGKILL on entering the n-th system call of the launch, for n from the first to the last."""
+    strace = force.need_program("strace")
+    box.write()
+    log = tmp_path / "trace"
+    assert launch(box, strace, "-o", str(log)).returncode == 0
+    clean(box)
+    names = re.findall(r"^(\w+)\(", log.read_text(), re.M)
+    assert len(names) > 100, "the trace is not of a launch"
+    killed = 0
+    steps = range(1, len(names), STRIDE)
+    for step in steps:
+        name, which = names[step], names[: step + 1].count(names[step])  # strace counts by call
+        inject = ["-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={which}"]
+        killed += launch(box, strace, "-o", "/dev/null", *inject).returncode == -signal.SIGKILL
+        clean(box)
+    assert killed > 0.8 * len(steps)  # the number of some calls varies from run to run
+    assert launch(box).returncode == 0, "and the name can be used again"
+    clean(box)
+
+
+@contextlib.contextmanager
+def hunting(box: Box) -> Iterator[list[int]]:
+    """Kills every process that enters the container's cgroup, as the kernel does when memory is short."""
+    hits: list[int] = []
+    stop = threading.Event()
+
+    def hunt() -> None:
+        while not stop.is_set():
+            for path in box.cgroups():
+                with contextlib.suppress(OSError, ValueError):
+                    for pid in (path / "cgroup.procs").read_text().split():
+                        os.kill(int(pid), signal.SIGKILL)
+                        hits.append(int(pid))
+
+    thread = threading.Thread(target=hunt)
+    thread.start()
+    try:
+        yield hits
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_an_init_that_is_killed_while_it_is_made_is_one_error(box: Box) -> None:
+    """The launch is undone: no cgroup, no state, no process."""
+    box.write()
+    with hunting(box) as hits:
+        for _ in range(10):
+            got = box.do("run")
+            assert got.returncode != 0
+            assert "Traceback" not in got.stderr
+            assert not (box.runtime.root / box.name).exists()
+    assert hits
+    wait_for(lambda: not left_over(box), "nothing to be left")
+
+
+def test_too_little_memory_to_start_is_one_error(box: Box) -> None:
+    """The kernel kills the init for memory: the error says so."""
+    box.config["linux"]["resources"] = {"memory": {"limit": 128 << 10, "swap": 128 << 10}}
+    assert "memory" in box.refused()
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(box: Box, tmp_path: Path) -> None:
+    """The state directory lies on a filesystem that is full at the first file, the second, or later."""
+    box.write()
+    place = tmp_path / "full"
+    place.mkdir()
+    for room in (0, 1, 2, 3):
+        script = (
+            f"mount -t tmpfs -o size=16k none {place} && mkdir {place}/state && "
+            f"dd if=/dev/zero of={place}/fill bs=4k count={4 - room} 2>/dev/null; "
+            f"{box.runtime.executable} --root {place}/state run {box.name}; code=$?; "
+            f"ls {place}/state; exit $code"
+        )
+        box.args("/bin/true").write()
+        got = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+            cwd=box.directory, capture_output=True, text=True, check=False, timeout=patience(30),
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        if got.returncode:
+            assert "No space left on device" in got.stderr
+        else:
+            assert room > 1
+        assert got.stdout == "", "state is left"
+        assert "Traceback" not in got.stderr
+        assert not box.cgroups()
+
+
+@pytest.mark.parametrize(
+    "kind", ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"]
+)
+@pytest.mark.parametrize("how", ["hangs", "fails", "is missing"])
+def test_a_hook_that_goes_wrong_ends_the_launch(box: Box, kind: str, how: str) -> None:
+    """Each kind, each way: one error with the hook's place, and nothing is left."""
+    words = {"hangs": ["sleep", "100"], "fails": ["false"], "is missing": ["x"]}[how]
+    # startContainer runs in the container: busybox is there, too.
+    path = "/bin/no-such-hook" if how == "is missing" else f"/bin/{words[0]}"
+    box.config["hooks"] = {kind: [{"path": path, "args": words, "timeout": 1}]}
+    got = box.run()
+    assert got.returncode != 0
+    assert f"hooks.{kind}[0]" in got.stderr
+    assert "Traceback" not in got.stderr
+    wait_for(lambda: not left_over(box), f"nothing to be left of {kind}")
+
+
+def test_a_poststop_hook_that_goes_wrong_is_a_warning(box: Box) -> None:
+    """The container is gone all the same."""
+    box.config["hooks"] = {"poststop": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]}
+    got = box.args("/bin/true").run()
+    assert got.returncode == 0
+    assert "hooks.poststop[0]" in got.stderr
+    assert not left_over(box)
+
+
+def test_deletes_kills_and_a_start_at_once(box: Box) -> None:
+    """Eight deletes, a start and a kill race for one container; nobody hangs, nothing is left."""
+    for _ in range(5):
+        box.write()
+        log = box.directory / "log"
+        got = box.runtime("--log", str(log), "create", box.name, cwd=box.directory, capture=False)
+        assert got.returncode == 0, log.read_text()
+        base = [str(box.runtime.executable), "--root", str(box.runtime.root)]
+        commands = [["start"], ["kill", box.name, "KILL"], *([["delete", "--force"]] * 8)]
+        racers = [
+            subprocess.Popen(
+                [*base, *words, *([] if box.name in words else [box.name])],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            )
+            for words in commands
+        ]  # fmt: skip
+        for racer in racers:
+            _, said = racer.communicate(timeout=patience(30))
+            assert "Traceback" not in said
+            assert "internal error" not in said
+        clean(box)
