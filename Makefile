@@ -5,6 +5,7 @@ VENV ?= $(CURDIR)/.venv
 BPFTOOL ?= $(shell tools/find-bpftool)
 PYTEST = $(VENV)/bin/python -m pytest
 STAMP = $(VENV)/.stamp
+ATTACKS = agent/ringfence/_bpf/attacks
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -31,6 +32,11 @@ $(STAMP): pyproject.toml
 
 build: deps ## compile the probes (clang, libbpf, bpftool)
 	@$(MAKE) --no-print-directory -s -C probes BPFTOOL=$(BPFTOOL)
+	@$(MAKE) --no-print-directory -s $(ATTACKS)
+
+# What `ringfence policy test` runs inside its containers: static, so that it is all that they hold.
+$(ATTACKS): $(wildcard tests/escape/attacks/*)
+	@$(CC) -O1 -Wall -static -o $@.tmp $(filter %.c,$^) && mv $@.tmp $@
 
 demo: build venv ## an agent, a container, and ten and more ways out of it that do not work
 	@$(VENV)/bin/python -m tools.demo $(ARGS)

@@ -21,7 +21,17 @@ from ringfence.config_outputs import IDENTITY_KEYS, OUTPUT_KEYS
 from ringfence.config_values import Key
 from ringfence.errors import ConfigError, Problem
 
-__all__ = ["DEFAULT_FILE", "DEFAULT_SOCKET", "KEYS", "Config", "Key", "Listen", "Mode", "load"]
+__all__ = [
+    "DEFAULT_FILE",
+    "DEFAULT_SOCKET",
+    "KEYS",
+    "Config",
+    "Key",
+    "Listen",
+    "Mode",
+    "load",
+    "packaged_policies",
+]
 
 DEFAULT_FILE = Path("/etc/ringfence/agent.yaml")
 DEFAULT_SOCKET = Path("/run/ringfence/agent.sock")
@@ -151,6 +161,11 @@ _BY_PATH = {key.path: key for key in KEYS}
 _SECTIONS = {key.path.split(".")[0] for key in KEYS if "." in key.path}
 
 
+def packaged_policies() -> Path | None:
+    """The pack that came with this package; its optional rules are in `optional` below it."""
+    return next((path for path in _PACKAGED if path.is_dir()), None)
+
+
 def load(
     file: Path | None = None,
     environment: Mapping[str, str] = os.environ,
@@ -168,7 +183,7 @@ def load(
         problems += _take_words(_BY_PATH[path], _BY_PATH[path].flag, words, chosen)
     problems += _cross_checks(chosen)
     if chosen["policies"] == (DEFAULT_POLICIES,) and not DEFAULT_POLICIES.exists():
-        chosen["policies"] = tuple(path for path in _PACKAGED if path.is_dir())[:1] or (DEFAULT_POLICIES,)
+        chosen["policies"] = (packaged_policies() or DEFAULT_POLICIES,)
     if problems:
         raise ConfigError(
             "\n".join(str(problem) for problem in problems),

@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ringfence.proof.box import HELPER, LEAKED, OWN
+from ringfence.proof.props import Props, new_props
 from tests.escape.program import Attempt, build, read_attempt
-from tests.support.cgroups import Cgroup, hierarchies, is_pure_v2, new_cgroup
+from tests.support.cgroups import PREFIX, hierarchies, is_pure_v2
 from tests.support.container import Bundle, Container, new_container
-from tests.support.disk import new_disk
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import patience
 
 __all__ = ["HELPER", "LEAKED", "OWN", "Stage", "new_stage"]
-
-# What attacks may write for what differs from run to run.
-LEAKED = "{leaked}"  # number of the leaked descriptor
-OWN = "{own}"  # cgroup.procs of the container's own cgroup, as it sees it
-HELPER = "{helper}"  # pid of the process outside, where the container shares the pid namespace
 
 
 class Stage:
@@ -71,28 +67,29 @@ def new_stage(
     """A container `rftest-LABEL-...` with its props; host_pid: in the pid namespace of the host."""
     with contextlib.ExitStack() as stack:
         shutil.copy(build(), bundle.rootfs / "bin/attacks")
-        helper = stack.enter_context(_helper())
-        beside = stack.enter_context(new_cgroup(f"{label}-beside"))
-        stack.enter_context(_listener(directory / "docker.sock"))
-        disk = stack.enter_context(new_disk(directory))
-        _furnish(bundle, directory, helper, beside, disk)
+        props = stack.enter_context(new_props(directory, f"{PREFIX}{label}-beside-{secrets.token_hex(3)}"))
+        disk = props.disk
+        if disk is None:
+            raise RuntimeError("this machine has no loop device or no mkfs.ext4")
+        _furnish(bundle, props)
         if host_pid:
             namespaces = bundle.config["linux"]["namespaces"]
             bundle.config["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "pid"]
         leaked = os.open(disk, os.O_RDONLY | os.O_DIRECTORY)
         try:
             container = stack.enter_context(new_container(bundle, label))
-            yield Stage(container, helper, leaked)
+            yield Stage(container, props.helper, leaked)
         finally:
             os.close(leaked)
 
 
-def _furnish(bundle: Bundle, directory: Path, helper: int, beside: Cgroup, disk: Path) -> None:
-    bundle.bind(directory / "docker.sock", "/run/docker.sock")
+def _furnish(bundle: Bundle, props: Props) -> None:
+    bundle.bind(props.socket, "/run/docker.sock")
     bundle.bind(Path(f"/proc/{os.getpid()}/ns/uts"), "/run/ns-host-uts")
-    bundle.bind(Path(f"/proc/{helper}/ns/uts"), "/run/ns-other-uts")
-    bundle.bind(beside.path, "/run/cgroup-beside")
-    bundle.bind(disk / "etc/passwd", "/run/host-passwd")
+    bundle.bind(Path(f"/proc/{props.helper}/ns/uts"), "/run/ns-other-uts")
+    bundle.bind(props.beside, "/run/cgroup-beside")
+    if props.disk:
+        bundle.bind(props.disk / "etc/passwd", "/run/host-passwd")
     bundle.add_mount("/sys/fs/cgroup", "cgroup", "rw")
     if "freezer" in hierarchies():
         bundle.bind(hierarchies()["freezer"] / "release_agent", "/run/release_agent")
@@ -100,26 +97,3 @@ def _furnish(bundle: Bundle, directory: Path, helper: int, beside: Cgroup, disk:
     for kind in ("tracefs", "binfmt_misc"):
         if kind in known:
             bundle.add_mount(f"/run/{kind}", kind)
-
-
-@contextlib.contextmanager
-def _helper() -> Iterator[int]:
-    """A process of the host with namespaces of its own: what attacks on other processes aim at."""
-    process = subprocess.Popen(["unshare", "-m", "-u", "--", "sleep", "3600"])
-    try:
-        own = Path("/proc/self/ns/uts").readlink()
-        wait_for(lambda: Path(f"/proc/{process.pid}/ns/uts").readlink() != own, "the helper's namespaces")
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextlib.contextmanager
-def _listener(path: Path) -> Iterator[None]:
-    """A unix socket that accepts into its backlog and answers nothing."""
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        server.listen(64)
-        yield

@@ -23,8 +23,7 @@ SUITE = (
     "tests/kernel/test_bpf_*.py",
     "tests/kernel/test_probes_*.py",
     "tests/kernel/test_attribution.py",
-    "tests/escape/test_pack.py::test_an_attack_is_met",
-    "tests/escape/test_pack.py::test_a_twin_passes",
+    "tests/escape/test_pack.py",
 )
 SLOWDOWN = 12  # how much slower than the host a guest may be
 FORCED = "root,runc,busybox"  # what the guest must be able to run

@@ -9,6 +9,7 @@ from typing import Any
 
 from ringfence.cli.output import SEVERITY_COLOURS, colour, print_json, table
 from ringfence.cli.parser import Commands, Parser, add_command, add_output, add_socket
+from ringfence.cli.policy_test import register as register_test
 from ringfence.config import DEFAULT_FILE
 
 
@@ -18,8 +19,9 @@ def register(commands: Commands) -> None:
         commands,
         "policy",
         check_files,  # never: the parser asks for a part
-        help="check, explain and list policies",
-        text="Work with policies. `check` and `explain` read files; `list` asks the running agent.",
+        help="check, explain, list and test policies",
+        text="Work with policies. `check` and `explain` read files; `list` asks the running agent.\n"
+        "`test` runs attacks in containers of its own.",
         examples=(
             "ringfence policy check policies/\n"
             "ringfence policy explain --rule host-disk-mount policies/\n"
@@ -45,6 +47,7 @@ def _register_reading(parts: Commands) -> None:
     )
     add_output(listing, "table", "json")
     add_socket(listing)
+    register_test(parts)
 
 
 def _register_offline(parts: Commands) -> None:

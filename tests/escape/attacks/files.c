@@ -32,6 +32,11 @@ static int attack_rewrite(char **args)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t length;
 
+	if (fd < 0 && errno == ENOENT) {
+		try_now("write");
+		errno = ENOENT;
+		return result(-1);
+	}
 	need(fd >= 0, path);
 	length = read(fd, value, sizeof(value));
 	need(length > 0, "read the value");
@@ -117,6 +122,25 @@ static int attack_symlink(char **args)
 	return result(symlink(word(args, 0, "/"), "/tmp/link"));
 }
 
+/* exchange: two files of our own change names, in one step. */
+static int attack_exchange(char **args)
+{
+	int one = open("/tmp/one", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	int two = open("/tmp/two", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+	need(one >= 0 && two >= 0, "two files");
+	try_now("renameat2");
+	return result(syscall(SYS_renameat2, AT_FDCWD, "/tmp/one", AT_FDCWD, "/tmp/two", number(args, 0, 2)));
+}
+
+/* cwd FD PATH: open a relative path with a leaked directory as the working directory. */
+static int attack_cwd(char **args)
+{
+	need(!fchdir(number(args, 0, 3)), "the leaked descriptor");
+	try_now("openat");
+	return result(open(word(args, 1, "."), O_RDONLY | O_CLOEXEC));
+}
+
 /* tiocsti: push a byte into the input of a terminal of our own. */
 static int attack_tiocsti(char **args)
 {
@@ -149,6 +173,8 @@ const struct attack file_attacks[] = {
 	{ "handle", attack_handle, "open PATH by its handle" },
 	{ "chmod", attack_chmod, "set MODE on a file of our own" },
 	{ "symlink", attack_symlink, "make a link to TARGET" },
+	{ "exchange", attack_exchange, "exchange the names of two files, or with FLAGS" },
+	{ "cwd", attack_cwd, "open PATH below the leaked descriptor FD as working directory" },
 	{ "tiocsti", attack_tiocsti, "push input into a terminal of our own" },
 	{ "splice", attack_splice, "a byte from pipe to pipe" },
 	{ NULL, NULL, NULL },

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attacks NAME [ARG...]: run one attack, or with no NAME list them. */
+/*
+ * attacks NAME [ARG...]: run one attack, or with no NAME list them.
+ * attacks serve: run the attacks that standard input names, a line each.
+ * Called true, pwd, cat or sleep it is that program: a container needs nothing else.
+ */
 #include "attacks.h"
+#include <sys/wait.h>
 #include <time.h>
 
 static const struct attack *const tables[] = {
@@ -55,8 +60,81 @@ long number(char **args, int i, long otherwise)
 	return text ? strtol(text, NULL, 0) : otherwise;
 }
 
+#define WORDS 16
+
+/* One line: its words, run as a program of their own, and how that ended as "end STATUS". */
+static void serve_one(const char *self, char *line)
+{
+	char *words[WORDS + 2] = { (char *)self };
+	int count = 1, status = 0;
+	pid_t child, ended;
+
+	for (char *one = strtok(line, " \n"); one && count <= WORDS; one = strtok(NULL, " \n"))
+		words[count++] = one;
+	child = fork();
+	if (!child) {
+		/* What is left on standard input is not the attack's. */
+		close(0);
+		open("/dev/null", O_RDONLY);
+		execv(self, words);
+		_exit(SETUP);
+	}
+	do
+		ended = wait(&status);
+	while (ended > 0 && ended != child);
+	printf("end %d\n", WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+static int serve(const char *self)
+{
+	char line[4096];
+
+	setvbuf(stdout, NULL, _IONBF, 0);
+	puts("ready");
+	while (fgets(line, sizeof(line), stdin))
+		serve_one(self, line);
+	return 0;
+}
+
+static int cat(const char *path)
+{
+	char block[4096];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t length;
+
+	if (fd < 0)
+		return ERROR;
+	while ((length = read(fd, block, sizeof(block))) > 0)
+		if (write(1, block, length) != length)
+			return ERROR;
+	return 0;
+}
+
+/* As what it was called it acts; -1: under its own name. */
+static int applet(int argc, char **argv)
+{
+	const char *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+	char where[4096];
+
+	if (!strcmp(name, "true"))
+		return 0;
+	if (!strcmp(name, "pwd"))
+		return getcwd(where, sizeof(where)) && puts(where) >= 0 ? 0 : ERROR;
+	if (!strcmp(name, "cat") && argc > 1)
+		return cat(argv[1]);
+	if (!strcmp(name, "sleep") && argc > 1)
+		return sleep(atoi(argv[1])) ? ERROR : 0;
+	return -1;
+}
+
 int main(int argc, char **argv)
 {
+	int status = applet(argc, argv);
+
+	if (status >= 0)
+		return status;
+	if (argc == 2 && !strcmp(argv[1], "serve"))
+		return serve(argv[0]);
 	for (size_t t = 0; t < sizeof(tables) / sizeof(*tables); t++)
 		for (const struct attack *attack = tables[t]; attack->name; attack++) {
 			if (argc < 2)

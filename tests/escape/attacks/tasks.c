@@ -216,7 +216,71 @@ static int attack_seccomp(char **args)
 	return result(syscall(SYS_seccomp, number(args, 0, SECCOMP_GET_ACTION_AVAIL), 0, &action));
 }
 
+/* bomb N [MILLISECONDS]: N children that wait and do nothing, as long as the limit lets them be made. */
+static int attack_bomb(char **args)
+{
+	long wanted = number(args, 0, 16), made = 0;
+	pid_t leader = 0;
+
+	try_now("fork");
+	for (; made < wanted; made++) {
+		pid_t child = fork();
+
+		if (!child) {
+			setpgid(0, leader);
+			pause();
+		}
+		if (child < 0)
+			break;
+		leader = leader ? leader : child;
+		setpgid(child, leader);
+	}
+	usleep(number(args, 1, 0) * 1000);
+	if (leader)
+		kill(-leader, SIGKILL);
+	while (wait(NULL) > 0)
+		;
+	return result(made);
+}
+
+/* sweep: one call of many kinds, each in a process of its own, as who looks for a way out does. */
+static int attack_sweep(char **args)
+{
+	long calls = number(args, 0, 8);
+
+	try_now("sweep");
+	for (long n = 0; n < calls; n++) {
+		pid_t child = fork();
+
+		if (!child) {
+			switch (n % 8) {
+			case 0:
+				_exit(unshare(CLONE_NEWUSER) < 0);
+			case 1:
+				_exit(syscall(SYS_bpf, 5, NULL, 0) < 0);
+			case 2:
+				_exit(syscall(SYS_finit_module, -1, "", 0) < 0);
+			case 3:
+				_exit(syscall(SYS_kexec_load, 0, 0, NULL, 0x0fff) < 0);
+			case 4:
+				_exit(syscall(SYS_fsopen, "proc", 0) < 0);
+			case 5:
+				_exit(syscall(SYS_ioperm, 0x80, 1, 1) < 0);
+			case 6:
+				_exit(syscall(SYS_userfaultfd, 0) < 0);
+			default:
+				_exit(syscall(SYS_pivot_root, "/tmp", "/tmp") < 0);
+			}
+		}
+		need(child > 0, "fork");
+		waitpid(child, NULL, 0);
+	}
+	return result(0);
+}
+
 const struct attack task_attacks[] = {
+	{ "bomb", attack_bomb, "N children at once, for MILLISECONDS" },
+	{ "sweep", attack_sweep, "N calls that look for a way out" },
 	{ "unshare", attack_unshare, "unshare FLAGS (default: a user namespace)" },
 	{ "unshare32", attack_unshare32, "the same by the 32-bit table" },
 	{ "clone", attack_clone, "clone FLAGS" },

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence policy test`: every rule's attack and its lawful twin, in containers that are thrown away.
+
+Nothing outside is touched: what is attacked is made for the test (a disk image is mounted below a temporary
+directory while it runs), and the agent that is asked looks at the test's containers only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ringfence.cli.output import colour, print_json, table
+from ringfence.cli.parser import Commands, add_command, add_output
+
+if TYPE_CHECKING:
+    from ringfence.proof.campaign import Result
+    from ringfence.proof.cases import Case
+    from ringfence.proof.verdict import Judged
+
+_PREFIX = "ringfence-test-"
+_COLOURS = {"denied": "green", "killed": "green", "seen": "yellow", "blind": "red"}
+
+
+def register(parts: Commands) -> None:
+    """Add the part."""
+    parser = add_command(
+        parts,
+        "test",
+        run,
+        help="try each rule's attack and its lawful twin",
+        text="Run the attack of each rule, made harmless, and the nearest lawful thing, its twin, in\n"
+        "throw-away containers under an agent of the test's own, in audit mode and enforcing, and say\n"
+        "what became of them. Nothing outside these containers is touched. Status 1 where something is\n"
+        "not as it must be.",
+        examples=(
+            "ringfence policy test\n"
+            "ringfence policy test --rows 1-10,13 --json\n"
+            "ringfence policy test --policy my-policies/\n"
+            "ringfence policy test --vm 6.12    # in a checkout: on another kernel"
+        ),
+    )
+    parser.add_argument(
+        "--policy", action="append", type=Path, default=[], metavar="PATH",
+        help="files, directories; default: the packs of the package",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rows", type=_rows, default=frozenset(), metavar="N,M-K", help="only these of the escape checklist"
+    )
+    parser.add_argument(
+        "--mode", choices=("both", "enforce", "audit"), default="both", help="which of the two modes"
+    )
+    parser.add_argument("--runtime", metavar="PATH", help="OCI runtime (default: runc, crun, or our own)")
+    parser.add_argument("--vm", metavar="KERNEL", help="in a virtual machine (a checkout with tests/vm)")
+    parser.add_argument(
+        "--json", dest="output", action="store_const", const="json", default=argparse.SUPPRESS,
+        help="as -o json",
+    )  # fmt: skip
+    parser.add_argument("--prefix", default=_PREFIX, help=argparse.SUPPRESS)  # tests that run side by side
+    parser.add_argument("--slowdown", type=float, default=1.0, help=argparse.SUPPRESS)  # of an emulated guest
+    add_output(parser, "table", "json")
+
+
+def _rows(text: str) -> frozenset[int]:
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or not (last or first).isdigit():
+            raise argparse.ArgumentTypeError(f"{part!r} is neither a row nor a range of rows")
+        found.update(range(int(first), int(last or first) + 1))
+    if not found <= set(range(1, 64)):
+        raise argparse.ArgumentTypeError("the checklist has rows 1 to 63")
+    return frozenset(found)
+
+
+def run(options: Any) -> int:
+    """Run the cases and print the table; 1 where one is not as it must be."""
+    if options.vm:
+        return _in_machine(options)
+    import os
+
+    from ringfence.errors import Error, NotPermittedError
+
+    if os.geteuid() != 0:
+        raise NotPermittedError("policy test needs root", hint="it loads BPF programs and starts containers")
+    groups, unknown = _groups(options)
+    if not any(cases for _, cases in groups):
+        raise Error("no attack is known for any of these rules", hint="rules of the pack have one each")
+    judged: list[Judged] = []
+    for number, (policies, cases) in enumerate(groups):
+        if cases:
+            judged += _run_group(options, number, policies, cases)
+    return _show(options, judged, unknown)
+
+
+def _groups(options: Any) -> tuple[list[tuple[list[Path], list[Case]]], list[str]]:
+    """What to load, and the cases that go with it; and the rules that have no case.
+
+    Optional rules get an agent of their own: what they tell of is lawful, twins of others do it, too.
+    """
+    from ringfence.config import packaged_policies
+    from ringfence.errors import Error
+    from ringfence.policy import load_policies
+    from ringfence.proof.cases import CASES
+
+    wanted = [case for case in CASES if not options.rows or options.rows & set(case.rows)]
+    if not options.policy:
+        pack = packaged_policies()
+        if pack is None:
+            raise Error("the packs of the package are not there", hint="name policies with --policy")
+        return [
+            ([pack], [case for case in wanted if not case.optional]),
+            ([pack / "optional"], [case for case in wanted if case.optional]),
+        ], []
+    known = {rule.id for policy in load_policies(options.policy).policies for rule in policy.rules}
+    cases = [case for case in wanted if case.rule in known]
+    return [(options.policy, cases)], sorted(known - {case.rule for case in CASES})
+
+
+def _run_group(options: Any, number: int, policies: Sequence[Path], cases: Sequence[Case]) -> list[Judged]:
+    from ringfence.cli.client import request
+    from ringfence.proof.campaign import Stage, run_cases
+    from ringfence.proof.verdict import judge
+
+    modes = ("enforce", "audit") if options.mode == "both" else (options.mode,)
+    results: dict[str, dict[str, Result]] = {}
+    with tempfile.TemporaryDirectory(prefix="ringfence-test-") as name:
+        stage = Stage(Path(name), options.prefix, _runtime(options.runtime), request, options.slowdown)
+        for mode in modes:
+            results[mode] = {}
+            # Detectors only tell, whatever the mode is: once is enough.
+            chosen = [case for case in cases if not case.detector or mode == modes[0]]
+            for result in run_cases(chosen, policies, mode, stage):
+                results[mode][result.case.id] = result
+                _progress(f"{mode}: {len(results[mode])} of {len(chosen)}")
+    _progress("")
+    enforced, audited = results.get("enforce", {}), results.get("audit", {})
+    return [judge(enforced.get(case.id), audited.get(case.id)) for case in cases]
+
+
+def _runtime(chosen: str | None) -> list[str]:
+    if chosen:
+        return [chosen]
+    found = shutil.which("runc") or shutil.which("crun")
+    return [found] if found else [sys.executable, "-m", "ringfence_runtime"]
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _show(options: Any, judged: Sequence[Judged], unknown: Sequence[str]) -> int:
+    import platform
+
+    failed = [one for one in judged if one.problems]
+    if options.output == "json":
+        cases = [one.record() for one in judged]
+        print_json({"kernel": platform.release(), "cases": cases, "rules_without_attack": list(unknown)})
+        return 1 if failed else 0
+    _print_table(judged)
+    for one in failed:
+        for problem in one.problems:
+            print(f"{one.case.rule}: `{one.case.attack or one.case.bundle}`: {problem}")
+    for rule in unknown:
+        print(f"{rule}: no attack is known for this rule: not tested")
+    stopped = sum(one.outcome in ("denied", "killed") for one in judged)
+    absent = sum(one.outcome in ("absent", "untried") for one in judged)
+    verdict = colour("FAILED", "red") if failed else colour("ok", "green")
+    print(
+        f"{verdict}: {len(judged)} attacks: {stopped} stopped, {len(judged) - stopped - absent} told of, "
+        f"{absent} not to be had here; {len(failed)} not as they must be"
+    )
+    return 1 if failed else 0
+
+
+def _print_table(judged: Sequence[Judged]) -> None:
+    heads = ("ROWS", "RULE", "ATTACK", "OUTCOME", "BY", "TWIN")
+    rows = [
+        (
+            ",".join(map(str, one.case.rows)),
+            one.case.rule,
+            (one.case.attack or f"start: {one.case.bundle}")[:44],
+            one.outcome,
+            one.mechanism or "-",
+            "MET" if any("the twin" in problem for problem in one.problems) else "passed",
+        )
+        for one in judged
+    ]
+    colours = {(n, 3): _COLOURS.get(row[3], "") for n, row in enumerate(rows)}
+    print("\n".join(table(heads, rows, colours)))
+
+
+def _in_machine(options: Any) -> int:
+    import subprocess
+
+    from ringfence.errors import Error
+
+    root = Path(__file__).resolve().parents[3]
+    if not (root / "tests/vm/__main__.py").exists():
+        raise Error("--vm needs a checkout of the project", hint="virtual machines are part of its tests")
+    words = [word for path in options.policy for word in ("--policy", str(path.absolute()))]
+    if options.rows:
+        words += ["--rows", ",".join(map(str, sorted(options.rows)))]
+    words += ["--mode", options.mode, "-o", options.output, "--slowdown", "12"]
+    inner = [sys.executable, "-m", "ringfence", "policy", "test", *words]
+    outer = [sys.executable, "-m", "tests.vm", "run", "-k", options.vm, "-t", "1800", "--", *inner]
+    return subprocess.run(outer, cwd=root, check=False).returncode

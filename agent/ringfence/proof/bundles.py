@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles that are odd in one way, as detectors must see it, and the nearest lawful ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ringfence.proof.box import Config, make_root, privileged_config
+
+__all__ = ["BUNDLES", "bundle"]
+
+
+def _image_link(config: Config, *, odd: bool) -> None:
+    root = Path(config["root"]["path"])
+    (root / "dev").rmdir()
+    (root / "elsewhere").mkdir()
+    (root / ("dev" if odd else "device")).symlink_to("elsewhere")
+
+
+def _spec_sysctl(config: Config, *, odd: bool) -> None:
+    # As CVE-2022-0811 smuggled it, in a sysctl that takes any text and that is the container's own.
+    config["linux"]["sysctl"] = {"kernel.domainname": "a+kernel.core_pattern=core" if odd else "a.example"}
+
+
+def _spec_loader(config: Config, *, odd: bool) -> None:
+    config["process"]["env"].append(f"LD_PRELOAD={'/proc/self/cwd' if odd else '/usr/lib'}/x.so")
+
+
+def _spec_text(config: Config, *, odd: bool) -> None:
+    config["annotations"]["org.opencontainers.image.title"] = "$(id)" if odd else "a title (of mine)"
+
+
+def _host_root(config: Config, *, odd: bool) -> None:
+    source = "/" if odd else "/usr/share"
+    config["mounts"].append(
+        {"destination": "/host", "type": "bind", "source": source, "options": ["bind", "ro"]}
+    )
+
+
+def _few_processes(config: Config, *, odd: bool) -> None:
+    config["linux"]["resources"]["pids"] = {"limit": 32}
+
+
+def _plain(config: Config, *, odd: bool) -> None:
+    """Nothing is odd: what the container does is."""
+
+
+BUNDLES: Mapping[str, Callable[..., None]] = {
+    "image-link": _image_link,
+    "spec-sysctl": _spec_sysctl,
+    "spec-loader": _spec_loader,
+    "spec-text": _spec_text,
+    "host-root": _host_root,
+    "few-processes": _few_processes,
+    "plain": _plain,
+}
+
+
+def bundle(kind: str, directory: Path, *, odd: bool) -> Config:
+    """The configuration of a container with a root filesystem of its own in `directory`."""
+    config = privileged_config(make_root(directory / "root"), None)
+    BUNDLES[kind](config, odd=odd)
+    return config

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The 63 rows of the escape checklist: what each is, and who meets it where no rule on a container's own call
+can. Which rules and detectors meet a row, with which attack, is in ringfence.proof.cases.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ringfence.proof.cases import CASES, Case
+
+__all__ = ["TECHNIQUES", "Technique", "cases_of"]
+
+
+class Technique(NamedTuple):
+    """One row.
+
+    `guards`: tests of this project's own runtime, and of invariants, that hold for it. `why`: said where the
+    strongest that a rule can do is to tell.
+    """
+
+    row: int
+    title: str
+    guards: tuple[str, ...] = ()
+    why: str = ""
+
+
+def cases_of(row: int) -> list[Case]:
+    """The attacks that stand for a row."""
+    return [case for case in CASES if row in case.rows]
+
+
+_PACKAGES = "package managers do it lawfully; what helps is a volume mounted nosuid, or a user namespace"
+_HOST = "it happens on the host before the container runs: only a runtime can refuse it, as ours does"
+_CVES = "tests/runtime/test_cves.py::test_cve_"
+
+_T = Technique
+TECHNIQUES = (
+    _T(1, "Mount a disk of the host"),
+    _T(2, "Read a raw block device"),
+    _T(3, "Rewrite devices.allow"),
+    _T(4, "release_agent"),
+    _T(5, "release_agent by a user namespace (CVE-2022-0492)"),
+    _T(6, "core_pattern"),
+    _T(7, "Path of modprobe"),
+    _T(8, "uevent_helper"),
+    _T(9, "Register with binfmt_misc"),
+    _T(10, "sysrq-trigger, sysctls of the node"),
+    _T(11, "Load a kernel module"),
+    _T(12, "kexec"),
+    _T(13, "open_by_handle_at (shocker)"),
+    _T(14, "Write to a mounted directory of the host"),
+    _T(15, "Symlink into the kubelet's /var/log"),
+    _T(16, "Enter namespaces of the host (nsenter)"),
+    _T(17, "/proc/PID/root of the host"),
+    _T(18, "ptrace, memory of others"),
+    _T(19, "Take a descriptor (pidfd_getfd)"),
+    _T(20, "Socket of containerd's shim (CVE-2020-15257)"),
+    _T(21, "Socket of a container runtime"),
+    _T(22, "Docker, kubelet, etcd by TCP"),
+    _T(23, "Cloud metadata"),
+    _T(24, "Service-account token", (),
+       "a workload reads its own token lawfully: told is who reads it by a common tool"),
+    _T(25, "Packet sockets: ARP and DNS spoofing"),
+    _T(26, "/dev/mem, I/O ports"),
+    _T(27, "eBPF from a container"),
+    _T(28, "perf, kallsyms, kcore, the kernel's log"),
+    _T(29, "chroot breakout"),
+    _T(30, "Unmask, remount writable"),
+    _T(31, "Import a mount by a descriptor"),
+    _T(32, "setuid file on a shared volume", why=_PACKAGES),
+    _T(33, "Symlink races on volumes (CVE-2021-30465)",
+       (f"{_CVES}2021_30465_mount_through_a_symlink", f"{_CVES}2017_1002101_symlink_in_the_middle"),
+       "files that change names are the container's own business; the fault is the runtime's that follows"),
+    _T(34, "Overwrite the runtime (CVE-2019-5736)", (f"{_CVES}2019_5736_the_runtimes_own_program",)),
+    _T(35, "Leaked descriptor as working directory (CVE-2024-21626)",
+       (f"{_CVES}2024_21626_working_directory_through_a_descriptor",)),
+    _T(36, "Masked path swapped for a link (CVE-2025-31133)", (f"{_CVES}2025_31133_dev_null_of_the_image",)),
+    _T(37, "/dev/console through a link (CVE-2025-52565)", (f"{_CVES}2025_52565_console_is_a_symlink",)),
+    _T(38, "The runtime's procfs writes led elsewhere (CVE-2025-52881)",
+       (f"{_CVES}2025_52881_procfs_writes_go_to_our_own_procfs",)),
+    _T(39, "/dev of the image is a link (CVE-2026-41579, CVE-2026-47766)",
+       (f"{_CVES}2026_41579_dev_is_a_symlink", f"{_CVES}2026_47766_device_path_is_a_symlink"), _HOST),
+    _T(40, "Smuggled sysctls (CVE-2022-0811)"),
+    _T(41, "Image metadata that acts on the host (CVE-2022-23648 and later)",
+       (f"{_CVES}2022_23648_text_of_the_image_stays_text",), _HOST),
+    _T(42, "A helper of the host loads the container's code (CVE-2019-14271)",
+       (f"{_CVES}2019_14271_nothing_of_the_image_is_loaded",), _HOST),
+    _T(43, "Loader variables for a hook (CVE-2025-23266)",
+       (f"{_CVES}2025_23266_hooks_get_no_loader_variables",), _HOST),
+    _T(44, "Link swapped during the launch (CVE-2024-0132)",
+       (f"{_CVES}2024_0132_a_link_swapped_during_the_launch",), _HOST),
+    _T(45, "Build that reaches out (CVE-2024-23651 to 23653)", (),
+       "the daemon's own faults; steps of a build are containers, and what such a fault gives them is told"),
+    _T(46, "lxcfs: devices.allow through FUSE"),
+    _T(47, "Dirty COW (CVE-2016-5195)"),
+    _T(48, "Dirty Pipe (CVE-2022-0847)", (), "web servers splice all day: an optional rule tells"),
+    _T(49, "Copy Fail (CVE-2026-31431)"),
+    _T(50, "Dirty Frag, Fragnesia, DirtyDecrypt"),
+    _T(51, "fsconfig overflow (CVE-2022-0185)"),
+    _T(52, "Netfilter (CVE-2022-2588, CVE-2024-1086 and others)"),
+    _T(53, "Packet socket (CVE-2020-14386 and others)"),
+    _T(54, "BPF verifier (CVE-2022-23222 and others)"),
+    _T(55, "OverlayFS (CVE-2023-0386 and others)"),
+    _T(56, "IPv6 fragments (CVE-2026-53362)"),
+    _T(57, "io_uring (CVE-2023-2598 and others)", (),
+       "runtimes of languages try it and do without when it is refused; killing them would end lawful work"),
+    _T(58, "vsock, video (CVE-2025-21756, CVE-2024-53104)"),
+    _T(59, "Credentials or namespaces swapped by a kernel exploit"),
+    _T(60, "Program in memory, program not of the image"),
+    _T(61, "Typing into a shared terminal (CVE-2017-5226)"),
+    _T(62, "Fork, memory and descriptor bombs", (),
+       "limits of the cgroup stop it; it is told that they are hit"),
+    _T(63, "Recon sweep", (), "each call alone is lawful or met by its own rule; the sum is told"),
+)  # fmt: skip
