@@ -56,6 +56,8 @@ class Config(NamedTuple):
     compat: Literal["full", "watch", "off"]
     activity_rate: int
     activity_burst: int
+    alert_rate: int
+    alert_burst: int
     alerts_ring: int
     activity_ring: int
     http_listen: Listen | None
@@ -126,6 +128,11 @@ KEYS: tuple[Key, ...] = (
         "activity records a second and container that leave the kernel; 0: no limit", "N"),
     Key("activity.burst", "activity_burst", values.integer(1, 10_000_000), 8000,
         "activity records that a quiet container may send at once", "N"),
+    Key("verdicts.rate", "alert_rate", values.integer(0, 10_000_000), 500,
+        "verdicts a second and container that are told; all are carried out and counted, and a kill is"
+        " always told; 0: no limit", "N"),
+    Key("verdicts.burst", "alert_burst", values.integer(1, 10_000_000), 2000,
+        "verdicts that a quiet container may send at once", "N"),
     Key("rings.alerts", "alerts_ring", values.ring_size, 1 << 20, "size of the ring of alerts", "SIZE"),
     Key("rings.activity", "activity_ring", values.ring_size, 4 << 20, "size of the ring of activity", "SIZE"),
     Key("http.listen", "http_listen", values.listen, Listen("127.0.0.1", 9911),

@@ -24,46 +24,69 @@ static __always_inline void rf_count(__u32 slot, __u32 counter)
 		mine->n[counter]++;
 }
 
-/* Takes one token of the container's bucket. Racing CPUs may lend each other a few: it is a rate, not a count. */
-static __always_inline bool rf_token(struct rf_container *container)
+/* Takes one token of a container's bucket. Racing CPUs may lend each other a few: it is a rate, not a count. */
+static __always_inline bool rf_token(__u64 *tokens, __u64 *filled_ns, __u32 rate, __u32 burst)
 {
 	__u64 now, then, elapsed, fresh;
 
-	if (!config.activity_rate)
+	if (!rate)
 		return true;
 	now = bpf_ktime_get_boot_ns();
-	then = container->bucket_ns;
+	then = *filled_ns;
 	elapsed = now - then;
 	if (elapsed > 10000000000ULL)
 		elapsed = 10000000000ULL;
-	fresh = elapsed * config.activity_rate / 1000000000ULL;
-	if (fresh && __sync_val_compare_and_swap(&container->bucket_ns, then, now) == then) {
-		fresh += container->bucket;
-		container->bucket = fresh > config.activity_burst ? config.activity_burst : fresh;
+	fresh = elapsed * rate / 1000000000ULL;
+	if (fresh && __sync_val_compare_and_swap(filled_ns, then, now) == then) {
+		fresh += *tokens;
+		*tokens = fresh > burst ? burst : fresh;
 	}
-	if (!container->bucket)
+	if (!*tokens)
 		return false;
-	container->bucket--;
+	(*tokens)--;
 	return true;
+}
+
+static __always_inline bool rf_activity_token(struct rf_container *container)
+{
+	__u32 zero = 0, *halved = bpf_map_lookup_elem(&halvings, &zero);
+	__u32 shift = halved ? *halved & 31 : 0;
+
+	if (!config.activity_rate)
+		return true;
+	return rf_token(&container->bucket, &container->bucket_ns, (config.activity_rate >> shift) | 1,
+			(config.activity_burst >> shift) | 1);
+}
+
+/* What floods the ring of alerts is held back, container by container; a kill ends who would flood it. */
+static __always_inline bool rf_alert_token(struct rf_container *container, __u32 action)
+{
+	return action == RF_ACTION_KILL ||
+	       rf_token(&container->alert_bucket, &container->alert_bucket_ns, config.alert_rate, config.alert_burst);
 }
 
 /* Where a record goes: verdicts to the alerts ring, the rest where `observe` says. */
 static __always_inline __u32 rf_route(__u32 event, __u32 slot, struct rf_container *container, __u32 action)
 {
-	__u32 *level;
+	__u32 *level, route = RF_TO_ALERTS;
+	bool passes;
 
-	if (action != RF_ACTION_NONE)
-		return RF_TO_ALERTS;
-	level = bpf_map_lookup_elem(&observe, &event);
-	if (!level || *level == RF_OBSERVE_OFF)
-		return RF_TO_NOWHERE;
-	if (*level == RF_OBSERVE_ALERTS)
-		return RF_TO_ALERTS;
-	if (!rf_token(container)) {
+	if (action == RF_ACTION_NONE) {
+		level = bpf_map_lookup_elem(&observe, &event);
+		if (!level || *level == RF_OBSERVE_OFF)
+			return RF_TO_NOWHERE;
+		if (*level != RF_OBSERVE_ALERTS)
+			route = RF_TO_ACTIVITY;
+	}
+	if (route == RF_TO_ALERTS)
+		passes = rf_alert_token(container, action);
+	else
+		passes = rf_activity_token(container);
+	if (!passes) {
 		rf_drop(event, RF_DROP_RATE_LIMIT, slot);
 		return RF_TO_NOWHERE;
 	}
-	return RF_TO_ACTIVITY;
+	return route;
 }
 
 static __always_inline void *rf_reserve(__u32 event, __u32 slot, __u32 route, const __u64 size)

@@ -103,8 +103,10 @@ struct rf_container {
 	__s32 tasks; /* armed tasks alive */
 	__u32 facts; /* of its first armed task */
 	__u32 pad;
-	__u64 bucket;	 /* activity ring: tokens left */
-	__u64 bucket_ns; /* and when they were last counted */
+	__u64 bucket;	       /* activity ring: tokens left */
+	__u64 bucket_ns;       /* and when they were last counted */
+	__u64 alert_bucket;    /* the same for the ring of alerts */
+	__u64 alert_bucket_ns; /* (lives of containers and kills take no token) */
 };
 
 /* Mapped by the agent: it stores `profile` alone, beside what the probes count here. */
@@ -239,6 +241,17 @@ struct {
 	__type(value, __u64);
 } emitted __weak SEC(".maps");
 
+/*
+ * How often the rate of activity is halved just now: the agent lowers it before it falls behind, for
+ * everybody.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} halvings __weak SEC(".maps");
+
 struct rf_drop_key {
 	__u16 event;
 	__u16 reason; /* enum rf_drop */
@@ -316,6 +329,8 @@ struct rf_config {
 	__u32 agent_pid;     /* never a subject, whatever its cgroup */
 	__u32 activity_rate; /* records a second and container on the activity ring; 0: no limit */
 	__u32 activity_burst;
+	__u32 alert_rate; /* the same for alerts */
+	__u32 alert_burst;
 	__u32 helper_hook; /* helpers are decided at an LSM hook (lsm_exec.bpf.c), before they become it */
 };
 extern const volatile struct rf_config config;

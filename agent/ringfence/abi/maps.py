@@ -38,6 +38,8 @@ CONTAINER = Layout(
     Field("pad", "u32"),
     Field("bucket", "u64"),
     Field("bucket_ns", "u64"),
+    Field("alert_bucket", "u64"),
+    Field("alert_bucket_ns", "u64"),
 )
 
 PATTERN = Layout(
@@ -132,6 +134,8 @@ CONFIG = Layout(
     Field("agent_pid", "u32"),
     Field("activity_rate", "u32"),
     Field("activity_burst", "u32"),
+    Field("alert_rate", "u32"),
+    Field("alert_burst", "u32"),
     Field("helper_hook", "u32"),
 )
 
@@ -175,6 +179,8 @@ class ContainerValue(NamedTuple):
     facts: int
     bucket: int
     bucket_ns: int
+    alert_bucket: int
+    alert_bucket_ns: int
 
 
 class MapShape(NamedTuple):
@@ -205,6 +211,7 @@ MAPS = {
     "alerts": MapShape(0, 0),
     "activity": MapShape(0, 0),
     "emitted": MapShape(4, 8),
+    "halvings": MapShape(4, 4),
     "drops": MapShape(DROP_KEY.size, 8),
     "counters": MapShape(4, ACTIVITY.size),
 }

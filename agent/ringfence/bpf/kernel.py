@@ -28,6 +28,7 @@ from ringfence.abi import (
 from ringfence.bpf import _libbpf, _syscalls, syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
 from ringfence.bpf.capabilities import CGROUP_ATTACHES
+from ringfence.bpf.losses import Losses
 from ringfence.bpf.lsm import HELPER_HOOK
 from ringfence.bpf.maps import Map
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
@@ -82,6 +83,8 @@ class KernelSettings:
     activity_bytes: int = 4 << 20
     activity_rate: int = 0  # records a second and container; 0: no limit
     activity_burst: int = 0
+    alert_rate: int = 0  # the same for alerts that kill nobody
+    alert_burst: int = 0
     lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node can have; the others are left out
 
     def sizes(self) -> dict[str, int]:
@@ -101,8 +104,16 @@ class KernelSettings:
         """As struct rf_config. `refused` are programs that are not there."""
         namespaces = (self.namespaces.get(name, 0) for name in _NAMESPACES)
         helper_hook = HELPER_HOOK in self.lsm_hooks and f"lsm_{HELPER_HOOK}" not in refused
-        rate, burst = self.activity_rate, self.activity_burst
-        return CONFIG.pack(self.hierarchy, *namespaces, self.agent_pid, rate, burst, helper_hook)
+        return CONFIG.pack(
+            self.hierarchy,
+            *namespaces,
+            self.agent_pid,
+            self.activity_rate,
+            self.activity_burst,
+            self.alert_rate,
+            self.alert_burst,
+            helper_hook,
+        )
 
 
 class Pattern(NamedTuple):
@@ -138,6 +149,7 @@ class Kernel:
         self._pins: PinDirectory | None = None
         self._missing = missing
         self.skipped: list[Skipped] = list(missing)
+        self.losses = Losses(self.map("drops"))
         self.alerts = self._ring("alerts")
         self.activity = self._ring("activity")
 

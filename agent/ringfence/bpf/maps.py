@@ -90,6 +90,10 @@ class Map:
         """False when the key was not there."""
         return _libbpf.map_delete(self.fd, self._key(key))
 
+    def take(self, key: bytes | int) -> bytes | None:
+        """The value of a hash map's key, which is gone afterwards; None when there was none (5.14)."""
+        return _libbpf.map_lookup(self.fd, self._key(key), self._read_size, delete=True)
+
     def pop(self) -> int | None:
         """Take the top of a stack, None when it is empty."""
         value = _libbpf.map_lookup(self.fd, None, self.value_size, delete=True)

@@ -9,7 +9,7 @@ the dead are forgotten first, then the oldest.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ringfence.abi import EventKind
 from ringfence.containers.procstat import TICK_NS, read_stat
 from ringfence.events import Event, ExecEvent, TaskEvent
 
-__all__ = ["Ancestor", "Process", "ProcessTree"]
+__all__ = ["Ancestor", "Process", "ProcessTree", "read_processes"]
 
 LIVE_MAX = 8192
 DEAD_MAX = 4096
@@ -193,8 +193,21 @@ class ProcessTree:
 
     def seed(self, pids: Iterable[int], container: int, proc: Path = Path("/proc")) -> int:
         """Add processes of an adopted container from /proc; known ones stay. Returns how many were added."""
+        return self._take(read_processes(pids, container, proc))
+
+    def mend(self, container: int, found: Sequence[Process], asked_ns: int) -> tuple[int, int]:
+        """`found` is all that ran in a container when it was asked (CLOCK_BOOTTIME): add what is not known,
+        bury what is gone. Says how many each."""
+        there = {process.pid for process in found}
+        ended = [p for p in self.of_container(container) if p.pid not in there and p.start_ns < asked_ns]
+        for process in ended:
+            del self._live[process.pid]
+            self._bury(process)
+        return self._take(found), len(ended)
+
+    def _take(self, found: Sequence[Process]) -> int:
         added = 0
-        seen = {process.pid: process for process in _read(pids, container, proc)}
+        seen = {process.pid: process for process in found}
         for process in seen.values():
             parent = seen.get(process.ppid)
             process.pstart_ns = parent.start_ns if parent else 0
@@ -202,6 +215,11 @@ class ProcessTree:
                 self._add(process)
                 added += 1
         return added
+
+
+def read_processes(pids: Iterable[int], container: int, proc: Path = Path("/proc")) -> list[Process]:
+    """Of a container's processes what /proc says; those that end meanwhile are left out. Any thread."""
+    return list(_read(pids, container, proc))
 
 
 def _read(pids: Iterable[int], container: int, proc: Path) -> Iterator[Process]:

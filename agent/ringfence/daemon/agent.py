@@ -10,34 +10,35 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from ringfence import log
-from ringfence.bpf import pins
 from ringfence.bpf.attach import AttachPlan
 from ringfence.config import Config
-from ringfence.containers.adopt import Adopter
 from ringfence.containers.enrich import Worker, default_sources
 from ringfence.containers.hierarchy import walk
-from ringfence.containers.model import Container, Enrichment, Facts
+from ringfence.containers.model import Container, Facts
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon import helpers, node
+from ringfence.daemon.adoption import Adoption
 from ringfence.daemon.boot import Boot
 from ringfence.daemon.canary import Canary, sings
+from ringfence.daemon.continuity import Continuity
 from ringfence.daemon.desk import Desk
 from ringfence.daemon.dispatch import Dispatcher
 from ringfence.daemon.enroll import SOCKET_NAME, Enroller
 from ringfence.daemon.entry import Entry
+from ringfence.daemon.healing import Healer
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
 from ringfence.daemon.outlets import Outlets, limiter_of, open_outbox
 from ringfence.daemon.policies import PolicyKeeper, load
+from ringfence.daemon.pressure import Pressure
 from ringfence.daemon.snapshots import Snapshots
 from ringfence.daemon.takeover import Takeover
 from ringfence.daemon.watchers import Watchers
@@ -46,14 +47,12 @@ from ringfence.export.jsonl import JsonLines, LineWriter
 from ringfence.export.metrics import Sources, new_registry
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
-from ringfence.policy import CompiledPolicies, rulebook
+from ringfence.policy import CompiledPolicies
 from ringfence.policy.install import Generations
-from ringfence.policy.rulebook import RuleBook
 
 __all__ = ["Agent"]
 
 _BEAT, _SWEEP, _TICK, _HOLD = 1.0, 5.0, 5.0, 0.25  # seconds between two rounds of the timers
-_ADOPT_ROUNDS = 4
 _SETTLE = 0.002  # seconds that alerts stay in their ring for an output that is slow
 _HEALTHY = 10.0  # seconds in which the loop must have turned
 
@@ -66,8 +65,6 @@ class Agent:
         self._hierarchy = boot.hierarchy
         self.stats = Stats()
         self._waiting_for = "the kernel"
-        self._base: Path | None = None  # of the pins
-        self._book = config.state_dir / rulebook.FILE
         self._log = log.get_logger("agent")
 
     def start(self) -> None:
@@ -91,14 +88,11 @@ class Agent:
     def stop(self) -> None:
         """Tell what is still to be told. What is pinned goes on deciding."""
         self._waiting_for = "the end"
-        outlives = self._base is not None and self.config.fail_mode == "closed"
-        self._log.info("stopping", enforcement="goes on (pinned)" if outlives else "ends")
+        self._log.info("stopping", enforcement="goes on (pinned)" if self.continuity.outlives else "ends")
         self.loop.drain()
-        self.takeover.finish()
+        self.continuity.stop()
         self.desk.tick()
         self.outlets.flush()
-        if not outlives:
-            self.kernel.unpin()
 
     def ready(self) -> str:
         """Empty when programs are attached and policies are in the kernel, else what is missing."""
@@ -156,13 +150,16 @@ class Agent:
             exists=lambda path: self._hierarchy.directory(path).is_dir(),
             path_of=self._path_of,
         )
-        self.members = Members(self.registry, self.tree, self.worker, self.generations)
+        self.members = Members(self.registry, self.tree, self.worker, self.generations, kernel.losses)
         self.desk = Desk(self.generations, self.tree, self.stats, self.outlets.emit, limiter_of(config))
         self.desk.redact = self.outlets.redactor.record
         self.watchers = Watchers(self.desk, self.registry, self.slots, config.detectors_off)
         self.desk.watch = self.watchers.on_verdict
         self.members.on_known, self.members.on_gone = self._on_known, self.watchers.on_gone
+        names = patterns_for(config.patterns, known=config.known_names)
+        self.adoption = Adoption(kernel, self._hierarchy, names, self.slots, self.registry, self.members)
         self.takeover = Takeover(self.generations, self.registry, self.desk.verdict)
+        self.continuity = Continuity(config, kernel, self.generations, self.registry, self.takeover)
         self.loop = Loop(
             kernel.alerts,
             kernel.activity,
@@ -170,6 +167,20 @@ class Agent:
             lambda: self.writer.settle(_SETTLE),
         )
         self._stack.callback(self.loop.close)
+        self._supervise()
+
+    def _supervise(self) -> None:
+        """What keeps the kernel's tables, our picture of them, and our own load in order."""
+        kernel, config = self.kernel, self.config
+        self.pressure = Pressure(kernel.activity, config.activity_ring, kernel.map("halvings"), self.stats)
+        self.healer = Healer(
+            kernel.losses,
+            self.registry,
+            self.tree,
+            self.adoption.take_in if config.adopt else lambda: None,
+            self.adoption.pids,
+            self.loop.call,
+        )
         self.keeper = PolicyKeeper(
             config,
             kernel,
@@ -179,7 +190,7 @@ class Agent:
             self._plan,
             self.loop.call,
             self.members.facts,
-            self._write_book,
+            self.continuity.announce,
         )
         entry = Entry(self._hierarchy, self.slots, self.members, self.generations)
         self.enroller = Enroller(config.socket.with_name(SOCKET_NAME), self.loop, entry, self.keeper)
@@ -236,24 +247,22 @@ class Agent:
             redacted=lambda: self.outlets.redactor.redacted,
         )
 
-    def _extra(self) -> Iterator[tuple[str, str, float]]:
-        for result, count in list(self.members.enrichments.items()):
-            yield "ringfence_enrichments", result, count
-        for result, count in list(self.desk.responses.items()):
-            yield "ringfence_responses", result, count
-        for result, count in list(self.enroller.results.items()):
-            yield "ringfence_handshakes", result, count
-        for outcome, count in list(self.takeover.counts.items()):
-            yield "ringfence_takeover_records", outcome, count
+    def _extra(self) -> list[tuple[str, str, float]]:
+        tables: dict[str, Mapping[str, int]] = {
+            "ringfence_enrichments": self.members.enrichments,
+            "ringfence_responses": self.desk.responses,
+            "ringfence_handshakes": self.enroller.results,
+            "ringfence_repairs": self.healer.repairs,
+            "ringfence_takeover_records": self.takeover.counts,
+        }
+        return [(name, word, count) for name, table in tables.items() for word, count in list(table.items())]
 
     def _defend(self) -> None:
         """Policies into the kernel, then programs, then what already runs; then what was there before us
         goes."""
         kernel, config = self.kernel, self.config
         self._waiting_for = "policies and programs"
-        self._base = pins.find_base(pins.candidates(config.pins)) if config.pins != "off" else None
-        if self._base is not None:
-            self.takeover.begin(self._base, rulebook.read(self._book))
+        self.continuity.begin()
         fill_free_slots(self.slots)
         canary = Canary(self._hierarchy.mount, self.stats) if sings(config) else None
         patterns = node.kernel_patterns(config)
@@ -270,22 +279,9 @@ class Agent:
             self._log.warning("not attached", target=skipped.target, reason=skipped.reason)
         if canary:
             self._start(canary)
-        adopter = Adopter(
-            self._hierarchy,
-            patterns_for(config.patterns, known=config.known_names),
-            self.slots,
-            self.registry,
-        )
         if config.adopt:
-            self.members.adopt(adopter)
-            for _ in range(_ADOPT_ROUNDS):  # a task that was forked meanwhile is bound by the next round
-                if not kernel.adopt():
-                    break
-            self.members.adopted(adopter)
-        if self._base is not None:
-            kernel.pin(self._base)
-            self.takeover.adopted()
-        self._release_when_complete()
+            self.adoption.take_in()
+        self.continuity.adopted()
 
     def _start(self, canary: Canary) -> None:
         self._stack.callback(canary.close)
@@ -309,6 +305,8 @@ class Agent:
         loop.every(_SWEEP, self.members.sweep)
         loop.every(_TICK, self.desk.tick)
         loop.every(_HOLD, self.outlets.tick)
+        loop.every(_TICK, self.healer.tick)
+        loop.every(_BEAT, self.pressure.tick)
         loop.every(_BEAT, self.watchers.tick)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.on_signal(number, loop.stop)
@@ -334,23 +332,7 @@ class Agent:
 
     def _on_answers(self) -> None:
         self.members.on_answers()
-        if self.takeover.pending:
-            self._release_when_complete()
-
-    def _release_when_complete(self) -> None:
-        """Policies may select by what only the runtimes know: until they answer, the old programs stay."""
-        if not any(container.enrichment is Enrichment.PENDING for container in self.registry):
-            self.takeover.release()
-
-    def _write_book(self, compiled: CompiledPolicies) -> None:
-        """Before a set is in force: whoever comes after us must know what its numbers mean."""
-        if self._base is None:
-            return
-        generations = {**self.generations.remembered, self.generations.number + 1: compiled.rules}
-        try:
-            rulebook.write(self._book, RuleBook(generations))
-        except OSError as error:
-            self._log.warning("the next agent will not know the rules of this one", error=str(error))
+        self.continuity.answered()
 
     def _hang_up(self) -> None:
         self.writer.reopen()

@@ -85,5 +85,7 @@ def kernel_settings(
         activity_bytes=config.activity_ring,
         activity_rate=config.activity_rate,
         activity_burst=config.activity_burst,
+        alert_rate=config.alert_rate,
+        alert_burst=config.alert_burst,
         lsm_hooks=lsm_hooks,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from ringfence import log
 from ringfence.abi import EventKind
+from ringfence.bpf.losses import Losses
 from ringfence.containers.adopt import Adopter
 from ringfence.containers.enrich import Request, Worker
 from ringfence.containers.model import Container, Enrichment, Facts
@@ -27,10 +28,15 @@ class Members:
     """Called by the loop only."""
 
     def __init__(
-        self, registry: Registry, tree: ProcessTree, worker: Worker, generations: Generations
+        self,
+        registry: Registry,
+        tree: ProcessTree,
+        worker: Worker,
+        generations: Generations,
+        losses: Losses,
     ) -> None:
         self.registry, self.tree = registry, tree
-        self._worker, self._generations = worker, generations
+        self._worker, self._generations, self._losses = worker, generations, losses
         self._log = log.get_logger("containers")
         self.on_known: Callable[[Container, Facts], None] = lambda container, facts: None
         self.on_gone: Callable[[Container], None] = lambda container: None
@@ -80,7 +86,8 @@ class Members:
         adopter.armed()
         for container in self.registry:
             self.tree.seed(adopter.pids(container), container.cgroup_id)
-            self._ask(container)
+            if container.enrichment is Enrichment.PENDING:
+                self._ask(container)
 
     def facts(self) -> Mapping[int, Container | None]:
         """Slot -> what policies may be chosen by; None while nobody has answered."""
@@ -93,6 +100,7 @@ class Members:
     def slot_freed(self, container: Container) -> None:
         """A slot is about to be empty: the next container in it begins as one of which nothing is known."""
         self._generations.clear(container.slot)
+        self._losses.retire(container.slot)
         self.on_gone(container)
         # Not at its removal: tasks that were moved out of its cgroup may outlive that.
         self.tree.forget(container.cgroup_id)

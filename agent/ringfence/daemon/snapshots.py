@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ringfence import __version__
-from ringfence.abi import DROP_KEY, Drop, EventKind
+from ringfence.abi import Drop, EventKind
 from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.model import Container
@@ -133,10 +133,9 @@ class Snapshots:
 
     def _lost(self) -> dict[str, int]:
         lost: dict[str, int] = {}
-        for raw_key, raw_value in self._kernel.map("drops").items():
-            _, reason, _ = DROP_KEY.unpack(raw_key)
+        for (_, reason), count in self._kernel.losses.totals().items():
             name = next((drop.label for drop in Drop if drop == reason), "unknown")
-            lost[name] = lost.get(name, 0) + int.from_bytes(raw_value, "little")
+            lost[name] = lost.get(name, 0) + count
         lost |= {f"decode: {reason}": n for reason, n in self._stats.decode_errors.items()}
         lost |= {f"output: {reason}": n for reason, n in self._writer.dropped.items()}
         if self.stream:

@@ -120,6 +120,8 @@ class RingfenceCollector(Collector):
             yield gauge("ringfence_canary_seconds", "Since the canary was heard last.", {},
                         time.monotonic() - stats.canary_seen)  # fmt: skip
         yield counter("ringfence_canaries", "Canaries that were heard.", {}, stats.canaries)
+        yield gauge("ringfence_activity_halvings", "How often the rate of activity is halved just now.", {},
+                    stats.activity_halvings)  # fmt: skip
         yield counter("ringfence_handler_errors", "Records that met a bug of the agent; it went on.", {},
                       stats.handler_errors)  # fmt: skip
 
@@ -220,6 +222,7 @@ class RingfenceCollector(Collector):
 _EXTRA = {
     "ringfence_enrichments": ("Containers that the runtimes were asked about, by result.", "result"),
     "ringfence_handshakes": ("Containers that their runtime told of before their start.", "result"),
+    "ringfence_repairs": ("Times that something was read anew after a loss.", "what"),
     "ringfence_takeover_records": (
         "Records that an earlier agent left unread, by what became of them.",
         "outcome",

@@ -17,7 +17,7 @@ from ringfence.abi import ContainerValue
 from ringfence.abi import Counter as Class
 from ringfence.containers.model import Container
 from ringfence.export.escape import escape
-from ringfence.export.metrics_kernel import KernelLike
+from ringfence.export.metrics_kernel import KernelLike, reason_label
 
 __all__ = ["ACTIVITY_CLASSES", "OTHER", "ContainerMetrics"]
 
@@ -94,7 +94,7 @@ class ContainerMetrics:
             tasks.add_metric([OTHER], other_tasks)
             for name, count in sum(self._summed.values(), self._ended).items():
                 activity.add_metric([OTHER, name], count)
-        yield from (info, activity, tasks, *self._totals(states, all_tasks))
+        yield from (info, activity, tasks, self._lost(live), *self._totals(states, all_tasks))
 
     def _totals(self, states: Counter[str], all_tasks: int) -> Iterator[Metric]:
         containers = GaugeMetricFamily("ringfence_containers", "Containers, by state.", labels=["state"])
@@ -111,6 +111,21 @@ class ContainerMetrics:
     def _slot(self, container: Container) -> ContainerValue | None:
         value = self._slots(container.slot)
         return value if value and value.cgroup == container.cgroup_id else None
+
+    def _lost(self, live: dict[int, Container]) -> Metric:
+        family = CounterMetricFamily(
+            "ringfence_container_events_dropped", "Records of a container that did not leave the kernel.",
+            labels=["container", "reason"],
+        )  # fmt: skip
+        owner = {live[cgroup].slot: live[cgroup] for cgroup in self._own}
+        found: Counter[tuple[str, str]] = Counter()
+        for lost, count in self._kernel.losses.by_slot().items():
+            container = owner.get(lost.slot)
+            if container is not None and self._slot(container):
+                found[escape(container.short_id, 64), reason_label(lost.reason)] += count
+        for labels, count in found.items():
+            family.add_metric(labels, count)
+        return family
 
     def _counts(self, slot: int) -> Counter[str]:
         sums = self._kernel.map("counters").sums(slot)

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ringfence.abi import DROP_KEY, Drop, EventKind
+from ringfence.abi import Drop, EventKind
+from ringfence.bpf.losses import Losses
 
-__all__ = ["KernelLike", "kernel_metrics"]
+__all__ = ["KernelLike", "kernel_metrics", "reason_label"]
 
 _FILLED = ("containers", "processes", "drops")  # hash maps whose room can run out
 
@@ -20,6 +21,8 @@ class KernelLike(Protocol):
     """The part of ringfence.bpf.kernel.Kernel that is used here."""
 
     def map(self, name: str) -> Any: ...
+    @property
+    def losses(self) -> Losses: ...
     def program_stats(self) -> Iterable[Any]: ...
     @property
     def attached(self) -> Any: ...
@@ -62,9 +65,8 @@ def _dropped(kernel: KernelLike) -> Metric:
         labels=["event", "reason"],
     )
     totals: Counter[tuple[str, str]] = Counter({("none", reason.label): 0 for reason in Drop})
-    for raw_key, raw_value in kernel.map("drops").items():
-        event, reason, _ = DROP_KEY.unpack(raw_key)
-        totals[_event(event), _reason(reason)] += int.from_bytes(raw_value, "little")
+    for (event, reason), count in kernel.losses.totals().items():
+        totals[_event(event), reason_label(reason)] += count
     for labels, count in totals.items():
         family.add_metric(labels, count)
     return family
@@ -117,7 +119,8 @@ def _event(number: int) -> str:
         return "unknown"
 
 
-def _reason(number: int) -> str:
+def reason_label(number: int) -> str:
+    """The word for a number of enum rf_drop."""
     try:
         return Drop(number).label
     except ValueError:

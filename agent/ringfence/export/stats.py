@@ -43,6 +43,7 @@ class Stats:
     """Counters since the agent started. Seconds are seconds."""
 
     __slots__ = (
+        "activity_halvings",
         "alert_latency",
         "alerts",
         "alerts_suppressed",
@@ -71,6 +72,7 @@ class Stats:
         self.alert_latency = Histogram()
         self.reloads: Counter[str] = Counter()  # by result: loaded, refused
         self.policy_problems = 0  # of the last set that was looked at
+        self.activity_halvings = 0  # how often the rate of activity is halved just now
         self.startup_seconds = 0.0  # process start -> ready
         self.attach_seconds = 0.0
         self.canary_seen = 0.0  # time.monotonic() when it was heard last; 0: there is none

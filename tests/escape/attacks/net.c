@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 
 /* socket FAMILY [TYPE [PROTOCOL]] */
 static int attack_socket(char **args)
@@ -70,6 +71,28 @@ static int attack_connect(char **args)
 	return result(connect(fd, (void *)&where, length));
 }
 
+/* storm MILLISECONDS ADDRESS PORT: connect as often as it goes, and say how often that was. */
+static int attack_storm(char **args)
+{
+	struct sockaddr_storage where;
+	socklen_t length = parse_address(word(args, 1, "169.254.169.254"), number(args, 2, 80), &where);
+	int fd = socket(where.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct timespec now;
+	long long end;
+	long times = 0;
+
+	need(fd >= 0, "socket");
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	end = now.tv_sec * 1000000000LL + now.tv_nsec + number(args, 0, 1000) * 1000000LL;
+	try_now("connect");
+	do {
+		need(connect(fd, (void *)&where, length) == -1 && errno == EPERM, "a refusal");
+		times++;
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec * 1000000000LL + now.tv_nsec < end);
+	return result(times);
+}
+
 static int attack_bind_port(char **args)
 {
 	struct sockaddr_storage where;
@@ -115,6 +138,7 @@ const struct attack net_attacks[] = {
 	{ "socket", attack_socket, "a socket of FAMILY [TYPE [PROTOCOL]]" },
 	{ "socketcall", attack_socketcall, "a socket of FAMILY by the 32-bit call" },
 	{ "connect", attack_connect, "begin to connect to ADDRESS PORT" },
+	{ "storm", attack_storm, "connect for MILLISECONDS to ADDRESS PORT, refused each time" },
 	{ "bind_port", attack_bind_port, "bind to ADDRESS PORT" },
 	{ "send", attack_send, "send a datagram to ADDRESS PORT" },
 	{ "unix", attack_unix, "connect to a unix socket" },

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ringfence.abi import ACTIVITY, COUNTERS, DROP_KEY, ContainerValue, Drop, EventKind
 from ringfence.abi import Counter as Class
+from ringfence.bpf.losses import Losses
 from ringfence.containers.model import Container, State
 from ringfence.containers.registry import Counts
 from ringfence.export.metrics import PolicyState, Sources
@@ -19,6 +20,7 @@ from ringfence.export.stats import Stats
 EXTRA = [
     ("ringfence_enrichments", "done", 2.0),
     ("ringfence_handshakes", "enrolled", 1.0),
+    ("ringfence_repairs", "processes", 1.0),
     ("ringfence_takeover_records", "told", 1.0),
 ]
 
@@ -33,6 +35,9 @@ class FakeMap:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         yield from self.entries.items()
+
+    def take(self, key: bytes) -> bytes | None:
+        return self.entries.pop(key, None)
 
     def sums(self, key: int) -> tuple[int, ...]:
         return self.totals.get(key, (0,) * COUNTERS)
@@ -67,6 +72,10 @@ class FakeKernel:
 
     def map(self, name: str) -> FakeMap:
         return self.maps.setdefault(name, FakeMap())
+
+    @property
+    def losses(self) -> Losses:
+        return Losses(self.map("drops"))
 
     def program_stats(self) -> list[Stat]:
         return [Stat("on_exec", 12, 3_000)]
@@ -104,7 +113,7 @@ class World:
     def __init__(self, limit: int = 2) -> None:
         self.kernel = FakeKernel()
         self.kernel.map("emitted").totals[EventKind.FILE_OPEN] = (42,)
-        key = DROP_KEY.pack(EventKind.FILE_OPEN, Drop.RING_FULL, 3)
+        key = DROP_KEY.pack(EventKind.FILE_OPEN, Drop.RING_FULL, 1)
         self.kernel.map("drops").entries[key] = (9).to_bytes(8, "little")
         self.live: list[Container] = []
         self.slots: dict[int, ContainerValue] = {}
@@ -129,7 +138,7 @@ class World:
             f"{number:012x}" + "0" * 52, 1000 + number, number, name=name, state=State.RUNNING
         )
         self.live.append(container)
-        self.slots[number] = ContainerValue(container.cgroup_id, 0, 0, 0, 3, tasks, 0, 0, 0)
+        self.slots[number] = ContainerValue(container.cgroup_id, 0, 0, 0, 3, tasks, 0, 0, 0, 0, 0)
         self.open(number, opens)
         return container
 

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What did not leave the kernel, by event, reason and container: the `drops` map, and what went before.
+
+A slot is used again by the next container, so when it is freed its counts are taken out of the map and kept
+as totals: they never shrink, and never count for the wrong container.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from ringfence.abi import DROP_KEY
+
+__all__ = ["Losses", "Lost"]
+
+
+class Lost(NamedTuple):
+    """Numbers of enum rf_event and enum rf_drop, and the container's slot."""
+
+    event: int
+    reason: int
+    slot: int
+
+
+class _MapLike(Protocol):
+    def items(self) -> Iterator[tuple[bytes, bytes]]: ...
+    def take(self, key: bytes) -> bytes | None: ...
+
+
+class Losses:
+    """`retire` is for the loop; everything else may be asked by any thread."""
+
+    def __init__(self, drops: _MapLike) -> None:
+        self._drops = drops
+        self._gone: Counter[tuple[int, int]] = Counter()  # of slots that were freed, by event and reason
+
+    def by_slot(self) -> dict[Lost, int]:
+        """Of the slots that are in use."""
+        return {Lost(*DROP_KEY.unpack(key)): int.from_bytes(n, "little") for key, n in self._drops.items()}
+
+    def totals(self) -> Counter[tuple[int, int]]:
+        """By event and reason, since the agent began."""
+        totals = Counter(self._gone)
+        for lost, count in self.by_slot().items():
+            totals[lost.event, lost.reason] += count
+        return totals
+
+    def retire(self, slot: int) -> None:
+        """A slot is about to be free."""
+        for lost in [lost for lost in self.by_slot() if lost.slot == slot]:
+            taken = self._drops.take(DROP_KEY.pack(*lost))
+            self._gone[lost.event, lost.reason] += int.from_bytes(taken or b"", "little")

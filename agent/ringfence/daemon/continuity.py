@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What outlives this agent, and what it takes over from the one before: pins, the book of rules, the old
+rings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ringfence import log
+from ringfence.bpf import pins
+from ringfence.bpf.kernel import Kernel
+from ringfence.config import Config
+from ringfence.containers.model import Enrichment
+from ringfence.containers.registry import Registry
+from ringfence.daemon.takeover import Takeover
+from ringfence.policy import CompiledPolicies, rulebook
+from ringfence.policy.install import Generations
+from ringfence.policy.rulebook import RuleBook
+
+__all__ = ["Continuity"]
+
+
+class Continuity:
+    """In the order of a start: `begin`, then policies and programs, `adopted`; `stop` at an orderly end."""
+
+    def __init__(
+        self, config: Config, kernel: Kernel, generations: Generations, registry: Registry, takeover: Takeover
+    ) -> None:
+        self._config, self._kernel, self._generations = config, kernel, generations
+        self._registry, self.takeover = registry, takeover
+        self._base: Path | None = None  # of the pins
+        self._book = config.state_dir / rulebook.FILE
+        self._log = log.get_logger("continuity")
+
+    @property
+    def outlives(self) -> bool:
+        """Whether enforcement goes on when this agent is stopped in order."""
+        return self._base is not None and self._config.fail_mode == "closed"
+
+    def begin(self) -> None:
+        """Before anything is attached: see what an earlier agent left."""
+        if self._config.pins != "off":
+            self._base = pins.find_base(pins.candidates(self._config.pins))
+        if self._base is not None:
+            self.takeover.begin(self._base, rulebook.read(self._book))
+
+    def announce(self, compiled: CompiledPolicies) -> None:
+        """Before a set is in force: whoever comes after us must know what its numbers mean."""
+        if self._base is None:
+            return
+        generations = {**self._generations.remembered, self._generations.number + 1: compiled.rules}
+        try:
+            rulebook.write(self._book, RuleBook(generations))
+        except OSError as error:
+            self._log.warning("the next agent will not know the rules of this one", error=str(error))
+
+    def adopted(self) -> None:
+        """Everything is attached and what runs is known: from here on it outlives us."""
+        if self._base is not None:
+            self._kernel.pin(self._base)
+            self.takeover.adopted()
+        self.answered()
+
+    def answered(self) -> None:
+        """Policies may select by what only the runtimes know: until they answer, the old programs stay."""
+        waiting = (container.enrichment is Enrichment.PENDING for container in self._registry)
+        if self.takeover.pending and not any(waiting):
+            self.takeover.release()
+
+    def stop(self) -> None:
+        """What was taken over is told; what is not to outlive us goes."""
+        self.takeover.finish()
+        if not self.outlives:
+            self._kernel.unpin()

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One container floods: it is counted as its own, the others' alerts arrive, and the picture is mended."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import EventKind
+from ringfence.cli.client import request
+from tests.escape.program import build
+from tests.support import force
+from tests.support.agent import Agent, running_agent
+from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.waiting import patience, wait_for
+
+pytestmark = pytest.mark.root
+
+LABEL = "flood"
+PACK = Path(__file__).parents[2] / "policies"
+FORKS = "i=0; while :; do i=$((i+1)); /bin/true; done"
+#: short sleeps, each a process: alive long enough to be missed from the tree when their forks are lost
+SLEEPS = "for i in $(seq 400); do sleep 30 & done; wait"
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """An agent that lets little activity out of each container."""
+    force.need_root()
+    flags = {"activity-rate": "20", "activity-burst": "20"}
+    with running_agent(
+        tmp_path_factory.mktemp("agent"), policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"], flags=flags
+    ) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def inside(cgroup: Cgroup, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run something in a cgroup for the time of a `with` block."""
+    process = cgroup.popen(list(argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def lost(agent: Agent, cgroup: Cgroup) -> float:
+    """Records of that container that its own bucket held back."""
+    labels = (("container", cgroup.name), ("reason", "rate_limit"))
+    return agent.metrics().get(("ringfence_container_events_dropped_total", labels), 0.0)
+
+
+def test_a_flood_is_counted_for_the_container_that_made_it(agent: Agent) -> None:
+    """And its total stays when the container and its slot are gone."""
+    total = ("ringfence_events_dropped_total", (("event", "process.fork"), ("reason", "rate_limit")))
+    with new_cgroup(LABEL) as quiet, new_cgroup(LABEL) as loud, inside(quiet, "sleep", "60"):
+        with inside(loud, "/bin/sh", "-c", FORKS):
+            wait_for(lambda: lost(agent, loud) > 200, "losses of the loud one", seconds=20)
+        assert lost(agent, quiet) == 0
+        before = agent.metrics()[total]
+    wait_for(lambda: lost(agent, loud) == 0, "the end of its series", seconds=20)
+    assert agent.metrics()[total] >= before > 0
+
+
+def test_after_a_loss_the_processes_are_read_anew(agent: Agent) -> None:
+    """400 live processes whose forks were mostly held back: `tree` knows all of them, and it is told."""
+
+    def known(cgroup: Cgroup) -> int:
+        (tree,) = request(agent.socket, "tree", containers=[cgroup.name])
+        return str(tree).count("sleep")
+
+    with new_cgroup(LABEL) as cgroup, inside(cgroup, "/bin/sh", "-c", SLEEPS):
+        wait_for(lambda: len(cgroup.pids()) > 400, "the processes to start", seconds=20)
+        assert lost(agent, cgroup) > 0
+        wait_for(lambda: known(cgroup) >= 400, "the tree to know them", seconds=20)
+    assert agent.metrics()["ringfence_repairs_total", (("what", "processes"),)] >= 1
+    assert "records of processes were lost: read anew from the kernel" in agent.log.read_text()
+
+
+def connects(agent: Agent) -> int:
+    """Refused connects of all containers: told by the kernel, or held back and counted."""
+    samples = agent.metrics()
+    event = ("event", EventKind.NET_CONNECT.label)
+    held = [("rate_limit", 0.0), ("ring_full", 0.0)]
+    lost = sum(
+        samples.get(("ringfence_events_dropped_total", (event, ("reason", reason))), none)
+        for reason, none in held
+    )
+    return int(samples["ringfence_events_total", (event,)] + lost)
+
+
+def test_alerts_of_others_arrive_while_one_container_storms(agent: Agent) -> None:
+    """One container is refused tens of thousands of times a second: each alert of another is on time, and
+    each refusal was told or is counted as held back, exactly."""
+    program, before = str(build()), connects(agent)
+    storm = [program, "storm", "3000", "127.0.0.1", "2375"]
+    with new_cgroup(LABEL) as loud:
+        processes = [loud.popen(storm, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+        wait_for(lambda: agent.alerts(loud.name), "the storm", seconds=20)
+        for number in range(20):
+            with new_cgroup(f"{LABEL}-{number}") as one:
+                assert one.run([program, "unshare", "0x10000000"], stdout=subprocess.DEVNULL).returncode < 0
+                agent.wait_alert("userns-create", one.name)
+        refused = sum(int(process.communicate()[0].split()[-1]) for process in processes)
+        wait_for(lambda: connects(agent) - before == refused, f"{refused} refusals, told or counted")
+    delays = [alert["latency_us"] / 1000 for alert in agent.alerts(rule="userns-create")]
+    assert len(delays) == 20
+    # Where other work fills the machine as well, one or two may wait for a CPU.
+    assert sorted(delays)[-3] < patience(50)
+    assert refused > 30_000
