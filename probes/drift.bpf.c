@@ -101,24 +101,26 @@ static __always_inline bool rf_may_enter(const struct rf_identity *was, __u64 ow
 	return rf_lies_below(owner, was->user_ns);
 }
 
-static __always_inline __u32 rf_strange_namespaces(const struct rf_identity *was, const struct rf_identity *now)
+/*
+ * What is strange is noted in memory, not in a variable: the verifier would follow each of its values through all
+ * that comes after, for seconds.
+ */
+static __always_inline void rf_strange_namespaces(const struct rf_identity *was, struct rf_identity *now)
 {
-	__u32 strange = 0;
-
+	now->strange = 0;
 	if (now->namespaces[0] != was->namespaces[0] && !rf_may_enter(was, RF_OWNER(mnt_namespace, now->namespaces[0])))
-		strange |= RF_CLONE_NEWNS;
+		now->strange |= RF_CLONE_NEWNS;
 	if (now->namespaces[1] != was->namespaces[1] && !rf_may_enter(was, RF_OWNER(net, now->namespaces[1])))
-		strange |= RF_CLONE_NEWNET;
+		now->strange |= RF_CLONE_NEWNET;
 	if (now->namespaces[2] != was->namespaces[2] && !rf_may_enter(was, RF_OWNER(pid_namespace, now->namespaces[2])))
-		strange |= RF_CLONE_NEWPID;
+		now->strange |= RF_CLONE_NEWPID;
 	if (now->namespaces[3] != was->namespaces[3] && !rf_may_enter(was, RF_OWNER(ipc_namespace, now->namespaces[3])))
-		strange |= RF_CLONE_NEWIPC;
+		now->strange |= RF_CLONE_NEWIPC;
 	if (now->namespaces[4] != was->namespaces[4] && !rf_may_enter(was, RF_OWNER(uts_namespace, now->namespaces[4])))
-		strange |= RF_CLONE_NEWUTS;
+		now->strange |= RF_CLONE_NEWUTS;
 	if (now->namespaces[5] != was->namespaces[5] &&
 	    !rf_may_enter(was, RF_OWNER(cgroup_namespace, now->namespaces[5])))
-		strange |= RF_CLONE_NEWCGROUP;
-	return strange;
+		now->strange |= RF_CLONE_NEWCGROUP;
 }
 
 /* A user id is anybody's who has it in one of its places; any other needs CAP_SETUID, and to be of the namespace. */
@@ -131,22 +133,22 @@ static __always_inline bool rf_may_be(const struct rf_identity *was, const struc
 }
 
 /* What of the difference the task could not have done itself: RF_DRIFT_* and CLONE_NEW*. */
-static __always_inline __u32 rf_strange(const struct rf_identity *was, const struct rf_identity *now)
+static __always_inline __u32 rf_strange(const struct rf_identity *was, struct rf_identity *now)
 {
-	__u32 strange = rf_strange_namespaces(was, now);
 	bool below = false;
 
+	rf_strange_namespaces(was, now);
 	if (now->user_ns != was->user_ns) {
 		below = rf_lies_below(now->user_ns, was->user_ns); /* there one has every capability */
 		if (!below)
-			strange |= RF_CLONE_NEWUSER;
+			now->strange |= RF_CLONE_NEWUSER;
 	}
 	if (!below && ((now->permitted | now->effective) & ~was->permitted))
-		strange |= RF_DRIFT_CAPABILITIES;
+		now->strange |= RF_DRIFT_CAPABILITIES;
 	if (!rf_may_be(was, now, now->uid[0], below) || !rf_may_be(was, now, now->uid[1], below) ||
 	    !rf_may_be(was, now, now->uid[2], below) || !rf_may_be(was, now, now->uid[3], below))
-		strange |= RF_DRIFT_USER;
-	return strange;
+		now->strange |= RF_DRIFT_USER;
+	return now->strange;
 }
 
 static __always_inline void rf_drift_record(struct task_struct *task, const struct rf_task *bound,

@@ -64,7 +64,7 @@ struct rf_identity {
 	__u64 effective;
 	__u32 uid[4]; /* real, saved, effective, of the filesystem */
 	__u32 borrowed;
-	__u32 pad;
+	__u32 strange; /* RF_DRIFT_* and CLONE_NEW* of the last look */
 };
 
 struct rf_armed {
