@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from ringfence import config_values as values
 from ringfence.config_outputs import IDENTITY_KEYS, OUTPUT_KEYS
+from ringfence.config_probes import PROBE_KEYS
 from ringfence.config_values import Key
 from ringfence.errors import ConfigError, Problem
 
@@ -101,6 +102,10 @@ class Config(NamedTuple):
     redact_defaults: bool
     page_listen: Listen | None
     audit_interval: int  # seconds; 0: never
+    probes_directory: Path | None  # None: no custom probes
+    probes_headers: Literal["btf", "installed"]
+    probes_memory: int
+    probes_timeout: int  # seconds
 
 
 KEYS: tuple[Key, ...] = (
@@ -161,7 +166,7 @@ KEYS: tuple[Key, ...] = (
         "time every BPF program (kernel.bpf_stats; costs some tens of nanoseconds a run)", "yes|no"),
     Key("runtime.roots", "runtime_roots", values.roots, {},
         "where a runtime keeps its state, if not in its usual place", "RUNTIME=PATH", many=True),
-    *IDENTITY_KEYS, *OUTPUT_KEYS,
+    *IDENTITY_KEYS, *OUTPUT_KEYS, *PROBE_KEYS,
 )  # fmt: skip
 
 _BY_PATH = {key.path: key for key in KEYS}

@@ -14,6 +14,7 @@ __all__ = [
     "KernelError",
     "NotPermittedError",
     "PolicyError",
+    "ProbeError",
     "Problem",
 ]
 
@@ -61,6 +62,17 @@ class PolicyError(Error):
     def __init__(self, problems: Sequence[Problem], *, hint: str = "") -> None:
         super().__init__("\n".join(str(problem) for problem in problems), hint=hint)
         self.problems = list(problems)
+
+
+class ProbeError(Error):
+    """A probe of the operator's own is not loaded. `log` is all that clang and the verifier said."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str = "", log: str = "") -> None:
+        super().__init__("\n".join(str(problem) for problem in problems), hint=hint)
+        self.problems = list(problems)
+        self.log = log
 
 
 class KernelError(Error):

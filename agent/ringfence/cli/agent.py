@@ -67,10 +67,16 @@ def run(options: Any) -> int:
 
 
 def _check(config: Any) -> int:
+    from ringfence.errors import ProbeError
     from ringfence.policy import load_policies
+    from ringfence.probes.read import Found, read_directory
 
-    policies = load_policies(config.policies)
-    print(f"configuration and {len(policies.policies)} policies are well")
+    found = read_directory(config.probes_directory) if config.probes_directory else Found({}, {})
+    if found.problems:
+        raise ProbeError([problem for problems in found.problems.values() for problem in problems])
+    policies = load_policies(config.policies, found.words())
+    probes = f", and {len(found.definitions)} probes can be read" if config.probes_directory else ""
+    print(f"configuration and {len(policies.policies)} policies are well{probes}")
     return 0
 
 

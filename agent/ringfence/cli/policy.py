@@ -96,6 +96,9 @@ def _add_files(parser: Parser) -> None:
         metavar="PATH",
         help=f"files, directories; default: as in {DEFAULT_FILE}",
     )
+    parser.add_argument(
+        "--probes", type=Path, metavar="DIR", help="custom probes that rules may name; default: as the agent"
+    )
 
 
 def _paths(options: Any) -> list[Path]:
@@ -104,13 +107,22 @@ def _paths(options: Any) -> list[Path]:
     return list(options.files or load().policies)
 
 
+def _probes(options: Any) -> Any:
+    """What rules may say of custom probes: of those in --probes, else of the agent's."""
+    from ringfence.config import load
+    from ringfence.daemon.policies import probe_words
+
+    config = load()
+    return probe_words(config._replace(probes_directory=options.probes) if options.probes else config)
+
+
 def check_files(options: Any) -> int:
     """All mistakes, or a summary with what the authors should know."""
     from ringfence.errors import PolicyError
     from ringfence.policy import NodeTiers, compile_policies, load_policies
 
     try:
-        found = load_policies(_paths(options))
+        found = load_policies(_paths(options), _probes(options))
         compiled = compile_policies(found, NodeTiers.usual())
     except PolicyError as error:
         if options.output == "text":
@@ -149,8 +161,9 @@ def explain_files(options: Any) -> int:
     from ringfence.policy import NodeTiers, load_policies
     from ringfence.policy.explain import explain
 
-    found = load_policies(_paths(options))
+    found = load_policies(_paths(options), _probes(options))
     known = {rule.id for policy in found.policies for rule in policy.rules}
+    known |= {rule.id for policy in found.policies for rule in policy.probe_rules}
     for word in options.rule:
         if word not in known:
             raise Error(f"no rule {word!r} in these files", hint="without --rule, all are explained")

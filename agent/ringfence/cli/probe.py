@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ringfence.cli import probe_custom
 from ringfence.cli.output import colour, print_json, table
-from ringfence.cli.parser import Commands, add_command, add_output
+from ringfence.cli.parser import Commands, Parser, add_command, add_output
 
 _COLOURS = {"deny": "green", "kill": "yellow", "see": "cyan", "blind": "red", "refused": "red"}
 _WORDS = {"deny": "deny", "kill": "kill", "alert": "see", "none": "blind"}
@@ -20,12 +21,14 @@ def register(commands: Commands) -> None:
         commands,
         "probe",
         run,
-        help="what this kernel offers",
+        help="what this kernel offers; custom probes",
         text="Say what this kernel offers: for each event and each rule deny, kill, see or blind, and\n"
         "what to change to get more. Loads no policy and attaches nothing. Exit code 3 when the\n"
-        "agent cannot run here, 4 when it takes root to say.",
+        "agent cannot run here, 4 when it takes root to say. With a part: write, try and watch custom\n"
+        "probes, bcc programs of your own (docs/custom-probes.md).",
         examples=(
-            "ringfence probe\nringfence probe --policies policies/\nringfence probe -o json | jq .missing"
+            "ringfence probe\nringfence probe --policies policies/\nringfence probe -o json | jq .missing\n"
+            "ringfence probe new slow-sync"
         ),
     )
     parser.add_argument(
@@ -36,17 +39,22 @@ def register(commands: Commands) -> None:
         help="rules to look at; default: as the agent",
     )
     add_output(parser, "text", "json")
+    probe_custom.register(
+        parser.add_subparsers(title="parts", metavar="PART", required=False, parser_class=Parser)
+    )
 
 
 def run(options: Any) -> int:
     """Find out and print."""
     from ringfence.bpf.capabilities import NodeCapabilities
     from ringfence.config import load
+    from ringfence.daemon.policies import probe_words
     from ringfence.policy import NodeTiers, load_policies
 
     node = NodeCapabilities.detect()
     tiers = NodeTiers.of(node)
-    policies = load_policies(options.policies or load().policies)
+    config = load()
+    policies = load_policies(options.policies or config.policies, probe_words(config))
     report = {
         "node": _node(node),
         "missing": [{"what": lack.what, "hint": lack.hint} for lack in node.lacks],

@@ -57,8 +57,18 @@ def _lines(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("node", f"Linux {status['node']['kernel']}, cgroup {status['node']['hierarchy']}"),
         ("cost", f"{process['cpu_seconds']:.1f} s CPU, {size(process['rss_bytes'])}"),
     ]  # fmt: skip
+    lines += [("probe", _probe(row)) for row in status.get("probes", ())]
     lines += [("problem", problem) for problem in policies["problems"][:20]]
     return [(name, text if "\x1b" in text else text[: width() * 3]) for name, text in lines]
+
+
+def _probe(row: Mapping[str, Any]) -> str:
+    """One custom probe."""
+    colours = {"running": "green", "loading": "dim", "outdated": "yellow", "failed": "red"}
+    text = f"{row['name']}: {colour(row['state'], colours[row['state']])}"
+    if "received" in row:
+        text += f", {number(row['received'])} events, lost {_counts(row['lost']) or 'nothing'}"
+    return "; ".join([text, *row["problems"][:3]])
 
 
 def _counts(counts: Mapping[str, float]) -> str:

@@ -11,7 +11,8 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ringfence import log
 from ringfence.bpf.attach import AttachPlan
@@ -49,6 +50,9 @@ from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
 from ringfence.policy import CompiledPolicies
 from ringfence.policy.install import Generations
+
+if TYPE_CHECKING:
+    from ringfence.daemon.probe_setup import CustomProbes
 
 __all__ = ["Agent"]
 
@@ -216,9 +220,11 @@ class Agent:
             config, self.kernel, self.loop, self.registry, self.slots, self.tree, self.keeper, self.stats,
             self.writer, self.ready, f"{self._hierarchy.kind} {self._hierarchy.controller}".strip(),
         )  # fmt: skip
-        self.stream = StreamServer(config.socket, snapshots.answer, self.desk.render)
+        self.stream = StreamServer(config.socket, snapshots.answer, self._render)
         self._stack.callback(self.stream.close)
         snapshots.stream = self.stream
+        self.probes = self._custom_probes(config.probes_directory) if config.probes_directory else None
+        snapshots.probes = self.probes.keeper.states if self.probes else {}
         self.dispatch = Dispatcher(
             self.stats, self.registry, self.tree, self.members, self.desk, self.stream, self.takeover
         )
@@ -227,6 +233,19 @@ class Agent:
             http = HttpServer(config.http_listen, new_registry(self._sources()), self.healthy, self.ready)
             self._stack.callback(http.close)
             http.start()
+
+    def _custom_probes(self, directory: Path) -> CustomProbes:
+        from ringfence.daemon.probe_setup import CustomProbes
+
+        return CustomProbes(
+            self.config, directory, self.kernel, self._hierarchy, self.loop, self.registry, self.slots,
+            self.tree, self.generations, self.stats, self.desk.responses, self.outlets.emit, self._lines.emit,
+            self.outlets.redactor.record, self.stream, self.keeper.reload,
+        )  # fmt: skip
+
+    def _render(self, event: Any, container: Any) -> Mapping[str, Any]:
+        desk = self.probes.desk if self.probes and not hasattr(event, "event") else self.desk
+        return desk.render(event, container)
 
     def _sources(self) -> Sources:
         return Sources(
@@ -245,6 +264,7 @@ class Agent:
             extra=self._extra,
             outbox=self.outbox,
             redacted=lambda: self.outlets.redactor.redacted,
+            probes=self.probes.metrics if self.probes else tuple,
         )
 
     def _extra(self) -> list[tuple[str, str, float]]:
@@ -316,6 +336,9 @@ class Agent:
         self._stack.callback(self.worker.stop)
         self.keeper.watch()
         self._stack.callback(self.keeper.close)
+        if self.probes:
+            self._stack.callback(self.probes.keeper.close)
+            self.probes.keeper.start()
         self.enroller.start()
         self._stack.callback(self.enroller.close)
         self._beat()
@@ -337,6 +360,8 @@ class Agent:
     def _hang_up(self) -> None:
         self.writer.reopen()
         self.keeper.reload("SIGHUP")
+        if self.probes:
+            self.probes.keeper.reload()
 
 
 def fill_free_slots(slots: KernelSlots) -> None:

@@ -84,6 +84,11 @@ class Loop:
         self._timer_count += 1
         heapq.heappush(self._timers, (time.monotonic() + seconds, self._timer_count, seconds, work))
 
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        """Run `work` once, after `seconds`. In the loop only."""
+        self._timer_count += 1
+        heapq.heappush(self._timers, (time.monotonic() + seconds, self._timer_count, 0.0, work))
+
     def on_signal(self, number: int, work: Callable[[], None]) -> None:
         """Run `work` in the loop when this signal comes. From the main thread only."""
         self._signals[number] = work
@@ -209,6 +214,9 @@ class Loop:
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             when, order, interval, work = heapq.heappop(self._timers)
+            if not interval:
+                work()
+                continue
             # A late timer runs once, not once for every turn that it missed.
             following = when + interval if when + interval > now else now + interval
             heapq.heappush(self._timers, (following, order, interval, work))

@@ -27,8 +27,9 @@ from ringfence.export.metrics import PolicyState
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, NodeTiers, PolicySet, compile_policies, load_policies
 from ringfence.policy.install import Generations
+from ringfence.policy.probe_rules import ProbeWords
 
-__all__ = ["PolicyKeeper", "load"]
+__all__ = ["PolicyKeeper", "load", "probe_words"]
 
 _LOGGED_PROBLEMS = 20
 _LOOK = 1.0  # seconds between two looks at the files
@@ -37,12 +38,21 @@ Plan = Callable[..., AttachPlan]  # of one or more compiled sets: what they need
 
 def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
     """The configured policies for this node. Raises PolicyError with every problem."""
-    return compile_policies(load_policies(config.policies), tiers, override(config))
+    return compile_policies(load_policies(config.policies, probe_words(config)), tiers, override(config))
 
 
 def override(config: Config) -> Literal["audit", "enforce"] | None:
     """The mode that replaces every policy's own."""
     return None if config.mode == "policy" else config.mode
+
+
+def probe_words(config: Config) -> Mapping[str, ProbeWords]:
+    """What policies may say of the custom probes, as their files are now."""
+    if config.probes_directory is None:
+        return {}
+    from ringfence.probes.read import read_directory  # nobody else pays for it
+
+    return read_directory(config.probes_directory).words()
 
 
 class PolicyKeeper:
@@ -178,7 +188,7 @@ class PolicyKeeper:
 
     def _read(self, guests: PolicySet) -> None:
         try:
-            base = load_policies(self._config.policies)
+            base = load_policies(self._config.policies, probe_words(self._config))
             compiled = self._compile(PolicySet((*base.policies, *guests.policies)))
         except PolicyError as error:
             problems = [str(problem) for problem in error.problems]
@@ -242,6 +252,9 @@ class PolicyKeeper:
         # A rule may have several numbers: what it comes to counts once.
         outcomes = {(rule.rule_id, rule.action, rule.mechanism) for rule in compiled.rules.values()}
         counts = Counter((action.label, mechanism.label) for _, action, mechanism in outcomes)
+        counts.update(
+            (rule.action.label, "observe") for p in compiled.policies.policies for rule in p.probe_rules
+        )
         self.state = PolicyState(number, len(compiled.policies.policies), counts, (), time.time())
         self._log.info(
             "policies in force",

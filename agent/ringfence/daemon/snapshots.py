@@ -29,7 +29,8 @@ from ringfence.export.jsonl import LineWriter
 from ringfence.export.metrics_containers import ACTIVITY_CLASSES
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
-from ringfence.policy import CompiledRule
+from ringfence.policy import CompiledRule, Policy
+from ringfence.policy.probe_rules import ProbeRule
 
 __all__ = ["Snapshots", "rss_bytes"]
 
@@ -66,6 +67,7 @@ class Snapshots:
         self._stats, self._writer, self._ready, self._hierarchy = stats, writer, ready, hierarchy
         self._started = time.monotonic()
         self.stream: StreamServer | None = None
+        self.probes: Mapping[str, Any] = {}  # states of custom probes, where there are some
         self._operations: dict[str, Callable[[Request], Any]] = {
             "status": self._status,
             "top": self._top,
@@ -109,6 +111,7 @@ class Snapshots:
             "lost": self._lost(),
             "output": {"name": self._writer.name, "written": self._writer.written},
             "node": {"kernel": platform.release(), "hierarchy": self._hierarchy, "blind": self._blind()},
+            "probes": self._probes(),
             "process": {"cpu_seconds": usage.ru_utime + usage.ru_stime, "rss_bytes": rss_bytes()},
         }
 
@@ -120,7 +123,13 @@ class Snapshots:
             problems.append(f"{self._stats.handler_errors} records met a bug of the agent: see its log")
         if self._writer.dropped.get("closed") or self._writer.dropped.get("disk_full"):
             problems.append(f"lines to {self._writer.name} were lost")
+        refused = [name for name, state in sorted(self.probes.items()) if state.problems]
+        if refused:
+            problems.append(f"custom probes were refused: {', '.join(refused)}")
         return problems
+
+    def _probes(self) -> list[dict[str, Any]]:
+        return [state.status() for _, state in sorted(self.probes.items())]
 
     def _containers(self) -> dict[str, Any]:
         live = [self._slots.read(container.slot) for container in self._registry]
@@ -174,7 +183,11 @@ class Snapshots:
         for rule in compiled.rules.values():  # one rule may have several numbers
             row = rows.setdefault((rule.rule_id, rule.action, rule.mechanism), _rule(rule))
             row["events"] = sorted({*row["events"], *(kind.label for kind in rule.events)})
-        return list(rows.values())
+        probe_rules = ((policy, rule) for policy in compiled.policies.policies for rule in policy.probe_rules)
+        return [
+            *rows.values(),
+            *(_probe_rule(policy, rule, self._config.mode) for policy, rule in probe_rules),
+        ]
 
 
 def _rule(rule: CompiledRule) -> dict[str, Any]:
@@ -193,6 +206,26 @@ def _rule(rule: CompiledRule) -> dict[str, Any]:
         "mechanism": rule.mechanism.label,
         "file": escape(rule.file),
         "line": rule.line,
+    }
+
+
+def _probe_rule(policy: Policy, rule: ProbeRule, mode: str) -> dict[str, Any]:
+    mode = policy.mode if mode == "policy" else mode
+    return {
+        "rule": rule.id,
+        "title": escape(rule.title),
+        "severity": rule.severity,
+        "policy": policy.name,
+        "events": [rule.label],
+        "attack": list(rule.attack),
+        "mode": mode,
+        "asked": rule.action.label,
+        "action": rule.action.label if mode == "enforce" else "alert",
+        "enforced": rule.action.label,
+        "why": "a custom probe: user space acts, after the event",
+        "mechanism": "observe",
+        "file": escape(rule.place.file),
+        "line": rule.place.line,
     }
 
 

@@ -22,13 +22,13 @@ Print = tuple[tuple[str, int, int, int, int], ...]
 class Watch:
     """Looks at paths (files, and directories of them, at any depth)."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-        self._known = self._pending = fingerprint(paths)
+    def __init__(self, paths: Sequence[Path], *, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
+        self._paths, self._suffixes = paths, suffixes
+        self._known = self._pending = fingerprint(paths, suffixes)
 
     def changed(self) -> bool:
         """True once for every change that has settled."""
-        now = fingerprint(self._paths)
+        now = fingerprint(self._paths, self._suffixes)
         settled, self._pending = now == self._pending, now
         if not settled or now == self._known:
             return False
@@ -37,11 +37,11 @@ class Watch:
 
     def forget(self) -> None:
         """Take what is there now as known: somebody reads it at this moment."""
-        self._known = self._pending = fingerprint(self._paths)
+        self._known = self._pending = fingerprint(self._paths, self._suffixes)
 
 
-def fingerprint(paths: Iterable[Path]) -> Print:
-    """Every policy file with device, inode, size and times; what is absent is absent."""
+def fingerprint(paths: Iterable[Path], suffixes: tuple[str, ...] = _SUFFIXES) -> Print:
+    """Every such file with device, inode, size and times; what is absent is absent."""
     found: list[tuple[str, int, int, int, int]] = []
     for path in paths:
         if path.is_dir():
@@ -50,7 +50,7 @@ def fingerprint(paths: Iterable[Path]) -> Print:
                 # too.
                 names[:] = sorted(name for name in names if not name.startswith("."))
                 for name in sorted(files):
-                    if name.endswith(_SUFFIXES) and not name.startswith(".") and len(found) < _MAX_FILES:
+                    if name.endswith(suffixes) and not name.startswith(".") and len(found) < _MAX_FILES:
                         _look(os.path.join(directory, name), found)
         else:
             _look(str(path), found)

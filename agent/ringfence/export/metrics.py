@@ -67,6 +67,7 @@ class Sources:
     stream: StreamServer | None = None
     outbox: OutboxLike | None = None
     redacted: Callable[[], int] = int
+    probes: Callable[[], Iterable[Metric]] = tuple  # of custom probes
     extra: Callable[[], Iterable[tuple[str, str, float]]] = tuple  # (metric, label value, count): see _EXTRA
 
 
@@ -101,6 +102,7 @@ class RingfenceCollector(Collector):
         yield from kernel_metrics(self._sources.kernel, timed=self._sources.program_stats)
         yield from self._life()
         yield from self._containers.collect()
+        yield from self._sources.probes()
 
     def _agent(self) -> Iterator[Metric]:
         stats = self._sources.stats

@@ -24,7 +24,7 @@ from typing import Any
 from ringfence.abi import EVENT_MAX
 from ringfence.errors import Error
 from ringfence.export.jsonl import dumps
-from ringfence.export.subscription import Subscription
+from ringfence.export.subscription import ALL_PROBES, Subscription
 
 __all__ = ["StreamServer"]
 
@@ -74,6 +74,7 @@ class StreamServer:
     def __init__(self, path: Path, answer: Answer, render: Render) -> None:
         self.path = path
         self.wanted = bytearray(EVENT_MAX)
+        self._probes: frozenset[str] = frozenset()
         self.lost = 0  # records that no client got, because the queue was full
         self.missed = 0  # records that one client did not get, because it read too slowly
         self.errors = 0  # bugs of ours that a request or a record met
@@ -118,6 +119,10 @@ class StreamServer:
     def offer(self, event: Any, container: Any) -> None:
         """An event that some client wants; it becomes a record in the server's thread."""
         self._put((event, container))
+
+    def wants_probe(self, label: str) -> bool:
+        """Whether some client listens to the events of that custom probe."""
+        return bool(self._probes) and (label in self._probes or ALL_PROBES in self._probes)
 
     def _put(self, item: tuple[Any, Any]) -> None:
         if len(self._queue) == _QUEUE:
@@ -218,6 +223,8 @@ class StreamServer:
             for kind in client.subscription.kinds if client.subscription else ():
                 wanted[kind] = 1
         self.wanted[:] = wanted
+        subscriptions = [client.subscription for client in self._clients.values() if client.subscription]
+        self._probes = frozenset().union(*(subscription.probes for subscription in subscriptions))
 
     def _distribute(self) -> None:
         subscribers = [client for client in self._clients.values() if client.subscription]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,10 +12,12 @@ from typing import Any, NamedTuple
 from ringfence.abi import EventKind
 from ringfence.errors import Error
 
-__all__ = ["SEVERITIES", "Subscription"]
+__all__ = ["ALL_PROBES", "SEVERITIES", "Subscription"]
 
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 _MAX_WORDS = 64
+ALL_PROBES = "probe.*"
+_PROBE = re.compile(r"probe\.[a-z0-9-]{1,40}")
 
 
 class Subscription(NamedTuple):
@@ -27,6 +30,9 @@ class Subscription(NamedTuple):
     alerts_only: bool
     since: float  # seconds since the epoch
     kinds: frozenset[int]  # numbers of the observed events that must be offered
+    probes: frozenset[str] = (
+        frozenset()
+    )  # custom probes whose events must be offered; ALL_PROBES: of every one
 
     @classmethod
     def from_request(cls, request: Mapping[str, Any]) -> Subscription:
@@ -34,7 +40,7 @@ class Subscription(NamedTuple):
         labels = {kind.label: int(kind) for kind in EventKind if kind}
         events = _words(request, "events")
         for label in events:
-            if label not in labels:
+            if label not in labels and not _PROBE.fullmatch(label):
                 raise Error(f"{label!r} is no event", hint="`ringfence probe` lists the events")
         severity = request.get("severity", SEVERITIES[0])
         if severity not in SEVERITIES:
@@ -44,7 +50,14 @@ class Subscription(NamedTuple):
             raise Error("since is a number of seconds since the epoch")
         rules, activity = _words(request, "rules"), request.get("activity") is True
         alerts_only = request.get("alerts") is True or bool(rules) or severity != SEVERITIES[0]
-        kinds = [labels[label] for label in events] if events else labels.values() if activity else []
+        probes = [label for label in events if label not in labels] if events else [ALL_PROBES] * activity
+        kinds = (
+            [labels[label] for label in events if label in labels]
+            if events
+            else labels.values()
+            if activity
+            else []
+        )
         return cls(
             containers=tuple(_words(request, "containers")),
             events=frozenset(events),
@@ -53,6 +66,7 @@ class Subscription(NamedTuple):
             alerts_only=alerts_only,
             since=float(since),
             kinds=frozenset() if alerts_only else frozenset(kinds),
+            probes=frozenset() if alerts_only else frozenset(probes),
         )
 
     def wants(self, record: Mapping[str, Any]) -> bool:

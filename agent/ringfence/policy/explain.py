@@ -9,6 +9,7 @@ from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.policy.lower import TooMany, lower
 from ringfence.policy.model import Condition, Match, Policy, PolicySet, Rule, Selector, Traits
 from ringfence.policy.operand import Kind, Texts
+from ringfence.policy.probe_rules import ProbeRule
 from ringfence.policy.tiers import NodeTiers, Outcome
 from ringfence.policy.vocabulary import EVENTS
 
@@ -29,14 +30,30 @@ def explain(
     tiers = node or NodeTiers.usual()
     for policy in policies.policies:
         rules = [rule for rule in policy.rules if not only or rule.id in only]
-        if not rules:
+        on_probes = [rule for rule in policy.probe_rules if not only or rule.id in only]
+        if not rules and not on_probes:
             continue
         yield f"{policy.name} ({policy.place.file}:{policy.place.line}): {_mode(policy)}"
         yield f"  for {selector_in_words(policy.selector)}"
         for rule in rules:
             yield ""
             yield from (f"  {line}" for line in explain_rule(rule, tiers))
+        for probe_rule in on_probes:
+            yield ""
+            yield from (f"  {line}" for line in _on_probe(probe_rule))
         yield ""
+
+
+def _on_probe(rule: ProbeRule) -> list[str]:
+    """A rule on a custom probe; its words are those of the file, which the reader has at hand."""
+    attack = f" {' '.join(rule.attack)}" if rule.attack else ""
+    what = "alert" if rule.action is Action.ALERT else "kill by SIGKILL from the agent, milliseconds after"
+    named = ", ".join(test.field for test in rule.match) or "any event"
+    return [
+        f"{rule.id} [{rule.severity}{attack}] {rule.title} ({rule.place.file}:{rule.place.line})",
+        f"  when {rule.label} tells of it (decided on {named}, in user space)",
+        f"  asks for {rule.action.label}; here: {what}: the effect has happened by then",
+    ]
 
 
 def _mode(policy: Policy) -> str:

@@ -13,6 +13,7 @@ from ringfence.errors import PolicyError, Problem
 from ringfence.policy import reader
 from ringfence.policy.fields import Notes
 from ringfence.policy.model import Mode, Place, Policy, PolicySet, Rule, Selector, Traits
+from ringfence.policy.probe_rules import ProbeRule, ProbeWords
 from ringfence.policy.reader import Node, Scalar
 from ringfence.policy.rules import read_rules
 
@@ -22,37 +23,44 @@ API_VERSION = "ringfence.dev/v1"
 KIND = "Policy"
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _MAX_PROBLEMS = 200
+_NO_PROBES: Mapping[str, ProbeWords] = {}
 _TRAITS = ("names", "images", "runtimes", "namespaces", "pods", "labels", "privileged")
 _HINT = "`ringfence policy check FILE` shows all of this; docs/policy-language.md explains every key"
 
 
-def load_policies(paths: Sequence[Path]) -> PolicySet:
-    """Every policy in these files and directories. Raises PolicyError with all that is wrong with them."""
+def load_policies(paths: Sequence[Path], probes: Mapping[str, ProbeWords] = _NO_PROBES) -> PolicySet:
+    """Every policy in these files and directories. Raises PolicyError with all that is wrong with them.
+
+    `probes` are the custom probes that rules may name, by the labels of their events.
+    """
     files, problems = reader.expand(list(paths))
     read = [(str(path), *reader.read(path)) for path in files]
-    return _set_of(
-        [(file, documents) for file, documents, _ in read], problems + [p for _, _, ps in read for p in ps]
-    )
+    mistakes = problems + [p for _, _, ps in read for p in ps]
+    return _set_of([(file, documents) for file, documents, _ in read], mistakes, probes)
 
 
-def load_bytes(documents: Mapping[str, bytes]) -> PolicySet:
+def load_bytes(documents: Mapping[str, bytes], probes: Mapping[str, ProbeWords] = _NO_PROBES) -> PolicySet:
     """The same from texts, by the name that messages give them."""
     read = [(name, *reader.parse(name, data)) for name, data in documents.items()]
-    return _set_of([(name, nodes) for name, nodes, _ in read], [p for _, _, ps in read for p in ps])
+    return _set_of([(name, nodes) for name, nodes, _ in read], [p for _, _, ps in read for p in ps], probes)
 
 
-def _set_of(files: Iterable[tuple[str, Sequence[Node]]], problems: list[Problem]) -> PolicySet:
+def _set_of(
+    files: Iterable[tuple[str, Sequence[Node]]], problems: list[Problem], probes: Mapping[str, ProbeWords]
+) -> PolicySet:
     policies: list[Policy] = []
     problems = list(problems)
     for file, documents in files:
         notes = Notes(file)
         for document in documents:
-            policy = _policy(notes, document)
+            policy = _policy(notes, document, probes)
             if policy is not None:
                 policies.append(policy)
         problems += notes.problems
     problems += _repeated("policy", ((p.name, p.place) for p in policies))
-    problems += _repeated("rule", ((r.id, r.place) for p in policies for r in p.rules))
+    rules = [(rule.id, rule.place) for policy in policies for rule in policy.rules]
+    rules += [(rule.id, rule.place) for policy in policies for rule in policy.probe_rules]
+    problems += _repeated("rule", rules)
     if problems:
         raise PolicyError(_bounded(problems), hint=_HINT)
     return PolicySet(tuple(policies))
@@ -80,7 +88,7 @@ def _repeated(what: str, names: Iterable[tuple[str, Place]]) -> list[Problem]:
     return problems
 
 
-def _policy(notes: Notes, node: Node) -> Policy | None:
+def _policy(notes: Notes, node: Node, probes: Mapping[str, ProbeWords]) -> Policy | None:
     before = len(notes.problems)
     top = notes.mapping(
         node, "", ("apiVersion", "kind", "metadata", "spec"), ("apiVersion", "kind", "metadata", "spec")
@@ -99,7 +107,9 @@ def _policy(notes: Notes, node: Node) -> Policy | None:
         return None
     selector = _selector(notes, spec.get("selector"))
     mode = notes.choice(spec["mode"], "spec.mode", ("audit", "enforce")) if "mode" in spec else "audit"
-    rules = read_rules(notes, spec["rules"], "spec.rules") if "rules" in spec else ()
+    rules, probe_rules = (
+        read_rules(notes, spec["rules"], "spec.rules", probes) if "rules" in spec else ((), ())
+    )
     if not _is_everything(selector) and any(EventKind.KERNEL_HELPER in rule.events for rule in rules):
         message = (
             f"{EventKind.KERNEL_HELPER.label} is of no container: the selector must be `containers: all`"
@@ -107,14 +117,20 @@ def _policy(notes: Notes, node: Node) -> Policy | None:
         notes.add(spec["rules"], "spec.rules", message)
     if len(notes.problems) > before:
         # Enough of it for the check of repeated names; the set is refused anyway.
-        return _shell(notes, node, name, rules)
+        return _shell(notes, node, name, rules, probe_rules)
     place = Place(notes.file, node.line, node.column)
-    return Policy(name, description, labels, selector, cast(Mode, mode), rules, place)
+    return Policy(
+        name, description, labels, selector, cast(Mode, mode), rules, place, probe_rules=probe_rules
+    )
 
 
-def _shell(notes: Notes, node: Node, name: str, rules: tuple[Rule, ...]) -> Policy:
+def _shell(
+    notes: Notes, node: Node, name: str, rules: tuple[Rule, ...], probe_rules: tuple[ProbeRule, ...]
+) -> Policy:
     place = Place(notes.file, node.line, node.column)
-    return Policy(name, "", (), Selector(None, None, at_birth=False), "audit", rules, place)
+    return Policy(
+        name, "", (), Selector(None, None, at_birth=False), "audit", rules, place, probe_rules=probe_rules
+    )
 
 
 def _fixed(notes: Notes, top: Mapping[str, Node], key: str, wanted: str) -> None:

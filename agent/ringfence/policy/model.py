@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from ringfence.abi import Action, EventKind
 from ringfence.policy.operand import Conjunction
+from ringfence.policy.probe_rules import ProbeRule
 
 __all__ = [
     "SEVERITIES",
@@ -161,6 +162,7 @@ class Policy:
     rules: tuple[Rule, ...]
     place: Place
     bound: str = ""  # the key of the file that a container brought: for such containers alone
+    probe_rules: tuple[ProbeRule, ...] = ()  # on events of custom probes, decided in user space
 
     def holds_for(self, container: ContainerFacts) -> bool:
         """Whether this policy is in force for a container. What one asks for is added, and takes nothing
@@ -182,4 +184,4 @@ class PolicySet:
     @property
     def rules(self) -> int:
         """How many rules there are."""
-        return sum(len(policy.rules) for policy in self.policies)
+        return sum(len(policy.rules) + len(policy.probe_rules) for policy in self.policies)

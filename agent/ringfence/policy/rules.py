@@ -11,6 +11,8 @@ from ringfence.policy.conditions import parse_condition, suggestion
 from ringfence.policy.fields import Notes, shown
 from ringfence.policy.model import SEVERITIES, Condition, Match, Place, Rule
 from ringfence.policy.operand import EventWords
+from ringfence.policy.probe_reader import check_action, probe_words, read_block, read_exceptions
+from ringfence.policy.probe_rules import PREFIX, ProbeRule, ProbeWords
 from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
 from ringfence.policy.vocabulary import event_words, labels
 
@@ -26,39 +28,38 @@ _MAX_TITLE = 120
 Events = Sequence[tuple[EventKind, EventWords]]
 
 
-def read_rules(notes: Notes, node: Node, where: str) -> tuple[Rule, ...]:
-    """Every rule that can be read; what cannot is noted."""
+def read_rules(
+    notes: Notes, node: Node, where: str, probes: Mapping[str, ProbeWords]
+) -> tuple[tuple[Rule, ...], tuple[ProbeRule, ...]]:
+    """Every rule that can be read, those on custom probes apart; what cannot is noted."""
     if not isinstance(node, Sequence_) or not node.items:
         notes.add(node, where, "must be a list of rules, at least one")
-        return ()
-    rules = (_rule(notes, item, f"{where}[{index}]") for index, item in enumerate(node.items))
-    return tuple(rule for rule in rules if rule is not None)
+        return (), ()
+    rules = [_rule(notes, item, f"{where}[{index}]", probes) for index, item in enumerate(node.items)]
+    return (
+        tuple(rule for rule in rules if isinstance(rule, Rule)),
+        tuple(rule for rule in rules if isinstance(rule, ProbeRule)),
+    )
 
 
-def _rule(notes: Notes, node: Node, where: str) -> Rule | None:
+def _rule(notes: Notes, node: Node, where: str, probes: Mapping[str, ProbeWords]) -> Rule | ProbeRule | None:
     keys = notes.mapping(node, where, RULE_KEYS, _REQUIRED)
     if keys is None:
         return None
+    event = keys.get("event")
+    if isinstance(event, Scalar) and event.text.startswith(PREFIX):
+        return _probe_rule(notes, node, where, keys, probes)
 
     def place(key: str) -> str:
         return f"{where}.{key}"
 
     events = _events(notes, keys["event"], place("event")) if "event" in keys else ()
     action, require_deny, otherwise = _response(notes, keys, where)
-    rule_id = title = ""
-    if "id" in keys:
-        rule_id = notes.text(
-            keys["id"], place("id"), RULE_ID, "an id of a-z, 0-9, `-` and `.`, at most 63 long"
-        )
-    if "title" in keys:
-        title = notes.text(keys["title"], place("title"), expected="one line that says what happened").strip()
-        if len(title) > _MAX_TITLE or "\n" in title:
-            notes.add(keys["title"], place("title"), f"must be one line of at most {_MAX_TITLE} characters")
+    rule_id, title, severity = _identity(notes, keys, where)
     return Rule(
         id=rule_id,
         title=title,
-        severity=(notes.choice(keys["severity"], place("severity"), SEVERITIES) if "severity" in keys else "")
-        or "",
+        severity=severity,
         attack=_attack(notes, keys, where),
         events=tuple(kind for kind, _ in events),
         match=_match(notes, keys["match"], place("match"), events) if "match" in keys and events else {},
@@ -69,6 +70,49 @@ def _rule(notes: Notes, node: Node, where: str) -> Rule | None:
         require_deny=require_deny,
         otherwise=otherwise,
         references=notes.texts(keys["references"], place("references")) if "references" in keys else (),
+        place=Place(notes.file, node.line, node.column),
+    )
+
+
+def _identity(notes: Notes, keys: Mapping[str, Node], where: str) -> tuple[str, str, str]:
+    """Id, title and severity."""
+    rule_id = title = severity = ""
+    if "id" in keys:
+        rule_id = notes.text(
+            keys["id"], f"{where}.id", RULE_ID, "an id of a-z, 0-9, `-` and `.`, at most 63 long"
+        )
+    if "title" in keys:
+        title = notes.text(
+            keys["title"], f"{where}.title", expected="one line that says what happened"
+        ).strip()
+        if len(title) > _MAX_TITLE or "\n" in title:
+            notes.add(keys["title"], f"{where}.title", f"must be one line of at most {_MAX_TITLE} characters")
+    if "severity" in keys:
+        severity = notes.choice(keys["severity"], f"{where}.severity", SEVERITIES) or ""
+    return rule_id, title, severity
+
+
+def _probe_rule(
+    notes: Notes, node: Node, where: str, keys: Mapping[str, Node], probes: Mapping[str, ProbeWords]
+) -> ProbeRule | None:
+    """A rule on a custom probe: user space decides it, so it goes another way from here on."""
+    words = probe_words(notes, keys["event"], f"{where}.event", probes)
+    rule_id, title, severity = _identity(notes, keys, where)
+    action, _, _ = _response(notes, keys, where)
+    if words is None:
+        return None
+    if "action" in keys:
+        check_action(notes, keys, f"{where}.action", action, words)
+    exceptions = keys.get("exceptions")
+    return ProbeRule(
+        id=rule_id,
+        title=title,
+        severity=severity,
+        attack=_attack(notes, keys, where),
+        label=words.label,
+        match=read_block(notes, keys["match"], f"{where}.match", words) if "match" in keys else (),
+        exceptions=read_exceptions(notes, exceptions, f"{where}.exceptions", words) if exceptions else (),
+        action=action,
         place=Place(notes.file, node.line, node.column),
     )
 

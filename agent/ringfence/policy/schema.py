@@ -17,6 +17,7 @@ from ringfence.policy.vocabulary import EVENTS, labels
 __all__ = ["schema"]
 
 Schema = dict[str, Any]
+_PROBE = "^probe\\.[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 _PATTERNS = {
     Kind.PROGRAM: "^/[^*?\\[\\]]*$",
     Kind.NAME: "^[^/*?\\[\\]]+$",
@@ -104,6 +105,7 @@ def _selector() -> Schema:
 
 def _rule() -> Schema:
     events = {"enum": labels()}
+    probe = {"type": "string", "pattern": _PROBE}
     rule = _object(
         {
             "id": _matching(RULE_ID.pattern),
@@ -112,7 +114,11 @@ def _rule() -> Schema:
             "attack": _one_or_more(_matching(ATTACK.pattern)),
             "references": _one_or_more(_word()),
             "event": {
-                "anyOf": [events, {"type": "array", "minItems": 1, "uniqueItems": True, "items": events}]
+                "anyOf": [
+                    events,
+                    probe,
+                    {"type": "array", "minItems": 1, "uniqueItems": True, "items": events},
+                ]
             },
             "match": {"anyOf": [{"const": "any"}, {"type": "object", "minProperties": 1}]},
             "exceptions": {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}},
@@ -126,7 +132,29 @@ def _rule() -> Schema:
         "if": {"anyOf": [{"required": ["require"]}, {"required": ["otherwise"]}]},
         "then": {"properties": {"action": {"const": "deny"}}, "not": {"required": ["require", "otherwise"]}},
     }
-    return {**rule, "allOf": [deny_only, *(_blocks_of(words.label) for words in EVENTS.values())]}
+    return {
+        **rule,
+        "allOf": [deny_only, _on_probes(), *(_blocks_of(words.label) for words in EVENTS.values())],
+    }
+
+
+def _on_probes() -> Schema:
+    """Which fields a custom probe has is in its YAML: of those rules only the form is checked."""
+    value = {"type": ["string", "integer"], "minLength": 1}
+    some = _one_or_more(value)
+    block = {
+        "minProperties": 1,
+        "additionalProperties": {"anyOf": [*some["anyOf"], _object({"not": some}, "not")]},
+    }
+    then = {
+        "properties": {
+            "match": {"anyOf": [{"const": "any"}, {"type": "object", **block}]},
+            "exceptions": {"items": {"type": "object", **block}},
+            "action": {"enum": ["alert", "kill"]},
+        }
+    }
+    named = {"properties": {"event": {"type": "string", "pattern": _PROBE}}, "required": ["event"]}
+    return {"if": named, "then": then}
 
 
 def _blocks_of(label: str) -> Schema:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from prometheus_client import Metric
+
 from ringfence.abi import ACTIVITY, COUNTERS, DROP_KEY, ContainerValue, Drop, EventKind
 from ringfence.abi import Counter as Class
 from ringfence.bpf.losses import Losses
@@ -15,7 +17,10 @@ from ringfence.containers.model import Container, State
 from ringfence.containers.registry import Counts
 from ringfence.export.metrics import PolicyState, Sources
 from ringfence.export.metrics_alerts import SenderLike
+from ringfence.export.metrics_probes import ProbeRow, probe_metrics
 from ringfence.export.stats import Stats
+from ringfence.probes.tally import Tally
+from tests.unit.probes.documents import definition
 
 EXTRA = [
     ("ringfence_enrichments", "done", 2.0),
@@ -129,8 +134,15 @@ class World:
             stats=self.stats, kernel=self.kernel, containers=lambda: list(self.live), slots=self.slots.get,
             life=Counts(), outbox=FakeOutbox(), redacted=lambda: 4,
             policies=lambda: self.policies, ready=lambda: self.why_not_ready,
-            container_limit=limit, extra=lambda: EXTRA,
+            container_limit=limit, probes=self.probes, extra=lambda: EXTRA,
         )  # fmt: skip
+
+    @staticmethod
+    def probes() -> Iterator[Metric]:
+        """Two custom probes, one of which runs."""
+        rows = [ProbeRow("broken", running=False), ProbeRow("io", True, 0.8, 7, 6, {"ring_full": 2})]
+        rows[1] = rows[1]._replace(tally=Tally(definition(name="io")))
+        return probe_metrics(rows, {"loaded": 1, "failed": 1}, set())
 
     def add(self, number: int, name: str = "", opens: int = 0, tasks: int = 1) -> Container:
         """A live container in slot `number`, whose tasks opened so many files."""

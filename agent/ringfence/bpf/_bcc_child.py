@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process of its own for bcc: compile, verify, attach one probe, hand its descriptors over, end.
+
+Run by the Python that has bcc (the system's), which may lack every package of the agent: so this file imports
+the standard library and bcc only. It ends in any case; LLVM and its memory end with it, while the descriptors
+keep the programs attached. What clang and the verifier say goes to standard error, a file of the agent's.
+
+    python3 -I _bcc_child.py FD     a unix socket (SOCK_SEQPACKET): one request comes, one answer goes
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+_CLONE_NEWNS = 0x20000
+_MS_REC_PRIVATE = 0x4000 | 0x40000
+_PR_SET_PDEATHSIG = 1
+_BPF_OBJ_PIN = 6
+_NR_BPF = {"x86_64": 321, "aarch64": 280}
+_MAX_MESSAGE = 1 << 17
+_MISSING = re.compile(rb"fatal error: '([A-Za-z0-9_./-]+\.h)' file not found")
+_MAX_HEADERS = 64  # that may be made empty for one probe
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Refused(Exception):
+    """What the agent is told: at which stage, about which function or hook, what."""
+
+    def __init__(self, stage: str, subject: str, message: str) -> None:
+        super().__init__(message)
+        self.answer = {"stage": stage, "subject": subject, "message": message}
+
+
+def _checked(result: int, call: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{call}: {os.strerror(code)}")
+    return result
+
+
+def _bound_by(limits: dict[str, int]) -> None:
+    """Ends with the agent, is the first to go when memory is short, and cannot grow or compute for ever."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    os.nice(5)
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+    for kind, amount in (
+        (resource.RLIMIT_AS, limits["memory"]),
+        (resource.RLIMIT_CPU, limits["seconds"]),
+        (resource.RLIMIT_FSIZE, limits["output"]),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (amount, amount))
+
+
+def _own_mounts() -> None:
+    """tracefs where bcc looks for it, seen by this process alone."""
+    _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
+    _checked(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None), "mount")
+    if not os.path.isdir("/sys/kernel/tracing/events"):
+        result = _libc.mount(b"tracefs", b"/sys/kernel/tracing", b"tracefs", ctypes.c_ulong(0), None)
+        _checked(result, "mount tracefs")
+
+
+def _pin(maps: dict[str, int], directory: str) -> None:
+    """The agent's maps under names that bcc can open, in a bpffs that this process alone sees."""
+    result = _libc.mount(b"bpf", os.fsencode(directory), b"bpf", ctypes.c_ulong(0), None)
+    _checked(result, "mount bpf")
+    for name, fd in maps.items():
+        path = ctypes.create_string_buffer(os.fsencode(f"{directory}/{name}"))
+        attr = (ctypes.c_uint64 * 2)(ctypes.addressof(path), fd)
+        number = ctypes.c_long(_NR_BPF[os.uname().machine])
+        _checked(_libc.syscall(number, ctypes.c_long(_BPF_OBJ_PIN), attr, ctypes.c_long(16)), "bpf pin")
+
+
+def _load_bcc() -> Any:
+    try:
+        import bcc
+    except ImportError as error:
+        raise Refused("bcc", "", str(error)) from None
+    if not hasattr(bcc, "BPF"):
+        raise Refused("bcc", "", f"{bcc.__file__} is another package of that name")
+
+    class Module(bcc.BPF):  # type: ignore[misc]
+        """Compiled, and nothing more: bcc would load and attach at once."""
+
+        def _trace_autoload(self) -> None:
+            pass
+
+    return Module
+
+
+def _compile(module: Any, request: dict[str, Any]) -> Any:
+    """A header that is not there is made empty: its types are in the BTF dump. Then once more."""
+    with open(request["text"], "rb") as file:
+        text = file.read()
+    for _ in range(_MAX_HEADERS):
+        begin = os.fstat(2).st_size
+        try:
+            return module(text=text, cflags=request["flags"], debug=0)
+        except Exception as error:
+            missing = _MISSING.search(os.pread(2, 1 << 16, begin))
+            if missing is None or not request["headers"]:
+                raise Refused("compile", "", str(error)) from None
+            os.ftruncate(2, begin)
+            path = os.path.join(request["headers"], missing[1].decode())
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "ab"):
+                pass
+    raise Refused("compile", "", "includes too many headers")
+
+
+def _shape(module: Any, bpf: Any, lib: Any) -> tuple[int, list[list[Any]]]:
+    """Size of the event's struct; [name, type, offset, size, elements or 0] of each of its members."""
+    described = json.loads(lib.bpf_table_leaf_desc(bpf.module, b"rf_shape").decode())
+    kind = module._decode_table_type(described)
+    fields = []
+    for entry in described[1]:
+        member = getattr(kind, entry[0], None)
+        if member is None or entry[0].startswith("__pad"):
+            continue
+        nested = not isinstance(entry[1], str)
+        elements = entry[2][0] if len(entry) > 2 and isinstance(entry[2], list) else 0
+        bits = len(entry) > 2 and isinstance(entry[2], int)
+        name = f"struct {entry[1][0]}" if nested else "bits" if bits else entry[1]
+        fields.append([entry[0], name, member.offset, 0 if bits else member.size, elements])
+    return ctypes.sizeof(kind), fields
+
+
+#: beginning of a function's name -> (type of program, how bcc calls the hook)
+_HOOKS = {
+    "tracepoint__": ("TRACEPOINT", "tracepoint_fds"),
+    "raw_tracepoint__": ("RAW_TRACEPOINT", "raw_tracepoint_fds"),
+    "kprobe__": ("KPROBE", "kprobe_fds"),
+    "kretprobe__": ("KPROBE", "kprobe_fds"),
+    "kfunc__": ("TRACING", "kfunc_entry_fds"),
+    "kretfunc__": ("TRACING", "kfunc_exit_fds"),
+}
+
+
+def _programs(bpf: Any, lib: Any) -> list[tuple[str, str, str]]:
+    """(function, beginning of its name, hook)."""
+    found = []
+    for index in range(lib.bpf_num_functions(bpf.module)):
+        name = lib.bpf_function_name(bpf.module, index).decode()
+        begin = next((begin for begin in _HOOKS if name.startswith(begin)), "")
+        if not begin:
+            raise Refused("function", name, "has no hook in its name: see docs/custom-probes.md")
+        found.append((name, begin, name[len(begin) :]))
+    if not found:
+        raise Refused("function", "", "has no program: TRACEPOINT_PROBE, RAW_TRACEPOINT_PROBE or another")
+    return found
+
+
+def _load(bpf: Any, name: str, begin: str) -> None:
+    try:
+        bpf.load_func(name.encode(), getattr(bpf, _HOOKS[begin][0]))
+    except Exception as error:
+        raise Refused("verify", name, str(error)) from None
+
+
+def _attach(bpf: Any, name: str, begin: str, hook: str) -> list[int]:
+    """The descriptors that keep it attached."""
+    kept = getattr(bpf, _HOOKS[begin][1])
+    before = set(_numbers(kept))
+    try:
+        if begin == "tracepoint__":
+            bpf.attach_tracepoint(tp=hook.replace("__", ":", 1).encode(), fn_name=name.encode())
+        elif begin == "raw_tracepoint__":
+            bpf.attach_raw_tracepoint(tp=hook.encode(), fn_name=name.encode())
+        elif begin in ("kprobe__", "kretprobe__"):
+            attach = bpf.attach_kprobe if begin == "kprobe__" else bpf.attach_kretprobe
+            attach(event=bpf.fix_syscall_fnname(hook.encode()), fn_name=name.encode())
+        else:
+            attach = bpf.attach_kfunc if begin == "kfunc__" else bpf.attach_kretfunc
+            attach(fn_name=name.encode())
+    except Exception as error:
+        code = ctypes.get_errno()
+        reason = f" ({errno.errorcode[code]})" if code in errno.errorcode else ""
+        raise Refused("attach", name, f"{error}{reason}") from None
+    return [fd for fd in _numbers(kept) if fd not in before]
+
+
+def _numbers(kept: dict[Any, Any]) -> list[int]:
+    found: list[int] = []
+    for value in kept.values():
+        found += value.values() if isinstance(value, dict) else [value]
+    return found
+
+
+def _serve(connection: socket.socket) -> None:
+    message, fds, _, _ = socket.recv_fds(connection, _MAX_MESSAGE, 16)
+    request = json.loads(message)
+    _bound_by(request["limits"])
+    _own_mounts()
+    if fds:
+        _pin(dict(zip(request["maps"], fds, strict=True)), request["pins"])
+    module = _load_bcc()
+    from bcc import libbcc
+
+    bpf = _compile(module, request)
+    programs = _programs(bpf, libbcc.lib)
+    size, shape = _shape(module, bpf, libbcc.lib)
+    for name, begin, _ in programs:
+        _load(bpf, name, begin)
+    links: list[int] = []
+    if request["attach"]:
+        for name, begin, hook in programs:
+            links += _attach(bpf, name, begin, hook)
+    tables = [libbcc.lib.bpf_table_fd(bpf.module, name) for name in (b"rf_ring", b"rf_counts")]
+    hooks = [f"{begin[:-2]}:{hook.replace('__', ':', 1)}" for _, begin, hook in programs]
+    answer = {"size": size, "shape": shape, "hooks": hooks}
+    socket.send_fds(connection, [json.dumps(answer).encode()], tables + links)
+
+
+def main() -> None:
+    """One request, one answer, and out without bcc's clean-up, which would detach everything."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        _serve(connection)
+    except Refused as refused:
+        connection.send(json.dumps(refused.answer).encode())
+    except MemoryError:
+        connection.send(json.dumps({"stage": "memory", "subject": "", "message": "out of memory"}).encode())
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        connection.send(json.dumps({"stage": "child", "subject": "", "message": text}).encode())
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

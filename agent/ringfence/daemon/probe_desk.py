@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events of custom probes: whose they are, what is counted of them, which rules hold, who hears of them.
+
+Called by the loop only. A rule that kills does so after the event, and only a task that the kernel itself
+has bound to that container (the map `processes`) with the same start time; never a task of the host.
+"""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import secrets
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ringfence.abi import TASK, Action
+from ringfence.bpf.maps import Map
+from ringfence.containers.model import Container, Enrichment
+from ringfence.containers.registry import Registry
+from ringfence.containers.slots import SlotTable
+from ringfence.containers.tree import ProcessTree
+from ringfence.export.probe_records import Verdict, event_record, verdict_record
+from ringfence.export.records import boot_offset_ns
+from ringfence.export.stats import Stats
+from ringfence.policy import CompiledPolicies
+from ringfence.policy.model import Policy
+from ringfence.policy.probe_rules import ProbeRule
+from ringfence.probes.layout import Decoded
+from ringfence.probes.live import Live, ProbeEvent
+from ringfence.response.kill import KillOutcome, KillResult, kill_process
+from ringfence.response.limiter import Limiter
+
+__all__ = ["HOST", "ProbeDesk"]
+
+HOST = "host"
+_START = struct.Struct("=Q")
+_START_AT = TASK.offset_of("start_ns")
+_MAX_CHOICES = 4096
+_SALT = secrets.token_hex(3)
+_numbers = itertools.count(1)
+Emit = Callable[[Mapping[str, Any]], object]
+
+
+class PoliciesLike(Protocol):
+    """What is in force: the part of Generations that is used here."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def compiled(self) -> CompiledPolicies | None: ...
+
+
+class StreamLike(Protocol):
+    """Who listens."""
+
+    def wants_probe(self, label: str) -> bool: ...
+    def offer(self, event: Any, container: Any) -> None: ...
+
+
+class ProbeDesk:
+    """`emit` gets alerts, `line` gets events that are to be lines of the output; neither may block."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        slots: SlotTable,
+        tree: ProcessTree,
+        processes: Map,
+        policies: PoliciesLike,
+        stats: Stats,
+        responses: Counter[str],
+        emit: Emit,
+        line: Emit,
+        redact: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        stream: StreamLike,
+        mode: str = "",
+        limiter: Limiter | None = None,
+    ) -> None:
+        self._registry, self._slots, self._tree, self._processes = registry, slots, tree, processes
+        self._policies, self._stats, self._responses = policies, stats, responses
+        self._emit, self._line, self._redact, self._stream = emit, line, redact, stream
+        self._mode = mode  # instead of each policy's own; empty: their own
+        self._limiter = limiter or Limiter()
+        self._node = platform.node()
+        self._offset = boot_offset_ns()
+        self._compiled: CompiledPolicies | None = None
+        self._rules: dict[str, list[tuple[int, Policy, ProbeRule]]] = {}
+        self._chosen: dict[int, tuple[Container, frozenset[int]]] = {}
+
+    def handle(self, live: Live, records: Sequence[bytes]) -> None:
+        """A batch of one probe. No record can end the loop."""
+        if self._policies.compiled is not self._compiled:
+            self._learn_rules()
+        probe, tally, decode = live.probe, live.tally, live.decoder.decode
+        rules, wanted = self._rules.get(probe.label), self._stream.wants_probe(probe.label)
+        live.received += len(records)
+        for record in records:
+            try:
+                decoded = decode(record)
+            except (ValueError, struct.error):
+                live.failures["decode"] += 1
+                continue
+            container = self.owner(decoded)
+            # 0 is the host's; an id that nobody knows is something else, and is told of nobody.
+            if container is None and (decoded.container or not probe.keep_host):
+                live.failures["unattributed"] += 1
+                continue
+            tally.observe(container.short_id if container else HOST, decoded.values)
+            if rules and container is not None:
+                self._judge(live, rules, ProbeEvent(probe, decoded), container)
+            if wanted:
+                self._stream.offer(ProbeEvent(probe, decoded), container)
+            if probe.lines:
+                self._line(self.render(ProbeEvent(probe, decoded), container))
+
+    def owner(self, decoded: Decoded) -> Container | None:
+        """The container of an event, by what the probe says of it; None: the host's, or not known."""
+        cgroup = decoded.container
+        if not cgroup and decoded.pid and decoded.start_ns:
+            process = self._tree.find(decoded.pid, decoded.start_ns)
+            cgroup = process.container if process else 0
+        if not cgroup:
+            return None
+        found = self._registry.find(cgroup)
+        if found is not None:
+            return found
+        # A cgroup below the container's own, or one that was made a moment ago: the kernel's table knows.
+        slot = self._slots.owner(cgroup)
+        value = self._slots.read(slot) if slot is not None else None
+        return self._registry.get(slot or 0, value.cgroup) if value is not None and value.cgroup else None
+
+    def _learn_rules(self) -> None:
+        self._compiled = self._policies.compiled
+        self._rules, self._chosen = {}, {}
+        for index, policy in enumerate(self._compiled.policies.policies if self._compiled else ()):
+            for rule in policy.probe_rules:
+                self._rules.setdefault(rule.label, []).append((index, policy, rule))
+
+    def _policies_of(self, container: Container) -> frozenset[int]:
+        known = self._chosen.get(container.cgroup_id)
+        if known is not None and known[0] is container:
+            return known[1]
+        assert self._compiled is not None
+        pending = container.enrichment is Enrichment.PENDING
+        chosen = self._compiled.select(None if pending else container)
+        if len(self._chosen) >= _MAX_CHOICES:
+            self._chosen.clear()
+        self._chosen[container.cgroup_id] = (container, chosen)
+        return chosen
+
+    def _judge(
+        self, live: Live, rules: list[tuple[int, Policy, ProbeRule]], event: ProbeEvent, container: Container
+    ) -> None:
+        values = dict(zip(event.probe.fields, event.decoded.values, strict=True))
+        held = [entry for entry in rules if entry[2].holds(values)]
+        if not held:
+            return
+        chosen = self._policies_of(container)
+        for index, policy, rule in held:
+            if index in chosen:
+                live.alerts += 1
+                self._verdict(event, container, policy, rule)
+
+    def _verdict(self, event: ProbeEvent, container: Container, policy: Policy, rule: ProbeRule) -> None:
+        mode, decoded = self._mode or policy.mode, event.decoded
+        verdict = Verdict(
+            f"{_SALT}-p{next(_numbers):x}", event, container, policy, rule, mode, "seen",
+            self._tree.find(decoded.pid, decoded.start_ns) if decoded.pid else None,
+            self._tree.ancestry(decoded.pid, decoded.start_ns) if decoded.pid else (),
+            self._policies.number, self._node,
+        )  # fmt: skip
+        if rule.action is Action.KILL:
+            verdict = self._kill(verdict) if mode == "enforce" else verdict._replace(outcome="would-kill")
+        self._stats.alerts[rule.id, rule.severity, rule.action.label, verdict.outcome] += 1
+        same = (verdict.outcome, decoded.pid, decoded.values)
+        decision = self._limiter.admit(container.cgroup_id, rule.id, same, verdict)
+        if not decision.passes:
+            self._stats.alerts_suppressed[rule.id] += 1
+            return
+        self._tell(verdict, decision.suppressed)
+
+    def _tell(self, verdict: Verdict, suppressed: int) -> None:
+        latency = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - verdict.event.decoded.time_ns
+        record = verdict_record(verdict, self._offset, latency)
+        if suppressed:
+            record["suppressed"] = suppressed
+        self._emit(record)
+
+    def _kill(self, verdict: Verdict) -> Verdict:
+        decoded = verdict.event.decoded
+        bound = self._processes.get(decoded.pid)
+        if bound is None:
+            result = KillResult(verdict.id, decoded.pid, KillOutcome.GONE, "no process of a container")
+        elif (TASK.unpack(bound)[0], _START.unpack_from(bound, _START_AT)[0]) != (
+            verdict.container.cgroup_id,
+            decoded.start_ns,
+        ):
+            result = KillResult(verdict.id, decoded.pid, KillOutcome.OTHER)
+        else:
+            result = kill_process(decoded.pid, decoded.start_ns, verdict.id)
+        self._responses[str(result.outcome)] += 1
+        return verdict._replace(response=result, outcome="killed" if result.ended else "kill-failed")
+
+    def render(self, event: ProbeEvent, container: Container | None) -> Mapping[str, Any]:
+        """An event as readers see it. Called in the local socket's thread, too."""
+        return self._redact(event_record(event, container, self._offset))
+
+    def tick(self) -> None:
+        """Tell what was held back and no later alert will tell; follow the clock. Called by a timer."""
+        self._offset = boot_offset_ns()
+        for held in self._limiter.flush():
+            if isinstance(held.what, Verdict):
+                self._tell(held.what, held.times - 1)

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The custom probes of a node: looked for, compiled, read, replaced when their files change, and told of.
+
+Reading YAML and waiting for bcc happen in one thread of their own, a probe at a time; events are taken in the
+loop. A new version that is refused changes nothing: the one that runs goes on, and status says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import select
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence import log
+from ringfence.daemon.loop import Loop
+from ringfence.daemon.probe_desk import ProbeDesk
+from ringfence.daemon.watch import Watch
+from ringfence.errors import Error, ProbeError
+from ringfence.export.escape import escape
+from ringfence.probes.compiler import Workshop
+from ringfence.probes.definition import Definition
+from ringfence.probes.live import Live
+from ringfence.probes.read import Found, read_directory
+
+__all__ = ["ProbeKeeper", "ProbeState"]
+
+_LOOK = 1.0  # seconds between two looks at the files
+_BATCH = 512  # records a turn of each probe: an alert must not wait for more
+_PAUSE = 0.01  # seconds from a look at a ring that was not empty to the next
+_SUFFIXES = (".yaml", ".c", ".h")
+_MEANT = ("sampled", "host")  # left out because somebody asked for it
+
+
+@dataclass(slots=True)
+class ProbeState:
+    """One probe. `live` None: it does not run; `problems`: what is wrong with what the files hold now."""
+
+    name: str
+    live: Live | None = None
+    problems: Sequence[str] = ()
+    loading: bool = False
+
+    @property
+    def word(self) -> str:
+        """running, loading, outdated (an older version runs, the new one was refused) or failed."""
+        if self.loading:
+            return "loading"
+        if self.problems:
+            return "outdated" if self.live else "failed"
+        return "running" if self.live else "loading"
+
+    def status(self) -> dict[str, Any]:
+        """For `ringfence status`."""
+        row: dict[str, Any] = {"name": self.name, "state": self.word, "problems": list(self.problems)}
+        if (live := self.live) is not None:
+            dropped = {reason: n for reason, n in live.dropped.items() if reason not in _MEANT}
+            lost = {reason: n for reason, n in {**dropped, **live.failures}.items() if n}
+            row |= {"hooks": list(live.hooks), "received": live.received, "alerts": live.alerts, "lost": lost}
+            row["load_seconds"] = round(live.seconds, 3)
+        return row
+
+
+class ProbeKeeper:
+    """`states` and `loads` may be read by any thread; everything else is of the loop and of one thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        workshop: Workshop,
+        loop: Loop,
+        desk: ProbeDesk,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called in the loop when probes came or went: policies may name them."""
+        self._directory, self._workshop, self._loop, self._desk = directory, workshop, loop, desk
+        self._changed = changed
+        self._watch = Watch((directory,), suffixes=_SUFFIXES)
+        self._epoll = select.epoll()
+        self._by_fd: dict[int, Live] = {}
+        self._resting: set[int] = set()
+        self._prints: dict[str, bytes] = {}
+        self._stopping, self._again = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="probes", daemon=True)
+        self._log = log.get_logger("probes")
+        self.states: dict[str, ProbeState] = {}
+        self.loads: Counter[str] = Counter({"loaded": 0, "failed": 0})
+
+    def start(self) -> None:
+        """Begin to load; nobody waits for it."""
+        self._loop.watch(self._epoll.fileno(), self._ready)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Detach every probe."""
+        self._stopping.set()
+        self._again.set()
+        if self._thread.is_alive():
+            self._thread.join(self._workshop.seconds + 1)
+        for live in self.running():
+            live.detach()
+        self._epoll.close()
+
+    def reload(self) -> None:
+        """Look at the files now. From any thread."""
+        self._again.set()
+
+    def running(self) -> Iterator[Live]:
+        """The probes that run."""
+        return (state.live for state in list(self.states.values()) if state.live is not None)
+
+    # -- the thread ----------------------------------------------------------
+
+    def _work(self) -> None:
+        self._look(read_directory(self._directory), first=True)
+        while not self._stopping.is_set():
+            asked = self._again.wait(_LOOK)
+            self._again.clear()
+            if self._stopping.is_set():
+                return
+            if self._watch.changed() or asked:
+                self._look(read_directory(self._directory), first=False)
+
+    def _look(self, found: Found, *, first: bool) -> None:
+        before = set(self.states)
+        names = {*found.definitions, *found.problems}
+        for gone in before - names:
+            self._prints.pop(gone, None)
+            self._loop.call(lambda name=gone: self._remove(name))  # type: ignore[misc]
+        for name, problems in found.problems.items():
+            self._refuse(name, [str(problem) for problem in problems])
+        for definition in found.definitions.values():
+            if self._stopping.is_set():
+                return
+            self._load(definition)
+        if not first:
+            self._loop.call(self._changed)
+
+    def _load(self, definition: Definition) -> None:
+        print_now = _fingerprint(definition)
+        if self._prints.get(definition.name) == print_now:
+            return
+        self._prints[definition.name] = print_now
+        self.states.setdefault(definition.name, ProbeState(definition.name)).loading = True
+        try:
+            live = Live(definition, self._workshop.build(definition))
+        except (Error, OSError) as error:
+            self._refuse(definition.name, _told(error))
+        except Exception as error:  # a bug of ours: this probe is not loaded, and somebody must hear of it
+            self._refuse(definition.name, [f"internal error: {type(error).__name__}: {error}"])
+        else:
+            self._loop.call(lambda: self._install(live))
+
+    def _refuse(self, name: str, problems: Sequence[str]) -> None:
+        shown = [escape(problem) for problem in problems]
+        self._prints.setdefault(name, b"")
+
+        def note() -> None:
+            state = self.states.setdefault(name, ProbeState(name))
+            if state.problems != shown or state.loading:
+                self.loads["failed"] += 1
+                self._log.error(
+                    "probe refused",
+                    probe=name,
+                    problems=shown,
+                    goes_on="the one before" if state.live else "none",
+                )
+            state.problems, state.loading = shown, False
+
+        self._loop.call(note)
+
+    # -- the loop ------------------------------------------------------------
+
+    def _install(self, live: Live) -> None:
+        name = live.probe.name
+        state = self.states.setdefault(name, ProbeState(name))
+        before, state.live, state.problems, state.loading = state.live, live, (), False
+        if before is not None:
+            live.tally.take_over(before.tally)
+            live.received_before(before)
+            self._end(before)
+        self._by_fd[live.fileno()] = live
+        self._epoll.register(live.fileno(), select.EPOLLIN)
+        self.loads["loaded"] += 1
+        self._log.info("probe runs", probe=name, ms=round(live.seconds * 1000), hooks=list(live.hooks))
+
+    def _remove(self, name: str) -> None:
+        state = self.states.pop(name, None)
+        if state is not None and state.live is not None:
+            self._end(state.live)
+            self._log.info("probe removed", probe=name)
+
+    def _end(self, live: Live) -> None:
+        """Take what its ring still holds, then detach."""
+        while records := live.read(_BATCH):
+            self._desk.handle(live, records)
+        self._epoll.unregister(live.fileno())
+        self._resting.discard(live.fileno())
+        del self._by_fd[live.fileno()]
+        live.detach()
+
+    def _ready(self) -> None:
+        """Some rings have records: a batch of each. One that was emptied is looked at again a little later:
+        a wake-up for each record would cost more than the record."""
+        for fd, _ in self._epoll.poll(0):
+            live = self._by_fd[fd]
+            records = live.read(_BATCH)
+            if records:
+                self._desk.handle(live, records)
+            if len(records) < _BATCH:
+                self._epoll.modify(fd, 0)
+                if not self._resting:
+                    self._loop.later(_PAUSE, self._rested)
+                self._resting.add(fd)
+
+    def _rested(self) -> None:
+        for fd in self._resting:
+            self._epoll.modify(fd, select.EPOLLIN)
+        self._resting.clear()
+
+
+def _told(error: Error | OSError) -> list[str]:
+    if isinstance(error, ProbeError):
+        return [str(problem) for problem in error.problems]
+    if isinstance(error, Error):
+        return [f"{error.message}; {error.hint}" if error.hint else error.message]
+    return [str(error)]
+
+
+def _fingerprint(definition: Definition) -> bytes:
+    """Of both files, and of headers beside them."""
+    digest = hashlib.sha256()
+    for path in (definition.yaml, definition.source, *sorted(definition.source.parent.glob("*.h"))):
+        try:
+            digest.update(path.read_bytes())
+        except OSError:
+            digest.update(b"\0absent")
+        digest.update(b"\0")
+    return digest.digest()

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics of custom probes: how each does, and those that its YAML derives from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from ringfence.export.escape import escape
+from ringfence.probes.tally import Series, Tally
+
+__all__ = ["CUSTOM", "ProbeRow", "probe_metrics"]
+
+#: what the names of derived metrics begin with
+CUSTOM = "ringfence_custom_"
+
+
+class ProbeRow(NamedTuple):
+    """One probe at a scrape. `tally` None: it does not run."""
+
+    name: str
+    running: bool
+    load_seconds: float = 0.0
+    emitted: int = 0
+    received: int = 0
+    dropped: Mapping[str, int] = {}
+    tally: Tally | None = None
+
+
+def probe_metrics(
+    rows: Iterable[ProbeRow], loads: Mapping[str, int], alive: Collection[str]
+) -> Iterator[Metric]:
+    """All families; `alive` are the labels of containers that may have series."""
+    up = GaugeMetricFamily("ringfence_probe_up", "1 while a custom probe runs.", labels=["probe"])
+    seconds = GaugeMetricFamily(
+        "ringfence_probe_load_seconds", "What compiling and attaching it took.", labels=["probe"]
+    )
+    families = {
+        "emitted": CounterMetricFamily(
+            "ringfence_probe_events_emitted", "Events that its programs sent.", labels=["probe"]
+        ),
+        "received": CounterMetricFamily(
+            "ringfence_probe_events", "Events that the agent received.", labels=["probe"]
+        ),
+    }
+    dropped = CounterMetricFamily(
+        "ringfence_probe_events_dropped", "Events that were left out or lost.", labels=["probe", "reason"]
+    )
+    tallies = []
+    for row in rows:
+        up.add_metric([row.name], row.running)
+        if row.tally is None:
+            continue
+        seconds.add_metric([row.name], row.load_seconds)
+        families["emitted"].add_metric([row.name], row.emitted)
+        families["received"].add_metric([row.name], row.received)
+        for reason, count in row.dropped.items():
+            dropped.add_metric([row.name, reason], count)
+        tallies.append(row.tally)
+    loaded = CounterMetricFamily("ringfence_probe_loads", "Attempts to load a probe.", labels=["result"])
+    for result, count in loads.items():
+        loaded.add_metric([result], count)
+    yield from (up, seconds, *families.values(), dropped, loaded)
+    for tally in tallies:
+        tally.forget(alive)
+        yield from map(_derived, tally)
+
+
+def _derived(series: Series) -> Metric:
+    metric = series.metric
+    labels = [*(["container"] if metric.by_container else []), *metric.labels]
+    if not metric.buckets:
+        counter = CounterMetricFamily(CUSTOM + metric.name, metric.help, labels=labels)
+        for key, row in list(series.rows.items()):
+            counter.add_metric(_shown(key), row[0])
+        return counter
+    histogram = HistogramMetricFamily(CUSTOM + metric.name, metric.help, labels=labels)
+    for key, row in list(series.rows.items()):
+        pairs, so_far = [], 0.0
+        for bound, count in zip((*map(str, metric.buckets), "+Inf"), row[:-1], strict=True):
+            so_far += count
+            pairs.append((bound, so_far))
+        histogram.add_metric(_shown(key), pairs, row[-1])
+    return histogram
+
+
+def _shown(key: tuple[str, ...]) -> list[str]:
+    return [escape(value, 256) for value in key]

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rule on a custom probe's events: YAML nodes -> ProbeRule, with the place of every mistake."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+
+from ringfence.abi import Action
+from ringfence.policy.conditions import suggestion
+from ringfence.policy.fields import Notes, shown
+from ringfence.policy.probe_rules import Block, FieldTest, FieldWords, ProbeWords, Test, Value
+from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+
+__all__ = ["check_action", "probe_words", "read_block", "read_exceptions"]
+
+_COMPARISON = re.compile(r"(>=|<=|>|<)\s*(-?\d+)")
+_RANGE = re.compile(r"(-?\d+)-(-?\d+)")
+_NUMBER = re.compile(r"-?\d+|0x[0-9a-fA-F]+")
+_COMPARE: Mapping[str, Callable[[int, int], bool]] = {
+    ">=": lambda value, bound: value >= bound,
+    "<=": lambda value, bound: value <= bound,
+    ">": lambda value, bound: value > bound,
+    "<": lambda value, bound: value < bound,
+}
+_MAX_VALUES = 256
+
+
+def probe_words(notes: Notes, node: Node, where: str, probes: Mapping[str, ProbeWords]) -> ProbeWords | None:
+    """The probe that an event `probe.NAME` is of; None, and noted, where there is no such probe."""
+    label = node.text if isinstance(node, Scalar) else ""
+    found = probes.get(label)
+    if found is None:
+        none = "" if probes else " (`probes.directory` says where probes are; `policy check --probes DIR`)"
+        notes.add(
+            node, where, f"{shown(label)} is not a probe of this node{suggestion(label, [*probes])}{none}"
+        )
+    elif found.broken:
+        notes.add(node, where, f"{label} has mistakes of its own: see {found.broken}")
+        return None
+    return found
+
+
+def check_action(
+    notes: Notes, keys: Mapping[str, Node], where: str, action: Action, words: ProbeWords
+) -> None:
+    """A probe tells of what has happened: nothing can be denied, and a kill needs somebody."""
+    if action is Action.DENY:
+        notes.add(keys["action"], where, f"{words.label} tells of what has happened: alert, or kill")
+    elif action is Action.KILL and not words.in_task:
+        message = f"{words.label} does not say which task it was (`container: task` in its YAML): alert"
+        notes.add(keys["action"], where, message)
+
+
+def read_exceptions(notes: Notes, node: Node, where: str, words: ProbeWords) -> tuple[Block, ...]:
+    """The list under `exceptions`."""
+    if not isinstance(node, Sequence_) or not node.items:
+        notes.add(node, where, "must be a list of match blocks, at least one")
+        return ()
+    return tuple(
+        read_block(notes, item, f"{where}[{index}]", words, why=True) for index, item in enumerate(node.items)
+    )
+
+
+def read_block(notes: Notes, node: Node, where: str, words: ProbeWords, *, why: bool = False) -> Block:
+    """A match block, or with `why` one of `exceptions`; every mistake is noted."""
+    if isinstance(node, Scalar) and node.text == "any" and not why:
+        return ()
+    if not isinstance(node, Mapping_) or not node.items:
+        more = "" if why else ", or the word `any`"
+        notes.add(node, where, f"must be a mapping of fields of {words.label} to values{more}")
+        return ()
+    found: list[FieldTest] = []
+    for item in node.items:
+        name = item.key.text
+        if why and name == "why":
+            continue
+        field = words.fields.get(name)
+        if field is None:
+            notes.add(
+                item.key, where, f"{words.label} has no field {name!r}{suggestion(name, [*words.fields])}"
+            )
+        elif any(test.field == name for test in found):
+            notes.add(item.key, where, f"{name!r} is there twice")
+        else:
+            found.append(_read_test(notes, item.value, f"{where}.{name}", name, field))
+    if why and not found:
+        notes.add(node, where, "is empty: it would leave out everything")
+    return tuple(found)
+
+
+def _read_test(notes: Notes, node: Node, where: str, name: str, field: FieldWords) -> FieldTest:
+    negated = False
+    if isinstance(node, Mapping_):
+        keys = [item.key.text for item in node.items]
+        if keys != ["not"]:
+            notes.add(node, where, "must be a value, a list of values, or {not: ...}")
+            return FieldTest(name, (), negated=False)
+        node, negated = node.items[0].value, True
+    items = node.items if isinstance(node, Sequence_) else (node,)
+    if not items or len(items) > _MAX_VALUES:
+        notes.add(node, where, f"must list 1 to {_MAX_VALUES} values")
+    tests = []
+    for item in items:
+        test = _PARSERS[field.kind](item.text) if isinstance(item, Scalar) and item.text else None
+        if test is None:
+            notes.add(item, where, f"must be {_EXPECTED[field.kind]}")
+        else:
+            tests.append(test)
+    return FieldTest(name, tuple(tests), negated)
+
+
+def _number_test(text: str) -> Test | None:
+    if found := _COMPARISON.fullmatch(text):
+        compare, bound = _COMPARE[found[1]], int(found[2])
+        return lambda value: isinstance(value, int) and compare(value, bound)
+    if found := _RANGE.fullmatch(text):
+        low, high = int(found[1]), int(found[2])
+        return (lambda value: isinstance(value, int) and low <= value <= high) if low <= high else None
+    if _NUMBER.fullmatch(text):
+        wanted = int(text, 0) if text.startswith("0x") else int(text)
+        return lambda value: value == wanted
+    return None
+
+
+def _text_test(text: str) -> Test | None:
+    if any(letter in text for letter in "*?["):
+        return lambda value: isinstance(value, str) and fnmatchcase(value, text)
+    return lambda value: value == text
+
+
+def _ip_test(text: str) -> Test | None:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        return None
+
+    def inside(value: Value) -> bool:
+        try:
+            return ipaddress.ip_address(value) in network
+        except ValueError:
+            return False
+
+    return inside
+
+
+_PARSERS: Mapping[str, Callable[[str], Test | None]] = {
+    "number": _number_test,
+    "text": _text_test,
+    "ip": _ip_test,
+}
+_EXPECTED = {
+    "number": "a number (5), a range (10-20) or a comparison ('>= 5')",
+    "text": "a text; `*`, `?` and `[...]` stand for what they do in file names",
+    "ip": "an address or a range of them (10.0.0.0/8)",
+}

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Have bcc compile, verify and attach a probe in a process of its own, and take over its descriptors.
+
+The child (ringfence.bpf._bcc_child) is bounded in memory and time; whatever becomes of it, a crash and a hang
+included, comes back as an error of this probe. LLVM is never in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ringfence.errors import Error, ProbeError, Problem
+from ringfence.probes.compose import Hook, compose, flags, hooks
+from ringfence.probes.definition import Definition
+from ringfence.probes.diagnose import explain
+from ringfence.probes.headers import has_raw_tracepoint, header_tree
+
+__all__ = ["Attached", "Workshop", "find_python"]
+
+_CHILD = Path(__file__).parents[1] / "bpf" / "_bcc_child.py"
+_SYSTEM_PYTHON = "/usr/bin/python3"
+_MAX_SOURCE, _MAX_SAID, _MAX_ANSWER = 1 << 20, 16 << 20, 1 << 17
+_TOLD = 1 << 18  # of what was said, from its end
+INSTALL_BCC = "apt-get install python3-bpfcc bpftool (Fedora: dnf install python3-bcc bpftool)"
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A probe that runs. The descriptors are the caller's; closing `links` detaches it."""
+
+    size: int  # of the event's struct
+    shape: tuple[tuple[str, str, int, int, int], ...]  # name, C type, offset, size, elements or 0
+    hooks: tuple[str, ...]
+    ring: int
+    counts: int
+    links: tuple[int, ...]
+    seconds: float
+
+    def close(self) -> None:
+        """Detach, and give everything back."""
+        for fd in (*self.links, self.ring, self.counts):
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where and within which limits probes are compiled. `maps`: the agent's, by name; empty without one."""
+
+    directory: Path  # of root alone; header trees and what is being compiled lie in it
+    subsystem: str = ""  # v1 controller of the hierarchy that names containers; empty: version 2
+    maps: Mapping[str, int] | None = None
+    headers: str = "btf"
+    memory: int = 768 << 20
+    seconds: float = 30.0
+
+    def build(self, probe: Definition, *, attach: bool = True) -> Attached:
+        """Compile and verify, and attach unless told not to. Raises Error; ProbeError with the places."""
+        began = time.monotonic()
+        source = _read(probe)
+        found = tuple(hooks(source))
+        python = find_python()
+        tree = header_tree(self.directory / "headers") if self.headers == "btf" else None
+        _check_hooks(probe, found, tree)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix="load-", dir=self.directory))
+        try:
+            request = self._request(probe, source, work, tree, attach=attach)
+            answer, fds, said = self._run(python, request, work, tree)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        if "stage" in answer:
+            raise _refusal(probe, found, answer, said)
+        ring, counts, *links = fds
+        shape = tuple((str(n), str(t), int(o), int(s), int(e)) for n, t, o, s, e in answer["shape"])
+        seconds = time.monotonic() - began
+        size, names = int(answer["size"]), tuple(answer["hooks"])
+        return Attached(size, shape, names, ring, counts, tuple(links), seconds)
+
+    def _request(
+        self, probe: Definition, source: str, work: Path, tree: Path | None, *, attach: bool
+    ) -> dict[str, Any]:
+        text, pins, include = work / "probe.c", work / "pins", work / "include"
+        for directory in (pins, include):
+            directory.mkdir(mode=0o700)
+        (include / "ringfence.h").touch()
+        text.write_text(compose(probe, source))
+        seconds = max(1, int(self.seconds))
+        return {
+            "text": str(text),
+            "flags": flags(probe, self.subsystem, str(pins) if self.maps else "", include),
+            "headers": str(tree / "include") if tree else "",
+            "maps": list(self.maps or ()),
+            "pins": str(pins),
+            "attach": attach,
+            "limits": {"memory": self.memory, "seconds": seconds, "output": _MAX_SAID},
+        }
+
+    def _run(
+        self, python: str, request: Mapping[str, Any], work: Path, tree: Path | None
+    ) -> tuple[dict[str, Any], list[int], str]:
+        """The child's answer, its descriptors, and what it said; an answer is made where none came."""
+        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8", "HOME": "/"}
+        if tree is not None:
+            environment["BCC_KERNEL_SOURCE"] = str(tree)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, (work / "said").open("w+b") as said:
+            with theirs:
+                child = subprocess.Popen(
+                    [python, "-I", str(_CHILD), str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment, cwd="/",
+                    pass_fds=[theirs.fileno()], start_new_session=True,
+                )  # fmt: skip
+            with _ended(child):
+                ours.settimeout(self.seconds)
+                try:
+                    socket.send_fds(ours, [json.dumps(request).encode()], list((self.maps or {}).values()))
+                    message, fds, _, _ = socket.recv_fds(ours, _MAX_ANSWER, 64)
+                except TimeoutError:
+                    message, fds = b"", []
+                    late = f"took more than {self.seconds:.0f} s (`probes.timeout`) and was ended"
+                    return {"stage": "time", "subject": "", "message": late}, fds, ""
+                except OSError:
+                    message, fds = b"", []
+                if not message:
+                    message = json.dumps(_crash(child)).encode()
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            return json.loads(message), fds, _tail(said)
+
+
+@contextlib.contextmanager
+def _ended(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """The child is gone after the block, whatever it was doing."""
+    try:
+        yield
+    finally:
+        # It has answered, or is not to any more; nothing of it is needed.
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        child.wait()
+
+
+def _crash(child: subprocess.Popen[bytes]) -> dict[str, str]:
+    """It ended without an answer."""
+    status = child.wait()
+    how = f"status {status}"
+    if status < 0:
+        how = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    if -status == signal.SIGXCPU:
+        how += ": it computed for too long (`probes.timeout`)"
+    return {"stage": "crash", "subject": "", "message": f"bcc's process ended with {how}"}
+
+
+def _tail(file: IO[bytes]) -> str:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TOLD))
+    return file.read().decode("utf-8", "replace")
+
+
+def _read(probe: Definition) -> str:
+    try:
+        data = probe.source.read_bytes()
+    except OSError as error:
+        raise ProbeError(
+            [Problem(str(probe.source), 0, 0, "", f"cannot be read: {error.strerror}")]
+        ) from None
+    if len(data) > _MAX_SOURCE or b"\0" in data:
+        raise ProbeError([Problem(str(probe.source), 0, 0, "", "is no C source of at most 1 MiB")])
+    return data.decode("utf-8", "replace")
+
+
+def _check_hooks(probe: Definition, found: tuple[Hook, ...], tree: Path | None) -> None:
+    """What can be said before bcc costs a second."""
+    problems = []
+    for hook in found:
+        if hook.kind == "lsm":
+            text = "a probe observes: LSM_PROBE is not taken (policies deny, and say so)"
+            problems.append(Problem(str(probe.source), hook.line, 0, "", text))
+        elif hook.kind == "raw_tracepoint" and tree and not has_raw_tracepoint(tree, hook.name):
+            text = f"this kernel has no raw tracepoint {hook.name}"
+            problems.append(Problem(str(probe.source), hook.line, 0, "", text))
+    if problems:
+        raise ProbeError(problems)
+
+
+def _refusal(probe: Definition, found: tuple[Hook, ...], answer: Mapping[str, str], said: str) -> Error:
+    if answer["stage"] == "bcc":
+        return Error(
+            f"custom probes need bcc, which is not installed ({answer['message']})", hint=INSTALL_BCC
+        )
+    return ProbeError(explain(probe, found, answer, said), log=said)
+
+
+def find_python() -> str:
+    """The interpreter that has bcc: ours, or the system's, for which distributions build it."""
+    if importlib.util.find_spec("bcc") is not None:
+        return sys.executable
+    if Path(_SYSTEM_PYTHON).exists():
+        return _SYSTEM_PYTHON
+    raise Error("custom probes need bcc, which is not installed", hint=INSTALL_BCC)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A header tree that bcc takes for the kernel's, made from the kernel's own BTF and kept by build id.
+
+bcc includes `include/linux/kconfig.h` before all else. Ours includes every type of the running kernel, dumped
+as C, and the macros that bcc's helpers ask for; the headers that they include beside it are empty. Offsets are
+those of this kernel, whatever headers are installed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ringfence.errors import Error
+
+__all__ = ["build_id", "find_bpftool", "header_tree", "has_raw_tracepoint"]
+
+_NOTES = Path("/sys/kernel/notes")
+_BTF = Path("/sys/kernel/btf/vmlinux")
+_NT_GNU_BUILD_ID = 3
+_TIMEOUT = 60  # seconds for the dump; it takes 0.3
+_EMPTY = (
+    "asm/page.h", "linux/bpf.h", "linux/bpf_common.h", "linux/cgroup.h", "linux/compiler.h", "linux/errno.h",
+    "linux/if_packet.h", "linux/kernel.h", "linux/log2.h", "linux/ptrace.h", "linux/sched.h", "linux/stddef.h",
+    "linux/string.h", "linux/types.h", "uapi/linux/bpf.h", "uapi/linux/if_packet.h", "uapi/linux/ptrace.h",
+)  # fmt: skip
+_KCONFIG = """\
+#ifndef RINGFENCE_KCONFIG_H
+#define RINGFENCE_KCONFIG_H
+#ifndef BPF_NO_PRESERVE_ACCESS_INDEX
+#define BPF_NO_PRESERVE_ACCESS_INDEX
+#endif
+#include <vmlinux.h>
+#define __LINUX_BPF_H__
+#define _UAPI__LINUX_BPF_H__
+#define CONFIG_BPF_SYSCALL 1
+#define PAGE_SIZE {page}
+#define NULL ((void *)0)
+#define offsetof(type, member) __builtin_offsetof(type, member)
+#define __always_inline inline __attribute__((always_inline))
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+#define MINORBITS 20
+#define MINORMASK ((1U << MINORBITS) - 1)
+#define MAJOR(dev) ((unsigned int)((dev) >> MINORBITS))
+#define MINOR(dev) ((unsigned int)((dev) & MINORMASK))
+#define TASK_RUNNING 0
+#define TASK_INTERRUPTIBLE 1
+#define TASK_UNINTERRUPTIBLE 2
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define S_IFREG 0100000
+#define S_IFBLK 0060000
+#define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#endif
+"""
+_VERSION = """\
+#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))
+#define LINUX_VERSION_CODE KERNEL_VERSION({}, {}, {})
+"""
+
+
+def build_id(notes: Path = _NOTES) -> str:
+    """The running kernel's GNU build id in hex digits; where it has none, its release."""
+    try:
+        data = notes.read_bytes()
+    except OSError:
+        data = b""
+    position = 0
+    while position + 12 <= len(data):
+        name, size, kind = struct.unpack_from("=3I", data, position)
+        begin = position + 12 + (name + 3 & ~3)
+        if kind == _NT_GNU_BUILD_ID and data[position + 12 : position + 12 + name] == b"GNU\0":
+            return data[begin : begin + size].hex()
+        position = begin + (size + 3 & ~3)
+    return platform.release()
+
+
+def header_tree(cache: Path) -> Path:
+    """The tree of the running kernel, made where it is not there yet. Raises Error with what is missing."""
+    tree = cache / build_id()
+    if (tree / "include/linux/kconfig.h").is_file():
+        return tree
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Made aside and moved, so that nobody finds half a tree, and the second of two makers loses nothing.
+    made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
+    try:
+        _fill(made / "include")
+        try:
+            made.rename(tree)
+        except OSError:
+            if not (tree / "include/linux/kconfig.h").is_file():
+                raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return tree
+
+
+def _fill(include: Path) -> None:
+    for name in _EMPTY:
+        (include / name).parent.mkdir(parents=True, exist_ok=True)
+        (include / name).touch()
+    dump = _dump()
+    (include / "vmlinux.h").write_bytes(dump)
+    numbers = [int(number) for number in re.findall(r"\d+", platform.release())[:3]]
+    version = _VERSION.format(*(numbers + [0, 0, 0])[:3])
+    (include / "linux/version.h").write_text(version)
+    (include / "linux/kconfig.h").write_text(_KCONFIG.format(page=os.sysconf("SC_PAGE_SIZE")))
+
+
+def _dump() -> bytes:
+    command = [find_bpftool(), "btf", "dump", "file", str(_BTF), "format", "c"]
+    try:
+        got = subprocess.run(
+            command, capture_output=True, check=False, timeout=_TIMEOUT, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Error(f"the kernel's types cannot be dumped: {error}") from error
+    if got.returncode or b"struct task_struct {" not in got.stdout:
+        said = got.stderr.decode(errors="replace").strip().splitlines()
+        raise Error(f"bpftool cannot dump the kernel's types: {said[-1] if said else got.returncode}")
+    return got.stdout
+
+
+def find_bpftool() -> str:
+    """A bpftool that runs: Ubuntu's wrapper refuses without the tools of exactly the running kernel."""
+    found = shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    others = sorted(map(str, Path("/usr/lib").glob("linux-tools*/*/bpftool")))
+    for tool in [*([found] if found else []), *others]:
+        try:
+            if (
+                subprocess.run([tool, "version"], capture_output=True, check=False, timeout=10).returncode
+                == 0
+            ):
+                return tool
+        except (OSError, subprocess.SubprocessError):
+            continue
+    raise Error(
+        "custom probes need bpftool, which is not installed",
+        hint="apt-get install bpftool (Ubuntu: linux-tools-generic)",
+    )
+
+
+def has_raw_tracepoint(tree: Path, name: str) -> bool:
+    """Whether the kernel has that raw tracepoint: each is a type of its BTF (e8c423fb31fa, 5.5)."""
+    needle = f"(*btf_trace_{name})(".encode()
+    return needle in (tree / "include/vmlinux.h").read_bytes()

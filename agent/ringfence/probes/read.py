@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NAME.yaml -> Definition. All mistakes at once, each with its place; a probe with one is not loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ringfence.errors import PolicyError, Problem
+from ringfence.policy import reader
+from ringfence.policy.fields import Notes
+from ringfence.policy.model import Place
+from ringfence.policy.probe_rules import PREFIX, ProbeWords
+from ringfence.policy.reader import Mapping_, Node, Scalar
+from ringfence.probes.definition import (
+    DEFAULT_RATE,
+    DEFAULT_RING,
+    KINDS,
+    LICENSES,
+    Definition,
+    Field,
+    Owner,
+)
+from ringfence.probes.read_metrics import integer, read_metrics
+
+__all__ = ["API_VERSION", "C_NAME", "KIND", "NAME", "Found", "read_directory", "read_file"]
+
+API_VERSION = "ringfence.dev/v1"
+KIND = "Probe"
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+C_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+RINGS = {f"{kib}KiB": kib << 10 for kib in (64, 128, 256, 512, 1024, 2048, 4096)}
+SPEC_KEYS = (
+    "license", "event", "container", "host", "fields", "parameters", "sample", "rate", "ring", "export",
+    "metrics",
+)  # fmt: skip
+SPEC_REQUIRED = ("license", "event", "container", "fields")
+MAX_PROBES, MAX_FIELDS, MAX_PARAMETERS = 64, 64, 32
+MAX_SAMPLE, MAX_RATE = 1_000_000, 10_000_000
+_HINT = "docs/custom-probes.md explains every key; `ringfence probe new NAME` writes a pair that works"
+
+
+class Found(NamedTuple):
+    """What a directory holds: the probes that are well, and what is wrong with the others, by name."""
+
+    definitions: Mapping[str, Definition]
+    problems: Mapping[str, Sequence[Problem]]
+
+    def words(self) -> dict[str, ProbeWords]:
+        """What policies may say: of a probe with mistakes, only that."""
+        known = {PREFIX + name: definition.words() for name, definition in self.definitions.items()}
+        for name, problems in self.problems.items():
+            known[PREFIX + name] = ProbeWords(PREFIX + name, {}, in_task=False, broken=problems[0].file)
+        return known
+
+
+def read_directory(directory: Path) -> Found:
+    """Every probe of a directory: its *.yaml files, without hidden ones."""
+    definitions: dict[str, Definition] = {}
+    problems: dict[str, list[Problem]] = {}
+    series: dict[str, str] = {}
+    paths = sorted(p for p in directory.glob("*.yaml") if not p.name.startswith("."))
+    for path in paths:
+        try:
+            definition = read_file(path)
+        except PolicyError as error:
+            problems[path.stem] = error.problems
+            continue
+        clashes = [
+            Problem(
+                str(path),
+                m.place.line,
+                m.place.column,
+                "",
+                f"the metric {m.name!r} is that of probe {other!r}",
+            )
+            for m in definition.metrics
+            if (other := series.setdefault(m.name, definition.name)) != definition.name
+        ]
+        if len(definitions) >= MAX_PROBES:
+            clashes.append(Problem(str(path), 0, 0, "", f"more than {MAX_PROBES} probes"))
+        if clashes:
+            problems[path.stem] = clashes
+        else:
+            definitions[definition.name] = definition
+    return Found(definitions, problems)
+
+
+def read_file(path: Path) -> Definition:
+    """One probe, by its YAML (or its C file). Raises PolicyError with all that is wrong with the YAML."""
+    path = path.with_suffix(".yaml")
+    documents, problems = reader.read(path)
+    notes = Notes(str(path))
+    found = None
+    if documents:
+        found = _definition(notes, documents[0], path)
+        for more in documents[1:]:
+            notes.add(more, "", "a file holds one probe")
+    if not problems and not path.with_suffix(".c").is_file():
+        notes.problems.append(Problem(str(path), 0, 0, "", f"{path.with_suffix('.c').name} is not beside it"))
+    problems = [*problems, *notes.problems]
+    if problems or found is None:
+        raise PolicyError(problems, hint=_HINT)
+    return found
+
+
+def _definition(notes: Notes, node: Node, path: Path) -> Definition | None:
+    keys = ("apiVersion", "kind", "metadata", "spec")
+    top = notes.mapping(node, "", keys, keys)
+    if top is None:
+        return None
+    for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        found = top.get(key)
+        if found is not None and not (isinstance(found, Scalar) and found.text == wanted):
+            notes.add(found, key, f"must be {wanted!r}")
+    name, description = _metadata(notes, top.get("metadata"), path)
+    spec = notes.mapping(top["spec"], "spec", SPEC_KEYS, SPEC_REQUIRED) if "spec" in top else None
+    if spec is None:
+        return None
+    fields = _fields(notes, spec.get("fields"))
+    owner, places = _owner(notes, spec.get("container"))
+    event = ""
+    if "event" in spec:
+        event = notes.text(spec["event"], "spec.event", C_NAME, "the name of a struct").strip()
+        places["event"] = _place(notes, spec["event"])
+    return Definition(
+        name=name,
+        description=description,
+        license=_license(notes, spec),
+        event=event,
+        owner=owner,
+        keep_host="host" in spec and notes.choice(spec["host"], "spec.host", ("drop", "keep")) == "keep",
+        fields=fields,
+        parameters=_parameters(notes, spec.get("parameters")),
+        sample=integer(notes, spec, "sample", 1, 1, MAX_SAMPLE),
+        rate=integer(notes, spec, "rate", DEFAULT_RATE, 0, MAX_RATE),
+        ring=_ring(notes, spec.get("ring")),
+        lines="export" in spec
+        and notes.choice(spec["export"], "spec.export", ("activity", "lines")) == "lines",
+        metrics=read_metrics(notes, spec.get("metrics"), fields),
+        yaml=path,
+        places=places,
+    )
+
+
+def _place(notes: Notes, node: Node) -> Place:
+    return Place(notes.file, node.line, node.column)
+
+
+def _metadata(notes: Notes, node: Node | None, path: Path) -> tuple[str, str]:
+    keys = notes.mapping(node, "metadata", ("name", "description"), ("name", "description")) if node else None
+    if keys is None:
+        return "", ""
+    name = description = ""
+    if "name" in keys:
+        name = notes.text(keys["name"], "metadata.name", NAME, "a name of a-z, 0-9 and `-`, at most 40 long")
+        if name and name != path.stem:
+            notes.add(keys["name"], "metadata.name", f"must be {path.stem!r}, as the file is called")
+    if "description" in keys:
+        description = notes.text(keys["description"], "metadata.description").strip()
+    return name, description
+
+
+def _license(notes: Notes, spec: Mapping[str, Node]) -> str:
+    return (notes.choice(spec["license"], "spec.license", LICENSES) or "") if "license" in spec else ""
+
+
+def _fields(notes: Notes, node: Node | None) -> dict[str, Field]:
+    if node is None:
+        return {}
+    if not isinstance(node, Mapping_) or not node.items or len(node.items) > MAX_FIELDS:
+        notes.add(node, "spec.fields", f"must be a mapping of 1 to {MAX_FIELDS} fields of the struct")
+        return {}
+    found: dict[str, Field] = {}
+    for item in node.items:
+        name, where = item.key.text, f"spec.fields.{item.key.text}"
+        if not C_NAME.fullmatch(name):
+            notes.add(item.key, "spec.fields", f"{name!r} is not the name of a field")
+            continue
+        if name in found:
+            notes.add(item.key, "spec.fields", f"{name!r} is there twice")
+        keys = notes.mapping(item.value, where, ("type", "unit", "description")) or {}
+        kind = notes.choice(keys["type"], f"{where}.type", KINDS) if "type" in keys else "number"
+        texts = {
+            key: notes.text(keys[key], f"{where}.{key}") for key in ("unit", "description") if key in keys
+        }
+        if "unit" in keys and kind != "number":
+            notes.add(keys["unit"], f"{where}.unit", "only a number has a unit")
+        found[name] = Field(
+            name,
+            kind or "number",
+            texts.get("unit", ""),
+            texts.get("description", ""),
+            _place(notes, item.key),
+        )
+    return found
+
+
+def _owner(notes: Notes, node: Node | None) -> tuple[Owner, dict[str, Place]]:
+    """`task`, {cgroup: FIELD} or {pid: FIELD, start: FIELD}."""
+    places: dict[str, Place] = {}
+    if node is None:
+        return Owner("task"), places
+    places["container"] = _place(notes, node)
+    if isinstance(node, Scalar):
+        notes.choice(node, "spec.container", ("task",))
+        return Owner("task"), places
+    before = len(notes.problems)
+    keys = notes.mapping(node, "spec.container", ("cgroup", "pid", "start")) or {}
+    if len(notes.problems) > before:
+        return Owner("task"), places
+    if set(keys) not in ({"cgroup"}, {"pid", "start"}):
+        message = "must be `task`, {cgroup: FIELD}, or {pid: FIELD, start: FIELD}"
+        if set(keys) == {"pid"}:
+            message += ": a pid alone may be another process's by now, and the agent does not guess"
+        notes.add(node, "spec.container", message)
+        return Owner("task"), places
+    names = {}
+    for key, value in keys.items():
+        names[key] = notes.text(value, f"spec.container.{key}", C_NAME, "the name of a field of the struct")
+        places[key] = _place(notes, value)
+    how: Literal["cgroup", "process"] = "cgroup" if "cgroup" in keys else "process"
+    return Owner(how, **names), places
+
+
+def _parameters(notes: Notes, node: Node | None) -> dict[str, int]:
+    if node is None:
+        return {}
+    if not isinstance(node, Mapping_) or not node.items or len(node.items) > MAX_PARAMETERS:
+        notes.add(node, "spec.parameters", f"must be a mapping of 1 to {MAX_PARAMETERS} names to numbers")
+        return {}
+    found = {}
+    for item in node.items:
+        name, value = item.key.text, item.value
+        if not C_NAME.fullmatch(name) or name.upper().startswith("RF_"):
+            notes.add(item.key, "spec.parameters", f"{name!r} is not a name that a macro can have here")
+        if isinstance(value, Scalar) and value.kind == "int" and abs(int(value.text, 0)) < 1 << 63:
+            found[name] = int(value.text, 0)
+        else:
+            notes.add(value, f"spec.parameters.{name}", "must be a number")
+    return found
+
+
+def _ring(notes: Notes, node: Node | None) -> int:
+    if node is None:
+        return DEFAULT_RING
+    return RINGS.get(notes.choice(node, "spec.ring", tuple(RINGS)) or "", DEFAULT_RING)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metrics of a probe's YAML, and numbers with bounds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Literal, cast
+
+from ringfence.policy.conditions import suggestion
+from ringfence.policy.fields import Notes
+from ringfence.policy.model import Place
+from ringfence.policy.reader import Node, Scalar, Sequence_
+from ringfence.probes.definition import Field, Metric
+
+__all__ = [
+    "DEFAULT_SERIES",
+    "MAX_BUCKETS",
+    "MAX_LABELS",
+    "MAX_METRICS",
+    "MAX_SERIES",
+    "METRIC_NAME",
+    "integer",
+]
+__all__ += ["read_metrics"]
+
+METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+DEFAULT_SERIES, MAX_SERIES = 200, 2000
+MAX_METRICS, MAX_LABELS, MAX_BUCKETS = 16, 4, 32
+KEYS = ("name", "type", "help", "value", "scale", "buckets", "labels", "container", "max_series")
+_RESERVED = ("container", "probe", "le")
+_FLOAT = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
+
+
+def integer(notes: Notes, keys: Mapping[str, Node], key: str, default: int, low: int, high: int) -> int:
+    """A number within bounds, or the default after a mistake."""
+    node = keys.get(key)
+    if node is None:
+        return default
+    if isinstance(node, Scalar) and node.kind == "int" and low <= int(node.text, 0) <= high:
+        return int(node.text, 0)
+    notes.add(node, key, f"must be a number from {low} to {high}")
+    return default
+
+
+def read_metrics(notes: Notes, node: Node | None, fields: Mapping[str, Field]) -> tuple[Metric, ...]:
+    """The list under `metrics`."""
+    if node is None:
+        return ()
+    if not isinstance(node, Sequence_) or not 1 <= len(node.items) <= MAX_METRICS:
+        notes.add(node, "spec.metrics", f"must be a list of 1 to {MAX_METRICS} metrics")
+        return ()
+    found: list[Metric] = []
+    for index, item in enumerate(node.items):
+        metric = _metric(notes, item, f"spec.metrics[{index}]", fields)
+        if metric is not None:
+            if any(metric.name == other.name for other in found):
+                notes.add(item, f"spec.metrics[{index}].name", f"{metric.name!r} is there twice")
+            found.append(metric)
+    return tuple(found)
+
+
+def _metric(notes: Notes, node: Node, where: str, fields: Mapping[str, Field]) -> Metric | None:
+    keys = notes.mapping(node, where, KEYS, ("name", "type", "help"))
+    if keys is None:
+        return None
+    kind = notes.choice(keys["type"], f"{where}.type", ("counter", "histogram")) if "type" in keys else None
+    name = ""
+    if "name" in keys:
+        name = notes.text(keys["name"], f"{where}.name", METRIC_NAME, "a name of a-z, 0-9 and `_`")
+    if name.endswith(("_total", "_bucket", "_count", "_sum")):
+        notes.add(keys["name"], f"{where}.name", "ends in a suffix that Prometheus adds itself")
+    value = _field(notes, keys["value"], f"{where}.value", fields, numbers=True) if "value" in keys else ""
+    buckets = _buckets(notes, keys["buckets"], f"{where}.buckets") if "buckets" in keys else ()
+    if kind == "histogram":
+        for key in ("value", "buckets"):
+            if key not in keys:
+                notes.add(node, where, f"{key!r} is missing: a histogram is of a field, in buckets")
+    elif "buckets" in keys:
+        notes.add(keys["buckets"], f"{where}.buckets", "only a histogram has buckets")
+    if "scale" in keys and "value" not in keys:
+        notes.add(keys["scale"], f"{where}.scale", "needs a `value`")
+    return Metric(
+        name=name,
+        type=cast(Literal["counter", "histogram"], kind or "counter"),
+        help=notes.text(keys["help"], f"{where}.help") if "help" in keys else "",
+        value=value,
+        scale=_number(notes, keys["scale"], f"{where}.scale") if "scale" in keys else 1.0,
+        buckets=buckets,
+        labels=_labels(notes, keys["labels"], f"{where}.labels", fields) if "labels" in keys else (),
+        by_container="container" not in keys
+        or notes.boolean(keys["container"], f"{where}.container") is not False,
+        max_series=integer(notes, keys, "max_series", DEFAULT_SERIES, 1, MAX_SERIES),
+        place=Place(notes.file, node.line, node.column),
+    )
+
+
+def _field(
+    notes: Notes, node: Node, where: str, fields: Mapping[str, Field], *, numbers: bool = False
+) -> str:
+    name = notes.text(node, where, expected="the name of a field")
+    if name and name not in fields:
+        notes.add(node, where, f"{name!r} is not one of `fields`{suggestion(name, [*fields])}")
+    elif name and numbers and fields[name].kind != "number":
+        notes.add(node, where, f"{name!r} is not a number")
+    return name
+
+
+def _labels(notes: Notes, node: Node, where: str, fields: Mapping[str, Field]) -> tuple[str, ...]:
+    items = node.items if isinstance(node, Sequence_) else (node,)
+    if not 1 <= len(items) <= MAX_LABELS:
+        notes.add(node, where, f"must list 1 to {MAX_LABELS} fields")
+    found: list[str] = []
+    for index, item in enumerate(items):
+        name = _field(notes, item, f"{where}[{index}]", fields)
+        if name in _RESERVED:
+            notes.add(item, where, f"{name!r} is a label that the agent sets itself")
+        elif name in found:
+            notes.add(item, where, f"{name!r} is there twice")
+        found.append(name)
+    return tuple(found)
+
+
+def _buckets(notes: Notes, node: Node, where: str) -> tuple[float, ...]:
+    if not isinstance(node, Sequence_) or not 1 <= len(node.items) <= MAX_BUCKETS:
+        notes.add(node, where, f"must be a list of 1 to {MAX_BUCKETS} upper bounds")
+        return ()
+    bounds = tuple(_number(notes, item, where) for item in node.items)
+    if list(bounds) != sorted(set(bounds)):
+        notes.add(node, where, "must rise from each bound to the next")
+    return bounds
+
+
+def _number(notes: Notes, node: Node, where: str) -> float:
+    if isinstance(node, Scalar) and _FLOAT.fullmatch(node.text) and math.isfinite(float(node.text)):
+        return float(node.text)
+    notes.add(node, where, "must be a number")
+    return 0.0

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a probe of the operator's own (bcc dialect) has beside what bcc gives it. It is put before every
+ * probe; #include "ringfence.h" is allowed and does nothing.
+ *
+ *   struct rf_task            who it was; a member `task` of the event, for `container: task`
+ *   rf_identify(&e.task, t)   fill it in for a task; 0 where that belongs to no container
+ *   rf_identify_current(&e.task)
+ *   rf_container()            id of the container's cgroup of the current task, 0: the host's
+ *   rf_container_of(t)        the same of another task
+ *   rf_read(p->member)        a member of a kernel struct, wherever the pointer came from
+ *   rf_send(&e)               the one door out: sampled, rate limited, every loss counted
+ *
+ * The id of a container is that of the agent's own events. On hosts with cgroup version 1 it lies in the hierarchy
+ * that runtimes use, which bpf_get_current_cgroup_id() does not see: that name means rf_container() here.
+ */
+#include <linux/sched.h>
+#include <linux/cgroup.h>
+
+#define RF_INLINE static inline __attribute__((always_inline, unused))
+#define bpf_get_current_cgroup_id() rf_container()
+
+/* bcc itself only follows pointers that it has seen come from the hook's arguments. */
+#define rf_read(expression)                                                        \
+	({                                                                         \
+		__typeof__(expression) rf_value;                                   \
+		__builtin_memset(&rf_value, 0, sizeof(rf_value));                  \
+		bpf_probe_read_kernel(&rf_value, sizeof(rf_value), &(expression)); \
+		rf_value;                                                          \
+	})
+
+struct rf_task {
+	u64 container;
+	u64 start_ns; /* of the process, CLOCK_BOOTTIME: with its pid it names one process for ever */
+	u32 pid;
+	u32 tid;
+	char comm[16];
+};
+
+enum { RF_SENT, RF_SAMPLED, RF_LIMITED, RF_FULL, RF_HOST, RF_COUNTS };
+
+struct rf_window {
+	u64 number;
+	u64 used;
+};
+
+BPF_RINGBUF_OUTPUT(rf_ring, RF_RING_PAGES);
+BPF_PERCPU_ARRAY(rf_counts, u64, RF_COUNTS);
+BPF_ARRAY(rf_windows, struct rf_window, 1);
+
+#ifdef RF_MAPS
+/* The agent's own tables: tasks that run a container's code, cgroups of containers, containers. */
+struct rf_binding {
+	u64 container;
+	u32 slot;
+	u32 facts;
+	u64 exe_hash;
+	u64 start_ns;
+};
+BPF_TABLE_PINNED("hash", u32, struct rf_binding, rf_processes, 65536, RF_MAPS "/processes");
+BPF_TABLE_PINNED("hash", u64, u32, rf_cgroups, 32768, RF_MAPS "/containers");
+BPF_TABLE_PINNED("array", u32, u64, rf_slots, 4096, RF_MAPS "/slots");
+#endif
+
+RF_INLINE void rf_count(u32 which)
+{
+	u64 *count = rf_counts.lookup(&which);
+
+	if (count)
+		*count += 1;
+}
+
+/* The cgroup that says whose a task is, in the hierarchy that the agent chose. */
+RF_INLINE u64 rf_cgroup_of(struct task_struct *task)
+{
+	struct css_set *set = NULL;
+	struct cgroup *cgroup = NULL;
+	struct kernfs_node *node = NULL;
+	u64 id = 0;
+
+	bpf_probe_read_kernel(&set, sizeof(set), &task->cgroups);
+#ifdef RF_SUBSYS
+	struct cgroup_subsys_state *css = NULL;
+
+	bpf_probe_read_kernel(&css, sizeof(css), &set->subsys[RF_SUBSYS]);
+	bpf_probe_read_kernel(&cgroup, sizeof(cgroup), &css->cgroup);
+#else
+	bpf_probe_read_kernel(&cgroup, sizeof(cgroup), &set->dfl_cgrp);
+#endif
+	bpf_probe_read_kernel(&node, sizeof(node), &cgroup->kn);
+	bpf_probe_read_kernel(&id, sizeof(id), &node->id);
+	return id;
+}
+
+RF_INLINE u64 rf_container_of(struct task_struct *task)
+{
+#ifdef RF_MAPS
+	u32 tgid = 0;
+
+	bpf_probe_read_kernel(&tgid, sizeof(tgid), &task->tgid);
+	struct rf_binding *bound = rf_processes.lookup(&tgid);
+
+	if (bound)
+		return bound->container;
+	u64 cgroup = rf_cgroup_of(task);
+	u32 *found = rf_cgroups.lookup(&cgroup);
+
+	if (!found)
+		return 0;
+	u32 slot = *found;
+	u64 *container = rf_slots.lookup(&slot);
+
+	return container ? *container : 0;
+#else
+	return rf_cgroup_of(task);
+#endif
+}
+
+RF_INLINE u64 rf_container(void)
+{
+	return rf_container_of((struct task_struct *)bpf_get_current_task());
+}
+
+RF_INLINE int rf_identify(struct rf_task *who, struct task_struct *task)
+{
+	struct task_struct *leader = NULL;
+
+	who->container = rf_container_of(task);
+	bpf_probe_read_kernel(&leader, sizeof(leader), &task->group_leader);
+	bpf_probe_read_kernel(&who->start_ns, sizeof(who->start_ns), &leader->start_boottime);
+	bpf_probe_read_kernel(&who->pid, sizeof(who->pid), &task->tgid);
+	bpf_probe_read_kernel(&who->tid, sizeof(who->tid), &task->pid);
+	bpf_probe_read_kernel(&who->comm, sizeof(who->comm), &task->comm);
+	return who->container != 0;
+}
+
+RF_INLINE int rf_identify_current(struct rf_task *who)
+{
+	return rf_identify(who, (struct task_struct *)bpf_get_current_task());
+}
+
+/* One window for all CPUs. They may race for its last places: then a few events more pass, and are counted. */
+RF_INLINE int rf_limited(u64 now)
+{
+#if RF_WINDOW_EVENTS
+	u32 zero = 0;
+	struct rf_window *window = rf_windows.lookup(&zero);
+
+	if (!window)
+		return 0;
+	u64 number = now / RF_WINDOW_NS;
+
+	if (window->number != number) {
+		window->number = number;
+		window->used = 0;
+	}
+	return window->used++ >= RF_WINDOW_EVENTS;
+#else
+	return 0;
+#endif
+}
+
+RF_INLINE int rf_drop(u32 why)
+{
+	rf_count(why);
+	return 0;
+}
+
+RF_INLINE int rf_emit(void *event, u64 size)
+{
+	u64 now = bpf_ktime_get_boot_ns();
+
+#if RF_SAMPLE > 1
+	if (bpf_get_prandom_u32() % RF_SAMPLE)
+		return rf_drop(RF_SAMPLED);
+#endif
+	if (rf_limited(now))
+		return rf_drop(RF_LIMITED);
+	char *record = rf_ring.ringbuf_reserve(sizeof(now) + size);
+
+	if (!record)
+		return rf_drop(RF_FULL);
+	*(u64 *)record = now;
+	bpf_probe_read_kernel(record + sizeof(now), size, event);
+	rf_ring.ringbuf_submit(record, 0);
+	rf_count(RF_SENT);
+	return 1;
+}
+
+#ifdef RF_DROP_HOST
+#define rf_of_host(e) (!(e)->RF_DROP_HOST)
+#else
+#define rf_of_host(e) 0
+#endif
+
+/* 1 where the event was sent; 0 where it was left out, which is counted. */
+#define rf_send(e)                                                                                                 \
+	({                                                                                                         \
+		_Static_assert(                                                                                    \
+			__builtin_types_compatible_p(__typeof__(*(e)), struct RF_EVENT),                           \
+			"rf_send() takes a pointer to the struct that `event` of the YAML names: " RF_EVENT_NAME); \
+		rf_of_host(e) ? rf_drop(RF_HOST) : rf_emit((e), sizeof(*(e)));                                     \
+	})

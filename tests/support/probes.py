@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Custom probes of a test's own: a directory with pairs of files, and what bcc needs."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.support import force
+
+__all__ = ["EXAMPLES", "need_bcc", "place_example", "place_probe"]
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "probes"
+
+
+@functools.cache
+def _has_bcc() -> bool:
+    for python in ("/usr/bin/python3",):
+        got = subprocess.run([python, "-c", "from bcc import BPF"], capture_output=True, check=False)
+        if got.returncode == 0:
+            return True
+    return False
+
+
+def need_bcc() -> None:
+    """Skip or fail where the system's Python has no bcc."""
+    force.need_root()
+    if not _has_bcc():
+        force.missing("bcc", "needs bcc (python3-bpfcc)")
+    force.need_program("bpftool")
+
+
+def place_example(name: str, directory: Path, **parameters: int) -> Path:
+    """A copy of an example with other parameters; its YAML."""
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copy(EXAMPLES / f"{name}.c", directory)
+    text = (EXAMPLES / f"{name}.yaml").read_text()
+    for key, value in parameters.items():
+        text, count = re.subn(rf"^(\s+{key}): \d+", rf"\g<1>: {value}", text, flags=re.M)
+        assert count == 1, f"{name} has no parameter {key}"
+    (directory / f"{name}.yaml").write_text(text)
+    return directory / f"{name}.yaml"
+
+
+SPEC = """\
+apiVersion: ringfence.dev/v1
+kind: Probe
+metadata: {{name: {name}, description: a probe of a test}}
+spec:
+  license: GPL
+  event: event
+  container: {container}
+  fields: {fields}
+{more}"""
+
+
+def place_probe(
+    directory: Path,
+    name: str,
+    source: str,
+    *,
+    container: str = "task",
+    fields: str = "{number: {}}",
+    more: str = "",
+) -> Path:
+    """A pair of files; the YAML."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{name}.c").write_text(source)
+    path = directory / f"{name}.yaml"
+    path.write_text(SPEC.format(name=name, container=container, fields=fields, more=more))
+    return path
