@@ -16,6 +16,7 @@ import pytest
 
 from ringfence import abi
 from ringfence.abi import OBSERVE_ALERTS, PATTERN, PATTERN_ANY, PATTERN_HEX64, EventKind
+from ringfence.bpf import _libbpf
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import DEFAULT_OBJECT, Kernel, KernelSettings, Pattern, host_namespaces
@@ -270,3 +271,12 @@ def test_host_namespaces_are_numbers() -> None:
     found = host_namespaces()
     assert set(found) == {"mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time"}
     assert found["mnt"] > 0
+
+
+def test_the_verifier_looks_at_few_instructions(kernel: Kernel) -> None:
+    """A program whose states multiply takes seconds to load, at every start: see RF_NARROW for what to do."""
+    looked = {
+        program.name: int.from_bytes(_libbpf.info(program.fd, 220)[216:], "little")  # verified_insns, 5.16
+        for program in kernel.programs
+    }
+    assert max(looked.values()) < 100_000, looked

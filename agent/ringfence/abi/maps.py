@@ -171,16 +171,16 @@ class ContainerValue(NamedTuple):
     """struct rf_container: `ContainerValue._make(CONTAINER.unpack(value))`."""
 
     cgroup: int
-    created_ns: int
-    profile0: int
-    profile1: int
-    state: int
-    tasks: int
-    facts: int
-    bucket: int
-    bucket_ns: int
-    alert_bucket: int
-    alert_bucket_ns: int
+    created_ns: int = 0
+    profile0: int = 0
+    profile1: int = 0
+    state: int = 0
+    tasks: int = 0
+    facts: int = 0
+    bucket: int = 0
+    bucket_ns: int = 0
+    alert_bucket: int = 0
+    alert_bucket_ns: int = 0
 
 
 class MapShape(NamedTuple):

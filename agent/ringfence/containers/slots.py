@@ -91,8 +91,8 @@ class KernelSlots:
 
     def fill(self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True) -> None:
         state = STATE_USED | (STATE_ADOPTED if adopted else 0)
-        values = (cgroup_id, created_ns, 0, 0, state, 0, 0, 0, 0)
-        CONTAINER.pack_into(self._memory, slot * CONTAINER.size, *values)
+        value = ContainerValue(cgroup_id, created_ns, state=state)
+        CONTAINER.pack_into(self._memory, slot * CONTAINER.size, *value)
 
     def bind(self, cgroup_id: int, slot: int) -> bool:
         try:

@@ -32,7 +32,7 @@ class FakeSlots:
         self.freed: list[int] = []
 
     def read(self, slot: int) -> ContainerValue | None:
-        return self.values.get(slot, ContainerValue(*[0] * 11)) if slot < self.size else None
+        return self.values.get(slot, ContainerValue(0)) if slot < self.size else None
 
     def used(self) -> Iterator[tuple[int, ContainerValue]]:
         return iter([(slot, value) for slot, value in self.values.items() if value.cgroup])
@@ -49,7 +49,7 @@ class FakeSlots:
 
     def fill(self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True) -> None:
         state = STATE_USED | STATE_ADOPTED
-        self.values[slot] = ContainerValue(cgroup_id, created_ns, 0, 0, state, 0, 0, 0, 0, 0, 0)
+        self.values[slot] = ContainerValue(cgroup_id, created_ns, state=state)
 
     def bind(self, cgroup_id: int, slot: int) -> bool:
         return self.owners.setdefault(cgroup_id, slot) == slot
@@ -70,7 +70,7 @@ class FakeSlots:
         slot = self.take()
         if slot is None:
             return NO_SLOT
-        self.values[slot] = ContainerValue(cgroup_id, 1, 0, 0, STATE_USED, 0, 0, 0, 0, 0, 0)
+        self.values[slot] = ContainerValue(cgroup_id, 1, state=STATE_USED)
         self.owners[cgroup_id] = slot
         return slot
 

@@ -150,7 +150,7 @@ class World:
             f"{number:012x}" + "0" * 52, 1000 + number, number, name=name, state=State.RUNNING
         )
         self.live.append(container)
-        self.slots[number] = ContainerValue(container.cgroup_id, 0, 0, 0, 3, tasks, 0, 0, 0, 0, 0)
+        self.slots[number] = ContainerValue(container.cgroup_id, state=3, tasks=tasks)
         self.open(number, opens)
         return container
 
