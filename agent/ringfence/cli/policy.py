@@ -120,10 +120,13 @@ def check_files(options: Any) -> int:
     """All mistakes, or a summary with what the authors should know."""
     from ringfence.errors import PolicyError
     from ringfence.policy import NodeTiers, compile_policies, load_policies
+    from ringfence.policy.review import mistakes
 
     try:
         found = load_policies(_paths(options), _probes(options))
         compiled = compile_policies(found, NodeTiers.usual())
+        if wrong := mistakes(found):
+            raise PolicyError(wrong, hint="docs/policy-language.md says what `policy check` refuses, and why")
     except PolicyError as error:
         if options.output == "text":
             raise
@@ -134,7 +137,8 @@ def check_files(options: Any) -> int:
         print_json({"policies": len(found.policies), "rules": found.rules, "problems": [], "notes": notes})
         return 0
     for note in notes:
-        print(f"{note['file']}:{note['line']}: {colour('note:', 'yellow')} {note['rule']}: {note['note']}")
+        level = colour(f"{note['level']}:", "yellow")
+        print(f"{note['file']}:{note['line']}:{note['column']}: {level} {note['rule']}: {note['note']}")
     weaker = len({shortfall.rule.id for shortfall in compiled.shortfalls})
     print(f"{len(found.policies)} policies with {found.rules} rules: no mistakes")
     if weaker:
@@ -145,13 +149,15 @@ def check_files(options: Any) -> int:
 def _notes(policies: Any) -> list[dict[str, Any]]:
     """What is weak in each rule, in the order of the files."""
     from ringfence.policy.explain import cautions
+    from ringfence.policy.review import Note, remarks
 
-    return [
-        {"file": rule.place.file, "line": rule.place.line, "rule": rule.id, "note": text}
+    weak = [
+        Note(rule.place.file, rule.place.line, rule.place.column, rule.id, "note", text)
         for policy in policies.policies
         for rule in policy.rules
         for text in cautions(rule)
     ]
+    return [note._asdict() for note in sorted([*weak, *remarks(policies)])]
 
 
 def explain_files(options: Any) -> int:

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from ringfence.abi import DIM_ADDRESS, DIM_OBJECT, DIM_TEXT, DIM_USED, DIMS, Action, EventKind, Mechanism
+from ringfence.abi import (
+    DIM_ADDRESS,
+    DIM_OBJECT,
+    DIM_TEXT,
+    DIM_USED,
+    DIMS,
+    MAX_RULES,
+    Action,
+    EventKind,
+    Mechanism,
+)
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import classify
 from ringfence.policy.compiled import Actions, CompiledPolicies, CompiledRule, EventTable, Shortfall
@@ -55,8 +65,7 @@ def compile_policies(
     try:
         starts = place([Group(min(piece.atoms), piece.exceptions) for piece in pieces])
     except OutOfBits as error:
-        file = policies.policies[0].place.file if policies.policies else ""
-        problems.append(Problem(file, 0, 0, "", str(error)))
+        problems.append(_problem(pieces[_first_beyond(pieces)].rule, str(error)))
     if problems:
         raise PolicyError(
             problems, hint="`ringfence policy explain` shows what each rule becomes on this node"
@@ -93,6 +102,16 @@ def _pieces(
             some = {event: atoms[n] for event, atoms in events.items() if n < len(atoms)}
             pieces.append(_Piece(index, rule, outcome, some))
     return pieces
+
+
+def _first_beyond(pieces: list[_Piece]) -> int:
+    """The first of them, in the order of the files, for which there is no bit left."""
+    used = 0
+    for index, piece in enumerate(pieces):
+        used += piece.exceptions + 1
+        if used > MAX_RULES:
+            return index
+    return len(pieces) - 1
 
 
 def _problem(rule: Rule, message: str) -> Problem:

@@ -56,7 +56,7 @@ def parse_condition(operand: Operand, node: Node, complain: Complain) -> Conditi
     alternatives = _PARSERS[operand.kind](operand, words, complain_counted)
     if mistakes or not alternatives:
         return None
-    return Condition(operand.name, _written(words), tuple(alternatives))
+    return Condition(operand.name, _written(words), tuple(alternatives), node.line, node.column)
 
 
 def _written(words: _Words) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol
 
@@ -46,6 +46,8 @@ class Condition:
     operand: str
     written: str
     alternatives: tuple[Conjunction, ...]
+    line: int = field(default=0, compare=False)
+    column: int = field(default=0, compare=False)
 
 
 #: one match block, for one event: every condition must hold
