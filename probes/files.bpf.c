@@ -20,7 +20,7 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	struct rf_question question;
 	struct rf_task *bound;
 	struct rf_file file;
-	__u32 answer, event = RF_FILE_OPEN, *level;
+	__u32 answer, whose;
 	__u64 at;
 	long fd;
 
@@ -39,13 +39,11 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	if (!at)
 		return 0;
 	rf_file_read(&file, at);
-	answer = rf_first_look(&question, task, bound, container, &file, compat);
-	if (answer == RF_MATCH_NOTHING) {
-		level = bpf_map_lookup_elem(&observe, &event);
-		if (!level || *level == RF_OBSERVE_OFF)
-			return 0;
-		rf_ask(&question, RF_FILE_OPEN, bound, container);
-	}
+	whose = rf_opens_by_handle(rf_call_number(regs), compat) ? rf_foreign_or_outside(task, &file)
+								 : rf_foreign(task, &file);
+	answer = rf_first_look(&question, task, bound, container, &file, whose, compat);
+	if (!rf_file_matters(&question, RF_FILE_OPEN, answer, bound, container))
+		return 0;
 	rf_second_look(&question, task, bound, container, &file, answer, fd, compat ? RF_FLAG_COMPAT : 0,
 		       RF_MECHANISM_KILL);
 	return 0;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Opens, refused before they have any effect on what is there: file_open comes before the file's own open
- * and before O_TRUNC empties it. A file that O_CREAT makes is there by then, empty. O_PATH asks no hook: such
- * a descriptor gives no access to the file, and what is opened through it comes here.
+ * Files that are opened, mapped for execution, handed over, or given an ioctl.
+ *
+ * file_open comes before the file's own open and before O_TRUNC empties it. A file that O_CREAT makes is there by
+ * then, empty. O_PATH asks no hook: such a descriptor gives no access to the file, and what is opened through it
+ * comes here.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -15,6 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_FMODE_EXEC 0x20	      /* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
 #define RF_FMODE_NOACCOUNT 0x20000000 /* a file behind a file of overlayfs, fuse ...: the kernel's own */
+#define RF_PROT_EXEC 4
 
 SEC("lsm/file_open")
 int BPF_PROG(lsm_file_open, struct file *opened, int ret)
@@ -24,7 +27,7 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	struct rf_question question;
 	struct rf_task *bound;
 	struct rf_file file;
-	__u32 answer, event = RF_FILE_OPEN, *level;
+	__u32 answer;
 	bool compat;
 
 	if (ret)
@@ -40,14 +43,99 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	rf_count(bound->slot, RF_COUNT_OPEN);
 	rf_file_read(&file, (__u64)opened);
 	compat = rf_in_compat(task);
-	answer = rf_first_look(&question, task, bound, container, &file, compat);
-	if (answer == RF_MATCH_NOTHING) {
-		level = bpf_map_lookup_elem(&observe, &event);
-		if (!level || *level == RF_OBSERVE_OFF)
-			return 0;
-		rf_ask(&question, RF_FILE_OPEN, bound, container);
-	}
+	answer = rf_first_look(&question, task, bound, container, &file, rf_foreign_or_outside(task, &file), compat);
+	if (!rf_file_matters(&question, RF_FILE_OPEN, answer, bound, container))
+		return 0;
 	rf_second_look(&question, task, bound, container, &file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
 		       RF_MECHANISM_LSM);
 	return rf_lsm_result(&question);
+}
+
+/* The other events on a file that is open. */
+static __always_inline int rf_lsm_file(__u32 event, __u64 of)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_question question;
+	struct rf_task *bound;
+	struct rf_file file;
+	__u32 answer, whose;
+	bool compat;
+
+	bound = rf_bound(task);
+	if (!bound)
+		return 0;
+	container = rf_container_of(bound);
+	if (!container)
+		return 0;
+	rf_file_read(&file, of);
+	compat = rf_in_compat(task);
+	whose = rf_foreign_or_outside(task, &file);
+	answer = rf_ask_file(&question, event, task, bound, container, &file, rf_file_type(&file, whose), compat);
+	if (!rf_file_matters(&question, event, answer, bound, container))
+		return 0;
+	rf_second_look(&question, task, bound, container, &file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
+		       RF_MECHANISM_LSM);
+	return rf_lsm_result(&question);
+}
+
+SEC("lsm/mmap_file")
+int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+{
+	if (ret)
+		return ret;
+	if (!file || !(prot & RF_PROT_EXEC))
+		return 0;
+	return rf_lsm_file(RF_FILE_MAP, (__u64)file);
+}
+
+/* A mapping that becomes executable afterwards. */
+SEC("lsm/file_mprotect")
+int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+{
+	__u64 file;
+
+	if (ret)
+		return ret;
+	if (!(prot & RF_PROT_EXEC))
+		return 0;
+	file = (__u64)BPF_CORE_READ(vma, vm_file);
+	return file ? rf_lsm_file(RF_FILE_MAP, file) : 0;
+}
+
+/* By SCM_RIGHTS, by pidfd_getfd, from a seccomp notifier: to whom it is given is who runs. */
+SEC("lsm/file_receive")
+int BPF_PROG(lsm_file_receive, struct file *file, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_file(RF_FILE_RECEIVE, (__u64)file);
+}
+
+static __always_inline int rf_lsm_ioctl(unsigned int cmd)
+{
+	struct rf_lsm lsm;
+
+	if (!rf_lsm_armed(&lsm))
+		return 0;
+	rf_lsm_ask(&lsm, RF_SYS_IOCTL);
+	rf_lsm_operand(&lsm, 0, cmd);
+	return rf_lsm_decide(&lsm, 0);
+}
+
+SEC("lsm/file_ioctl")
+int BPF_PROG(lsm_file_ioctl, struct file *file, unsigned int cmd, unsigned long arg, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_ioctl(cmd);
+}
+
+/* Since 6.8 32-bit callers come here (f1bb47a31dff); before, to file_ioctl. */
+SEC("lsm/file_ioctl_compat")
+int BPF_PROG(lsm_file_ioctl_compat, struct file *file, unsigned int cmd, unsigned long arg, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_ioctl(cmd);
 }

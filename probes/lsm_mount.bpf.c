@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Mounts. sb_mount is asked with the kernel's copies of what mount(2) was given, before anything of it is
- * looked at.
+ * Mounts by either API. sb_mount is asked with the kernel's copies of what mount(2) was given, before anything
+ * of it is looked at. What the new calls make is the same event, asked with what the kernel has in its hands:
+ * sb_kern_mount with the filesystem, sb_remount when one changes.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -9,6 +10,8 @@
 #include "include/lsm.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_MS_REMOUNT 32
 
 SEC("lsm/sb_mount")
 int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const char *type, unsigned long flags,
@@ -23,4 +26,71 @@ int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const ch
 	rf_lsm_ask(&lsm, RF_SYS_MOUNT);
 	rf_lsm_operand(&lsm, 0, flags);
 	return rf_lsm_decide(&lsm, (__u64)type);
+}
+
+/* Not for mount(2), which was asked about. */
+static __always_inline int rf_lsm_filesystem(const struct super_block *super, __u64 flags)
+{
+	struct rf_lsm lsm;
+
+	if (!rf_lsm_armed(&lsm) || rf_lsm_ask(&lsm, RF_SYS_MOUNT))
+		return 0;
+	rf_lsm_operand(&lsm, 0, flags);
+	return rf_lsm_decide(&lsm, (__u64)BPF_CORE_READ(super, s_type, name));
+}
+
+SEC("lsm/sb_kern_mount")
+int BPF_PROG(lsm_sb_kern_mount, struct super_block *super, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_filesystem(super, 0);
+}
+
+SEC("lsm/sb_remount")
+int BPF_PROG(lsm_sb_remount, struct super_block *super, void *options, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_filesystem(super, RF_MS_REMOUNT);
+}
+
+SEC("lsm/sb_umount")
+int BPF_PROG(lsm_sb_umount, struct vfsmount *mnt, int flags, int ret)
+{
+	struct rf_lsm lsm;
+
+	if (ret)
+		return ret;
+	if (!rf_lsm_armed(&lsm))
+		return 0;
+	rf_lsm_ask(&lsm, RF_SYS_UMOUNT);
+	rf_lsm_operand(&lsm, 0, (__u32)flags);
+	return rf_lsm_decide_path(&lsm, rf_number_of(mnt), (__u64)BPF_CORE_READ(mnt, mnt_root));
+}
+
+SEC("lsm/sb_pivotroot")
+int BPF_PROG(lsm_sb_pivotroot, const struct path *old_path, const struct path *new_path, int ret)
+{
+	struct rf_lsm lsm;
+
+	if (ret)
+		return ret;
+	if (!rf_lsm_armed(&lsm))
+		return 0;
+	rf_lsm_ask(&lsm, RF_SYS_PIVOT_ROOT);
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_path, mnt), (__u64)BPF_CORE_READ(new_path, dentry));
+}
+
+SEC("lsm/move_mount")
+int BPF_PROG(lsm_move_mount, const struct path *from, const struct path *to, int ret)
+{
+	struct rf_lsm lsm;
+
+	if (ret)
+		return ret;
+	if (!rf_lsm_armed(&lsm))
+		return 0;
+	rf_lsm_ask(&lsm, RF_SYS_MOVE_MOUNT);
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(to, mnt), (__u64)BPF_CORE_READ(to, dentry));
 }

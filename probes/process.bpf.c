@@ -7,6 +7,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "include/exec.h"
 #include "include/lifecycle.h"
 #include "include/drift.h"
 #include "include/helper.h"
@@ -71,64 +72,26 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	return 0;
 }
 
-static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct task_struct *task)
-{
-	struct mm_struct *mm = BPF_CORE_READ(task, mm);
-	__u64 start, len, take;
-
-	if (!mm)
-		return RF_FLAG_UNREADABLE;
-	start = BPF_CORE_READ(mm, arg_start);
-	len = BPF_CORE_READ(mm, arg_end) - start;
-	take = len < RF_ARGS_LEN ? len : RF_ARGS_LEN - 1;
-	barrier_var(take); /* clang knows that the mask does nothing; the verifier has to see it */
-	take &= RF_ARGS_LEN - 1;
-	if (bpf_probe_read_user(record->args, take, (void *)start))
-		return RF_FLAG_UNREADABLE;
-	record->args_len = take;
-	return len >= RF_ARGS_LEN ? RF_FLAG_TRUNCATED : 0;
-}
-
-static __always_inline void rf_exec_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_file *exe, struct rf_scratch *buffer,
-					   struct rf_question *question, __u32 route, __u8 flags)
-{
-	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_PROCESS_EXEC, bound->slot, route);
-
-	if (!record)
-		return;
-	rf_header(&record->header, RF_PROCESS_EXEC, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
-	rf_object_read(&record->object, exe);
-	record->exe_hash = bound->exe_hash;
-	if (rf_path_copy(record->path, sizeof(record->path), buffer))
-		flags |= RF_FLAG_TRUNCATED;
-	record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
-	flags |= rf_exec_args(record, task);
-	record->header.flags = flags;
-	rf_submit(record, RF_PROCESS_EXEC);
-}
-
-/* An armed task runs a new program. */
+/*
+ * An armed task runs a new program. Where an LSM hook was asked, it is only told; but the first program of a
+ * container is not asked about there, as nobody was armed yet: it is killed before it begins.
+ */
 static __always_inline void rf_executed(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
-					const struct rf_file *exe, struct rf_scratch *buffer)
+					const struct rf_file *exe, struct rf_scratch *buffer, bool arms)
 {
 	struct rf_question question;
 	__u32 route;
 	__u8 flags;
 
 	rf_count(bound->slot, RF_COUNT_EXEC);
-	rf_ask(&question, RF_PROCESS_EXEC, bound, container);
-	question.value[0] = exe->magic;
-	question.value[3] = rf_hash_name(buffer, (__u64)RF_READ(struct file, exe->file, f_path.dentry));
-	rf_text_key_path(buffer, RF_PROCESS_EXEC);
-	question.text = buffer->bit + 1;
-	rf_judge(&question, task, bound, NULL);
+	rf_ask_exec(&question, task, bound, container, exe, buffer);
+	if (arms || !config.exec_hooked)
+		rf_judge(&question, task, bound, NULL);
 	flags = rf_carry_out(&question);
 	rf_count_verdict(&question);
 	route = rf_route(RF_PROCESS_EXEC, bound->slot, container, question.action);
 	if (route != RF_TO_NOWHERE)
-		rf_exec_record(task, bound, exe, buffer, &question, route, flags);
+		rf_exec_record(task, bound, exe, buffer, &question, route, flags, true);
 }
 
 /* The binding that a task would get in its cgroup; false: it is in no container, or not yet in its own mounts. */
@@ -199,7 +162,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 		rf_publish(task, bound);
 		if (arms)
 			rf_counted(task, bound, container, false);
-		rf_executed(task, bound, container, &exe, buffer);
+		rf_executed(task, bound, container, &exe, buffer, arms);
 	}
 	rf_scratch_put(buffer);
 	return 0;

@@ -116,10 +116,21 @@ static __always_inline long rf_return_value(struct pt_regs *regs)
 	return (long)regs->ax;
 }
 
+static __always_inline __u32 rf_call_number(struct pt_regs *regs)
+{
+	return (__u32)regs->orig_ax & ~RF_X32_BIT;
+}
+
 /* 32-bit numbers of the calls that return a new descriptor of a file: arch/x86/entry/syscalls/syscall_32.tbl */
 static __always_inline bool rf_opens_file(__u32 nr)
 {
 	return nr == 5 || nr == 8 || nr == 295 || nr == 342 || nr == 437;
+}
+
+/* Whether it is open_by_handle_at: the one call by which a file outside of a mount's root can be reached. */
+static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
+{
+	return nr == (compat ? 342 : 304);
 }
 
 #elif defined(__TARGET_ARCH_arm64)
@@ -159,9 +170,19 @@ static __always_inline bool rf_opens_file(__u32 nr)
 	return nr == 5 || nr == 8 || nr == 322 || nr == 371 || nr == 437;
 }
 
+static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
+{
+	return nr == (compat ? 371 : 265);
+}
+
 static __always_inline long rf_return_value(struct pt_regs *regs)
 {
 	return (long)regs->regs[0];
+}
+
+static __always_inline __u32 rf_call_number(struct pt_regs *regs)
+{
+	return (__u32)regs->syscallno;
 }
 
 #endif

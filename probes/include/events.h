@@ -48,6 +48,8 @@ enum rf_event {
 	RF_NET_BIND = 20,
 	RF_NET_SENDMSG = 21,
 	RF_UNIX_CONNECT = 22,
+	RF_FILE_MAP = 23,     /* mapped for execution; LSM hooks alone */
+	RF_FILE_RECEIVE = 24, /* handed over as a descriptor; LSM hooks alone */
 
 	/* properties of every container, with no list of names behind them (drift.bpf.c, helper.bpf.c) */
 	RF_KERNEL_HELPER = 28, /* the kernel runs a program of the host: modprobe, core_pattern, release_agent ... */
@@ -219,7 +221,7 @@ struct rf_cgroup_event { /* CGROUP_* */
 	char path[RF_PATH_LEN];
 };
 
-struct rf_file_event { /* FILE_OPEN */
+struct rf_file_event { /* FILE_* */
 	struct rf_header header;
 	struct rf_object object;
 	__u32 mode;	  /* i_mode */

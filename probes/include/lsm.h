@@ -38,6 +38,15 @@ struct rf_lsm {
 	struct rf_call call; /* nr == RF_NO_CALL: a worker of the kernel's, which is in no call */
 };
 
+/* A hook's argument as a number, for global functions: see rf_address. */
+static __always_inline __u64 rf_number_of(const void *argument)
+{
+	__u64 number = 0;
+
+	bpf_probe_read_kernel(&number, sizeof(number), &argument);
+	return number;
+}
+
 /* Whether the task that runs is a subject. To be asked first: most are none. */
 static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
 {
@@ -106,17 +115,21 @@ static __always_inline void rf_lsm_operand(struct rf_lsm *lsm, __u32 dim, __u64 
 }
 
 /*
- * What a hook returns. Each result is a constant of its own branch, which the compiler cannot fold into an
+ * What a hook returns. The result is a constant of its own branch, which the compiler cannot fold into an
  * expression: from 6.12 on the verifier wants to see that it lies between -4095 and 0 (5d99e198be27).
  */
+static __always_inline int rf_lsm_refused(void)
+{
+	int refused = -RF_EPERM;
+
+	barrier_var(refused);
+	return refused;
+}
+
 static __always_inline int rf_lsm_result(const struct rf_question *question)
 {
-	if (question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL) {
-		int refused = -RF_EPERM;
-
-		barrier_var(refused);
-		return refused;
-	}
+	if (question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL)
+		return rf_lsm_refused();
 	return 0;
 }
 
@@ -147,19 +160,14 @@ static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, 
 	return len == RF_PATH_LEN ? RF_FLAG_TRUNCATED : 0;
 }
 
-/* Asks the rules, carries out, counts, reports: what is left of a question on a system call's event. */
-static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
+/* What is left of a question on a system call's event whose string is in the buffer: rules, verdict, report. */
+static __always_inline int rf_lsm_answer(struct rf_lsm *lsm, struct rf_scratch *buffer, __u8 flags)
 {
 	struct rf_question *question = &lsm->question;
-	struct rf_scratch *buffer = rf_scratch_get();
-	__u8 flags = lsm->call.compat ? RF_FLAG_COMPAT : 0;
 	__u32 route;
 
-	if (!buffer) {
-		rf_drop(question->event, RF_DROP_TABLE_FULL, lsm->bound->slot);
-		return 0;
-	}
-	flags |= rf_lsm_text(buffer, question->event, text);
+	if (lsm->call.compat)
+		flags |= RF_FLAG_COMPAT;
 	question->text = buffer->bit + 1;
 	rf_judge(question, lsm->task, lsm->bound, NULL);
 	flags |= rf_lsm_carry_out(question);
@@ -169,6 +177,40 @@ static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
 		rf_call_record(lsm->task, lsm->bound, &lsm->call, question, buffer, route, flags);
 	rf_scratch_put(buffer);
 	return rf_lsm_result(question);
+}
+
+/* Asks the rules, carries out, counts, reports. `text`: the event's string, as a kernel address; 0: it has none. */
+static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
+{
+	struct rf_scratch *buffer = rf_scratch_get();
+
+	if (!buffer) {
+		rf_drop(lsm->question.event, RF_DROP_TABLE_FULL, lsm->bound->slot);
+		return 0;
+	}
+	return rf_lsm_answer(lsm, buffer, rf_lsm_text(buffer, lsm->question.event, text));
+}
+
+/* The same; the string is the path of an object as the task sees it. */
+static __always_inline int rf_lsm_decide_path(struct rf_lsm *lsm, __u64 mnt, __u64 dentry)
+{
+	struct rf_scratch *buffer = rf_scratch_get();
+	struct task_struct *task = lsm->task;
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+	__u64 mount = bpf_core_field_offset(struct mount, mnt);
+	__u8 flags = 0;
+
+	if (!buffer) {
+		rf_drop(lsm->question.event, RF_DROP_TABLE_FULL, lsm->bound->slot);
+		return 0;
+	}
+	rf_path_as_mounted(buffer, dentry, mnt - mount, (__u64)BPF_CORE_READ(fs, root.dentry),
+			   (__u64)BPF_CORE_READ(fs, root.mnt) - mount);
+	rf_text_key_path(buffer, lsm->question.event);
+	if (rf_path_copy(buffer->name, RF_PATH_LEN, buffer))
+		flags = RF_FLAG_TRUNCATED;
+	buffer->len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+	return rf_lsm_answer(lsm, buffer, flags);
 }
 
 #endif

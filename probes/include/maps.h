@@ -332,6 +332,7 @@ struct rf_config {
 	__u32 alert_rate; /* the same for alerts */
 	__u32 alert_burst;
 	__u32 helper_hook; /* helpers are decided at an LSM hook (lsm_exec.bpf.c), before they become it */
+	__u32 exec_hooked; /* an LSM hook decides process.exec: sched_process_exec only tells of it */
 };
 extern const volatile struct rf_config config;
 

@@ -20,9 +20,10 @@
 #define RF_FNV_PRIME 0x100000001b3ULL
 
 /* rf_file.foreign */
-#define RF_MOUNT_OWN 0	 /* of the task's mount namespace */
-#define RF_MOUNT_OTHER 1 /* of another one */
-#define RF_MOUNT_NONE 2	 /* of none: internal (pipe, memfd), or detached */
+#define RF_MOUNT_OWN 0	   /* of the task's mount namespace */
+#define RF_MOUNT_OTHER 1   /* of another one */
+#define RF_MOUNT_NONE 2	   /* of none: internal (pipe, memfd), or detached */
+#define RF_MOUNT_OUTSIDE 3 /* of the task's own, but not below that mount's root: reached by its handle */
 
 struct rf_file {
 	__u64 file;
@@ -98,6 +99,41 @@ static __always_inline __u32 rf_foreign(struct task_struct *task, const struct r
 	if (!ns || rf_is_error(ns))
 		return RF_MOUNT_NONE;
 	return proxy && ns == (__u64)proxy->mnt_ns ? RF_MOUNT_OWN : RF_MOUNT_OTHER;
+}
+
+#define RF_ROOT_DEPTH 256
+
+/*
+ * Whether a file lies below the root of the mount that it was opened through. A handle leads to any file of
+ * the filesystem. On a mount of the whole filesystem there is nothing else; what is deeper than we look passes.
+ */
+rf_subprogram bool rf_below_root(const struct rf_file *file)
+{
+	__u64 root = (__u64)RF_READ(struct vfsmount, file->mnt, mnt_root);
+	__u64 dentry = (__u64)RF_READ(struct file, file->file, f_path.dentry);
+	__u32 depth;
+
+	if (root == (__u64)RF_READ(struct super_block, file->super, s_root))
+		return true;
+	for (depth = 0; depth < RF_ROOT_DEPTH; depth++) {
+		__u64 parent;
+
+		if (dentry == root)
+			return true;
+		parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
+		if (!parent || parent == dentry)
+			return false;
+		dentry = parent;
+	}
+	return true;
+}
+
+/* RF_MOUNT_*, with the look for the mount's root. */
+static __always_inline __u32 rf_foreign_or_outside(struct task_struct *task, const struct rf_file *file)
+{
+	__u32 whose = rf_foreign(task, file);
+
+	return whose == RF_MOUNT_OWN && !rf_below_root(file) ? RF_MOUNT_OUTSIDE : whose;
 }
 
 /* The inum of the namespace that the file's mount belongs to; 0: none. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * An open file and the rules of file.open, whoever asks: the exit of the call (files.bpf.c) or the hook
- * before the open has any effect (lsm_file.bpf.c).
+ * before the open has any effect (lsm_file.bpf.c). So with the other events on a file that is open.
  */
 #ifndef RINGFENCE_OPEN_H
 #define RINGFENCE_OPEN_H
@@ -16,11 +16,11 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 					   const struct rf_file *file, struct rf_question *question,
 					   struct rf_scratch *buffer, __u32 route, __u32 fd, __u8 flags)
 {
-	struct rf_file_event *record = RF_RECORD(rf_file_event, RF_FILE_OPEN, bound->slot, route);
+	struct rf_file_event *record = RF_RECORD(rf_file_event, question->event, bound->slot, route);
 
 	if (!record)
 		return;
-	rf_header(&record->header, RF_FILE_OPEN, task, bound);
+	rf_header(&record->header, question->event, task, bound);
 	rf_header_verdict(&record->header, question, task, bound);
 	rf_object_read(&record->object, file);
 	record->mode = file->mode;
@@ -32,7 +32,7 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 		flags |= RF_FLAG_TRUNCATED;
 	record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
 	record->header.flags = flags;
-	rf_submit(record, RF_FILE_OPEN);
+	rf_submit(record, question->event);
 }
 
 /* Learns what the last question left open, the cheaper first, and asks again. */
@@ -47,7 +47,7 @@ static __always_inline __u32 rf_ask_again(struct rf_question *question, struct t
 		question->value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, dentry);
 	if (!cheap) {
 		rf_path_in_filesystem(buffer, dentry);
-		rf_text_key_path(buffer, RF_FILE_OPEN);
+		rf_text_key_path(buffer, question->event);
 		question->text = buffer->bit + 1;
 		cheap = RF_KNOWS_OBJECT;
 	}
@@ -69,10 +69,30 @@ static __always_inline bool rf_memo_knows(const struct rf_memo *memo, const stru
 	       memo->generation == now->generation && memo->profile == now->profile;
 }
 
-/* Whether some rule may match, by what is cheap to know. The answer no is remembered. */
+/* Asks with what is cheap to know of a file. `type` as operand 2: type of file and whose mount. */
+static __always_inline __u32 rf_ask_file(struct rf_question *question, __u32 event, struct task_struct *task,
+					 const struct rf_task *bound, const struct rf_container *container,
+					 const struct rf_file *file, __u32 type, bool compat)
+{
+	rf_ask(question, event, bound, container);
+	question->value[0] = file->magic;
+	question->value[1] = file->flags;
+	question->value[RF_DIM_FILE_TYPE] = type;
+	if (compat)
+		question->value[RF_DIM_FACTS] = rf_compat_facts(task);
+	question->known |= RF_KNOWS(0) | RF_KNOWS(1) | RF_KNOWS(RF_DIM_FILE_TYPE);
+	return rf_match(question, NULL);
+}
+
+static __always_inline __u32 rf_file_type(const struct rf_file *file, __u32 whose)
+{
+	return (file->mode & RF_S_IFMT) | whose << 16;
+}
+
+/* Whether some rule may match an open, by what is cheap to know. The answer no is remembered. */
 static __always_inline __u32 rf_first_look(struct rf_question *question, struct task_struct *task,
 					   struct rf_task *bound, const struct rf_container *container,
-					   const struct rf_file *file, bool compat)
+					   const struct rf_file *file, __u32 whose, bool compat)
 {
 	struct rf_memo now, *memo = rf_memo_of(bound, file);
 	__u32 zero = 0, answer;
@@ -82,22 +102,30 @@ static __always_inline __u32 rf_first_look(struct rf_question *question, struct 
 		return RF_MATCH_NOTHING;
 	now.fs_magic = file->magic;
 	now.flags = file->flags;
-	now.type = (file->mode & RF_S_IFMT) | rf_foreign(task, file) << 16;
+	now.type = rf_file_type(file, whose);
 	now.generation = (__u32)*live;
 	now.profile = now.generation & 1 ? container->profile[1] : container->profile[0];
 	if (rf_memo_knows(memo, &now))
 		return RF_MATCH_NOTHING;
-	rf_ask(question, RF_FILE_OPEN, bound, container);
-	question->value[0] = now.fs_magic;
-	question->value[1] = now.flags;
-	question->value[RF_DIM_FILE_TYPE] = now.type;
-	if (compat)
-		question->value[RF_DIM_FACTS] = rf_compat_facts(task);
-	question->known |= RF_KNOWS(0) | RF_KNOWS(1) | RF_KNOWS(RF_DIM_FILE_TYPE);
-	answer = rf_match(question, NULL);
+	answer = rf_ask_file(question, RF_FILE_OPEN, task, bound, container, file, now.type, compat);
 	if (answer == RF_MATCH_NOTHING && question->generation == now.generation)
 		*memo = now;
 	return answer;
+}
+
+/* Whether an event on a file is of interest to anyone: a rule, or who observes it. Then it is in the question. */
+static __always_inline bool rf_file_matters(struct rf_question *question, __u32 event, __u32 answer,
+					    const struct rf_task *bound, const struct rf_container *container)
+{
+	__u32 *level;
+
+	if (answer != RF_MATCH_NOTHING)
+		return true;
+	level = bpf_map_lookup_elem(&observe, &event);
+	if (!level || *level == RF_OBSERVE_OFF)
+		return false;
+	rf_ask(question, event, bound, container);
+	return true;
 }
 
 /* Something may match, or the open is observed. */
@@ -111,7 +139,7 @@ static __always_inline void rf_second_look(struct rf_question *question, struct 
 	__u32 route;
 
 	if (!buffer) {
-		rf_drop(RF_FILE_OPEN, RF_DROP_TABLE_FULL, bound->slot);
+		rf_drop(question->event, RF_DROP_TABLE_FULL, bound->slot);
 		return;
 	}
 	if (answer == RF_MATCH_ASK)
@@ -120,7 +148,7 @@ static __always_inline void rf_second_look(struct rf_question *question, struct 
 		rf_ask_again(question, task, bound, buffer, dentry);
 	flags |= by == RF_MECHANISM_LSM ? rf_lsm_carry_out(question) : rf_carry_out(question);
 	rf_count_verdict(question);
-	route = rf_route(RF_FILE_OPEN, bound->slot, container, question->action);
+	route = rf_route(question->event, bound->slot, container, question->action);
 	if (route != RF_TO_NOWHERE) {
 		if (!(question->known & RF_KNOWS_OBJECT))
 			rf_path_in_filesystem(buffer, dentry);

@@ -216,9 +216,15 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct dentry;
+struct file_system_type {
+	const char *name;
+};
 struct super_block {
 	dev_t s_dev;
+	struct file_system_type *s_type;
 	unsigned long s_magic;
+	struct dentry *s_root;
 };
 struct inode {
 	umode_t i_mode;
@@ -268,6 +274,13 @@ struct mm_struct {
 	unsigned long arg_end;
 	struct file *exe_file;
 };
+struct vm_area_struct {
+	struct file *vm_file;
+};
+struct fs_parameter {
+	const char *key;
+};
+struct fs_context;
 struct linux_binprm {
 	struct file *file;
 	const char *filename; /* as it was asked for */

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.bpf.capabilities import BPFFS, CGROUP_ATTACHES
+from ringfence.bpf.lsm import HOOKS
 from tests.vm.catalogue import DEFAULT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,3 +55,9 @@ def test_the_error_is_the_one_that_comes() -> None:
     shown = re.search(r"cannot run here: (.*)\nhint: (.*)\n", PAGE)
     assert shown
     assert f'Lack("{shown[1]}", "{shown[2]}")' in source
+
+
+@pytest.mark.parametrize("hook", sorted(HOOKS))
+def test_every_hook_is_on_the_page(hook: str) -> None:
+    """What a kernel may lack, and rules then fall without."""
+    assert f"`{hook}`" in PAGE

@@ -90,6 +90,8 @@ class EventKind(IntEnum):
     NET_BIND = 20
     NET_SENDMSG = 21
     UNIX_CONNECT = 22
+    FILE_MAP = 23
+    FILE_RECEIVE = 24
     KERNEL_HELPER = 28
     TASK_DRIFT = 29
     SYS_CLONE = 32

@@ -137,6 +137,7 @@ CONFIG = Layout(
     Field("alert_rate", "u32"),
     Field("alert_burst", "u32"),
     Field("helper_hook", "u32"),
+    Field("exec_hooked", "u32"),
 )
 
 LAYOUTS = (

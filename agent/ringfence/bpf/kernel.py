@@ -29,7 +29,7 @@ from ringfence.bpf import _libbpf, _syscalls, syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
 from ringfence.bpf.capabilities import CGROUP_ATTACHES
 from ringfence.bpf.losses import Losses
-from ringfence.bpf.lsm import HELPER_HOOK
+from ringfence.bpf.lsm import HELPER_HOOK, decided_by
 from ringfence.bpf.maps import Map
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
 from ringfence.bpf.pins import PinDirectory
@@ -103,17 +103,10 @@ class KernelSettings:
     def pack(self, refused: Collection[str] = ()) -> bytes:
         """As struct rf_config. `refused` are programs that are not there."""
         namespaces = (self.namespaces.get(name, 0) for name in _NAMESPACES)
-        helper_hook = HELPER_HOOK in self.lsm_hooks and f"lsm_{HELPER_HOOK}" not in refused
-        return CONFIG.pack(
-            self.hierarchy,
-            *namespaces,
-            self.agent_pid,
-            self.activity_rate,
-            self.activity_burst,
-            self.alert_rate,
-            self.alert_burst,
-            helper_hook,
-        )
+        hooks = {hook for hook in self.lsm_hooks if f"lsm_{hook}" not in refused}
+        by_hook = (HELPER_HOOK in hooks, EventKind.PROCESS_EXEC in decided_by(hooks))
+        rates = (self.activity_rate, self.activity_burst, self.alert_rate, self.alert_burst)
+        return CONFIG.pack(self.hierarchy, *namespaces, self.agent_pid, *rates, *by_hook)
 
 
 class Pattern(NamedTuple):

@@ -29,6 +29,7 @@ class Decided(NamedTuple):
 #: where helpers of the kernel are decided; without it, when they have become the program
 HELPER_HOOK = "bprm_creds_for_exec"
 _K = EventKind
+_UNPRIVILEGED = "what the kernel refuses for want of a capability asks no hook: such an attempt is not seen"
 
 DECIDED: Mapping[EventKind, Decided] = {
     # ---- invariants: lsm_exec.bpf.c
@@ -38,8 +39,24 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.FILE_OPEN: Decided(
         ("file_open",), less="an open with O_PATH, which gives no access, asks no hook: it is not seen"
     ),
+    _K.FILE_MAP: Decided(("mmap_file", "file_mprotect")),
+    _K.FILE_RECEIVE: Decided(("file_receive",)),
+    _K.SYS_IOCTL: Decided(("file_ioctl",), also=("file_ioctl_compat",)),
+    # ---- programs: lsm_program.bpf.c
+    _K.PROCESS_EXEC: Decided(
+        ("bprm_check_security",),
+        less="the first program of a container is killed before its first instruction, not denied",
+    ),
+    # ---- directories and modes: lsm_path.bpf.c
+    _K.SYS_MKNOD: Decided(("path_mknod",)),
+    _K.SYS_SYMLINK: Decided(("path_symlink",)),
+    _K.SYS_CHMOD: Decided(("path_chmod", "path_mknod")),
+    _K.SYS_CHROOT: Decided(("path_chroot",), less=_UNPRIVILEGED),
     # ---- mounts: lsm_mount.bpf.c
-    _K.SYS_MOUNT: Decided(("sb_mount",)),
+    _K.SYS_MOUNT: Decided(("sb_mount", "sb_kern_mount", "sb_remount")),
+    _K.SYS_UMOUNT: Decided(("sb_umount",), less=_UNPRIVILEGED),
+    _K.SYS_PIVOT_ROOT: Decided(("sb_pivotroot",), less=_UNPRIVILEGED),
+    _K.SYS_MOVE_MOUNT: Decided(("move_mount",), less=_UNPRIVILEGED),
     # ---- tasks: lsm_task.bpf.c
     # ---- the kernel itself: lsm_kernel.bpf.c
     # ---- network: lsm_network.bpf.c

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from ringfence import log
-from ringfence.abi import EVENT_MAX, EventKind
+from ringfence.abi import EVENT_MAX, Action, EventKind, Mechanism
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.canary import Canary
@@ -104,7 +104,8 @@ class Dispatcher:
                 container = self._members.on_event(event)
             else:
                 container = self._registry.get(event.slot, event.container)
-                self._tree.on_event(event)
+                if not _was_refused(event):
+                    self._tree.on_event(event)
             if event.action:
                 self._takeover.witness(event)
                 self._desk.verdict(event, container)
@@ -119,6 +120,11 @@ class Dispatcher:
         self._stats.handler_errors += 1
         if self._stats.handler_errors <= _LOGGED_BUGS:
             self._log.error("a record met a bug of the agent", exc_info=error)
+
+
+def _was_refused(event: Any) -> bool:
+    """Whether it did not come to pass: a program that was not executed is not in the tree."""
+    return event.mechanism == Mechanism.LSM and event.action in (Action.DENY, Action.KILL)
 
 
 def _time_of(record: bytes) -> int:

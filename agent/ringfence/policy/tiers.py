@@ -20,6 +20,8 @@ _K = EventKind
 _CGROUP = frozenset(
     (_K.DEVICE_ACCESS, _K.SYSCTL_ACCESS, _K.NET_CONNECT, _K.NET_BIND, _K.NET_SENDMSG, _K.UNIX_CONNECT)
 )
+#: seen by LSM hooks alone
+_LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE))
 _ATTACHES = {
     ("dev",): _K.DEVICE_ACCESS,
     ("sysctl",): _K.SYSCTL_ACCESS,
@@ -57,7 +59,7 @@ class NodeTiers:
             found[kind] = frozenset(
                 (Mechanism.OBSERVE, Mechanism.CGROUP if kind in _CGROUP else Mechanism.KILL)
             )
-        return cls(found)
+        return cls(found).without(_LSM_ONLY, "only BPF-LSM sees it")
 
     @classmethod
     def of(cls, node: NodeCapabilities) -> NodeTiers:

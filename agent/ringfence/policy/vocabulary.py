@@ -91,6 +91,7 @@ _FILE = (
     Operand("name", Kind.NAME, 3, "the last component of its path"),
     Operand("path", Kind.OBJECT, DIM_OBJECT, "filesystem:path-inside-it"),
 )
+_MOUNTS = {"own": 0, "foreign": 1 << 16, "none": 2 << 16}
 _OPENED = (
     Operand("access", Kind.CHOICE, 1, "what it is opened for", {"read": (0, 2), "write": (1, 2)}, mask=3),
     Operand("type", Kind.CHOICE, 2, "what kind of file", _one(c.FILE_TYPES), mask=0o170000),
@@ -98,9 +99,9 @@ _OPENED = (
         "mount",
         Kind.CHOICE,
         2,
-        "whose mount the file was reached by: of the task's own mount namespace, of another one, or of none "
-        "(detached, or the kernel's own)",
-        {"own": (0,), "foreign": (1 << 16,), "none": (2 << 16,)},
+        "whose mount the file was reached by: of the task's own mount namespace, of another one, of none "
+        "(detached, or the kernel's own), or its own but outside of that mount's root (by file handle)",
+        _one(_MOUNTS | {"outside": 3 << 16}),
         mask=3 << 16,
     ),
 )
@@ -133,7 +134,13 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             _flags(0, "namespaces that the container shares with the host", c.NAMESPACE_FLAGS, "shares"),
             _choice("seccomp", 1, "its seccomp mode", {"disabled": 0, "strict": 1, "filter": 2}),
         ),
-        _event(_K.PROCESS_EXEC, "executes a program", *_FILE, hot="asked on every exec of every container"),
+        _event(
+            _K.PROCESS_EXEC,
+            "executes a program",
+            *_FILE,
+            _choice("mount", 2, "whose mount the program was reached by, as of file.open", _MOUNTS, 3 << 16),
+            hot="asked on every exec of every container",
+        ),
         _event(_K.CGROUP_ATTACH, "leaves its container's cgroup", _target(0, "who moves it", "by")),
         _event(
             _K.FILE_OPEN,
@@ -143,6 +150,8 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             _flags(1, "other open flags", c.OPEN_FLAGS),
             hot=_ON_OPEN,
         ),
+        _event(_K.FILE_MAP, "maps a file for execution", *_FILE, *_OPENED, hot=_ON_OPEN),
+        _event(_K.FILE_RECEIVE, "is handed a descriptor by another process", *_FILE, *_OPENED),
         _event(
             _K.DEVICE_ACCESS,
             "makes or opens a device node",

@@ -25,7 +25,8 @@ def _events() -> list[str]:
     usual = NodeTiers.usual()
     lines = ["| `event` | a process ... | without BPF-LSM | operands |", "|---|---|---|---|"]
     for kind, words in EVENTS.items():
-        by = "deny" if Mechanism.CGROUP in usual.mechanisms[kind] else "kill"
+        here = usual.mechanisms.get(kind, frozenset())
+        by = "deny" if Mechanism.CGROUP in here else "kill" if here else "blind"
         names = ", ".join(f"`{o.name}`" for o in words.operands if o.name not in COMMON) or "-"
         lines.append(f"| `{words.label}` | {words.meaning} | {by} | {names} |")
     return lines

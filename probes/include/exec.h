@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A program that is to run and the rules of process.exec, whoever asks: sched_process_exec (process.bpf.c) or
+ * the hook before there is a way of no return (lsm_program.bpf.c).
+ */
+#ifndef RINGFENCE_EXEC_H
+#define RINGFENCE_EXEC_H
+
+#include "match.h"
+#include "object.h"
+
+/* Begins the question. The path of the program is in the buffer, its hash and facts are in `bound`. */
+static __always_inline void rf_ask_exec(struct rf_question *question, struct task_struct *task,
+					const struct rf_task *bound, const struct rf_container *container,
+					const struct rf_file *exe, struct rf_scratch *buffer)
+{
+	rf_ask(question, RF_PROCESS_EXEC, bound, container);
+	question->value[0] = exe->magic;
+	question->value[2] = rf_foreign(task, exe) << 16;
+	question->value[3] = rf_hash_name(buffer, (__u64)RF_READ(struct file, exe->file, f_path.dentry));
+	rf_text_key_path(buffer, RF_PROCESS_EXEC);
+	question->text = buffer->bit + 1;
+}
+
+static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct task_struct *task)
+{
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	__u64 start, len, take;
+
+	if (!mm)
+		return RF_FLAG_UNREADABLE;
+	start = BPF_CORE_READ(mm, arg_start);
+	len = BPF_CORE_READ(mm, arg_end) - start;
+	take = len < RF_ARGS_LEN ? len : RF_ARGS_LEN - 1;
+	barrier_var(take); /* clang knows that the mask does nothing; the verifier has to see it */
+	take &= RF_ARGS_LEN - 1;
+	if (bpf_probe_read_user(record->args, take, (void *)start))
+		return RF_FLAG_UNREADABLE;
+	record->args_len = take;
+	return len >= RF_ARGS_LEN ? RF_FLAG_TRUNCATED : 0;
+}
+
+static __always_inline void rf_exec_record(struct task_struct *task, const struct rf_task *bound,
+					   const struct rf_file *exe, struct rf_scratch *buffer,
+					   struct rf_question *question, __u32 route, __u8 flags, const bool args)
+{
+	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_PROCESS_EXEC, bound->slot, route);
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_PROCESS_EXEC, task, bound);
+	rf_header_verdict(&record->header, question, task, bound);
+	rf_object_read(&record->object, exe);
+	record->exe_hash = bound->exe_hash;
+	if (rf_path_copy(record->path, sizeof(record->path), buffer))
+		flags |= RF_FLAG_TRUNCATED;
+	record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+	if (args)
+		flags |= rf_exec_args(record, task);
+	record->header.flags = flags;
+	rf_submit(record, RF_PROCESS_EXEC);
+}
+
+#endif

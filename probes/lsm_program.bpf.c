@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Programs, refused while execve can still fail. bprm_check_security is asked for a script and then for its
+ * interpreter, and for each with the file that would be run: a memfd, one that the image did not have.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/lsm.h"
+#include "include/exec.h"
+#include "include/lifecycle.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+SEC("lsm/bprm_check_security")
+int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_question question;
+	struct rf_task *bound, next = {};
+	struct rf_scratch *buffer;
+	struct rf_file exe;
+	__u32 route;
+	__u8 flags;
+
+	if (ret)
+		return ret;
+	bound = rf_bound(task);
+	if (!bound)
+		return 0;
+	container = rf_container_of(bound);
+	if (!container)
+		return 0;
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, bound->slot);
+		return 0;
+	}
+	__builtin_memcpy(&next, bound, sizeof(next)); /* who the task would be */
+	next.facts = rf_program(rf_address(task), buffer, &exe, (__u64)BPF_CORE_READ(binprm, file));
+	next.exe_hash = buffer->hash;
+	rf_ask_exec(&question, task, &next, container, &exe, buffer);
+	rf_judge(&question, task, &next, NULL);
+	flags = rf_lsm_carry_out(&question);
+	rf_count_verdict(&question);
+	/* Where no rule matched, sched_process_exec tells of it. */
+	if (question.action != RF_ACTION_NONE) {
+		route = rf_route(RF_PROCESS_EXEC, next.slot, container, question.action);
+		if (route != RF_TO_NOWHERE)
+			rf_exec_record(task, &next, &exe, buffer, &question, route, flags, false);
+	}
+	rf_scratch_put(buffer);
+	return rf_lsm_result(&question);
+}
