@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.runtime.sandboxes import host, sandboxes  # noqa: F401 (fixtures)
 from tests.support import force
 from tests.support.cgroups import PREFIX
 from tests.support.container import make_rootfs

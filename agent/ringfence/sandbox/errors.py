@@ -32,6 +32,9 @@ def translated(code: int = 0) -> Iterator[None]:
 
     try:
         yield
+    except SandboxError as error:
+        error.exit_code = code or error.exit_code
+        raise
     except RuntimeProblem as error:
         raise _failure(error.message, error.hint, code) from None
     except OSError as error:

@@ -99,6 +99,9 @@ def _process(request: Request, found: Found) -> dict[str, Any]:
             {"type": each.name, "soft": each.soft % (1 << 64), "hard": each.hard % (1 << 64)}
             for each in request.limits
         ]
+    if request.tty and os.isatty(0):
+        columns, lines = os.get_terminal_size(0)  # from the first moment; later changes are passed on
+        process["consoleSize"] = {"height": lines, "width": columns}
     if request.oom_score is not None:
         process["oomScoreAdj"] = request.oom_score
     if request.fences.apparmor:

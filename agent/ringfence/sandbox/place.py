@@ -141,13 +141,18 @@ def reserve(roots: Roots, name: str, record: dict[str, Any]) -> Place:
 
 def find(roots: Roots, name: str) -> Place:
     """An existing sandbox, by its name."""
+    from ringfence_runtime.images.errors import StoreError
     from ringfence_runtime.images.records import read_json
     from ringfence_runtime.state import check_id
 
     directory = f"{roots.state}/sandboxes/{check_id(name)}"
     if not os.path.isdir(directory):
         raise SandboxError(f"there is no sandbox {name}", hint="ringfence ps --all lists them")
-    return Place(roots, name, read_json(f"{directory}/sandbox.json") or {"name": name, "created": 0})
+    try:
+        record = read_json(f"{directory}/sandbox.json")
+    except StoreError:
+        record = None  # cut short by a full disk: its name is enough to remove it
+    return Place(roots, name, record if isinstance(record, dict) else {"name": name, "created": 0})
 
 
 def names(roots: Roots) -> list[str]:

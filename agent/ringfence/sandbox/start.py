@@ -101,7 +101,9 @@ class _Start:
         from ringfence_runtime.state import Store
 
         request, place = self.request, self.place
-        rootfs = prepare_rootfs(self.store, self.source.source, place.name, read_only=request.read_only)
+        rootfs = prepare_rootfs(
+            self.store, self.source.source, place.name
+        )  # the runtime seals it when furnished
         options = Options()
         options.rootfs_fd = open_rootfs(rootfs)
         self.network.lease(place, self.source.defaults, self.warn)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence run` and its company on state and images of a test's own, in the host's network or another."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import force
+from tests.support.cgroups import PREFIX
+from tests.support.container import make_rootfs
+from tests.support.waiting import patience, wait_for
+
+__all__ = ["Host", "Sandboxes", "connect", "host", "listening", "sandboxes"]
+
+Done = subprocess.CompletedProcess[str]
+UPLINK, HOST_ADDRESS, OUTSIDE_ADDRESS = "uplink", "192.0.2.1", "192.0.2.2"
+
+
+class Host:
+    """A network namespace that plays the host, with one link (`uplink`) to another that plays the world."""
+
+    def __init__(self) -> None:
+        self.inner = self._namespace()
+        self.outer = self._namespace()
+        self("ip", "link", "set", "lo", "up")
+        self("ip", "link", "add", UPLINK, "type", "veth", "peer", "name", "world")
+        self("ip", "link", "set", "world", "netns", str(self.outer.pid))
+        for namespace, link, address in (
+            (self.inner, UPLINK, HOST_ADDRESS),
+            (self.outer, "world", OUTSIDE_ADDRESS),
+        ):
+            self("ip", "address", "add", f"{address}/24", "dev", link, into=namespace)
+            self("ip", "link", "set", link, "up", into=namespace)
+        self("ip", "route", "add", "10.0.0.0/8", "via", HOST_ADDRESS, into=self.outer)
+
+    def _namespace(self) -> subprocess.Popen[bytes]:
+        holder = subprocess.Popen(["unshare", "-n", "sleep", "infinity"])
+        own = os.readlink("/proc/self/ns/net")
+        wait_for(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != own, "a network namespace")
+        wait_for(lambda: Path(f"/proc/{holder.pid}/comm").read_text() == "sleep\n", "its holder")
+        return holder
+
+    def enter(self, *, outside: bool = False) -> list[str]:
+        """The words before a command."""
+        return ["nsenter", f"--net=/proc/{(self.outer if outside else self.inner).pid}/ns/net", "--"]
+
+    def __call__(self, *words: str, into: subprocess.Popen[bytes] | None = None, check: bool = True) -> str:
+        """Run a command in it; gives its output."""
+        holder = into or self.inner
+        command = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "--", *words]
+        got = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(20))
+        assert got.returncode == 0 or not check, got.stderr
+        return got.stdout
+
+    def forward(self, on: bool) -> None:
+        """Its sysctl, which is nobody else's."""
+        self("sh", "-c", f"echo {int(on)} > /proc/sys/net/ipv4/ip_forward")
+
+    def links(self) -> set[str]:
+        """Names of its links."""
+        return {link["ifname"] for link in json.loads(self("ip", "-j", "link"))}
+
+    def tables(self) -> set[str]:
+        """Names of its nftables."""
+        force.need_program("nft")
+        listed = json.loads(self("nft", "-j", "list", "tables"))["nftables"]
+        return {each["table"]["name"] for each in listed if "table" in each}
+
+    def close(self) -> None:
+        """End both namespaces."""
+        for holder in (self.inner, self.outer):
+            holder.kill()
+            holder.wait()
+
+
+class Sandboxes:
+    """The commands. Names begin with the tests' prefix, and so do the cgroups."""
+
+    def __init__(self, directory: Path, host: Host | None = None) -> None:
+        self.directory = directory
+        self.host = host
+        self.state = directory / "state"
+        self.images = directory / "images"
+        self.rootfs = make_rootfs(directory / "rootfs", busybox=force.need_program("busybox"))
+        self.environment = {**os.environ, "RINGFENCE_ENROLL_SOCKET": str(directory / "nobody.sock")}
+
+    def name(self) -> str:
+        """A new name."""
+        return f"{PREFIX}{secrets.token_hex(5)}"
+
+    def argv(self, command: str, *words: str) -> list[str]:
+        """The whole command line."""
+        before = self.host.enter() if self.host else []
+        roots = ["--state-root", str(self.state), "--image-root", str(self.images)]
+        return [*before, sys.executable, "-m", "ringfence", command, *roots, *words]
+
+    def __call__(self, command: str, *words: str, **options: Any) -> Done:
+        """Run one command."""
+        options.setdefault("stdin", None if "input" in options else subprocess.DEVNULL)
+        if options["stdin"] is None:
+            del options["stdin"]
+        options.setdefault("timeout", patience(40))
+        options.setdefault("env", self.environment)
+        return subprocess.run(
+            self.argv(command, *words), capture_output=True, text=True, check=False, **options
+        )
+
+    def named(self, *options: str, name: str = "") -> list[str]:
+        """Options with a name, and a cgroup of the tests' own."""
+        return ["--name", name or self.name(), "--cgroup-parent", "/", *options]
+
+    def run(self, *options: str, words: Sequence[str] = ("true",), source: str = "", **more: Any) -> Done:
+        """`ringfence run OPTIONS SOURCE WORDS`."""
+        return self("run", *self.named(*options), source or str(self.rootfs), *words, **more)
+
+    def shell(self, script: str, *options: str, **more: Any) -> str:
+        """What a shell script in a sandbox prints; it must end well."""
+        got = self.run(*options, words=("sh", "-c", script), **more)
+        assert got.returncode == 0, got.stderr
+        return got.stdout
+
+    def detached(self, *options: str, script: str = "exec sleep 3600", name: str = "") -> str:
+        """Start one in the background; gives its name."""
+        name = name or self.name()
+        got = self("run", *self.named("--detach", *options, name=name), str(self.rootfs), "sh", "-c", script)
+        assert (got.returncode, got.stdout) == (0, f"{name}\n"), got.stderr
+        return name
+
+    def listed(self, *options: str) -> dict[str, dict[str, Any]]:
+        """`ringfence ps -o json`, by name."""
+        got = self("ps", "-o", "json", *options)
+        assert got.returncode == 0, got.stderr
+        return {row["name"]: row for row in json.loads(got.stdout)}
+
+    def refused(self, *options: str, words: Sequence[str] = ("true",), source: str = "") -> str:
+        """The message of a run that must fail with 125. Nothing is left of it."""
+        got = self.run(*options, words=words, source=source)
+        assert got.returncode == 125, (got.returncode, got.stdout, got.stderr)
+        assert "Traceback" not in got.stderr
+        lines = got.stderr.splitlines()
+        assert lines[0].startswith("ringfence: error: "), got.stderr
+        assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: ")), got.stderr
+        return got.stderr
+
+    def left(self) -> list[str]:
+        """Whatever is on record of sandboxes."""
+        places = [self.state / "sandboxes", self.state / "runtime", self.images / "containers"]
+        found = [str(path) for place in places if place.is_dir() for path in place.iterdir()]
+        found += [str(path) for path in (self.state / "networks").glob("*.json")]
+        top = Path("/sys/fs/cgroup")
+        names = {path.name for path in (self.state / "sandboxes").glob("*")}
+        return found + [
+            str(path) for name in names for path in (top / name, *top.glob(f"*/{name}")) if path.exists()
+        ]
+
+    def close(self) -> None:
+        """Remove all, by force; nothing may be left."""
+        names = [path.name for path in (self.state / "sandboxes").glob("*")]
+        if names:
+            got = self("rm", "--force", *names)
+            assert got.returncode == 0, got.stderr
+        assert not self.left()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A host's network of the test's own."""
+    force.need_root()
+    force.need_program("ip")
+    made = Host()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def sandboxes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sandboxes]:
+    """The commands; in the network of `host` where the test wants that, too."""
+    force.need_root()
+    made = Sandboxes(tmp_path, request.getfixturevalue("host") if "host" in request.fixturenames else None)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def connect(host: Host, address: str, port: int, *, outside: bool = False, wait: float = 3.0) -> str:
+    """What a server says to a connection from the host, or from outside; `refused` or `nothing` else."""
+    script = (
+        "import socket, sys\n"
+        "try:\n"
+        f"    with socket.create_connection(({address!r}, {port}), {patience(wait)}) as s:\n"
+        "        print(s.recv(100).decode().strip())\n"
+        "except ConnectionRefusedError: print('refused')\n"
+        "except OSError: print('nothing')\n"
+    )
+    holder = host.outer if outside else host.inner
+    return host(sys.executable, "-S", "-c", script, into=holder).strip()
+
+
+@contextlib.contextmanager
+def listening(host: Host, address: str, port: int) -> Iterator[None]:
+    """A server of the host's own on a port, for the time of a `with` block."""
+    script = f"import socket, time; s = socket.create_server(({address!r}, {port}))\n"
+    script += "print('up', flush=True); time.sleep(600)"
+    command = [*host.enter(), sys.executable, "-S", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"up\n"
+        try:
+            yield
+        finally:
+            server.send_signal(signal.SIGKILL)

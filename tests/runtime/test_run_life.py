@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one needs after `ringfence run --detach`: ps, exec, logs, stop, rm; and what crashes leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.sandboxes import Sandboxes
+from tests.support.waiting import patience, wait_for
+
+pytestmark = pytest.mark.root
+
+
+def test_a_detached_sandbox_is_listed_and_remembered(sandboxes: Sandboxes) -> None:
+    """While it runs, and after its end until `rm`; its output too."""
+    name = sandboxes.detached(
+        "--label", "tier=web", script="echo out; echo err >&2; echo more >> /dev/stdout; sleep 3600"
+    )
+    row = sandboxes.listed()[name]
+    assert (row["status"], row["network"], row["labels"]) == ("running", "none", {"tier": "web"})
+    wait_for(lambda: "more" in sandboxes("logs", name).stdout, "its output")
+    assert sandboxes("logs", name).stdout == "out\nerr\nmore\n"
+    assert "is running" in sandboxes("rm", name).stderr
+    assert sandboxes("stop", "-t", "0", name).stdout == f"{name}\n"
+    assert name not in sandboxes.listed()
+    assert sandboxes.listed("--all")[name]["status"] == "stopped"
+    assert sandboxes("logs", name).stdout == "out\nerr\nmore\n"
+    assert (
+        "there is a sandbox"
+        in sandboxes("run", *sandboxes.named(name=name), str(sandboxes.rootfs), "true").stderr
+    )
+    assert sandboxes("rm", name).stdout == f"{name}\n"
+    assert sandboxes("logs", name).returncode == 1
+    assert sandboxes.left() == []
+
+
+def test_logs_follow_until_the_end(sandboxes: Sandboxes) -> None:
+    """And end then."""
+    name = sandboxes.detached(script="for n in 1 2 3; do echo $n; sleep 0.3; done")
+    assert sandboxes("logs", "--follow", name).stdout == "1\n2\n3\n"
+
+
+def test_exec_is_the_same_sandbox(sandboxes: Sandboxes) -> None:
+    """Its namespaces, fences, user; with a status, input, variables and a directory of its own."""
+    name = sandboxes.detached("--hostname", "box", "--cap-drop", "ALL")
+    got = sandboxes(
+        "exec",
+        name,
+        "sh",
+        "-c",
+        "hostname; grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; exit 4",
+    )
+    assert (got.returncode, got.stdout) == (
+        4,
+        "box\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n",
+    ), got.stderr
+    got = sandboxes(
+        "exec",
+        "-i",
+        "-e",
+        "A=b",
+        "-w",
+        "/tmp",
+        "-u",
+        "7:8",
+        name,
+        "sh",
+        "-c",
+        "cat; pwd; echo $A; id -u; id -g",
+        input="in\n",
+    )
+    assert got.stdout == "in\n/tmp\nb\n7\n8\n", got.stderr
+    assert sandboxes("exec", name, "nothing").returncode == 127
+    assert sandboxes("exec", sandboxes.name(), "true").returncode == 125
+
+
+def test_stop_asks_first(sandboxes: Sandboxes) -> None:
+    """By the signal of `run`; who does not listen is killed."""
+    polite = sandboxes.detached(
+        "--stop-signal", "USR1", script="trap 'echo bye; exit 0' USR1; echo up; while :; do sleep 0.05; done"
+    )
+    deaf = sandboxes.detached(
+        "--stop-timeout", "1", script="trap '' TERM; echo up; while :; do sleep 0.05; done"
+    )
+    for name in (polite, deaf):
+        wait_for(lambda name=name: sandboxes("logs", name).stdout == "up\n", "it to be up")  # type: ignore[misc]
+    assert sandboxes("stop", polite, deaf).stdout == f"{polite}\n{deaf}\n"
+    assert sandboxes("logs", polite).stdout == "up\nbye\n"
+    assert not sandboxes.listed()
+
+
+def test_rm_leaves_no_trace_when_it_was_asked_for(sandboxes: Sandboxes) -> None:
+    """`--rm` with --detach: the next command of ours removes it."""
+    name = sandboxes.detached("--rm", script="exit 0")
+    wait_for(lambda: name not in sandboxes.listed("--all"), "it to be removed")
+    assert sandboxes.left() == []
+
+
+def test_keep_holds_a_foreground_sandbox(sandboxes: Sandboxes) -> None:
+    """Until `rm`."""
+    name = sandboxes.name()
+    assert (
+        sandboxes("run", *sandboxes.named("--keep", name=name), str(sandboxes.rootfs), "true").returncode == 0
+    )
+    assert sandboxes.listed("--all")[name]["status"] == "stopped"
+    assert sandboxes("rm", name).returncode == 0
+
+
+def test_a_killed_command_leaves_what_rm_removes(sandboxes: Sandboxes) -> None:
+    """kill -9 of `ringfence run` in the foreground: its workload runs on, is listed, and can be removed."""
+    name = sandboxes.name()
+    command = sandboxes.argv(
+        "run", *sandboxes.named(name=name), str(sandboxes.rootfs), "sh", "-c", "echo up; sleep 3600"
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.kill()
+    assert sandboxes.listed()[name]["status"] == "running"
+    assert sandboxes("rm", "--force", name).returncode == 0
+    assert sandboxes.left() == []
+
+
+STEPS = (
+    "ringfence.sandbox.place:Place.save",
+    "ringfence_runtime.images:prepare_rootfs",
+    "ringfence_runtime.images:open_rootfs",
+    "ringfence.sandbox.oci:make_config",
+    "ringfence_runtime.launch.parent:create",
+    "ringfence_runtime.launch.parent:Launched.start",
+    "ringfence.sandbox.remove:_delete",
+    "ringfence_runtime.images:release_rootfs",
+)
+
+
+def killed_at(sandboxes: Sandboxes, step: str, name: str, *options: str, after: bool) -> int:
+    """Run a sandbox whose command kills itself before or after one step of its own; gives its status."""
+    module, _, path = step.partition(":")
+    words = [
+        "run",
+        *sandboxes.argv("run")[-4:],
+        *sandboxes.named(*options, name=name),
+        str(sandboxes.rootfs),
+        "sleep",
+        "0.2",
+    ]
+    script = f"""
+import importlib, os, sys
+import ringfence_runtime.seal
+ringfence_runtime.seal.ensure_sealed = lambda: None
+owner = importlib.import_module({module!r})
+*outer, last = {path!r}.split('.')
+for word in outer:
+    owner = getattr(owner, word)
+real = getattr(owner, last)
+def step(*args, **kwargs):
+    if {after}:
+        real(*args, **kwargs)
+    os.kill({"os.getppid()" if "links" in step else "os.getpid()"}, 9)
+    os.kill(os.getpid(), 9)
+setattr(owner, last, step)
+from ringfence.cli.main import main
+sys.exit(main({words!r}))
+"""
+    before = sandboxes.host.enter() if sandboxes.host else []
+    return subprocess.run(
+        [*before, sys.executable, "-c", script],
+        check=False,
+        env=sandboxes.environment,
+        timeout=patience(40),
+        capture_output=True,
+    ).returncode
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_start_killed_at_any_step_is_swept(sandboxes: Sandboxes, step: str, after: bool) -> None:
+    """The next command removes it, whether the workload had begun or not; the name is free again."""
+    name = sandboxes.name()
+    assert killed_at(sandboxes, step, name, after=after) == -signal.SIGKILL
+    wait_for(lambda: not sandboxes.listed("--all"), "it to be swept", seconds=10)
+    assert sandboxes.left() == []
+    assert sandboxes("run", *sandboxes.named(name=name), str(sandboxes.rootfs), "true").returncode == 0
+
+
+def test_one_name_is_given_once(sandboxes: Sandboxes) -> None:
+    """Of six starts at the same time with one name, exactly one has it, and the others say so."""
+    name = sandboxes.name()
+    done: list[subprocess.CompletedProcess[str]] = []
+    words = [*sandboxes.named("--detach", name=name), str(sandboxes.rootfs), "sleep", "3600"]
+    threads = [threading.Thread(target=lambda: done.append(sandboxes("run", *words))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got.returncode for got in done) == [0, 125, 125, 125, 125, 125], [
+        got.stderr for got in done
+    ]
+    assert all(f"there is a sandbox {name} already" in got.stderr for got in done if got.returncode)
+    assert sandboxes.listed()[name]["status"] == "running"
+
+
+def test_a_damaged_record_does_not_stop_the_others(sandboxes: Sandboxes) -> None:
+    """A record that a full disk cut short: `ps` works, `rm --force` removes it."""
+    name = sandboxes.detached()
+    other = sandboxes.detached()
+    Path(sandboxes.state / "sandboxes" / name / "sandbox.json").write_text('{"name": "')
+    assert other in sandboxes.listed()
+    assert sandboxes("rm", "--force", name).returncode == 0
+    assert not os.path.exists(sandboxes.state / "sandboxes" / name)
