@@ -197,14 +197,21 @@ def sandboxes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sandbo
 
 
 def connect(host: Host, address: str, port: int, *, outside: bool = False, wait: float = 3.0) -> str:
-    """What a server says to a connection from the host, or from outside; `refused` or `nothing` else."""
+    """What a server says to a connection from the host, or from outside; `refused` or `nothing` else.
+
+    A server that answers one at a time is asked three times.
+    """
     script = (
-        "import socket, sys\n"
-        "try:\n"
-        f"    with socket.create_connection(({address!r}, {port}), {patience(wait)}) as s:\n"
-        "        print(s.recv(100).decode().strip())\n"
-        "except ConnectionRefusedError: print('refused')\n"
-        "except OSError: print('nothing')\n"
+        "import socket, time\n"
+        "said = ''\n"
+        "for _ in range(3):\n"
+        "    try:\n"
+        f"        with socket.create_connection(({address!r}, {port}), {patience(wait)}) as s:\n"
+        "            said = s.recv(100).decode().strip()\n"
+        "        break\n"
+        "    except ConnectionRefusedError: said = 'refused'; time.sleep(0.3)\n"
+        "    except OSError: said = 'nothing'; break\n"
+        "print(said)\n"
     )
     holder = host.outer if outside else host.inner
     return host(sys.executable, "-S", "-c", script, into=holder).strip()

@@ -114,6 +114,9 @@ def _cable(
     host.link("add", ifname=lease["link"], kind="veth", peer=peer, **_mtu(network))
     index = _index(host, lease["link"])
     host.link("set", index=index, master=bridge, ifalias=f"ringfence: {owner}", state="up")
+    if lease["ports"]:
+        # Its own published port leads back to it: a bridge does that only for a port that is told to.
+        host.brport("set", index=index, mode=1)
 
 
 def _child_of(host: Any, network: dict[str, Any], lease: dict[str, Any], pid: int) -> None:

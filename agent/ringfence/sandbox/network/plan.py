@@ -69,7 +69,7 @@ def _network_name(name: str) -> str:
 
 def _link_name(name: str) -> str:
     """What the kernel takes as the name of a link (dev_valid_name)."""
-    bad = not name or len(name.encode()) > 15 or "/" in name or name in (".", "..")
+    bad = not name or len(name.encode()) > 15 or set(name) & {"/", ":"} or name in (".", "..")
     if bad or any(letter.isspace() or not letter.isprintable() for letter in name):
         raise UsageError(f"--network: {name!a} is no name of a link")
     return name
