@@ -93,62 +93,68 @@ __noinline int rf_is_mapped(__u64 user_ns, __u32 uid)
 	return 0;
 }
 
-/* Credentials and namespaces are nothing that a task owns: whoever has a capability over their user namespace may. */
-static __always_inline bool rf_may_enter(const struct rf_identity *was, __u64 owner)
+/* A namespace is nothing that a task owns: whoever has the capability over its user namespace may enter it. */
+__noinline int rf_may_enter(const struct rf_identity *was, __u64 owner)
 {
+	if (!was)
+		return 0;
 	if (owner == was->user_ns)
-		return was->permitted & (1ULL << RF_CAP_SYS_ADMIN);
+		return !!(was->permitted & (1ULL << RF_CAP_SYS_ADMIN));
 	return rf_lies_below(owner, was->user_ns);
 }
 
-/*
- * What is strange is noted in memory, not in a variable: the verifier would follow each of its values through all
- * that comes after, for seconds.
- */
-static __always_inline void rf_strange_namespaces(const struct rf_identity *was, struct rf_identity *now)
+/* A user id is anybody's who has it in one of its places; any other needs CAP_SETUID, and to be of the namespace. */
+__noinline int rf_may_be(const struct rf_identity *was, __u64 user_ns, __u32 uid, __u32 below)
 {
-	now->strange = 0;
-	if (now->namespaces[0] != was->namespaces[0] && !rf_may_enter(was, RF_OWNER(mnt_namespace, now->namespaces[0])))
-		now->strange |= RF_CLONE_NEWNS;
-	if (now->namespaces[1] != was->namespaces[1] && !rf_may_enter(was, RF_OWNER(net, now->namespaces[1])))
-		now->strange |= RF_CLONE_NEWNET;
-	if (now->namespaces[2] != was->namespaces[2] && !rf_may_enter(was, RF_OWNER(pid_namespace, now->namespaces[2])))
-		now->strange |= RF_CLONE_NEWPID;
-	if (now->namespaces[3] != was->namespaces[3] && !rf_may_enter(was, RF_OWNER(ipc_namespace, now->namespaces[3])))
-		now->strange |= RF_CLONE_NEWIPC;
-	if (now->namespaces[4] != was->namespaces[4] && !rf_may_enter(was, RF_OWNER(uts_namespace, now->namespaces[4])))
-		now->strange |= RF_CLONE_NEWUTS;
-	if (now->namespaces[5] != was->namespaces[5] &&
-	    !rf_may_enter(was, RF_OWNER(cgroup_namespace, now->namespaces[5])))
-		now->strange |= RF_CLONE_NEWCGROUP;
+	if (!was)
+		return 0;
+	if (uid == was->uid[0] || uid == was->uid[1] || uid == was->uid[2] || uid == was->uid[3])
+		return 1;
+	if (!below && !(was->permitted & (1ULL << RF_CAP_SETUID)))
+		return 0;
+	return rf_is_mapped(user_ns, uid);
 }
 
-/* A user id is anybody's who has it in one of its places; any other needs CAP_SETUID, and to be of the namespace. */
-static __always_inline bool rf_may_be(const struct rf_identity *was, const struct rf_identity *now, __u32 uid,
-				      bool below)
+#define RF_STRANGE_NAMESPACE(index, type, bit)                          \
+	if (now->namespaces[index] != was->namespaces[index] &&         \
+	    !rf_may_enter(was, RF_OWNER(type, now->namespaces[index]))) \
+	strange |= bit
+
+/* Functions of their own, as their branches would multiply with each other's in the eyes of the verifier. */
+__noinline __u32 rf_strange_namespaces(const struct rf_identity *was, const struct rf_identity *now)
 {
-	if (uid == was->uid[0] || uid == was->uid[1] || uid == was->uid[2] || uid == was->uid[3])
-		return true;
-	return (below || was->permitted & (1ULL << RF_CAP_SETUID)) && rf_is_mapped(now->user_ns, uid);
+	__u32 strange = 0;
+
+	if (!was || !now)
+		return 0;
+	RF_STRANGE_NAMESPACE(0, mnt_namespace, RF_CLONE_NEWNS);
+	RF_STRANGE_NAMESPACE(1, net, RF_CLONE_NEWNET);
+	RF_STRANGE_NAMESPACE(2, pid_namespace, RF_CLONE_NEWPID);
+	RF_STRANGE_NAMESPACE(3, ipc_namespace, RF_CLONE_NEWIPC);
+	RF_STRANGE_NAMESPACE(4, uts_namespace, RF_CLONE_NEWUTS);
+	RF_STRANGE_NAMESPACE(5, cgroup_namespace, RF_CLONE_NEWCGROUP);
+	return strange;
 }
 
 /* What of the difference the task could not have done itself: RF_DRIFT_* and CLONE_NEW*. */
-static __always_inline __u32 rf_strange(const struct rf_identity *was, struct rf_identity *now)
+__noinline __u32 rf_strange(const struct rf_identity *was, const struct rf_identity *now)
 {
-	bool below = false;
+	__u32 strange, below = 0;
 
-	rf_strange_namespaces(was, now);
+	if (!was || !now)
+		return 0;
+	strange = rf_strange_namespaces(was, now);
 	if (now->user_ns != was->user_ns) {
 		below = rf_lies_below(now->user_ns, was->user_ns); /* there one has every capability */
 		if (!below)
-			now->strange |= RF_CLONE_NEWUSER;
+			strange |= RF_CLONE_NEWUSER;
 	}
 	if (!below && ((now->permitted | now->effective) & ~was->permitted))
-		now->strange |= RF_DRIFT_CAPABILITIES;
-	if (!rf_may_be(was, now, now->uid[0], below) || !rf_may_be(was, now, now->uid[1], below) ||
-	    !rf_may_be(was, now, now->uid[2], below) || !rf_may_be(was, now, now->uid[3], below))
-		now->strange |= RF_DRIFT_USER;
-	return now->strange;
+		strange |= RF_DRIFT_CAPABILITIES;
+	if (!rf_may_be(was, now->user_ns, now->uid[0], below) || !rf_may_be(was, now->user_ns, now->uid[1], below) ||
+	    !rf_may_be(was, now->user_ns, now->uid[2], below) || !rf_may_be(was, now->user_ns, now->uid[3], below))
+		strange |= RF_DRIFT_USER;
+	return strange;
 }
 
 static __always_inline void rf_drift_record(struct task_struct *task, const struct rf_task *bound,
@@ -173,27 +179,34 @@ static __always_inline void rf_drift_record(struct task_struct *task, const stru
 	rf_submit(record, RF_TASK_DRIFT);
 }
 
+/* Not on the stack: the programs that look are deep already when they do. */
+struct rf_drift_room {
+	struct rf_identity now;
+	struct rf_question question;
+};
+_Static_assert(sizeof(struct rf_drift_room) <= RF_WALK_LEN, "fits the buffer");
+
 /* Returns the verdict. */
 static __always_inline __u32 rf_drifted(struct task_struct *task, const struct rf_task *bound,
-					const struct rf_identity *was, const struct rf_identity *now, __u32 strange,
+					const struct rf_identity *was, struct rf_drift_room *room, __u32 strange,
 					__u32 at)
 {
 	struct rf_container *container = rf_container_of(bound);
-	struct rf_question question;
+	struct rf_question *question = &room->question;
 	__u32 route;
 	__u8 flags;
 
 	if (!container)
 		return RF_ACTION_NONE;
-	rf_ask(&question, RF_TASK_DRIFT, bound, container);
-	question.value[0] = strange;
-	rf_judge(&question, task, bound, NULL);
-	flags = at & RF_AT_HOOK ? rf_lsm_carry_out(&question) : rf_carry_out(&question);
-	rf_count_verdict(&question);
-	route = rf_route(RF_TASK_DRIFT, bound->slot, container, question.action);
+	rf_ask(question, RF_TASK_DRIFT, bound, container);
+	question->value[0] = strange;
+	rf_judge(question, task, bound, NULL);
+	flags = at & RF_AT_HOOK ? rf_lsm_carry_out(question) : rf_carry_out(question);
+	rf_count_verdict(question);
+	route = rf_route(RF_TASK_DRIFT, bound->slot, container, question->action);
 	if (route != RF_TO_NOWHERE)
-		rf_drift_record(task, bound, &question, was, now, at & 0xffff, route, flags);
-	return question.action;
+		rf_drift_record(task, bound, question, was, &room->now, at & 0xffff, route, flags);
+	return question->action;
 }
 
 __noinline int rf_examine(__u32 at)
@@ -201,10 +214,11 @@ __noinline int rf_examine(__u32 at)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_task *bound = rf_bound(task);
 	struct rf_identity *was, *now;
+	struct rf_drift_room *room;
 	__u32 strange, verdict = RF_ACTION_NONE;
 	struct rf_scratch *buffer;
 
-	if (!bound || !task->nsproxy) /* it is ending */
+	if (!bound || !BPF_CORE_READ(task, nsproxy)) /* it is ending */
 		return RF_ACTION_NONE;
 	was = &((struct rf_armed *)bound)->identity;
 	if (!was->cred)
@@ -214,16 +228,32 @@ __noinline int rf_examine(__u32 at)
 		rf_drop(RF_TASK_DRIFT, RF_DROP_TABLE_FULL, bound->slot);
 		return RF_ACTION_NONE;
 	}
-	now = (struct rf_identity *)buffer->walk;
+	room = (struct rf_drift_room *)buffer->walk;
+	now = &room->now;
 	rf_remember(now, rf_address(task));
 	strange = rf_strange(was, now);
-	now->borrowed = at & RF_AT_ENTRY && task->cred != task->real_cred;
+	now->borrowed = at & RF_AT_ENTRY && BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred);
 	if (now->borrowed && !was->borrowed)
 		strange |= RF_DRIFT_BORROWED;
 	if (strange)
-		verdict = rf_drifted(task, bound, was, now, strange, at);
+		verdict = rf_drifted(task, bound, was, room, strange, at);
 	if (verdict <= RF_ACTION_ALERT) /* it is let live: told once */
 		__builtin_memcpy(was, now, sizeof(*was));
 	rf_scratch_put(buffer);
 	return verdict;
+}
+
+/*
+ * The checkpoints that have programs of their own: attached only where a rule asks for drift, and on a stack that
+ * no other program has filled (system calls and forks look at it in passing).
+ */
+SEC("tracepoint/syscalls/sys_exit")
+int drift_open_exit(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_task *bound = rf_bound(task);
+
+	if (bound)
+		rf_checkpoint(task, bound, RF_FILE_OPEN);
+	return 0;
 }

@@ -8,7 +8,6 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/drift.h"
 #include "include/open.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -34,7 +33,6 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	if (!container)
 		return 0;
 	rf_count(bound->slot, RF_COUNT_OPEN);
-	rf_checkpoint(task, bound, RF_FILE_OPEN);
 	at = rf_file_of_fd(task, fd);
 	if (!at)
 		return 0;

@@ -73,52 +73,84 @@ static __always_inline void rf_helper_record(struct task_struct *task, const str
 	rf_submit(record, RF_KERNEL_HELPER);
 }
 
-/* What follows for helpers is the same as for a container that nobody knows. */
-static __always_inline __u32 rf_judge_helper(struct rf_question *question, struct task_struct *task,
-					     const struct rf_task *nobody, const struct rf_file *file)
-{
-	__u32 event = RF_KERNEL_HELPER, *level;
-
-	rf_judge(question, task, nobody, NULL);
-	if (question->action != RF_ACTION_NONE)
-		return RF_TO_ALERTS;
-	level = bpf_map_lookup_elem(&observe, &event);
-	return level && *level != RF_OBSERVE_OFF ? RF_TO_ALERTS : RF_TO_NOWHERE;
-}
-
-__noinline int rf_helper(__u64 binprm_address, __u32 at_hook)
-{
-	struct linux_binprm *binprm = (struct linux_binprm *)binprm_address;
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task nobody = { .slot = RF_NO_SLOT };
-	struct rf_container anyone = {};
+/* Not on the stack, which the exec that is looked at has filled already. In a buffer of its own: paths fill the other. */
+struct rf_helper_room {
+	struct rf_task nobody;
+	struct rf_container anyone;
 	struct rf_question question;
-	struct rf_scratch *buffer;
 	struct rf_object object;
 	struct rf_file file;
-	__u32 route;
-	__u8 flags;
+};
+_Static_assert(sizeof(struct rf_helper_room) <= RF_WALK_LEN, "fits the buffer");
+
+static __always_inline void rf_ask_of_helper(struct rf_helper_room *room, struct rf_scratch *buffer,
+					     struct task_struct *task, struct linux_binprm *binprm)
+{
+	struct rf_question *question = &room->question;
+	__u64 dentry;
+
+	__builtin_memset(room, 0, sizeof(*room));
+	room->nobody.slot = RF_NO_SLOT;
+	room->nobody.facts = rf_program(rf_address(task), buffer, &room->file, (__u64)BPF_CORE_READ(binprm, file));
+	room->nobody.exe_hash = buffer->hash;
+	rf_object_read(&room->object, &room->file);
+	dentry = (__u64)RF_READ(struct file, room->file.file, f_path.dentry);
+	rf_ask(question, RF_KERNEL_HELPER, &room->nobody, &room->anyone);
+	question->value[0] = room->file.magic;
+	question->value[RF_DIM_KNOWN] = rf_is_known(buffer, binprm, &room->object);
+	question->value[RF_DIM_NAME] = rf_hash_name(buffer, dentry);
+	rf_text_key_path(buffer, RF_KERNEL_HELPER);
+	question->text = buffer->bit + 1;
+	rf_judge(question, task, &room->nobody, NULL);
+}
+
+static __always_inline __u32 rf_tell_of_helper(struct rf_helper_room *room, struct rf_scratch *buffer,
+					       struct task_struct *task, __u32 at_hook)
+{
+	struct rf_question *question = &room->question;
+	__u32 event = RF_KERNEL_HELPER, *level;
+	__u8 flags = at_hook ? rf_lsm_carry_out(question) : rf_carry_out(question);
+
+	level = bpf_map_lookup_elem(&observe, &event);
+	if (question->action != RF_ACTION_NONE || (level && *level != RF_OBSERVE_OFF))
+		rf_helper_record(task, &room->nobody, &room->object, buffer, question, RF_TO_ALERTS, flags);
+	return question->action;
+}
+
+__noinline int rf_helper(__u64 binprm, __u32 at_hook)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_scratch *buffer, *second;
+	struct rf_helper_room *room;
+	__u32 verdict = RF_ACTION_NONE;
 
 	if (!rf_asked(RF_KERNEL_HELPER))
-		return 0;
+		return RF_ACTION_NONE;
 	buffer = rf_scratch_get();
-	if (!buffer) {
+	second = rf_scratch_get();
+	if (buffer && second) {
+		room = (struct rf_helper_room *)second->walk;
+		rf_ask_of_helper(room, buffer, task, (struct linux_binprm *)binprm);
+		verdict = rf_tell_of_helper(room, buffer, task, at_hook);
+	} else {
 		rf_drop(RF_KERNEL_HELPER, RF_DROP_TABLE_FULL, RF_NO_SLOT);
-		return 0;
 	}
-	nobody.facts = rf_program(rf_address(task), buffer, &file, (__u64)BPF_CORE_READ(binprm, file));
-	nobody.exe_hash = buffer->hash;
-	rf_object_read(&object, &file);
-	rf_ask(&question, RF_KERNEL_HELPER, &nobody, &anyone);
-	question.value[0] = file.magic;
-	question.value[RF_DIM_KNOWN] = rf_is_known(buffer, binprm, &object);
-	question.value[RF_DIM_NAME] = rf_hash_name(buffer, (__u64)RF_READ(struct file, file.file, f_path.dentry));
-	rf_text_key_path(buffer, RF_KERNEL_HELPER);
-	question.text = buffer->bit + 1;
-	route = rf_judge_helper(&question, task, &nobody, &file);
-	flags = at_hook ? rf_lsm_carry_out(&question) : rf_carry_out(&question);
-	if (route != RF_TO_NOWHERE)
-		rf_helper_record(task, &nobody, &object, buffer, &question, route, flags);
-	rf_scratch_put(buffer);
-	return question.action;
+	if (second)
+		rf_scratch_put(second);
+	if (buffer)
+		rf_scratch_put(buffer);
+	return verdict;
+}
+
+/* Where no LSM hook is asked before: the helper has become the program, and has not run an instruction of it. */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(helper_executed, struct task_struct *task, pid_t old_pid, struct linux_binprm *binprm)
+{
+	__u64 address = 0;
+
+	if (config.helper_hook || !rf_is_helper(task))
+		return 0;
+	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
+	rf_helper(address, false);
+	return 0;
 }

@@ -9,7 +9,6 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/drift.h"
 #include "include/lsm.h"
 #include "include/open.h"
 
@@ -38,8 +37,6 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	container = rf_container_of(bound);
 	if (!container || opened->f_flags & RF_FMODE_EXEC || opened->f_mode & RF_FMODE_NOACCOUNT)
 		return 0;
-	if (rf_lsm_refuses(rf_checkpoint(task, bound, RF_FILE_OPEN | RF_AT_HOOK)))
-		return -RF_EPERM;
 	rf_count(bound->slot, RF_COUNT_OPEN);
 	rf_file_read(&file, (__u64)opened);
 	compat = rf_in_compat(task);

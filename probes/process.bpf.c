@@ -10,7 +10,6 @@
 #include "include/exec.h"
 #include "include/lifecycle.h"
 #include "include/drift.h"
-#include "include/helper.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -127,12 +126,6 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	if (bound) {
 		container = rf_container_of(bound);
 	} else {
-		if (rf_is_helper(task)) {
-			bpf_probe_read_kernel(&file, sizeof(file), &binprm);
-			if (!config.helper_hook)
-				rf_helper(file, false);
-			return 0;
-		}
 		if (!rf_enrolled(task, &like))
 			return 0;
 		container = bpf_map_lookup_elem(&slots, &like.slot);

@@ -198,15 +198,18 @@ static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct
 	return len == RF_PATH_LEN ? RF_FLAG_TRUNCATED : 0;
 }
 
-static __always_inline int rf_call_event(struct task_struct *task, const struct rf_task *bound,
-					 struct rf_container *container, struct rf_call *call,
-					 const struct rf_syscall *known, __u8 flags)
+/* On a stack frame of its own: drift, which was looked for before, needs that of the caller. */
+rf_subprogram int rf_call_event(struct task_struct *task, const struct rf_task *bound, struct rf_call *call,
+				const struct rf_syscall *known, __u8 flags)
 {
 	struct rf_question question;
 	struct rf_scratch *buffer;
 	__u32 event = known->event, route;
+	struct rf_container *container = rf_container_of(bound);
 	__u32 i;
 
+	if (!container)
+		return 0;
 	rf_count(bound->slot, known->counter);
 	rf_ask(&question, event, bound, container);
 	for (i = 0; i < RF_OPERANDS; i++)
@@ -234,7 +237,6 @@ static __always_inline int rf_call_event(struct task_struct *task, const struct 
 
 static __always_inline int rf_entered(struct task_struct *task, bool compat)
 {
-	struct rf_container *container;
 	struct rf_syscall *known;
 	struct rf_task *bound;
 	struct rf_call call;
@@ -242,9 +244,6 @@ static __always_inline int rf_entered(struct task_struct *task, bool compat)
 
 	bound = rf_bound(task);
 	if (!bound)
-		return 0;
-	container = rf_container_of(bound);
-	if (!container)
 		return 0;
 	rf_read_call(&call, (struct pt_regs *)bpf_task_pt_regs(task), compat);
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
@@ -257,7 +256,7 @@ static __always_inline int rf_entered(struct task_struct *task, bool compat)
 	rf_checkpoint(task, bound, known->event | RF_AT_ENTRY);
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
-	return rf_call_event(task, bound, container, &call, known, flags);
+	return rf_call_event(task, bound, &call, known, flags);
 }
 
 SEC("tracepoint/syscalls/sys_enter")

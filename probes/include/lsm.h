@@ -133,12 +133,6 @@ static __always_inline int rf_lsm_result(const struct rf_question *question)
 	return 0;
 }
 
-/* For what was decided elsewhere (drift.h, helper.h): a verdict that refuses. */
-static __always_inline bool rf_lsm_refuses(__u32 verdict)
-{
-	return verdict == RF_ACTION_DENY || verdict == RF_ACTION_KILL;
-}
-
 /* The event's string, as a kernel address; 0: none. */
 static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, __u64 text)
 {

@@ -64,7 +64,7 @@ struct rf_identity {
 	__u64 effective;
 	__u32 uid[4]; /* real, saved, effective, of the filesystem */
 	__u32 borrowed;
-	__u32 strange; /* RF_DRIFT_* and CLONE_NEW* of the last look */
+	__u32 pad;
 };
 
 struct rf_armed {
@@ -331,7 +331,7 @@ struct rf_config {
 	__u32 activity_burst;
 	__u32 alert_rate; /* the same for alerts */
 	__u32 alert_burst;
-	__u32 helper_hook; /* helpers are decided at an LSM hook (lsm_exec.bpf.c), before they become it */
+	__u32 helper_hook; /* helpers are decided at an LSM hook (lsm_invariants.bpf.c), before they become it */
 	__u32 exec_hooked; /* an LSM hook decides process.exec: sched_process_exec only tells of it */
 };
 extern const volatile struct rf_config config;

@@ -119,6 +119,7 @@ def running(
         compat_exit=EventKind.FILE_OPEN not in decided,
         lsm=hooks_for(decided, decided),
         hooked=hooked,
+        drift=True,
     )
     with Kernel.load(chosen) as kernel:
         for slot in reversed(range(SLOTS)):

@@ -34,6 +34,7 @@ class AttachPlan:
     `compat` and `compat_exit` see the same calls of 32-bit programs, too, at some 30 ns on each call of the
     node. With `compat` one program at every call takes the place of those at the tracepoints of `entry`.
     `lsm` are hooks of ringfence.bpf.lsm; `hooked` the calls that they decide, which are not in `entry`.
+    `drift`: programs that look for drift, at the places that are asked for.
     """
 
     entry: frozenset[str] = frozenset()
@@ -45,6 +46,7 @@ class AttachPlan:
     compat_exit: bool = False
     lsm: frozenset[str] = frozenset()
     hooked: frozenset[str] = frozenset()
+    drift: bool = False
 
 
 class Attached(NamedTuple):
@@ -114,7 +116,7 @@ class Place(NamedTuple):
 
 def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
     """What a plan comes to with these programs: everything that begins to be tracked comes first."""
-    programs = list(programs)
+    programs = [program for program in programs if plan.drift or not program.name.startswith("drift_")]
     for program in programs:
         kind, _, target = program.section.partition("/")
         if kind == "tp_btf" and _is_wanted(plan, target):

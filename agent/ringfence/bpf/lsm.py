@@ -32,7 +32,7 @@ _K = EventKind
 _UNPRIVILEGED = "what the kernel refuses for want of a capability asks no hook: such an attempt is not seen"
 
 DECIDED: Mapping[EventKind, Decided] = {
-    # ---- invariants: lsm_exec.bpf.c
+    # ---- invariants: lsm_invariants.bpf.c
     _K.KERNEL_HELPER: Decided((HELPER_HOOK,)),
     _K.TASK_DRIFT: Decided((HELPER_HOOK,), also=("file_open",)),
     # ---- files: lsm_file.bpf.c

@@ -95,7 +95,7 @@ def attach_plan(
     hooked = kinds & tiers.hooks.keys()
     weaker = kinds - hooked
     calls = frozenset(name for name in names_of(weaker) if name in node.syscalls)
-    opens = frozenset(OPENS) if _K.FILE_OPEN in weaker else frozenset()
+    opens = frozenset(OPENS) if weaker & {_K.FILE_OPEN, _K.TASK_DRIFT} else frozenset()
     programs = {name for kind in weaker for name in _CGROUP_PROGRAMS.get(kind, ())}
     return AttachPlan(
         entry=calls,
@@ -106,4 +106,5 @@ def attach_plan(
         compat_exit=config.compat == "full" and node.compat and bool(opens),
         lsm=hooks_for(hooked, tiers.hooks),
         hooked=frozenset(names_of(hooked)),
+        drift=_K.TASK_DRIFT in kinds,
     )

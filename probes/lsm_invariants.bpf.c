@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Before an exec, for the two invariants: who comes to it (drift.bpf.c), and whether the kernel runs a
+ * The two invariants. At opens: who opens (drift.bpf.c). Before an exec: who comes to it (drift.bpf.c), and whether the kernel runs a
  * helper (helper.bpf.c). bprm_creds_for_exec (5.8) is asked once, with the file that was asked for: for a script,
  * the script and not its interpreter.
  */
@@ -13,6 +13,17 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+static __always_inline int rf_refuse(__u32 verdict)
+{
+	if (verdict == RF_ACTION_DENY || verdict == RF_ACTION_KILL) {
+		int refused = -RF_EPERM;
+
+		barrier_var(refused); /* see rf_lsm_result */
+		return refused;
+	}
+	return 0;
+}
+
 SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 {
@@ -23,14 +34,23 @@ int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 	if (ret)
 		return ret;
 	if (bound && bound->container) {
-		if (rf_lsm_refuses(rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK)))
-			return -RF_EPERM;
-		return 0;
+		return rf_refuse(rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK));
 	}
 	if (!config.helper_hook || !rf_is_helper(task))
 		return 0;
 	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
-	if (rf_lsm_refuses(rf_helper(address, true)))
-		return -RF_EPERM;
-	return 0;
+	return rf_refuse(rf_helper(address, true));
+}
+
+SEC("lsm/file_open")
+int BPF_PROG(drift_file_open, struct file *opened, int ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_task *bound = rf_bound(task);
+
+	if (ret)
+		return ret;
+	if (!bound)
+		return 0;
+	return rf_refuse(rf_checkpoint(task, bound, RF_FILE_OPEN | RF_AT_HOOK));
 }
