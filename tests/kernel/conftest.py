@@ -20,3 +20,14 @@ def act(tmp_path_factory: pytest.TempPathFactory) -> str:
         [force.need_program("gcc"), "-O1", "-Wall", "-o", str(program), str(source), "-lpthread"], check=True
     )
     return str(program)
+
+
+@pytest.fixture(scope="session")
+def probe_act(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of fixtures/probe_act.c, compiled: what the tests of custom probes do inside of containers."""
+    source = Path(__file__).parent / "fixtures" / "probe_act.c"
+    program = tmp_path_factory.mktemp("probe_act") / "probe_act"
+    subprocess.run(
+        [force.need_program("gcc"), "-O1", "-Wall", "-static", "-o", str(program), str(source)], check=True
+    )
+    return str(program)

@@ -10,19 +10,18 @@ import subprocess
 from pathlib import Path
 
 from tests.support import force
+from tests.support.agent import Agent
+from tests.support.waiting import wait_for
 
-__all__ = ["EXAMPLES", "need_bcc", "place_example", "place_probe"]
+__all__ = ["EXAMPLES", "need_bcc", "place_example", "place_probe", "wait_running"]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "probes"
 
 
 @functools.cache
 def _has_bcc() -> bool:
-    for python in ("/usr/bin/python3",):
-        got = subprocess.run([python, "-c", "from bcc import BPF"], capture_output=True, check=False)
-        if got.returncode == 0:
-            return True
-    return False
+    got = subprocess.run(["/usr/bin/python3", "-c", "from bcc import BPF"], capture_output=True, check=False)
+    return got.returncode == 0
 
 
 def need_bcc() -> None:
@@ -72,3 +71,16 @@ def place_probe(
     path = directory / f"{name}.yaml"
     path.write_text(SPEC.format(name=name, container=container, fields=fields, more=more))
     return path
+
+
+def wait_running(agent: Agent, *names: str, seconds: float = 40.0) -> None:
+    """Until these probes run; what is in the way is told at once."""
+
+    def look() -> bool:
+        samples = agent.metrics()
+        if all(samples.get(("ringfence_probe_up", (("probe", name),))) == 1 for name in names):
+            return True
+        assert not samples.get(("ringfence_probe_loads_total", (("result", "failed"),))), agent.tail()
+        return False
+
+    wait_for(look, f"{', '.join(names)} to run", seconds=seconds, every=0.1)

@@ -26,6 +26,7 @@ _MS_REC_PRIVATE = 0x4000 | 0x40000
 _PR_SET_PDEATHSIG = 1
 _BPF_OBJ_PIN = 6
 _NR_BPF = {"x86_64": 321, "aarch64": 280}
+_TRACEFS = "/sys/kernel/tracing"
 _MAX_MESSAGE = 1 << 17
 _MISSING = re.compile(rb"fatal error: '([A-Za-z0-9_./-]+\.h)' file not found")
 _MAX_HEADERS = 64  # that may be made empty for one probe
@@ -67,8 +68,8 @@ def _own_mounts() -> None:
     """tracefs where bcc looks for it, seen by this process alone."""
     _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
     _checked(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None), "mount")
-    if not os.path.isdir("/sys/kernel/tracing/events"):
-        result = _libc.mount(b"tracefs", b"/sys/kernel/tracing", b"tracefs", ctypes.c_ulong(0), None)
+    if not os.path.isdir(f"{_TRACEFS}/events"):
+        result = _libc.mount(b"tracefs", _TRACEFS.encode(), b"tracefs", ctypes.c_ulong(0), None)
         _checked(result, "mount tracefs")
 
 
@@ -86,7 +87,7 @@ def _pin(maps: dict[str, int], directory: str) -> None:
 def _load_bcc() -> Any:
     try:
         import bcc
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise Refused("bcc", "", str(error)) from None
     if not hasattr(bcc, "BPF"):
         raise Refused("bcc", "", f"{bcc.__file__} is another package of that name")
@@ -162,6 +163,24 @@ def _programs(bpf: Any, lib: Any) -> list[tuple[str, str, str]]:
     return found
 
 
+def _check_hook(bpf: Any, name: str, begin: str, hook: str) -> None:
+    """Before it is attached, and where it shall not be."""
+    missing = ""
+    if begin == "tracepoint__":
+        place = hook.replace("__", "/", 1)
+        missing = (
+            "" if os.path.isdir(f"{_TRACEFS}/events/{place}") else f"tracepoint {place.replace('/', ':')}"
+        )
+    elif begin in ("kprobe__", "kretprobe__"):
+        function = bpf.fix_syscall_fnname(hook.encode()).decode()
+        if not os.path.isdir("/sys/bus/event_source/devices/kprobe"):
+            missing = "kprobes (CONFIG_KPROBES)"
+        elif bpf.ksymname(function.encode()) == -1:
+            missing = f"function {function}"
+    if missing:
+        raise Refused("hook", name, f"this kernel has no {missing}")
+
+
 def _load(bpf: Any, name: str, begin: str) -> None:
     try:
         bpf.load_func(name.encode(), getattr(bpf, _HOOKS[begin][0]))
@@ -211,7 +230,8 @@ def _serve(connection: socket.socket) -> None:
     bpf = _compile(module, request)
     programs = _programs(bpf, libbcc.lib)
     size, shape = _shape(module, bpf, libbcc.lib)
-    for name, begin, _ in programs:
+    for name, begin, hook in programs:
+        _check_hook(bpf, name, begin, hook)
         _load(bpf, name, begin)
     links: list[int] = []
     if request["attach"]:
@@ -230,11 +250,11 @@ def main() -> None:
         _serve(connection)
     except Refused as refused:
         connection.send(json.dumps(refused.answer).encode())
-    except MemoryError:
-        connection.send(json.dumps({"stage": "memory", "subject": "", "message": "out of memory"}).encode())
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        connection.send(json.dumps({"stage": "child", "subject": "", "message": text}).encode())
+        short = isinstance(error, MemoryError) or "map segment" in text or "allocate memory" in text
+        answer = {"stage": "memory" if short else "child", "subject": "", "message": text}
+        connection.send(json.dumps(answer).encode())
     sys.stderr.flush()
     os._exit(0)
 

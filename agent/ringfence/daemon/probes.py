@@ -29,6 +29,7 @@ from ringfence.probes.read import Found, read_directory
 
 __all__ = ["ProbeKeeper", "ProbeState"]
 
+_END = 0.5  # seconds that an end waits for a probe that is being loaded
 _LOOK = 1.0  # seconds between two looks at the files
 _BATCH = 512  # records a turn of each probe: an alert must not wait for more
 _PAUSE = 0.01  # seconds from a look at a ring that was not empty to the next
@@ -92,6 +93,7 @@ class ProbeKeeper:
 
     def start(self) -> None:
         """Begin to load; nobody waits for it."""
+        self._workshop.tidy()
         self._loop.watch(self._epoll.fileno(), self._ready)
         self._thread.start()
 
@@ -100,7 +102,7 @@ class ProbeKeeper:
         self._stopping.set()
         self._again.set()
         if self._thread.is_alive():
-            self._thread.join(self._workshop.seconds + 1)
+            self._thread.join(_END)  # what bcc is doing then ends with this process
         for live in self.running():
             live.detach()
         self._epoll.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 
 from ringfence.bpf import pins
 from ringfence.config import Config
@@ -31,6 +32,7 @@ def uninstall(config: Config) -> list[str]:
             (config.state_dir / rulebook.FILE).unlink()
     finally:
         lock.close(remove=True)
+    shutil.rmtree(config.state_dir / "probes", ignore_errors=True)  # header trees of custom probes
     with contextlib.suppress(OSError):  # only when it is empty
         config.state_dir.rmdir()
     return [

@@ -34,6 +34,7 @@ __all__ = ["Attached", "Workshop", "find_python"]
 _CHILD = Path(__file__).parents[1] / "bpf" / "_bcc_child.py"
 _SYSTEM_PYTHON = "/usr/bin/python3"
 _MAX_SOURCE, _MAX_SAID, _MAX_ANSWER = 1 << 20, 16 << 20, 1 << 17
+_OLD = 900  # seconds: nobody compiles for so long
 _TOLD = 1 << 18  # of what was said, from its end
 INSTALL_BCC = "apt-get install python3-bpfcc bpftool (Fedora: dnf install python3-bcc bpftool)"
 
@@ -66,6 +67,13 @@ class Workshop:
     headers: str = "btf"
     memory: int = 768 << 20
     seconds: float = 30.0
+
+    def tidy(self) -> None:
+        """Remove what an agent left that ended while it was compiling."""
+        for path in self.directory.glob("load-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _OLD:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def build(self, probe: Definition, *, attach: bool = True) -> Attached:
         """Compile and verify, and attach unless told not to. Raises Error; ProbeError with the places."""

@@ -15,12 +15,13 @@ __all__ = ["explain"]
 _CLANG = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+): (fatal )?error: (?P<text>.*)$", re.M)
 _LINE = re.compile(r"^; (?P<code>.*?) ?@ (?P<file>.+):(?P<line>\d+)$", re.M)
 _NOISE = re.compile(
-    r"^(processed \d+ insns|\s*\d+: [(R]|;|R\d+=|from \d+ to|bpf: Failed|\s*$|verification time|stack depth)"
+    r"^(processed \d+ insns|\s*\d+: [(R]|;|R\d+=|from \d+ to|(cur|old) state:|bpf: Failed|\s*$|verification time|stack depth)"
 )
 _STRUCT = re.compile(r"struct tracepoint__(\w+?)__(\w+)'")
 _INCOMPLETE = re.compile(r"incomplete type 'struct (\w+)'")
 _MEMBER = re.compile(r"no member named '(\w+)' in 'struct (\w+)'(?P<hint>; did you mean '\w+'\?)?")
 _ASSERT = re.compile(r'static_assert failed.*?"(?P<text>.*)"$|static assertion failed.*?: (?P<new>.*)$')
+_MEMORY = re.compile(r"out of memory|bad_alloc|Cannot allocate memory")
 _MOST = 5
 _REASONS = {
     "compile": "does not compile",
@@ -44,7 +45,12 @@ def explain(probe: Definition, hooks: Sequence[Hook], answer: Mapping[str, str],
     if stage == "function":
         line = _definition_line(probe, subject)
         return [_at(probe, line, f"{subject}() {message}" if subject else message)]
-    return [_whole(probe, f"{_REASONS.get(stage, stage)}: {message}")]
+    if stage == "hook":
+        hook = next((hook for hook in hooks if hook.function == subject), None)
+        return [_at(probe, hook.line if hook else 0, message)]
+    if stage == "crash" and _MEMORY.search(said):
+        stage = "memory"
+    return [_whole(probe, f"{_REASONS[stage]}: {message}" if stage in _REASONS else message)]
 
 
 def _at(probe: Definition, line: int, message: str, column: int = 0) -> Problem:
