@@ -46,5 +46,6 @@ RF_HOLD(struct, rf_text_key);
 RF_HOLD(struct, rf_address_key);
 RF_HOLD(struct, rf_actions);
 RF_HOLD(struct, rf_drop_key);
+RF_HOLD(struct, rf_learned_key);
 RF_HOLD(struct, rf_counters);
 RF_HOLD(struct, rf_config);

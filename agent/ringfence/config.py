@@ -55,6 +55,7 @@ class Config(NamedTuple):
     helpers: tuple[Path, ...]  # programs that the kernel may run, beside those that it was told of
     observe: Mapping[str, str]  # event label -> off, activity, alerts
     compat: Literal["full", "watch", "off"]
+    learn: bool
     activity_rate: int
     activity_burst: int
     alert_rate: int
@@ -129,6 +130,9 @@ KEYS: tuple[Key, ...] = (
     Key("syscalls.compat", "compat", values.choice("full", "watch", "off"), "watch",
         "32-bit system calls cost every call of the node some 30 ns: watch; full: twice that, and files"
         " that they open are seen, too; off: they are blind", "full|watch|off"),
+    Key("syscalls.learn", "learn", values.boolean, False,
+        "count every call and capability of containers, for `ringfence run --learn`; it costs each call of"
+        " the node some 100 ns", "yes|no"),
     Key("activity.rate", "activity_rate", values.integer(0, 10_000_000), 2000,
         "activity records a second and container that leave the kernel; 0: no limit", "N"),
     Key("activity.burst", "activity_burst", values.integer(1, 10_000_000), 8000,

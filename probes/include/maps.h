@@ -266,6 +266,20 @@ struct {
 	__type(value, __u64);
 } drops __weak SEC(".maps");
 
+/* What learn.bpf.c counts: of a container's program, by name. */
+#define RF_LEARNED_CALL 1
+#define RF_LEARNED_CALL_REFUSED 2 /* ended with EPERM, EACCES or ENOSYS */
+#define RF_LEARNED_CAP 3
+#define RF_LEARNED_CAP_REFUSED 4
+
+struct rf_learned_key {
+	__u32 slot;
+	__u16 number;
+	__u8 kind; /* RF_LEARNED_* */
+	__u8 compat;
+	char comm[16];
+};
+
 /* Activity of a container, per CPU, read at scrape. Never events. */
 enum rf_counter {
 	RF_COUNT_NONE = 0,

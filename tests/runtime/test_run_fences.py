@@ -56,14 +56,17 @@ class Front:
     def __call__(self, *options: str, words: tuple[str, ...]) -> tuple[str, subprocess.CompletedProcess[str]]:
         """The name, and what came of it."""
         name = f"{PREFIX}{secrets.token_hex(4)}"
-        command = [sys.executable, "-m", "ringfence", "run", "--name", name]
+        return self.bare("--name", name, *options, "--rootfs", str(self.tree), *words)
+
+    def bare(self, *options: str) -> tuple[str, subprocess.CompletedProcess[str]]:
+        """With these options and no others; the name is the word behind --name."""
+        command = [sys.executable, "-m", "ringfence", "run"]
         command += ["--state-root", f"{self.directory}/state", "--image-root", f"{self.directory}/images"]
-        command += [*options, "--rootfs", str(self.tree), *words]
         got = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=self.environment,
+            [*command, *options], capture_output=True, text=True, check=False, env=self.environment,
             timeout=patience(30), stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        return name, got
+        return options[1], got
 
 
 @pytest.fixture

@@ -105,6 +105,15 @@ ACTIONS = Layout(
     Field("clears", "bytes", MAX_RULES),
 )
 
+LEARNED_KEY = Layout(
+    "rf_learned_key",
+    Field("slot", "u32"),
+    Field("number", "u16"),
+    Field("kind", "u8"),
+    Field("compat", "u8"),
+    Field("comm", "char", 16),
+)
+
 DROP_KEY = Layout(
     "rf_drop_key",
     Field("event", "u16"),
@@ -152,6 +161,7 @@ LAYOUTS = (
     ADDRESS_KEY,
     ACTIONS,
     DROP_KEY,
+    LEARNED_KEY,
     HELPER_KEY,
     ACTIVITY,
     CONFIG,
@@ -214,6 +224,7 @@ MAPS = {
     "emitted": MapShape(4, 8),
     "halvings": MapShape(4, 4),
     "drops": MapShape(DROP_KEY.size, 8),
+    "learned": MapShape(LEARNED_KEY.size, 8),
     "counters": MapShape(4, ACTIVITY.size),
 }
 

@@ -119,7 +119,8 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
     programs = [program for program in programs if plan.drift or not program.name.startswith("drift_")]
     for program in programs:
         kind, _, target = program.section.partition("/")
-        if kind == "tp_btf" and _is_wanted(plan, target):
+        # Programs that learn are loaded only where they are wanted.
+        if kind == "tp_btf" and (program.name.startswith("learn_") or _is_wanted(plan, target)):
             yield Place(program, kind, target)
     for program in programs:
         kind, _, target = program.section.partition("/")

@@ -49,6 +49,7 @@ __all__ = [
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
 _NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
 #: programs that an older kernel may lack or refuse; the rest is needed
+_LEARNED = 65536  # programs of containers, times what each calls and needs
 _OPTIONAL = ("cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/sys_enter", "tp_btf/sys_exit")
 
 
@@ -85,6 +86,7 @@ class KernelSettings:
     activity_burst: int = 0
     alert_rate: int = 0  # the same for alerts that kill nobody
     alert_burst: int = 0
+    learn: bool = False  # count every call and capability (probes/learn.bpf.c)
     lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node can have; the others are left out
 
     def sizes(self) -> dict[str, int]:
@@ -98,6 +100,7 @@ class KernelSettings:
             "drops": self.drop_entries,
             "alerts": self.alerts_bytes,
             "activity": self.activity_bytes,
+            "learned": _LEARNED if self.learn else 1,
         }
 
     def pack(self, refused: Collection[str] = ()) -> bytes:
@@ -314,7 +317,7 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
                 refused.add(program)
         if section.startswith("lsm/") and not _has_hook(program, section, settings, missing):
             refused.add(program)
-        if program in refused:
+        if program in refused or (program.startswith("learn_") and not settings.learn):
             file.leave_out(program)
 
 
@@ -328,7 +331,7 @@ def _has_hook(program: str, section: str, settings: KernelSettings, missing: lis
 
 
 def _is_optional(section: str) -> bool:
-    return section in _OPTIONAL or section.startswith("lsm/")
+    return section in _OPTIONAL or section.startswith("lsm/") or section == "tp_btf/cap_capable"
 
 
 def _loads(kind: int, attach_type: int) -> bool:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from ringfence.cli.parser import Commands, add_command
@@ -40,7 +42,46 @@ def run(options: Any) -> int:
     from ringfence.cli.run_options import request_of
     from ringfence.sandbox.start import run as start
 
+    if options.learn or options.verify:
+        return _watched(options)
     return start(request_of(options), announce, warn)
+
+
+def _watched(options: Any) -> int:
+    """--learn and --verify."""
+    from ringfence.cli.client import request, subscribe
+    from ringfence.cli.run_options import request_of
+    from ringfence.errors import Error
+    from ringfence.learning import session
+
+    if options.learn and options.verify:
+        raise Error("--learn and --verify are two runs", hint="first --learn DIR ..., then --verify DIR")
+    if options.learn:
+        directory = Path(options.learn).absolute()
+        words = _words_without(sys.argv[1:], "--learn")
+        return session.learn(request_of(options), directory, words, request, subscribe, warn)
+    directory = Path(options.verify).absolute()
+    words, where = session.command_of(directory)
+    if not options.words and options.rootfs is None:
+        from ringfence.cli.main import build_parser
+
+        os.chdir(where)
+        options = build_parser().parse_args(words)
+    return session.verify(request_of(options), directory, request, subscribe, warn)
+
+
+def _words_without(words: list[str], option: str) -> list[str]:
+    """The command line without an option and its value."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip or (word.startswith(f"{option}=")):
+            skip = False
+        elif word == option and option not in kept:
+            skip = True
+        else:
+            kept.append(word)
+    return kept
 
 
 def announce(name: str) -> None:

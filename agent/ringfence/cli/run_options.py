@@ -103,6 +103,16 @@ def _fences(group: _Group) -> None:
         help="rules for this sandbox: of a file, or loaded",
     )
     group.add_argument(
+        "--learn", default="", metavar="DIR", help="watch this run, and write the fences that it needs"
+    )
+    group.add_argument(
+        "--verify",
+        default="",
+        metavar="DIR",
+        help="run what was learned under its fences, say what they refuse",
+    )
+    group.add_argument("--fences", default="", metavar="DIR", help="run under fences that were learned")
+    group.add_argument(
         "--require-agent", action="store_true", help="start nothing that no agent watches over"
     )
     _list(group, "--sysctl", metavar="NAME=VALUE", help="a sysctl of the sandbox's own namespaces")
@@ -256,6 +266,7 @@ def _chosen_fences(options: Any) -> Any:
         cap_add=tuple(options.cap_add),
         cap_drop=tuple(options.cap_drop),
         policy=options.policy,
+        learned=os.path.abspath(options.fences) if options.fences else "",
         require_agent=options.require_agent,
         **security(options.security_opt),
     )

@@ -88,4 +88,5 @@ def kernel_settings(
         alert_rate=config.alert_rate,
         alert_burst=config.alert_burst,
         lsm_hooks=lsm_hooks,
+        learn=config.learn,
     )

@@ -111,6 +111,8 @@ class Enroller:
             self._refuse(connection, error.message, error.hint)
         except safejson.Unusable as error:
             self._refuse(connection, f"the request {error}")
+        except Exception as error:  # a bug of ours must not end the loop that serves everybody
+            self._refuse(connection, f"internal error: {type(error).__name__}: {error}")
         finally:
             for fd in fds:
                 with contextlib.suppress(OSError):
@@ -133,6 +135,8 @@ class Enroller:
                     self._enter(connection, request.facts, request.name, (*request.chosen, key), keep)
             except Error as error:
                 self._refuse(connection, error.message, error.hint)
+            except Exception as error:  # as above
+                self._refuse(connection, f"internal error: {type(error).__name__}: {error}")
             finally:
                 os.close(keep)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ringfence import __version__
-from ringfence.abi import Drop, EventKind
+from ringfence.abi import LEARNED_KEY, Drop, EventKind
 from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.model import Container
@@ -73,6 +74,7 @@ class Snapshots:
             "top": self._top,
             "tree": self._trees,
             "policies": self._policies,
+            "learned": self._learned,
         }
 
     def answer(self, op: str, request: Request) -> Any:
@@ -164,6 +166,16 @@ class Snapshots:
             counts = {name: sums[index] for index, name in ACTIVITY_CLASSES.items()}
             rows.append({**_about(container), "tasks": max(value.tasks, 0), "counts": counts})
         return {"time": time.monotonic(), "containers": rows}
+
+    def _learned(self, _request: Request) -> list[list[Any]]:
+        """What `syscalls.learn` counted: [kind, number, 32-bit, program, times] each. Slots are not told
+        apart: an agent that learns has one container."""
+        rows = []
+        for raw, value in self._kernel.map("learned").items():
+            key = LEARNED_KEY.unpack_from(raw)
+            comm = escape(key[4].partition(b"\0")[0], 64)
+            rows.append([key[2], key[1], key[3], comm, int.from_bytes(value, sys.byteorder)])
+        return rows
 
     def _trees(self, request: Request) -> list[dict[str, Any]]:
         words = [word for word in request.get("containers") or [] if isinstance(word, str)]

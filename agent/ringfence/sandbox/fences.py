@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ringfence.sandbox import learned
 from ringfence.sandbox.errors import UsageError
 from ringfence.sandbox.request import Fences
 
@@ -27,6 +28,10 @@ def capabilities(fences: Fences) -> list[str]:
     """Docker's fourteen, with what was added and without what was dropped; ALL is understood."""
     from ringfence_runtime.security.caps import CAPABILITIES, DEFAULT
 
+    if fences.learned:
+        return [
+            _full(f"{fences.learned}/capabilities.txt", each) for each in learned.capabilities(fences.learned)
+        ]
     added = {_full("--cap-add", name) for name in fences.cap_add}
     dropped = {_full("--cap-drop", name) for name in fences.cap_drop}
     if "CAP_ALL" in added:
@@ -42,6 +47,8 @@ def seccomp(fences: Fences) -> dict[str, Any] | None:
     """`linux.seccomp`; None: no filter."""
     from ringfence_runtime import jsonio
 
+    if fences.learned:
+        return learned.seccomp(fences.learned)
     if fences.seccomp == "unconfined":
         return None
     if fences.seccomp == "default":
@@ -69,6 +76,8 @@ def landlock(fences: Fences, *, read_only: bool) -> dict[str, Any] | None:
     """
     if not fences.landlock:
         return None
+    if fences.learned:
+        return learned.landlock(fences.learned)
     if read_only:
         return {"derive": True}
     return {"derive": False, "read": ["/"], "write": ["/"], "execute": ["/"]}

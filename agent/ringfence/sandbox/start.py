@@ -27,8 +27,20 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(request: Request, announce: Callable[[str], None], warn: Callable[[str], None]) -> int:
-    """Run a sandbox; gives the workload's status. `announce` gets the name of one that was detached."""
+def _nobody(_pid: int) -> None:
+    """Nobody wants to look at the init."""
+
+
+def run(
+    request: Request,
+    announce: Callable[[str], None],
+    warn: Callable[[str], None],
+    created: Callable[[int], None] = _nobody,
+) -> int:
+    """Run a sandbox; gives the workload's status. `announce` gets the name of one that was detached.
+
+    `created` gets the pid of the init when all is ready and the workload is not executing yet.
+    """
     from ringfence_runtime.seal import ensure_sealed
 
     if os.geteuid() != 0:
@@ -40,17 +52,18 @@ def run(request: Request, announce: Callable[[str], None], warn: Callable[[str],
         )
     with translated():
         ensure_sealed()
-        return _Start(request, warn).run(announce)
+        return _Start(request, warn, created).run(announce)
 
 
 class _Start:
     """One start, and what it has made so far."""
 
-    def __init__(self, request: Request, warn: Callable[[str], None]) -> None:
+    def __init__(self, request: Request, warn: Callable[[str], None], created: Callable[[int], None]) -> None:
         from ringfence_runtime.images import ImageStore
 
         self.request = request
         self.warn = warn
+        self.created = created
         self.plan: Plan = plan(request.network, publishes=bool(request.publish or request.publish_all))
         self.network = Connection(request, self.plan)
         remove.sweep(request.roots)
@@ -130,6 +143,7 @@ class _Start:
             )  # fmt: skip
         finally:
             self.streams.restore()
+        self.created(launched.pid)
         self._start(launched)
         return launched
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["ACTIONS", "ARCHES", "FLAGS", "OPERATORS", "Filter", "compile_profile", "prepare"]
+__all__ = ["ACTIONS", "ARCHES", "FLAGS", "OPERATORS", "Filter", "call_names", "compile_profile", "prepare"]
 
 ACTIONS = {
     "SCMP_ACT_KILL": 0,
@@ -84,6 +84,7 @@ _SIGNATURES = {
     "seccomp_rule_add_array": ("i", "pIiIp"),
     "seccomp_export_bpf": ("i", "pi"),
     "seccomp_arch_native": ("I", ""),
+    "seccomp_syscall_resolve_num_arch": ("s", "Ii"),
 }
 
 
@@ -291,3 +292,16 @@ def _unknown_calls(newest: int) -> bytes:
             statement(0x06, 0, 0, 0x00050000 | 38),
         )
     )
+
+
+def call_names(architecture: str) -> Callable[[int], str]:
+    """A function from the number of a call to its name, of this machine's architecture or another (`x86`)."""
+    library = _library()
+    token = library["seccomp_arch_resolve_name"](architecture.encode()) if architecture else 0
+    token = token or library["seccomp_arch_native"]()
+
+    def name(number: int) -> str:
+        found = library["seccomp_syscall_resolve_num_arch"](token, number)
+        return found.decode("ascii", "replace") if found else f"call-{number}"
+
+    return name

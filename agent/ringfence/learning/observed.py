@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one run did, summed up by what fences are about: calls, capabilities, files, programs, addresses.
+
+Counts are by program: the name that a task had when it made the call. Names come from the workload, so they
+are escaped before they are written anywhere.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+__all__ = ["MountPoint", "Observed", "Peer", "mount_points", "observe"]
+
+Counts = dict[Any, Counter[str]]
+_CALL, _CALL_REFUSED, _CAPABILITY, _CAPABILITY_REFUSED = 1, 2, 3, 4  # RF_LEARNED_* of maps.h
+_COMPAT = "x86"
+
+
+class Peer(NamedTuple):
+    """The other end of a connection, or an address of the sandbox's own."""
+
+    protocol: str
+    address: str
+    port: int
+
+
+class MountPoint(NamedTuple):
+    """A mount as the sandbox has it: a directory of a filesystem, shown at a path."""
+
+    device: str
+    root: str
+    path: str
+
+
+Mounts = Sequence[MountPoint]
+Details = Mapping[str, Any]
+
+
+def _counts() -> Counts:
+    return defaultdict(Counter)
+
+
+@dataclass
+class Observed:
+    """One run. `lost`: records that did not arrive, so that something may be missing."""
+
+    calls: Counts = field(default_factory=_counts)  # (name, whether by a 32-bit program)
+    refused: Counts = field(default_factory=_counts)  # name; with EPERM, EACCES or ENOSYS
+    capabilities: Counts = field(default_factory=_counts)
+    capabilities_refused: Counts = field(default_factory=_counts)
+    read: Counts = field(default_factory=_counts)  # path
+    written: Counts = field(default_factory=_counts)  # path
+    programs: Counts = field(default_factory=_counts)  # path
+    connected: Counts = field(default_factory=_counts)  # Peer
+    bound: Counts = field(default_factory=_counts)  # Peer
+    sockets: Counts = field(default_factory=_counts)  # of the unix kind
+    families: Counts = field(default_factory=_counts)  # numbers of the families that sockets were made of
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    lost: int = 0
+
+    def called(self, names: Iterable[str]) -> bool:
+        """Whether any of these calls was made."""
+        made = {name for name, _ in self.calls}
+        return any(name in made for name in names)
+
+
+def mount_points(mountinfo: str) -> list[MountPoint]:
+    """Of /proc/PID/mountinfo: proc(5). The last of two at one place is the one that is seen."""
+    found = []
+    for line in mountinfo.splitlines():
+        fields = line.split(" ")
+        if len(fields) > 5:
+            root, path = (text.replace("\\040", " ") for text in fields[3:5])
+            found.append(MountPoint(fields[2], root, path))
+    return found
+
+
+def _shown(device: str, path: str, mounts: Mounts) -> str:
+    """The path in the sandbox of a file that the kernel names by its filesystem; empty: not on any mount."""
+    best = ("", "")
+    for mount in mounts:
+        root = mount.root.rstrip("/")
+        inside = path == mount.root or path.startswith(f"{root}/")
+        if mount.device == device and inside and len(root) >= len(best[0]):
+            best = (root, (mount.path.rstrip("/") + path[len(root) :]) or "/")
+    return best[1]
+
+
+def observe(
+    rows: Iterable[Sequence[Any]],
+    records: Iterable[Mapping[str, Any]],
+    mounts: Mounts,
+    lost: int,
+) -> Observed:
+    """`rows` as the agent counted them, `records` as it told them."""
+    seen = Observed(lost=lost)
+    _count_rows(seen, rows)
+    for record in records:
+        if record.get("kind") == "alert":
+            seen.alerts.append(dict(record))
+        elif take := _TAKERS.get(str(record.get("event"))):
+            program = str((record.get("process") or {}).get("comm") or "?")
+            take(seen, record.get("details") or {}, program, mounts)
+    return seen
+
+
+def _count_rows(seen: Observed, rows: Iterable[Sequence[Any]]) -> None:
+    from ringfence_runtime.security.caps import CAPABILITIES
+    from ringfence_runtime.security.seccomp import call_names
+
+    names = {0: call_names(""), 1: call_names(_COMPAT)}
+    ordered = list(CAPABILITIES)
+    for kind, number, compat, program, times in rows:
+        if kind in (_CALL, _CALL_REFUSED):
+            name = names[1 if compat else 0](number)
+            if kind == _CALL:
+                seen.calls[name, bool(compat)][program] += times
+            else:
+                seen.refused[name][program] += times
+        elif number < len(ordered):
+            into = seen.capabilities if kind == _CAPABILITY else seen.capabilities_refused
+            into[ordered[number]][program] += times
+
+
+def _opened(seen: Observed, details: Details, program: str, mounts: Mounts) -> None:
+    path = _shown(str(details.get("device")), str(details.get("path")), mounts)
+    if not path:
+        return
+    if "write" in str(details.get("access")):
+        seen.written[path][program] += 1
+    if "read" in str(details.get("access")) or "write" not in str(details.get("access")):
+        seen.read[path][program] += 1
+
+
+def _executed(seen: Observed, details: Details, program: str, _mounts: Mounts) -> None:
+    seen.programs[str(details.get("path"))][program] += 1
+
+
+def _peer(details: Mapping[str, Any]) -> Peer:
+    address, port = str(details.get("address")), details.get("port")
+    return Peer(str(details.get("protocol") or "tcp"), address, port if isinstance(port, int) else 0)
+
+
+def _connected(seen: Observed, details: Details, program: str, _mounts: Mounts) -> None:
+    seen.connected[_peer(details)][program] += 1
+
+
+def _bound(seen: Observed, details: Details, program: str, _mounts: Mounts) -> None:
+    seen.bound[_peer(details)][program] += 1
+
+
+def _unix(seen: Observed, details: Details, program: str, _mounts: Mounts) -> None:
+    seen.sockets[str(details.get("socket") or details.get("path") or "?")][program] += 1
+
+
+def _socket(seen: Observed, details: Details, program: str, _mounts: Mounts) -> None:
+    family = details.get("family")
+    number = getattr(socket, family, None) if isinstance(family, str) else family
+    if isinstance(number, int):
+        seen.families[int(number)][program] += 1
+
+
+_TAKERS = {
+    "file.open": _opened,
+    "process.exec": _executed,
+    "network.connect": _connected,
+    "network.sendmsg": _connected,
+    "network.bind": _bound,
+    "unix.connect": _unix,
+    "socket": _socket,
+}

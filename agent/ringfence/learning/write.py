@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a run did to the fences that let just that pass: five files, each line with its reason.
+
+policy.yaml (programs, addresses, calls that were never made), seccomp.json, capabilities.txt, landlock.json,
+and run.json, which says what ran. Nothing here touches the kernel: the same values give the same text.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringfence.abi import EventKind
+from ringfence.abi.constants import MATCH_TEXT
+from ringfence.bpf.syscalls import names_of
+from ringfence.learning.observed import Counts, Observed, Peer
+
+__all__ = ["files", "write"]
+
+# The runtime's own execve comes after the filter, and the kernel itself returns from signals.
+_ALWAYS = ("execve", "exit", "exit_group", "restart_syscall", "rt_sigreturn")
+# Told by the kernel as a filesystem path inside these, too many to name one by one.
+_WHOLE = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc", "/proc", "/sys", "/dev")
+_PROGRAMS = ("/bin", "/sbin", "/usr", "/lib", "/lib32", "/lib64")
+# Calls that change a directory; their paths are not recorded.
+_ENTRIES = (
+    "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat",
+    "symlink", "symlinkat", "mknod", "mknodat",
+)  # fmt: skip
+#: events of which a run that never had one needs none
+_NEVER = (
+    "unshare", "setns", "mount", "umount", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick",
+    "open_tree", "move_mount", "mount_setattr", "ptrace", "process_vm", "pidfd_getfd", "bpf",
+    "perf_event_open", "module_load", "module_unload", "kexec", "open_by_handle_at", "memfd_create",
+    "userfaultfd", "io_uring_setup", "keyctl", "mknod", "iopl", "syslog", "reboot", "swap",
+)  # fmt: skip
+
+
+def why(counts: Counter[str]) -> str:
+    """How often, by which programs: the reason of a line."""
+    total = sum(counts.values())
+    shown = [f"{_plain(name)} {times}" for name, times in counts.most_common(4)]
+    more = f" and {len(counts) - 4} more" if len(counts) > 4 else ""
+    return f"{total} time{'s' if total != 1 else ''}: {', '.join(shown)}{more}"
+
+
+def _plain(text: str) -> str:
+    """A program's name in a comment: it must not end the line, nor look like anything else."""
+    return "".join(letter if letter.isprintable() and letter not in '#"\\' else "?" for letter in text)[:64]
+
+
+def _quoted(text: str) -> str:
+    """A string of YAML. JSON's escapes will not do: YAML refuses halves of a surrogate pair."""
+    letters = [
+        letter if " " <= letter <= "~" and letter not in '"\\' else f"\\U{ord(letter):08x}" for letter in text
+    ]
+    return f'"{"".join(letters)}"'
+
+
+def _can_be_named(path: str) -> bool:
+    """Whether a rule can have this as a whole path: the rest are patterns, or too long for the kernel."""
+    plain = posixpath.normpath(path) == path and not set(path) & set("*?[]") and path.isprintable()
+    return path.startswith("/") and plain and len(path.encode()) < MATCH_TEXT
+
+
+def files(
+    seen: Observed, name: str, granted: Sequence[str], base: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """Name -> text. `granted`: the capabilities that the run had; `base`: the seccomp profile that it had."""
+    return {
+        "policy.yaml": "\n".join(_policy(seen, name)) + "\n",
+        "seccomp.json": _seccomp(seen, base),
+        "capabilities.txt": "\n".join(_capabilities(seen, granted)) + "\n",
+        "landlock.json": _landlock(seen),
+    }
+
+
+def write(directory: Path, texts: Mapping[str, str], run: Mapping[str, Any]) -> None:
+    """Write all of it. Raises OSError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file, text in {**texts, "run.json": json.dumps(run, indent=1) + "\n"}.items():
+        (directory / file).write_text(text)
+
+
+def _policy(seen: Observed, name: str) -> Iterator[str]:
+    yield f"# What one run of {name} did, and nothing else. Read it before you rely on it: what the run did"
+    yield "# not come to (an error, a reload, another day) is refused, too."
+    if seen.lost:
+        yield f"# {seen.lost} records were lost while it ran: something may be missing."
+    yield from (
+        "apiVersion: ringfence.dev/v1",
+        "kind: Policy",
+        f"metadata: {{name: {name}-learned}}",
+        "spec:",
+    )
+    yield from ("  selector: {containers: all}  # by --policy it is for one sandbox alone", "  mode: enforce")
+    yield "  rules:"
+    yield from _rule(f"{name}-program", "runs a program that it never ran", "process.exec", "kill")
+    yield "      match: any"
+    named = [path for path in sorted(seen.programs) if _can_be_named(path)]
+    if named:
+        yield "      exceptions:"
+    for path in named:
+        yield f"        - {{path: {_quoted(path)}}}  # {why(seen.programs[path])}"
+    for path in sorted(set(seen.programs) - set(named)):
+        yield f"        # no rule can name this one, so it is killed: {_plain(path)}"
+    for event, word, peers in (
+        ("[network.connect, network.sendmsg]", "connects", seen.connected),
+        ("network.bind", "binds", seen.bound),
+    ):
+        yield from _rule(f"{name}-{word}", f"{word} where it never did", event, "deny")
+        yield "      match: any"
+        yield from _exceptions(peers)
+    yield from _rule(f"{name}-call", "makes a call that it never made", "", "kill")
+    yield "      event:"
+    for label in _NEVER:
+        calls = names_of(frozenset((EventKind.from_label(label),)))
+        if not seen.called(calls):
+            yield f"        - {label}  # never"
+    yield "      match: any"
+
+
+def _rule(identifier: str, title: str, event: str, action: str) -> Iterator[str]:
+    yield f"    - id: {identifier}"
+    yield f"      title: {title}"
+    yield "      severity: high"
+    yield f"      action: {action}"
+    if event:
+        yield f"      event: {event}"
+
+
+def _exceptions(peers: Counts) -> Iterator[str]:
+    wanted: dict[tuple[str, int], Counter[str]] = {}
+    for peer, counts in peers.items():
+        wanted.setdefault((peer.address, peer.port), Counter()).update(counts)
+    if wanted:
+        yield "      exceptions:"
+    for (address, port), counts in sorted(wanted.items()):
+        yield f"        - {{address: {_quoted(address)}, port: {port}}}  # {why(counts)}"
+
+
+def _capabilities(seen: Observed, granted: Sequence[str]) -> Iterator[str]:
+    recorded = bool(seen.capabilities or seen.capabilities_refused)
+    if not recorded:
+        yield "# This kernel does not tell which capabilities are used (it needs 6.14): all that it had."
+    for name in granted:
+        if not recorded:
+            yield name
+        elif name in seen.capabilities:
+            yield f"{name}  # {why(seen.capabilities[name])}"
+    for name in granted:
+        if recorded and name not in seen.capabilities:
+            yield f"# {name}: granted and never used"
+
+
+def _seccomp(seen: Observed, base: Mapping[str, Any] | None) -> str:
+    """Of the profile that the run had, the calls that it made; each on a line of its own."""
+    made: dict[str, Counter[str]] = {}
+    for (name, _), counts in seen.calls.items():
+        made.setdefault(name, Counter()).update(counts)
+    rules: list[dict[str, Any]] = []
+    conditional: set[str] = set()
+    for rule in (base or {}).get("syscalls", ()):
+        for name in rule["names"]:
+            if rule["action"] != "SCMP_ACT_ALLOW":  # an answer such as ENOSYS, which libraries count on
+                rules.append({**rule, "names": [name], "comment": "as the profile before it"})
+            elif rule.get("args") and name in made and _is_of_use(rule, seen):
+                rules.append({**rule, "names": [name], "comment": why(made[name])})
+                conditional.add(name)
+    for name in sorted({*made, *_ALWAYS} - conditional):
+        reason = why(made[name]) if name in made else "always"
+        rules.append({"names": [name], "action": "SCMP_ACT_ALLOW", "comment": reason})
+    architectures = list((base or {}).get("architectures", ()))[: None if _compat(seen) else 1]
+    head = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": architectures}
+    lines = ",\n".join(f"  {json.dumps(rule)}" for rule in rules)
+    return json.dumps(head)[:-1] + ', "syscalls": [\n' + lines + "\n]}\n"
+
+
+def _is_of_use(rule: Mapping[str, Any], seen: Observed) -> bool:
+    """Of the families of sockets, those that were made; where none was recorded, all that there were."""
+    families = {argument.get("valueTwo") for argument in rule["args"]}
+    return rule["names"] != ["socket"] or not seen.families or bool(families & set(seen.families))
+
+
+def _compat(seen: Observed) -> bool:
+    return any(compat for _, compat in seen.calls)
+
+
+def _landlock(seen: Observed) -> str:
+    """Directories, not files: a file that is replaced by another of its name is the same to a program."""
+    rules: dict[tuple[str, str], Counter[str]] = {}
+    for access, paths in (("read", seen.read), ("write", seen.written)):
+        for path, counts in paths.items():
+            rules.setdefault((_place(path), access), Counter()).update(counts)
+    if seen.called(_ENTRIES):
+        changed = Counter({name: sum(c.values()) for (name, _), c in seen.calls.items() if name in _ENTRIES})
+        rules["/", "write"] = changed
+    rows: list[dict[str, Any]] = [
+        {"path": path, "access": access, "comment": why(counts)}
+        for (path, access), counts in sorted(rules.items())
+    ]
+    rows += [
+        {"path": path, "access": "execute", "comment": "programs and what loads them"} for path in _PROGRAMS
+    ]
+    for path in sorted({posixpath.dirname(program) for program in seen.programs}):
+        if not path.startswith(tuple(f"{each}/" for each in _PROGRAMS)) and path not in _PROGRAMS:
+            rows.append({"path": path, "access": "execute", "comment": "a program of its own"})
+    rows += _ports("connectTcp", seen.connected) + _ports("bindTcp", seen.bound)
+    return "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n]\n"
+
+
+def _place(path: str) -> str:
+    for whole in _WHOLE:
+        if path == whole or path.startswith(f"{whole}/"):
+            return whole
+    return posixpath.dirname(path) or "/"
+
+
+def _ports(access: str, peers: Mapping[Peer, Counter[str]]) -> list[dict[str, Any]]:
+    ports: dict[int, Counter[str]] = {}
+    for peer, counts in peers.items():
+        if peer.protocol == "tcp":
+            ports.setdefault(peer.port, Counter()).update(counts)
+    rows: Iterable[tuple[int, Counter[str]]] = sorted(ports.items())
+    return [{"port": port, "access": access, "comment": why(counts)} for port, counts in rows]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what was observed to texts: pure, and safe with names that the workload chose."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.learning.observed import MountPoint, Observed, Peer, mount_points, observe
+from ringfence.learning.write import files
+from ringfence.policy.load import load_bytes
+from ringfence_runtime.security.default_profile import profile
+
+MOUNTINFO = """\
+100 99 254:0 /var/lib/root / rw - ext4 /dev/vda rw
+101 100 0:65 / /dev rw - tmpfs tmpfs rw
+102 100 254:0 /home/me\\040too /data rw - ext4 /dev/vda rw
+"""
+ROOT = MountPoint("254:0", "/var/lib/root", "/")
+
+
+def opened(device: str, path: str, access: str) -> dict[str, object]:
+    """A record of an open."""
+    details = {"device": device, "path": path, "access": access}
+    return {"event": "file.open", "kind": "activity", "process": {"comm": "a"}, "details": details}
+
+
+@pytest.mark.parametrize(
+    ("device", "path", "shown"),
+    [
+        ("254:0", "/var/lib/root/etc/passwd", "/etc/passwd"),
+        ("254:0", "/home/me too/x", "/data/x"),
+        ("0:65", "/null", "/dev/null"),
+        ("254:0", "/var/lib/root", "/"),
+        ("254:0", "/var/lib/rootkit/x", ""),
+        ("9:9", "/x", ""),
+    ],
+)
+def test_paths_are_those_of_the_sandbox(device: str, path: str, shown: str) -> None:
+    """The kernel names a file by its filesystem; the mounts say where that is seen."""
+    seen = observe([], [opened(device, path, "read")], mount_points(MOUNTINFO), 0)
+    assert list(seen.read) == ([shown] if shown else [])
+
+
+def test_calls_and_capabilities_get_their_names() -> None:
+    """Numbers of x86_64 and, for 32-bit programs, of i386."""
+    rows = [[1, 83, 0, "a", 2], [1, 39, 1, "b", 1], [2, 83, 0, "a", 1], [3, 0, 0, "a", 4], [4, 21, 0, "a", 1]]
+    seen = observe(rows, [], [], 0)
+    assert seen.calls == {("mkdir", False): Counter(a=2), ("mkdir", True): Counter(b=1)}
+    assert seen.refused == {"mkdir": Counter(a=1)}
+    assert list(seen.capabilities) == ["CAP_CHOWN"]
+    assert list(seen.capabilities_refused) == ["CAP_SYS_ADMIN"]
+
+
+def test_without_the_tracepoint_all_capabilities_stay_and_it_says_so() -> None:
+    """A kernel that does not tell must not look like a workload that needs none."""
+    seen = Observed(calls={("read", False): Counter(a=1)})
+    text = files(seen, "x", ["CAP_CHOWN"], None)["capabilities.txt"]
+    assert text.splitlines()[1:] == ["CAP_CHOWN"]
+    assert "does not tell" in text
+
+
+def test_a_changed_directory_whose_name_is_not_known_is_said() -> None:
+    """mkdir's path is not recorded: everything may be written, and the line has the reason."""
+    seen = Observed(calls={("mkdir", False): Counter(a=3)}, written={"/tmp/x": Counter(a=1)})
+    rules = json.loads(files(seen, "x", [], None)["landlock.json"])
+    assert {"path": "/", "access": "write", "comment": "3 times: mkdir 3"} in rules
+
+
+@given(st.text(max_size=20), st.text(min_size=1, max_size=30))
+def test_no_name_of_the_workloads_breaks_a_file(program: str, path: str) -> None:
+    """Programs and paths are bytes that somebody chose: each file stays what it is."""
+    counts = Counter({program: 1})
+    seen = Observed(
+        calls={("read", False): counts},
+        capabilities={"CAP_CHOWN": counts},
+        programs={f"/{path}": counts},
+        written={f"/{path}/x": counts},
+        connected={Peer("tcp", "10.0.0.1", 80): counts},
+    )
+    texts = files(seen, "fuzz", ["CAP_CHOWN"], profile([]))
+    [policy] = load_bytes({"policy.yaml": texts["policy.yaml"].encode()}).policies
+    assert [rule.action.label for rule in policy.rules] == ["kill", "deny", "deny", "kill"]
+    assert json.loads(texts["seccomp.json"])["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert json.loads(texts["landlock.json"])
+    assert [line.split()[0] for line in texts["capabilities.txt"].splitlines()] == ["CAP_CHOWN"]
