@@ -69,8 +69,8 @@ int BPF_PROG(learn_exit, struct pt_regs *regs, long result)
 
 /* The kernel's answer to a question about a capability (a tracepoint since 6.14). */
 SEC("tp_btf/cap_capable")
-int BPF_PROG(learn_capable, const struct cred *cred, struct user_namespace *target,
-	     const struct user_namespace *owner, int cap, int result)
+int BPF_PROG(learn_capable, const struct cred *cred, struct user_namespace *target, const struct user_namespace *owner,
+	     int cap, int result)
 {
 	rf_learn(bpf_get_current_task_btf(), result ? RF_LEARNED_CAP_REFUSED : RF_LEARNED_CAP, cap, false);
 	return 0;
