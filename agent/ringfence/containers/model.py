@@ -24,7 +24,10 @@ def _no_labels() -> Mapping[str, str]:
 
 
 # What Container.enriched takes from Facts as it is.
-_TAKEN = ("runtime", "name", "image", "image_id", "labels", "namespace", "pod", "pod_uid", "posture")
+_TAKEN = (
+    "runtime", "name", "image", "image_id", "image_digest", "labels", "namespace", "pod", "pod_uid", "owner",
+    "posture",
+)  # fmt: skip
 
 
 class State(StrEnum):
@@ -95,10 +98,12 @@ class Facts:
     name: str = ""
     image: str = ""
     image_id: str = ""
+    image_digest: str = ""  # name@sha256:...
     labels: Mapping[str, str] = field(default_factory=_no_labels)
     namespace: str = ""
     pod: str = ""
     pod_uid: str = ""
+    owner: str = ""  # Deployment/web
     pid: int = 0
     cgroup_path: str = ""
     posture: Posture | None = None
@@ -118,10 +123,12 @@ class Container:
     name: str | None = None
     image: str | None = None
     image_id: str | None = None
+    image_digest: str | None = None
     labels: Mapping[str, str] = field(default_factory=_no_labels)
-    namespace: str | None = None  # of Kubernetes, as the three after it
+    namespace: str | None = None  # of Kubernetes, as the four after it
     pod: str | None = None
     pod_uid: str | None = None
+    owner: str | None = None
     qos: str | None = None
     pid: int = 0  # of its first armed task, as the host counts; start_ns makes it an identity
     start_ns: int = 0
@@ -160,6 +167,8 @@ class Container:
             known["pid"] = facts.pid
         # What its own runtime told for certain is not made uncertain by others who do not know it.
         keeps = self.told and self.settled and facts.enrichment is not Enrichment.DONE
+        # One that was asked about anew is not unknown meanwhile.
+        keeps = keeps or (self.settled and facts.enrichment is Enrichment.PENDING)
         known["enrichment"] = self.enrichment if keeps else facts.enrichment
         return replace(self.at(facts.cgroup_path), **known)
 

@@ -35,6 +35,7 @@ from ringfence.daemon.dispatch import Dispatcher
 from ringfence.daemon.enroll import SOCKET_NAME, Enroller
 from ringfence.daemon.entry import Entry
 from ringfence.daemon.healing import Healer
+from ringfence.daemon.identity import Identity
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
 from ringfence.daemon.outlets import Outlets, limiter_of, open_outbox
@@ -149,8 +150,9 @@ class Agent:
         self.generations = Generations(kernel.map)
         self.tree = ProcessTree()
         self.registry = Registry(self.slots, on_free=lambda container: self.members.slot_freed(container))
+        self.identity = Identity(config, lambda uids: self.loop.call(lambda: self.members.pods_changed(uids)))
         self.worker = Worker(
-            default_sources(config.runtime_roots),
+            [*self.identity.sources(), *default_sources(config.runtime_roots)],
             exists=lambda path: self._hierarchy.directory(path).is_dir(),
             path_of=self._path_of,
         )
@@ -263,6 +265,7 @@ class Agent:
             stream=self.stream,
             extra=self._extra,
             outbox=self.outbox,
+            more=[lambda: self.identity.metrics(self.worker.counts.errors)],
             redacted=lambda: self.outlets.redactor.redacted,
             probes=self.probes.metrics if self.probes else tuple,
         )
@@ -333,6 +336,8 @@ class Agent:
         loop.on_signal(signal.SIGHUP, self._hang_up)
         self.outbox.start()
         self.worker.start()
+        self.identity.start()
+        self._stack.callback(self.identity.close)
         self._stack.callback(self.worker.stop)
         self.keeper.watch()
         self._stack.callback(self.keeper.close)

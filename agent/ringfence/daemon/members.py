@@ -63,6 +63,12 @@ class Members:
                 self._assign(container)
                 self.on_known(container, answer.facts)
 
+    def pods_changed(self, uids: frozenset[str]) -> None:
+        """The API server knows more of these pods, or something else: their containers are asked for anew."""
+        for container in self.registry:
+            if container.pod_uid in uids:
+                self._ask(container)
+
     def tell(
         self, container: Container, facts: Facts, name: str, chosen: tuple[str, ...]
     ) -> tuple[Container, frozenset[int]]:

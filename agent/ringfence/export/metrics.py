@@ -68,6 +68,7 @@ class Sources:
     outbox: OutboxLike | None = None
     redacted: Callable[[], int] = int
     probes: Callable[[], Iterable[Metric]] = tuple  # of custom probes
+    more: Sequence[Callable[[], Iterable[Metric]]] = ()  # families of parts that count for themselves
     extra: Callable[[], Iterable[tuple[str, str, float]]] = tuple  # (metric, label value, count): see _EXTRA
 
 
@@ -99,6 +100,8 @@ class RingfenceCollector(Collector):
                       self._sources.redacted())  # fmt: skip
         if self._sources.outbox is not None:
             yield from outbox_metrics(self._sources.outbox)
+        for families in self._sources.more:
+            yield from families()
         yield from kernel_metrics(self._sources.kernel, timed=self._sources.program_stats)
         yield from self._life()
         yield from self._containers.collect()

@@ -138,8 +138,11 @@ def container_record(container: Container) -> Record:
         "runtime": _known(container.runtime),
         "name": _known(container.name),
         "image": _known(container.image),
+        "image_digest": _known(container.image_digest),
         "namespace": _known(container.namespace),
         "pod": _known(container.pod),
+        "pod_uid": _known(container.pod_uid),
+        "owner": _known(container.owner),
         "labels": {escape(k, 128): escape(v, 256) for k, v in list(container.labels.items())[:_LABELS]},
         "privileged": container.privileged,
     }

@@ -17,6 +17,7 @@ from ringfence.containers.model import Container, State
 from ringfence.containers.registry import Counts
 from ringfence.export.metrics import PolicyState, Sources
 from ringfence.export.metrics_alerts import SenderLike
+from ringfence.export.metrics_identity import identity_metrics
 from ringfence.export.metrics_probes import ProbeRow, probe_metrics
 from ringfence.export.stats import Stats
 from ringfence.probes.tally import Tally
@@ -112,6 +113,15 @@ class FakeOutbox:
         yield "webhook-0a", "queue_full", 1
 
 
+class FakeWatch:
+    """An API server that was followed, and is away."""
+
+    up, events, unusable, last_heard = False, 7, 2, 1.7e9
+
+    def __init__(self) -> None:
+        self.restarts = {"gone": 1}
+
+
 class World:
     """Everything that a scrape reads, to be changed by a test."""
 
@@ -133,6 +143,7 @@ class World:
         self.sources = Sources(
             stats=self.stats, kernel=self.kernel, containers=lambda: list(self.live), slots=self.slots.get,
             life=Counts(), outbox=FakeOutbox(), redacted=lambda: 4,
+            more=[lambda: identity_metrics(FakeWatch(), range(5), {"kubernetes": 3})],
             policies=lambda: self.policies, ready=lambda: self.why_not_ready,
             container_limit=limit, probes=self.probes, extra=lambda: EXTRA,
         )  # fmt: skip

@@ -58,6 +58,11 @@ def test_counts_of_the_agent_and_of_the_kernel_are_shown() -> None:
     assert value(samples, "ringfence_receiver_retries_total", receiver="webhook-0a", reason="timeout") == 2
     assert value(samples, "ringfence_receiver_lost_total", receiver="webhook-0a", reason="queue_full") == 1
     assert value(samples, "ringfence_records_redacted_total") == 4
+    assert value(samples, "ringfence_enrichment_errors_total", source="kubernetes") == 3
+    assert value(samples, "ringfence_pod_watch_up") == 0
+    assert value(samples, "ringfence_pod_watch_pods") == 5
+    assert value(samples, "ringfence_pod_watch_restarts_total", reason="gone") == 1
+    assert value(samples, "ringfence_pod_watch_events_total", usable="no") == 2
 
 
 def test_readiness_and_refused_policies_are_metrics() -> None:

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pods of this node as the API server tells of them: uid -> name, labels, owner, and nothing else.
+
+Written by the watch's thread, read by the enrichment's. A pod that was deleted is remembered for a while:
+somebody may ask for its last container after it is gone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ringfence.containers.enrich import safejson
+
+__all__ = ["PODS_MAX", "Pod", "PodCache", "pod_of"]
+
+PODS_MAX = 10_000
+_GONE_S, _GONE_MAX = 120.0, 1024
+_HASH = "kubernetes.io/config.hash"  # of a static pod: what its cgroup is named after
+
+
+class Pod(NamedTuple):
+    """What is kept of a pod. Labels lie flat (name, value, name, value ...): ten thousand pods are small."""
+
+    uid: str
+    namespace: str
+    name: str
+    owner: str  # Deployment/web; empty for a pod of its own
+    flat_labels: tuple[str, ...]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Name -> value."""
+        return dict(zip(self.flat_labels[::2], self.flat_labels[1::2], strict=True))
+
+
+def pod_of(item: Any) -> Pod | None:
+    """A pod, or its metadata alone, as the API server writes it; None when it is neither."""
+    metadata = item.get("metadata") if isinstance(item, dict) else None
+    name, namespace = safejson.text(metadata, "name"), safejson.text(metadata, "namespace")
+    uid = safejson.text(metadata, "annotations", _HASH) or safejson.text(metadata, "uid")
+    if not uid or not name:
+        return None
+    labels = safejson.labels(metadata, "labels")
+    flat = tuple(sys.intern(text) for pair in sorted(labels.items()) for text in pair)
+    return Pod(uid, sys.intern(namespace), name, _owner(metadata, labels), flat)
+
+
+def _owner(metadata: Any, labels: Mapping[str, str]) -> str:
+    """The controller. A ReplicaSet's name is its Deployment's and the hash that its pods carry as a label."""
+    for reference in safejson.children(metadata, "ownerReferences"):
+        if not isinstance(reference, dict) or reference.get("controller") is not True:
+            continue
+        kind, name = safejson.text(reference, "kind"), safejson.text(reference, "name")
+        suffix = "-" + labels.get("pod-template-hash", "")
+        if kind == "ReplicaSet" and len(suffix) > 1 and name.endswith(suffix):
+            kind, name = "Deployment", name.removesuffix(suffix)
+        return sys.intern(f"{kind}/{name}") if kind and name else ""
+    return ""
+
+
+class PodCache:
+    """uid -> Pod. `changed` is told the uids whose names, labels or owner are not what they were."""
+
+    def __init__(
+        self,
+        changed: Callable[[frozenset[str]], None] = lambda uids: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._changed, self._clock = changed, clock
+        self._pods: dict[str, Pod] = {}
+        self._gone: OrderedDict[str, tuple[float, Pod]] = OrderedDict()
+        self.refused = 0  # pods beyond PODS_MAX
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def get(self, uid: str) -> Pod | None:
+        """A pod that is there, or was a moment ago."""
+        pod = self._pods.get(uid)
+        if pod is None and (gone := self._gone.get(uid)) is not None:
+            pod = gone[1]
+        return pod
+
+    def put(self, pods: Iterable[Pod]) -> None:
+        """Pods that are there, new or changed."""
+        news = set()
+        for pod in pods:
+            if pod.uid not in self._pods and len(self._pods) >= PODS_MAX:
+                self.refused += 1
+                continue
+            if self._pods.get(pod.uid) != pod:
+                self._pods[pod.uid] = pod
+                news.add(pod.uid)
+        if news:
+            self._changed(frozenset(news))
+
+    def remove(self, uids: Iterable[str]) -> None:
+        """Pods that are gone."""
+        now = self._clock()
+        for uid in uids:
+            if (pod := self._pods.pop(uid, None)) is not None:
+                self._gone[uid] = (now, pod)
+        while self._gone:
+            uid, (since, _) = next(iter(self._gone.items()))
+            if len(self._gone) <= _GONE_MAX and now - since < _GONE_S:
+                break
+            self._gone.pop(uid, None)
+
+    def keep_only(self, uids: set[str]) -> None:
+        """Everything that the API server did not list is gone."""
+        self.remove([uid for uid in self._pods if uid not in uids])

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who tells the agent about pods: the CRI socket and the API server's watch, as they are configured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
+
+from ringfence import log
+from ringfence.config import Config
+from ringfence.containers.enrich import Source
+from ringfence.containers.kubernetes.cri import Cri, sockets_of
+from ringfence.containers.kubernetes.pods import PodCache
+from ringfence.containers.kubernetes.source import Kubernetes
+from ringfence.errors import ConfigError
+from ringfence.export.escape import escape
+from ringfence.export.metrics_identity import identity_metrics
+
+if TYPE_CHECKING:
+    from ringfence.containers.kubernetes.watch import PodWatch
+
+__all__ = ["Identity", "api_url"]
+
+
+def api_url(config: Config, environment: Mapping[str, str] = os.environ) -> str:
+    """The API server to follow; empty: none. Raises ConfigError where it is wanted and not known."""
+    if config.kubernetes_watch == "off":
+        return ""
+    if config.kubernetes_api:
+        return config.kubernetes_api
+    host = environment.get("KUBERNETES_SERVICE_HOST", "")
+    port = environment.get("KUBERNETES_SERVICE_PORT_HTTPS") or environment.get("KUBERNETES_SERVICE_PORT", "")
+    if host and (config.kubernetes_watch == "on" or config.kubernetes_token.exists()):
+        shown = f"[{host}]" if ":" in host else host
+        return f"https://{shown}:{port or 443}"
+    if config.kubernetes_watch == "on":
+        raise ConfigError(
+            "kubernetes.watch: no API server is known", hint="name one with --kubernetes-api, or `watch: off`"
+        )
+    return ""
+
+
+class Identity:
+    """`sources` for the enrichment; `start` begins to follow the API server."""
+
+    def __init__(self, config: Config, changed: Callable[[frozenset[str]], None]) -> None:
+        """`changed` is called from the watch's thread."""
+        self._log = log.get_logger("kubernetes")
+        self.watch: PodWatch | None = None
+        self.pods: PodCache | None = None
+        self.cri_path: Path | None = next(iter(sockets_of(config.cri_socket)), None)
+        if url := api_url(config):
+            # TLS and HTTP take a while to import; without a cluster nobody waits for them.
+            from ringfence.containers.kubernetes.client import Client
+            from ringfence.containers.kubernetes.watch import PodWatch
+
+            self.pods = PodCache(changed)
+            node = config.kubernetes_node or platform.node().lower()
+            client = Client(url, config.kubernetes_token, config.kubernetes_ca)
+            self.watch = PodWatch(client, node, self.pods, self._news)
+
+    def sources(self) -> list[Source]:
+        """At most one."""
+        cri = Cri(self.cri_path) if self.cri_path else None
+        return [Kubernetes(cri, self.pods)] if cri or self.pods is not None else []
+
+    def start(self) -> None:
+        """Follow."""
+        if self.watch is not None:
+            self.watch.start()
+
+    def close(self) -> None:
+        """Stop following."""
+        if self.watch is not None:
+            self.watch.close()
+
+    def metrics(self, errors: Mapping[str, int]) -> Iterator[Metric]:
+        """The families of one scrape; `errors` counts the enrichment's by source."""
+        return identity_metrics(self.watch, self.pods, errors)
+
+    def _news(self, text: str) -> None:
+        if text:
+            self._log.warning("pods are not followed; labels may be old", reason=escape(text))
+        else:
+            self._log.info("pods are followed again")

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real agent, a real CRI and a fake API server: alerts of pods that live for a moment carry their names,
+and policies follow the labels."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.client import request
+from tests.support import force
+from tests.support.agent import Agent
+from tests.support.apiserver import FakeApiServer, fake_apiserver
+from tests.support.cri import CriDaemon, running_cri
+from tests.support.receivers import Receiver, http_receiver
+from tests.support.waiting import wait_for
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("containerd", "ctr", "runc", "busybox")]
+
+POLICY = """
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: pods}
+spec:
+  selector: {containers: all}
+  mode: enforce
+  rules:
+    - id: pods-user-namespace
+      title: A container makes a user namespace
+      severity: high
+      attack: [T1611]
+      event: unshare
+      match: {flags: [CLONE_NEWUSER]}
+      action: alert
+---
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: labelled}
+spec:
+  selector: {namespaces: [rf-*], labels: {guard: strict}, images: ["registry.example/shop/*"]}
+  mode: enforce
+  rules:
+    - id: labelled-uts
+      title: A guarded pod makes a UTS namespace
+      severity: high
+      attack: [T1611]
+      event: unshare
+      match: {flags: [CLONE_NEWUTS]}
+      action: alert
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[CriDaemon]:
+    """One for all tests of this file."""
+    with running_cri(force.need_program("busybox")) as made:
+        yield made
+
+
+class Scene:
+    """An agent that looks only at containers of one pod's namespace of ours."""
+
+    def __init__(self, agent: Agent, fake: FakeApiServer, receiver: Receiver) -> None:
+        self.agent, self.fake, self.receiver = agent, fake, receiver
+
+    def tell(self, uid: str, name: str, labels: dict[str, str], event: str = "ADDED") -> None:
+        """The API server tells of a pod."""
+        owner = [{"kind": "Job", "name": "nightly", "controller": True}]
+        meta = {"uid": uid, "name": name, "namespace": "rf-shop", "labels": labels, "ownerReferences": owner}
+        self.fake.add({"metadata": meta}, event=event)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, daemon: CriDaemon) -> Iterator[Scene]:
+    """The whole of it. Containers of CRI are named by 64 digits: the default patterns are on, and the agent
+    only alerts."""
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "pods.yaml").write_text(POLICY)
+    with fake_apiserver() as fake, http_receiver() as receiver:
+        flags = {
+            "containers-known": "yes", "cri-socket": str(daemon.socket), "kubernetes-watch": "on",
+            "kubernetes-api": fake.url, "kubernetes-node": "node-1", "alerts-webhook": receiver.url,
+            "alerts-queue-dir": str(tmp_path / "queue"), "alerts-repeat": "0",
+        }  # fmt: skip
+        agent = Agent(tmp_path / "agent", policies=[policies], mode="audit", patterns=[], flags=flags)
+        agent.start()
+        try:
+            wait_for(lambda: fake.watches, "the watch", seconds=20)
+            yield Scene(agent, fake, receiver)
+        finally:
+            agent.stop()
+
+
+def test_the_first_alert_of_a_short_pod_names_it(scene: Scene, daemon: CriDaemon) -> None:
+    """Its only program breaks the rule at once and ends: the receiver gets pod, image, digest and labels."""
+    for number in range(3):
+        name = f"short-{number}"
+        with daemon.pod(name, "rf-shop", {"app": "short"}) as pod:
+            identifier = pod.run("job", "/bin/unshare", "-U", "true")
+    wait_for(lambda: len(scene.receiver.alerts()) >= 3, "three alerts", seconds=30)
+    sent = [one for body in scene.receiver.bodies for one in body["alerts"]]
+    assert sorted(one["container"].get("pod", "") for one in sent) == ["short-0", "short-1", "short-2"]
+    last = next(one for one in sent if one["container"]["id"] == identifier)["container"]
+    assert (last["name"], last["namespace"], last["image"]) == (
+        "job", "rf-shop", "registry.example/shop/web:1.2",
+    )  # fmt: skip
+    assert last["image_digest"].startswith("registry.example/shop/web@sha256:")
+    assert last["labels"]["app"] == "short"
+
+
+def test_labels_of_the_api_server_choose_policies_and_change_them(scene: Scene, daemon: CriDaemon) -> None:
+    """A label that comes later brings a policy, one that goes takes it away; the owner is told."""
+    with daemon.pod("web-0", "rf-shop", {"app": "web"}) as pod:
+        identifier = pod.run("web", "/bin/sleep", "600")
+
+        def tries(marker: str) -> bool:
+            daemon.ctr(
+                "tasks", "exec", "--exec-id", secrets.token_hex(4), identifier,
+                "/bin/unshare", "-u", "/bin/echo", marker, check=False,
+            )  # fmt: skip
+            alerts = scene.agent.alerts(rule="labelled-uts")
+            return any(marker in one["process"]["args"] for one in alerts)
+
+        scene.tell(pod.uid, "web-0", {"app": "web"})
+        wait_for(lambda: known(scene.agent, identifier), "the container's names", seconds=20)
+        assert not tries("before")
+        scene.tell(pod.uid, "web-0", {"app": "web", "guard": "strict"}, event="MODIFIED")
+        wait_for(lambda: tries("during"), "the policy of the label", seconds=20, every=0.3)
+        alert = scene.agent.alerts(rule="labelled-uts")[-1]
+        assert alert["container"]["owner"] == "Job/nightly"
+        assert alert["container"]["labels"]["guard"] == "strict"
+        scene.tell(pod.uid, "web-0", {"app": "web"}, event="MODIFIED")
+        wait_for(lambda: not tries(secrets.token_hex(4)), "the policy to go", seconds=20, every=0.3)
+
+
+def known(agent: Agent, identifier: str) -> bool:
+    """Does the agent know that container's pod?"""
+    rows = request(agent.socket, "top")["containers"]
+    return any(row["id"] == identifier and row["pod"] == "web-0" for row in rows)
+
+
+def test_without_an_api_server_everything_but_new_labels_is_known(tmp_path: Path, daemon: CriDaemon) -> None:
+    """It is configured, and nobody listens there: the agent works, and says so."""
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "pods.yaml").write_text(POLICY)
+    flags = {
+        "containers-known": "yes", "cri-socket": str(daemon.socket), "kubernetes-watch": "on",
+        "kubernetes-api": "http://127.0.0.1:9",
+    }  # fmt: skip
+    agent = Agent(tmp_path / "agent", policies=[policies], mode="audit", patterns=[], flags=flags)
+    agent.start()
+    try:
+        with daemon.pod("alone", "rf-shop", {"guard": "strict"}) as pod:
+            identifier = pod.run("web", "/bin/sleep", "600")
+
+            def named() -> bool:
+                rows = request(agent.socket, "top")["containers"]
+                return any(row["id"] == identifier and row["pod"] == "alone" for row in rows)
+
+            wait_for(named, "the pod's name", seconds=20)
+            daemon.ctr(
+                "tasks", "exec", "--exec-id", "x", identifier, "/bin/unshare", "-u", "true", check=False
+            )
+            agent.wait_alert("labelled-uts", identifier, seconds=10)
+        assert agent.metrics()["ringfence_pod_watch_up", ()] == 0
+        assert "pods are not followed" in agent.tail()
+    finally:
+        agent.stop()

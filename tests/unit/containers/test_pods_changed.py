@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API server tells of a pod: its containers are asked about anew, and keep what they have meanwhile."""
+
+from __future__ import annotations
+
+from ringfence.containers.enrich import Request
+from ringfence.containers.enrich.worker import Answer
+from ringfence.containers.model import Container, Enrichment, Facts
+from ringfence.containers.registry import Registry
+from ringfence.containers.tree import ProcessTree
+from ringfence.daemon.members import Members
+from tests.unit.containers.fakes import FakeSlots
+
+UID = "0f0f0f0f-1111-2222-3333-444444444444"
+
+
+class FakeWorker:
+    """Remembers questions, gives the answers that a test puts there."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+        self.waiting: list[Answer] = []
+
+    def submit(self, request: Request) -> bool:
+        self.asked.append(request)
+        return True
+
+    def answers(self) -> list[Answer]:
+        found, self.waiting = self.waiting, []
+        return found
+
+
+class FakeGenerations:
+    """Remembers by what policies were chosen."""
+
+    def __init__(self) -> None:
+        self.chosen: list[Container | None] = []
+
+    def assign(self, slot: int, known: Container | None) -> frozenset[int]:
+        self.chosen.append(known)
+        return frozenset()
+
+
+class FakeLosses:
+    """Nothing is lost."""
+
+    def retire(self, slot: int) -> None:
+        """Nothing to add up."""
+
+
+def test_a_label_that_changed_brings_other_policies() -> None:
+    """Only for containers of that pod; what holds goes on holding until the answer is there."""
+    registry, worker, generations = Registry(FakeSlots()), FakeWorker(), FakeGenerations()
+    members = Members(registry, ProcessTree(), worker, generations, FakeLosses())  # type: ignore[arg-type]
+    for number, pod in enumerate((UID, "1" + UID[1:])):
+        path = f"/kubepods/burstable/pod{pod}/{str(number) * 64}"
+        registry.add(Container.unnamed(100 + number, number).at(path))
+    worker.waiting.append(Answer(100, Facts(Enrichment.DONE, labels={"a": "1"}, pod="web-0", pod_uid=UID)))
+    members.on_answers()
+    members.pods_changed(frozenset((UID,)))
+    assert [request.cgroup_id for request in worker.asked] == [100]
+    worker.waiting.append(Answer(100, Facts(Enrichment.PENDING)))
+    members.on_answers()
+    assert generations.chosen[-1] is not None  # not back to what holds at birth
+    worker.waiting.append(Answer(100, Facts(Enrichment.DONE, labels={"a": "2"}, pod="web-0", pod_uid=UID)))
+    members.on_answers()
+    known = generations.chosen[-1]
+    assert known is not None
+    assert (known.labels, known.pod) == ({"a": "2"}, "web-0")

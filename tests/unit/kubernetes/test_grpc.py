@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small gRPC client: HPACK by the RFC's own examples, protocol buffers, and sockets that misbehave."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.containers.kubernetes import hpack, proto
+from ringfence.containers.kubernetes.cri import Cri, CriError
+from ringfence.containers.kubernetes.grpc import Channel, GrpcError
+
+
+@pytest.mark.parametrize(
+    ("coded", "text"),
+    [  # RFC 7541, C.4 and C.6
+        ("f1e3c2e5f23a6ba0ab90f4ff", "www.example.com"), ("a8eb10649cbf", "no-cache"),
+        ("25a849e95ba97d7f", "custom-key"), ("25a849e95bb8e8b4bf", "custom-value"), ("6402", "302"),
+        ("aec3771a4b", "private"),
+        ("d07abe941054d444a8200595040b8166e082a62d1bff", "Mon, 21 Oct 2013 20:13:21 GMT"),
+        ("9d29ad171863c78f0b97c8e9ae82ae43d3", "https://www.example.com"),
+    ],
+)  # fmt: skip
+def test_huffman_codes_are_those_of_the_rfc(coded: str, text: str) -> None:
+    """Its examples."""
+    assert hpack.unhuffman(bytes.fromhex(coded)) == text.encode()
+
+
+def test_a_literal_is_read_with_and_without_huffman() -> None:
+    """C.2.1, a name and a value as they are; a status of the static table; what we write ourselves."""
+    plain = bytes.fromhex("400a637573746f6d2d6b65790d637573746f6d2d686561646572")
+    assert list(hpack.decode(plain)) == [("custom-key", "custom-header")]
+    assert list(hpack.decode(b"\x88")) == [(":status", "200")]
+    fields = [("grpc-status", "5"), ("x" * 300, "y" * 200)]
+    assert list(hpack.decode(hpack.encode(fields))) == fields
+    assert hpack._integer(bytes.fromhex("1f9a0a"), 0, 5) == (1337, 3)  # C.1.2
+
+
+@given(st.binary(max_size=200))
+def test_no_block_breaks_the_decoder_fuzz(data: bytes) -> None:
+    """It ends, with fields or with HpackError."""
+    try:
+        list(hpack.decode(data))
+    except hpack.HpackError:
+        pass
+
+
+@given(st.binary(max_size=200))
+def test_no_message_breaks_the_decoder_fuzz(data: bytes) -> None:
+    """It ends, with fields or with ProtoError."""
+    for table in (proto.CONTAINERS, proto.CONTAINER_STATUS, proto.SANDBOX_STATUS, proto.VERSION):
+        try:
+            assert isinstance(proto.decode(data, table), dict)
+        except proto.ProtoError:
+            pass
+
+
+def test_messages_nest_repeat_and_map() -> None:
+    """As the CRI's; numbers that no table names are skipped, whatever their wire type."""
+    metadata = proto.text_field(3, proto.text_field(1, "nginx"))
+    label = proto.text_field(8, proto.text_field(1, "app") + proto.text_field(2, "web"))
+    unknown = b"\x30\x96\x01" + b"\x39" + b"12345678" + b"\x45" + b"1234"
+    container = proto.text_field(1, "c1") + metadata + label + unknown
+    data = proto.text_field(1, container) + proto.text_field(1, proto.text_field(1, "c2"))
+    assert proto.decode(data, proto.CONTAINERS) == {
+        "containers": [{"id": "c1", "metadata": {"name": "nginx"}, "labels": {"app": "web"}}, {"id": "c2"}]
+    }
+
+
+@contextmanager
+def listener(directory: Path, behave: Callable[[socket.socket], None]) -> Iterator[Path]:
+    """A socket that does something to each connection."""
+    path = directory / "cri.sock"
+    done = threading.Event()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        server.settimeout(0.05)
+
+        def serve() -> None:
+            while not done.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    try:
+                        behave(connection)
+                    except OSError:
+                        pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield path
+        finally:
+            done.set()
+            thread.join(5)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """RFC 9113, 4.1."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def hang(connection: socket.socket) -> None:
+    """Until the client gives up."""
+    while connection.recv(65536):
+        pass
+
+
+def drip(connection: socket.socket) -> None:
+    """A byte of a settings frame now and then."""
+    for byte in frame(4, 0, 0, b"\0" * 600):
+        connection.send(bytes((byte,)))
+        time.sleep(0.02)
+
+
+def chatter(connection: socket.socket) -> None:
+    """Pings for ever."""
+    while True:
+        connection.sendall(frame(6, 1, 0, b"12345678") * 50)
+
+
+def flood(connection: socket.socket) -> None:
+    """Data without an end."""
+    while True:
+        connection.sendall(frame(0, 0, 1, b"x" * 16384))
+
+
+def answering(payload: bytes) -> Callable[[socket.socket], None]:
+    """Send that and wait for the end."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(payload)
+        hang(connection)
+
+    return behave
+
+
+BAD = {
+    "hang": hang, "drip": drip, "chatter": chatter, "flood": flood, "hang up": lambda connection: None,
+    "http/1": answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "long frame": answering(b"\xff" * 64),
+    "goaway": answering(frame(7, 0, 0, b"\0" * 8)), "reset": answering(frame(3, 0, 1, b"\0" * 4)),
+    "bad header": answering(frame(1, 5, 1, b"\xff\xff\xff\xff\xff")),
+    "no message": answering(frame(1, 5, 1, hpack.encode([("grpc-status", "0")]))),
+    "no status": answering(frame(0, 1, 1, b"\0\0\0\0\0")),
+    "padding": answering(frame(0, 9, 1, b"\xff")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_socket_costs_its_time_and_no_more(tmp_path: Path, name: str) -> None:
+    """GrpcError, soon, and the next call is made on a new connection."""
+    with listener(tmp_path, BAD[name]) as path:
+        channel = Channel(path, timeout=0.3)
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(GrpcError):
+                channel.call("/x.Y/Z", b"")
+            assert time.monotonic() - began < 3
+        channel.close()
+
+
+def test_a_socket_that_hangs_is_left_alone_after_a_while(tmp_path: Path) -> None:
+    """Three failures in a row, then nobody waits for it: containers without names must not queue up."""
+    with listener(tmp_path, hang) as path:
+        cri = Cri(path, timeout=0.1)
+        for _ in range(3):
+            with pytest.raises(CriError):
+                cri.find("a" * 64)
+        began = time.monotonic()
+        with pytest.raises(CriError, match="lately"):
+            cri.find("a" * 64)
+        assert time.monotonic() - began < 0.05
+
+
+def test_nobody_there_is_an_error_of_its_own(tmp_path: Path) -> None:
+    """No socket."""
+    with pytest.raises(CriError):
+        Cri(tmp_path / "none").find("a" * 64)

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Following a fake API server through all that real ones do, and what only broken or lying ones do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ringfence.containers.kubernetes.client import Client
+from ringfence.containers.kubernetes.pods import PODS_MAX, PodCache, pod_of
+from ringfence.containers.kubernetes.watch import PodWatch
+from tests.support.apiserver import FakeApiServer, fake_apiserver, pod
+from tests.support.waiting import wait_for
+
+
+class Follower:
+    """A watch with its cache and what it complained of."""
+
+    def __init__(self, fake: FakeApiServer, *, stall: float = 30.0, timeout: float = 10.0) -> None:
+        self.news: list[frozenset[str]] = []
+        self.complaints: list[str] = []
+        self.pods = PodCache(self.news.append)
+        client = Client(fake.url, None, None, timeout=timeout)
+        self.watch = PodWatch(client, "node-1", self.pods, self.complaints.append, stall=stall, backoff=0.02)
+
+    def wait_pods(self, count: int) -> None:
+        """Until the cache has so many, and follows."""
+        wait_for(lambda: len(self.pods) == count and self.watch.up, f"{count} pods", seconds=20)
+
+
+@contextmanager
+def following(fake: FakeApiServer, *, stall: float = 30.0, timeout: float = 10.0) -> Iterator[Follower]:
+    """A running watch."""
+    follower = Follower(fake, stall=stall, timeout=timeout)
+    follower.watch.start()
+    try:
+        yield follower
+    finally:
+        began = time.monotonic()
+        follower.watch.close()
+        assert time.monotonic() - began < 5  # also while a request is under way
+
+
+UID = pod(1)["metadata"]["uid"]
+
+
+def test_a_pod_is_its_names_labels_and_owner() -> None:
+    """The owner is the Deployment, seen through its ReplicaSet; a static pod goes by its hash."""
+    found = pod_of(pod(1))
+    assert found is not None
+    assert (found.name, found.namespace, found.uid) == ("web-1", "team-1", UID)
+    assert found.owner == "Deployment/app-1"
+    assert found.labels["app"] == "app-1"
+    daemon = pod_of(pod(1, ownerReferences=[{"kind": "DaemonSet", "name": "ds", "controller": True}]))
+    assert daemon is not None
+    assert daemon.owner == "DaemonSet/ds"
+    static = pod_of(pod(1, annotations={"kubernetes.io/config.hash": "ab" * 16}))
+    assert static is not None
+    assert static.uid == "ab" * 16
+
+
+@pytest.mark.parametrize(
+    "item",
+    [None, [], {}, {"metadata": None}, {"metadata": {"name": 7, "uid": []}}, {"metadata": {"uid": "x"}}],
+)
+def test_what_is_no_pod_is_none(item: object) -> None:
+    """An API server may say anything."""
+    assert pod_of(item) is None
+
+
+def test_the_list_and_the_watch_are_those_of_this_node() -> None:
+    """Only metadata, only this node's pods, in pages; then from the list's version on, with bookmarks."""
+    with fake_apiserver() as fake:
+        fake.add(*(pod(n) for n in range(120)))
+        with following(fake) as follower:
+            follower.wait_pods(120)
+            wait_for(lambda: fake.watches == 1, "the watch")
+        lists = [request for request in fake.requests if "watch" not in request[1]]
+        assert len(lists) == 3  # pages of 50
+        path, query, headers = fake.requests[-1]
+        assert path == "/api/v1/pods"
+        assert query["fieldSelector"] == "spec.nodeName=node-1"
+        assert (query["resourceVersion"], query["allowWatchBookmarks"]) == ("220", "true")
+        assert "PartialObjectMetadata" in headers["Accept"]
+
+
+def test_pods_come_change_and_go() -> None:
+    """Whoever asks is told of changes that matter, and of no other; a pod that went is remembered a while."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        with following(fake) as follower:
+            follower.wait_pods(1)
+            fake.add(pod(2))
+            follower.wait_pods(2)
+            news = len(follower.news)
+            fake.add(pod(1), event="MODIFIED")  # its status changed, say
+            fake.add(pod(1, labels={"app": "new"}), event="MODIFIED")
+            wait_for(lambda: (one := follower.pods.get(UID)) and one.labels == {"app": "new"}, "the label")
+            assert follower.news[news:] == [frozenset((UID,))]
+            fake.delete(UID)
+            follower.wait_pods(1)
+            gone = follower.pods.get(UID)
+            assert gone is not None
+            assert gone.labels == {"app": "new"}
+
+
+def test_a_deleted_pod_is_forgotten_in_the_end() -> None:
+    """Two minutes; and never more than a thousand of them."""
+    now = [0.0]
+    cache = PodCache(clock=lambda: now[0])
+    pods = [found for n in range(3000) if (found := pod_of(pod(n)))]
+    cache.put(pods)
+    cache.remove([one.uid for one in pods[:2000]])
+    assert cache.get(pods[1999].uid) is not None
+    assert cache.get(pods[0].uid) is None
+    now[0] = 200.0
+    cache.remove([])
+    assert cache.get(pods[1999].uid) is None
+    assert cache.get(pods[2999].uid) is not None
+
+
+def test_410_gone_means_a_new_list_and_what_went_meanwhile_is_gone() -> None:
+    """In the watch, as an event of type ERROR; what is listed no more was deleted unseen."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1), pod(2))
+        with following(fake) as follower:
+            follower.wait_pods(2)
+            wait_for(lambda: fake.watches == 1, "the watch")
+            del fake.pods[UID]
+            fake.oldest = fake.version + 50
+            fake.raw(json.dumps({"type": "ERROR", "object": {"code": 410}}).encode() + b"\n")
+            wait_for(lambda: fake.lists >= 2, "a second list")
+            fake.oldest = 0
+            follower.wait_pods(1)
+            assert follower.watch.restarts["gone"] >= 1
+
+
+def test_410_in_the_middle_of_a_list_begins_it_again() -> None:
+    """A `continue` token has a life of minutes."""
+    with fake_apiserver() as fake:
+        fake.add(*(pod(n) for n in range(120)))
+        fake.gone_at_page = 1
+        with following(fake) as follower:
+            follower.wait_pods(120)
+            assert follower.watch.restarts["gone"] == 1
+
+
+def test_a_bookmark_moves_the_version_on() -> None:
+    """The next watch begins behind it."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        with following(fake) as follower:
+            follower.wait_pods(1)
+            mark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "5000"}}}
+            fake.raw(json.dumps(mark).encode() + b"\n")
+            wait_for(lambda: follower.watch.events >= 1, "the bookmark")
+            fake.raw(b"HANG UP")
+            wait_for(lambda: fake.watches >= 2, "another watch", seconds=10)
+            assert fake.requests[-1][1]["resourceVersion"] == "5000"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"type":"ADDED","object":{"metadata":{"na\n', b"\xff\xfe\x00\n", b'"text"\n', b"[]\n", b"null\n",
+        b'{"type":"ADDED","object":7}\n', b'{"type":"WEIRD","object":{}}\n', b"{" * 100_000 + b"\n",
+        b'{"type":"ADDED","object":{"metadata":{"uid":{},"name":[]}}}\n', b"\n", b"HANG UP",
+        b'{"type":"ERROR","object":{"code":500}}\n', b'{"type":"ERROR"}\n',
+    ],
+)  # fmt: skip
+def test_nonsense_in_the_watch_ends_nothing(data: bytes) -> None:
+    """Afterwards a good event is taken, on the same watch or on a new one."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        with following(fake) as follower:
+            follower.wait_pods(1)
+            wait_for(lambda: fake.watches == 1, "the watch")
+            fake.raw(data)
+            fake.add(pod(2))
+            follower.wait_pods(2)
+            assert follower.pods.get(pod(2)["metadata"]["uid"]) is not None
+
+
+def test_a_line_without_an_end_is_cut() -> None:
+    """Memory stays bounded, the connection is given up."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        with following(fake) as follower:
+            follower.wait_pods(1)
+            for _ in range(5):
+                fake.raw(b"x" * (1 << 20))
+            wait_for(lambda: follower.watch.restarts["broken"], "the end of it", seconds=20)
+            fake.events.clear()
+            fake.add(pod(2))
+            follower.wait_pods(2)
+
+
+def test_a_silent_server_is_left_after_its_time() -> None:
+    """The watch stalls; and a list that never comes."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        with following(fake, stall=0.3) as follower:
+            follower.wait_pods(1)
+            wait_for(lambda: fake.watches >= 3, "more watches", seconds=10)
+            assert follower.watch.restarts["stalled"] >= 1
+    with fake_apiserver() as fake:
+        fake.stall_list = True
+        with following(fake, timeout=0.2) as follower:
+            wait_for(lambda: follower.watch.restarts["stalled"] >= 2, "two attempts", seconds=10)
+            assert not follower.watch.up
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_a_server_that_says_no_is_asked_again_and_told_of_once(status: int) -> None:
+    """Later each time; the cache keeps what it has; then it is well again."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        fake.list_status = lambda number: status if number <= 3 else 200
+        with following(fake) as follower:
+            follower.wait_pods(1)
+            assert follower.watch.restarts["refused"] == 3
+            wait_for(lambda: len(follower.complaints) == 2, "the end of it")
+            assert str(status) in follower.complaints[0]
+            assert follower.complaints[1] == ""
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b'{"items": 7}', b"<html>", b'{"items": [null, 3, {}]', b"\xff"]
+)
+def test_a_list_that_is_none_is_refused(body: bytes) -> None:
+    """Nothing that was known is forgotten for it."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        with following(fake) as follower:
+            follower.wait_pods(1)
+            fake.list_body = body
+            fake.oldest = fake.version + 50
+            fake.raw(json.dumps({"type": "ERROR", "object": {"code": 410}}).encode() + b"\n")
+            wait_for(lambda: follower.watch.restarts["broken"] >= 2, "the refusal", seconds=10)
+            assert follower.pods.get(UID) is not None
+            assert len(follower.pods) == 1
+
+
+def test_pods_of_megabytes_are_listed_in_smaller_pages() -> None:
+    """Fifty of them would not fit into one answer."""
+    with fake_apiserver() as fake:
+        fake.add(*(pod(n, padding=500_000) for n in range(60)))
+        with following(fake, timeout=30) as follower:
+            follower.wait_pods(60)
+        limits = {int(query["limit"]) for _, query, _ in fake.requests if "limit" in query}
+        assert min(limits) < 50
+
+
+def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose `continue` leads back to the same page."""
+    monkeypatch.setattr("ringfence.containers.kubernetes.watch._PAGES_MAX", 20)
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        fake.endless_list = True
+        with following(fake) as follower:
+            wait_for(lambda: follower.watch.restarts["broken"], "the end of it", seconds=10)
+
+
+def test_more_pods_than_any_node_has_are_counted_not_kept() -> None:
+    """A lying server fills no memory."""
+    cache = PodCache()
+    cache.put(found for n in range(PODS_MAX + 50) if (found := pod_of(pod(n))))
+    assert len(cache) == PODS_MAX
+    assert cache.refused == 50
+
+
+def test_the_token_is_read_for_each_request(tmp_path: Path) -> None:
+    """The kubelet replaces it."""
+    token = tmp_path / "token"
+    token.write_text("one\n")
+    with fake_apiserver() as fake:
+        client = Client(fake.url, token, None)
+        client.get("/api/v1/pods?limit=1", "application/json")
+        token.write_text("two\n")
+        client.get("/api/v1/pods?limit=1", "application/json")
+        assert [headers["Authorization"] for _, _, headers in fake.requests] == ["Bearer one", "Bearer two"]
+
+
+def test_nobody_listens_and_later_somebody_does() -> None:
+    """The agent starts before its API server can be reached."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        follower = Follower(fake)
+    follower.watch.start()
+    wait_for(lambda: follower.watch.restarts["broken"] >= 2, "two attempts", seconds=10)
+    assert not follower.watch.up
+    assert len(follower.complaints) == 1
+    follower.watch.close()
