@@ -80,13 +80,14 @@ class Limiter:
         elapsed = now - bucket.seen_ns
         bucket.tokens = min(self._burst, bucket.tokens + elapsed * self._rate_ns)
         repeated = bucket.passed == same and now - bucket.passed_ns < self._same_ns
-        bucket.seen_ns, bucket.what = now, what
+        bucket.seen_ns = now
         if repeated or bucket.tokens < 1.0:
             bucket.suppressed += 1
+            bucket.what = what
             self.suppressed += 1
             return Decision(False, bucket.suppressed)
         bucket.tokens -= 1.0
-        bucket.passed, bucket.passed_ns = same, now
+        bucket.passed, bucket.passed_ns, bucket.what = same, now, None
         held, bucket.suppressed = bucket.suppressed, 0
         return Decision(True, held)
 
@@ -100,8 +101,18 @@ class Limiter:
                 break  # the rest was seen later
             if bucket.suppressed:
                 told.append(Suppressed(container, rule, bucket.suppressed, bucket.what))
-                bucket.suppressed = 0
+                bucket.suppressed, bucket.what = 0, None
+        self._forget(now)
         return told
+
+    def _forget(self, now: int) -> None:
+        """A bucket that is full again and whose last alert may be told again is as good as a new one."""
+        full_ns = max(self._same_ns, int(self._burst / self._rate_ns) if self._rate_ns else 0)
+        while self._buckets:
+            key, bucket = next(iter(self._buckets.items()))
+            if bucket.suppressed or now - bucket.seen_ns <= full_ns:
+                return
+            del self._buckets[key]
 
     def _new(self, key: Key, now: int) -> _Bucket:
         if len(self._buckets) >= self._size:
