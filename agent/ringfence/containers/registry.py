@@ -36,7 +36,7 @@ from ringfence.events import CgroupEvent, ContainerEvent, Event
 __all__ = ["Counts", "Registry", "restored"]
 
 TOMBSTONE_NS = 30 * 10**9
-TOMBSTONES = 4096
+TOMBSTONES = 1024
 
 
 @dataclass(slots=True)

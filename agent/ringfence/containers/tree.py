@@ -21,7 +21,7 @@ from ringfence.events import Event, ExecEvent, TaskEvent
 __all__ = ["Ancestor", "Process", "ProcessTree", "read_processes"]
 
 LIVE_MAX = 8192
-DEAD_MAX = 4096
+DEAD_MAX = 2048
 DEPTH_MAX = 16
 ARGS_MAX = 256
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The clock is set while the agent runs: lines follow it, what is measured does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+from unittest import mock
+
+import pytest
+
+from ringfence.abi import EventKind
+from ringfence.containers.tree import ProcessTree
+from ringfence.daemon import desk as module
+from ringfence.daemon.desk import Desk
+from ringfence.export.records import boot_offset_ns
+from ringfence.export.stats import Stats
+from ringfence.wire import make
+
+DAY = 86_400 * 10**9
+
+
+def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day forward: the next line after a tick bears the new date; the latency stays what it was."""
+    lines: list[Mapping[str, Any]] = []
+    generations = mock.Mock(rule=lambda *_: None)
+    made = Desk(cast(Any, generations), ProcessTree(), Stats(), lambda record, *_: lines.append(record))
+    event = make(
+        EventKind.FILE_OPEN, container=1, action=1, time_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    )
+    made.verdict(event, None)
+    offset = boot_offset_ns()
+    monkeypatch.setattr(module, "boot_offset_ns", lambda: offset + DAY)
+    made.tick()
+    made.verdict(event._replace(container=2), None)
+    before, after = lines
+    assert before["time"][:10] < after["time"][:10]
+    assert 0 <= before["latency_us"] <= after["latency_us"] < 60_000_000

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One bad record costs itself: what cannot be read or meets a bug is counted, and the others go on."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from unittest import mock
+
+from ringfence.abi import EventKind
+from ringfence.containers.model import Container
+from ringfence.containers.registry import Registry
+from ringfence.containers.tree import ProcessTree
+from ringfence.daemon.dispatch import Dispatcher
+from ringfence.export.stats import Stats
+from ringfence.wire import encode, make
+from tests.unit.containers.fakes import FakeSlots
+
+CGROUP = 9
+
+
+def dispatcher(desk: mock.Mock) -> tuple[Dispatcher, Stats, int]:
+    """With one container, in the slot that is given back."""
+    stats, slots = Stats(), FakeSlots()
+    slot = slots.enroll(CGROUP)
+    registry = Registry(slots)
+    registry.add(Container.unnamed(CGROUP, slot))
+    stream = mock.Mock(wanted=[False] * 256)
+    nobody = cast(Any, mock.Mock())
+    made = Dispatcher(stats, registry, ProcessTree(), nobody, desk, stream, cast(Any, mock.Mock()))
+    return made, stats, slot
+
+
+def test_a_record_that_cannot_be_read_is_counted_and_the_next_is_told() -> None:
+    """Cut, empty, of another version."""
+    desk = mock.Mock()
+    made, stats, slot = dispatcher(desk)
+    good = encode(make(EventKind.FILE_OPEN, container=CGROUP, slot=slot, action=1))
+    made.on_records([good[:20], b"", bytes([good[0], good[1], 99]) + good[3:], good], [])
+    assert stats.decode_errors.total() == 3
+    assert desk.verdict.call_count == 1
+
+
+def test_a_bug_met_by_one_record_does_not_end_the_loop() -> None:
+    """The exception is counted; the record behind it is told."""
+    desk = mock.Mock()
+    desk.verdict.side_effect = [ZeroDivisionError("a bug"), None]
+    made, stats, slot = dispatcher(desk)
+    good = encode(make(EventKind.FILE_OPEN, container=CGROUP, slot=slot, action=1))
+    made.on_records([good, good], [])
+    assert (stats.handler_errors, desk.verdict.call_count) == (1, 2)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rate of activity goes down before the agent falls behind, and comes back."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from ringfence.daemon.pressure import Pressure
+from ringfence.export.stats import Stats
+
+
+class FakeRing:
+    """A ring of 1,000 bytes."""
+
+    waiting = 0
+
+    def pending(self) -> int:
+        return self.waiting
+
+
+class FakeMap(dict[int, int]):
+    """An array of the kernel's."""
+
+    def set(self, key: int, value: int) -> None:
+        self[key] = value
+
+
+def test_it_halves_while_the_ring_is_half_full_and_doubles_when_it_is_calm() -> None:
+    """One step a round down, one step each ten calm rounds up; kernel and metric are told each time."""
+    ring, table, stats = FakeRing(), FakeMap(), Stats()
+    pressure = Pressure(cast(Any, ring), 1000, cast(Any, table), stats)
+    ring.waiting = 501
+    for _ in range(3):
+        pressure.tick()
+    assert (table[0], stats.activity_halvings) == (3, 3)
+    ring.waiting = 300  # neither: it stays
+    for _ in range(30):
+        pressure.tick()
+    assert table[0] == 3
+    ring.waiting = 0
+    for _ in range(30):
+        pressure.tick()
+    assert (table[0], stats.activity_halvings) == (0, 0)
+
+
+def test_it_never_halves_without_end() -> None:
+    """A ring that stays full does not make the rate zero."""
+    ring, table = FakeRing(), FakeMap()
+    ring.waiting = 1000
+    pressure = Pressure(cast(Any, ring), 1000, cast(Any, table), Stats())
+    for _ in range(100):
+        pressure.tick()
+    assert table[0] == 8
