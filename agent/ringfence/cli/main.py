@@ -6,35 +6,41 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from ringfence.cli import (
-    agent,
-    completion,
-    events,
-    image,
-    policy,
-    probe,
-    run,
-    sandboxes,
-    status,
-    top,
-    tree,
-    version,
-)
 from ringfence.cli.output import print_error
 from ringfence.cli.parser import Parser, new_parser
 from ringfence.errors import Error
 
 __all__ = ["build_parser", "main"]
 
-_COMMANDS = (agent, status, events, top, tree, policy, probe, run, sandboxes, image, completion, version)
+# command -> the module that has it, in the order of the help
+_COMMANDS = {
+    "agent": "agent",
+    "status": "status",
+    "events": "events",
+    "top": "top",
+    "tree": "tree",
+    "policy": "policy",
+    "probe": "probe",
+    "run": "run",
+    "ps": "sandboxes",
+    "exec": "sandboxes",
+    "logs": "sandboxes",
+    "stop": "sandboxes",
+    "rm": "sandboxes",
+    "image": "image",
+    "completion": "completion",
+    "version": "version",
+}
+_GUARDED = frozenset(("run", "exec"))  # what starts a workload runs from a read-only mount of the interpreter
 
 
-def build_parser() -> Parser:
-    """The whole command line. Cheap: commands import what they need when they run."""
+def build_parser(only: str = "") -> Parser:
+    """The command line; of one command alone, where that is what will be run."""
     parser, commands = new_parser()
-    for command in _COMMANDS:
-        command.register(commands)
+    for name in [_COMMANDS[only]] if only else dict.fromkeys(_COMMANDS.values()):
+        import_module(f"ringfence.cli.{name}").register(commands)
     return parser
 
 
@@ -44,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    only = words[0] if words and words[0] in _COMMANDS else ""
+    if only in _GUARDED and arguments is None:
+        _seal()
+    options = build_parser(only).parse_args(arguments)
     try:
         code = int(options.run(options))
         sys.stdout.flush()
@@ -60,3 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _seal() -> None:
+    """At once, since it starts the interpreter anew. Where it fails, the command itself says so."""
+    from ringfence_runtime.seal import ensure_sealed
+
+    try:
+        ensure_sealed()
+    except OSError:
+        pass

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ringfence.config import DEFAULT_SOCKET
-
 __all__ = ["EXIT_CODES", "Commands", "Parser", "add_command", "add_output", "add_socket", "new_parser"]
 
 EXIT_CODES = """\
@@ -81,6 +79,8 @@ def add_command(
 
 def add_socket(parser: argparse.ArgumentParser) -> None:
     """`--socket`, for commands that ask the running agent."""
+    from ringfence.config import DEFAULT_SOCKET
+
     parser.add_argument(
         "--socket", type=Path, metavar="PATH", help=f"the agent's socket (default: {DEFAULT_SOCKET})"
     )
