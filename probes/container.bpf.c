@@ -182,6 +182,25 @@ static __always_inline void rf_enroll(__u64 id, __u64 parent, const char *path)
 	rf_container_record(RF_CONTAINER_CREATE, id, parent, slot, path);
 }
 
+/* Lets the task that made this cgroup go, if its name is a ticket. Its threads and children are of later. */
+static __always_inline void rf_admit(struct cgroup *cgroup, struct rf_container *container)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	char ticket[RF_TICKET_LEN] = {};
+	struct rf_task *bound;
+	__u32 tgid = task->tgid;
+
+	bpf_probe_read_kernel_str(ticket, sizeof(ticket), BPF_CORE_READ(cgroup, kn, name));
+	if (bpf_map_delete_elem(&tickets, ticket))
+		return;
+	bound = rf_bound(task);
+	if (!bound || bound->container != container->cgroup)
+		return;
+	bound->container = 0;
+	bpf_map_delete_elem(&processes, &tgid);
+	__sync_fetch_and_add(&container->tasks, -1);
+}
+
 SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 {
@@ -206,6 +225,7 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 		return 0;
 	if (bpf_map_update_elem(&containers, &id, &mine, BPF_ANY))
 		rf_drop(RF_CGROUP_MKDIR, RF_DROP_TABLE_FULL, mine);
+	rf_admit(cgroup, container);
 	rf_cgroup_record(RF_CGROUP_MKDIR, id, parent, container->cgroup, mine, path);
 	return 0;
 }

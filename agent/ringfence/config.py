@@ -78,6 +78,7 @@ class Config(NamedTuple):
     kubernetes_watch: Literal["auto", "on", "off"]
     kubernetes_api: str  # URL; empty: what the pod's environment says
     kubernetes_node: str  # empty: the host's name
+    kubernetes_taint: str  # empty: none
     kubernetes_token: Path
     kubernetes_ca: Path
     alerts_webhook: tuple[str, ...]

@@ -98,6 +98,8 @@ IDENTITY_KEYS: tuple[Key, ...] = (
         "the API server; without this one: KUBERNETES_SERVICE_HOST of the environment", "URL"),
     Key("kubernetes.node", "kubernetes_node", str, "",
         "this node's name in the cluster; without this one: the host's name", "NAME"),
+    Key("kubernetes.taint", "kubernetes_taint", str, "",
+        "take this taint from the node once the agent is ready; without this one: none", "KEY"),
     Key("kubernetes.token", "kubernetes_token", values.absolute_path, _ACCOUNT / "token",
         "the service account's token; read again as it changes", "PATH"),
     Key("kubernetes.ca", "kubernetes_ca", values.absolute_path, _ACCOUNT / "ca.crt",

@@ -219,6 +219,19 @@ struct {
 	__type(value, __u32);
 } helpers __weak SEC(".maps");
 
+/*
+ * Names of cgroups that let their maker go, once each: who makes such a directory inside its container knows what
+ * only the agent before it could know, and is the next agent, in a pod of its own.
+ */
+#define RF_TICKET_LEN 64
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4);
+	__uint(key_size, RF_TICKET_LEN);
+	__type(value, __u32);
+} tickets __weak SEC(".maps");
+
 #include "rules.h"
 
 /* ---- out: rings and counters ------------------------------------------ */

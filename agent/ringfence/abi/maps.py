@@ -211,6 +211,7 @@ MAPS = {
     "syscalls": MapShape(4, SYSCALL.size),
     "observe": MapShape(4, 4),
     "helpers": MapShape(HELPER_KEY.size, 4),
+    "tickets": MapShape(64, 4),
     "rule_sets": MapShape(4, 4),
     "rule_events": MapShape(4, 4),
     "rule_profiles": MapShape(4, 4),

@@ -28,6 +28,7 @@ __all__ = [
     "detect",
     "host_namespaces",
     "mount_points",
+    "own_cgroup",
     "walk",
 ]
 
@@ -197,6 +198,19 @@ def walk(hierarchy: Hierarchy, *, limit: int = 65536, depth: int = 32) -> Iterat
                 yield child
                 below.append(child)
         level = below
+
+
+def own_cgroup(hierarchy: Hierarchy) -> Path | None:
+    """The cgroup of this process, also from a cgroup namespace, where /proc/self/cgroup does not tell it."""
+    pid = str(os.getpid())
+    for found in walk(hierarchy):
+        path = hierarchy.directory(found.path)
+        try:
+            if pid in (path / "cgroup.procs").read_text().split():
+                return path
+        except OSError:  # it is gone, or its kind has none (threaded)
+            continue
+    return None
 
 
 def _children(mount: str, parent: CgroupDir) -> list[CgroupDir]:

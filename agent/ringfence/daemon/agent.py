@@ -18,7 +18,7 @@ from ringfence import log
 from ringfence.bpf.attach import AttachPlan
 from ringfence.config import Config
 from ringfence.containers.enrich import Worker, default_sources
-from ringfence.containers.hierarchy import walk
+from ringfence.containers.hierarchy import mount_points, walk
 from ringfence.containers.model import Container, Facts
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.procstat import TICK_NS, start_ticks
@@ -34,6 +34,7 @@ from ringfence.daemon.desk import Desk
 from ringfence.daemon.dispatch import Dispatcher
 from ringfence.daemon.enroll import SOCKET_NAME, Enroller
 from ringfence.daemon.entry import Entry
+from ringfence.daemon.handover import GAP
 from ringfence.daemon.healing import Healer
 from ringfence.daemon.identity import Identity
 from ringfence.daemon.loop import Loop
@@ -42,11 +43,13 @@ from ringfence.daemon.outlets import Outlets, limiter_of, open_outbox
 from ringfence.daemon.policies import PolicyKeeper, load
 from ringfence.daemon.pressure import Pressure
 from ringfence.daemon.snapshots import Snapshots
+from ringfence.daemon.taint import TaintRemover
 from ringfence.daemon.takeover import Takeover
 from ringfence.daemon.watchers import Watchers
 from ringfence.export.http import HttpServer
 from ringfence.export.jsonl import JsonLines, LineWriter
 from ringfence.export.metrics import Sources, new_registry
+from ringfence.export.metrics_pressure import PressureMetrics
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
 from ringfence.policy import CompiledPolicies
@@ -254,6 +257,7 @@ class Agent:
             stats=self.stats,
             kernel=self.kernel,
             containers=lambda: list(self.registry),
+            pressure=_pressure(),
             slots=self.slots.read,
             life=self.registry.counts,
             policies=lambda: self.keeper.state,
@@ -287,7 +291,7 @@ class Agent:
         self._waiting_for = "policies and programs"
         self.continuity.begin()
         fill_free_slots(self.slots)
-        canary = Canary(self._hierarchy.mount, self.stats) if sings(config) else None
+        canary = Canary(self._hierarchy, self.stats) if sings(config) else None
         patterns = node.kernel_patterns(config)
         kernel.configure_patterns([*patterns, canary.pattern] if canary else patterns)
         kernel.observe_only(node.observe_levels(config))
@@ -296,6 +300,9 @@ class Agent:
         began = time.monotonic()
         kernel.attach(self._plan(self._compiled))
         self.stats.attach_seconds = time.monotonic() - began
+        if self._boot.handover == GAP:
+            self._log.warning("no ticket of the agent before this one: its pins were removed at the start",
+                              unguarded_seconds=round(_process_age(), 3))  # fmt: skip
         for note in self._boot.notes:
             self._log.warning("assumed", what=note)
         for skipped in kernel.skipped:
@@ -346,6 +353,10 @@ class Agent:
             self.probes.keeper.start()
         self.enroller.start()
         self._stack.callback(self.enroller.close)
+        if self.config.kubernetes_taint:
+            remover = TaintRemover(self.config)
+            self._stack.callback(remover.close)
+            remover.start()
         self._beat()
         # A thread that computes (a scrape) may hold the interpreter for one interval: the alert must not
         # wait 5 ms.
@@ -373,6 +384,11 @@ def fill_free_slots(slots: KernelSlots) -> None:
     """Every slot is free: the lowest is taken first."""
     for slot in reversed(range(slots.size)):
         slots.put_back(slot)
+
+
+def _pressure() -> PressureMetrics:
+    v1, v2 = mount_points(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+    return PressureMetrics(Path(v2) if v2 else None, Path(v1["cpu"]) if "cpu" in v1 else None)
 
 
 def _process_age() -> float:

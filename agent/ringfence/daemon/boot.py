@@ -15,6 +15,7 @@ from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.config import Config
 from ringfence.containers.hierarchy import Hierarchy, HostNamespaces, detect, host_namespaces
+from ringfence.daemon.handover import admit
 from ringfence.daemon.lock import Lock
 
 __all__ = ["Boot", "kernel_settings", "run"]
@@ -37,6 +38,7 @@ class Boot:
     """What the node offers, its lock, and the kernel's part, which is being loaded from construction on."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
+        self.handover = admit(config)  # before anything that what is pinned would end us for
         self.capabilities = NodeCapabilities.detect()
         self.capabilities.require()
         stack.callback(Lock(config.state_dir).close)

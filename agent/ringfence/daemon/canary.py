@@ -11,18 +11,21 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import deque
 from pathlib import Path
+from typing import Any
 
 from ringfence import log
 from ringfence.abi import PATTERN_ANY, EventKind
 from ringfence.bpf.kernel import Pattern
 from ringfence.config import Config
-from ringfence.containers.hierarchy import cgroup_id
+from ringfence.containers.hierarchy import Hierarchy, cgroup_id, own_cgroup
 from ringfence.export.stats import Stats
 
 __all__ = ["Canary", "sings"]
 
 _NAME = "ringfence-canary-"
+_REMEMBERED = 64  # beats whose removal and release may still be told
 
 
 def sings(config: Config) -> bool:
@@ -31,48 +34,75 @@ def sings(config: Config) -> bool:
 
 
 class Canary:
-    """Called by the loop only. `mount` is the hierarchy that says whose a task is."""
+    """Called by the loop only. `hierarchy` is the one that says whose a task is."""
 
-    def __init__(self, mount: Path, stats: Stats) -> None:
-        self._path = mount / f"{_NAME}{os.getpid()}.0"
+    def __init__(self, hierarchy: Hierarchy, stats: Stats) -> None:
+        self._hierarchy = hierarchy
+        self._name = f"{_NAME}{os.getpid()}.0"
+        self._path = hierarchy.mount / self._name
         self._stats = stats
         self._failing = False
         self._log = log.get_logger("canary")
-        self.cgroup = 0  # its id; 0: there is none
+        self._cgroup = 0  # its id; 0: there is none
+        self._beats: deque[int] = deque(maxlen=_REMEMBERED)
 
     @property
     def pattern(self) -> Pattern:
         """By which the kernel enrolls it: no other cgroup has this name."""
-        return Pattern(PATTERN_ANY, self._path.name.encode())
+        return Pattern(PATTERN_ANY, self._name.encode())
 
     def start(self) -> None:
-        """Make the cgroup, after the programs are attached; remove what an agent that was killed left."""
+        """Make the cgroup, after the programs are attached; remove what an agent that was killed left.
+
+        At the root, as a container of its own; where that may not be written (0555, and a pod without
+        CAP_DAC_OVERRIDE), inside the cgroup of our own container.
+        """
         self._stats.canary_seen = time.monotonic()
         for other in self._path.parent.glob(f"{_NAME}*.0"):
             pid = other.name.removeprefix(_NAME).removesuffix(".0")
             if not os.path.exists(f"/proc/{pid}"):
                 _remove(other)
-        with contextlib.suppress(OSError):
+        try:
+            self._make()
+        except OSError as error:
+            self._complain(error)
+        else:
+            self.beat()
+
+    def _make(self) -> None:
+        try:
             self._path.mkdir()
-            self.cgroup = cgroup_id(self._path)
-        self.beat()
+        except PermissionError:
+            own = own_cgroup(self._hierarchy)
+            if own is None:
+                raise
+            self._path = own / self._name
+            self._path.mkdir(exist_ok=True)
+        self._cgroup = cgroup_id(self._path)
 
     def beat(self) -> None:
-        """One act. What it comes to is heard later, by `heard`."""
+        """One act. What it comes to is heard later, by `hears`."""
         try:
             (self._path / "beat").mkdir()
+            self._beats.append(cgroup_id(self._path / "beat"))
             (self._path / "beat").rmdir()
             self._failing = False
         except OSError as error:
-            if not self._failing:
-                self._log.error("no canary: its cgroup cannot be written", error=str(error))
-            self._failing = True
+            self._complain(error)
 
-    def heard(self, kind: int) -> None:
-        """A record of its cgroup came back."""
-        if kind == EventKind.CGROUP_MKDIR:
-            self._stats.canary_seen = time.monotonic()
-            self._stats.canaries += 1
+    def _complain(self, error: OSError) -> None:
+        if not self._failing:
+            self._log.error("no canary: its cgroup cannot be written", error=str(error))
+        self._failing = True
+
+    def hears(self, event: Any) -> bool:
+        """Whether a record of a cgroup is about the canary and nobody else."""
+        if event.cgroup in self._beats:
+            if event.event == EventKind.CGROUP_MKDIR:
+                self._stats.canary_seen = time.monotonic()
+                self._stats.canaries += 1
+            return True
+        return bool(self._cgroup) and event.cgroup == self._cgroup
 
     def close(self) -> None:
         """Remove the cgroup."""

@@ -12,6 +12,7 @@ from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.model import Enrichment
 from ringfence.containers.registry import Registry
+from ringfence.daemon import handover
 from ringfence.daemon.takeover import Takeover
 from ringfence.policy import CompiledPolicies, rulebook
 from ringfence.policy.install import Generations
@@ -59,7 +60,14 @@ class Continuity:
         if self._base is not None:
             self._kernel.pin(self._base)
             self.takeover.adopted()
+            self._leave_ticket(self._base)
         self.answered()
+
+    def _leave_ticket(self, base: Path) -> None:
+        try:
+            handover.issue(self._kernel.map("tickets"), base, self._config.state_dir)
+        except OSError as error:
+            self._log.warning("no ticket for the next agent", error=str(error))
 
     def answered(self) -> None:
         """Policies may select by what only the runtimes know: until they answer, the old programs stay."""

@@ -28,6 +28,15 @@ __all__ = ["Dispatcher"]
 _TIME = HEADER.offset_of("time_ns")
 _SLOT, _CONTAINER = 7, 9  # positions in every event; a look-up by name costs more
 _MEMBER_KINDS = frozenset(kind for kind in EventKind if kind.name.startswith(("CONTAINER_", "CGROUP_")))
+_CGROUP_KINDS = frozenset(
+    (
+        EventKind.CGROUP_MKDIR,
+        EventKind.CGROUP_RMDIR,
+        EventKind.CGROUP_RELEASE,
+        EventKind.CONTAINER_CREATE,
+        EventKind.CONTAINER_REMOVE,
+    )
+)
 _TREE_KINDS = (EventKind.PROCESS_FORK, EventKind.PROCESS_EXEC, EventKind.PROCESS_EXIT)
 _LOGGED_BUGS = 10
 
@@ -97,10 +106,9 @@ class Dispatcher:
         try:
             event = decode(record)
             self._stats.received[event.event] += 1
-            if self.canary is not None and event.container == self.canary.cgroup:
-                self.canary.heard(event.event)
-                return
             if event.event in _MEMBER_KINDS:
+                if self.canary is not None and event.event in _CGROUP_KINDS and self.canary.hears(event):
+                    return
                 container = self._members.on_event(event)
             else:
                 container = self._registry.get(event.slot, event.container)

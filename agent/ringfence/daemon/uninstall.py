@@ -9,6 +9,7 @@ import shutil
 
 from ringfence.bpf import pins
 from ringfence.config import Config
+from ringfence.daemon import handover
 from ringfence.daemon.lock import Lock
 from ringfence.errors import Error, NotPermittedError
 from ringfence.policy import rulebook
@@ -26,8 +27,9 @@ def uninstall(config: Config) -> list[str]:
             agents = pins.uninstall(pins.candidates("auto" if config.pins == "off" else config.pins))
         except OSError as error:
             raise Error(f"pins could not be removed: {error}") from error
-        with contextlib.suppress(FileNotFoundError):
-            config.socket.unlink()
+        for path in (config.socket, config.state_dir / handover.FILE):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
         with contextlib.suppress(FileNotFoundError):
             (config.state_dir / rulebook.FILE).unlink()
     finally:

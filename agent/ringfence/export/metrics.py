@@ -24,6 +24,7 @@ from ringfence.export.jsonl import LineWriter
 from ringfence.export.metrics_alerts import OutboxLike, outbox_metrics
 from ringfence.export.metrics_containers import ContainerMetrics
 from ringfence.export.metrics_kernel import KernelLike, kernel_metrics
+from ringfence.export.metrics_pressure import PressureMetrics
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
 
@@ -61,6 +62,7 @@ class Sources:
     policies: Callable[[], PolicyState]
     ready: Callable[[], str]
     program_stats: bool = False
+    pressure: PressureMetrics = field(default_factory=lambda: PressureMetrics(None, None))
     mode: str = "policy"
     container_limit: int = 200
     writers: Sequence[LineWriter] = field(default_factory=list)
@@ -105,6 +107,7 @@ class RingfenceCollector(Collector):
         yield from kernel_metrics(self._sources.kernel, timed=self._sources.program_stats)
         yield from self._life()
         yield from self._containers.collect()
+        yield from self._sources.pressure.collect(self._containers.own())
         yield from self._sources.probes()
 
     def _agent(self) -> Iterator[Metric]:

@@ -42,6 +42,11 @@ class ContainerMetrics:
         self._ended: Counter[str] = Counter()
         self._lock = threading.Lock()  # two scrapes at once
 
+    def own(self) -> list[Container]:
+        """Those with series of their own, as of the last scrape."""
+        with self._lock:
+            return [container for container in self._containers() if container.cgroup_id in self._own]
+
     def collect(self) -> Iterator[Metric]:
         """The families of one scrape."""
         with self._lock:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import Metric
@@ -18,6 +20,7 @@ from ringfence.containers.registry import Counts
 from ringfence.export.metrics import PolicyState, Sources
 from ringfence.export.metrics_alerts import SenderLike
 from ringfence.export.metrics_identity import identity_metrics
+from ringfence.export.metrics_pressure import PressureMetrics
 from ringfence.export.metrics_probes import ProbeRow, probe_metrics
 from ringfence.export.stats import Stats
 from ringfence.probes.tally import Tally
@@ -122,6 +125,22 @@ class FakeWatch:
         self.restarts = {"gone": 1}
 
 
+class FakePressure(PressureMetrics):
+    """Every container waited for a second, and was held for two."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/v2"), None)
+
+    def collect(self, containers: Iterable[Container]) -> Iterator[Metric]:
+        return super().collect(replace(container, cgroup_path="/web") for container in containers)
+
+    def _stalled(self, path: str) -> Iterator[tuple[str, str, float]]:
+        yield "cpu", "some", 1.0
+
+    def _throttled(self, path: str) -> float | None:
+        return 2.0
+
+
 class World:
     """Everything that a scrape reads, to be changed by a test."""
 
@@ -141,6 +160,7 @@ class World:
         self.policies = PolicyState(4, 2, {("deny", "cgroup"): 5}, (), 1_700_000_000.0)
         self.why_not_ready = ""
         self.sources = Sources(
+            pressure=FakePressure(),
             stats=self.stats, kernel=self.kernel, containers=lambda: list(self.live), slots=self.slots.get,
             life=Counts(), outbox=FakeOutbox(), redacted=lambda: 4,
             more=[lambda: identity_metrics(FakeWatch(), range(5), {"kubernetes": 3})],

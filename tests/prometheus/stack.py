@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Prometheus, a real Alertmanager and a webhook that writes down when it was called, on free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tests.prometheus.rules import FILES
+from tests.support.agent import free_port
+from tests.support.force import need_program
+from tests.support.waiting import patience, wait_for
+
+__all__ = ["INTERVAL", "Stack", "running_stack"]
+
+INTERVAL = "5s"  # of the chart's monitors
+_PROMETHEUS = """\
+global: {{scrape_interval: {interval}, scrape_timeout: {interval}, evaluation_interval: {interval}}}
+rule_files: [{rules}]
+alerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:{alertmanager}']}}]}}]}}
+scrape_configs:
+  - job_name: ringfence
+    static_configs: [{{targets: ['127.0.0.1:{agent}'], labels: {{node: node-1}}}}]
+"""
+_ALERTMANAGER = """\
+route: {{receiver: hook, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}
+receivers: [{{name: hook, webhook_configs: [{{url: 'http://127.0.0.1:{hook}/', send_resolved: false}}]}}]
+"""
+
+
+class Stack:
+    """Where Prometheus answers, and what has come to the webhook: (monotonic time, alert)."""
+
+    def __init__(self, port: int, called: list[tuple[float, dict[str, Any]]]) -> None:
+        self.port, self.called = port, called
+
+    def ask(self, expression: str) -> list[dict[str, Any]]:
+        """The result of an instant query; fails where Prometheus says no."""
+        words = urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.port}/api/v1/query?{words}", timeout=10
+        ) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+            return found
+
+    def wait_alert(self, name: str, *, seconds: float) -> tuple[float, dict[str, Any]]:
+        """When the webhook was first told of it, and what."""
+        return wait_for(
+            lambda: next(((at, one) for at, one in self.called if one["labels"]["alertname"] == name), None),
+            f"the webhook to be told of {name}", seconds=seconds, every=0.05,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def running_stack(directory: Path, agent_port: int) -> Iterator[Stack]:
+    """All three, ready, with the rules that are shipped."""
+    prometheus, alertmanager = need_program("prometheus"), need_program("prometheus-alertmanager")
+    directory.mkdir(parents=True)
+    called: list[tuple[float, dict[str, Any]]] = []
+    port, alert_port = free_port(), free_port()
+    with contextlib.ExitStack() as stack:
+        hook = stack.enter_context(_webhook(called))
+        (directory / "prometheus.yml").write_text(
+            _PROMETHEUS.format(interval=INTERVAL, rules=", ".join(map(str, FILES)), alertmanager=alert_port,
+                               agent=agent_port)
+        )  # fmt: skip
+        (directory / "alertmanager.yml").write_text(_ALERTMANAGER.format(hook=hook))
+        stack.enter_context(_program(directory, "alertmanager", [
+            alertmanager, f"--config.file={directory}/alertmanager.yml", f"--storage.path={directory}/am",
+            f"--web.listen-address=127.0.0.1:{alert_port}", "--cluster.listen-address=",
+        ]))  # fmt: skip
+        stack.enter_context(_program(directory, "prometheus", [
+            prometheus, f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/tsdb",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]))  # fmt: skip
+        for at in (alert_port, port):
+            wait_for(lambda at=at: _ready(at), "Prometheus and Alertmanager", seconds=30, every=0.1)  # type: ignore[misc]
+        yield Stack(port, called)
+
+
+def _ready(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5).status == 200)
+    return False
+
+
+@contextlib.contextmanager
+def _program(directory: Path, name: str, argv: list[str]) -> Iterator[None]:
+    with (directory / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=directory)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(patience(20))
+
+
+@contextlib.contextmanager
+def _webhook(called: list[tuple[float, dict[str, Any]]]) -> Iterator[int]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            now = time.monotonic()
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            called.extend((now, alert) for alert in body["alerts"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pressure and throttling, from files as kernels write them (psi.rst, cgroup-v2.rst)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ringfence.containers.model import Container
+from ringfence.export.metrics_pressure import PressureMetrics
+
+PSI = """\
+some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000
+full avg10=0.00 avg60=0.00 avg300=0.00 total=500000
+"""
+
+
+def samples(metrics: PressureMetrics, *containers: Container) -> dict[tuple[str, ...], float]:
+    """Labels' values -> value."""
+    found: dict[tuple[str, ...], float] = {}
+    for family in metrics.collect(containers):
+        for one in family.samples:
+            found[(one.name, *one.labels.values())] = one.value
+    return found
+
+
+def container(path: str) -> Container:
+    """Of this cgroup."""
+    return Container("web", 7, 1, cgroup_path=path)
+
+
+def test_cgroup_v2_tells_both(tmp_path: Path) -> None:
+    """Microseconds become seconds."""
+    directory = tmp_path / "pods/web"
+    directory.mkdir(parents=True)
+    (directory / "memory.pressure").write_text(PSI)
+    (directory / "cpu.stat").write_text("usage_usec 9\nnr_throttled 3\nthrottled_usec 1500000\n")
+    assert samples(PressureMetrics(tmp_path, None), container("/pods/web")) == {
+        ("ringfence_container_pressure_seconds_total", "web", "memory", "some"): 2.5,
+        ("ringfence_container_pressure_seconds_total", "web", "memory", "full"): 0.5,
+        ("ringfence_container_throttled_seconds_total", "web"): 1.5,
+    }
+
+
+def test_cgroup_v1_tells_throttling(tmp_path: Path) -> None:
+    """In nanoseconds."""
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/cpu.stat").write_text("nr_periods 1\nnr_throttled 1\nthrottled_time 2000000000\n")
+    assert samples(PressureMetrics(None, tmp_path), container("/web")) == {
+        ("ringfence_container_throttled_seconds_total", "web"): 2.0
+    }
+
+
+def test_what_is_not_there_or_is_nonsense_has_no_series(tmp_path: Path) -> None:
+    """A container that ended, one whose path is not known, files of another kind."""
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/io.pressure").write_bytes(b"\xffsome total=x\n")
+    (tmp_path / "odd/cpu.stat").mkdir()
+    odd = [container(path) for path in ("/gone", "", "/odd")]
+    assert samples(PressureMetrics(tmp_path, tmp_path), *odd) == {}
