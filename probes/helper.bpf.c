@@ -94,7 +94,7 @@ static __always_inline void rf_ask_of_helper(struct rf_helper_room *room, struct
 	room->nobody.facts = rf_program(rf_address(task), buffer, &room->file, (__u64)BPF_CORE_READ(binprm, file));
 	room->nobody.exe_hash = buffer->hash;
 	rf_object_read(&room->object, &room->file);
-	dentry = (__u64)RF_READ(struct file, room->file.file, f_path.dentry);
+	dentry = room->file.dentry;
 	rf_ask(question, RF_KERNEL_HELPER, &room->nobody, &room->anyone);
 	question->value[0] = room->file.magic;
 	question->value[RF_DIM_KNOWN] = rf_is_known(buffer, binprm, &room->object);

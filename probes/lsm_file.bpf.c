@@ -17,6 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_FMODE_EXEC 0x20	      /* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
 #define RF_FMODE_NOACCOUNT 0x20000000 /* a file behind a file of overlayfs, fuse ...: the kernel's own */
 #define RF_PROT_EXEC 4
+#define RF_O_RDWR 2
 
 SEC("lsm/file_open")
 int BPF_PROG(lsm_file_open, struct file *opened, int ret)
@@ -48,16 +49,29 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	return rf_lsm_result(&question);
 }
 
+static __always_inline int rf_lsm_about(__u32 event, struct task_struct *task, struct rf_task *bound,
+					struct rf_container *container, const struct rf_file *file)
+{
+	bool compat = rf_in_compat(task);
+	struct rf_question question;
+	__u32 answer, whose;
+
+	whose = rf_foreign_or_outside(task, file);
+	answer = rf_ask_file(&question, event, task, bound, container, file, rf_file_type(file, whose), compat);
+	if (!rf_file_matters(&question, event, answer, bound, container))
+		return 0;
+	rf_second_look(&question, task, bound, container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
+		       RF_MECHANISM_LSM);
+	return rf_lsm_result(&question);
+}
+
 /* The other events on a file that is open. */
 static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question question;
 	struct rf_task *bound;
 	struct rf_file file;
-	__u32 answer, whose;
-	bool compat;
 
 	bound = rf_bound(task);
 	if (!bound)
@@ -66,14 +80,57 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 	if (!container)
 		return 0;
 	rf_file_read(&file, of);
-	compat = rf_in_compat(task);
-	whose = rf_foreign_or_outside(task, &file);
-	answer = rf_ask_file(&question, event, task, bound, container, &file, rf_file_type(&file, whose), compat);
-	if (!rf_file_matters(&question, event, answer, bound, container))
+	return rf_lsm_about(event, task, bound, container, &file);
+}
+
+/*
+ * A file that is given another name: by that one, a rule on its path would not know it. So who may not open it
+ * for reading and writing may not do that.
+ */
+static __always_inline int rf_lsm_name(const struct path *dir, struct dentry *dentry)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_task *bound;
+	struct rf_file file;
+
+	bound = rf_bound(task);
+	if (!bound)
 		return 0;
-	rf_second_look(&question, task, bound, container, &file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_LSM);
-	return rf_lsm_result(&question);
+	container = rf_container_of(bound);
+	if (!container)
+		return 0;
+	file.inode = (__u64)BPF_CORE_READ(dentry, d_inode);
+	if (!file.inode)
+		return 0;
+	file.mnt = (__u64)BPF_CORE_READ(dir, mnt);
+	file.dentry = rf_number_of(dentry);
+	file.flags = RF_O_RDWR;
+	file.mode = RF_READ(struct inode, file.inode, i_mode);
+	file.super = (__u64)RF_READ(struct inode, file.inode, i_sb);
+	file.magic = RF_READ(struct super_block, file.super, s_magic);
+	return rf_lsm_about(RF_FILE_OPEN, task, bound, container, &file);
+}
+
+SEC("lsm/path_link")
+int BPF_PROG(lsm_path_link, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_name(new_dir, old_dentry);
+}
+
+/*
+ * Both files: the other one is replaced, or gets the first one's name. The flags came in 5.19 (100f59d96405), so
+ * where the result of programs before this one lies differs. It is not needed: who refuses is the last one asked.
+ */
+SEC("lsm/path_rename")
+int BPF_PROG(lsm_path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry)
+{
+	if (rf_lsm_name(old_dir, old_dentry))
+		return rf_lsm_refused();
+	return rf_lsm_name(new_dir, new_dentry);
 }
 
 SEC("lsm/mmap_file")

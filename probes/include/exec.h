@@ -17,7 +17,7 @@ static __always_inline void rf_ask_exec(struct rf_question *question, struct tas
 	rf_ask(question, RF_PROCESS_EXEC, bound, container);
 	question->value[0] = exe->magic;
 	question->value[2] = rf_foreign(task, exe) << 16;
-	question->value[3] = rf_hash_name(buffer, (__u64)RF_READ(struct file, exe->file, f_path.dentry));
+	question->value[3] = rf_hash_name(buffer, exe->dentry);
 	rf_text_key_path(buffer, RF_PROCESS_EXEC);
 	question->text = buffer->bit + 1;
 }

@@ -26,8 +26,8 @@
 #define RF_MOUNT_OUTSIDE 3 /* of the task's own, but not below that mount's root: reached by its handle */
 
 struct rf_file {
-	__u64 file;
 	__u64 mnt;
+	__u64 dentry;
 	__u64 inode;
 	__u64 super;
 	__u64 magic;
@@ -59,7 +59,7 @@ rf_subprogram void rf_file_read(struct rf_file *out, __u64 file)
 	char inode[RF_INODE_HEAD] __attribute__((aligned(8)));
 
 	bpf_probe_read_kernel(head, sizeof(head), (void *)file);
-	out->file = file;
+	out->dentry = (__u64)RF_PICK(head, file, struct file, f_path.dentry);
 	out->flags = RF_PICK(head, file, struct file, f_flags);
 	out->mnt = (__u64)RF_PICK(head, file, struct file, f_path.mnt);
 	out->inode = (__u64)RF_PICK(head, file, struct file, f_inode);
@@ -110,7 +110,7 @@ static __always_inline __u32 rf_foreign(struct task_struct *task, const struct r
 rf_subprogram bool rf_below_root(const struct rf_file *file)
 {
 	__u64 root = (__u64)RF_READ(struct vfsmount, file->mnt, mnt_root);
-	__u64 dentry = (__u64)RF_READ(struct file, file->file, f_path.dentry);
+	__u64 dentry = file->dentry;
 	__u32 depth;
 
 	if (root == (__u64)RF_READ(struct super_block, file->super, s_root))

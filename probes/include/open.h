@@ -134,7 +134,7 @@ static __always_inline void rf_second_look(struct rf_question *question, struct 
 					   const struct rf_file *file, __u32 answer, long fd, __u8 flags,
 					   const __u32 by)
 {
-	__u64 dentry = (__u64)RF_READ(struct file, file->file, f_path.dentry);
+	__u64 dentry = file->dentry;
 	struct rf_scratch *buffer = rf_scratch_get();
 	__u32 route;
 

@@ -14,8 +14,18 @@ from tests.support import force
 @pytest.fixture(scope="session")
 def act(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of fixtures/act.c, compiled: what the probe tests do inside of containers."""
-    source = Path(__file__).parent / "fixtures" / "act.c"
-    program = tmp_path_factory.mktemp("act") / "act"
+    return _compiled(tmp_path_factory, "act")
+
+
+@pytest.fixture(scope="session")
+def evade(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of fixtures/evade.c, compiled: ways to a file other than by its name."""
+    return _compiled(tmp_path_factory, "evade")
+
+
+def _compiled(factory: pytest.TempPathFactory, name: str) -> str:
+    source = Path(__file__).parent / "fixtures" / f"{name}.c"
+    program = factory.mktemp(name) / name
     subprocess.run(
         [force.need_program("gcc"), "-O1", "-Wall", "-o", str(program), str(source), "-lpthread"], check=True
     )

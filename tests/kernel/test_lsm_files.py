@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.abi import DIM_FACTS, Action, EventKind, Fact, Mechanism
+from tests.kernel.lsm import REFUSED, evading, mounted, named
 from tests.kernel.probes import LABEL, Probes, results, running
-from tests.kernel.rules import Rule, name_hash
+from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
 K = EventKind
-NAME = 3  # operand of file.open
+TIOCGPTN = 0x80045430  # the number of a pty: a question
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +56,6 @@ def run(cgroup: Cgroup, act: str, *commands: str) -> dict[str, int]:
     return results(done)
 
 
-def named(name: str, action: str = "deny") -> Rule:
-    """A rule on opens of files of that name."""
-    return Rule(K.FILE_OPEN, action, {NAME: {name_hash(name.encode())}})
-
-
 def test_an_open_is_refused_before_its_effect(
     probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
 ) -> None:
@@ -74,6 +72,125 @@ def test_an_open_is_refused_before_its_effect(
     probes.enforce()
     assert run(cgroup, act, command)["open"] >= 0
     assert secret.read_text() == ""
+
+
+CALLS = [
+    (K.SYS_MKNOD, {0: {0o100000}}, {}, ("mknod", "NEW", "-")),
+    (K.SYS_CHMOD, {0: {0o4000}}, {0: 0o4000}, ("chmod", "FILE", "-")),
+    (K.SYS_CHMOD, {0: {0o4000}}, {0: 0o4000}, ("setuid", "NEW", "-")),
+    (K.SYS_CHMOD, {0: {0o4000}}, {0: 0o4000}, ("mknod", "NEW", "-")),
+    (K.SYS_CHROOT, {}, {}, ("chroot", "/", "-")),
+    (K.SYS_SYMLINK, {}, {}, ("symlink", "FILE", "NEW")),
+    (K.SYS_IOCTL, {0: {TIOCGPTN}}, {}, ("ioctl", str(TIOCGPTN), "-")),
+    (K.SYS_MOUNT, {}, {}, ("bind", "FILE", "NEW")),
+    (K.SYS_MOUNT, {}, {}, ("fsmount", "tmpfs", ".")),
+    (K.SYS_MOVE_MOUNT, {}, {}, ("fsmount", "tmpfs", "/mnt")),
+]
+
+
+@pytest.mark.parametrize(("kind", "operands", "masks", "words"), CALLS, ids=lambda value: str(value)[:24])
+def test_a_call_is_refused_at_its_hook(
+    probes: Probes,
+    cgroup: Cgroup,
+    evade: str,
+    tmp_path: Path,
+    kind: EventKind,
+    operands: dict[int, set[int]],
+    masks: dict[int, int],
+    words: tuple[str, ...],
+) -> None:
+    """EPERM, and one record of the call; without the rule it is done."""
+    (tmp_path / "file").write_text("x")
+
+    def filled(new: str) -> list[str]:
+        return [{"FILE": f"{tmp_path}/file", "NEW": f"{tmp_path}/{new}"}.get(word, word) for word in words]
+
+    probes.enforce(Rule(kind, "deny", operands, masks))
+    assert evading(cgroup, evade, *filled("first")) == REFUSED
+    (event,) = probes.wait(cgroup, kind)
+    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    probes.enforce()
+    assert evading(cgroup, evade, *filled("second")).error == 0
+
+
+def test_a_filesystem_is_known_by_name_in_either_api(
+    probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
+) -> None:
+    """One rule on the type; another type passes."""
+    probes.enforce(Rule(K.SYS_MOUNT, "deny", text=b"tmpfs\0"))
+    assert evading(cgroup, evade, "mount", "tmpfs", tmp_path / "a", ".") == REFUSED
+    assert evading(cgroup, evade, "fsmount", "tmpfs", ".") == REFUSED
+    assert evading(cgroup, evade, "mount", "ramfs", tmp_path / "b", ".").error == 0
+    assert evading(cgroup, evade, "fsmount", "ramfs", ".").error == 0
+    assert [event.text for event in probes.wait(cgroup, K.SYS_MOUNT, 2)] == [b"tmpfs", b"tmpfs"]
+
+
+def test_an_unmount_is_refused(probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path) -> None:
+    """Of a mount that hides something, say."""
+    with mounted("-t", "tmpfs", "none", tmp_path):
+        probes.enforce(Rule(K.SYS_UMOUNT, "deny"))
+        assert evading(cgroup, evade, "umount", tmp_path, "-") == REFUSED
+        (event,) = probes.wait(cgroup, K.SYS_UMOUNT)
+        assert event.text == str(tmp_path).encode()
+        probes.enforce()
+        assert evading(cgroup, evade, "umount", tmp_path, "-").error == 0
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Path:
+    """A program that a rule can name."""
+    path = tmp_path / "tool"
+    shutil.copy2("/bin/true", path)
+    return path
+
+
+def test_a_program_is_refused_before_it_replaces_the_other(
+    probes: Probes, cgroup: Cgroup, evade: str, tool: Path
+) -> None:
+    """execve fails, and who called it lives on; once it is told."""
+    probes.enforce(named("tool", K.PROCESS_EXEC))
+    assert evading(cgroup, evade, "exec", tool, "-") == REFUSED
+    (event,) = probes.wait(cgroup, K.PROCESS_EXEC)
+    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert event.path == str(tool).encode()
+    probes.enforce()
+    assert cgroup.run([evade, "exec", str(tool), "-"]).returncode == 0
+
+
+def test_the_first_program_of_a_container_is_killed(probes: Probes, cgroup: Cgroup, tool: Path) -> None:
+    """Nobody is armed before it, so no hook is asked; it never runs an instruction."""
+    probes.enforce(named("tool", K.PROCESS_EXEC))
+    assert cgroup.run([str(tool)]).returncode == -signal.SIGKILL
+    (event,) = probes.wait(cgroup, K.PROCESS_EXEC)
+    assert (event.action, event.mechanism) == (Action.KILL, Mechanism.KILL)
+
+
+def test_a_script_is_refused_by_its_own_name(
+    probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
+) -> None:
+    """And not only by its interpreter's."""
+    script = tmp_path / "tool"
+    script.write_text("#!/bin/sh\nexit 3\n")
+    script.chmod(0o755)
+    assert cgroup.run([evade, "exec", str(script), "-"]).returncode == 3
+    probes.enforce(named("tool", K.PROCESS_EXEC))
+    assert evading(cgroup, evade, "exec", script, "-") == REFUSED
+
+
+def test_a_program_in_memory_is_refused(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """By what it is, whatever it is called."""
+    rule = Rule(K.PROCESS_EXEC, "deny", {DIM_FACTS: {Fact.MEMFD_EXE}}, {DIM_FACTS: Fact.MEMFD_EXE})
+    probes.enforce(rule)
+    assert run(cgroup, act, "memfd:/bin/true") == {"memfd": -errno.EPERM}
+
+
+def test_a_file_is_not_mapped_for_execution(probes: Probes, cgroup: Cgroup, evade: str, tool: Path) -> None:
+    """A program that is executed is mapped, too: it dies with it, as there is no way back by then."""
+    probes.enforce(named("tool", K.FILE_MAP))
+    assert cgroup.run([evade, "exec", str(tool), "-"]).returncode < 0
+    (event, *_) = probes.wait(cgroup, K.FILE_MAP)
+    assert (event.action, event.mechanism, event.path[-5:]) == (Action.DENY, Mechanism.LSM, b"/tool")
+    assert cgroup.run(["/bin/cat", str(tool)], capture_output=True).returncode == 0
 
 
 def test_a_host_process_is_never_refused(probes: Probes, tmp_path: Path) -> None:

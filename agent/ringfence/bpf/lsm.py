@@ -37,7 +37,9 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.TASK_DRIFT: Decided((HELPER_HOOK,), also=("file_open",)),
     # ---- files: lsm_file.bpf.c
     _K.FILE_OPEN: Decided(
-        ("file_open",), less="an open with O_PATH, which gives no access, asks no hook: it is not seen"
+        ("file_open",),
+        also=("path_link", "path_rename"),
+        less="an open with O_PATH, which gives no access, asks no hook: it is not seen",
     ),
     _K.FILE_MAP: Decided(("mmap_file", "file_mprotect")),
     _K.FILE_RECEIVE: Decided(("file_receive",)),

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways round a rule on a file, each dead at the LSM hooks. The control of each: it works without the rule."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import Action, EventKind, Mechanism
+from tests.kernel.lsm import MAGIC, NAME, REFUSED, TYPE, Came, evading, mounted, named
+from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.rules import Rule, name_hash
+from tests.support.cgroups import Cgroup, new_cgroup
+
+pytestmark = pytest.mark.root
+K = EventKind
+PROC, SYSFS, CGROUP2 = 0x9FA0, 0x62656572, 0x63677270
+FOREIGN, OUTSIDE, WHOSE = 1 << 16, 3 << 16, 3 << 16
+OPENED = Came(0)
+OSTYPE = "/proc/sys/kernel/ostype"
+OBJECT = Rule(K.FILE_OPEN, "deny", {MAGIC: {PROC}}, text=b"/sys/kernel/ostype\0")
+
+
+@pytest.fixture(scope="module")
+def probes() -> Iterator[Probes]:
+    """Probes at every LSM hook, without a rule."""
+    with running(lsm=True) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quiet_again(probes: Probes) -> Iterator[None]:
+    """What one test enforces ends with it."""
+    yield
+    probes.enforce()
+    probes.events()  # the race fills the ring
+
+
+@pytest.fixture
+def cgroup(probes: Probes) -> Iterator[Cgroup]:
+    """A container that the probes enroll."""
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file that a rule can name."""
+    path = tmp_path / "secret"
+    path.write_text("x")
+    return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("open", OSTYPE),
+        ("symlink", OSTYPE, "SCRATCH"),
+        ("bind", OSTYPE, "SCRATCH"),
+        ("mount", "proc", "SCRATCH", "sys/kernel/ostype"),
+        ("fsmount", "proc", "sys/kernel/ostype"),
+        ("namespace", OSTYPE),
+        ("descriptor", OSTYPE),
+        ("ring", OSTYPE),
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_object_of_proc_is_the_same_by_any_way(
+    probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Links, bind mounts, second mounts by either API, namespaces, descriptors, rings: refused alike."""
+    filled = [str(tmp_path / "first") if word == "SCRATCH" else word for word in words]
+    assert evading(cgroup, evade, *filled) == OPENED
+    probes.enforce(OBJECT)
+    filled = [str(tmp_path / "second") if word == "SCRATCH" else word for word in words]
+    assert evading(cgroup, evade, *filled) == REFUSED
+    (event,) = probes.wait(cgroup, K.FILE_OPEN)
+    assert (event.action, event.mechanism, event.path) == (Action.DENY, Mechanism.LSM, b"/sys/kernel/ostype")
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (
+            Rule(K.FILE_OPEN, "deny", {MAGIC: {SYSFS}}, text=b"/kernel/uevent_seqnum\0"),
+            ("sysfs", "kernel/uevent_seqnum"),
+        ),
+        (
+            Rule(K.FILE_OPEN, "deny", {MAGIC: {CGROUP2}, NAME: {name_hash(b"cgroup.controllers")}}),
+            ("cgroup2", "cgroup.controllers"),
+        ),
+    ],
+    ids=("sysfs", "cgroup2"),
+)
+def test_a_second_mount_shows_the_same_object(
+    probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path, rule: Rule, words: tuple[str, str]
+) -> None:
+    """Of sysfs and of cgroups, by either API."""
+    kind, inside = words
+    assert evading(cgroup, evade, "mount", kind, tmp_path / "first", inside) == OPENED
+    assert evading(cgroup, evade, "fsmount", kind, inside) == OPENED
+    probes.enforce(rule)
+    assert evading(cgroup, evade, "mount", kind, tmp_path / "second", inside) == REFUSED
+    assert evading(cgroup, evade, "fsmount", kind, inside) == REFUSED
+
+
+@pytest.mark.parametrize("way", ["hardlink", "rename"])
+def test_a_file_gets_no_other_name(
+    probes: Probes, cgroup: Cgroup, evade: str, secret: Path, tmp_path: Path, way: str
+) -> None:
+    """By which the rule would not know it. Files that no rule is about may have any."""
+    probes.enforce(named("secret"))
+    assert evading(cgroup, evade, way, secret, tmp_path / "other") == REFUSED
+    assert not (tmp_path / "other").exists()
+    assert secret.stat().st_nlink == 1
+    probes.enforce()
+    assert evading(cgroup, evade, way, secret, tmp_path / "other") == OPENED
+
+
+def test_a_file_is_not_replaced_by_a_rename(
+    probes: Probes, cgroup: Cgroup, evade: str, secret: Path, tmp_path: Path
+) -> None:
+    """What a rule protects from being opened cannot be put away by another one's name either."""
+    (tmp_path / "mine").write_text("mine")
+    probes.enforce(named("secret"))
+    assert evading(cgroup, evade, "rename", tmp_path / "mine", secret) == REFUSED
+    assert secret.read_text() == "x"
+    probes.enforce()
+    assert evading(cgroup, evade, "rename", tmp_path / "mine", secret) == OPENED
+
+
+def test_a_thread_that_rewrites_the_path_gains_nothing(
+    probes: Probes, cgroup: Cgroup, evade: str, secret: Path, tmp_path: Path
+) -> None:
+    """The file is judged, not what the argument says at some moment."""
+    (tmp_path / "public").write_text("x")
+    assert evading(cgroup, evade, "race", secret, tmp_path / "public") == OPENED
+    probes.enforce(named("secret"))
+    assert evading(cgroup, evade, "race", secret, tmp_path / "public") == REFUSED
+
+
+def test_a_32_bit_call_comes_to_the_same_hook(probes: Probes, cgroup: Cgroup, act: str, secret: Path) -> None:
+    """int 0x80, which no tracepoint of a single call sees."""
+    before = cgroup.run([act, f"open32:{secret}"], capture_output=True)
+    if results(before).get("open32", -1) < 0:
+        pytest.skip("this kernel runs no 32-bit calls")
+    probes.enforce(named("secret"))
+    assert results(cgroup.run([act, f"open32:{secret}"], capture_output=True)) == {"open32": -REFUSED.error}
+    (event,) = probes.wait(cgroup, K.FILE_OPEN)
+    assert event.flags & 1  # made by a 32-bit call
+
+
+def test_a_handle_leads_nowhere_outside(probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path) -> None:
+    """open_by_handle_at reaches every file of a filesystem of which a part is mounted: that is `outside`."""
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    whole.mkdir()
+    part.mkdir()
+    with mounted("-t", "tmpfs", "none", whole):
+        (whole / "inside").mkdir()
+        (whole / "host-file").write_text("x")
+        (whole / "inside" / "own-file").write_text("x")
+        with mounted("--bind", whole / "inside", part):
+            assert evading(cgroup, evade, "handle", whole / "host-file", part) == OPENED
+            probes.enforce(Rule(K.FILE_OPEN, "deny", {TYPE: {OUTSIDE}}, masks={TYPE: WHOSE}))
+            assert evading(cgroup, evade, "handle", whole / "host-file", part) == REFUSED
+            assert evading(cgroup, evade, "handle", whole / "inside" / "own-file", part) == OPENED
+            assert evading(cgroup, evade, "open", part / "own-file") == OPENED
+
+
+def test_a_file_of_the_hosts_mounts_is_foreign(
+    probes: Probes, cgroup: Cgroup, evade: str, secret: Path
+) -> None:
+    """By /proc/PID/root. The same file by the container's own mounts is its own."""
+    theirs = f"/proc/{os.getpid()}/root{secret}"
+    assert evading(cgroup, evade, "open", theirs) == OPENED
+    probes.enforce(Rule(K.FILE_OPEN, "deny", {TYPE: {FOREIGN}}, masks={TYPE: WHOSE}))
+    assert evading(cgroup, evade, "open", theirs) == REFUSED
+    assert evading(cgroup, evade, "descriptor", theirs) == REFUSED
+    assert evading(cgroup, evade, "open", secret) == OPENED
+
+
+def handed_over(cgroup: Cgroup, evade: str, file: int) -> Came:
+    """What comes of receiving a descriptor from outside."""
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        mine.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))])
+        return evading(cgroup, evade, "socket", theirs.fileno(), "-", pass_fds=(theirs.fileno(),))
+
+
+def test_a_foreign_file_is_not_handed_over(probes: Probes, cgroup: Cgroup, evade: str, secret: Path) -> None:
+    """SCM_RIGHTS from a process of the host: a file of its mounts does not come in; a pipe does."""
+    rule = Rule(K.FILE_RECEIVE, "deny", {TYPE: {FOREIGN}}, masks={TYPE: WHOSE})
+    pipes = os.pipe()
+    with secret.open() as file:
+        assert handed_over(cgroup, evade, file.fileno()) == OPENED
+        probes.enforce(rule)
+        assert handed_over(cgroup, evade, file.fileno()) == REFUSED
+    (event,) = probes.wait(cgroup, K.FILE_RECEIVE)
+    assert (stat.S_IFMT(event.mode), event.mechanism) == (stat.S_IFREG, Mechanism.LSM)
+    assert handed_over(cgroup, evade, pipes[0]) == OPENED
+    for end in pipes:
+        os.close(end)
