@@ -17,6 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_FMODE_EXEC 0x20	      /* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
 #define RF_FMODE_NOACCOUNT 0x20000000 /* a file behind a file of overlayfs, fuse ...: the kernel's own */
 #define RF_PROT_EXEC 4
+#define RF_O_WRONLY 1
 #define RF_O_RDWR 2
 
 SEC("lsm/file_open")
@@ -85,9 +86,9 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 
 /*
  * A file that is given another name: by that one, a rule on its path would not know it. So who may not open it
- * for reading and writing may not do that.
+ * for reading and writing may not do that. Who replaces a file needs leave to write it.
  */
-static __always_inline int rf_lsm_name(const struct path *dir, struct dentry *dentry)
+static __always_inline int rf_lsm_name(const struct path *dir, struct dentry *dentry, __u32 access)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
@@ -105,7 +106,7 @@ static __always_inline int rf_lsm_name(const struct path *dir, struct dentry *de
 		return 0;
 	file.mnt = (__u64)BPF_CORE_READ(dir, mnt);
 	file.dentry = rf_number_of(dentry);
-	file.flags = RF_O_RDWR;
+	file.flags = access;
 	file.mode = RF_READ(struct inode, file.inode, i_mode);
 	file.super = (__u64)RF_READ(struct inode, file.inode, i_sb);
 	file.magic = RF_READ(struct super_block, file.super, s_magic);
@@ -117,7 +118,7 @@ int BPF_PROG(lsm_path_link, struct dentry *old_dentry, const struct path *new_di
 {
 	if (ret)
 		return ret;
-	return rf_lsm_name(new_dir, old_dentry);
+	return rf_lsm_name(new_dir, old_dentry, RF_O_RDWR);
 }
 
 /*
@@ -128,9 +129,9 @@ SEC("lsm/path_rename")
 int BPF_PROG(lsm_path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
 	     struct dentry *new_dentry)
 {
-	if (rf_lsm_name(old_dir, old_dentry))
+	if (rf_lsm_name(old_dir, old_dentry, RF_O_RDWR))
 		return rf_lsm_refused();
-	return rf_lsm_name(new_dir, new_dentry);
+	return rf_lsm_name(new_dir, new_dentry, RF_O_WRONLY);
 }
 
 SEC("lsm/mmap_file")

@@ -39,6 +39,12 @@ struct rf_question {
 
 int rf_match(struct rf_question *question, const struct rf_address_key *address);
 
+/*
+ * In the operand, of a program that is not as the image has it: who may write there can put any other in its
+ * place. Rules on a program are about this one, too; exceptions for it are not (ringfence/policy/lower.py).
+ */
+#define RF_EXE_CHANGED (1ULL << 63)
+
 static __always_inline void rf_ask(struct rf_question *question, __u32 event, const struct rf_task *bound,
 				   const struct rf_container *container)
 {
@@ -48,7 +54,7 @@ static __always_inline void rf_ask(struct rf_question *question, __u32 event, co
 	question->rule = RF_NO_RULE;
 	question->profile[0] = container->profile[0];
 	question->profile[1] = container->profile[1];
-	question->value[RF_DIM_EXE] = bound->exe_hash;
+	question->value[RF_DIM_EXE] = bound->exe_hash ^ (bound->facts & RF_FACTS_OF_PROGRAM ? RF_EXE_CHANGED : 0);
 	question->known = RF_KNOWS_EXE;
 }
 

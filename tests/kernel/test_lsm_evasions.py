@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.abi import DIM_EXE, Action, EventKind, Mechanism
 from tests.kernel.lsm import MAGIC, NAME, REFUSED, TYPE, Came, evading, mounted, named
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule, name_hash
@@ -206,3 +207,25 @@ def test_a_foreign_file_is_not_handed_over(probes: Probes, cgroup: Cgroup, evade
     assert handed_over(cgroup, evade, pipes[0]) == OPENED
     for end in pipes:
         os.close(end)
+
+
+def test_an_exception_is_for_the_images_program(
+    probes: Probes, cgroup: Cgroup, evade: str, secret: Path, tmp_path: Path
+) -> None:
+    """Who puts another program at a path that may pass gains nothing: overlayfs knows that it is another."""
+    image, upper, work, root = (tmp_path / name for name in ("image", "upper", "work", "root"))
+    with mounted("-t", "tmpfs", "none", tmp_path):
+        for directory in (image, upper, work, root):
+            directory.mkdir()
+        secret.write_text("x")
+        shutil.copy2(evade, image / "allowed")
+        options = f"lowerdir={image},upperdir={upper},workdir={work}"
+        with mounted("-t", "overlay", "-o", options, "none", root):
+            program = root / "allowed"
+            exception = Rule(K.FILE_OPEN, clears=1, operands={DIM_EXE: {name_hash(str(program).encode())}})
+            probes.enforce(exception, named("secret"))
+            assert evading(cgroup, str(program), "open", secret) == OPENED
+            shutil.copy2(evade, program)
+            assert evading(cgroup, str(program), "open", secret) == REFUSED
+            probes.enforce()
+            assert evading(cgroup, str(program), "open", secret) == OPENED

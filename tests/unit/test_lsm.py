@@ -53,7 +53,7 @@ def test_a_hook_is_the_strongest_mechanism() -> None:
     """deny stays deny, and the tiers know by which hook."""
     tiers = NodeTiers.of(NODE)
     assert tiers.outcome(K.FILE_OPEN, Action.DENY) == (Action.DENY, Mechanism.LSM, "")
-    assert tiers.hooks[K.FILE_OPEN] == ("file_open",)
+    assert tiers.hooks[K.FILE_OPEN] == ("file_open", "path_link", "path_rename")
     without = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"file_open"}))
     assert without.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
 
@@ -63,6 +63,8 @@ def test_a_program_that_was_refused_falls_down_the_ladder() -> None:
     sections = {f"lsm/{hook}" for hook in HOOKS - {"file_open"}} | {"tracepoint/syscalls/sys_exit"}
     tiers = tiers_of(NODE, sections)
     assert K.FILE_OPEN not in tiers.hooks
+    less = tiers_of(NODE, {f"lsm/{hook}" for hook in HOOKS - {"path_link"}})
+    assert less.hooks[K.FILE_OPEN] == ("file_open", "path_rename")
     assert tiers.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
 
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SUITE = (
     "tests/kernel/test_bpf_*.py",
     "tests/kernel/test_probes_*.py",
+    "tests/kernel/test_lsm_*.py",
     "tests/kernel/test_attribution.py",
     "tests/escape/test_pack.py",
 )

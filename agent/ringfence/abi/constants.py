@@ -39,6 +39,9 @@ DIM_EXE = OPERANDS + 1
 DIM_OBJECT = OPERANDS + 2
 DIMS = OPERANDS + 3
 
+#: in the operand DIM_EXE: the program is not as the image has it
+EXE_CHANGED = 1 << 63
+
 # rf_container.state
 STATE_USED = 1
 STATE_STARTED = 2

@@ -17,7 +17,7 @@ from ringfence.abi import (
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Pattern
-from ringfence.bpf.lsm import hooks_for
+from ringfence.bpf.lsm import decided_by, hooks_for
 from ringfence.bpf.syscalls import OPENS, names_of
 from ringfence.config import Config
 from ringfence.containers.patterns import patterns_for
@@ -55,8 +55,9 @@ def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> N
     if sections is None:
         return tiers
     loaded = frozenset(sections)
-    lost = [kind for kind, hooks in tiers.hooks.items() if not all(f"lsm/{hook}" in loaded for hook in hooks)]
-    tiers = tiers.without_lsm(lost, "this kernel refused its LSM program")
+    decided = decided_by([hook for hook in node.lsm_hooks if f"lsm/{hook}" in loaded])
+    tiers = tiers.without_lsm(tiers.hooks.keys() - decided.keys(), "this kernel refused its LSM program")
+    tiers = tiers.with_hooks(decided)
     for kind, programs in _CGROUP_PROGRAMS.items():
         if not any(f"cgroup/{name}" in loaded for name in programs):
             tiers = tiers.without((kind,), tiers.why.get(kind, "its program was not loaded"))

@@ -10,11 +10,11 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
-from ringfence.abi import DIM_OBJECT, EventKind
+from ringfence.abi import DIM_EXE, DIM_OBJECT, EXE_CHANGED, EventKind
 from ringfence.policy.model import Match, Rule
 from ringfence.policy.operand import Bits, Conjunction, Predicate, Values
 
-__all__ = ["MAX_ATOMS", "MAX_EXCEPTIONS", "Atom", "TooMany", "lower"]
+__all__ = ["MAX_ATOMS", "MAX_EXCEPTIONS", "Atom", "TooMany", "by_program", "lower"]
 
 #: of one rule, for one event
 MAX_ATOMS = 64
@@ -35,12 +35,13 @@ class Atom(NamedTuple):
 
 def lower(rule: Rule, event: EventKind) -> list[Atom]:
     """What the rule asks of one of its events. Raises TooMany."""
-    matches = _conjunctions(rule.match[event])
+    matches = [by_program(c, trusted=False) for c in _conjunctions(rule.match[event])]
     if len(matches) > MAX_ATOMS:
         raise TooMany(
             f"comes apart into {len(matches)} combinations, at most {MAX_ATOMS} fit: split the rule"
         )
-    exceptions = [c for block in rule.exceptions for c in _conjunctions(block[event])]
+    blocks = (c for block in rule.exceptions for c in _conjunctions(block[event]))
+    exceptions = [by_program(c, trusted=True) for c in blocks]
     atoms = []
     for match in matches:
         meeting = (e for e in exceptions if _may_meet(match, e))
@@ -65,6 +66,21 @@ def _conjunctions(match: Match) -> list[Conjunction]:
         tuple(p for part in choice for p in part if not _always(p)) for choice in product(*alternatives)
     )
     return list(dict.fromkeys(combined))
+
+
+def by_program(conjunction: Conjunction, *, trusted: bool) -> Conjunction:
+    """A path is a name, and who may write there can put another program behind it; overlayfs knows of that.
+
+    So a rule holds for a program of that path in either state, and what lets a program pass (an exception, a
+    `not`) only while it is as the image has it.
+    """
+
+    def either(predicate: Predicate) -> Predicate:
+        if predicate.dim != DIM_EXE or not isinstance(predicate, Values) or predicate.negated != trusted:
+            return predicate
+        return predicate._replace(values=predicate.values | {v ^ EXE_CHANGED for v in predicate.values})
+
+    return tuple(map(either, conjunction))
 
 
 def _narrowed(match: Conjunction, exception: Conjunction) -> Conjunction:

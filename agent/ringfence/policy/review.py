@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ringfence.abi import Action, EventKind
 from ringfence.errors import Problem
-from ringfence.policy.lower import TooMany, lower
+from ringfence.policy.lower import TooMany, by_program, lower
 from ringfence.policy.model import Match, Policy, PolicySet, Rule
 from ringfence.policy.operand import Bits, Conjunction, Predicate, Texts, Values
 from ringfence.policy.ordinary import matched
@@ -98,7 +98,9 @@ def _empty(rule: Rule) -> Iterator[Problem]:
         except TooMany:
             continue
         plain = [
-            c for block in rule.exceptions for condition in [block[event]] for c in _conjunctions(condition)
+            by_program(c, trusted=False)  # as written: what the rule has of a program in any state
+            for block in rule.exceptions
+            for c in _conjunctions(block[event])
         ]
         if plain and all(any(_implies(atom.matches, exception) for exception in plain) for atom in atoms):
             yield _problem(

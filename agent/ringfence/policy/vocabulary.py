@@ -25,7 +25,10 @@ __all__ = ["EVENTS", "TASK_WORDS", "describe", "event_words", "labels"]
 
 _LOW32 = 0xFFFFFFFF
 _AT_ENTRY = "read from the process's memory when the call begins: another thread can change it after that"
-_BY_PATH = "a path inside the container: who may write there can put another program (or a link) in its place"
+_BY_PATH = (
+    "a path inside the container: who may write there can put another program in its place. On overlayfs an "
+    "exception or a `not` holds only while the program is as the image has it"
+)
 
 TASK_WORDS: Mapping[str, int] = {
     "in-user-namespace": 1 << 0,
