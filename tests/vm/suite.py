@@ -24,6 +24,7 @@ SUITE = (
     "tests/kernel/test_probes_*.py",
     "tests/kernel/test_lsm_*.py",
     "tests/kernel/test_attribution.py",
+    "tests/runtime/test_network.py::test_ipvlan_shares_the_parents_address",
     "tests/escape/test_pack.py",
 )
 SLOWDOWN = 12  # how much slower than the host a guest may be

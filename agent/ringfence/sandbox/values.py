@@ -69,7 +69,7 @@ def bytes_of(option: str, text: str) -> int:
     )
     try:
         value = float(number) * _UNITS[unit]
-        if not 0 <= value < 1 << 62:
+        if not 0 <= value < 1 << 62 or number.strip() != number:
             raise ValueError
     except (ValueError, KeyError):
         raise UsageError(
