@@ -37,6 +37,7 @@ def add_options(parser: Parser) -> None:
     _fences(parser.add_argument_group("fences"))
     _limits(parser.add_argument_group("limits"))
     _network(parser.add_argument_group("network"))
+    _add_refused(parser)
 
 
 def _list(group: _Group, *names: str, metavar: str, help: str) -> None:
@@ -158,6 +159,28 @@ def _network(group: _Group) -> None:
     )
 
 
+# What people of docker try, and what to do here instead.
+_OTHERWISE = {
+    "--privileged": "name what is needed: --cap-add, --device, --security-opt",
+    "--init": "the program is the first process itself: it must reap its children",
+    "--restart": "let systemd or another supervisor run it in the foreground",
+    "--pull": "images come from files: skopeo copy docker://IMAGE oci:PATH, then ringfence image import PATH",
+}
+
+
+def _add_refused(parser: Parser) -> None:
+    for name in _OTHERWISE:
+        parser.add_argument(name, nargs="?", const=name, dest=f"refused_{name[2:]}", help=argparse.SUPPRESS)
+
+
+def _refuse(options: Any) -> None:
+    from ringfence.sandbox.errors import UsageError
+
+    for name, hint in _OTHERWISE.items():
+        if getattr(options, f"refused_{name[2:]}") is not None:
+            raise UsageError(f"there is no {name}", hint=hint)
+
+
 def roots_of(options: Any) -> Any:
     """Where things are kept."""
     from ringfence.sandbox.request import Roots
@@ -175,6 +198,7 @@ def request_of(options: Any) -> Any:
     from ringfence.sandbox.errors import UsageError
     from ringfence.sandbox.request import Request
 
+    _refuse(options)
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if options.rootfs is None and not words:
         raise UsageError("no image is named", hint="ringfence run [options] IMAGE [COMMAND...]")

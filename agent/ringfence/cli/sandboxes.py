@@ -121,11 +121,12 @@ def show(options: Any) -> int:
             age(now - row["created"]),
             str(row.get("image", "")),
             str(row.get("network", "")),
+            " ".join(row.get("ports", ())),
             " ".join(map(ascii, row.get("command", ()))).replace("'", "")[:40],
         )
         for row in rows
     ]
-    print("\n".join(table(("NAME", "STATUS", "AGE", "IMAGE", "NETWORK", "COMMAND"), lines)))
+    print("\n".join(table(("NAME", "STATUS", "AGE", "IMAGE", "NETWORK", "PORTS", "COMMAND"), lines)))
     return 0
 
 

@@ -103,15 +103,22 @@ def _delete(place: Place) -> None:
 
 
 def sweep(roots: Roots) -> list[str]:
-    """Remove what was killed while it was started, and what ended and was not to be kept; gives the names."""
+    """Remove what was killed while it was started, and what ended and was not to be kept; gives the names.
+
+    One that cannot be removed does not stop the others, nor the command that swept: `ringfence rm` says why.
+    """
+    from ringfence_runtime.errors import Error as RuntimeProblem
+
     gone = []
     for place in places(roots):
-        if place.status() == "stopped" and place.hold():
-            if _finished(place):
+        try:
+            if place.status() == "stopped" and place.hold() and _finished(place):
                 dispose(place)
                 gone.append(place.name)
-            else:
+            elif place.lock >= 0:
                 retire(place)
+        except (SandboxError, RuntimeProblem, OSError):
+            place.let_go()
     return gone
 
 
