@@ -18,7 +18,7 @@ deps: ## system packages to build and to run the demo (apt, only what is missing
 	@tools/deps build run
 
 deps-test: deps ## system packages that the tests want beside them
-	@tools/deps test bcc
+	@tools/deps test bcc observe image
 
 deps-vm: deps ## system packages to boot virtual machines
 	@tools/deps vm

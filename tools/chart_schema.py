@@ -20,7 +20,7 @@ SCHEMA = Path(__file__).resolve().parents[1] / "charts/ringfence/values.schema.j
 OWN = frozenset((
     "mode", "policies", "canary", "http.listen", "socket", "state_dir", "pins", "page.listen", "output",
     "kubernetes.watch", "kubernetes.node", "kubernetes.token", "kubernetes.ca", "kubernetes.taint",
-    "alerts.headers", "metrics.containers", "metrics.program_stats",
+    "alerts.headers", "probes.directory", "metrics.containers", "metrics.program_stats",
 ))  # fmt: skip
 
 

@@ -244,5 +244,5 @@ def test_notes_say_what_to_look_at_first() -> None:
     done = run("install", "rf", str(CHART), "--dry-run=client", "--namespace", "security")
     assert done.returncode == 0, done.stderr
     notes = done.stdout.partition("NOTES:")[2]
-    for words in ("helm -n security test rf", "ringfence probe", "--set mode=enforce", "--uninstall"):
+    for words in ("helm -n security test rf", "ringfence probe", "--set mode=enforce", "fail_mode=open"):
         assert words in notes

@@ -22,7 +22,7 @@ _EMPTY = ("proc", "sys", "dev", "tmp", "run/ringfence", "etc/ringfence", "var/li
 _NOT_NEEDED = (
     "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/bug", "usr/share/info",
     "usr/share/applications", "usr/share/pixmaps", "usr/share/binfmts", "usr/share/gcc", "usr/share/gdb",
-    "usr/share/python3", "usr/share/ca-certificates", "usr/sbin", "etc/ca-certificates*", "etc/python3*",
+    "usr/share/python3", "usr/share/ca-certificates", "usr/sbin/*", "etc/ca-certificates*", "etc/python3*",
     "usr/lib/*/gconv", "usr/lib/*/audit", "usr/lib/*/engines-3", "usr/lib/*/ossl-modules", "usr/lib/ssl/misc",
     "usr/lib/python3.*/test", "usr/lib/python3.*/idlelib", "usr/lib/python3.*/lib2to3",
     "usr/lib/python3.*/ensurepip", "usr/lib/python3.*/pydoc_data", "usr/lib/python3.*/turtledemo",

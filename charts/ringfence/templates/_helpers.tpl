@@ -67,6 +67,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.page.enabled -}}
 {{- $_ := set $own "page" (dict "listen" (printf "127.0.0.1:%d" (int .Values.page.port))) -}}
 {{- end -}}
+{{- if .Values.customProbes.enabled -}}
+{{- $_ := set $own "probes" (dict "directory" "/etc/ringfence/probes.d") -}}
+{{- end -}}
 {{- if eq .Values.runtime "none" -}}
 {{- $_ := set $own "cri" (dict "socket" "off") -}}
 {{- end -}}
