@@ -13,17 +13,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-static __always_inline int rf_refuse(__u32 verdict)
-{
-	if (verdict == RF_ACTION_DENY || verdict == RF_ACTION_KILL) {
-		int refused = -RF_EPERM;
-
-		barrier_var(refused); /* see rf_lsm_result */
-		return refused;
-	}
-	return 0;
-}
-
 SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 {
@@ -34,12 +23,12 @@ int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 	if (ret)
 		return ret;
 	if (bound && bound->container) {
-		return rf_refuse(rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK));
+		return rf_lsm_verdict(rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK));
 	}
 	if (!config.helper_hook || !rf_is_helper(task))
 		return 0;
 	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
-	return rf_refuse(rf_helper(address, true));
+	return rf_lsm_verdict(rf_helper(address, true));
 }
 
 SEC("lsm/file_open")
@@ -52,5 +41,5 @@ int BPF_PROG(drift_file_open, struct file *opened, int ret)
 		return ret;
 	if (!bound)
 		return 0;
-	return rf_refuse(rf_checkpoint(task, bound, RF_FILE_OPEN | RF_AT_HOOK));
+	return rf_lsm_verdict(rf_checkpoint(task, bound, RF_FILE_OPEN | RF_AT_HOOK));
 }

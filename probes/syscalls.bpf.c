@@ -65,6 +65,15 @@ static __always_inline __u32 rf_relation_of_tgid(struct task_struct *task, const
 	return other->container == bound->container ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
 }
 
+__noinline __u32 rf_relation_of_task(__u64 address)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_task *bound = rf_bound(task);
+
+	return bound ? rf_relation_of_tgid(task, bound, RF_READ(struct task_struct, address, tgid))
+		     : RF_RELATION_UNKNOWN;
+}
+
 static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task, const struct rf_task *bound, __u32 fd)
 {
 	__u64 pid = rf_pid_of_fd(task, fd);
@@ -175,27 +184,6 @@ static __always_inline bool rf_unpack_socketcall(struct rf_call *call, __u8 *fla
 	for (i = 0; i < 3; i++)
 		call->args[i] = args[i];
 	return true;
-}
-
-/* The call's string. It can change after this, and be not resident: an address for rules of the weaker tiers. */
-static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct rf_call *call, __s32 arg, __u32 event)
-{
-	long len;
-
-	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
-	buffer->text.event = event;
-	buffer->text.dim = RF_DIM_OBJECT;
-	buffer->text.text[0] = 0;
-	buffer->name[0] = 0;
-	buffer->len = 0;
-	if (arg < 0 || arg >= RF_SYSCALL_ARGS)
-		return 0;
-	len = bpf_probe_read_user_str(buffer->name, RF_PATH_LEN, (void *)call->args[arg]);
-	if (len <= 0)
-		return RF_FLAG_UNREADABLE;
-	buffer->len = len - 1;
-	bpf_probe_read_kernel(buffer->text.text, RF_MATCH_TEXT, buffer->name);
-	return len == RF_PATH_LEN ? RF_FLAG_TRUNCATED : 0;
 }
 
 /* On a stack frame of its own: drift, which was looked for before, needs that of the caller. */

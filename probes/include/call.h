@@ -12,6 +12,30 @@
 /* syscalls.bpf.c: the operand that a rule tests; a global function, as it is asked for each of them. */
 __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg);
 
+/* syscalls.bpf.c: enum rf_relation of a process to the current task, whatever names it. */
+__u32 rf_relation_of_task(__u64 task);
+
+/* The call's string. It can change after this, and be not resident: an address for rules of the weaker tiers. */
+static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct rf_call *call, __s32 arg, __u32 event)
+{
+	long len;
+
+	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
+	buffer->text.event = event;
+	buffer->text.dim = RF_DIM_OBJECT;
+	buffer->text.text[0] = 0;
+	buffer->name[0] = 0;
+	buffer->len = 0;
+	if (arg < 0 || arg >= RF_SYSCALL_ARGS)
+		return 0;
+	len = bpf_probe_read_user_str(buffer->name, RF_PATH_LEN, (void *)call->args[arg]);
+	if (len <= 0)
+		return RF_FLAG_UNREADABLE;
+	buffer->len = len - 1;
+	bpf_probe_read_kernel(buffer->text.text, RF_MATCH_TEXT, buffer->name);
+	return len == RF_PATH_LEN ? RF_FLAG_TRUNCATED : 0;
+}
+
 static __always_inline void rf_call_record(struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_call *call, struct rf_question *question,
 					   struct rf_scratch *buffer, __u32 route, __u8 flags)

@@ -116,6 +116,12 @@ static __always_inline long rf_return_value(struct pt_regs *regs)
 	return (long)regs->ax;
 }
 
+/* Where in the program the call is made. */
+static __always_inline __u64 rf_call_site(struct pt_regs *regs)
+{
+	return regs->ip ^ regs->sp << 16;
+}
+
 static __always_inline __u32 rf_call_number(struct pt_regs *regs)
 {
 	return (__u32)regs->orig_ax & ~RF_X32_BIT;
@@ -178,6 +184,11 @@ static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
 static __always_inline long rf_return_value(struct pt_regs *regs)
 {
 	return (long)regs->regs[0];
+}
+
+static __always_inline __u64 rf_call_site(struct pt_regs *regs)
+{
+	return regs->pc ^ regs->sp << 16;
 }
 
 static __always_inline __u32 rf_call_number(struct pt_regs *regs)

@@ -133,6 +133,14 @@ static __always_inline int rf_lsm_result(const struct rf_question *question)
 	return 0;
 }
 
+/* For a verdict of a global function. */
+static __always_inline int rf_lsm_verdict(__u32 action)
+{
+	if (action == RF_ACTION_DENY || action == RF_ACTION_KILL)
+		return rf_lsm_refused();
+	return 0;
+}
+
 /* The event's string, as a kernel address; 0: none. */
 static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, __u64 text)
 {

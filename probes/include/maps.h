@@ -67,9 +67,20 @@ struct rf_identity {
 	__u32 pad;
 };
 
+/*
+ * The last call of this thread that a hook was asked about. A call asks several: the same one is answered the same
+ * way, and told once. See lsm_call.bpf.c.
+ */
+struct rf_answered {
+	__u64 call; /* a mix of its registers */
+	__u64 time_ns;
+	__u64 verdict;
+};
+
 struct rf_armed {
 	struct rf_task task;
 	struct rf_identity identity;
+	struct rf_answered answered;
 	struct rf_memo memo[RF_MEMOS];
 };
 

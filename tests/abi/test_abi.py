@@ -28,7 +28,7 @@ ENUMS: dict[str, tuple[type[enum.IntEnum] | type[enum.IntFlag], str]] = {
     "rf_counter": (abi.Counter, "RF_COUNT_"),
 }
 RENAMED = {"EVENT_NONE": "NONE"}
-PRIVATE = {"rf_armed", "rf_identity", "rf_memo"}  # in maps that only the probes read
+PRIVATE = {"rf_answered", "rf_armed", "rf_identity", "rf_memo"}  # in maps that only the probes read
 NOT_MEMBERS = {"EVENT_MAX"}
 
 

@@ -59,8 +59,50 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_UMOUNT: Decided(("sb_umount",), less=_UNPRIVILEGED),
     _K.SYS_PIVOT_ROOT: Decided(("sb_pivotroot",), less=_UNPRIVILEGED),
     _K.SYS_MOVE_MOUNT: Decided(("move_mount",), less=_UNPRIVILEGED),
-    # ---- tasks: lsm_task.bpf.c
-    # ---- the kernel itself: lsm_kernel.bpf.c
+    _K.SYS_FSOPEN: Decided(("capable",), less=_UNPRIVILEGED),
+    _K.SYS_FSMOUNT: Decided(("capable",), less=_UNPRIVILEGED),
+    _K.SYS_FSPICK: Decided(("capable",), less=_UNPRIVILEGED),
+    _K.SYS_OPEN_TREE: Decided(
+        ("capable",), less="only clones of a tree ask a hook: a call without OPEN_TREE_CLONE is not seen"
+    ),
+    _K.SYS_MOUNT_SETATTR: Decided(("capable",), less=_UNPRIVILEGED),
+    # ---- tasks: lsm_task.bpf.c, lsm_call.bpf.c
+    _K.SYS_CLONE: Decided(("task_alloc",)),
+    _K.SYS_UNSHARE: Decided(("capable", "userns_create"), less=_UNPRIVILEGED),
+    _K.SYS_SETNS: Decided(("capable", "ptrace_access_check"), less=_UNPRIVILEGED),
+    _K.SYS_PTRACE: Decided(
+        ("ptrace_access_check", "ptrace_traceme"),
+        less="requests to a process that is traced already ask no hook: they are not seen",
+    ),
+    _K.SYS_PROCESS_VM: Decided(("ptrace_access_check",), less="a process may do it to itself unseen"),
+    _K.SYS_PIDFD_GETFD: Decided(("ptrace_access_check",), less="a process may do it to itself unseen"),
+    _K.SYS_CAPSET: Decided(("capset",)),
+    _K.SYS_SETUID: Decided(("task_fix_setuid",), less=_UNPRIVILEGED),
+    _K.SYS_SETGID: Decided(("task_fix_setgid", "task_fix_setgroups"), less=_UNPRIVILEGED),
+    _K.SYS_OPEN_BY_HANDLE_AT: Decided(("capable",), less=_UNPRIVILEGED),
+    # ---- the kernel itself: lsm_kernel.bpf.c, lsm_call.bpf.c
+    _K.SYS_BPF: Decided(("bpf",), less=_UNPRIVILEGED),
+    _K.SYS_PERF_EVENT_OPEN: Decided(("perf_event_open",), less=_UNPRIVILEGED),
+    _K.SYS_MODULE_LOAD: Decided(
+        ("capable", "kernel_read_file", "kernel_load_data"), ("locked_down",), less=_UNPRIVILEGED
+    ),
+    _K.SYS_MODULE_UNLOAD: Decided(("capable",), less=_UNPRIVILEGED),
+    _K.SYS_KEXEC: Decided(
+        ("capable", "kernel_read_file", "kernel_load_data"), ("locked_down",), less=_UNPRIVILEGED
+    ),
+    _K.SYS_USERFAULTFD: Decided(("inode_init_security_anon",), less=_UNPRIVILEGED),
+    _K.SYS_IO_URING_SETUP: Decided(("inode_init_security_anon",), ("uring_allowed", "uring_sqpoll")),
+    _K.SYS_KEYCTL: Decided(
+        ("key_alloc", "key_permission"), less="a call that comes to no key asks no hook: it is not seen"
+    ),
+    _K.SYS_IOPL: Decided(("capable",), ("locked_down",), less=_UNPRIVILEGED),
+    _K.SYS_SYSLOG: Decided(("syslog",), less=_UNPRIVILEGED),
+    _K.SYS_REBOOT: Decided(("capable",), less=_UNPRIVILEGED),
+    _K.SYS_SWAP: Decided(("capable",), less=_UNPRIVILEGED),
+    _K.SYS_SETTIME: Decided(("capable",), less=_UNPRIVILEGED),
+    _K.SYS_ACCT: Decided(("capable",), less=_UNPRIVILEGED),
+    _K.SYS_QUOTACTL: Decided(("quotactl",), ("capable",), less=_UNPRIVILEGED),
+    _K.SYS_SETDOMAIN: Decided(("capable",), less=_UNPRIVILEGED),
     # ---- network: lsm_network.bpf.c
 }
 

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * capable, paired with the call in progress. unshare, open_tree, mount_setattr and many others reach no
+ * hook but this one. It is asked all over the kernel, so it leaves early: who is not armed, is in no call that
+ * a rule is about, or is a worker of the kernel, costs one look-up or two.
+ *
+ * The kernel's own check comes first, and what it refuses comes not here: an attempt without the
+ * capability fails by itself, and is not seen.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/lsm_call.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* A call that is made again from the same place with the same arguments within this time is taken for the same one. */
+#define RF_SAME_CALL_NS 10000000ULL
+#define RF_MIX 0x9e3779b97f4a7c15ULL
+
+/* Events that nothing but `capable` sees before their effect, or nothing as early. */
+#define RF_BY_CAPABLE                                                                                                 \
+	(RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_SETNS) | RF_EVENT_BIT(RF_SYS_FSOPEN) |                    \
+	 RF_EVENT_BIT(RF_SYS_FSMOUNT) | RF_EVENT_BIT(RF_SYS_FSPICK) | RF_EVENT_BIT(RF_SYS_OPEN_TREE) |                \
+	 RF_EVENT_BIT(RF_SYS_MOUNT_SETATTR) | RF_EVENT_BIT(RF_SYS_MODULE_LOAD) | RF_EVENT_BIT(RF_SYS_MODULE_UNLOAD) | \
+	 RF_EVENT_BIT(RF_SYS_KEXEC) | RF_EVENT_BIT(RF_SYS_OPEN_BY_HANDLE_AT) | RF_EVENT_BIT(RF_SYS_IOPL) |            \
+	 RF_EVENT_BIT(RF_SYS_REBOOT) | RF_EVENT_BIT(RF_SYS_SWAP) | RF_EVENT_BIT(RF_SYS_SETTIME) |                     \
+	 RF_EVENT_BIT(RF_SYS_ACCT) | RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
+
+static __always_inline __u64 rf_call_mix(const struct rf_call *call, struct pt_regs *regs)
+{
+	__u64 mix = rf_call_site(regs) ^ (__u64)call->nr << 48;
+	__u32 i;
+
+	for (i = 0; i < RF_SYSCALL_ARGS; i++)
+		mix = (mix ^ call->args[i]) * RF_MIX;
+	return mix;
+}
+
+/* The operands that hooks know as the kernel's objects, and not as the call's arguments. */
+static __always_inline void rf_take_hint(struct rf_question *question, __u64 target, __u64 flags)
+{
+	__u32 relation = target ? rf_relation_of_task(target) : RF_RELATION_UNKNOWN;
+
+	switch (question->event) {
+	case RF_SYS_CLONE:
+	case RF_SYS_UNSHARE:
+		question->value[0] |= flags;
+		break;
+	case RF_SYS_PTRACE:
+	case RF_SYS_PROCESS_VM:
+	case RF_SYS_SETNS:
+		if (target)
+			question->value[1] = relation;
+		break;
+	case RF_SYS_PIDFD_GETFD:
+	case RF_SYS_PERF_EVENT_OPEN:
+		if (target)
+			question->value[0] = relation;
+		break;
+	}
+}
+
+/* The call's event, if a hook of `events` decides it; else 0. */
+static __always_inline __u32 rf_hooked_event(const struct rf_syscall *known, __u64 events)
+{
+	__u32 event = known->event & ~RF_SYSCALL_HOOKED, bit = event - RF_SYS_CLONE;
+
+	return known->event & RF_SYSCALL_HOOKED && bit < 64 && events >> bit & 1 ? event : RF_EVENT_NONE;
+}
+
+/* The question lies in the buffer: with it, hook, rules and exceptions do not fit a stack. */
+static __always_inline __u32 rf_answer_call(struct task_struct *task, const struct rf_task *bound,
+					    const struct rf_call *call, struct rf_question *question,
+					    struct rf_scratch *buffer, __u8 flags)
+{
+	struct rf_container *container = rf_container_of(bound);
+	__u32 route;
+
+	if (!container)
+		return RF_ACTION_NONE;
+	question->text = buffer->bit + 1;
+	rf_judge(question, task, bound, NULL);
+	flags |= rf_lsm_carry_out(question);
+	rf_count_verdict(question);
+	route = rf_route(question->event, bound->slot, container, question->action);
+	if (route != RF_TO_NOWHERE)
+		rf_call_record(task, bound, call, question, buffer, route, flags);
+	return question->action;
+}
+
+static __always_inline void rf_ask_call(struct task_struct *task, const struct rf_task *bound,
+					const struct rf_container *container, const struct rf_call *call,
+					const struct rf_syscall *known, struct rf_question *question)
+{
+	__u32 i;
+
+	rf_count(bound->slot, known->counter);
+	rf_ask(question, known->event & ~RF_SYSCALL_HOOKED, bound, container);
+	if (call->compat)
+		question->value[RF_DIM_FACTS] = rf_compat_facts(task);
+	for (i = 0; i < RF_OPERANDS; i++)
+		question->value[i] = rf_operand(call, known->source[i], known->arg[i]);
+}
+
+__noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_answered *answered;
+	struct rf_question *question;
+	struct rf_scratch *buffer;
+	struct rf_syscall *known;
+	struct rf_task *bound;
+	struct rf_call call;
+	__u64 mix, now;
+	__u8 notes;
+
+	bound = rf_bound(task);
+	if (!bound || !rf_call_in_progress(task, &call))
+		return RF_ACTION_NONE;
+	known = rf_call_of_event(&call, RF_EVENT_NONE);
+	if (!known || !rf_hooked_event(known, events))
+		return RF_ACTION_NONE;
+	container = rf_container_of(bound);
+	if (!container)
+		return RF_ACTION_NONE;
+	answered = &((struct rf_armed *)bound)->answered;
+	mix = rf_call_mix(&call, (struct pt_regs *)bpf_task_pt_regs(task));
+	now = bpf_ktime_get_boot_ns();
+	if (answered->call == mix && now - answered->time_ns < RF_SAME_CALL_NS)
+		return answered->verdict;
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_drop(known->event & ~RF_SYSCALL_HOOKED, RF_DROP_TABLE_FULL, bound->slot);
+		return RF_ACTION_NONE;
+	}
+	question = (struct rf_question *)buffer->walk;
+	rf_ask_call(task, bound, container, &call, known, question);
+	rf_take_hint(question, target, flags);
+	notes = rf_call_text(buffer, &call, known->text_arg, question->event);
+	if (call.compat)
+		notes |= RF_FLAG_COMPAT;
+	answered->verdict = rf_answer_call(task, bound, &call, question, buffer, notes);
+	answered->call = mix;
+	answered->time_ns = now;
+	rf_scratch_put(buffer);
+	return answered->verdict;
+}
+
+SEC("lsm/capable")
+int BPF_PROG(lsm_capable, const struct cred *cred, struct user_namespace *ns, int cap, unsigned int opts, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_decide_call(RF_BY_CAPABLE, 0, 0));
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Tasks: who looks into whom, who makes which task, and who becomes somebody else. Whose process it is
+ * comes from the process itself, and a new task's flags from the kernel's copy of them.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/lsm_call.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* What looks into another process; opens of its /proc/PID are file.open's. */
+#define RF_LOOKS                                                                                            \
+	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | \
+	 RF_EVENT_BIT(RF_SYS_SETNS))
+
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(lsm_ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_decide_call(RF_LOOKS, rf_number_of(child), 0));
+}
+
+SEC("lsm/ptrace_traceme")
+int BPF_PROG(lsm_ptrace_traceme, struct task_struct *parent, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_PTRACE), rf_number_of(parent), 0));
+}
+
+/* Comes before the namespaces of the new task, and after its user namespace, which goes with it. */
+SEC("lsm/task_alloc")
+int BPF_PROG(lsm_task_alloc, struct task_struct *task, unsigned long clone_flags, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_CLONE), 0, clone_flags));
+}
+
+/* 6.1: 7cd4c5c2101c. Needs no capability: what unshare(CLONE_NEWUSER) reaches first. */
+SEC("lsm/userns_create")
+int BPF_PROG(lsm_userns_create, const struct cred *cred, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_UNSHARE), 0, RF_CLONE_NEWUSER));
+}
+
+SEC("lsm/capset")
+int BPF_PROG(lsm_capset, struct cred *new, const struct cred *old, const kernel_cap_t *effective,
+	     const kernel_cap_t *inheritable, const kernel_cap_t *permitted, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_CAPSET), 0, 0));
+}
+
+SEC("lsm/task_fix_setuid")
+int BPF_PROG(lsm_task_fix_setuid, struct cred *new, const struct cred *old, int flags, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_SETUID), 0, 0));
+}
+
+SEC("lsm/task_fix_setgid")
+int BPF_PROG(lsm_task_fix_setgid, struct cred *new, const struct cred *old, int flags, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_SETGID), 0, 0));
+}
+
+/* 6.1: fcfe0ac2fcfa */
+SEC("lsm/task_fix_setgroups")
+int BPF_PROG(lsm_task_fix_setgroups, struct cred *new, const struct cred *old, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_SETGID), 0, 0));
+}
