@@ -40,7 +40,8 @@ static __always_inline __u64 rf_call_mix(const struct rf_call *call, struct pt_r
 /* The operands that hooks know as the kernel's objects, and not as the call's arguments. */
 static __always_inline void rf_take_hint(struct rf_question *question, __u64 target, __u64 flags)
 {
-	__u32 relation = target ? rf_relation_of_task(target) : RF_RELATION_UNKNOWN;
+	__u32 relation =
+		target ? rf_relation_of_process(RF_READ(struct task_struct, target, tgid)) : RF_RELATION_UNKNOWN;
 
 	switch (question->event) {
 	case RF_SYS_CLONE:

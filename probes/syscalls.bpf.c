@@ -65,13 +65,12 @@ static __always_inline __u32 rf_relation_of_tgid(struct task_struct *task, const
 	return other->container == bound->container ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
 }
 
-__noinline __u32 rf_relation_of_task(__u64 address)
+__noinline __u32 rf_relation_of_process(__u32 tgid)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_task *bound = rf_bound(task);
 
-	return bound ? rf_relation_of_tgid(task, bound, RF_READ(struct task_struct, address, tgid))
-		     : RF_RELATION_UNKNOWN;
+	return bound ? rf_relation_of_tgid(task, bound, tgid) : RF_RELATION_UNKNOWN;
 }
 
 static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task, const struct rf_task *bound, __u32 fd)

@@ -365,6 +365,19 @@ struct sockaddr_un {
 	u16 sun_family;
 	char sun_path[108];
 };
+struct sock {
+	struct pid *sk_peer_pid;
+};
+struct socket {
+	struct sock *sk;
+};
+struct unix_address {
+	int len;
+	struct sockaddr_un name[0];
+};
+struct unix_sock {
+	struct unix_address *addr;
+};
 
 #pragma clang attribute pop
 

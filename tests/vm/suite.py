@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from tests.vm.catalogue import Prepared
+from tests.vm.headers import build_module
 from tests.vm.machine import ENVIRONMENT, Job, run
 
 __all__ = ["ROOT", "SUITE", "Report", "failure_lines", "run_suite"]
@@ -96,6 +97,7 @@ def run_suite(
         "RINGFENCE_TEST_SLOWDOWN": str(SLOWDOWN),
         "PYTHONDONTWRITEBYTECODE": "1",
         "RINGFENCE_VM": kernel.name,
+        **_module(kernel),
     }
     where = list(tests) or _expand(SUITE)
     job = Job([*argv, *where], ROOT, environment, [directory], timeout)
@@ -105,6 +107,14 @@ def run_suite(
     report = _read(kernel, junit, outcome.status, outcome.reason, time.monotonic() - started)
     (directory / f"{kernel.name}.json").write_text(json.dumps(report._asdict(), indent=1) + "\n")
     return report
+
+
+def _module(kernel: Prepared) -> dict[str, str]:
+    """The stand-in for a kernel exploit; a kernel whose headers are gone says so, and its tests skip."""
+    try:
+        return {"RINGFENCE_VM_MODULE": str(build_module(kernel))}
+    except RuntimeError as error:
+        return {"RINGFENCE_VM_NO_MODULE": str(error).splitlines()[0]}
 
 
 def _expand(patterns: Sequence[str]) -> list[str]:

@@ -104,6 +104,8 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_QUOTACTL: Decided(("quotactl",), ("capable",), less=_UNPRIVILEGED),
     _K.SYS_SETDOMAIN: Decided(("capable",), less=_UNPRIVILEGED),
     # ---- network: lsm_network.bpf.c
+    _K.SYS_SOCKET: Decided(("socket_create",)),
+    _K.UNIX_CONNECT: Decided(("unix_stream_connect", "unix_may_send")),
 }
 
 #: every hook that the probes have a program for

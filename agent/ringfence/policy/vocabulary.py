@@ -178,8 +178,10 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
                 Kind.SOCKET,
                 DIM_OBJECT,
                 "its name",
-                caution="the name that the process gave: a link or a relative path leads to the same socket",
+                caution="the name that the process gave: a link or a relative path leads to the same socket "
+                "(with BPF-LSM: the name that the server bound it to, which no link changes)",
             ),
+            _target(0, "whose server it is, of streams; needs BPF-LSM, else unknown", "server"),
         ),
         _event(
             _K.KERNEL_HELPER,

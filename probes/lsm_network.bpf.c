@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Sockets. socket_create is asked before the family is looked up, so what is not built in is seen, too, and
+ * by whatever call: socket, socketpair, socketcall, a ring. Unix sockets are known by the socket that a connection
+ * comes to, whatever link, mount or relative path led to it: by the name that its server bound it to, and by whose
+ * server that is.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/lsm.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_SUN_PATH 2 /* offset of sun_path: behind the family */
+
+SEC("lsm/socket_create")
+int BPF_PROG(lsm_socket_create, int family, int type, int protocol, int kern, int ret)
+{
+	struct rf_lsm lsm;
+
+	if (ret)
+		return ret;
+	if (kern || !rf_lsm_armed(&lsm))
+		return 0;
+	rf_lsm_ask(&lsm, RF_SYS_SOCKET);
+	rf_lsm_operand(&lsm, 0, (__u32)family);
+	rf_lsm_operand(&lsm, 1, (__u32)type);
+	rf_lsm_operand(&lsm, 2, (__u32)protocol);
+	return rf_lsm_decide(&lsm, 0);
+}
+
+/* The name that a socket is bound to becomes the key; abstract ones begin with NUL. */
+static __always_inline void rf_bound_name(struct rf_scratch *buffer, __u64 socket)
+{
+	__u64 address = (__u64)RF_READ(struct unix_sock, socket, addr);
+	__u32 len = address ? RF_READ(struct unix_address, address, len) : 0;
+
+	__builtin_memset(&buffer->text, 0, sizeof(buffer->text));
+	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
+	buffer->text.event = RF_UNIX_CONNECT;
+	buffer->text.dim = RF_DIM_OBJECT;
+	buffer->len = 0;
+	if (len <= RF_SUN_PATH)
+		return; /* unnamed */
+	len -= RF_SUN_PATH;
+	if (len > 108)
+		len = 108;
+	barrier_var(len);
+	len &= RF_MATCH_TEXT - 1;
+	address += bpf_core_field_offset(struct unix_address, name) + RF_SUN_PATH;
+	bpf_probe_read_kernel(buffer->text.text, len, (void *)address);
+	buffer->len = len;
+}
+
+/* Who listens: the process that called listen(2). Datagram sockets have none. */
+static __always_inline __u32 rf_server_of(__u64 socket)
+{
+	__u64 pid = (__u64)RF_READ(struct sock, socket, sk_peer_pid);
+	__s32 nr = 0;
+
+	if (!pid)
+		return RF_RELATION_UNKNOWN;
+	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
+	return rf_relation_of_process(nr);
+}
+
+static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
+					   struct rf_question *question, struct rf_scratch *buffer, __u32 route,
+					   __u8 flags)
+{
+	struct rf_unix_event *record = RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_UNIX_CONNECT, task, bound);
+	rf_header_verdict(&record->header, question, task, bound);
+	record->header.flags = flags;
+	record->path_len = buffer->len;
+	bpf_probe_read_kernel(record->path, sizeof(record->path), buffer->text.text);
+	rf_submit(record, RF_UNIX_CONNECT);
+}
+
+__noinline int rf_unix_decide(__u64 other)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_question question;
+	struct rf_scratch *buffer;
+	struct rf_task *bound;
+	__u32 route;
+	__u8 flags;
+
+	bound = rf_bound(task);
+	if (!bound)
+		return RF_ACTION_NONE;
+	container = rf_container_of(bound);
+	if (!container)
+		return RF_ACTION_NONE;
+	rf_count(bound->slot, RF_COUNT_CONNECT);
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_drop(RF_UNIX_CONNECT, RF_DROP_TABLE_FULL, bound->slot);
+		return RF_ACTION_NONE;
+	}
+	rf_bound_name(buffer, other);
+	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
+	question.value[0] = rf_server_of(other);
+	question.text = buffer->bit + 1;
+	rf_judge(&question, task, bound, NULL);
+	flags = rf_lsm_carry_out(&question);
+	rf_count_verdict(&question);
+	route = rf_route(RF_UNIX_CONNECT, bound->slot, container, question.action);
+	if (route != RF_TO_NOWHERE)
+		rf_unix_record(task, bound, &question, buffer, route, flags);
+	rf_scratch_put(buffer);
+	return question.action;
+}
+
+SEC("lsm/unix_stream_connect")
+int BPF_PROG(lsm_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_unix_decide(rf_number_of(other)));
+}
+
+/* Datagrams: asked at connect, and for each that is sent to a name. */
+SEC("lsm/unix_may_send")
+int BPF_PROG(lsm_unix_may_send, struct socket *sock, struct socket *other, int ret)
+{
+	__u64 to = rf_number_of(other);
+
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_unix_decide((__u64)RF_READ(struct socket, to, sk)));
+}

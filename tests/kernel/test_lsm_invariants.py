@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The invariants against real causes, in virtual machines only, with and without LSM hooks.
+
+A module does to a task what a kernel exploit would, and core_pattern is really written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import DRIFT_BORROWED, DRIFT_CAPABILITIES, DRIFT_USER, Action, EventKind, Mechanism
+from ringfence.daemon.helpers import find, keys
+from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.rules import Rule
+from tests.support import force
+from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+K = EventKind
+NAMESPACES = 0x20000 | 0x40000000 | 0x20000000 | 0x8000000 | 0x4000000 | 0x2000000
+NEWUSER = 0x10000000
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_a_machine() -> None:
+    """What these tests write concerns the whole kernel."""
+    if not os.environ.get("RINGFENCE_VM"):
+        force.elsewhere("changes the kernel itself: in virtual machines only")
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["lsm", "kill"])
+def probes(request: pytest.FixtureRequest) -> Iterator[Probes]:
+    """Probes at LSM hooks, and without them."""
+    with running(lsm=request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def cgroup(probes: Probes) -> Iterator[Cgroup]:
+    """A container for one test; no rule stays behind it."""
+    with new_cgroup(LABEL) as made:
+        yield made
+    probes.enforce()
+
+
+@pytest.fixture(scope="module")
+def exploit() -> str:
+    """The device of the module, loaded once."""
+    module = os.environ.get("RINGFENCE_VM_MODULE", "")
+    if not module:
+        pytest.skip(os.environ.get("RINGFENCE_VM_NO_MODULE", "no module for this kernel"))
+    if not Path("/dev/rfexploit").exists():
+        subprocess.run(["insmod", module], check=True)
+    return "/dev/rfexploit"
+
+
+@pytest.fixture
+def nobodys(act: str) -> str:
+    """act, where everybody may run it."""
+    for path in (Path(act), *Path(act).parents[:4]):
+        path.chmod(path.stat().st_mode | 0o055)
+    return act
+
+
+WAYS = [
+    ("commit", DRIFT_USER | DRIFT_CAPABILITIES),
+    ("root", DRIFT_USER),
+    ("capabilities", DRIFT_CAPABILITIES),
+    ("pointers", DRIFT_USER | DRIFT_CAPABILITIES),
+]
+
+
+@pytest.mark.parametrize(("way", "what"), WAYS, ids=[way for way, _ in WAYS])
+def test_credentials_that_an_exploit_gave_end_the_task(
+    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str, way: str, what: int
+) -> None:
+    """At its next open; the open gives it nothing."""
+    probes.enforce(Rule(K.TASK_DRIFT, "kill"))
+    argv = [*NOBODY, nobodys, f"put:{exploit}:{way}", "open:/proc/uptime:0", "name:alive"]
+    done = cgroup.run(argv, capture_output=True)
+    assert results(done) == {"put": len(way)}, done
+    assert done.returncode == -signal.SIGKILL
+    (event,) = probes.wait(cgroup, K.TASK_DRIFT)
+    assert (event.changed, event.action, event.at) == (what, Action.KILL, K.FILE_OPEN)
+    assert (event.uid0, event.permitted0) == (65534, 0)
+
+
+@pytest.mark.parametrize("next_step", ["exec:true:true:x", "threads:1", "forks:1"])
+def test_every_way_on_is_a_checkpoint(
+    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str, next_step: str
+) -> None:
+    """A shell is what exploits want."""
+    probes.enforce(Rule(K.TASK_DRIFT, "kill"))
+    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:commit", next_step], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done
+    assert len(probes.wait(cgroup, K.TASK_DRIFT)) == 1
+
+
+def test_namespaces_that_an_exploit_gave_end_the_task(
+    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str
+) -> None:
+    """All of the host's at once."""
+    probes.enforce(Rule(K.TASK_DRIFT, "kill"))
+    argv = ["unshare", "-nui", *NOBODY, nobodys, f"put:{exploit}:namespaces", "open:/proc/uptime:0"]
+    done = cgroup.run(argv, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done
+    (event,) = probes.wait(cgroup, K.TASK_DRIFT)
+    assert event.changed & NAMESPACES == 0x20000 | 0x40000000 | 0x8000000 | 0x4000000
+    assert not event.changed & ~NAMESPACES
+
+
+def test_a_way_out_of_a_user_namespace_is_drift(
+    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str
+) -> None:
+    """Root of its own namespace becomes somebody of the host's."""
+    probes.enforce(Rule(K.TASK_DRIFT, "kill"))
+    argv = [*NOBODY, "unshare", "-Ur", nobodys, f"put:{exploit}:user-namespace", "open:/proc/uptime:0"]
+    done = cgroup.run(argv, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done
+    (event,) = probes.wait(cgroup, K.TASK_DRIFT)
+    assert event.changed & NEWUSER
+
+
+def test_borrowed_credentials_are_noticed_at_exec(
+    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str
+) -> None:
+    """The task acts as another one without being it."""
+    probes.enforce(Rule(K.TASK_DRIFT, "kill"))
+    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:borrow", "exec:true:true:x"], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done
+    (event,) = probes.wait(cgroup, K.TASK_DRIFT)
+    assert event.changed == DRIFT_BORROWED
+
+
+def test_an_alert_is_told_once(probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str) -> None:
+    """In audit the task goes on, as what it is now; a task that was left alone has no alert."""
+    probes.enforce(Rule(K.TASK_DRIFT))
+    opens = ["open:/proc/uptime:0"] * 3
+    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:nothing", *opens], capture_output=True)
+    assert (done.returncode, probes.events(cgroup, K.TASK_DRIFT)) == (0, [])
+    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:commit", *opens], capture_output=True)
+    assert done.returncode == 0
+    assert len(probes.wait(cgroup, K.TASK_DRIFT)) == 1
+
+
+@pytest.fixture
+def handler(tmp_path: Path) -> Iterator[Path]:
+    """A script that the kernel gets as its core handler; core_pattern is put back."""
+    for path in (tmp_path, *tmp_path.parents[:3]):
+        path.chmod(0o755)
+    script = tmp_path / "handler"
+    script.write_text(f"#!/bin/sh\ncat >/dev/null\necho ran >>{tmp_path}/mark\n")
+    script.chmod(0o755)
+    before = CORE_PATTERN.read_text()
+    CORE_PATTERN.write_text(f"|{script}")
+    yield script
+    CORE_PATTERN.write_text(before)
+
+
+def _crash() -> None:
+    subprocess.run(["/bin/sh", "-c", "kill -SEGV $$"], check=False, stderr=subprocess.DEVNULL)
+
+
+def test_a_helper_that_nobody_knows_does_not_run(probes: Probes, handler: Path, cgroup: Cgroup) -> None:
+    """Whoever wrote core_pattern, however: it ends where the kernel would run it. Known ones do run."""
+    mark = handler.parent / "mark"
+    probes.enforce(Rule(K.KERNEL_HELPER, "kill", {1: {0}}))
+    before = len(probes.events(None, K.KERNEL_HELPER))
+    _crash()
+    event = wait_for(lambda: probes.events(None, K.KERNEL_HELPER)[before:], "the helper's record")[0]
+    assert event.action == Action.KILL
+    assert event.mechanism in (Mechanism.LSM, Mechanism.KILL)
+    assert event.container == 0
+    assert not mark.exists()
+    # The same crash, and the same program: now the node knows it.
+    table = probes.kernel.map("helpers")
+    known = keys(find([str(handler)]))
+    table.update_batch(known)
+    _crash()
+    wait_for(mark.exists, "the handler to run", seconds=5)
+    for key in known:
+        table.delete(key)
+
+
+def test_a_helper_is_told_in_audit(probes: Probes, handler: Path, cgroup: Cgroup) -> None:
+    """With the program that was run, and it runs."""
+    probes.enforce(Rule(K.KERNEL_HELPER, "alert", {1: {0}}))
+    before = len(probes.events(None, K.KERNEL_HELPER))
+    _crash()
+    wait_for((handler.parent / "mark").exists, "the handler to run", seconds=5)
+    event = wait_for(lambda: probes.events(None, K.KERNEL_HELPER)[before:], "the helper's record")[0]
+    assert event.action == Action.ALERT
+    assert event.path in (str(handler).encode(), b"/usr/bin/dash", b"/bin/dash")
+
+
+def test_a_program_of_the_hosts_own_is_no_helper(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Only children of kthreadd are looked at."""
+    probes.enforce(Rule(K.KERNEL_HELPER, "kill"))
+    before = len(probes.events(None, K.KERNEL_HELPER))
+    assert subprocess.run(["/bin/true"], check=False).returncode == 0
+    assert results(cgroup.run([act, "setuid:0"], capture_output=True))["setuid"] in (0, -errno.EPERM)
+    assert len(probes.events(None, K.KERNEL_HELPER)) == before
