@@ -10,7 +10,7 @@
 #define DNS_PORT 0x3500 /* 53 in network order */
 #define DNS_HEAD 12
 #define NAME_MAX_LEN 128
-#define BATCH 4 /* messages of one sendmmsg that are looked at; resolvers send two */
+#define BATCH 2 /* messages of one sendmmsg that are looked at: as many as resolvers send */
 
 struct query {
 	struct rf_task task;

@@ -52,7 +52,6 @@ def _checked(result: int, call: str) -> int:
 def _bound_by(limits: dict[str, int]) -> None:
     """Ends with the agent, is the first to go when memory is short, and cannot grow or compute for ever."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    os.nice(5)
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
     for kind, amount in (

@@ -16,7 +16,7 @@ from ringfence.bpf import _libbpf, _syscalls
 from ringfence.bpf.maps import Map
 from ringfence.errors import KernelError, NotPermittedError
 
-__all__ = ["Loaded", "ObjectFile", "Program", "explain", "load_error"]
+__all__ = ["Loaded", "ObjectFile", "Program", "explain", "load_error", "return_free_memory"]
 
 _TAIL = 6  # lines of a verifier log that say why
 _FAILED = re.compile(r"prog '([^']+)': (?:failed to (?:load|find|prepare|attach)|BPF program load failed)")
@@ -159,3 +159,8 @@ def load_error(error: OSError) -> KernelError:
     who = f"the kernel refused program {refused[-1]}" if refused else "the kernel refused the programs"
     message = "\n  ".join([f"{who}: {error.strerror}", *tail])
     return KernelError(message, hint="the full log is shown by --debug", log=log)
+
+
+def return_free_memory() -> None:
+    """After work that needed far more memory than stays in use."""
+    _syscalls.return_free_memory()

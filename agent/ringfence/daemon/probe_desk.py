@@ -97,13 +97,17 @@ class ProbeDesk:
         probe, tally, decode = live.probe, live.tally, live.decoder.decode
         rules, wanted = self._rules.get(probe.label), self._stream.wants_probe(probe.label)
         live.received += len(records)
+        seen: dict[tuple[int, int, int], Container | None] = {}  # a batch is of few, again and again
         for record in records:
             try:
                 decoded = decode(record)
             except (ValueError, struct.error):
                 live.failures["decode"] += 1
                 continue
-            container = self.owner(decoded)
+            who = (decoded.container, decoded.pid, decoded.start_ns)
+            if who not in seen:
+                seen[who] = self.owner(decoded)
+            container = seen[who]
             # 0 is the host's; an id that nobody knows is something else, and is told of nobody.
             if container is None and (decoded.container or not probe.keep_host):
                 live.failures["unattributed"] += 1

@@ -7,6 +7,7 @@ loop. A new version that is refused changes nothing: the one that runs goes on, 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import select
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence import log
+from ringfence.bpf.objects import return_free_memory
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.probe_desk import ProbeDesk
 from ringfence.daemon.watch import Watch
@@ -139,6 +141,9 @@ class ProbeKeeper:
             if self._stopping.is_set():
                 return
             self._load(definition)
+        # What reading YAML and waiting for bcc took is free again, but still counts as the agent's.
+        gc.collect()
+        return_free_memory()
         if not first:
             self._loop.call(self._changed)
 

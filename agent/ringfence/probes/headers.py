@@ -8,6 +8,7 @@ those of this kernel, whatever headers are installed.
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import re
@@ -110,26 +111,34 @@ def _fill(include: Path) -> None:
     for name in _EMPTY:
         (include / name).parent.mkdir(parents=True, exist_ok=True)
         (include / name).touch()
-    dump = _dump()
-    (include / "vmlinux.h").write_bytes(dump)
+    _dump(include / "vmlinux.h")
     numbers = [int(number) for number in re.findall(r"\d+", platform.release())[:3]]
     version = _VERSION.format(*(numbers + [0, 0, 0])[:3])
     (include / "linux/version.h").write_text(version)
     (include / "linux/kconfig.h").write_text(_KCONFIG.format(page=os.sysconf("SC_PAGE_SIZE")))
 
 
-def _dump() -> bytes:
+def _dump(path: Path) -> None:
+    """Straight into the file: it has megabytes, and the agent shall not keep room for them."""
     command = [find_bpftool(), "btf", "dump", "file", str(_BTF), "format", "c"]
     try:
-        got = subprocess.run(
-            command, capture_output=True, check=False, timeout=_TIMEOUT, stdin=subprocess.DEVNULL
-        )
+        with path.open("wb") as file:
+            got = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, check=False, timeout=_TIMEOUT
+            )
     except (OSError, subprocess.SubprocessError) as error:
         raise Error(f"the kernel's types cannot be dumped: {error}") from error
-    if got.returncode or b"struct task_struct {" not in got.stdout:
+    if got.returncode or not _holds(path, b"struct task_struct {"):
         said = got.stderr.decode(errors="replace").strip().splitlines()
         raise Error(f"bpftool cannot dump the kernel's types: {said[-1] if said else got.returncode}")
-    return got.stdout
+
+
+def _holds(path: Path, needle: bytes) -> bool:
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+            return pages.find(needle) >= 0
 
 
 def find_bpftool() -> str:
@@ -153,5 +162,4 @@ def find_bpftool() -> str:
 
 def has_raw_tracepoint(tree: Path, name: str) -> bool:
     """Whether the kernel has that raw tracepoint: each is a type of its BTF (e8c423fb31fa, 5.5)."""
-    needle = f"(*btf_trace_{name})(".encode()
-    return needle in (tree / "include/vmlinux.h").read_bytes()
+    return _holds(tree / "include/vmlinux.h", f"(*btf_trace_{name})(".encode())

@@ -31,7 +31,8 @@ API_VERSION = "ringfence.dev/v1"
 KIND = "Probe"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 C_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-RINGS = {f"{kib}KiB": kib << 10 for kib in (64, 128, 256, 512, 1024, 2048, 4096)}
+RINGS = {f"{kib}KiB": kib << 10 for kib in (64, 128, 256, 512)}
+RINGS |= {f"{mib}MiB": mib << 20 for mib in (1, 2, 4)}
 SPEC_KEYS = (
     "license", "event", "container", "host", "fields", "parameters", "sample", "rate", "ring", "export",
     "metrics",

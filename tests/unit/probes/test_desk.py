@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a custom probe's events: whose they are, which rules hold, who is killed and who never is."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from ringfence.abi import TASK
+from ringfence.containers.model import Container, Enrichment, State
+from ringfence.containers.registry import Registry
+from ringfence.containers.tree import ProcessTree
+from ringfence.daemon import probe_desk
+from ringfence.daemon.probe_desk import ProbeDesk
+from ringfence.export.stats import Stats
+from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies, load_bytes
+from ringfence.policy.probe_rules import FieldWords, ProbeWords
+from ringfence.probes.layout import new_decoder
+from ringfence.probes.live import Live
+from ringfence.probes.tally import Tally
+from ringfence.response.kill import KillOutcome, KillResult
+from ringfence.response.limiter import Limiter
+from tests.unit.containers.fakes import FakeSlots
+from tests.unit.probes.documents import definition, metric
+from tests.unit.probes.test_layout import SHAPE, SIZE, record
+
+FIELDS = {"latency_us": FieldWords("number"), "disk": FieldWords("text"), "peer": FieldWords("ip")}
+PROBES = {"probe.slow": ProbeWords("probe.slow", FIELDS, in_task=True)}
+POLICY = """\
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: p}
+spec:
+  selector: SELECTOR
+  mode: MODE
+  rules:
+    - {id: slow, title: slow, severity: low, event: probe.slow, match: MATCH, action: ACTION}
+"""
+CGROUP, PID, START = 1001, 42, 5_000_000_000
+
+
+class FakeLive:
+    """A probe that runs, without a ring: the part of Live that the desk uses."""
+
+    def __init__(self, **changed: Any) -> None:
+        self.probe = definition(metrics=(metric("n"),), **changed)
+        self.decoder = new_decoder(self.probe, SIZE, SHAPE)
+        self.tally = Tally(self.probe)
+        self.received = self.alerts = 0
+        self.failures = Counter({"decode": 0, "unattributed": 0})
+
+
+class FakeMap:
+    """The kernel's map of processes."""
+
+    def __init__(self) -> None:
+        self.bound: dict[int, bytes] = {}
+
+    def get(self, pid: int) -> bytes | None:
+        return self.bound.get(pid)
+
+
+class FakePolicies:
+    """What is in force."""
+
+    number = 3
+
+    def __init__(self) -> None:
+        self.compiled: CompiledPolicies | None = None
+
+
+class FakeStream:
+    """Listeners, and what they were offered."""
+
+    def __init__(self) -> None:
+        self.wanted: set[str] = set()
+        self.offered: list[Any] = []
+
+    def wants_probe(self, label: str) -> bool:
+        return label in self.wanted
+
+    def offer(self, event: Any, container: Any) -> None:
+        self.offered.append((event, container))
+
+
+class World:
+    """A desk with everything around it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+        self.slots = FakeSlots(16)
+        self.registry = Registry(self.slots)
+        self.container = Container(
+            "a" * 64, CGROUP, 1, name="web", state=State.RUNNING, enrichment=Enrichment.DONE
+        )
+        self.registry.add(self.container)
+        self.policies, self.stream, self.processes = FakePolicies(), FakeStream(), FakeMap()
+        self.stats, self.responses = Stats(), Counter[str]()
+        self.alerts: list[Mapping[str, Any]] = []
+        self.lines: list[Mapping[str, Any]] = []
+        self.killed: list[tuple[int, int]] = []
+        if monkeypatch is not None:
+            monkeypatch.setattr(probe_desk, "kill_process", self._kill)
+        self.desk = ProbeDesk(
+            self.registry, self.slots, ProcessTree(), self.processes,  # type: ignore[arg-type]
+            self.policies, self.stats, self.responses, self.alerts.append, self.lines.append,
+            lambda shown: {**shown, "seen": True}, self.stream, "", Limiter(),
+        )  # fmt: skip
+
+    def _kill(self, pid: int, start_ns: int, action_id: str) -> KillResult:
+        self.killed.append((pid, start_ns))
+        return KillResult(action_id, pid, KillOutcome.KILLED)
+
+    def rules(
+        self, match: str, action: str = "alert", *, mode: str = "enforce", selector: str = "{containers: all}"
+    ) -> None:
+        """Put one rule in force."""
+        text = POLICY.replace("MATCH", match).replace("ACTION", action).replace("MODE", mode)
+        policies = load_bytes({"p.yaml": text.replace("SELECTOR", selector).encode()}, PROBES)
+        self.policies.compiled = compile_policies(policies, NodeTiers.usual())
+
+    def bind(self, pid: int = PID, start: int = START, cgroup: int = CGROUP) -> None:
+        """The kernel has a process bound to a container."""
+        self.processes.bound[pid] = TASK.pack(cgroup, 1, 0, 0, start)
+
+    def send(self, live: FakeLive, *, cgroup: int = CGROUP, latency: int = 100, disk: bytes = b"sda") -> None:
+        """One event."""
+        peer = bytes(10) + b"\xff\xff" + bytes([10, 1, 2, 3])
+        data = record(1, cgroup, START, PID, PID, b"cat\n", peer, disk, latency, 0)
+        self.desk.handle(live, [data])  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def counted(live: FakeLive) -> dict[tuple[str, ...], list[float]]:
+    """Series of the probe's counter."""
+    return next(iter(live.tally)).rows
+
+
+def test_events_are_counted_by_container(world: World) -> None:
+    """By the label of the agent's own metrics."""
+    live = FakeLive()
+    world.send(live)
+    assert counted(live) == {("a" * 12,): [1]}
+    assert (live.received, dict(live.failures)) == (1, {"decode": 0, "unattributed": 0})
+
+
+def test_unknown_stays_unknown_and_is_counted(world: World) -> None:
+    """An id that nobody knows, and a host's event that was not asked for; a record of another size."""
+    live = FakeLive()
+    for cgroup in (999, 0):
+        world.send(live, cgroup=cgroup)
+    world.desk.handle(live, [b"short"])  # type: ignore[arg-type]
+    assert dict(live.failures) == {"decode": 1, "unattributed": 2}
+    assert counted(live) == {}
+
+
+def test_hosts_are_told_only_where_kept_and_never_judged(world: World) -> None:
+    """An id that nobody knows is not the host's."""
+    world.rules("any", "kill")
+    live = FakeLive(keep_host=True)
+    world.bind()
+    world.send(live, cgroup=0)
+    world.send(live, cgroup=999)
+    assert counted(live) == {("host",): [1]}
+    assert live.failures["unattributed"] == 1
+    assert (world.alerts, world.killed) == ([], [])
+
+
+MATCHES = {
+    "{latency_us: 100}": True,
+    "{latency_us: '>= 100'}": True,
+    "{latency_us: '> 100'}": False,
+    "{latency_us: [1, 90-110]}": True,
+    "{latency_us: {not: 100}}": False,
+    "{latency_us: 0x64}": True,
+    "{disk: sda}": True,
+    "{disk: 's*'}": True,
+    "{disk: {not: [sda, sdb]}}": False,
+    "{peer: 10.0.0.0/8}": True,
+    "{peer: ['192.168.0.0/16', '::/0']}": False,
+    "{disk: sda, latency_us: '< 5'}": False,
+    "any": True,
+}
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_a_rule_holds_for_what_it_says(world: World, match: str) -> None:
+    """Numbers, ranges, comparisons, texts, addresses; every key must hold."""
+    world.rules(match)
+    world.send(FakeLive())
+    assert len(world.alerts) == MATCHES[match]
+
+
+def test_an_alert_says_what_the_agents_own_say(world: World) -> None:
+    """Rule, place, container, process, details; observed text escaped."""
+    world.rules("{disk: '*'}")
+    world.send(FakeLive(), disk=b"s\x1bda")
+    (alert,) = world.alerts
+    assert (alert["event"], alert["kind"], alert["severity"]) == ("probe.slow", "alert", "low")
+    assert (alert["action"], alert["outcome"]) == ("alert", "seen")
+    assert alert["rule"]["file"] == "p.yaml"
+    assert alert["rule"]["line"] == 8
+    assert alert["container"]["name"] == "web"
+    assert alert["details"] == {"latency_us": 100, "disk": "s\\x1bda", "peer": "10.1.2.3"}
+    assert alert["process"]["comm"] == "cat\\n"
+    assert world.stats.alerts["slow", "low", "alert", "seen"] == 1
+
+
+def test_a_selector_decides_whose_events_are_judged(world: World) -> None:
+    """As for the agent's own rules."""
+    world.rules("any", selector="{names: db}")
+    world.send(FakeLive())
+    assert not world.alerts
+    world.rules("any", selector="{names: web}")
+    world.send(FakeLive())
+    assert len(world.alerts) == 1
+
+
+def test_only_a_task_that_the_kernel_has_bound_is_killed(world: World) -> None:
+    """With that start time, to that container; and not in audit mode."""
+    world.rules("any", "kill")
+    live = FakeLive()
+    world.send(live)
+    world.bind(start=START + 1)
+    world.send(live, latency=101)
+    world.bind(cgroup=CGROUP + 1)
+    world.send(live, latency=102)
+    assert world.killed == []
+    world.bind()
+    world.send(live, latency=103)
+    assert world.killed == [(PID, START)]
+    assert dict(world.responses) == {"gone": 1, "other": 2, "killed": 1}
+    assert [alert["outcome"] for alert in world.alerts][-1] == "killed"
+    world.rules("any", "kill", mode="audit")
+    world.send(live, latency=104)
+    assert world.killed == [(PID, START)]
+    assert world.alerts[-1]["outcome"] == "would-kill"
+
+
+def test_repetitions_are_held_back_and_told_later(world: World) -> None:
+    """One line for a hundred alike; none is lost from the count."""
+    world.rules("any")
+    live = FakeLive()
+    for _ in range(100):
+        world.send(live)
+    assert len(world.alerts) == 1
+    assert live.alerts == 100
+    assert world.stats.alerts["slow", "low", "alert", "seen"] == 100
+    assert world.stats.alerts_suppressed["slow"] == 99
+
+
+def test_readers_get_events_that_they_asked_for(world: World) -> None:
+    """The stream where somebody listens; the output where the YAML says so, redacted."""
+    world.send(FakeLive())
+    assert (world.stream.offered, world.lines) == ([], [])
+    world.stream.wanted = {"probe.slow"}
+    world.send(FakeLive(lines=True))
+    ((event, container),) = world.stream.offered
+    assert container is world.container
+    (line,) = world.lines
+    assert line["seen"]
+    assert line["kind"] == "activity"
+    assert world.desk.render(event, container) == line
+
+
+def test_reasons_have_the_numbers_of_the_helper_header() -> None:
+    """enum of ringfence.h: sent, sampled, limited, full, host."""
+    from ringfence.probes.compose import HELPERS
+    from ringfence.probes.live import DROPS
+
+    text = HELPERS.read_text()
+    (members,) = [line for line in text.splitlines() if line.startswith("enum { RF_SENT")]
+    names = [word.strip(" {};,") for word in members.removeprefix("enum").split(",")]
+    assert [name for name in names if name != "RF_COUNTS"] == [
+        "RF_SENT", "RF_SAMPLED", "RF_LIMITED", "RF_FULL", "RF_HOST",
+    ]  # fmt: skip
+    assert DROPS == {1: "sampled", 2: "rate_limit", 3: "ring_full", 4: "host"}
+    assert struct.calcsize("=QIIQQ") == TASK.size, "struct rf_binding of ringfence.h"
+    assert Live.__doc__
