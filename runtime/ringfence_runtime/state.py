@@ -71,6 +71,7 @@ class Container:
         "root",
         "start",
         "systemd",
+        "userns",
         "version",
     )
 
@@ -85,6 +86,7 @@ class Container:
         self.created: str = data["created"]
         self.owner: str = data["owner"]
         self.annotations: dict[str, str] = data["annotations"]
+        self.userns: int = data.get("userns", -1)  # the number of its range of ids
         self.cgroup = Cgroup(data["cgroup"]["path"], data["cgroup"]["dirs"])
 
     def save(self) -> None:
@@ -99,6 +101,7 @@ class Container:
             "created": self.created,
             "owner": self.owner,
             "annotations": self.annotations,
+            "userns": self.userns,
             "cgroup": {"path": self.cgroup.path, "dirs": self.cgroup.dirs},
         }
         write_file(f"{self.directory}/state.json", jsonio.dumps(data))
@@ -180,6 +183,10 @@ class Container:
             os.rmdir(self.directory)
         except FileNotFoundError:
             pass
+        if self.userns >= 0:
+            from ringfence_runtime.launch.autouserns import release
+
+            release(self.userns, self.directory)
 
 
 def write_file(path: str, text: str) -> None:
@@ -222,6 +229,7 @@ class Store:
         version: str,
         annotations: dict[str, str],
         cgroup: Cgroup,
+        userns: int = -1,
     ) -> Container:
         """A new directory with a first state (`creating`), so that a runtime killed from here on can be
         cleaned up.
@@ -244,6 +252,7 @@ class Store:
                 "created": now(),
                 "owner": _owner(),
                 "annotations": annotations,
+                "userns": userns,
                 "cgroup": {"path": cgroup.path, "dirs": cgroup.dirs},
             },
         )

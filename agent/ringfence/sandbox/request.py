@@ -52,6 +52,8 @@ class Fences(NamedTuple):
     policy: str = ""
     """a policy file, or the name of a policy that the agent has loaded"""
     require_agent: bool = False
+    userns: str = ""
+    """`auto`: ids of its own"""
     learned: str = ""
     """a directory that `--learn` wrote: capabilities, seccomp and Landlock come from there"""
 

@@ -22,7 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ringfence_runtime.images import Rootfs
     from ringfence_runtime.launch.parent import Launched
+    from ringfence_runtime.launch.plan import Options
 
 __all__ = ["run"]
 
@@ -118,7 +120,8 @@ class _Start:
             self.store, self.source.source, place.name
         )  # the runtime seals it when furnished
         options = Options()
-        options.rootfs_fd = open_rootfs(rootfs)
+        options.userns = request.fences.userns
+        options.rootfs_fd = self._open_mapped(rootfs, options) if options.userns else open_rootfs(rootfs)
         self.network.lease(place, self.source.defaults, self.warn)
         user = request.user or (self.source.defaults.user if self.source.defaults is not None else "")
         found = oci.Found(
@@ -132,6 +135,8 @@ class _Start:
             output=self._output() if request.detach else "",
         )
         options.output = oci.OUTPUT if request.detach else ""
+        if request.detach and options.userns_range is not None:
+            os.chown(place.output, options.userns_range.uid, options.userns_range.gid)
         options.policy, options.require_agent = request.fences.policy, request.fences.require_agent
         options.certain = True
         self._write(oci.make_config(request, found))
@@ -146,6 +151,20 @@ class _Start:
         self.created(launched.pid)
         self._start(launched)
         return launched
+
+    def _open_mapped(self, rootfs: Rootfs, options: Options) -> int:
+        """With ids of its own: the root filesystem's files are those of its root."""
+        from ringfence_runtime.images import open_rootfs
+        from ringfence_runtime.launch.autouserns import take
+        from ringfence_runtime.launch.idmap import make_userns
+
+        ids = take(f"{self.request.roots.runtime}/{self.place.name}")
+        options.userns_range = ids
+        userns = make_userns(*ids.maps())
+        try:
+            return open_rootfs(rootfs, userns=userns)
+        finally:
+            os.close(userns)
 
     def _start(self, launched: Launched) -> None:
         from ringfence_runtime.launch.relay import forward_signals

@@ -28,6 +28,7 @@ _CREATE = {
     "policy": "s",
     "require-agent": "f",
     "certain": "f",
+    "userns": "s",
 }
 _RUN = {**_CREATE, "detach": "f", "d": "=detach", "keep": "f", "no-subreaper": "f"}
 
@@ -51,6 +52,7 @@ def _request(parsed: Parsed) -> tuple[str, str, Options]:
     options.policy = parsed.text("policy")
     options.require_agent = parsed.flag("require-agent")
     options.certain = parsed.flag("certain")
+    options.userns = parsed.text("userns")
     options.preserve_fds = parsed.number("preserve-fds") + _listen_fds()
     options.listen_fds = _listen_fds()
     if not 0 <= options.preserve_fds < 4096:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ringfence_runtime.spec.config import Config
 
-__all__ = ["userns_for", "write_maps"]
+__all__ = ["make_userns", "userns_for", "write_maps"]
 
 
 def _write(pid: int, name: str, text: str) -> None:
@@ -84,6 +84,11 @@ def userns_for(mount: Mount, config: Config) -> int:
         uids, gids = config.linux.uid_map, config.linux.gid_map
     if not uids or not gids:
         raise SpecError(f"{mount.path}.options", "idmap needs uidMappings here or in linux")
+    return make_userns(uids, gids)
+
+
+def make_userns(uids: Sequence[IdMapping], gids: Sequence[IdMapping]) -> int:
+    """A descriptor of a new user namespace with this mapping, which holds no process."""
     read, write = os.pipe()
     pid, pidfd = _sys.clone3(_sys.CLONE_NEWUSER)
     if pid == 0:

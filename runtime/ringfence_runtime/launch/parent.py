@@ -12,6 +12,7 @@ import os
 from ringfence_runtime import log
 from ringfence_runtime.cgroup.group import Cgroup
 from ringfence_runtime.errors import Error
+from ringfence_runtime.launch import autouserns
 from ringfence_runtime.launch import channel as channels
 from ringfence_runtime.launch.agent import announce
 from ringfence_runtime.launch.channel import Channel
@@ -20,7 +21,7 @@ from ringfence_runtime.launch.hooks import run_hooks
 from ringfence_runtime.launch.identity import set_rlimits
 from ringfence_runtime.launch.plan import Options, Plan, make_plan
 from ringfence_runtime.launch.stages import spawn
-from ringfence_runtime.spec import load_config
+from ringfence_runtime.spec import load_config, parse_config
 from ringfence_runtime.state import Container, Store, check_id, process_start, write_file
 
 TYPE_CHECKING = False
@@ -142,6 +143,8 @@ def create(
     group = Cgroup.at(cgroup_path(config, name))
     undo: list[Callable[[], None]] = []
     try:
+        if autouserns.wanted(config, options.userns):
+            config, data = _own_ids(data, options, f"{store.root}/{name}", undo)
         seccomp = None
         if config.linux.seccomp is not None:
             from ringfence_runtime.security.seccomp import prepare
@@ -155,6 +158,7 @@ def create(
             version=config.version,
             annotations=config.annotations,
             cgroup=group,
+            userns=-1 if options.userns_range is None else options.userns_range.index,
         )
         undo.append(container.destroy)
         write_file(f"{container.directory}/config.json", data.decode())
@@ -175,6 +179,17 @@ def create(
             except (Error, OSError) as error:
                 log.warn(f"while undoing the launch of {name}: {error}")
         raise
+
+
+def _own_ids(
+    data: bytes, options: Options, directory: str, undo: list[Callable[[], None]]
+) -> tuple[Config, bytes]:
+    """A range of ids for this container, and the configuration with it."""
+    ids = options.userns_range or autouserns.take(directory)
+    options.userns_range = ids
+    undo.append(lambda: autouserns.release(ids.index, directory))
+    rewritten = autouserns.rewrite(data, ids)
+    return parse_config(rewritten), rewritten
 
 
 def _check_terminal(config: Config, options: Options, *, detached: bool) -> None:

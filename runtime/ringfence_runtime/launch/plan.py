@@ -16,6 +16,10 @@ from ringfence_runtime.spec.config import Config
 from ringfence_runtime.spec.linux import NAMESPACES
 from ringfence_runtime.spec.mounts import Mount
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.launch.autouserns import Range
+
 __all__ = ["Options", "Plan", "make_plan"]
 
 # Joined by the init itself, in its own process; the others need a process between (see `stages`).
@@ -38,6 +42,8 @@ class Options:
         "preserve_fds",
         "require_agent",
         "rootfs_fd",
+        "userns",
+        "userns_range",
     )
 
     def __init__(self) -> None:
@@ -50,6 +56,8 @@ class Options:
         self.keep_keyring = False
         self.policy = ""  # a file, or the name of a policy that the agent has loaded
         self.require_agent = False
+        self.userns = ""  # auto, host, or what the annotation says
+        self.userns_range: Range | None = None  # one that the caller took already
         self.certain = False  # no engine knows more of this container than its bundle says
         self.rootfs_fd = -1  # the root filesystem as a detached mount, instead of root.path
         self.output = ""  # a path in the container for standard output and error; input is empty then
@@ -134,6 +142,8 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
     if plan.deferred:
         return plan
     plan.rootfs_fd = options.rootfs_fd if options.rootfs_fd >= 0 else open_rootfs(plan.rootfs)
+    if options.userns_range is not None and options.rootfs_fd < 0:
+        _map_rootfs(plan, options.userns_range)
     propagation, _ = config.linux.propagation
     # A root filesystem that shall share its mounts stays a peer of the host's; any other only receives.
     kind = 0 if propagation == _sys.MS_SHARED else _sys.MS_SLAVE
@@ -147,6 +157,22 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
 
         plan.device_fds = precreate(config)
     return plan
+
+
+def _map_rootfs(plan: Plan, ids: Range) -> None:
+    """Show the files of the host's root as those of the container's root."""
+    from ringfence_runtime.launch.idmap import make_userns
+
+    userns = make_userns(*ids.maps())
+    try:
+        _sys.mount_setattr(plan.rootfs_fd, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns)
+    except OSError as error:
+        raise Error(
+            f"userns auto: the filesystem of {plan.rootfs} cannot be id-mapped: {error.strerror}",
+            hint="ext4, xfs, btrfs and tmpfs can; overlayfs cannot: give it another root filesystem",
+        ) from None
+    finally:
+        os.close(userns)
 
 
 def _open_bind(mount: Mount, plan: Plan) -> int:

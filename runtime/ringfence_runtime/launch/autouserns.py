@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`userns: auto`: 65,536 ids of the host's for each container, which no other container has.
+
+The ranges come from the lines of user `ringfence` in /etc/subuid and /etc/subgid, as for Docker's userns-
+remap, or from a pool of our own where there are none. Which are taken lies in one directory, a file a
+range, changed under a lock. A file whose container is gone and whose taker died is taken over: a killed
+runtime loses none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from ringfence_runtime import jsonio
+from ringfence_runtime.errors import Error, SpecError
+from ringfence_runtime.spec.mounts import IdMapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.spec.config import Config
+
+__all__ = ["ANNOTATION", "SIZE", "Range", "release", "rewrite", "take", "wanted"]
+
+ANNOTATION = "ringfence.io/userns"
+DIRECTORY = "/run/ringfence/userns"
+USER = "ringfence"
+SIZE = 65536
+# Above what systemd-nspawn takes for itself, below its foreign range (systemd.io/UIDS-GIDS).
+_POOL = (0x70000000, 4093)
+
+
+class Range:
+    """The ids that a container's 0 to 65,535 are on the host."""
+
+    __slots__ = ("gid", "index", "uid")
+
+    def __init__(self, index: int, uid: int, gid: int) -> None:
+        self.index = index
+        self.uid = uid
+        self.gid = gid
+
+    def maps(self) -> tuple[list[IdMapping], list[IdMapping]]:
+        """For uids and for gids."""
+        return [IdMapping(0, self.uid, SIZE)], [IdMapping(0, self.gid, SIZE)]
+
+
+def wanted(config: Config, asked: str) -> bool:
+    """Whether the option or the annotation asks for it."""
+    text = asked or config.annotations.get(ANNOTATION, "")
+    if text not in ("", "auto", "host"):
+        raise SpecError(f"annotations.{ANNOTATION}", f"{text[:40]!a} is neither auto nor host")
+    if text == "auto" and (config.linux.uid_map or config.linux.namespaces.get("user")):
+        raise SpecError("linux.uidMappings", "userns auto makes a user namespace and its mappings itself")
+    return text == "auto"
+
+
+def take(container: str) -> Range:
+    """A free range for the container whose state directory is (or will be) `container`."""
+    from ringfence_runtime.state import process_start
+
+    directory = os.environ.get("RINGFENCE_USERNS_DIR", DIRECTORY)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        taken = set(os.listdir(directory))
+        for index, (uid, gid) in enumerate(zip(_starts("/etc/subuid"), _starts("/etc/subgid"), strict=False)):
+            if str(index) in taken and _is_held(f"{directory}/{index}"):
+                continue
+            pid = os.getpid()
+            _write(f"{directory}/{index}", f"{pid} {process_start(pid)} {container}")
+            return Range(index, uid, gid)
+    finally:
+        os.close(lock)
+    raise Error(
+        "userns auto: every range of ids is taken",
+        hint=f"give user {USER} more in /etc/subuid and /etc/subgid",
+    )
+
+
+def release(index: int, container: str) -> None:
+    """Give a range back; nothing where it is not this container's (any more)."""
+    directory = os.environ.get("RINGFENCE_USERNS_DIR", DIRECTORY)
+    path = f"{directory}/{index}"
+    try:
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _read(path).split(" ", 2)[2:] == [container]:
+            os.unlink(path)
+    finally:
+        os.close(lock)
+
+
+def _starts(file: str) -> list[int]:
+    """The first id of every range in a file of subuid(5)."""
+    found: list[int] = []
+    for line in _read(file).splitlines():
+        name, _, rest = line.strip().partition(":")
+        begin, _, count = rest.partition(":")
+        if name == USER and begin.isdecimal() and count.isdecimal():
+            found += range(int(begin), int(begin) + int(count) - SIZE + 1, SIZE)
+    return found or list(range(_POOL[0], _POOL[0] + _POOL[1] * SIZE, SIZE))
+
+
+def _is_held(path: str) -> bool:
+    from ringfence_runtime.state import process_start
+
+    words = _read(path).split(" ", 2)
+    if len(words) != 3 or not words[0].isdecimal() or not words[1].isdecimal():
+        return False
+    return os.path.isdir(words[2]) or process_start(int(words[0])) == int(words[1])
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(1 << 20)
+    except FileNotFoundError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
+def rewrite(data: bytes, ids: Range) -> bytes:
+    """The configuration with a user namespace of this range, as exec and start will read it, too."""
+    config = jsonio.loads(data)
+    linux = config.setdefault("linux", {})
+    spaces = [space for space in linux.get("namespaces") or [] if space.get("type") != "user"]
+    linux["namespaces"] = [*spaces, {"type": "user"}]
+    for key, start in (("uidMappings", ids.uid), ("gidMappings", ids.gid)):
+        linux[key] = [{"containerID": 0, "hostID": start, "size": SIZE}]
+    return jsonio.dumps(config).encode("ascii")

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""userns auto: ids of a container's own, on real files, and never the same twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch import autouserns
+from tests.runtime.conftest import Box
+from tests.runtime.test_run_fences import Front, front, tree
+
+__all__ = ["front", "tree"]
+pytestmark = pytest.mark.root
+FIRST = 0x70000000  # of the pool where /etc/subuid names no range
+
+
+@pytest.fixture(autouse=True)
+def ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Which ranges are taken, for this test alone; none may be left at its end."""
+    directory = tmp_path / "ranges"
+    monkeypatch.setenv("RINGFENCE_USERNS_DIR", str(directory))
+    if any(line.startswith("ringfence:") for line in Path("/etc/subuid").read_text().splitlines()):
+        pytest.skip("this machine gives user ringfence ranges of its own")
+    return directory
+
+
+def mapped(box: Box) -> Box:
+    """Ask by the annotation, as an engine's container does."""
+    box.config["annotations"] = {"ringfence.io/userns": "auto"}
+    return box
+
+
+def host_uid(pid: int) -> int:
+    """The user of a process as the host counts."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1])
+
+
+def test_ids_are_its_own_and_the_root_filesystem_is_its_roots(box: Box, ranges: Path) -> None:
+    """The host's root has made the files; inside they are root's, outside the workload is nobody."""
+    mapped(box).shell("stat -c %u:%g /bin/busybox; touch /made; cat /proc/self/uid_map /proc/self/gid_map")
+    lines = [line.split() for line in box.output().splitlines()]
+    assert lines == [["0:0"], ["0", str(FIRST), "65536"], ["0", str(FIRST), "65536"]]
+    made = (box.rootfs / "made").stat()
+    assert (made.st_uid, made.st_gid) == (0, 0)
+    assert list(ranges.iterdir()) == []
+
+
+def test_two_containers_have_two_ranges_and_give_them_back(boxes: Any, ranges: Path) -> None:
+    """As long as they live; exec has the same ids."""
+    first, second = mapped(boxes()).start(), mapped(boxes()).start()
+    assert [host_uid(box.state()["pid"]) for box in (first, second)] == [FIRST, FIRST + 65536]
+    assert first.exec("/bin/id", "-u").stdout == "0\n"
+    assert sorted(path.name for path in ranges.iterdir()) == ["0", "1"]
+    assert first.do("delete", "--force").returncode == 0
+    third = mapped(boxes()).start()
+    assert host_uid(third.state()["pid"]) == FIRST
+    for box in (second, third):
+        assert box.do("delete", "--force").returncode == 0
+    assert list(ranges.iterdir()) == []
+
+
+def test_a_launch_that_fails_gives_its_range_back(box: Box, ranges: Path) -> None:
+    """And so does one that is killed, when its container is deleted."""
+    mapped(box).args("/bin/no-such-program").refused()
+    assert list(ranges.iterdir()) == []
+
+
+def test_a_range_of_a_runtime_that_was_killed_is_taken_over(tmp_path: Path, ranges: Path) -> None:
+    """Its taker is dead and its container was never made, or is gone."""
+    ranges.mkdir()
+    (ranges / "0").write_text(f"999999999 1 {tmp_path}/no-such-container")
+    (ranges / "1").write_text(f"999999999 1 {tmp_path}")  # this one is there
+    (ranges / "2").write_text("junk")
+    assert [autouserns.take(f"{tmp_path}/{number}").index for number in range(3)] == [0, 2, 3]
+
+
+def test_many_at_once_get_different_ranges(tmp_path: Path, ranges: Path) -> None:
+    """Sixteen processes take four each."""
+    script = (
+        "import sys; sys.path.insert(0, 'runtime')\n"
+        "from ringfence_runtime.launch.autouserns import take\n"
+        f"for number in range(4): print(take('{tmp_path}').uid)\n"
+    )
+    takers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
+        for _ in range(16)
+    ]
+    found = [int(line) for taker in takers for line in taker.communicate()[0].split()]
+    assert len(found) == 64
+    assert sorted(found) == [FIRST + 65536 * index for index in range(64)]
+
+
+def test_ranges_of_subuid_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole ranges of the user's lines, in their order; other users' and broken lines are not ours."""
+    lines = ("other:1:65536", "ringfence:100000:131072", "ringfence:x:1", "ringfence:900000:65535")
+    text = "\n".join((*lines, "ringfence:500000:65536"))
+    monkeypatch.setattr(autouserns, "_read", lambda path: text if path == "/etc/subuid" else "")
+    assert autouserns._starts("/etc/subuid") == [100000, 165536, 500000]
+    assert autouserns._starts("/etc/subgid")[:2] == [FIRST, FIRST + 65536]
+
+
+def test_no_range_left_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what helps."""
+    monkeypatch.setattr(autouserns, "_starts", lambda path: [100000])
+    assert autouserns.take(str(tmp_path)).uid == 100000
+    with pytest.raises(Error, match="every range of ids is taken"):
+        autouserns.take(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"annotations": {"ringfence.io/userns": "yes"}}, "annotations.ringfence.io/userns"),
+        ({"mappings": True}, "linux.uidMappings"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(box: Box, change: dict[str, Any], place: str, ranges: Path) -> None:
+    """A word that is none, and mappings beside it."""
+    mapped(box)
+    box.config["annotations"] |= change.get("annotations", {})
+    if change.get("mappings"):
+        box.config["linux"]["namespaces"].append({"type": "user"})
+        for key in ("uidMappings", "gidMappings"):
+            box.config["linux"][key] = [{"containerID": 0, "hostID": 1, "size": 1}]
+    assert place in box.refused()
+
+
+def test_ringfence_run_has_it_for_directories_and_detached(front: Front, ranges: Path) -> None:
+    """--userns auto; the output of a detached one is still kept."""
+    front.environment["RINGFENCE_USERNS_DIR"] = str(ranges)
+    _, got = front("--userns", "auto", words=("sh", "-c", "stat -c %u /bin/busybox; cat /proc/self/uid_map"))
+    assert got.stdout.split() == ["0", "0", str(FIRST), "65536"], got.stderr
+    assert list(ranges.iterdir()) == []
+    assert not [path for path in front.tree.rglob("*") if os.lstat(path).st_uid]
