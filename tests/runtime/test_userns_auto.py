@@ -15,6 +15,7 @@ from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import autouserns
 from tests.runtime.conftest import Box
 from tests.runtime.test_run_fences import Front, front, tree
+from tests.support.waiting import wait_for
 
 __all__ = ["front", "tree"]
 pytestmark = pytest.mark.root
@@ -142,3 +143,18 @@ def test_ringfence_run_has_it_for_directories_and_detached(front: Front, ranges:
     assert got.stdout.split() == ["0", "0", str(FIRST), "65536"], got.stderr
     assert list(ranges.iterdir()) == []
     assert not [path for path in front.tree.rglob("*") if os.lstat(path).st_uid]
+
+
+def test_a_detached_sandbox_with_ids_of_its_own_keeps_its_output(front: Front, ranges: Path) -> None:
+    """The file belongs to the range: its root opens it again, and `logs` reads it."""
+    front.environment["RINGFENCE_USERNS_DIR"] = str(ranges)
+    name, got = front("--userns", "auto", "--detach", words=("sh", "-c", "echo kept; echo more >/dev/stdout"))
+    assert got.returncode == 0, got.stderr
+    log = front.directory / "images/containers" / name / "output"
+    wait_for(lambda: log.read_text() == "kept\nmore\n", "its output")
+    assert log.stat().st_uid == FIRST
+    places = ["--state-root", f"{front.directory}/state", "--image-root", f"{front.directory}/images"]
+    rm = [sys.executable, "-m", "ringfence", "rm", "--force", *places]
+    done = subprocess.run([*rm, name], env=front.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(ranges.iterdir()) == []

@@ -132,11 +132,9 @@ class _Start:
             user=resolve_user(options.rootfs_fd, user),
             network=self.network.namespace(),
             files=self.network.files(place, rootfs, options.rootfs_fd, self.warn),
-            output=self._output() if request.detach else "",
+            output=self._output(options) if request.detach else "",
         )
         options.output = oci.OUTPUT if request.detach else ""
-        if request.detach and options.userns_range is not None:
-            os.chown(place.output, options.userns_range.uid, options.userns_range.gid)
         options.policy, options.require_agent = request.fences.policy, request.fences.require_agent
         options.certain = True
         self._write(oci.make_config(request, found))
@@ -178,9 +176,11 @@ class _Start:
             launched.discard()
             raise
 
-    def _output(self) -> str:
+    def _output(self, options: Options) -> str:
         fd = os.open(self.place.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         os.close(fd)
+        if (ids := options.userns_range) is not None:
+            os.chown(self.place.output, ids.uid, ids.gid)
         return self.place.output
 
     def _write(self, config: dict[str, Any]) -> None:
