@@ -148,7 +148,9 @@ def test_ringfence_run_has_it_for_directories_and_detached(front: Front, ranges:
 def test_a_detached_sandbox_with_ids_of_its_own_keeps_its_output(front: Front, ranges: Path) -> None:
     """The file belongs to the range: its root opens it again, and `logs` reads it."""
     front.environment["RINGFENCE_USERNS_DIR"] = str(ranges)
-    name, got = front("--userns", "auto", "--detach", words=("sh", "-c", "echo kept; echo more >>/dev/stdout"))
+    name, got = front(
+        "--userns", "auto", "--detach", words=("sh", "-c", "echo kept; echo more >>/dev/stdout")
+    )
     assert got.returncode == 0, got.stderr
     log = front.directory / "images/containers" / name / "output"
     wait_for(lambda: log.read_text() == "kept\nmore\n", "its output")

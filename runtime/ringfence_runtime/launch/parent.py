@@ -110,9 +110,7 @@ def start_created(container: Container) -> None:
         channel.send("S")
         seccomp = None
         if config.linux.seccomp is not None and config.linux.seccomp.text("listenerPath"):
-            from ringfence_runtime.security.seccomp import prepare
-
-            seccomp = prepare(config.linux.seccomp)
+            seccomp = _filter_of(config)
         await_exec(channel, container, pidfd, seccomp)
         os.unlink(container.socket)
     finally:
@@ -145,11 +143,7 @@ def create(
     try:
         if autouserns.wanted(config, options.userns):
             config, data = _own_ids(data, options, f"{store.root}/{name}", undo)
-        seccomp = None
-        if config.linux.seccomp is not None:
-            from ringfence_runtime.security.seccomp import prepare
-
-            seccomp = prepare(config.linux.seccomp)
+        seccomp = _filter_of(config)
         plan = make_plan(config, bundle, options)
         container = store.create(
             name,
@@ -179,6 +173,15 @@ def create(
             except (Error, OSError) as error:
                 log.warn(f"while undoing the launch of {name}: {error}")
         raise
+
+
+def _filter_of(config: Config) -> Filter | None:
+    """The compiled seccomp profile, if there is one."""
+    if config.linux.seccomp is None:
+        return None
+    from ringfence_runtime.security.seccomp import prepare
+
+    return prepare(config.linux.seccomp)
 
 
 def _own_ids(
