@@ -238,6 +238,12 @@ class Agent:
             http = HttpServer(config.http_listen, new_registry(self._sources()), self.healthy, self.ready)
             self._stack.callback(http.close)
             http.start()
+        if config.page_listen:
+            from ringfence.export.page import PageServer
+
+            page = PageServer(config.page_listen, snapshots.answer, self.stream.recent)
+            self._stack.callback(page.close)
+            page.start()
 
     def _custom_probes(self, directory: Path) -> CustomProbes:
         from ringfence.daemon.probe_setup import CustomProbes

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from ringfence.config import Listen
 from ringfence.errors import ConfigError, Error, NotPermittedError
 
-__all__ = ["HttpServer"]
+__all__ = ["HttpServer", "StartResponse", "WebServer"]
 
 _CLIENT_TIMEOUT = 5.0  # seconds that one read or write of a client may take
 _REQUEST_SECONDS = 15.0  # that a whole request may take: a byte every four seconds would never time out
@@ -93,26 +93,26 @@ class _Server(ThreadingMixIn, WSGIServer):
         """Say nothing: a broken client must not fill the log."""
 
 
-class HttpServer:
-    """The server, listening from construction on; `start` begins to answer."""
+class WebServer:
+    """Answers by a WSGI application; listening from construction on, `start` begins to answer."""
 
-    def __init__(self, listen: Listen, registry: CollectorRegistry, healthy: Check, ready: Check) -> None:
+    def __init__(self, listen: Listen, key: str = "http") -> None:
+        """`key` is the section of the configuration that says where."""
         ServerHandler.http_version = "1.1"
+        hint = f"another program may use it: choose with `--{key}-listen HOST:PORT`, or `off`"
         try:
             self._server = _Server(listen)
         except PermissionError as error:
-            raise NotPermittedError(f"cannot listen on {listen}: {error.strerror}", hint=_HINT) from error
+            raise NotPermittedError(f"cannot listen on {listen}: {error.strerror}", hint=hint) from error
         except socket.gaierror as error:
             raise ConfigError(
-                f"http.listen: {listen.host!r} is no address of this machine", hint=_HINT
+                f"{key}.listen: {listen.host!r} is no address of this machine", hint=hint
             ) from error
         except OSError as error:
-            raise Error(f"cannot listen on {listen}: {error.strerror}", hint=_HINT) from error
-        self._metrics: Any = make_wsgi_app(registry)
-        self._checks = {"/healthz": healthy, "/readyz": ready}
+            raise Error(f"cannot listen on {listen}: {error.strerror}", hint=hint) from error
         self._server.set_app(self._answer)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, name="http", daemon=True
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, name=key, daemon=True
         )
 
     @property
@@ -131,6 +131,18 @@ class HttpServer:
         self._server.server_close()
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        raise NotImplementedError
+
+
+class HttpServer(WebServer):
+    """Metrics and health."""
+
+    def __init__(self, listen: Listen, registry: CollectorRegistry, healthy: Check, ready: Check) -> None:
+        super().__init__(listen)
+        self._metrics: Any = make_wsgi_app(registry)
+        self._checks = {"/healthz": healthy, "/readyz": ready}
+
+    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         if method not in ("GET", "HEAD"):
             return _text(start_response, "405 Method Not Allowed", "only GET\n")
@@ -144,9 +156,6 @@ class HttpServer:
             return answer
         found = path == "/"
         return _text(start_response, "200 OK" if found else "404 Not Found", "/metrics /healthz /readyz\n")
-
-
-_HINT = "another program may use it: choose with `--http-listen HOST:PORT`, or `off`"
 
 
 def _text(start_response: StartResponse, status: str, body: str) -> Iterable[bytes]:

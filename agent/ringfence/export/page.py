@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status page: one file of HTML, style and script, and a few small JSON documents. Reads only.
+
+Everything on it is somebody's text: it is escaped where records are made, it is set as text by the script,
+never as markup, and the policy that goes with the page (CSP) lets no other script run and nothing be loaded.
+A page of another site cannot read it: requests must name an address as their host (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringfence.config import Listen
+from ringfence.errors import Error
+from ringfence.export.http import StartResponse, WebServer
+from ringfence.export.jsonl import dumps
+
+__all__ = ["PageServer", "content_security_policy"]
+
+_FILE = Path(__file__).with_name("page.html")
+_ALERTS, _CONTAINERS = 200, 500
+Answer = Callable[[str, Mapping[str, Any]], Any]
+Recent = Callable[[str, int], Sequence[Mapping[str, Any]]]
+
+
+def content_security_policy(html: str) -> str:
+    """Only the page's own script and style, by their hashes; JSON from the same place; nothing else."""
+    hashes = {}
+    for tag in ("script", "style"):
+        digests = (
+            base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        )
+        hashes[tag] = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+class PageServer(WebServer):
+    """`answer` is that of the local socket (status, top, policies), `recent` gives the last alerts."""
+
+    def __init__(self, listen: Listen, answer: Answer, recent: Recent) -> None:
+        super().__init__(listen, "page")
+        html = _FILE.read_text(encoding="utf-8")
+        self._html = html.encode()
+        self._ask, self._recent = answer, recent
+        self._headers = (
+            ("Content-Security-Policy", content_security_policy(html)),
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Frame-Options", "DENY"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("Cache-Control", "no-store"),
+        )
+        self._documents: dict[str, Callable[[], Any]] = {
+            "/api/status": lambda: self._ask("status", {}),
+            "/api/containers": self._containers,
+            "/api/alerts": lambda: list(self._recent("alert", _ALERTS)),
+            "/api/policies": lambda: self._ask("policies", {}),
+        }
+
+    def _containers(self) -> dict[str, Any]:
+        rows = self._ask("top", {})["containers"]
+        return {"containers": rows[:_CONTAINERS], "more": max(0, len(rows) - _CONTAINERS)}
+
+    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+        if not _is_address(environ.get("HTTP_HOST", "")):
+            return self._send(start_response, "421 Misdirected Request", "text/plain", b"ask by address\n")
+        if method not in ("GET", "HEAD"):
+            return self._send(start_response, "405 Method Not Allowed", "text/plain", b"only GET\n")
+        if path == "/":
+            return self._send(start_response, "200 OK", "text/html", self._html)
+        document = self._documents.get(path)
+        if document is None:
+            return self._send(start_response, "404 Not Found", "text/plain", b"not here\n")
+        try:
+            body = dumps(document()).encode("utf-8", "backslashreplace")
+        except (Error, TimeoutError, KeyError, RuntimeError):
+            return self._send(start_response, "503 Service Unavailable", "text/plain", b"not now\n")
+        return self._send(start_response, "200 OK", "application/json", body)
+
+    def _send(self, start_response: StartResponse, status: str, kind: str, body: bytes) -> Iterable[bytes]:
+        headers = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body)))]
+        start_response(status, [*headers, *self._headers])
+        return [body]
+
+
+def _is_address(host: str) -> bool:
+    """A name could be made to lead here by whoever owns it."""
+    bare = re.sub(r":\d{1,5}$", "", host)
+    if bare == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(bare.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
