@@ -23,6 +23,7 @@ _COMMANDS = {
     "tree": "tree",
     "policy": "policy",
     "probe": "probe",
+    "audit": "audit",
     "run": "run",
     "ps": "sandboxes",
     "exec": "sandboxes",

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import signal
 import sys
 import time
@@ -21,11 +20,10 @@ from ringfence.containers.enrich import Worker, default_sources
 from ringfence.containers.hierarchy import mount_points, walk
 from ringfence.containers.model import Container, Facts
 from ringfence.containers.patterns import patterns_for
-from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon import helpers, node
+from ringfence.daemon import faces, helpers, node
 from ringfence.daemon.adoption import Adoption
 from ringfence.daemon.boot import Boot
 from ringfence.daemon.canary import Canary, sings
@@ -46,9 +44,8 @@ from ringfence.daemon.snapshots import Snapshots
 from ringfence.daemon.taint import TaintRemover
 from ringfence.daemon.takeover import Takeover
 from ringfence.daemon.watchers import Watchers
-from ringfence.export.http import HttpServer
 from ringfence.export.jsonl import JsonLines, LineWriter
-from ringfence.export.metrics import Sources, new_registry
+from ringfence.export.metrics import Sources
 from ringfence.export.metrics_pressure import PressureMetrics
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
@@ -84,7 +81,7 @@ class Agent:
         self._defend()
         self._watch()
         self._waiting_for = ""
-        self.stats.startup_seconds = _process_age()
+        self.stats.startup_seconds = node.process_age()
         self._log.info(
             "ready",
             startup_ms=round(self.stats.startup_seconds * 1000),
@@ -234,16 +231,8 @@ class Agent:
             self.stats, self.registry, self.tree, self.members, self.desk, self.stream, self.takeover
         )
         self.stream.start()
-        if config.http_listen:
-            http = HttpServer(config.http_listen, new_registry(self._sources()), self.healthy, self.ready)
-            self._stack.callback(http.close)
-            http.start()
-        if config.page_listen:
-            from ringfence.export.page import PageServer
-
-            page = PageServer(config.page_listen, snapshots.answer, self.stream.recent)
-            self._stack.callback(page.close)
-            page.start()
+        self.audit = faces.audit_of(config, self._stack, lambda: list(self.registry))
+        faces.serve(config, self._stack, self._sources(), self.healthy, self.ready, snapshots, self.stream)
 
     def _custom_probes(self, directory: Path) -> CustomProbes:
         from ringfence.daemon.probe_setup import CustomProbes
@@ -275,7 +264,7 @@ class Agent:
             stream=self.stream,
             extra=self._extra,
             outbox=self.outbox,
-            more=[lambda: self.identity.metrics(self.worker.counts.errors)],
+            more=[lambda: self.identity.metrics(self.worker.counts.errors), self.audit.metrics],
             redacted=lambda: self.outlets.redactor.redacted,
             probes=self.probes.metrics if self.probes else tuple,
         )
@@ -308,7 +297,7 @@ class Agent:
         self.stats.attach_seconds = time.monotonic() - began
         if self._boot.handover == GAP:
             self._log.warning("no ticket of the agent before this one: its pins were removed at the start",
-                              unguarded_seconds=round(_process_age(), 3))  # fmt: skip
+                              unguarded_seconds=round(node.process_age(), 3))  # fmt: skip
         for note in self._boot.notes:
             self._log.warning("assumed", what=note)
         for skipped in kernel.skipped:
@@ -395,9 +384,3 @@ def fill_free_slots(slots: KernelSlots) -> None:
 def _pressure() -> PressureMetrics:
     v1, v2 = mount_points(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
     return PressureMetrics(Path(v2) if v2 else None, Path(v1["cpu"]) if "cpu" in v1 else None)
-
-
-def _process_age() -> float:
-    """Seconds since this process began; exact to a clock tick."""
-    start = (start_ticks(os.getpid()) or 0) * TICK_NS
-    return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start) / 1e9

@@ -4,6 +4,8 @@ here."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Mapping
 
 from ringfence.abi import (
@@ -21,9 +23,10 @@ from ringfence.bpf.lsm import decided_by, hooks_for
 from ringfence.bpf.syscalls import OPENS, names_of
 from ringfence.config import Config
 from ringfence.containers.patterns import patterns_for
+from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.policy import CompiledPolicies, NodeTiers
 
-__all__ = ["attach_plan", "kernel_patterns", "needed_kinds", "observe_levels", "tiers_of"]
+__all__ = ["attach_plan", "kernel_patterns", "needed_kinds", "observe_levels", "process_age", "tiers_of"]
 
 _K = EventKind
 _LEVELS = {"off": OBSERVE_OFF, "activity": OBSERVE_ACTIVITY, "alerts": OBSERVE_ALERTS}
@@ -109,3 +112,9 @@ def attach_plan(
         hooked=frozenset(names_of(hooked)),
         drift=_K.TASK_DRIFT in kinds,
     )
+
+
+def process_age() -> float:
+    """Seconds since this process began; exact to a clock tick."""
+    start = (start_ticks(os.getpid()) or 0) * TICK_NS
+    return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start) / 1e9

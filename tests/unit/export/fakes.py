@@ -14,9 +14,11 @@ from prometheus_client import Metric
 
 from ringfence.abi import ACTIVITY, COUNTERS, DROP_KEY, ContainerValue, Drop, EventKind
 from ringfence.abi import Counter as Class
+from ringfence.audit.model import CHECKS, Finding
 from ringfence.bpf.losses import Losses
 from ringfence.containers.model import Container, State
 from ringfence.containers.registry import Counts
+from ringfence.daemon.audit_round import AuditRound
 from ringfence.export.metrics import PolicyState, Sources
 from ringfence.export.metrics_alerts import SenderLike
 from ringfence.export.metrics_identity import identity_metrics
@@ -141,6 +143,13 @@ class FakePressure(PressureMetrics):
         return 2.0
 
 
+def audited() -> AuditRound:
+    """An audit that found one thing."""
+    made = AuditRound(0, list)
+    made.found([Finding(CHECKS["privileged"], "web", "")])
+    return made
+
+
 class World:
     """Everything that a scrape reads, to be changed by a test."""
 
@@ -163,7 +172,7 @@ class World:
             pressure=FakePressure(),
             stats=self.stats, kernel=self.kernel, containers=lambda: list(self.live), slots=self.slots.get,
             life=Counts(), outbox=FakeOutbox(), redacted=lambda: 4,
-            more=[lambda: identity_metrics(FakeWatch(), range(5), {"kubernetes": 3})],
+            more=[lambda: identity_metrics(FakeWatch(), range(5), {"kubernetes": 3}), audited().metrics],
             policies=lambda: self.policies, ready=lambda: self.why_not_ready,
             container_limit=limit, probes=self.probes, extra=lambda: EXTRA,
         )  # fmt: skip

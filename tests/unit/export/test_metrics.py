@@ -60,6 +60,8 @@ def test_counts_of_the_agent_and_of_the_kernel_are_shown() -> None:
     assert value(samples, "ringfence_records_redacted_total") == 4
     assert value(samples, "ringfence_enrichment_errors_total", source="kubernetes") == 3
     assert value(samples, "ringfence_pod_watch_up") == 0
+    finding = {"check": "privileged", "scope": "container", "severity": "critical"}
+    assert value(samples, "ringfence_audit_findings", **finding) == 1
     assert value(samples, "ringfence_pod_watch_pods") == 5
     assert value(samples, "ringfence_pod_watch_restarts_total", reason="gone") == 1
     assert value(samples, "ringfence_pod_watch_events_total", usable="no") == 2

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Known ways out of containers by version: kernels, and container runtimes.
+
+Versions are upstream's. Distributions put fixes into versions that look old: a finding from a version that
+was not built by upstream says so, and weighs less. No finding is no proof.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+__all__ = ["KERNEL", "RUNTIMES", "KernelCve", "RuntimeCve", "kernel_version", "runtime_cves", "unfixed"]
+
+Version = tuple[int, ...]
+
+
+class KernelCve(NamedTuple):
+    """`since`, `mainline`: the releases that brought hole and fix; `stable`: branch -> patch level."""
+
+    id: str
+    what: str
+    since: Version
+    mainline: Version
+    stable: Mapping[Version, int]
+
+
+# From the stable trees' change logs, as the CVE records give them.
+KERNEL = (
+    KernelCve("CVE-2021-22555", "netfilter compat: a write behind a heap buffer", (2, 6), (5, 12),
+              {(5, 11): 15, (5, 10): 31, (5, 4): 113, (4, 19): 188, (4, 14): 231}),
+    KernelCve("CVE-2021-33909", "seq_file: a path longer than 1 GB", (3, 16), (5, 14),
+              {(5, 13): 4, (5, 12): 19, (5, 10): 52, (5, 4): 134, (4, 19): 198, (4, 14): 240}),
+    KernelCve("CVE-2022-0185", "fsconfig: a heap overflow, from a user namespace", (5, 1), (5, 17),
+              {(5, 16): 2, (5, 15): 16, (5, 10): 93, (5, 4): 173}),
+    KernelCve("CVE-2022-0492", "release_agent of cgroup version 1 without CAP_SYS_ADMIN", (2, 6), (5, 17),
+              {(5, 16): 6, (5, 15): 20, (5, 10): 97, (5, 4): 177, (4, 19): 229, (4, 14): 266}),
+    KernelCve("CVE-2022-0847", "Dirty Pipe: writes to files that are only readable", (5, 8), (5, 17),
+              {(5, 16): 11, (5, 15): 25, (5, 10): 102}),
+    KernelCve("CVE-2022-2588", "cls_route: a use after free, from a user namespace", (2, 6), (6, 0),
+              {(5, 19): 2, (5, 18): 18, (5, 15): 61, (5, 10): 137, (5, 4): 211, (4, 19): 256}),
+    KernelCve("CVE-2023-0386", "overlayfs: set-user-ID files out of a user namespace", (5, 11), (6, 2),
+              {(6, 1): 9, (5, 15): 91}),
+    KernelCve("CVE-2023-32233", "nf_tables: a use after free of anonymous sets", (3, 13), (6, 4),
+              {(6, 3): 2, (6, 2): 15, (6, 1): 28, (5, 15): 111, (5, 10): 180, (5, 4): 243, (4, 19): 283}),
+    KernelCve("CVE-2024-1086", "nf_tables: a double free in verdicts", (3, 15), (6, 8),
+              {(6, 7): 3, (6, 6): 15, (6, 1): 76, (5, 15): 149, (5, 10): 210, (5, 4): 269, (4, 19): 307}),
+)  # fmt: skip
+
+
+class RuntimeCve(NamedTuple):
+    """`fixed`: branch -> first good version; the newest entry holds for all later branches."""
+
+    id: str
+    what: str
+    fixed: tuple[Version, ...]  # one for each branch that got the fix, oldest first
+
+
+RUNTIMES: Mapping[str, tuple[RuntimeCve, ...]] = {
+    "runc": (
+        RuntimeCve("CVE-2019-5736", "a container overwrites the runtime's binary", ((1, 0, 0),)),
+        RuntimeCve("CVE-2021-30465", "links changed while mounts are made", ((1, 0, 0),)),
+        RuntimeCve("CVE-2024-21626", "a leaked directory descriptor leads to the host", ((1, 1, 12),)),
+        RuntimeCve("CVE-2025-31133", "masked paths bound over a replaced /dev/null", ((1, 2, 8), (1, 3, 3))),
+    ),
+    "crun": (RuntimeCve("CVE-2022-27650", "inheritable capabilities that should not be", ((1, 4, 4),)),),
+    "containerd": (
+        RuntimeCve("CVE-2020-15257", "the shim's socket in the host's network", ((1, 3, 9), (1, 4, 3))),
+        RuntimeCve("CVE-2022-23648", "image volumes that copy files of the host",
+                   ((1, 4, 13), (1, 5, 10), (1, 6, 1))),
+    ),
+}  # fmt: skip
+
+
+def kernel_version(release: str, build: str = "", signature: str = "") -> tuple[Version | None, bool]:
+    """(upstream version, whether upstream built it), as far as it can be told.
+
+    `release` and `build` are uname's; `signature` is Ubuntu's /proc/version_signature. Debian and Ubuntu say
+    which upstream version they are based on; kernels of Red Hat's kind do not, and take fixes of any age.
+    """
+    if found := re.fullmatch(r"Ubuntu \S+ (\d+)\.(\d+)\.(\d+)", signature.strip()):
+        return (int(found[1]), int(found[2]), int(found[3])), False
+    if found := re.search(r"Debian (\d+)\.(\d+)\.(\d+)", build):
+        return (int(found[1]), int(found[2]), int(found[3])), False
+    if re.search(r"\.(el|amzn|fc|uek|azl|cm)\d", release):
+        return None, False
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(.*)", release)
+    if not found:
+        return None, False
+    version = int(found[1]), int(found[2]), int(found[3] or 0)
+    own = found[4] == "" or bool(re.fullmatch(r"-rc\d+\+?|\+", found[4]))
+    if not own and version[2] == 0 and re.match(r"-\d", found[4]):
+        return None, False  # 6.1.0-18-amd64: the patch level is elsewhere
+    return version, own
+
+
+def unfixed(version: Version) -> Iterator[KernelCve]:
+    """Holes that upstream's kernel of this version still has."""
+    branch, patch = version[:2], version[2]
+    for cve in KERNEL:
+        if branch < cve.since or branch >= cve.mainline:
+            continue
+        if branch not in cve.stable or patch < cve.stable[branch]:
+            yield cve
+
+
+def runtime_cves(name: str, text: str) -> Iterator[tuple[RuntimeCve, str, bool]]:
+    """(hole, version, whether upstream built it) for what `NAME --version` prints."""
+    found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)([^\s,]*)", text)
+    if not found:
+        return
+    version = int(found[1]), int(found[2]), int(found[3])
+    before_release = bool(re.match(r"-(rc|alpha|beta)", found[4]))
+    for cve in RUNTIMES.get(name, ()):
+        if not _is_fixed(version, cve.fixed, before_release=before_release):
+            yield cve, found[0].lstrip("v"), found[4] == "" or before_release
+
+
+def _is_fixed(version: Version, fixed: tuple[Version, ...], *, before_release: bool) -> bool:
+    for good in fixed:
+        if version[:2] == good[:2]:
+            return version > good or (version == good and not before_release)
+    return version > fixed[-1]

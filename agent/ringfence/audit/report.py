@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings as JSON, and as SARIF 2.1.0 (OASIS), which code hosts and scanners' dashboards read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ringfence import __version__
+from ringfence.audit.model import CHECKS, SEVERITIES, Finding
+from ringfence.export.escape import escape
+
+__all__ = ["as_json", "as_sarif", "ordered", "summary"]
+
+#: SARIF's words, 3.27.10
+_LEVELS = {"critical": "error", "high": "error", "medium": "warning", "low": "note", "info": "note"}
+_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_PROJECT = "https://github.com/ringfence/ringfence"
+
+
+def ordered(findings: Sequence[Finding]) -> list[Finding]:
+    """The worst first."""
+    return sorted(findings, key=lambda one: (-one.points, one.subject, one.check.id, one.detail))
+
+
+def summary(findings: Sequence[Finding]) -> dict[str, int]:
+    """How many of each severity, the worst first."""
+    counts = Counter(finding.severity for finding in findings)
+    return {severity: counts[severity] for severity in reversed(SEVERITIES)}
+
+
+def as_json(findings: Sequence[Finding], node: str, containers: int) -> dict[str, Any]:
+    """One document."""
+    return {
+        "version": __version__,
+        "node": escape(node),
+        "containers": containers,
+        "summary": summary(findings),
+        "findings": [
+            {
+                "check": one.check.id,
+                "scope": one.check.scope,
+                "severity": one.severity,
+                "score": one.points,
+                "subject": escape(one.subject, 256),
+                "container": escape(one.identifier, 128),
+                "title": one.check.title,
+                "detail": escape(one.detail),
+                "fix": one.check.fix,
+                "attack": list(one.check.attack),
+            }
+            for one in ordered(findings)
+        ],
+    }
+
+
+def as_sarif(findings: Sequence[Finding], node: str) -> dict[str, Any]:
+    """One run. Rules are all checks, so that a tool can tell what passed."""
+    index = {check: number for number, check in enumerate(CHECKS)}
+    rules = [
+        {
+            "id": check.id,
+            "name": "".join(word.capitalize() for word in check.id.split("-")),
+            "shortDescription": {"text": check.title},
+            "help": {"text": check.fix},
+            "defaultConfiguration": {"level": _LEVELS[Finding(check, "", "").severity]},
+            "properties": {
+                "security-severity": f"{check.score / 10:.1f}",
+                "tags": ["security", "containers", *check.attack],
+            },
+        }
+        for check in CHECKS.values()
+    ]
+    driver = {"name": "Ringfence", "version": __version__, "informationUri": _PROJECT, "rules": rules}
+    results = [_result(one, node, index[one.check.id]) for one in ordered(findings)]
+    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _result(finding: Finding, node: str, rule: int) -> dict[str, Any]:
+    subject, detail = escape(finding.subject, 256), escape(finding.detail)
+    whole = f"{escape(node)}/{subject}" if finding.check.scope == "container" else subject
+    identity = hashlib.sha256(f"{finding.check.id}\0{whole}".encode()).hexdigest()
+    return {
+        "ruleId": finding.check.id,
+        "ruleIndex": rule,
+        "level": _LEVELS[finding.severity],
+        "message": {"text": f"{subject}: {finding.check.title}: {detail}. To mend it: {finding.check.fix}."},
+        "locations": [
+            {"logicalLocations": [{"name": subject, "fullyQualifiedName": whole, "kind": "resource"}]}
+        ],
+        "partialFingerprints": {"ringfence/v1": identity},
+        "properties": {"security-severity": f"{finding.points / 10:.1f}", "severity": finding.severity},
+    }

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at what runs: containers by the names of their cgroups, and who they are by the usual sources."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ringfence.audit import containers as container_checks
+from ringfence.audit import node as node_checks
+from ringfence.audit.containers import Subject
+from ringfence.audit.model import Finding
+from ringfence.audit.node import Node
+from ringfence.config import Config
+from ringfence.containers.enrich import Request, Source, default_sources
+from ringfence.containers.enrich.worker import enrich
+from ringfence.containers.hierarchy import Hierarchy, detect, walk
+from ringfence.containers.kubernetes.cri import Cri, sockets_of
+from ringfence.containers.kubernetes.source import Kubernetes
+from ringfence.containers.model import Container, Facts
+from ringfence.containers.patterns import identify, matches, patterns_for
+
+__all__ = ["Survey", "display_name", "of_containers", "subject_of", "survey", "this_node"]
+
+
+class Survey(NamedTuple):
+    """What was looked at, and what was found."""
+
+    node: str
+    containers: int
+    findings: list[Finding]
+
+
+def survey(config: Config, *, node: bool = True, containers: bool = True) -> Survey:
+    """Look at this node and at the containers whose cgroups the configuration's patterns name."""
+    here = this_node(versions=node)
+    found: list[Finding] = list(node_checks.findings(here)) if node else []
+    subjects = list(_subjects(config)) if containers else []
+    mac = node_checks.has_mac()
+    for subject in subjects:
+        found += container_checks.findings(subject, mac=mac)
+    return Survey(here.name, len(subjects), found)
+
+
+def of_containers(containers: Sequence[Container]) -> list[Finding]:
+    """Of containers that the agent knows already: nothing is looked up."""
+    mac = node_checks.has_mac()
+    found: list[Finding] = []
+    for container in containers:
+        if container.posture is not None:
+            subject = Subject(display_name(container), container.short_id, container.posture)
+            found += container_checks.findings(subject, mac=mac)
+    return found
+
+
+def this_node(*, versions: bool = True) -> Node:
+    """The node that we run on; without `versions` no program is asked for its own."""
+    about = os.uname()
+    runtimes = node_checks.versions_of_runtimes() if versions else {}
+    return Node(platform.node(), about.release, about.version, runtimes=runtimes)
+
+
+def display_name(container: Container | Facts) -> str:
+    """namespace/pod/name, as far as it is known."""
+    names = [container.namespace, container.pod, container.name]
+    return "/".join(name for name in names if name)
+
+
+def subject_of(identifier: str, pid: int, facts: Facts) -> Subject | None:
+    """None: nothing is known of how it is held."""
+    if facts.posture is None:
+        return None
+    short = identifier[:12] if len(identifier) == 64 else identifier
+    return Subject(display_name(facts) or short, short, facts.posture, _is_root(pid))
+
+
+def _subjects(config: Config) -> Iterator[Subject]:
+    hierarchy = detect()
+    sockets = sockets_of(config.cri_socket)
+    sources: list[Source] = [Kubernetes(Cri(sockets[0]), None)] if sockets else []
+    sources += default_sources(config.runtime_roots)
+    patterns = patterns_for(config.patterns, known=config.known_names)
+    for found in walk(hierarchy):
+        if matches(found.path.rpartition("/")[2], patterns) is None:
+            continue
+        pid = _first_pid(hierarchy, found.path)
+        if not pid:
+            continue
+        identifier = identify(found.path).id
+        request = Request(found.cgroup_id, identifier, found.path, "", pid, 0)
+        facts = enrich(request, sources, exists=lambda path: True)
+        subject = subject_of(identifier, pid, facts)
+        if subject is not None:
+            yield subject
+
+
+def _first_pid(hierarchy: Hierarchy, path: str) -> int:
+    """A process of that cgroup; 0: it has none."""
+    try:
+        with (hierarchy.directory(path) / "cgroup.procs").open() as file:
+            return int(file.readline().strip() or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def _is_root(pid: int) -> bool | None:
+    """Does it run as user 0 of the host?"""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return None
+    line = next((line for line in status.splitlines() if line.startswith("Uid:")), "")
+    return line.split()[2] == "0" if len(line.split()) > 2 else None

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ringfence audit`: how containers and the node are set up, and how to mend what is weak."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ringfence.cli.output import SEVERITY_COLOURS, colour, print_json, table
+from ringfence.cli.parser import Commands, add_command, add_output
+
+_SEVERITIES = ("info", "low", "medium", "high", "critical")
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "audit",
+        run,
+        help="how containers and this node are set up, and what to mend",
+        text="Look at the containers that run and at this node: privileges, mounts, namespaces, filters,\n"
+        "kernels and runtimes with known holes, open APIs. Scores each finding from 0 to 100, with a\n"
+        "fix. Only reads; needs no agent. Exit code 1 when something is at least as bad as --fail-on.",
+        examples=(
+            "ringfence audit\n"
+            "ringfence audit --min-severity high\n"
+            "ringfence audit -o sarif > audit.sarif\n"
+            "ringfence audit --containers-patterns 'myapp-*' --containers-known no"
+        ),
+    )
+    add_output(parser, "table", "json", "sarif")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the agent's configuration")
+    parser.add_argument("--only", choices=("containers", "node"), help="default: both")
+    parser.add_argument("--min-severity", choices=_SEVERITIES, default="info", help="show these and worse")
+    parser.add_argument("--fail-on", choices=(*_SEVERITIES, "never"), default="high", help="default: high")
+    for flag, key, metavar in (
+        ("--containers-patterns", "containers.patterns", "NAME"),
+        ("--containers-known", "containers.known", "yes|no"),
+        ("--cri-socket", "cri.socket", "auto|off|PATH"),
+    ):
+        parser.add_argument(
+            flag, dest="key_" + key, action="append", metavar=metavar, help="as `ringfence agent`"
+        )
+
+
+def run(options: Any) -> int:
+    """Look and print."""
+    from ringfence.audit.report import as_json, as_sarif, ordered
+    from ringfence.audit.survey import survey
+    from ringfence.config import load
+
+    given = {name[4:]: words for name, words in vars(options).items() if name.startswith("key_") and words}
+    config = load(options.config, flags=given)
+    found = survey(config, node=options.only != "containers", containers=options.only != "node")
+    least = _SEVERITIES.index(options.min_severity)
+    shown = [one for one in ordered(found.findings) if _SEVERITIES.index(one.severity) >= least]
+    if options.output == "sarif":
+        print_json(as_sarif(shown, found.node))
+    elif options.output == "json":
+        print_json(as_json(shown, found.node, found.containers))
+    else:
+        print("\n".join(_text(shown, found)))
+    if options.fail_on == "never":
+        return 0
+    bad = _SEVERITIES.index(options.fail_on)
+    return int(any(_SEVERITIES.index(one.severity) >= bad for one in found.findings))
+
+
+def _text(findings: list[Any], found: Any) -> list[str]:
+    from ringfence.audit.report import summary
+    from ringfence.export.escape import escape
+
+    rows: list[list[str]] = []
+    colours: dict[tuple[int, int], str] = {}
+    fixes: dict[str, Any] = {}
+    for number, one in enumerate(findings):
+        rows.append(
+            [str(one.points), one.severity, one.check.id, escape(one.subject, 48), escape(one.detail, 90)]
+        )
+        colours[number, 1] = SEVERITY_COLOURS[one.severity]
+        fixes.setdefault(one.check.id, one.check)
+    counts = ", ".join(f"{count} {word}" for word, count in summary(findings).items() if count)
+    lines = table(("SCORE", "SEVERITY", "CHECK", "WHERE", "WHAT"), rows, colours) if rows else []
+    if fixes:
+        lines += ["", colour("to mend it:", "bold")]
+        lines += [f"  {check.id}: {check.title}; {check.fix}" for check in fixes.values()]
+    width = shutil.get_terminal_size((100, 24)).columns
+    head = f"{found.containers} containers and node {escape(found.node, 64)}: {counts or 'nothing found'}"
+    return [head[:width], "", *lines] if lines else [head[:width]]

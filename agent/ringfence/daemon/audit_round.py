@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit of what the agent knows, every few minutes in a thread of its own, for the metrics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from ringfence import log
+from ringfence.audit.model import Finding
+from ringfence.containers.model import Container
+
+__all__ = ["AuditRound"]
+
+_FIRST = 10.0  # seconds after the start, which it must not slow down
+
+
+class AuditRound:
+    """Counts findings by check and severity. Containers are those that the agent holds; no program is run."""
+
+    def __init__(self, interval: int, containers: Callable[[], Sequence[Container]]) -> None:
+        self._interval, self._containers = interval, containers
+        self._stop = threading.Event()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._at = 0.0
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+
+    def start(self) -> None:
+        """Begin, unless the interval is 0."""
+        if self._interval:
+            self._thread.start()
+
+    def close(self) -> None:
+        """End."""
+        self._stop.set()
+
+    def look(self) -> None:
+        """One round."""
+        from ringfence.audit import node
+        from ringfence.audit.survey import of_containers, this_node
+
+        self.found([*node.findings(this_node(versions=False)), *of_containers(self._containers())])
+
+    def found(self, found: Sequence[Finding]) -> None:
+        """What a round found."""
+        self._counts = Counter((one.check.id, one.check.scope, one.severity) for one in found)
+        self._at = time.time()
+
+    def metrics(self) -> Iterator[Metric]:
+        """The families of one scrape; without samples before the first round."""
+        findings = GaugeMetricFamily(
+            "ringfence_audit_findings", "What the audit found.", labels=["check", "scope", "severity"]
+        )
+        for labels, count in self._counts.items():
+            findings.add_metric(labels, count)
+        yield findings
+        when = GaugeMetricFamily(
+            "ringfence_audit_timestamp_seconds", "When the audit last looked.", labels=[]
+        )
+        if self._at:
+            when.add_metric([], self._at)
+        yield when
+
+    def _run(self) -> None:
+        wait = min(_FIRST, self._interval)
+        while not self._stop.wait(wait):
+            try:
+                self.look()
+            except Exception as error:  # a round that fails must not end the rounds
+                log.get_logger("audit").error("the audit met a bug of the agent", exc_info=error)
+            wait = self._interval

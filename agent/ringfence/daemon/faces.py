@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What answers over HTTP, and the audit that the metrics show. Neither is on the way of an event."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+from ringfence.config import Config
+from ringfence.containers.model import Container
+from ringfence.daemon.audit_round import AuditRound
+from ringfence.daemon.snapshots import Snapshots
+from ringfence.export.http import HttpServer
+from ringfence.export.metrics import Sources, new_registry
+from ringfence.export.stream import StreamServer
+
+__all__ = ["audit_of", "serve"]
+
+Check = Callable[[], str]
+
+
+def serve(
+    config: Config,
+    stack: contextlib.ExitStack,
+    sources: Sources,
+    healthy: Check,
+    ready: Check,
+    snapshots: Snapshots,
+    stream: StreamServer,
+) -> None:
+    """Metrics and health, and the page where it is asked for."""
+    if config.http_listen:
+        http = HttpServer(config.http_listen, new_registry(sources), healthy, ready)
+        stack.callback(http.close)
+        http.start()
+    if config.page_listen:
+        from ringfence.export.page import PageServer
+
+        page = PageServer(config.page_listen, snapshots.answer, stream.recent)
+        stack.callback(page.close)
+        page.start()
+
+
+def audit_of(
+    config: Config, stack: contextlib.ExitStack, containers: Callable[[], Sequence[Container]]
+) -> AuditRound:
+    """The audit, in rounds from now on."""
+    made = AuditRound(config.audit_interval, containers)
+    stack.callback(made.close)
+    made.start()
+    return made

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the audit finds in postures, in a node's files and in versions, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ringfence.audit import containers, node
+from ringfence.audit.containers import Subject
+from ringfence.audit.cves import KERNEL, kernel_version, runtime_cves, unfixed
+from ringfence.audit.model import CHECKS, Finding, severity_of
+from ringfence.audit.node import Node
+from ringfence.audit.report import as_json, as_sarif
+from ringfence.containers.model import Posture, SensitiveMount
+from ringfence.containers.posture import CAPABILITIES, scored
+from ringfence.daemon.audit_round import AuditRound
+
+FENCED = Posture(
+    capabilities=("CAP_CHOWN",), bounding=("CAP_CHOWN",), seccomp="filter", user_namespace=True,
+    shared_namespaces=(), no_new_privs=True, apparmor="docker-default (enforce)",
+)  # fmt: skip
+BARE = Posture(
+    capabilities=CAPABILITIES, bounding=CAPABILITIES, seccomp="disabled", user_namespace=False,
+    shared_namespaces=("pid", "net", "ipc", "uts", "mnt"), no_new_privs=False, apparmor="unconfined",
+    sensitive_mounts=(
+        SensitiveMount("runtime-socket", "/run/docker.sock", "/run/docker.sock", False),
+        SensitiveMount("host-root", "/", "/host", True), SensitiveMount("host-etc", "/etc", "/e", False),
+        SensitiveMount("device", "/dev/sda", "/dev/sda", True),
+        SensitiveMount("proc-writable", "proc", "/proc/sys", True),
+        SensitiveMount("sysfs-writable", "sysfs", "/sys", True),
+        SensitiveMount("cgroup-writable", "cgroup", "/sys/fs/cgroup", True),
+        SensitiveMount("host-log", "/var/log", "/logs", True),
+        SensitiveMount("kubelet", "/var/lib/kubelet", "/k", True),
+        SensitiveMount("host-path", "/usr", "/u", False), SensitiveMount("host-path", "/boot", "/b", True),
+    ),
+)  # fmt: skip
+
+
+def ids(posture: Posture, *, root: bool = True, mac: bool = True) -> dict[str, Finding]:
+    """Findings by check."""
+    subject = Subject("shop/web-0/web", "abc", scored(posture), root)
+    return {one.check.id: one for one in containers.findings(subject, mac=mac)}
+
+
+def test_a_fenced_container_has_nothing_to_mend() -> None:
+    """No finding is possible, or nobody would read them."""
+    assert ids(FENCED) == {}
+
+
+def test_a_container_without_fences_has_every_finding() -> None:
+    """Each check of the scope container can be found."""
+    found = ids(BARE)
+    assert set(found) == {check.id for check in CHECKS.values() if check.scope == "container"}
+    assert found["privileged"].severity == "critical"
+    assert found["runtime-socket"].points == CHECKS["runtime-socket"].score  # read-only means nothing there
+    assert found["host-etc"].points == CHECKS["host-etc"].score - 20
+    assert found["host-path"].detail == "/boot at /b (writable), and 1 more"
+    assert "CAP_SYS_MODULE" in found["strong-capabilities"].detail
+
+
+def test_a_user_namespace_takes_the_weight_of_capabilities() -> None:
+    """They count in its own namespace only."""
+    inside = ids(Posture(capabilities=("CAP_SYS_ADMIN",), user_namespace=True, seccomp="filter"))
+    assert "strong-capabilities" not in inside
+    assert "root-without-userns" not in inside
+    outside = ids(
+        Posture(capabilities=("CAP_SYS_ADMIN",), user_namespace=False, seccomp="filter"), root=False
+    )
+    assert outside["strong-capabilities"].points == 80
+    assert "root-without-userns" not in outside
+
+
+def test_without_a_mac_nobody_is_called_unconfined() -> None:
+    """The node has none: that is the node's finding."""
+    assert "unconfined" not in ids(BARE, mac=False)
+
+
+@pytest.mark.parametrize(
+    ("release", "build", "signature", "version", "upstream"),
+    [
+        ("6.18.44", "#1 SMP", "", (6, 18, 44), True),
+        ("6.19.0-rc3+", "#1 SMP", "", (6, 19, 0), True),
+        ("6.1.0-18-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)", "", (6, 1, 76), False),
+        ("5.15.0-101-generic", "#111", "Ubuntu 5.15.0-101.111-generic 5.15.143", (5, 15, 143), False),
+        ("5.14.0-427.el9.x86_64", "#1 SMP", "", None, False),
+        ("6.1.0-18-amd64", "#1 SMP", "", None, False),
+        ("6.1.75-microvm", "#1 SMP", "", (6, 1, 75), False),
+        ("nonsense", "", "", None, False),
+    ],
+)  # fmt: skip
+def test_a_kernels_version_is_what_upstream_calls_it(
+    release: str, build: str, signature: str, version: tuple[int, ...] | None, upstream: bool
+) -> None:
+    """Debian and Ubuntu say which; Red Hat does not, and nobody pretends to know."""
+    assert kernel_version(release, build, signature) == (version, upstream)
+
+
+def cves(*version: int) -> set[str]:
+    """Holes of an upstream kernel."""
+    return {cve.id for cve in unfixed(version)}
+
+
+def test_holes_are_matched_by_branch() -> None:
+    """The stable branch's own fix, branches that ended before it, and the release that brought it."""
+    assert "CVE-2022-0847" in cves(5, 15, 24)
+    assert "CVE-2022-0847" not in cves(5, 15, 25)
+    assert "CVE-2022-0847" in cves(5, 14, 21)  # that branch ended without the fix
+    assert "CVE-2022-0847" not in cves(5, 4, 100)  # the hole came with 5.8
+    assert "CVE-2024-1086" in cves(6, 1, 75)
+    assert "CVE-2024-1086" not in cves(6, 1, 76)
+    assert cves(6, 8, 0) == set()
+    assert cves(6, 18, 44) == set()
+
+
+def test_the_table_of_kernels_makes_sense() -> None:
+    """A stable branch lies between the hole and the fix; ids are ids, each once."""
+    assert len({cve.id for cve in KERNEL}) == len(KERNEL)
+    for cve in KERNEL:
+        assert re.fullmatch(r"CVE-\d{4}-\d{4,}", cve.id)
+        assert cve.since < cve.mainline
+        assert all(cve.since <= branch < cve.mainline for branch in cve.stable)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("runc", "runc version 1.1.11\ncommit: v1.1.11-0-g4bccb38c", {"CVE-2024-21626", "CVE-2025-31133"}),
+        ("runc", "runc version 1.1.12", {"CVE-2025-31133"}),
+        ("runc", "runc version 1.2.8", set()), ("runc", "runc version 1.3.2", {"CVE-2025-31133"}),
+        ("runc", "runc version 1.4.0", set()),
+        ("runc", "runc version 1.0.0-rc6",
+         {"CVE-2019-5736", "CVE-2021-30465", "CVE-2024-21626", "CVE-2025-31133"}),
+        ("containerd", "containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+b1", set()),
+        ("containerd", "containerd containerd.io v1.5.9 abc", {"CVE-2022-23648"}),
+        ("crun", "crun version 1.4.3\n", {"CVE-2022-27650"}), ("crun", "crun version 1.8.1", set()),
+        ("runc", "", set()), ("runc", "no version at all", set()), ("other", "other 0.0.1", set()),
+    ],
+)  # fmt: skip
+def test_runtimes_are_known_by_what_they_print(name: str, text: str, expected: set[str]) -> None:
+    """The branch's first good version counts, and a candidate is before its release."""
+    assert {cve.id for cve, _, _ in runtime_cves(name, text)} == expected
+
+
+def test_a_distributions_version_is_doubted_aloud() -> None:
+    """It may have been fixed in place: less weight, and words."""
+    here = Node(
+        "n", "6.1.0-17-amd64", "#1 SMP Debian 6.1.69-1", Path("/none"), {"runc": "runc version 1.1.5+ds1"}
+    )
+    found = {one.detail.split(" ")[0]: one for one in node.findings(here) if one.check.id.endswith("-cve")}
+    assert set(found) == {"CVE-2024-1086", "CVE-2024-21626", "CVE-2025-31133"}
+    assert all("see its advisory" in one.detail for one in found.values())
+    assert {one.severity for one in found.values()} == {"medium"}
+    own = {
+        one.severity
+        for one in node.findings(here._replace(release="6.1.75", build=""))
+        if one.check.id == "kernel-cve"
+    }
+    assert own == {"high"}
+
+
+TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: {} 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 0100007F:0947 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+"""
+
+
+def a_node(directory: Path, **files: str) -> Node:
+    """A node with these files."""
+    for name, text in files.items():
+        path = directory / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Node("n", "6.18.44", "", directory)
+
+
+@pytest.mark.parametrize(
+    ("address", "points"),
+    [("00000000:0947", 95), ("0100007F:0947", 75), ("00000000:0948", None), ("0A00000A:0947", 95)],
+)  # 0947 is 2375
+def test_a_docker_api_on_tcp_is_found(tmp_path: Path, address: str, points: int | None) -> None:
+    """Listening, not connected; on the loopback it weighs less."""
+    here = a_node(tmp_path, proc__1__net__tcp=TCP.format(address))
+    found = [one.points for one in node.findings(here) if one.check.id == "docker-tcp"]
+    assert found == ([] if points is None else [points])
+
+
+def test_every_check_of_a_node_can_be_found(tmp_path: Path) -> None:
+    """A node with everything wrong; and one with nothing."""
+    bad = a_node(
+        tmp_path / "bad", proc__1__net__tcp=TCP.format("00000000:0947"),
+        proc__1__net__tcp6=TCP.format("0" * 32 + ":280F"),
+        proc__sys__kernel__unprivileged_bpf_disabled="0\n", proc__sys__user__max_user_namespaces="1000\n",
+        proc__sys__kernel__core_pattern="|/usr/bin/crash %p\n", proc__sys__kernel__kptr_restrict="0\n",
+        proc__1__mountinfo="30 1 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+        run__docker__sock="",
+    )  # fmt: skip
+    socket = tmp_path / "bad/run/docker.sock"
+    socket.write_text("")
+    socket.chmod(0o666)
+    bad = bad._replace(release="5.15.10", runtimes={"runc": "runc version 1.1.0"})
+    found = {one.check.id for one in node.findings(bad)}
+    found |= {one.check.id for one in node.findings(bad._replace(release="5.14.0-1.el9"))}
+    assert found == {check.id for check in CHECKS.values() if check.scope == "node"}
+    good = a_node(
+        tmp_path / "good", sys__module__apparmor__parameters__enabled="Y\n",
+        proc__sys__kernel__unprivileged_bpf_disabled="2\n", proc__sys__user__max_user_namespaces="1000\n",
+        proc__sys__kernel__apparmor_restrict_unprivileged_userns="1\n",
+        proc__sys__kernel__core_pattern="core\n", proc__sys__kernel__kptr_restrict="1\n",
+        proc__1__mountinfo="30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        proc__1__net__tcp=TCP.format("0100007F:0016"),
+    )  # fmt: skip
+    assert list(node.findings(good)) == []
+
+
+def test_severities_follow_the_score() -> None:
+    """And every check has a text, a fix, and ATT&CK ids."""
+    assert [severity_of(n) for n in (0, 10, 40, 70, 90, 100)] == [
+        "info",
+        "low",
+        "medium",
+        "high",
+        "critical",
+        "critical",
+    ]
+    for check in CHECKS.values():
+        assert 0 <= check.score <= 100
+        assert check.title
+        assert check.fix
+        assert all(re.fullmatch(r"T\d{4}", technique) for technique in check.attack)
+
+
+def all_findings() -> list[Finding]:
+    """Of a container without fences, with a hostile name."""
+    return list(containers.findings(Subject("evil\n\x1b[31m<b>", "abc", scored(BARE), True), mac=True))
+
+
+def test_json_has_everything_and_breaks_nothing() -> None:
+    """The worst first; names escaped."""
+    document = as_json(all_findings(), "node-1", 1)
+    scores = [one["score"] for one in document["findings"]]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(document["summary"].values()) == len(scores)
+    assert {one["subject"] for one in document["findings"]} == {"evil\\n\\x1b[31m<b>"}
+    assert "\x1b" not in json.dumps(document)
+
+
+def test_sarif_is_what_the_standard_asks_for() -> None:
+    """OASIS SARIF 2.1.0: required properties and enumerations of 3.13, 3.14, 3.18, 3.19, 3.27, 3.33, 3.49."""
+    log = as_sarif(all_findings(), "node-1")
+    assert log["version"] == "2.1.0"  # 3.13.2
+    [run] = log["runs"]
+    driver = run["tool"]["driver"]  # 3.18.2
+    assert driver["name"]  # 3.19.8
+    assert run["columnKind"] in ("utf16CodeUnits", "unicodeCodePoints")  # 3.14.17
+    rules = driver["rules"]
+    assert len({rule["id"] for rule in rules}) == len(rules) == len(CHECKS)  # 3.49.3
+    for rule in rules:
+        assert rule["shortDescription"]["text"]
+        assert rule["help"]["text"]
+        assert rule["defaultConfiguration"]["level"] in ("none", "note", "warning", "error")
+        assert 0 <= float(rule["properties"]["security-severity"]) <= 10
+        assert re.fullmatch(r"[A-Z][A-Za-z0-9]+", rule["name"])
+    assert len(run["results"]) == len(all_findings())
+    for result in run["results"]:
+        assert result["message"]["text"]  # 3.27.11
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]  # 3.27.6
+        assert result["level"] in ("none", "note", "warning", "error")
+        [location] = result["locations"]
+        [logical] = location["logicalLocations"]
+        assert logical["fullyQualifiedName"].endswith(logical["name"])
+        assert result["partialFingerprints"]
+    prints = [result["partialFingerprints"]["ringfence/v1"] for result in run["results"]]
+    assert len(set(prints)) == len(prints)
+    assert "\x1b" not in json.dumps(log)
+
+
+def test_a_round_of_the_agent_becomes_metrics() -> None:
+    """Only of containers that it holds, and of this node; a broken round does not end the rounds."""
+    made = AuditRound(0, list)
+    assert [sample for family in made.metrics() for sample in family.samples] == []
+    made.look()
+    samples = {
+        (sample.labels["check"], sample.labels["scope"]): sample.value
+        for family in made.metrics() for sample in family.samples if sample.name == "ringfence_audit_findings"
+    }  # fmt: skip
+    assert all(scope == "node" for _, scope in samples)
+    assert [family.name for family in made.metrics()] == [
+        "ringfence_audit_findings", "ringfence_audit_timestamp_seconds",
+    ]  # fmt: skip
