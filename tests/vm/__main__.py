@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.vm import coverage
 from tests.vm.catalogue import DEFAULT, KERNELS, Prepared, cache_directory, prepared
 from tests.vm.fetch import fetch
 from tests.vm.machine import ENVIRONMENT, Job, run
@@ -54,6 +55,12 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
     one.add_argument("tests", nargs="*", help="what pytest is asked for (default: see suite.py)")
     one.set_defaults(act=_test)
+
+    one = commands.add_parser("coverage", help="run every attack on every kernel: docs/coverage.md")
+    chosen = [*KERNELS, coverage.HOST]
+    one.add_argument("-k", "--kernel", choices=chosen, action="append", help="default: all of them")
+    one.add_argument("--render", action="store_true", help="measure nothing, write the page anew")
+    one.set_defaults(act=_coverage)
     return parser.parse_args()
 
 
@@ -104,6 +111,19 @@ def _test(options: argparse.Namespace) -> int:
         for line in failure_lines(report):
             print(f"        {line}")
     return 0 if all(report.ok for report in reports) else 1
+
+
+def _coverage(options: argparse.Namespace) -> int:
+    names = [] if options.render else options.kernel or [coverage.HOST, *KERNELS]
+    for name in names:
+        if name == coverage.HOST:
+            result = coverage.measure_host()
+        else:
+            result = coverage.measure_guest(_need(name), echo=sys.stdout.buffer)
+        bad = sum(bool(case["problems"]) for case in result["cases"])
+        print(f"{name}: {len(result['cases'])} attacks, {bad} not as they must be", flush=True)
+    coverage.PAGE.write_text(coverage.page(coverage.saved()))
+    return 0
 
 
 if __name__ == "__main__":

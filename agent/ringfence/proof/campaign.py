@@ -146,7 +146,7 @@ def _run_bundle(case: Case, mode: str, agent: PrivateAgent, stage: Stage, direct
     with _fresh_box(case, stage, directory, odd=False) as box:
         twin = box.run(case.twin, seconds=120 * stage.patience) if case.twin else _NOTHING
         # As long as the detector took for the attack, and a look more: there is nothing to wait for.
-        _new_alerts(agent, box, case.rule, 0, 1.0 * stage.patience)
+        _new_alerts(agent, box, case.rule, 0, min(1.0 * stage.patience, 3.0))
         told = agent.alerts(box.name, "")
     return Result(case, mode, attack, alerts, twin, {}, told, claims)
 
