@@ -47,7 +47,9 @@ class Members:
         changed = self.registry.on_event(event)
         if changed is None:
             return self.registry.get(event.slot, event.container) if event.container else None
-        if event.event in (_CREATE, _START) and not changed.settled:
+        # A runtime that is slow to write its state is asked again when the workload begins.
+        unknown = event.event == _START and changed.enrichment in (Enrichment.NONE, Enrichment.FAILED)
+        if unknown or (event.event in (_CREATE, _START) and not changed.settled):
             self._ask(changed)
         if event.event == _START and (changed.settled or changed.told):
             self._assign(changed)
