@@ -8,6 +8,7 @@ was measured in tests/vm/results and writes the page; `--render` only writes the
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -53,8 +54,10 @@ def measure_guest(kernel: Prepared, echo: IO[bytes] | None = None, timeout: floa
     raw = RESULTS / f"{kernel.name}.raw"
     raw.unlink(missing_ok=True)
     began = time.monotonic()
-    inner = " ".join(_argv(SLOWDOWN))
-    job = Job(["sh", "-c", f"{inner} > {raw}"], ROOT, ENVIRONMENT, [RESULTS], timeout)
+    # Audit is the same on every kernel: the machine's own run has it.
+    inner = " ".join([*_argv(SLOWDOWN), "--mode", "enforce"])
+    path = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
+    job = Job(["sh", "-c", f"{inner} > {raw}"], ROOT, {**ENVIRONMENT, **path}, [RESULTS], timeout)
     outcome = run(kernel, job, echo=echo)
     if outcome.status not in (0, 1) or not raw.exists():
         tail = outcome.console[-2000:]

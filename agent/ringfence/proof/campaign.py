@@ -142,7 +142,7 @@ def _run_bundle(case: Case, mode: str, agent: PrivateAgent, stage: Stage, direct
     claims = frozenset({("alert", "observe")})
     with _fresh_box(case, stage, directory, odd=True) as box:
         attack = box.run(case.attack, seconds=120 * stage.patience) if case.attack else _NOTHING
-        alerts = _new_alerts(agent, box, case.rule, 0, 12.0 * stage.patience)
+        alerts = _new_alerts(agent, box, case.rule, 0, min(12.0 * stage.patience, 40.0))
     with _fresh_box(case, stage, directory, odd=False) as box:
         twin = box.run(case.twin, seconds=120 * stage.patience) if case.twin else _NOTHING
         # As long as the detector took for the attack, and a look more: there is nothing to wait for.
