@@ -94,3 +94,16 @@ int BPF_PROG(lsm_move_mount, const struct path *from, const struct path *to, int
 	rf_lsm_ask(&lsm, RF_SYS_MOVE_MOUNT);
 	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(to, mnt), (__u64)BPF_CORE_READ(to, dentry));
 }
+
+/* Also asked for each option of mount(2), which is no fsconfig. What it makes in the end is asked at sb_kern_mount. */
+SEC("lsm/fs_context_parse_param")
+int BPF_PROG(lsm_fs_context_parse_param, struct fs_context *context, struct fs_parameter *parameter, int ret)
+{
+	struct rf_lsm lsm;
+
+	if (ret)
+		return ret;
+	if (!rf_lsm_armed(&lsm) || !rf_lsm_ask(&lsm, RF_SYS_FSCONFIG))
+		return 0;
+	return rf_lsm_decide(&lsm, (__u64)BPF_CORE_READ(parameter, key));
+}

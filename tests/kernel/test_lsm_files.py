@@ -125,6 +125,15 @@ def test_a_filesystem_is_known_by_name_in_either_api(
     assert [event.text for event in probes.wait(cgroup, K.SYS_MOUNT, 2)] == [b"tmpfs", b"tmpfs"]
 
 
+def test_a_parameter_is_refused_by_its_name(probes: Probes, cgroup: Cgroup, evade: str) -> None:
+    """The kernel's copy of it, and not what lies in the caller's memory."""
+    probes.enforce(Rule(K.SYS_FSCONFIG, "deny", text=b"size\0"))
+    assert evading(cgroup, evade, "fsconfig", "tmpfs", "size", "1m") == REFUSED
+    assert evading(cgroup, evade, "fsconfig", "tmpfs", "mode", "700").error == 0
+    (event,) = probes.wait(cgroup, K.SYS_FSCONFIG)
+    assert (event.text, event.mechanism) == (b"size", Mechanism.LSM)
+
+
 def test_an_unmount_is_refused(probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path) -> None:
     """Of a mount that hides something, say."""
     with mounted("-t", "tmpfs", "none", tmp_path):

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -51,7 +51,7 @@ class Enforcer:
     def __init__(self, probes: Probes) -> None:
         self.probes = probes
         self.generations = Generations(probes.kernel.map)
-        self.node = NodeTiers.of(NodeCapabilities.detect())
+        self.node = NodeTiers.of(replace(NodeCapabilities.detect(), lsm_hooks=frozenset()))  # as loaded
 
     def compile(self, *documents: Document) -> CompiledPolicies:
         """For this node."""

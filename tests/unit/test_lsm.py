@@ -13,6 +13,9 @@ from ringfence.bpf.lsm import DECIDED, HOOKS, decided_by, hooks_for
 from ringfence.config import load
 from ringfence.daemon.node import attach_plan, tiers_of
 from ringfence.policy import NodeTiers
+from ringfence.policy.explain import explain_rule
+from tests.unit.policy.documents import load as load_documents
+from tests.unit.policy.documents import policy, rule
 
 K = EventKind
 CONFIG = load(environment={})
@@ -83,3 +86,13 @@ def test_without_hooks_the_plan_is_the_old_one() -> None:
     plan = attach_plan(frozenset({K.FILE_OPEN, K.SYS_MOUNT}), CONFIG, node, "/cg", NodeTiers.of(node))
     assert (plan.entry, plan.lsm, plan.hooked) == (frozenset({"mount"}), frozenset(), frozenset())
     assert "openat" in plan.exit
+
+
+def test_text_that_is_the_kernels_needs_no_warning() -> None:
+    """A filesystem's name at a hook cannot be changed by another thread; at the call's entry it can."""
+    document = policy(rule(event="mount", match={"fstype": "proc"}))
+    (one,) = load_documents(document).policies[0].rules
+    assert any("another thread" in line for line in explain_rule(one, NodeTiers.usual()))
+    lines = explain_rule(one, NodeTiers.of(NODE))
+    assert not any("another thread" in line for line in lines)
+    assert any("by BPF-LSM" in line and "sb_mount" in line for line in lines)

@@ -18,12 +18,14 @@ __all__ = ["DECIDED", "HELPER_HOOK", "HOOKS", "Decided", "decided_by", "hooks_fo
 class Decided(NamedTuple):
     """How an event is decided: by every hook of `needs`, or not at all; by those of `also` that are there.
 
-    `less` says in which cases the weaker tiers would have seen more; empty: in none.
+    `less` says in which cases the weaker tiers would have seen more; empty: in none. `text`: its string is
+    the kernel's own, which the caller cannot change any more.
     """
 
     needs: tuple[str, ...]
     also: tuple[str, ...] = ()
     less: str = ""
+    text: bool = False
 
 
 #: where helpers of the kernel are decided; without it, when they have become the program
@@ -51,13 +53,18 @@ DECIDED: Mapping[EventKind, Decided] = {
     ),
     # ---- directories and modes: lsm_path.bpf.c
     _K.SYS_MKNOD: Decided(("path_mknod",)),
-    _K.SYS_SYMLINK: Decided(("path_symlink",)),
+    _K.SYS_SYMLINK: Decided(("path_symlink",), text=True),
     _K.SYS_CHMOD: Decided(("path_chmod", "path_mknod")),
-    _K.SYS_CHROOT: Decided(("path_chroot",), less=_UNPRIVILEGED),
+    _K.SYS_CHROOT: Decided(("path_chroot",), less=_UNPRIVILEGED, text=True),
     # ---- mounts: lsm_mount.bpf.c
-    _K.SYS_MOUNT: Decided(("sb_mount", "sb_kern_mount", "sb_remount")),
+    _K.SYS_MOUNT: Decided(("sb_mount", "sb_kern_mount", "sb_remount"), text=True),
     _K.SYS_UMOUNT: Decided(("sb_umount",), less=_UNPRIVILEGED),
     _K.SYS_PIVOT_ROOT: Decided(("sb_pivotroot",), less=_UNPRIVILEGED),
+    _K.SYS_FSCONFIG: Decided(
+        ("fs_context_parse_param",),
+        less="only parameters are seen; what is created or changed in the end is the event mount",
+        text=True,
+    ),
     _K.SYS_MOVE_MOUNT: Decided(("move_mount",), less=_UNPRIVILEGED),
     _K.SYS_FSOPEN: Decided(("capable",), less=_UNPRIVILEGED),
     _K.SYS_FSMOUNT: Decided(("capable",), less=_UNPRIVILEGED),

@@ -107,7 +107,7 @@ def explain_rule(rule: Rule, node: NodeTiers) -> list[str]:
         )
         if node.limits(event):
             lines.append(f"  careful: {node.limits(event)}")
-    lines += [f"  careful: {text}" for text in cautions(rule)]
+    lines += [f"  careful: {text}" for text in cautions(rule, node)]
     return lines
 
 
@@ -138,22 +138,28 @@ def _hooks(node: NodeTiers, event: EventKind) -> str:
     return f" (hook{'s' if len(hooks) > 1 else ''} {', '.join(hooks)})" if hooks else ""
 
 
-def cautions(rule: Rule) -> list[str]:
-    """What can go round the rule, and what it costs where that matters. Each text once."""
+def cautions(rule: Rule, node: NodeTiers | None = None) -> list[str]:
+    """What can go round the rule, and what it costs where that matters. Each text once.
+
+    `node` None: on a usual one, without BPF-LSM.
+    """
     found: dict[str, None] = {}
     for event in rule.events:
-        found.update(dict.fromkeys(_weak_operands(rule, event)))
+        kernels = node is not None and node.has_text(event)
+        found.update(dict.fromkeys(_weak_operands(rule, event, text_is_safe=kernels)))
         found.update(dict.fromkeys(_dead_exceptions(rule, event)))
         if EVENTS[event].hot and not _tests_early(rule.match[event]):
             found[f"{event.label}: {EVENTS[event].hot}"] = None
     return list(found)
 
 
-def _weak_operands(rule: Rule, event: EventKind) -> Iterator[str]:
+def _weak_operands(rule: Rule, event: EventKind, *, text_is_safe: bool) -> Iterator[str]:
     words = EVENTS[event]
     for match in (rule.match[event], *(block[event] for block in rule.exceptions)):
         for condition in match:
             operand = words.operand(condition.operand)
+            if operand is not None and operand.kind is Kind.TEXT and text_is_safe:
+                continue
             if operand is not None and operand.caution:
                 yield f"`{operand.name}` of {event.label} is decided on a string: {operand.caution}"
             elif operand is not None and operand.kind is Kind.OBJECT and _has_plain_path(condition):

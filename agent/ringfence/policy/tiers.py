@@ -107,6 +107,10 @@ class NodeTiers:
             hooks={kind: some for kind, some in self.hooks.items() if kind not in gone},
         )
 
+    def has_text(self, kind: EventKind) -> bool:
+        """Whether the event's string is the kernel's own here, and not read from the caller's memory."""
+        return kind in self.hooks and DECIDED[kind].text
+
     def limits(self, kind: EventKind) -> str:
         """What the strongest mechanism does not see that a weaker one would; empty: nothing."""
         return DECIDED[kind].less if kind in self.hooks else ""
