@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.errors import Error
@@ -130,6 +130,7 @@ def test_a_torn_end_costs_that_record_alone(tmp_path: Path, cut: int) -> None:
     assert again.lost["corrupt"] == 1
 
 
+@settings(deadline=None)  # what it takes depends on the disk
 @given(garbage=st.binary(max_size=300), at=st.integers(0, 200), cursor=st.binary(max_size=40))
 def test_broken_files_are_survived_fuzz(
     tmp_path_factory: pytest.TempPathFactory, garbage: bytes, at: int, cursor: bytes
