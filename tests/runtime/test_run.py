@@ -330,6 +330,7 @@ def test_files_of_the_sandbox_cover_what_the_image_has(sandboxes: Sandboxes, tmp
         (["-p", "[::1]:80:80"], ["true"], 125, "publish on 127.0.0.1"),
         (["--security-opt", "sandbox=off"], ["true"], 125, "--security-opt: 'sandbox=off' is not known"),
         (["--dns", "server"], ["true"], 125, "--dns: 'server' is not an address"),
+        (["--hostname", "a\nb"], ["true"], 125, "--hostname: 'a\\nb' is no name of a host"),
         (["--privileged"], ["true"], 125, "hint: name what is needed: --cap-add"),
         (["-t", "-d"], ["true"], 125, "nobody would hold the terminal"),
         (["--name", "../up"], ["true"], 125, "invalid character"),

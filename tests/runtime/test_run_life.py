@@ -77,6 +77,14 @@ def test_exec_is_the_same_sandbox(sandboxes: Sandboxes) -> None:
         input="in\n",
     )
     assert got.stdout == "in\n/tmp\nb\n7\n8\n", got.stderr
+    with (sandboxes.directory / "out").open("w") as out:
+        command = sandboxes.argv("exec", name, "sh", "-c", "ls -l /proc/self/fd; echo again > /dev/stdout")
+        subprocess.run(command, stdout=out, stdin=subprocess.DEVNULL, check=True, timeout=patience(30))
+    lines = (sandboxes.directory / "out").read_text().splitlines()
+    targets = [line.split(" -> ")[1] for line in lines if " -> " in line]
+    assert len(targets) >= 3
+    assert all(target.startswith(("pipe:", "/proc/")) for target in targets), lines
+    assert lines[-1] == "again"
     assert sandboxes("exec", name, "nothing").returncode == 127
     assert sandboxes("exec", sandboxes.name(), "true").returncode == 125
 

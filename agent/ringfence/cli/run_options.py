@@ -221,7 +221,7 @@ def request_of(options: Any) -> Any:
         workdir=options.workdir,
         user=options.user,
         groups=tuple(values.group(text) for text in options.group_add),
-        hostname=options.hostname,
+        hostname=values.hostname(options.hostname),
         labels=tuple(values.key_value("--label", text) for text in options.label),
         stop_signal=options.stop_signal,
         stop_timeout=options.stop_timeout,

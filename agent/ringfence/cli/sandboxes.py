@@ -41,7 +41,7 @@ def _register_exec(commands: Commands) -> None:
         "exec",
         run_in,
         help="run another program in a sandbox",
-        text="Run another program in a running sandbox, as its user and with its fences.\n"
+        text="Run another program in a running sandbox, as its user and with its fences (but Landlock).\n"
         "Ends with the program's status; 125: it could not be started, 126, 127: as in `run`.",
         examples="ringfence exec web ps\nringfence exec -it web /bin/sh\nringfence exec -u 0 -w /etc web ls",
     )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence exec`: one more program in a running sandbox, by the runtime's own command."""
+"""`ringfence exec`: one more program in a running sandbox, by the runtime's own command.
+
+As in `run`, no descriptor of the host's terminal or files goes in.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from ringfence.sandbox.errors import translated
 from ringfence.sandbox.place import find
 from ringfence.sandbox.remove import init_of
 from ringfence.sandbox.request import Roots
+from ringfence.sandbox.stdio import Streams
+from ringfence_runtime.errors import Error as RuntimeProblem
 
 __all__ = ["Inner", "execute"]
 
@@ -28,23 +33,70 @@ class Inner(NamedTuple):
 
 def execute(roots: Roots, name: str, inner: Inner) -> int:
     """Run it; gives its status."""
-    with translated():
-        from ringfence_runtime.cli.execute import execute as runtime_execute
-        from ringfence_runtime.cli.options import parse_globals
-        from ringfence_runtime.seal import ensure_sealed
+    from ringfence_runtime.seal import ensure_sealed
 
-        place = find(roots, name)
-        pid = init_of(place)
+    with translated():
+        pid = init_of(find(roots, name))
         ensure_sealed()
         words = ["--tty"] if inner.tty else []
         words += ["--detach"] if inner.detach else []
         words += [f"--env={each}" for each in inner.environment]
         words += [f"--cwd={inner.workdir}"] if inner.workdir else []
         words += _user(pid, inner.user) if inner.user else []
-        if not inner.interactive or inner.detach:
-            _no_input()
-        settings, _ = parse_globals(["--root", roots.runtime])
-        return runtime_execute(settings, [*words, "--", name, *inner.command])
+        words += ["--", name, *inner.command]
+        if inner.tty:
+            return _enter(roots, words)
+        if inner.detach:
+            _nothing()
+            return _enter(roots, words)
+        return _between(roots, words, interactive=inner.interactive)
+
+
+def _enter(roots: Roots, words: list[str]) -> int:
+    from ringfence_runtime.cli.execute import execute as enter
+    from ringfence_runtime.cli.options import parse_globals
+
+    settings, _ = parse_globals(["--root", roots.runtime])
+    return enter(settings, words)
+
+
+def _between(roots: Roots, words: list[str], *, interactive: bool) -> int:
+    """A child of ours enters the sandbox with pipes, and we stand between them and our own descriptors."""
+    from ringfence_runtime import _sys
+    from ringfence_runtime.launch.relay import forward_signals
+
+    streams = Streams(interactive=interactive)
+    failures, failure = os.pipe2(os.O_CLOEXEC)
+    streams.lend()
+    child = os.fork()
+    if child == 0:
+        streams.forget()
+        _child(roots, words, failure)
+    streams.restore()
+    os.close(failure)
+    pidfd = _sys.pidfd_open(child)
+    forward_signals(pidfd)
+    streams.carry(pidfd)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with open(failures, encoding="utf-8", errors="backslashreplace") as file:
+        message, _, hint = file.read().partition("\0")
+    if message:
+        raise RuntimeProblem(message, hint=hint)
+    return status if status >= 0 else 128 - status
+
+
+def _child(roots: Roots, words: list[str], failure: int) -> None:
+    """Does not return."""
+    code = 125
+    os.setpgid(0, 0)  # a terminal's interrupt comes by way of us alone, not twice
+    try:
+        code = _enter(roots, words)
+    except RuntimeProblem as error:
+        os.write(failure, f"{error.message}\0{error.hint}".encode(errors="backslashreplace"))
+    except OSError as error:
+        os.write(failure, f"{error.strerror}".encode())
+    finally:
+        os._exit(code)
 
 
 def _user(pid: int, user: str) -> list[str]:
@@ -60,7 +112,9 @@ def _user(pid: int, user: str) -> list[str]:
     return [f"--user={found.uid}:{found.gid}", *groups]
 
 
-def _no_input() -> None:
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
+def _nothing() -> None:
+    """Nobody reads or feeds what is detached."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
     os.close(null)

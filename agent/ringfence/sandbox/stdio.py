@@ -83,6 +83,12 @@ class Streams:
                 os.close(fd)
         self._saved = {}
 
+    def forget(self) -> None:
+        """For a forked child that goes on as what it is: our ends are not its own, or nobody sees an end."""
+        for fd in (*self._from, *self._saved.values(), self._input):
+            if fd >= 0:
+                os.close(fd)
+
     def carry(self, pidfd: int) -> None:
         """Copy until the process ends, and then what is still in the pipes."""
         poll = select.poll()

@@ -19,6 +19,7 @@ __all__ = [
     "device",
     "extra_host",
     "group",
+    "hostname",
     "key_value",
     "limit",
     "mount",
@@ -240,6 +241,17 @@ def variables(words: list[str], files: list[str]) -> tuple[str, ...]:
         elif name in os.environ:
             found.append(f"{name}={os.environ[name]}")
     return tuple(found)
+
+
+def hostname(text: str) -> str:
+    """`--hostname`: it goes into /etc/hosts, so it is one word."""
+    if len(text) > 64 or any(
+        not (letter.isascii() and (letter.isalnum() or letter in "-._")) for letter in text
+    ):
+        raise UsageError(
+            f"--hostname: {text!a} is no name of a host", hint="letters, digits and - . _, 64 at most"
+        )
+    return text
 
 
 def group(text: str) -> int:
