@@ -243,7 +243,7 @@ def test_tables_of_others_stay_as_they_are(sandboxes: Sandboxes, host: Host) -> 
     force.need_program("nft")
     host(
         "nft",
-        "add table inet foreign { chain c { type filter hook forward priority 5; counter; } ; }",
+        "add table inet foreign { chain c { type filter hook forward priority 5; tcp dport 9 drop; } ; }",
     )
     host("nft", "add table ip ringfence-not-ours { chain c { } ; }")
     before = host("nft", "list", "ruleset")
