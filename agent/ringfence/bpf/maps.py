@@ -45,7 +45,7 @@ class Map:
     Sizes are in bytes; `value_size` is that of one CPU. Failures are OSError with the name of the call.
     """
 
-    __slots__ = ("_read_size", "fd", "key_size", "max_entries", "name", "type", "value_size")
+    __slots__ = ("_one_cpu", "_read_size", "fd", "key_size", "max_entries", "name", "type", "value_size")
 
     def __init__(
         self, fd: int, key_size: int, value_size: int, max_entries: int, type: int, name: str
@@ -58,6 +58,7 @@ class Map:
         self.name = name
         per_cpu = type in (MapType.PERCPU_ARRAY, MapType.PERCPU_HASH)
         self._read_size = (value_size + 7) // 8 * 8 * _cpus() if per_cpu else value_size
+        self._one_cpu = struct.Struct(f"={value_size // 8}Q")  # of a per-CPU value of counters
 
     def __repr__(self) -> str:
         return f"Map({self.name}, fd {self.fd}, {self.key_size}->{self.value_size} x {self.max_entries})"
@@ -179,8 +180,7 @@ class Map:
             yield key, self._add_up(value)
 
     def _add_up(self, value: bytes) -> tuple[int, ...]:
-        one_cpu = struct.Struct(f"={self.value_size // 8}Q")
-        return tuple(map(sum, zip(*one_cpu.iter_unpack(value), strict=True)))
+        return tuple(map(sum, zip(*self._one_cpu.iter_unpack(value), strict=True)))
 
     def mapped(self) -> mmap.mmap:
         """The values of an array with BPF_F_MMAPABLE, in memory; each is padded to 8 bytes."""

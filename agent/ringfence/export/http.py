@@ -16,10 +16,11 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry
 
 from ringfence.config import Listen
 from ringfence.errors import ConfigError, Error, NotPermittedError
+from ringfence.export.exposition import CONTENT_TYPE, exposition
 
 __all__ = ["HttpServer", "StartResponse", "WebServer"]
 
@@ -139,7 +140,7 @@ class HttpServer(WebServer):
 
     def __init__(self, listen: Listen, registry: CollectorRegistry, healthy: Check, ready: Check) -> None:
         super().__init__(listen)
-        self._metrics: Any = make_wsgi_app(registry)
+        self._registry = registry
         self._checks = {"/healthz": healthy, "/readyz": ready}
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -152,15 +153,15 @@ class HttpServer(WebServer):
                 start_response, "503 Service Unavailable" if wrong else "200 OK", (wrong or "ok") + "\n"
             )
         if path == "/metrics":
-            answer: Iterable[bytes] = self._metrics(environ, start_response)
-            return answer
+            return _body(start_response, "200 OK", exposition(self._registry), CONTENT_TYPE)
         found = path == "/"
         return _text(start_response, "200 OK" if found else "404 Not Found", "/metrics /healthz /readyz\n")
 
 
 def _text(start_response: StartResponse, status: str, body: str) -> Iterable[bytes]:
-    data = body.encode()
-    start_response(
-        status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(data)))]
-    )
+    return _body(start_response, status, body.encode(), "text/plain; charset=utf-8")
+
+
+def _body(start_response: StartResponse, status: str, data: bytes, kind: str) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(data)))])
     return [data]

@@ -17,6 +17,7 @@ from ringfence.abi import ContainerValue
 from ringfence.abi import Counter as Class
 from ringfence.containers.model import Container
 from ringfence.export.escape import escape
+from ringfence.export.exposition import BulkFamily
 from ringfence.export.metrics_kernel import KernelLike, reason_label
 
 __all__ = ["ACTIVITY_CLASSES", "OTHER", "ContainerMetrics"]
@@ -66,17 +67,15 @@ class ContainerMetrics:
                     self._summed[cgroup] = Counter()
 
     def _families(self, live: dict[int, Container]) -> Iterator[Metric]:
-        info = GaugeMetricFamily(
-            "ringfence_container_info", "What is known of a container; join on `container`.",
-            labels=["container", "name", "image", "runtime", "namespace", "pod"],
+        info = BulkFamily(
+            "gauge", "ringfence_container_info", "What is known of a container; join on `container`.",
+            ["container", "name", "image", "runtime", "namespace", "pod"],
         )  # fmt: skip
-        activity = CounterMetricFamily(
-            "ringfence_container_activity", "What the tasks of a container did, by class.",
-            labels=["container", "class"],
+        activity = BulkFamily(
+            "counter", "ringfence_container_activity", "What the tasks of a container did, by class.",
+            ["container", "class"],
         )  # fmt: skip
-        tasks = GaugeMetricFamily(
-            "ringfence_container_armed_tasks", "Armed tasks alive.", labels=["container"]
-        )
+        tasks = BulkFamily("gauge", "ringfence_container_armed_tasks", "Armed tasks alive.", ["container"])
         states: Counter[str] = Counter({"created": 0, "running": 0, "stopped": 0})
         all_tasks = other_tasks = 0
         for cgroup, container in live.items():

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 
 from ringfence.containers.model import Container
 from ringfence.export.escape import escape
+from ringfence.export.exposition import BulkFamily
 
 __all__ = ["PressureMetrics"]
 
@@ -32,13 +33,13 @@ class PressureMetrics:
 
     def collect(self, containers: Iterable[Container]) -> Iterator[Metric]:
         """The families of one scrape, for these containers."""
-        stalled = CounterMetricFamily(
-            "ringfence_container_pressure_seconds", "Time that tasks of a container waited for a resource.",
-            labels=["container", "resource", "kind"],
+        stalled = BulkFamily(
+            "counter", "ringfence_container_pressure_seconds",
+            "Time that tasks of a container waited for a resource.", ["container", "resource", "kind"],
         )  # fmt: skip
-        throttled = CounterMetricFamily(
-            "ringfence_container_throttled_seconds", "Time that its CPU limit held a container.",
-            labels=["container"],
+        throttled = BulkFamily(
+            "counter", "ringfence_container_throttled_seconds", "Time that its CPU limit held a container.",
+            ["container"],
         )  # fmt: skip
         for container in containers:
             label, path = escape(container.short_id, 64), container.cgroup_path.lstrip("/")

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quick text says what prometheus-client's would."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
+
+from ringfence.export.exposition import BulkFamily, exposition
+from ringfence.export.metrics import new_registry
+from tests.unit.export.fakes import World
+
+Samples = set[tuple[str, tuple[tuple[str, str], ...], float]]
+
+
+def samples(text: str) -> Samples:
+    """What Prometheus would read."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items())), sample.value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@given(st.lists(st.tuples(st.text(), st.text(), st.integers(0, 1 << 53)), unique_by=lambda row: row[:2]))
+def test_any_label_and_value_reads_back(rows: list[tuple[str, str, int]]) -> None:
+    """Quotes, backslashes, line ends, nothing at all."""
+    bulk = BulkFamily("counter", "x", "help", ["a", "b"])
+    usual = CounterMetricFamily("x", "help", labels=["a", "b"])
+    for a, b, value in rows:
+        bulk.add_metric([a, b], value)
+        usual.add_metric([a, b], value)
+    assert bulk.samples == usual.samples
+    lines = bulk.text().split("\n")
+    assert len(lines) == len(rows) + 3, "a label broke a line"
+    readable = {row for row in rows if not {*"\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"} & {*row[0], *row[1]}}
+    if len(readable) == len(
+        rows
+    ):  # the parser of prometheus-client splits lines at these, Prometheus does not
+        assert samples(bulk.text()) == {("x_total", (("a", a), ("b", b)), float(n)) for a, b, n in rows}
+
+
+def test_a_gauge_keeps_its_name_and_fractions() -> None:
+    """0.25 s of pressure is 0.25."""
+    bulk, usual = BulkFamily("gauge", "y", "help", ["a"]), GaugeMetricFamily("y", "help", labels=["a"])
+    for family in (bulk, usual):
+        family.add_metric(["c"], 0.25)
+    assert samples(bulk.text()) == {("y", (("a", "c"),), 0.25)}
+    assert bulk.samples == usual.samples
+
+
+def test_a_whole_scrape_is_the_same_both_ways() -> None:
+    """Every family of the agent."""
+    world = World(limit=3)
+    for number in range(5):
+        world.add(number, f'we"b\\{number}', opens=7 + number)
+    registry = new_registry(world.sources)
+    volatile = ("process_", "ringfence_canary_seconds")
+
+    def steady(text: str) -> Samples:
+        return {one for one in samples(text) if not one[0].startswith(volatile)}
+
+    assert steady(exposition(registry).decode()) == steady(generate_latest(registry).decode())
