@@ -90,6 +90,7 @@ class Sandboxes:
     def __init__(self, directory: Path, host: Host | None = None) -> None:
         self.directory = directory
         self.host = host
+        self.given: list[str] = []
         self.state = directory / "state"
         self.images = directory / "images"
         self.rootfs = make_rootfs(directory / "rootfs", busybox=force.need_program("busybox"))
@@ -97,7 +98,8 @@ class Sandboxes:
 
     def name(self) -> str:
         """A new name."""
-        return f"{PREFIX}{secrets.token_hex(5)}"
+        self.given.append(f"{PREFIX}{secrets.token_hex(5)}")
+        return self.given[-1]
 
     def argv(self, command: str, *words: str) -> list[str]:
         """The whole command line."""
@@ -159,10 +161,10 @@ class Sandboxes:
         found = [str(path) for place in places if place.is_dir() for path in place.iterdir()]
         found += [str(path) for path in (self.state / "networks").glob("*.json")]
         top = Path("/sys/fs/cgroup")
-        names = {path.name for path in (self.state / "sandboxes").glob("*")}
-        return found + [
-            str(path) for name in names for path in (top / name, *top.glob(f"*/{name}")) if path.exists()
-        ]
+        running = set(self.listed()) if found else set()
+        for name in set(self.given) - running:
+            found += [str(path) for path in (top / name, *top.glob(f"*/{name}")) if path.exists()]
+        return found
 
     def close(self) -> None:
         """Remove all, by force; nothing may be left."""
