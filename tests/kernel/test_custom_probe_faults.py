@@ -18,6 +18,7 @@ from ringfence.containers.hierarchy import detect
 from ringfence.errors import Error, ProbeError
 from ringfence.probes import compiler
 from ringfence.probes.compiler import Workshop
+from ringfence.probes.headers import header_tree
 from ringfence.probes.layout import new_decoder
 from ringfence.probes.read import read_file
 from tests.kernel.test_custom_probes import CALLS, agent_with, state_of, status
@@ -156,6 +157,32 @@ def test_without_bcc_it_says_what_to_install(
         workshop.build(read_file(place_example("run-queue-latency", tmp_path)))
     assert "apt-get install python3-bpfcc" in caught.value.hint
     assert not isinstance(caught.value, ProbeError)
+
+
+def test_without_the_capability_it_says_which(tmp_path: Path) -> None:
+    """bcc's process mounts for itself alone; the agent itself needs less."""
+    yaml = place_example("run-queue-latency", tmp_path)
+    environment = {**os.environ, "RINGFENCE_STATE_DIR": str(tmp_path / "state")}
+    less = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    argv = [*less, sys.executable, "-m", "ringfence", "probe", "check", str(yaml)]
+    got = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+    assert got.returncode == 2
+    assert "it needs CAP_SYS_ADMIN" in got.stderr, got.stderr
+
+
+def test_what_bcc_knows_and_the_kernel_does_not_is_made_up(tmp_path: Path, workshop: Workshop) -> None:
+    """bcc's headers name helpers that are younger than some kernels. Here one of this kernel's is hidden."""
+    tree = header_tree(workshop.directory / "headers")
+    types = tree / "include/vmlinux.h"
+    whole = types.read_text()
+    try:
+        types.write_text(re.sub(r"\bBPF_FUNC_timer_cancel\b", "BPF_FUNC_hidden", whole))
+        workshop.build(read_file(place_example("run-queue-latency", tmp_path)), attach=False).close()
+        unknown = tree / "include/linux/ringfence_unknown.h"
+        assert "#define BPF_FUNC_timer_cancel 0x7fffff00" in unknown.read_text()
+        unknown.write_text("")
+    finally:
+        types.write_text(whole)
 
 
 def test_checking_attaches_nothing(tmp_path: Path, workshop: Workshop) -> None:

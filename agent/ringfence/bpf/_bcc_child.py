@@ -29,7 +29,10 @@ _NR_BPF = {"x86_64": 321, "aarch64": 280}
 _TRACEFS = "/sys/kernel/tracing"
 _MAX_MESSAGE = 1 << 17
 _MISSING = re.compile(rb"fatal error: '([A-Za-z0-9_./-]+\.h)' file not found")
-_MAX_HEADERS = 64  # that may be made empty for one probe
+# bcc's own headers speak of helpers that are younger than the kernel: they get a number that none has.
+_UNKNOWN = re.compile(rb"^/virtual/\S+ error: use of undeclared identifier '(BPF_\w+)'", re.M)
+_NO_SUCH = b"#define %s 0x7fffff00\n"
+_MAX_TRIES = 64  # to mend the header tree for one probe
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,7 +68,8 @@ def _bound_by(limits: dict[str, int]) -> None:
 
 def _own_mounts() -> None:
     """tracefs where bcc looks for it, seen by this process alone."""
-    _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
+    if _libc.unshare(_CLONE_NEWNS) < 0 and ctypes.get_errno() == errno.EPERM:
+        raise Refused("child", "", "it needs CAP_SYS_ADMIN, to mount tracefs and a bpffs for itself alone")
     _checked(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None), "mount")
     if not os.path.isdir(f"{_TRACEFS}/events"):
         result = _libc.mount(b"tracefs", _TRACEFS.encode(), b"tracefs", ctypes.c_ulong(0), None)
@@ -101,23 +105,31 @@ def _load_bcc() -> Any:
 
 
 def _compile(module: Any, request: dict[str, Any]) -> Any:
-    """A header that is not there is made empty: its types are in the BTF dump. Then once more."""
+    """What the header tree lacks is added (see `_mended`), and then once more."""
     with open(request["text"], "rb") as file:
         text = file.read()
-    for _ in range(_MAX_HEADERS):
+    for _ in range(_MAX_TRIES):
         begin = os.fstat(2).st_size
         try:
             return module(text=text, cflags=request["flags"], debug=0)
         except Exception as error:
-            missing = _MISSING.search(os.pread(2, 1 << 16, begin))
-            if missing is None or not request["headers"]:
+            if not request["headers"] or not _mended(request["headers"], os.pread(2, 1 << 16, begin)):
                 raise Refused("compile", "", str(error)) from None
             os.ftruncate(2, begin)
-            path = os.path.join(request["headers"], missing[1].decode())
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "ab"):
-                pass
     raise Refused("compile", "", "includes too many headers")
+
+
+def _mended(include: str, said: bytes) -> bool:
+    """A header that is not there is made empty: its types are in the BTF dump. A number is made up."""
+    if missing := _MISSING.search(said):
+        path = os.path.join(include, missing[1].decode())
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "ab"):
+            return True
+    unknown = sorted(set(_UNKNOWN.findall(said)))
+    with open(os.path.join(include, "linux/ringfence_unknown.h"), "ab") as file:
+        file.write(b"".join(_NO_SUCH % name for name in unknown))
+    return bool(unknown)
 
 
 def _shape(module: Any, bpf: Any, lib: Any) -> tuple[int, list[list[Any]]]:

@@ -134,6 +134,7 @@ class Workshop:
                 )  # fmt: skip
             with _ended(child):
                 ours.settimeout(self.seconds)
+                why = ""
                 try:
                     socket.send_fds(ours, [json.dumps(request).encode()], list((self.maps or {}).values()))
                     message, fds, _, _ = socket.recv_fds(ours, _MAX_ANSWER, 64)
@@ -141,10 +142,11 @@ class Workshop:
                     message, fds = b"", []
                     late = f"took more than {self.seconds:.0f} s (`probes.timeout`) and was ended"
                     return {"stage": "time", "subject": "", "message": late}, fds, ""
-                except OSError:
+                except OSError as error:
                     message, fds = b"", []
+                    why = f" ({error})"
                 if not message:
-                    message = json.dumps(_crash(child)).encode()
+                    message = json.dumps(_crash(child, why)).encode()
             for fd in fds:
                 os.set_inheritable(fd, False)
             return json.loads(message), fds, _tail(said)
@@ -162,7 +164,7 @@ def _ended(child: subprocess.Popen[bytes]) -> Iterator[None]:
         child.wait()
 
 
-def _crash(child: subprocess.Popen[bytes]) -> dict[str, str]:
+def _crash(child: subprocess.Popen[bytes], why: str) -> dict[str, str]:
     """It ended without an answer."""
     status = child.wait()
     how = f"status {status}"
@@ -170,7 +172,7 @@ def _crash(child: subprocess.Popen[bytes]) -> dict[str, str]:
         how = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
     if -status == signal.SIGXCPU:
         how += ": it computed for too long (`probes.timeout`)"
-    return {"stage": "crash", "subject": "", "message": f"bcc's process ended with {how}"}
+    return {"stage": "crash", "subject": "", "message": f"bcc's process ended with {how}{why}"}
 
 
 def _tail(file: IO[bytes]) -> str:

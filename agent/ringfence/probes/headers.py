@@ -27,7 +27,7 @@ _BTF = Path("/sys/kernel/btf/vmlinux")
 _NT_GNU_BUILD_ID = 3
 _TIMEOUT = 60  # seconds for the dump; it takes 0.3
 _EMPTY = (
-    "asm/page.h", "linux/bpf.h", "linux/bpf_common.h", "linux/cgroup.h", "linux/compiler.h", "linux/errno.h",
+    "asm/page.h", "linux/ringfence_unknown.h", "linux/bpf.h", "linux/bpf_common.h", "linux/cgroup.h", "linux/compiler.h", "linux/errno.h",
     "linux/if_packet.h", "linux/kernel.h", "linux/log2.h", "linux/ptrace.h", "linux/sched.h", "linux/stddef.h",
     "linux/string.h", "linux/types.h", "uapi/linux/bpf.h", "uapi/linux/if_packet.h", "uapi/linux/ptrace.h",
 )  # fmt: skip
@@ -38,6 +38,7 @@ _KCONFIG = """\
 #define BPF_NO_PRESERVE_ACCESS_INDEX
 #endif
 #include <vmlinux.h>
+#include <linux/ringfence_unknown.h>
 #define __LINUX_BPF_H__
 #define _UAPI__LINUX_BPF_H__
 #define CONFIG_BPF_SYSCALL 1

@@ -162,6 +162,21 @@ def test_a_timer_comes_again_and_again(bench: Bench) -> None:
     assert len(ticks) == 3
 
 
+def test_later_comes_once(bench: Bench) -> None:
+    """And in its time among the timers."""
+    came: list[str] = []
+
+    def tick() -> None:
+        came.append("tick")
+        if len(came) == 4:
+            bench.loop.stop()
+
+    bench.loop.every(0.02, tick)
+    bench.loop.later(0.03, lambda: came.append("later"))
+    bench.loop.run()
+    assert sorted(came) == ["later", "tick", "tick", "tick"]
+
+
 def test_a_signal_is_handled_in_the_loop(bench: Bench) -> None:
     """SIGHUP wakes the loop and runs its work there."""
     bench.loop.on_signal(signal.SIGHUP, bench.loop.stop)

@@ -27,6 +27,16 @@ def test_a_change_counts_once_and_only_when_it_has_settled(tmp_path: Path) -> No
     assert settle(watch) == [False, True, False]
 
 
+def test_other_endings_can_be_looked_for(tmp_path: Path) -> None:
+    """Those of custom probes."""
+    watch = Watch([tmp_path], suffixes=(".yaml", ".c"))
+    (tmp_path / "a.c").write_text("x")
+    (tmp_path / "a.txt").write_text("x")
+    assert settle(watch) == [False, True, False]
+    (tmp_path / "a.txt").write_text("xy")
+    assert settle(watch) == [False, False, False]
+
+
 def test_a_file_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
     """As long as its size changes from look to look, it has not settled."""
     watch = Watch([tmp_path])

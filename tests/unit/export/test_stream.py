@@ -160,6 +160,23 @@ def test_activity_is_wanted_only_while_somebody_asks(server: StreamServer) -> No
     wait_for(lambda: not any(server.wanted), "the wish to end")
 
 
+def test_events_of_a_custom_probe_are_wanted_by_who_names_it(server: StreamServer) -> None:
+    """Or who asks for everything; none of the agent's own are offered for that."""
+    assert not server.wants_probe("probe.io")
+    with connect(server) as client, client.makefile("rb"):
+        client.sendall(b'{"op":"events","follow":true,"events":["probe.io"]}\n')
+        wait_for(lambda: server.wants_probe("probe.io"), "the wish")
+        assert not server.wants_probe("probe.dns")
+        assert not any(server.wanted)
+    wait_for(lambda: not server.wants_probe("probe.io"), "the wish to end")
+    with connect(server) as client, client.makefile("rb"):
+        client.sendall(b'{"op":"events","follow":true,"activity":true}\n')
+        wait_for(lambda: server.wants_probe("probe.dns"), "the wish")
+    with connect(server) as client, client.makefile("rb") as lines:
+        client.sendall(b'{"op":"events","events":["probe.IO"]}\n')
+        assert "is no event" in json.loads(lines.readline())["error"]
+
+
 def test_a_subscriber_that_does_not_read_loses_records_and_is_told(server: StreamServer) -> None:
     """It harms nobody: others are served, and it learns how many it missed when it reads again."""
     with connect(server) as sleeper:
