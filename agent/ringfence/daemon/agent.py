@@ -158,7 +158,7 @@ class Agent:
         )
         self.members = Members(self.registry, self.tree, self.worker, self.generations, kernel.losses)
         self.desk = Desk(self.generations, self.tree, self.stats, self.outlets.emit, limiter_of(config))
-        self.desk.redact = self.outlets.redactor.record
+        self.desk.redact, self.outlets.find = self.outlets.redactor.record, self.registry.find
         self.watchers = Watchers(self.desk, self.registry, self.slots, config.detectors_off)
         self.desk.watch = self.watchers.on_verdict
         self.members.on_known, self.members.on_gone = self._on_known, self.watchers.on_gone

@@ -90,6 +90,7 @@ class Outlets:
     ) -> None:
         self._show, self._send, self._clock = show, send, clock
         self._wait = config.alerts_identity_wait / 1000
+        self.find: Callable[[int], Container | None] = lambda cgroup: None  # what is known by now
         self.redactor = Redactor(config.redact_patterns, defaults=config.redact_defaults)
         self._held: dict[int, list[_Held]] = {}
         self._count = 0
@@ -101,6 +102,11 @@ class Outlets:
 
     def emit(self, record: Mapping[str, Any], container: Container | None = None) -> None:
         """One record; `container` is whose alert it is."""
+        if container is not None and not container.settled:
+            # It may be told late (a repetition that was held back), and be known by now.
+            current = self.find(container.cgroup_id)
+            if current is not None and current.settled:
+                container, record = current, {**record, "container": container_record(current)}
         clean = self.redactor.record(record)
         self._show(clean)
         if clean.get("kind") != "alert":

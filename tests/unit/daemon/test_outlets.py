@@ -90,6 +90,14 @@ def test_what_is_known_leaves_at_once(world: World) -> None:
     assert len(world.sent) == 2
 
 
+def test_a_repetition_that_is_told_late_has_the_names_of_by_now(world: World) -> None:
+    """It was held back while nobody knew the container, and is told when somebody does."""
+    world.outlets.find = {BORN.cgroup_id: NAMED}.get
+    world.outlets.emit(alert(container={"id": "c" * 64}), BORN)
+    assert [record["container"]["pod"] for record in (*world.shown, *world.sent)] == ["web-0", "web-0"]
+    assert world.outlets.waiting == 0
+
+
 def test_waiting_can_be_turned_off(tmp_path: Path) -> None:
     """identity_wait 0."""
     world = World(tmp_path, alerts_identity_wait="0")
