@@ -43,6 +43,7 @@ from ringfence.daemon.pressure import Pressure
 from ringfence.daemon.snapshots import Snapshots
 from ringfence.daemon.taint import TaintRemover
 from ringfence.daemon.takeover import Takeover
+from ringfence.daemon.told import Told
 from ringfence.daemon.watchers import Watchers
 from ringfence.export.jsonl import JsonLines, LineWriter
 from ringfence.export.metrics import Sources
@@ -149,7 +150,8 @@ class Agent:
         self._stack.callback(self.slots.close)
         self.generations = Generations(kernel.map)
         self.tree = ProcessTree()
-        self.registry = Registry(self.slots, on_free=lambda container: self.members.slot_freed(container))
+        self.told = Told(config.state_dir / "told")
+        self.registry = Registry(self.slots, on_free=self._slot_freed)
         self.identity = Identity(config, lambda uids: self.loop.call(lambda: self.members.pods_changed(uids)))
         self.worker = Worker(
             [*self.identity.sources(), *default_sources(config.runtime_roots)],
@@ -198,8 +200,13 @@ class Agent:
             self.members.facts,
             self.continuity.announce,
         )
-        entry = Entry(self._hierarchy, self.slots, self.members, self.generations)
-        self.enroller = Enroller(config.socket.with_name(SOCKET_NAME), self.loop, entry, self.keeper)
+        entry = Entry(self._hierarchy, self.slots, self.members, self.generations, self.told)
+        path = config.socket.with_name(SOCKET_NAME)
+        self.enroller = Enroller(path, self.loop, entry, self.keeper, self.told)
+
+    def _slot_freed(self, container: Container) -> None:
+        self.members.slot_freed(container)
+        self.told.forget(container.cgroup_id)
 
     def _plan(self, *sets: CompiledPolicies) -> AttachPlan:
         """What these sets need together."""
@@ -305,6 +312,7 @@ class Agent:
         if canary:
             self._start(canary)
         if config.adopt:
+            self.enroller.restore()
             self.adoption.take_in()
         self.continuity.adopted()
 

@@ -30,6 +30,7 @@ from ringfence.containers.model import Enrichment, Facts
 from ringfence.daemon.entry import Entry
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.policies import PolicyKeeper
+from ringfence.daemon.told import Told, ToldRecord
 from ringfence.errors import Error
 
 __all__ = ["SOCKET_NAME", "Enroller"]
@@ -52,8 +53,8 @@ class _Caller:
 class Enroller:
     """Lives in the loop. `entry` writes and reads back the kernel's maps."""
 
-    def __init__(self, path: Path, loop: Loop, entry: Entry, keeper: PolicyKeeper) -> None:
-        self._path, self._loop, self._entry, self._keeper = path, loop, entry, keeper
+    def __init__(self, path: Path, loop: Loop, entry: Entry, keeper: PolicyKeeper, told: Told) -> None:
+        self._path, self._loop, self._entry, self._keeper, self._told = path, loop, entry, keeper, told
         self._callers: dict[int, _Caller] = {}
         self._listener: socket.socket | None = None
         self._log = log.get_logger("enroll")
@@ -127,11 +128,14 @@ class Enroller:
         cgroup = request.cgroup(self._entry)
         keep = os.dup(cgroup)
 
+        file, data = request.policy_name, request.policy_file
+
         def done(key: str, problem: str) -> None:
             try:
                 if problem:
                     self._refuse(connection, f"the policy file is refused: {problem}")
                 else:
+                    self._told.keep_file(key, file, data)
                     self._enter(connection, request.facts, request.name, (*request.chosen, key), keep)
             except Error as error:
                 self._refuse(connection, error.message, error.hint)
@@ -141,7 +145,33 @@ class Enroller:
                 os.close(keep)
 
         self._callers[connection.fileno()].since = float("inf")  # from here on it waits for us
-        self._keeper.bring(request.policy_name, request.policy_file, done)
+        self._keeper.bring(file, data, done)
+
+    def restore(self) -> None:
+        """Hold the containers that an earlier agent was told of. Before tasks are armed, in the loop's
+        thread; files that they brought follow as soon as the loop runs.
+        """
+        for record in self._told.records():
+            keys = tuple(word for word in record.chosen if ":" in word)
+            names = tuple(word for word in record.chosen if ":" not in word)
+            if not self._entry.enter_again(record, names):
+                self._told.forget(record.cgroup_id)
+            elif keys:
+                self._bring_again(record, keys[0])
+
+    def _bring_again(self, record: ToldRecord, key: str) -> None:
+        kept = self._told.file(key)
+
+        def done(found: str, problem: str) -> None:
+            if problem or not self._entry.enter_again(record, record.chosen):
+                self._log.error(
+                    "a container is without its policy file", container=record.name, reason=problem
+                )
+
+        if kept is None:
+            done("", "it is not there any more")
+        else:
+            self._keeper.bring(*kept, done)
 
     def _enter(
         self, connection: socket.socket, facts: Facts, name: str, chosen: tuple[str, ...], cgroup: int

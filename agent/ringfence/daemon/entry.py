@@ -16,6 +16,7 @@ from ringfence.containers.model import Facts
 from ringfence.containers.registry import restored
 from ringfence.containers.slots import SlotTable
 from ringfence.daemon.members import Members
+from ringfence.daemon.told import Told, ToldRecord
 from ringfence.errors import Error
 from ringfence.policy import Policy
 from ringfence.policy.install import Generations
@@ -27,9 +28,14 @@ class Entry:
     """Of the loop."""
 
     def __init__(
-        self, hierarchy: Hierarchy, slots: SlotTable, members: Members, generations: Generations
+        self,
+        hierarchy: Hierarchy,
+        slots: SlotTable,
+        members: Members,
+        generations: Generations,
+        told: Told,
     ) -> None:
-        self._hierarchy, self._slots = hierarchy, slots
+        self._hierarchy, self._slots, self._told = hierarchy, slots, told
         self._members, self._generations = members, generations
         self._device = os.stat(hierarchy.mount).st_dev
 
@@ -37,7 +43,9 @@ class Entry:
         """Whether this is a directory of the hierarchy that says whose a task is."""
         return os.fstat(fd).st_dev == self._device
 
-    def enter(self, cgroup: int, facts: Facts, name: str, chosen: tuple[str, ...]) -> list[str]:
+    def enter(
+        self, cgroup: int, facts: Facts, name: str, chosen: tuple[str, ...], *, remember: bool = True
+    ) -> list[str]:
         """Enroll the cgroup behind a descriptor; the names of the policies that hold for it.
 
         Raises Error where it cannot be done, or is not what the kernel then says.
@@ -58,14 +66,39 @@ class Entry:
         _, policies = self._members.tell(container, facts, name, chosen)
         if self._slots.owner(cgroup_id) != slot or not self._generations.confirm(slot, policies):
             raise Error("what was read back from the kernel is not what was written")
+        if remember:
+            self._told.keep(ToldRecord(cgroup_id, container.cgroup_path, name, facts, chosen))
         compiled = self._generations.compiled
         return [compiled.policies.policies[index].name for index in sorted(policies)] if compiled else []
 
-    def _check_names(self, chosen: Sequence[str]) -> None:
+    def _is_loaded(self, name: str) -> bool:
         compiled = self._generations.compiled
         known: Sequence[Policy] = compiled.policies.policies if compiled else ()
+        return any(name == (policy.bound or policy.name) for policy in known)
+
+    def enter_again(self, record: ToldRecord, chosen: tuple[str, ...]) -> bool:
+        """Enroll a container that an earlier agent was told of; False: it is gone, or cannot be held."""
+        try:
+            cgroup = os.open(
+                self._hierarchy.directory(record.path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            )
+        except OSError:
+            return False
+        try:
+            if not record.path or os.fstat(cgroup).st_ino != record.cgroup_id:
+                return False
+            # A policy that is loaded no more is no reason to let go of the container.
+            left = tuple(name for name in chosen if self._is_loaded(name))
+            self.enter(cgroup, record.facts, record.name, left, remember=False)
+        except Error:
+            return False
+        finally:
+            os.close(cgroup)
+        return True
+
+    def _check_names(self, chosen: Sequence[str]) -> None:
         for name in chosen:
-            if not any(name in (policy.bound, "" if policy.bound else policy.name) for policy in known):
+            if not self._is_loaded(name):
                 raise Error(
                     f"no policy {name!r} is loaded", hint="`ringfence policy list` shows those that are"
                 )

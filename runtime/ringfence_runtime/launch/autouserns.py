@@ -14,15 +14,15 @@ import os
 
 from ringfence_runtime import jsonio
 from ringfence_runtime.errors import Error, SpecError
+from ringfence_runtime.launch.plan import USERNS
 from ringfence_runtime.spec.mounts import IdMapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.spec.config import Config
 
-__all__ = ["ANNOTATION", "SIZE", "Range", "release", "rewrite", "take", "wanted"]
+__all__ = ["SIZE", "Range", "release", "rewrite", "take", "wanted"]
 
-ANNOTATION = "ringfence.io/userns"
 DIRECTORY = "/run/ringfence/userns"
 USER = "ringfence"
 SIZE = 65536
@@ -47,9 +47,9 @@ class Range:
 
 def wanted(config: Config, asked: str) -> bool:
     """Whether the option or the annotation asks for it."""
-    text = asked or config.annotations.get(ANNOTATION, "")
+    text = asked or config.annotations.get(USERNS, "")
     if text not in ("", "auto", "host"):
-        raise SpecError(f"annotations.{ANNOTATION}", f"{text[:40]!a} is neither auto nor host")
+        raise SpecError(f"annotations.{USERNS}", f"{text[:40]!a} is neither auto nor host")
     if text == "auto" and (config.linux.uid_map or config.linux.namespaces.get("user")):
         raise SpecError("linux.uidMappings", "userns auto makes a user namespace and its mappings itself")
     return text == "auto"

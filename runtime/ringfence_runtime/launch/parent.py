@@ -12,14 +12,13 @@ import os
 from ringfence_runtime import log
 from ringfence_runtime.cgroup.group import Cgroup
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch import autouserns
 from ringfence_runtime.launch import channel as channels
 from ringfence_runtime.launch.agent import announce
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.child import Init
 from ringfence_runtime.launch.hooks import run_hooks
 from ringfence_runtime.launch.identity import set_rlimits
-from ringfence_runtime.launch.plan import Options, Plan, make_plan
+from ringfence_runtime.launch.plan import USERNS, Options, Plan, make_plan
 from ringfence_runtime.launch.stages import spawn
 from ringfence_runtime.spec import load_config, parse_config
 from ringfence_runtime.state import Container, Store, check_id, process_start, write_file
@@ -141,8 +140,8 @@ def create(
     group = Cgroup.at(cgroup_path(config, name))
     undo: list[Callable[[], None]] = []
     try:
-        if autouserns.wanted(config, options.userns):
-            config, data = _own_ids(data, options, f"{store.root}/{name}", undo)
+        if options.userns or USERNS in config.annotations:
+            config, data = _own_ids(config, data, options, f"{store.root}/{name}", undo)
         seccomp = _filter_of(config)
         plan = make_plan(config, bundle, options)
         container = store.create(
@@ -185,9 +184,13 @@ def _filter_of(config: Config) -> Filter | None:
 
 
 def _own_ids(
-    data: bytes, options: Options, directory: str, undo: list[Callable[[], None]]
+    config: Config, data: bytes, options: Options, directory: str, undo: list[Callable[[], None]]
 ) -> tuple[Config, bytes]:
-    """A range of ids for this container, and the configuration with it."""
+    """Where `userns: auto` is asked for, a range of ids for this container, and the configuration with it."""
+    from ringfence_runtime.launch import autouserns
+
+    if not autouserns.wanted(config, options.userns):
+        return config, data
     ids = options.userns_range or autouserns.take(directory)
     options.userns_range = ids
     undo.append(lambda: autouserns.release(ids.index, directory))

@@ -20,10 +20,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.launch.autouserns import Range
 
-__all__ = ["Options", "Plan", "make_plan"]
+__all__ = ["USERNS", "Options", "Plan", "make_plan"]
 
 # Joined by the init itself, in its own process; the others need a process between (see `stages`).
 _SIMPLE_JOINS = frozenset(("network", "ipc", "uts", "cgroup"))
+
+
+#: the annotation that asks for user ids of the container's own; see `autouserns`
+USERNS = "ringfence.io/userns"
 
 
 class Options:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runtimes told of their containers, on disk: so that the next agent of this node holds them, too.
+
+A container whose cgroup fits no pattern, and what it chose, is known by the hand-shake alone. One small file
+a container, and the policy files that were brought, below the state directory, which is root's; both go when
+the container does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ringfence.containers.enrich import safejson
+from ringfence.containers.model import Enrichment, Facts
+
+__all__ = ["Told", "ToldRecord"]
+
+_FACTS = ("source", "runtime", "name", "image", "image_id", "namespace", "pod", "pod_uid")
+
+
+class ToldRecord(NamedTuple):
+    """One container. `chosen` may hold keys of files."""
+
+    cgroup_id: int
+    path: str
+    name: str
+    facts: Facts
+    chosen: tuple[str, ...]
+
+
+class Told:
+    """The directory. What cannot be written is no error: the hand-shake itself is what counts."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def keep(self, record: ToldRecord) -> None:
+        """Remember a container; again, where it is known already."""
+        facts = record.facts
+        known = {name: getattr(facts, name) for name in _FACTS}
+        body = {
+            "path": record.path,
+            "name": record.name,
+            "chosen": list(record.chosen),
+            "enrichment": str(facts.enrichment),
+            "facts": known | {"labels": dict(facts.labels)},
+        }
+        self._write(str(record.cgroup_id), json.dumps(body).encode())
+
+    def keep_file(self, key: str, name: str, data: bytes) -> None:
+        """Remember a policy file by its key."""
+        self._write(key.replace(":", "-"), json.dumps({"name": name}).encode() + b"\n" + data)
+
+    def forget(self, cgroup_id: int) -> None:
+        """The container is gone."""
+        with suppress(OSError):
+            (self._directory / str(cgroup_id)).unlink()
+
+    def file(self, key: str) -> tuple[str, bytes] | None:
+        """Name and text of a file that was kept."""
+        try:
+            head, _, data = (self._directory / key.replace(":", "-")).read_bytes().partition(b"\n")
+            return safejson.text(safejson.parse(head), "name") or key, data
+        except (OSError, safejson.Unusable):
+            return None
+
+    def records(self) -> list[ToldRecord]:
+        """Every container that was kept and can be read; files that none of them chose go."""
+        found: list[ToldRecord] = []
+        files: set[str] = set()
+        for entry in sorted(self._directory.iterdir()) if self._directory.is_dir() else ():
+            if not entry.name.isdecimal():
+                files.add(entry.name)
+                continue
+            with suppress(OSError, safejson.Unusable, ValueError):
+                found.append(_record(int(entry.name), safejson.read(entry)))
+        wanted = {key.replace(":", "-") for record in found for key in record.chosen}
+        for name in files - wanted:
+            with suppress(OSError):
+                (self._directory / name).unlink()
+        return found
+
+    def _write(self, name: str, data: bytes) -> None:
+        with suppress(OSError):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = self._directory / f"{name}.new"
+            temporary.write_bytes(data)
+            os.replace(temporary, self._directory / name)
+
+
+def _record(cgroup_id: int, body: Any) -> ToldRecord:
+    facts = body.get("facts") if isinstance(body, dict) else None
+    known: Mapping[str, Any] = {name: safejson.text(facts, name) for name in _FACTS}
+    labels = dict(safejson.labels(facts.get("labels"))) if isinstance(facts, dict) else {}
+    chosen = tuple(word for word in safejson.children(body, "chosen") if isinstance(word, str))
+    enrichment = Enrichment(safejson.text(body, "enrichment"))
+    path, name = safejson.text(body, "path"), safejson.text(body, "name")
+    return ToldRecord(cgroup_id, path, name, Facts(enrichment, **known, labels=labels), chosen)
