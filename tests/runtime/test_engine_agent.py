@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real containerd whose containers are held by a real agent before they start, by our runtime's hand-shake."""
+"""A real containerd, whose containers a real agent holds before they start: our runtime shakes hands."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_annotation_chooses_the_policy(agent: Agent, containerd: Containerd, 
 
 
 def test_what_cannot_be_held_does_not_start(agent: Agent, containerd: Containerd, root_tree: Path) -> None:
-    """A policy that is not loaded; and any, once the agent is gone. The engine tells the runtime's one error."""
+    """A policy that is not loaded; and any, once the agent is gone. The engine tells our one error."""
     add_call(root_tree)
     _, status, said = start(containerd, root_tree, "ringfence.io/policy=no-such-policy")
     assert status != 0
