@@ -64,7 +64,8 @@ def _quoted(text: str) -> str:
 def _can_be_named(path: str) -> bool:
     """Whether a rule can have this as a whole path: the rest are patterns, or too long for the kernel."""
     plain = posixpath.normpath(path) == path and not set(path) & set("*?[]") and path.isprintable()
-    return path.startswith("/") and plain and len(path.encode()) < MATCH_TEXT
+    whole = path.startswith("/") and not path.startswith("//") and path != "/"  # normpath keeps two slashes
+    return whole and plain and len(path.encode()) < MATCH_TEXT
 
 
 def files(

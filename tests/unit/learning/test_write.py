@@ -7,7 +7,7 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ringfence.learning.observed import MountPoint, Observed, Peer, mount_points, observe
@@ -71,6 +71,10 @@ def test_a_changed_directory_whose_name_is_not_known_is_said() -> None:
     assert {"path": "/", "access": "write", "comment": "3 times: mkdir 3"} in rules
 
 
+@example("", "/")
+@example("", "x*")
+@example("", "\U00010000")
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text(min_size=1, max_size=30))
 def test_no_name_of_the_workloads_breaks_a_file(program: str, path: str) -> None:
     """Programs and paths are bytes that somebody chose: each file stays what it is."""
