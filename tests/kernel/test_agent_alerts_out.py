@@ -73,8 +73,8 @@ def test_alerts_arrive_whole_and_without_secrets(tmp_path: Path) -> None:
     """What the line says is what the receiver gets; the metric counts it."""
     with http_receiver() as receiver:
         agent = agent_with(tmp_path, int(receiver.url.split(":")[2].split("/")[0]))
-        agent.start()
         try:
+            agent.start()
             with new_cgroup(LABEL) as cgroup:
                 forbidden(cgroup)
                 agent.wait_alert("out-user-namespace", cgroup.name)
@@ -97,8 +97,8 @@ def test_alerts_outlive_the_agent_while_the_receiver_is_away(tmp_path: Path) -> 
     """Nobody listens, the agent is killed with SIGKILL, another one starts, then the receiver comes back."""
     port = free_port()
     first = agent_with(tmp_path, port)
-    first.start()
     try:
+        first.start()
         for _ in range(5):
             with new_cgroup(LABEL) as cgroup:
                 forbidden(cgroup)
@@ -108,8 +108,8 @@ def test_alerts_outlive_the_agent_while_the_receiver_is_away(tmp_path: Path) -> 
     finally:
         first.stop()
     second = agent_with(tmp_path, port)
-    second.start()
     try:
+        second.start()
         with http_receiver(port) as receiver:
             with new_cgroup(LABEL) as cgroup:
                 forbidden(cgroup)
@@ -125,8 +125,8 @@ def test_a_receiver_that_hangs_holds_nothing_up(tmp_path: Path) -> None:
     with http_receiver() as receiver:
         receiver.delay = 60.0
         agent = agent_with(tmp_path, int(receiver.url.split(":")[2].split("/")[0]))
-        agent.start()
         try:
+            agent.start()
             for _ in range(5):
                 with new_cgroup(LABEL) as cgroup:
                     forbidden(cgroup)

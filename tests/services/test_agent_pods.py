@@ -87,8 +87,8 @@ def scene(tmp_path: Path, daemon: CriDaemon) -> Iterator[Scene]:
             "alerts-queue-dir": str(tmp_path / "queue"), "alerts-repeat": "0", "alerts-burst": "1000",
         }  # fmt: skip
         agent = Agent(tmp_path / "agent", policies=[policies], mode="audit", patterns=[], flags=flags)
-        agent.start()
         try:
+            agent.start()
             wait_for(lambda: fake.watches, "the watch", seconds=20)
             yield Scene(agent, fake, receiver)
         finally:
@@ -166,8 +166,8 @@ def test_without_an_api_server_everything_but_new_labels_is_known(tmp_path: Path
         "kubernetes-api": "http://127.0.0.1:9",
     }  # fmt: skip
     agent = Agent(tmp_path / "agent", policies=[policies], mode="audit", patterns=[], flags=flags)
-    agent.start()
     try:
+        agent.start()
         with daemon.pod("alone", "rf-shop", {"guard": "strict"}) as pod:
             identifier = pod.run("web", "/bin/sleep", "600")
 

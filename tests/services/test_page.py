@@ -141,8 +141,8 @@ def agent(tmp_path: Path) -> Iterator[tuple[Agent, int]]:
     made = Agent(
         tmp_path / "agent", policies=[policies], mode="policy", patterns=[f"{PREFIX}page*"], flags=flags
     )
-    made.start()
     try:
+        made.start()
         yield made, port
     finally:
         made.stop()
