@@ -95,7 +95,7 @@ def test_credentials_that_an_exploit_gave_end_the_task(
     assert (event.uid0, event.permitted0) == (65534, 0)
 
 
-@pytest.mark.parametrize("next_step", ["exec:true:true:x", "threads:1", "forks:1"])
+@pytest.mark.parametrize("next_step", ["exec:true:true:true", "threads:1", "forks:1"])
 def test_every_way_on_is_a_checkpoint(
     probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str, next_step: str
 ) -> None:
@@ -136,7 +136,7 @@ def test_borrowed_credentials_are_noticed_at_exec(
 ) -> None:
     """The task acts as another one without being it."""
     probes.enforce(Rule(K.TASK_DRIFT, "kill"))
-    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:borrow", "exec:true:true:x"], capture_output=True)
+    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:borrow", "exec:true:true:true"], capture_output=True)
     assert done.returncode == -signal.SIGKILL, done
     (event,) = probes.wait(cgroup, K.TASK_DRIFT)
     assert event.changed == DRIFT_BORROWED

@@ -118,7 +118,7 @@ def test_what_no_call_gave_is_drift(
     [
         ("open:/proc/uptime:0", K.FILE_OPEN),
         ("threads:1", K.SYS_CLONE),
-        ("exec:true:true:x", K.PROCESS_EXEC),
+        ("exec:true:true:true", K.PROCESS_EXEC),
         ("unshare:0", K.SYS_UNSHARE),
     ],
 )
