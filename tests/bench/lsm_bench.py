@@ -71,7 +71,7 @@ def _round(probes: Probes, cgroup: Cgroup, act: str, times: int) -> dict[str, fl
 
 def measure(*, quick: bool = False) -> Measurement:
     """Interleaved rounds; the least of each."""
-    rounds, times = (2, 50) if quick else (5, 200)
+    rounds, times = (2, 50) if quick else (3, 100)
     samples: dict[tuple[str, int], list[float]] = {}
     with _act() as act, running(lsm=True) as probes, new_cgroup(LABEL) as cgroup:
         probes.kernel.keep_statistics(on=True)
