@@ -15,7 +15,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* A call that is made again from the same place with the same arguments within this time is taken for the same one. */
-#define RF_SAME_CALL_NS 10000000ULL
+#define RF_SAME_CALL_NS 100000000ULL
 #define RF_MIX 0x9e3779b97f4a7c15ULL
 
 /* Events that nothing but `capable` sees before their effect, or nothing as early. */
