@@ -6,6 +6,7 @@ programs that the kernel runs on the host. Called by the loop only; a round is b
 from __future__ import annotations
 
 import platform
+from collections import deque
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ HELPERS = (
 _EVERY = 5  # rounds from one look at a container to the next
 _MOST = 256  # containers a round
 _MANY_TASKS = 1000
+_LOOKS = 6  # that the number of tasks is compared with
 
 
 class DeskLike(Protocol):
@@ -55,7 +57,7 @@ class Watchers:
         self._helpers = {path: _content(path) for path in helpers}
         self._sweep = Sweep()
         self._told: dict[int, set[tuple[str, str]]] = {}
-        self._tasks: dict[int, int] = {}
+        self._tasks: dict[int, deque[int]] = {}
         self._hits: dict[int, Mapping[str, int]] = {}
         self._round = 0
 
@@ -99,9 +101,11 @@ class Watchers:
         cgroup = container.cgroup_id
         value = self._slots.read(container.slot)
         if value is not None and value.cgroup == cgroup:
-            before, now = self._tasks.get(cgroup, 0), max(value.tasks, 0)
-            self._tasks[cgroup] = now
+            looks, now = self._tasks.setdefault(cgroup, deque([0], _LOOKS)), max(value.tasks, 0)
+            before = min(looks)
+            looks.append(now)
             if now >= _MANY_TASKS and now >= 2 * before:
+                looks.extend([now] * _LOOKS)  # told of: it is what is usual from here on
                 self._tell("task-burst", container, {"tasks": now, "before": before})
         hits, known = self._limits.read(container.cgroup_path), self._hits.get(cgroup)
         self._hits[cgroup] = hits

@@ -44,7 +44,7 @@ def new_props(directory: Path, name: str) -> Iterator[Props]:
             disk = stack.enter_context(new_disk(directory))
         helper = stack.enter_context(_helper(disk or directory))
         beside = stack.enter_context(_cgroup(name))
-        listener = stack.enter_context(_listener(directory / "docker.sock"))
+        listener = stack.enter_context(_listener(directory / "daemon"))
         yield Props(directory, helper, beside, listener, disk)
 
 
@@ -120,10 +120,21 @@ def _cgroup(name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _listener(path: Path) -> Iterator[Path]:
-    """A unix socket that accepts into its backlog and answers nothing."""
+def _listener(root: Path) -> Iterator[Path]:
+    """A unix socket that its server calls /run/docker.sock, below a root of its own; nobody answers."""
+    (root / "run").mkdir(parents=True, exist_ok=True)
+    path = root / "run/docker.sock"
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(OSError):
+                os.chroot(root)
+                server.bind("/run/docker.sock")
+                os._exit(0)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise RuntimeError(f"no socket at {path}")
         server.listen(64)
         yield path

@@ -116,7 +116,7 @@ static int attack_send(char **args)
 	return result(sendto(fd, "x", 1, MSG_DONTWAIT, (void *)&where, length));
 }
 
-/* unix PATH: connect to it; a first @ stands for an abstract name. */
+/* unix PATH [listen]: connect to it, or to ourselves of that name; a first @ stands for an abstract name. */
 static int attack_unix(char **args)
 {
 	const char *name = word(args, 0, "/run/docker.sock");
@@ -130,6 +130,11 @@ static int attack_unix(char **args)
 		where.sun_path[0] = 0;
 	else
 		length++;
+	if (args[0] && args[1]) {
+		int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+		need(server >= 0 && !bind(server, (void *)&where, length) && !listen(server, 1), "listen");
+	}
 	try_now("connect");
 	return result(connect(fd, (void *)&where, length));
 }

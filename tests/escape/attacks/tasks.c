@@ -116,11 +116,11 @@ static int attack_ptrace(char **args)
 	return status;
 }
 
-/* process_vm PID: read no byte of its memory. */
+/* process_vm PID: read a byte of its memory at an address where nobody has any. */
 static int attack_process_vm(char **args)
 {
 	char byte;
-	struct iovec ours = { &byte, 0 }, theirs = { &byte, 0 };
+	struct iovec ours = { &byte, 1 }, theirs = { (void *)1, 1 };
 
 	try_now("process_vm_readv");
 	return result(process_vm_readv(number(args, 0, getpid()), &ours, 1, &theirs, 1, 0));
@@ -288,7 +288,7 @@ const struct attack task_attacks[] = {
 	{ "setns", attack_setns, "enter the namespace of FILE [NSTYPE]" },
 	{ "setns_pidfd", attack_setns_pidfd, "enter a namespace of PID by a pidfd [NSTYPE]" },
 	{ "ptrace", attack_ptrace, "seize PID, or a child of our own" },
-	{ "process_vm", attack_process_vm, "read no byte of PID's memory" },
+	{ "process_vm", attack_process_vm, "read PID's memory where there is none" },
 	{ "getfd", attack_getfd, "copy descriptor FD of PID" },
 	{ "leave", attack_leave, "move to the cgroup of FILE" },
 	{ "memfd", attack_memfd, "run a copy of PROGRAM from memory" },

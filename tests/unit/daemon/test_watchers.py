@@ -130,10 +130,18 @@ def test_a_limit_is_told_of_when_it_is_hit_again(node: Node) -> None:
 
 
 def test_tasks_that_multiply_are_told_of(node: Node) -> None:
-    """Not those that only are many, and not few that double."""
-    for count, told in ((400, []), (900, []), (1000, []), (2000, ["task-burst"]), (2100, [])):
+    """Once, also when they take a while to; not few that double, and not those that always were many."""
+    for count, told in ((200, []), (450, []), (900, []), (1000, ["task-burst"]), (1900, []), (1950, [])):
         node.tasks(count)
         assert node.look() == told, count
+
+
+def test_tasks_that_grow_slowly_are_not_told_of(node: Node) -> None:
+    """A service that takes up more work over minutes."""
+    for count in (*[300] * 6, *range(300, 1900, 60)):
+        node.tasks(count)
+        told = node.look()
+    assert told == []
 
 
 def test_what_is_switched_off_is_not_told(tmp_path: Path) -> None:
