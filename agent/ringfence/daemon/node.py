@@ -62,7 +62,7 @@ def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> N
     tiers = tiers.without_lsm(tiers.hooks.keys() - decided.keys(), "this kernel refused its LSM program")
     tiers = tiers.with_hooks(decided)
     for kind, programs in _CGROUP_PROGRAMS.items():
-        if not any(f"cgroup/{name}" in loaded for name in programs):
+        if kind not in tiers.hooks and not any(f"cgroup/{name}" in loaded for name in programs):
             tiers = tiers.without((kind,), tiers.why.get(kind, "its program was not loaded"))
     exits = any(section.startswith("tracepoint/syscalls/sys_exit") for section in loaded)
     if not exits and _K.FILE_OPEN not in tiers.hooks:
