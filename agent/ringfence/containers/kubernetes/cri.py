@@ -62,7 +62,15 @@ class _Sandbox(NamedTuple):
 def usual_socket(host: Path = Path("/")) -> Path | None:
     """The first of the usual sockets that is there."""
     found = (host / path.relative_to("/") for path in USUAL_SOCKETS)
-    return next((path for path in found if path.is_socket()), None)
+    return next((path for path in found if _is_socket(path)), None)
+
+
+def _is_socket(path: Path) -> bool:
+    """False also where a directory on the way may not be entered (no CAP_DAC_OVERRIDE in a pod)."""
+    try:
+        return path.is_socket()
+    except OSError:
+        return False
 
 
 class Cri:
