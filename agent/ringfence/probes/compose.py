@@ -70,11 +70,27 @@ def _at(file: str, line: int, text: str) -> str:
     return f'#line {line} "{quoted}"\n{text}\n'
 
 
+def _marked(file: str, source: str) -> str:
+    """bcc puts a struct before each TRACEPOINT_PROBE: what follows is told its line anew."""
+    text = _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), source)
+    after = set()
+    for found in _MACRO.finditer(text):
+        end = text.find(")", found.end())
+        if found["macro"] == "TRACEPOINT_PROBE" and end >= 0:
+            after.add(_line(text, end))
+    lines = source.split("\n")
+    return "\n".join(
+        line + "\n" + _at(file, number + 1, "").rstrip("\n") if number in after else line
+        for number, line in enumerate(lines, 1)
+    )
+
+
 def compose(probe: Definition, source: str) -> str:
     """The whole text."""
     struct = f"struct {probe.event}"
     head = f"#define BPF_LICENSE {probe.license}\n"
-    parts = [head, _at("ringfence.h", 1, HELPERS.read_text()), _at(str(probe.source), 1, source)]
+    parts = [head, _at("ringfence.h", 1, HELPERS.read_text())]
+    parts.append(_at(str(probe.source), 1, _marked(str(probe.source), source)))
     event = probe.places["event"]
     parts.append(_promise(event, f"sizeof({struct}) > 0"))
     for name, place in _members(probe):

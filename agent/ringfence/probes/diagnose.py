@@ -15,7 +15,8 @@ __all__ = ["explain"]
 _CLANG = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+): (fatal )?error: (?P<text>.*)$", re.M)
 _LINE = re.compile(r"^; (?P<code>.*?) ?@ (?P<file>.+):(?P<line>\d+)$", re.M)
 _NOISE = re.compile(
-    r"^(processed \d+ insns|\s*\d+: [(R]|;|R\d+=|from \d+ to|(cur|old) state:|bpf: Failed|\s*$|verification time|stack depth)"
+    r"^(processed \d+ insns|\s*\d+: [(R]|;|R\d+=|from \d+ to|(cur|old) state:|bpf: Failed|\s*$"
+    r"|verification time|stack depth)"
 )
 _STRUCT = re.compile(r"struct tracepoint__(\w+?)__(\w+)'")
 _INCOMPLETE = re.compile(r"incomplete type 'struct (\w+)'")

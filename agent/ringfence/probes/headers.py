@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A header tree that bcc takes for the kernel's, made from the kernel's own BTF and kept by build id.
 
-bcc includes `include/linux/kconfig.h` before all else. Ours includes every type of the running kernel, dumped
-as C, and the macros that bcc's helpers ask for; the headers that they include beside it are empty. Offsets are
-those of this kernel, whatever headers are installed.
+bcc includes `include/linux/kconfig.h` before all else. Ours includes every type of the running kernel,
+dumped as C, and the macros that bcc's helpers ask for; the headers that they include beside it are empty.
+Offsets are those of this kernel, whatever headers are installed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from pathlib import Path
 
 from ringfence.errors import Error
 
-__all__ = ["build_id", "find_bpftool", "header_tree", "has_raw_tracepoint"]
+__all__ = ["build_id", "find_bpftool", "has_raw_tracepoint", "header_tree"]
 
 _NOTES = Path("/sys/kernel/notes")
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _NT_GNU_BUILD_ID = 3
 _TIMEOUT = 60  # seconds for the dump; it takes 0.3
 _EMPTY = (
-    "asm/page.h", "linux/ringfence_unknown.h", "linux/bpf.h", "linux/bpf_common.h", "linux/cgroup.h", "linux/compiler.h", "linux/errno.h",
-    "linux/if_packet.h", "linux/kernel.h", "linux/log2.h", "linux/ptrace.h", "linux/sched.h", "linux/stddef.h",
-    "linux/string.h", "linux/types.h", "uapi/linux/bpf.h", "uapi/linux/if_packet.h", "uapi/linux/ptrace.h",
+    "asm/page.h", "linux/ringfence_unknown.h", "linux/bpf.h", "linux/bpf_common.h", "linux/cgroup.h",
+    "linux/compiler.h", "linux/errno.h", "linux/if_packet.h", "linux/kernel.h", "linux/log2.h",
+    "linux/ptrace.h", "linux/sched.h", "linux/stddef.h", "linux/string.h", "linux/types.h",
+    "uapi/linux/bpf.h", "uapi/linux/if_packet.h", "uapi/linux/ptrace.h",
 )  # fmt: skip
 _KCONFIG = """\
 #ifndef RINGFENCE_KCONFIG_H
@@ -125,7 +126,12 @@ def _dump(path: Path) -> None:
     try:
         with path.open("wb") as file:
             got = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, check=False, timeout=_TIMEOUT
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=_TIMEOUT,
             )
     except (OSError, subprocess.SubprocessError) as error:
         raise Error(f"the kernel's types cannot be dumped: {error}") from error

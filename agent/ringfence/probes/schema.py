@@ -29,7 +29,7 @@ def schema() -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://{read.API_VERSION}/probe.schema.json",
         "title": "Ringfence custom probe",
-        "description": "What a bcc program beside it tells, and what becomes of it. See docs/custom-probes.md.",
+        "description": "What a bcc program tells, and what becomes of it. See docs/custom-probes.md.",
         **_object(top, *top),
     }
 

@@ -21,7 +21,7 @@ OTHER = "other"
 
 
 class Series(NamedTuple):
-    """One metric as it is now: `rows` maps label values (the container first, if it has one) to what they are.
+    """One metric as it is now: `rows` maps label values (the container first, if it has one) to numbers.
 
     A counter's row is [count or sum]; a histogram's is the counts of its buckets, the overflow, and the sum.
     """
@@ -70,7 +70,9 @@ class Tally:
                 row[0] += amount
 
     @staticmethod
-    def _new_row(metric: Metric, rows: dict[tuple[str, ...], list[float]], key: tuple[str, ...]) -> list[float]:
+    def _new_row(
+        metric: Metric, rows: dict[tuple[str, ...], list[float]], key: tuple[str, ...]
+    ) -> list[float]:
         if len(rows) >= metric.max_series:
             key = (OTHER,) * len(key)
             if key in rows:

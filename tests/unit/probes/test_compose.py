@@ -34,13 +34,18 @@ def test_lines_are_those_of_the_operators_files() -> None:
     """#line before the source, and before each promise of the YAML."""
     text = compose(definition(), SOURCE)
     assert '#line 1 "p/slow.c"\n/* TRACEPOINT' in text
+    assert '\n#line 6 "p/slow.c"\nint kprobe__do_sys_open' in text, "after what bcc puts before a tracepoint"
     assert '#line 8 "p/slow.yaml"\n_Static_assert(sizeof(struct event) > 0' in text
     assert '#line 12 "p/slow.yaml"\n_Static_assert(sizeof(((struct event *)0)->disk) > 0' in text
 
 
 def test_rates_become_windows_that_add_up() -> None:
     """Tenths of a second, or whole ones where a tenth would hold nothing; 0 is no limit."""
-    for rate, window, events in ((10_000, "100000000ULL", 1000), (5, "1000000000ULL", 5), (0, "1000000000ULL", 0)):
+    for rate, window, events in (
+        (10_000, "100000000ULL", 1000),
+        (5, "1000000000ULL", 5),
+        (0, "1000000000ULL", 0),
+    ):
         found = flags(definition(rate=rate), "", "", Path("/i"))
         assert f"-DRF_WINDOW_NS={window}" in found
         assert f"-DRF_WINDOW_EVENTS={events}" in found

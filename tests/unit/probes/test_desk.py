@@ -135,6 +135,7 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Where a kill is only noted."""
     return World(monkeypatch)
 
 

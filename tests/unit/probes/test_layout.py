@@ -43,7 +43,11 @@ def test_members_come_in_the_order_of_the_yaml() -> None:
 def test_a_cgroup_or_a_process_can_own_an_event() -> None:
     """By members that need not leave the agent."""
     places = {"event": Place("x", 1), "cgroup": Place("x", 2), "pid": Place("x", 3), "start": Place("x", 4)}
-    shape = (("a", "unsigned long long", 0, 8, 0), ("b", "unsigned int", 8, 4, 0), ("n", "unsigned char", 12, 1, 0))
+    shape = (
+        ("a", "unsigned long long", 0, 8, 0),
+        ("b", "unsigned int", 8, 4, 0),
+        ("n", "unsigned char", 12, 1, 0),
+    )
     fields = {"n": field("n")}
     owner = Owner("cgroup", cgroup="a")
     got = new_decoder(definition(fields=fields, owner=owner, places=places), 16, shape)

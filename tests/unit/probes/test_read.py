@@ -41,7 +41,12 @@ def test_everything_is_read(tmp_path: Path) -> None:
     ]
     assert (probe.sample, probe.rate, probe.ring, probe.lines) == (1, 10_000, 512 << 10, False)
     (metric,) = probe.metrics
-    assert (metric.scale, metric.buckets, metric.labels, metric.by_container) == (1e-6, (0.1, 1.0), ("disk",), True)
+    assert (metric.scale, metric.buckets, metric.labels, metric.by_container) == (
+        1e-6,
+        (0.1, 1.0),
+        ("disk",),
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,11 @@ def test_the_published_schema_is_the_generated_one() -> None:
     assert json.loads((ROOT / "docs/probe.schema.json").read_text()) == schema()
 
 
-GOOD = [YAML, skeleton("my-probe")[".yaml"], *(p.read_text() for p in (ROOT / "examples/probes").glob("*.yaml"))]
+GOOD = [
+    YAML,
+    skeleton("my-probe")[".yaml"],
+    *(p.read_text() for p in (ROOT / "examples/probes").glob("*.yaml")),
+]
 
 
 @pytest.mark.parametrize("text", GOOD, ids=range(len(GOOD)))

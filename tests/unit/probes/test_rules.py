@@ -42,7 +42,9 @@ def test_they_are_kept_apart_from_those_of_the_kernel() -> None:
     policies = load_bytes({"p.yaml": GOOD.encode()}, PROBES)
     (policy,) = policies.policies
     assert [rule.id for rule in policy.rules] == ["mount"]
-    assert [(rule.id, rule.label, rule.place.line) for rule in policy.probe_rules] == [("slow", "probe.slow", 7)]
+    assert [(rule.id, rule.label, rule.place.line) for rule in policy.probe_rules] == [
+        ("slow", "probe.slow", 7)
+    ]
     assert policies.rules == 2
     compiled = compile_policies(policies, NodeTiers.usual())
     assert {rule.rule_id for rule in compiled.rules.values()} == {"mount"}
@@ -89,6 +91,10 @@ def test_without_probes_it_says_where_they_are_looked_for() -> None:
 def test_the_schema_takes_them() -> None:
     """And refuses what can be told without knowing the probe."""
     jsonschema.validate(yaml.safe_load(GOOD), schema())
-    for old, new in (("action: kill", "action: deny"), ("probe.slow", "probe.Slow"), ('">= 100"', "{any: 5}")):
+    for old, new in (
+        ("action: kill", "action: deny"),
+        ("probe.slow", "probe.Slow"),
+        ('">= 100"', "{any: 5}"),
+    ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(yaml.safe_load(GOOD.replace(old, new, 1)), schema())

@@ -20,7 +20,9 @@ def rows(tally: Tally, which: int = 0) -> dict[tuple[str, ...], list[float]]:
 
 def test_counters_count_and_add_up() -> None:
     """Events, and a field's values times the scale."""
-    tally = Tally(definition(metrics=(metric("n"), metric("s", value="latency_us", scale=0.5, by_container=False))))
+    tally = Tally(
+        definition(metrics=(metric("n"), metric("s", value="latency_us", scale=0.5, by_container=False)))
+    )
     for amount in (10, 20):
         tally.observe("c1", (amount, "sda", "::"))
     assert rows(tally, 0) == {("c1",): [2]}
