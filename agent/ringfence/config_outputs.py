@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from ringfence import config_values as values
 from ringfence.config_values import Key
+from ringfence.severity import SEVERITIES
 
-__all__ = ["IDENTITY_KEYS", "OUTPUT_KEYS", "PAGE_DEFAULT", "SEVERITIES"]
+__all__ = ["IDENTITY_KEYS", "OUTPUT_KEYS", "PAGE_DEFAULT"]
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-SEVERITIES = ("info", "low", "medium", "high", "critical")
 PAGE_DEFAULT = values.Listen("127.0.0.1", 9912)
 _SIZE = re.compile(r"([0-9]{1,12}) ?(|K|KiB|M|MiB|G|GiB)")
 _UNITS = {"": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30}

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CHECKS", "SEVERITIES", "Check", "Finding", "severity_of"]
+__all__ = ["CHECKS", "Check", "Finding", "severity_of"]
 
-SEVERITIES = ("info", "low", "medium", "high", "critical")
 _LEAST = (("critical", 90), ("high", 70), ("medium", 40), ("low", 10), ("info", 0))
 _ESCAPE, _PRIVILEGES, _CREDENTIALS = ("T1611",), ("T1068",), ("T1552",)
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringfence import __version__
-from ringfence.audit.model import CHECKS, SEVERITIES, Finding
+from ringfence.audit.model import CHECKS, Finding
 from ringfence.export.escape import escape
+from ringfence.severity import SEVERITIES
 
 __all__ = ["as_json", "as_sarif", "ordered", "summary"]
 

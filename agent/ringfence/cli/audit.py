@@ -9,8 +9,7 @@ from typing import Any
 
 from ringfence.cli.output import SEVERITY_COLOURS, colour, print_json, table
 from ringfence.cli.parser import Commands, add_command, add_output
-
-_SEVERITIES = ("info", "low", "medium", "high", "critical")
+from ringfence.severity import SEVERITIES, at_least
 
 
 def register(commands: Commands) -> None:
@@ -33,8 +32,8 @@ def register(commands: Commands) -> None:
     add_output(parser, "table", "json", "sarif")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the agent's configuration")
     parser.add_argument("--only", choices=("containers", "node"), help="default: both")
-    parser.add_argument("--min-severity", choices=_SEVERITIES, default="info", help="show these and worse")
-    parser.add_argument("--fail-on", choices=(*_SEVERITIES, "never"), default="high", help="default: high")
+    parser.add_argument("--min-severity", choices=SEVERITIES, default="info", help="show these and worse")
+    parser.add_argument("--fail-on", choices=(*SEVERITIES, "never"), default="high", help="default: high")
     for flag, key, metavar in (
         ("--containers-patterns", "containers.patterns", "NAME"),
         ("--containers-known", "containers.known", "yes|no"),
@@ -54,8 +53,7 @@ def run(options: Any) -> int:
     given = {name[4:]: words for name, words in vars(options).items() if name.startswith("key_") and words}
     config = load(options.config, flags=given)
     found = survey(config, node=options.only != "containers", containers=options.only != "node")
-    least = _SEVERITIES.index(options.min_severity)
-    shown = [one for one in ordered(found.findings) if _SEVERITIES.index(one.severity) >= least]
+    shown = [one for one in ordered(found.findings) if at_least(one.severity, options.min_severity)]
     if options.output == "sarif":
         print_json(as_sarif(shown, found.node))
     elif options.output == "json":
@@ -64,8 +62,7 @@ def run(options: Any) -> int:
         print("\n".join(_text(shown, found)))
     if options.fail_on == "never":
         return 0
-    bad = _SEVERITIES.index(options.fail_on)
-    return int(any(_SEVERITIES.index(one.severity) >= bad for one in found.findings))
+    return int(any(at_least(one.severity, options.fail_on) for one in found.findings))
 
 
 def _text(findings: list[Any], found: Any) -> list[str]:

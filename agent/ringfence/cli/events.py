@@ -13,8 +13,8 @@ from typing import Any
 
 from ringfence.cli.output import SEVERITY_COLOURS, colour
 from ringfence.cli.parser import Commands, add_command, add_output, add_socket
+from ringfence.severity import SEVERITIES
 
-_SEVERITIES = ("info", "low", "medium", "high", "critical")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _OUTCOMES = {"denied": "green", "killed": "green", "seen": "yellow"}
 
@@ -49,7 +49,7 @@ def register(commands: Commands) -> None:
         "-r", "--rule", action="append", default=[], metavar="ID", help="a rule's id; repeatable"
     )
     parser.add_argument(
-        "-s", "--severity", choices=_SEVERITIES, default="info", help="alerts of this severity and above"
+        "-s", "--severity", choices=SEVERITIES, default="info", help="alerts of this severity and above"
     )
     parser.add_argument("--alerts", action="store_true", help="only alerts")
     parser.add_argument("--all", action="store_true", help="also what is observed without a rule")

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from ringfence.abi import EventKind
 from ringfence.errors import Error
+from ringfence.severity import SEVERITIES, at_least
 
-__all__ = ["ALL_PROBES", "SEVERITIES", "Subscription"]
+__all__ = ["ALL_PROBES", "Subscription"]
 
-SEVERITIES = ("info", "low", "medium", "high", "critical")
 _MAX_WORDS = 64
 ALL_PROBES = "probe.*"
 _PROBE = re.compile(r"probe\.[a-z0-9-]{1,40}")
@@ -26,7 +26,7 @@ class Subscription(NamedTuple):
     containers: tuple[str, ...]
     events: frozenset[str]
     rules: frozenset[str]
-    severity: int  # the least one, as an index of SEVERITIES; 0: any, lifecycle too
+    severity: str  # the least one; of records without one, those pass
     alerts_only: bool
     since: float  # seconds since the epoch
     kinds: frozenset[int]  # numbers of the observed events that must be offered
@@ -62,7 +62,7 @@ class Subscription(NamedTuple):
             containers=tuple(_words(request, "containers")),
             events=frozenset(events),
             rules=frozenset(rules),
-            severity=SEVERITIES.index(severity),
+            severity=severity,
             alerts_only=alerts_only,
             since=float(since),
             kinds=frozenset() if alerts_only else frozenset(kinds),
@@ -78,7 +78,7 @@ class Subscription(NamedTuple):
             return False
         if self.rules and (record.get("rule") or {}).get("id") not in self.rules:
             return False
-        if self.severity and (record.get("severity") not in SEVERITIES[self.severity :]):
+        if not at_least(record.get("severity"), self.severity):
             return False
         return not self.containers or _suits(record.get("container") or {}, self.containers)
 

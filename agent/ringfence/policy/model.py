@@ -13,7 +13,6 @@ from ringfence.policy.operand import Conjunction
 from ringfence.policy.probe_rules import ProbeRule
 
 __all__ = [
-    "SEVERITIES",
     "Condition",
     "ContainerFacts",
     "Match",
@@ -27,7 +26,6 @@ __all__ = [
 ]
 
 Mode = Literal["audit", "enforce"]
-SEVERITIES = ("info", "low", "medium", "high", "critical")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from ringfence.abi import Action, EventKind
 from ringfence.policy.conditions import parse_condition, suggestion
 from ringfence.policy.fields import Notes, shown
-from ringfence.policy.model import SEVERITIES, Condition, Match, Place, Rule
+from ringfence.policy.model import Condition, Match, Place, Rule
 from ringfence.policy.operand import EventWords
 from ringfence.policy.probe_reader import check_action, probe_words, read_block, read_exceptions
 from ringfence.policy.probe_rules import PREFIX, ProbeRule, ProbeWords
 from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
 from ringfence.policy.vocabulary import event_words, labels
+from ringfence.severity import SEVERITIES
 
 __all__ = ["ATTACK", "RULE_ID", "RULE_KEYS", "read_rules"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from ringfence.policy.load import API_VERSION, KIND, NAME
-from ringfence.policy.model import SEVERITIES
 from ringfence.policy.operand import EventWords, Kind, Operand
 from ringfence.policy.rules import ATTACK, RULE_ID
 from ringfence.policy.vocabulary import EVENTS, labels
+from ringfence.severity import SEVERITIES
 
 __all__ = ["schema"]
 

@@ -11,8 +11,8 @@ from ringfence.abi import MATCH_TEXT, MAX_RULES
 from ringfence.errors import PolicyError
 from ringfence.policy import NodeTiers, compile_policies, conditions, load_bytes, lower, reader
 from ringfence.policy.load import API_VERSION
-from ringfence.policy.model import SEVERITIES
 from ringfence.policy.rules import RULE_KEYS
+from ringfence.severity import SEVERITIES
 from tests.unit.policy.reference import PAGE, TABLES, parts, renewed
 
 TEXT = PAGE.read_text()

@@ -12,18 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from ringfence import __version__
+from ringfence.severity import number_of
 
-__all__ = ["FORMATS", "headline", "milliseconds", "number_of", "to_ecs", "to_ocsf"]
+__all__ = ["FORMATS", "headline", "milliseconds", "to_ecs", "to_ocsf"]
 
 Record = Mapping[str, Any]
-_SEVERITIES = ("info", "low", "medium", "high", "critical")
 _STOPPED = ("denied", "killed")
 ECS_VERSION, OCSF_VERSION = "9.4.0", "1.2.0"
-
-
-def number_of(severity: Any) -> int:
-    """1 (info) to 5 (critical); what is not known counts as high."""
-    return _SEVERITIES.index(severity) + 1 if severity in _SEVERITIES else 4
 
 
 def milliseconds(record: Record) -> int:

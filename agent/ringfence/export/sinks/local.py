@@ -20,8 +20,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ringfence.export.jsonl import dumps
-from ringfence.export.sinks.formats import headline, number_of
+from ringfence.export.sinks.formats import headline
 from ringfence.export.sinks.sender import Away, Record
+from ringfence.severity import number_of
 
 __all__ = ["RotatedFile", "Syslog", "syslog_line"]
 

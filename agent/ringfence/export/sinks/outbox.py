@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.config import Config
-from ringfence.config_outputs import SEVERITIES
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.formats import FORMATS
 from ringfence.export.sinks.http import Http, HttpSettings
@@ -21,6 +20,7 @@ from ringfence.export.sinks.local import RotatedFile, Syslog
 from ringfence.export.sinks.sender import Receiver, Sender
 from ringfence.export.sinks.spool import Spool
 from ringfence.export.sinks.web import Alertmanager, Otlp, Webhook
+from ringfence.severity import at_least
 
 __all__ = ["Outbox", "outbox_of", "receivers_of"]
 
@@ -35,7 +35,7 @@ class Outbox:
     def __init__(self, senders: Sequence[Sender], *, least: str = "info", sync: str = "second") -> None:
         self.senders = tuple(senders)
         self.lost = 0
-        self._least, self._sync = SEVERITIES.index(least), sync
+        self._least, self._sync = least, sync
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
@@ -47,8 +47,7 @@ class Outbox:
 
     def put(self, record: Mapping[str, Any]) -> bool:
         """Take an alert; it must not be changed afterwards. False when it was lost, which is counted."""
-        severity = record.get("severity")
-        if not self.senders or (severity in SEVERITIES and SEVERITIES.index(severity) < self._least):
+        if not self.senders or not at_least(record.get("severity"), self._least):
             return True
         if self._queue.qsize() >= _CAPACITY:
             self.lost += 1

@@ -11,9 +11,10 @@ from typing import Any
 
 from ringfence import __version__
 from ringfence.export.jsonl import dumps
-from ringfence.export.sinks.formats import headline, milliseconds, number_of
+from ringfence.export.sinks.formats import headline, milliseconds
 from ringfence.export.sinks.http import Http
 from ringfence.export.sinks.sender import Record, Refused
+from ringfence.severity import number_of
 
 __all__ = ["Alertmanager", "Otlp", "Webhook"]
 

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The five severities, their order, and the one way to compare them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["SEVERITIES", "at_least", "number_of"]
+
+#: the least first; policies, alerts, the audit and every filter use these words
+SEVERITIES = ("info", "low", "medium", "high", "critical")
+
+
+def number_of(severity: Any) -> int:
+    """1 (info) to 5 (critical); what is no severity counts as high."""
+    return SEVERITIES.index(severity) + 1 if severity in SEVERITIES else SEVERITIES.index("high") + 1
+
+
+def at_least(severity: Any, least: str) -> bool:
+    """Is it `least` or worse? What is no severity passes: a filter must not lose what it does not know."""
+    return severity not in SEVERITIES or SEVERITIES.index(severity) >= SEVERITIES.index(least)
