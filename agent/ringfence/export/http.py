@@ -50,6 +50,8 @@ class _Server(ThreadingMixIn, WSGIServer):
     request_queue_size = 64
 
     def __init__(self, listen: Listen) -> None:
+        if listen.host == "::" and not _has_ipv6():
+            listen = Listen("0.0.0.0", listen.port)
         self.address_family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
         self._clients = threading.BoundedSemaphore(_MAX_CLIENTS)
         self._deadlines: dict[Any, float] = {}
@@ -67,6 +69,8 @@ class _Server(ThreadingMixIn, WSGIServer):
         # The base class asks the resolver for the machine's name, which can take seconds.
         # Addresses of connections that ended a moment ago must not keep a restarted agent out.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self.address_family == socket.AF_INET6:  # `::` means both families, whatever the node's bindv6only
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socket.socket.bind(self.socket, self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
@@ -92,6 +96,15 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a broken client must not fill the log."""
+
+
+def _has_ipv6() -> bool:
+    """False on kernels that were started with ipv6.disable=1: they know no such socket."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
 
 
 class WebServer:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import urllib.error
 import urllib.request
@@ -115,3 +116,34 @@ def test_a_name_that_is_no_address_is_a_clear_error() -> None:
     """The resolver's error is a configuration error."""
     with pytest.raises(ConfigError, match="no address"):
         HttpServer(Listen("no such host", 80), CollectorRegistry(), str, str)
+
+
+def test_all_addresses_are_those_of_both_families(state: State) -> None:
+    """`[::]`: the pod's address may be of either kind."""
+    made = HttpServer(Listen("::", 0), CollectorRegistry(), lambda: "", lambda: "")
+    made.start()
+    try:
+        for host in ("127.0.0.1", "[::1]"):
+            with urllib.request.urlopen(f"http://{host}:{made.address.port}/healthz", timeout=5) as answer:
+                assert answer.read() == b"ok\n"
+    finally:
+        made.close()
+
+
+def test_all_addresses_on_a_kernel_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ipv6.disable=1: such a socket cannot be made; IPv4 is served."""
+    real = socket.socket.__init__
+
+    def refuse(self: socket.socket, family: int = -1, *rest: int, **more: int) -> None:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        real(self, family, *rest, **more)
+
+    monkeypatch.setattr(socket.socket, "__init__", refuse)
+    made = HttpServer(Listen("::", 0), CollectorRegistry(), lambda: "", lambda: "")
+    made.start()
+    try:
+        assert made.address.host == "0.0.0.0"
+        assert get(made, "/healthz") == (200, "ok\n")
+    finally:
+        made.close()
