@@ -10,6 +10,22 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+static __always_inline void rf_device_record(struct task_struct *task, const struct rf_task *bound,
+					     struct rf_question *question, __u32 route)
+{
+	struct rf_device_event *record = RF_RECORD(rf_device_event, RF_DEVICE_ACCESS, bound->slot, route);
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_DEVICE_ACCESS, task, bound);
+	rf_header_verdict(&record->header, question, task, bound);
+	record->type = question->value[0];
+	record->access = question->value[1];
+	record->major = question->value[3];
+	record->minor = question->value[2] & ((1 << 20) - 1);
+	rf_submit(record, RF_DEVICE_ACCESS);
+}
+
 SEC("cgroup/dev")
 int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 {
@@ -17,7 +33,6 @@ int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 	__u32 type = ctx->access_type & 0xffff, access = ctx->access_type >> 16;
 	__u32 major = ctx->major, minor = ctx->minor, route;
 	struct rf_container *container;
-	struct rf_device_event *record;
 	struct rf_question question;
 	struct rf_task *bound;
 
@@ -34,17 +49,8 @@ int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 	question.value[2] = (__u64)major << 20 | minor;
 	question.value[3] = major;
 	route = rf_answer_cgroup(&question, task, bound, container, NULL);
-	if (route == RF_TO_NOWHERE)
-		return rf_allow();
-	record = RF_RECORD(rf_device_event, RF_DEVICE_ACCESS, bound->slot, route);
-	if (record) {
-		rf_header(&record->header, RF_DEVICE_ACCESS, task, bound);
-		rf_header_verdict(&record->header, &question, task, bound);
-		record->type = type;
-		record->access = access;
-		record->major = major;
-		record->minor = minor;
-		rf_submit(record, RF_DEVICE_ACCESS);
-	}
+	/* Whether it is told has no say in what is done: an empty bucket must not open the device. */
+	if (route != RF_TO_NOWHERE)
+		rf_device_record(task, bound, &question, route);
 	return rf_denies(&question) ? rf_deny() : rf_allow();
 }

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container that used up its alerts: what is told is held back and counted, what is done is not.
+
+The allowance here is one alert a second, so that all but the first few refusals find an empty bucket.
+"""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import pytest
+
+from ringfence.abi import EventKind
+from ringfence.bpf.capabilities import NodeCapabilities
+from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.rules import Rule
+from tests.support import force
+from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+K = EventKind
+TIMES = 5000
+SYSCTL = "/proc/sys/kernel/randomize_va_space"
+
+
+class Case(NamedTuple):
+    """A call that a cgroup program refuses. `place`: where that is attached."""
+
+    place: str
+    kind: EventKind
+    call: str
+    operands: Mapping[int, set[int]] = MappingProxyType({})
+
+
+CASES = [
+    Case("dev", K.DEVICE_ACCESS, "mknod:{tmp}/node:b:259:1048575"),
+    Case("sysctl", K.SYSCTL_ACCESS, f"rewrite:{SYSCTL}", {0: {1}}),
+    Case("connect4", K.NET_CONNECT, "connect:127.0.0.1:9"),
+    Case("connect6", K.NET_CONNECT, "connect6:,,1:9"),
+    Case("sendmsg4", K.NET_SENDMSG, "send:127.0.0.1:9"),
+    Case("sendmsg6", K.NET_SENDMSG, "send6:,,1:9"),
+    Case("bind4", K.NET_BIND, "bind:127.0.0.1:0"),
+    Case("bind6", K.NET_BIND, "bind6:,,1:0"),
+    Case("connect_unix", K.UNIX_CONNECT, "unix:@rf-nobody"),
+    Case("sendmsg_unix", K.UNIX_CONNECT, "unixsend:@rf-nobody"),
+]
+#: one call of each family of LSM hooks
+HOOKED = [
+    (K.SYS_UNSHARE, "unshare:0x4000000"),
+    (K.SYS_MOUNT, "mount:tmpfs:/tmp"),
+    (K.SYS_MKNOD, "mknod:{tmp}/node:c:1:3"),
+    (K.FILE_OPEN, "open:/proc/self/maps:0"),
+    (K.SYS_SOCKET, "socket:2:2:0"),
+    (K.SYS_SYSLOG, "sys:103:3:0:0"),
+    (K.SYS_PTRACE, "ptrace:1"),
+    (K.UNIX_CONNECT, "unix:@rf-nobody"),
+]
+
+
+@pytest.fixture(scope="module")
+def probes() -> Iterator[Probes]:
+    """Probes that let one alert a second out of each container."""
+    with running(alert_rate=1, alert_burst=1) as made:
+        yield made
+
+
+@pytest.fixture
+def cgroup(probes: Probes) -> Iterator[Cgroup]:
+    """A container that the probes enroll."""
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+def unrefused(cgroup: Cgroup, act: str, call: str) -> int:
+    """How many of so many calls were not refused."""
+    done = cgroup.run([act, f"times:{TIMES}:{call}"], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    return results(done)["times"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.place for case in CASES])
+def test_a_refusal_that_is_not_told_is_a_refusal(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path, case: Case
+) -> None:
+    """Of 5,000 calls none gets through, and told + held back are 5,000, exactly."""
+    if case.place not in {link.target for link in probes.kernel.attached}:
+        force.elsewhere(f"this kernel has no hook cgroup/{case.place}")
+    probes.enforce(Rule(case.kind, "deny", dict(case.operands)))
+    before = probes.drops().get((case.kind.label, "rate_limit"), 0)
+    try:
+        assert unrefused(cgroup, act, case.call.format(tmp=tmp_path)) == 0
+    finally:
+        probes.enforce()
+    held = probes.drops()[case.kind.label, "rate_limit"] - before
+    assert held > TIMES - 100
+    wait_for(lambda: len(probes.events(cgroup, case.kind)) + held == TIMES, "the refusals that are told")
+
+
+def test_the_calls_are_refused_by_the_rule_alone(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
+) -> None:
+    """Without one, none of them ends with EPERM: else the test above would show nothing."""
+    attached = {link.target for link in probes.kernel.attached}
+    calls = [case.call.format(tmp=tmp_path) for case in CASES if case.place in attached]
+    done = cgroup.run([act, *calls], stdout=subprocess.PIPE, text=True)
+    assert results(done)
+    assert -errno.EPERM not in results(done).values()
+
+
+@pytest.mark.parametrize(("kind", "call"), HOOKED, ids=[kind.label for kind, _ in HOOKED])
+def test_a_hook_refuses_without_telling(act: str, tmp_path: Path, kind: EventKind, call: str) -> None:
+    """The same where BPF-LSM decides."""
+    if not NodeCapabilities.detect().lsm_hooks:
+        force.elsewhere("no BPF-LSM")
+    with running(lsm=True, alert_rate=1, alert_burst=1) as probes, new_cgroup(LABEL) as cgroup:
+        probes.enforce(Rule(kind, "deny"))
+        refused = unrefused(cgroup, act, call.format(tmp=tmp_path))
+        probes.enforce()
+        assert refused == 0
+        assert probes.drops()[kind.label, "rate_limit"] > TIMES // 2
