@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ class Config(NamedTuple):
     cri_socket: Path | Literal["auto"] | None
     kubernetes_watch: Literal["auto", "on", "off"]
     kubernetes_api: str  # URL; empty: what the pod's environment says
-    kubernetes_node: str  # empty: the host's name
+    kubernetes_node: str  # empty: the host's name; see `node_name`
     kubernetes_taint: str  # empty: none
     kubernetes_token: Path
     kubernetes_ca: Path
@@ -108,6 +109,14 @@ class Config(NamedTuple):
     probes_headers: Literal["btf", "installed"]
     probes_memory: int
     probes_timeout: int  # seconds
+
+    @property
+    def node_name(self) -> str:
+        """This node, as its cluster calls it, in all that leaves it and in all that is asked about it.
+
+        Without `kubernetes.node` the host's own name in lower case, as the kubelet registers it.
+        """
+        return self.kubernetes_node or platform.node().lower()
 
 
 KEYS: tuple[Key, ...] = (
@@ -246,8 +255,8 @@ def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) ->
         if not name.startswith("RINGFENCE_"):
             continue
         if key := variables.get(name):
-            words = value.split(",") if key.many else [value]
-            problems += _take_words(key, name, [word for word in words if word], chosen)
+            words = [word for word in value.split(",") if word] if key.many else [value]
+            problems += _take_words(key, name, words, chosen)
         # A cluster sets RINGFENCE_SERVICE_HOST and the like: only a near miss is taken for a mistake.
         elif near := difflib.get_close_matches(name[10:], [v[10:] for v in variables], n=1, cutoff=0.8):
             problems.append(Problem(name, 0, 0, "", f"unknown variable; did you mean 'RINGFENCE_{near[0]}'?"))

@@ -16,6 +16,10 @@ __all__ = ["IDENTITY_KEYS", "OUTPUT_KEYS", "PAGE_DEFAULT"]
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 PAGE_DEFAULT = values.Listen("127.0.0.1", 9912)
+#: Kubernetes' "Object Names and IDs": a DNS subdomain; a qualified name may stand behind one and a slash
+_SUBDOMAIN = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)*"
+_NODE = re.compile(_SUBDOMAIN)
+_TAINT = re.compile(rf"(?:{_SUBDOMAIN}/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
 _SIZE = re.compile(r"([0-9]{1,12}) ?(|K|KiB|M|MiB|G|GiB)")
 _UNITS = {"": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30}
 
@@ -80,6 +84,20 @@ def expressions(value: Any) -> tuple[re.Pattern[str], ...]:
     return tuple(found)
 
 
+def _node(value: Any) -> str:
+    """A node's name in its cluster; empty: the host's."""
+    if value != "" and not (isinstance(value, str) and len(value) <= 253 and _NODE.fullmatch(value)):
+        raise ValueError(f"{str(value)[:80]!r} is no node's name: lower-case letters, digits, '-' and '.'")
+    return str(value)
+
+
+def _taint(value: Any) -> str:
+    """A taint's key; empty: none."""
+    if value != "" and not (isinstance(value, str) and len(value) <= 317 and _TAINT.fullmatch(value)):
+        raise ValueError(f"{str(value)[:80]!r} is no taint's key, such as 'ringfence.dev/agent-not-ready'")
+    return str(value)
+
+
 def _cri_socket(value: Any) -> Path | str | None:
     return "auto" if value == "auto" else values.off_or(values.absolute_path)(value)
 
@@ -96,9 +114,9 @@ IDENTITY_KEYS: tuple[Key, ...] = (
         "auto|on|off"),
     Key("kubernetes.api", "kubernetes_api", lambda value: url(value) if value else "", "",
         "the API server; without this one: KUBERNETES_SERVICE_HOST of the environment", "URL"),
-    Key("kubernetes.node", "kubernetes_node", str, "",
-        "this node's name in the cluster; without this one: the host's name", "NAME"),
-    Key("kubernetes.taint", "kubernetes_taint", str, "",
+    Key("kubernetes.node", "kubernetes_node", _node, "",
+        "this node's name in the cluster and in every alert; without this one: the host's name", "NAME"),
+    Key("kubernetes.taint", "kubernetes_taint", _taint, "",
         "take this taint from the node once the agent is ready; without this one: none", "KEY"),
     Key("kubernetes.token", "kubernetes_token", values.absolute_path, _ACCOUNT / "token",
         "the service account's token; read again as it changes", "PATH"),

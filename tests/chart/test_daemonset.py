@@ -127,6 +127,7 @@ def test_it_runs_with_five_capabilities_and_stops_an_attack(pod: Pod) -> None:
         found = next(one for one in records(pod) if one["container"]["id"] == cgroup.name)
     assert found["rule"]["id"] == "userns-create"
     assert found["outcome"] in ("denied", "killed")
+    assert found["node"] == "node-1", "the name of the pod, not of the node"
 
 
 def test_its_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> None:

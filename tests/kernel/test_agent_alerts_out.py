@@ -43,6 +43,7 @@ def agent_with(directory: Path, port: int) -> Agent:
     flags = {
         "alerts-webhook": f"http://127.0.0.1:{port}/hook", "alerts-queue-dir": str(directory / "queue"),
         "alerts-identity-wait": "100", "alerts-repeat": "0", "alerts-burst": "100", "alerts-timeout": "2",
+        "kubernetes-node": "node-1",
     }  # fmt: skip
     patterns = [f"{PREFIX}{LABEL}-*"]
     return Agent(directory / "agent", policies=[policies], mode="policy", patterns=patterns, flags=flags)
@@ -82,6 +83,7 @@ def test_alerts_arrive_whole_and_without_secrets(tmp_path: Path) -> None:
             [sent] = receiver.bodies[0]["alerts"]
             [line] = agent.alerts(rule="out-user-namespace")
             assert sent["container"]["id"] == cgroup.name
+            assert (sent["node"], line["node"]) == ("node-1", "node-1")
             assert {k: sent[k] for k in ("id", "rule", "outcome", "mechanism", "process", "allow")} == {
                 k: line[k] for k in ("id", "rule", "outcome", "mechanism", "process", "allow")
             }

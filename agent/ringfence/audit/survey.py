@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +35,7 @@ class Survey(NamedTuple):
 
 def survey(config: Config, *, node: bool = True, containers: bool = True) -> Survey:
     """Look at this node and at the containers whose cgroups the configuration's patterns name."""
-    here = this_node(versions=node)
+    here = this_node(config.node_name, versions=node)
     found: list[Finding] = list(node_checks.findings(here)) if node else []
     subjects = list(_subjects(config)) if containers else []
     mac = node_checks.has_mac()
@@ -56,11 +55,11 @@ def of_containers(containers: Sequence[Container]) -> list[Finding]:
     return found
 
 
-def this_node(*, versions: bool = True) -> Node:
+def this_node(name: str, *, versions: bool = True) -> Node:
     """The node that we run on; without `versions` no program is asked for its own."""
     about = os.uname()
     runtimes = node_checks.versions_of_runtimes() if versions else {}
-    return Node(platform.node(), about.release, about.version, runtimes=runtimes)
+    return Node(name, about.release, about.version, runtimes=runtimes)
 
 
 def display_name(container: Container | Facts) -> str:

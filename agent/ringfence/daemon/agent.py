@@ -159,7 +159,10 @@ class Agent:
             path_of=self._path_of,
         )
         self.members = Members(self.registry, self.tree, self.worker, self.generations, kernel.losses)
-        self.desk = Desk(self.generations, self.tree, self.stats, self.outlets.emit, limiter_of(config))
+        self.desk = Desk(
+            self.generations, self.tree, self.stats, self.outlets.emit, limiter_of(config),
+            node=config.node_name,
+        )  # fmt: skip
         self.desk.redact, self.outlets.find = self.outlets.redactor.record, self.registry.find
         self.watchers = Watchers(self.desk, self.registry, self.slots, config.detectors_off)
         self.desk.watch = self.watchers.on_verdict

@@ -22,8 +22,8 @@ _FIRST = 10.0  # seconds after the start, which it must not slow down
 class AuditRound:
     """Counts findings by check and severity. Containers are those that the agent holds; no program is run."""
 
-    def __init__(self, interval: int, containers: Callable[[], Sequence[Container]]) -> None:
-        self._interval, self._containers = interval, containers
+    def __init__(self, interval: int, containers: Callable[[], Sequence[Container]], node: str) -> None:
+        self._interval, self._containers, self._node = interval, containers, node
         self._stop = threading.Event()
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._at = 0.0
@@ -43,7 +43,8 @@ class AuditRound:
         from ringfence.audit import node
         from ringfence.audit.survey import of_containers, this_node
 
-        self.found([*node.findings(this_node(versions=False)), *of_containers(self._containers())])
+        here = this_node(self._node, versions=False)
+        self.found([*node.findings(here), *of_containers(self._containers())])
 
     def found(self, found: Sequence[Finding]) -> None:
         """What a round found."""

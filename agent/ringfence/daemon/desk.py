@@ -4,7 +4,6 @@ is told."""
 
 from __future__ import annotations
 
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -43,10 +42,12 @@ class Desk:
         stats: Stats,
         emit: Emit,
         limiter: Limiter | None = None,
+        *,
+        node: str,
     ) -> None:
         self._generations, self._tree, self._stats, self._emit = generations, tree, stats, emit
         self._limiter = limiter or Limiter()
-        self._node = platform.node()
+        self._node = node
         self._offset = boot_offset_ns()
         self._rules: set[str] = set()
         self.responses: Counter[str] = Counter()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,9 +59,8 @@ class Identity:
             from ringfence.containers.kubernetes.watch import PodWatch
 
             self.pods = PodCache(changed)
-            node = config.kubernetes_node or platform.node().lower()
             client = Client(url, config.kubernetes_token, config.kubernetes_ca)
-            self.watch = PodWatch(client, node, self.pods, self._news)
+            self.watch = PodWatch(client, config.node_name, self.pods, self._news)
 
     def sources(self) -> list[Source]:
         """At most one."""

@@ -8,7 +8,6 @@ has bound to that container (the map `processes`) with the same start time; neve
 from __future__ import annotations
 
 import itertools
-import platform
 import secrets
 import struct
 import time
@@ -78,13 +77,15 @@ class ProbeDesk:
         stream: StreamLike,
         mode: str = "",
         limiter: Limiter | None = None,
+        *,
+        node: str,
     ) -> None:
         self._registry, self._slots, self._tree, self._processes = registry, slots, tree, processes
         self._policies, self._stats, self._responses = policies, stats, responses
         self._emit, self._line, self._redact, self._stream = emit, line, redact, stream
         self._mode = mode  # instead of each policy's own; empty: their own
         self._limiter = limiter or Limiter()
-        self._node = platform.node()
+        self._node = node
         self._offset = boot_offset_ns()
         self._compiled: CompiledPolicies | None = None
         self._rules: dict[str, list[tuple[int, Policy, ProbeRule]]] = {}

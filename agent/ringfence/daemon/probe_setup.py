@@ -71,7 +71,7 @@ class CustomProbes:
         mode = "" if config.mode == "policy" else config.mode
         self.desk = ProbeDesk(
             registry, slots, tree, kernel.map("processes"), generations, stats, responses, emit, line, redact,
-            stream, mode, limiter_of(config),
+            stream, mode, limiter_of(config), node=config.node_name,
         )  # fmt: skip
         maps = {name: kernel.map(name).fd for name in _SHARED}
         self.keeper = ProbeKeeper(

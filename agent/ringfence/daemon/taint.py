@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import ssl
 import threading
 import urllib.error
@@ -80,9 +79,8 @@ class TaintRemover:
         return True
 
     def _ask(self, method: str, body: Any = None) -> Any:
-        name = self._config.kubernetes_node or platform.node()
         request = urllib.request.Request(
-            f"{_server(self._config)}/api/v1/nodes/{quote(name, safe='')}",
+            f"{_server(self._config)}/api/v1/nodes/{quote(self._config.node_name, safe='')}",
             data=None if body is None else json.dumps(body).encode(),
             method=method,
             headers={"Accept": "application/json", "Content-Type": "application/json-patch+json"},

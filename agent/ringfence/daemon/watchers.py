@@ -5,7 +5,6 @@ programs that the kernel runs on the host. Called by the loop only; a round is b
 
 from __future__ import annotations
 
-import platform
 from collections import deque
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -90,7 +89,7 @@ class Watchers:
             now = _content(path)
             if now != before:
                 self._helpers[path] = now
-                details = {"file": str(path), "before": before, "now": now, "node": platform.node()}
+                details = {"file": str(path), "before": before, "now": now}
                 self._tell("helper-changed", None, details)
         self._round = (self._round + 1) % _EVERY
         due = [c for c in self._registry if c.cgroup_id % _EVERY == self._round and c.state is State.RUNNING]

@@ -280,7 +280,7 @@ def test_sarif_is_what_the_standard_asks_for() -> None:
 
 def test_a_round_of_the_agent_becomes_metrics() -> None:
     """Only of containers that it holds, and of this node; a broken round does not end the rounds."""
-    made = AuditRound(0, list)
+    made = AuditRound(0, list, "node-1")
     assert [sample for family in made.metrics() for sample in family.samples] == []
     made.look()
     samples = {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -121,13 +122,37 @@ audit: {interval: 0}
         ("alerts.syslog", "tcp://h:x"), ("alerts.queue_size", "1KiB"), ("alerts.queue_size", "0"),
         ("redact.patterns", "("), ("redact.patterns", "a*"), ("cri.socket", "containerd.sock"),
         ("kubernetes.api", "10.0.0.1"), ("page.listen", "9912"), ("alerts.format", "cef"),
-        ("alerts.identity_wait", "60001"),
+        ("alerts.identity_wait", "60001"), ("kubernetes.node", "Node_1"), ("kubernetes.node", "a..b"),
+        ("kubernetes.node", "x" * 254), ("kubernetes.taint", "a/b/c"), ("kubernetes.taint", "-x"),
     ],
 )  # fmt: skip
 def test_addresses_sizes_and_expressions_are_checked(key: str, word: str) -> None:
     """What would be noticed only when the first alert is to be sent is refused at once."""
     [line] = refused(flags={key: [word]})
     assert line.startswith("--" + key.replace(".", "-").replace("_", "-"))
+
+
+def test_a_node_and_a_taint_are_words(tmp_path: Path) -> None:
+    """Whatever else YAML can hold is a mistake with a place, not an API path of the wrong node."""
+    for text in ("{node: [a, b]}", "{node: {a: b}}", "{taint: [x]}", "{taint: {}}"):
+        [line] = refused(write(tmp_path, f"kubernetes: {text}\n"))
+        assert line.startswith(f"{tmp_path}/agent.yaml:1:")
+    load(
+        None, {}, {"kubernetes.node": ["ip-10-0-0-1.eu.example"], "kubernetes.taint": ["a.example/not_Ready"]}
+    )
+
+
+def test_one_name_of_the_node() -> None:
+    """The cluster's where it is told, else the host's as the kubelet would register it; an empty variable is
+    none."""
+    assert load(None, {"RINGFENCE_KUBERNETES_NODE": "node-7"}).node_name == "node-7"
+    assert load(None, {"RINGFENCE_KUBERNETES_NODE": ""}).node_name == platform.node().lower()
+
+
+@pytest.mark.parametrize("name", ["RINGFENCE_HTTP_LISTEN", "RINGFENCE_MODE"])
+def test_an_empty_variable_of_a_key_that_needs_a_value_is_a_mistake(name: str) -> None:
+    """Said, not a traceback."""
+    assert refused(environment={name: ""})[0].startswith(f"{name}: ''")
 
 
 def test_two_outputs_do_not_share_a_place() -> None:

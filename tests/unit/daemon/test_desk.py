@@ -25,7 +25,9 @@ def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyP
     """A day forward: the next line after a tick bears the new date; the latency stays what it was."""
     lines: list[Mapping[str, Any]] = []
     generations = mock.Mock(rule=lambda *_: None)
-    made = Desk(cast(Any, generations), ProcessTree(), Stats(), lambda record, *_: lines.append(record))
+    made = Desk(
+        cast(Any, generations), ProcessTree(), Stats(), lambda record, *_: lines.append(record), node="node-1"
+    )
     event = make(
         EventKind.FILE_OPEN, container=1, action=1, time_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     )
@@ -36,4 +38,5 @@ def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyP
     made.verdict(event._replace(container=2), None)
     before, after = lines
     assert before["time"][:10] < after["time"][:10]
+    assert {before["node"], after["node"]} == {"node-1"}
     assert 0 <= before["latency_us"] <= after["latency_us"] < 60_000_000

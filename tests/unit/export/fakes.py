@@ -145,7 +145,7 @@ class FakePressure(PressureMetrics):
 
 def audited() -> AuditRound:
     """An audit that found one thing."""
-    made = AuditRound(0, list)
+    made = AuditRound(0, list, "node-1")
     made.found([Finding(CHECKS["privileged"], "web", "")])
     return made
 

@@ -107,7 +107,7 @@ class World:
         self.desk = ProbeDesk(
             self.registry, self.slots, ProcessTree(), self.processes,  # type: ignore[arg-type]
             self.policies, self.stats, self.responses, self.alerts.append, self.lines.append,
-            lambda shown: {**shown, "seen": True}, self.stream, "", Limiter(),
+            lambda shown: {**shown, "seen": True}, self.stream, "", Limiter(), node="node-1",
         )  # fmt: skip
 
     def _kill(self, pid: int, start_ns: int, action_id: str) -> KillResult:
