@@ -263,7 +263,7 @@ def test_a_fork_bomb_is_survived(small: Agent) -> None:
             bomb.remove()
             process.wait()
     samples = small.metrics()
-    assert samples["ringfence_handler_errors_total", ()] == 0
+    assert not any(v for (name, _), v in samples.items() if name == "ringfence_handler_errors_total")
     assert samples["process_resident_memory_bytes", ()] < 80e6
     assert request(small.socket, "status")["problems"] == []
 

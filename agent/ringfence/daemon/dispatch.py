@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
-from ringfence import log
 from ringfence.abi import EVENT_MAX, Action, EventKind, Mechanism
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
@@ -21,6 +20,7 @@ from ringfence.daemon.members import Members
 from ringfence.daemon.takeover import Takeover
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
+from ringfence.faults import Guard
 from ringfence.wire import HEADER, DecodeError, decode
 
 __all__ = ["Dispatcher"]
@@ -38,7 +38,6 @@ _CGROUP_KINDS = frozenset(
     )
 )
 _TREE_KINDS = (EventKind.PROCESS_FORK, EventKind.PROCESS_EXEC, EventKind.PROCESS_EXIT)
-_LOGGED_BUGS = 10
 
 
 class Dispatcher:
@@ -58,7 +57,7 @@ class Dispatcher:
         self._members, self._desk, self._stream = members, desk, stream
         self.canary: Canary | None = None
         self._takeover = takeover
-        self._log = log.get_logger("dispatch")
+        self._bug = Guard("record").failed
         self._handlers: list[Callable[[Any], None] | None] = [None] * EVENT_MAX
         for kind in _TREE_KINDS:
             self._handlers[kind] = tree.on_event
@@ -123,11 +122,6 @@ class Dispatcher:
             self._stats.decode_errors[error.reason] += 1
         except Exception as error:
             self._bug(error)
-
-    def _bug(self, error: Exception) -> None:
-        self._stats.handler_errors += 1
-        if self._stats.handler_errors <= _LOGGED_BUGS:
-            self._log.error("a record met a bug of the agent", exc_info=error)
 
 
 def _was_refused(event: Any) -> bool:

@@ -8,6 +8,8 @@ Without alerts, the activity ring is looked at when it wakes the loop, and then 
 records come: one wake-up a record would cost more than the record.
 
 Alerts stay in their ring until they have been told: an agent that is killed between leaves them to the next.
+
+Nothing that it drives can end it: what raises is counted and logged (ringfence.faults), and the loop turns on.
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["BATCH", "Loop", "RingLike"]
+from ringfence.faults import Guard, handler_errors
+
+__all__ = ["BATCH", "CALLS_MAX", "Loop", "RingLike"]
 
 BATCH = 256  # activity records a turn: under a millisecond of work
+CALLS_MAX = 10_000  # that wait: a loop that stands still must not fill the memory
 _ROUNDS = 64  # batches of alerts a turn, so that timers and signals are served in a storm, too
 _ACTIVITY_PAUSE = 0.01  # seconds between two looks at a ring of activity that was not empty
 Records = Sequence[Any]
@@ -54,6 +59,7 @@ class Loop:
         `told` waits, for a bounded time, until what came of the alerts is out of our hands."""
         self._alerts, self._activity, self._handle = alerts, activity, on_records
         self._told = told
+        self._guards = {place: Guard(place) for place in ("records", "timer", "call", "signal")}
         self._timers: list[tuple[float, int, float, Callable[[], None]]] = []
         self._timer_count = 0
         self._calls: deque[Callable[[], None]] = deque()
@@ -96,13 +102,25 @@ class Loop:
         signal.signal(number, lambda _number, _frame: None)
 
     def call(self, work: Callable[[], None]) -> None:
-        """Run `work` in the loop, soon. From any thread."""
+        """Run `work` in the loop, soon. From any thread. Where too much waits, it is dropped and counted."""
+        self._hand_in(work)
+
+    def _hand_in(self, work: Callable[[], None]) -> bool:
+        if len(self._calls) >= CALLS_MAX:
+            handler_errors["call_dropped"] += 1
+            return False
         self._calls.append(work)
         os.eventfd_write(self._wake_fd, 1)
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """Calls that were handed in and not run yet."""
+        return len(self._calls)
 
     def ask(self, question: Callable[[], T], timeout: float = 10.0) -> T:
         """Run `question` in the loop and wait for its answer. From any other thread; what it raises is
-        raised here."""
+        raised here, and TimeoutError where the loop does not come to it."""
         answer: Future[T] = Future()
 
         def work() -> None:
@@ -111,7 +129,8 @@ class Loop:
             except Exception as error:
                 answer.set_exception(error)
 
-        self.call(work)
+        if not self._hand_in(work):
+            raise TimeoutError("too much waits for the loop")
         return answer.result(timeout)
 
     def stop(self) -> None:
@@ -136,8 +155,9 @@ class Loop:
             elif work := self._watched.get(fd):
                 self._calls.append(work)
         self._read_rings()
-        while self._calls:
-            self._calls.popleft()()
+        # What is handed in meanwhile waits for the next turn: a call that hands in another cannot hold us.
+        for _ in range(len(self._calls)):
+            self._guards["call"](self._calls.popleft())
         self._run_timers()
 
     def drain(self) -> None:
@@ -167,9 +187,10 @@ class Loop:
         return max(0.0, min(due) - time.monotonic()) if due else 60.0
 
     def _on_records(self, alerts: Records, activity: Records) -> None:
-        self._handle(alerts, activity)
+        guard = self._guards["records"]
+        guard(lambda: self._handle(alerts, activity))
         if alerts:
-            self._told()
+            guard(self._told)
             self._alerts.commit()
 
     def _read_rings(self) -> None:
@@ -208,16 +229,14 @@ class Loop:
             return
         for number in numbers:
             if work := self._signals.get(number):
-                work()
+                self._guards["signal"](work)
 
     def _run_timers(self) -> None:
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             when, order, interval, work = heapq.heappop(self._timers)
-            if not interval:
-                work()
-                continue
-            # A late timer runs once, not once for every turn that it missed.
-            following = when + interval if when + interval > now else now + interval
-            heapq.heappush(self._timers, (following, order, interval, work))
-            work()
+            if interval:
+                # A late timer runs once, not once for every turn that it missed.
+                following = when + interval if when + interval > now else now + interval
+                heapq.heappush(self._timers, (following, order, interval, work))
+            self._guards["timer"](work)

@@ -25,6 +25,7 @@ from ringfence.errors import Error, PolicyError
 from ringfence.export.escape import escape
 from ringfence.export.metrics import PolicyState
 from ringfence.export.stats import Stats
+from ringfence.faults import SupervisedThread
 from ringfence.policy import CompiledPolicies, NodeTiers, PolicySet, compile_policies, load_policies
 from ringfence.policy.install import Generations
 from ringfence.policy.probe_rules import ProbeWords
@@ -102,7 +103,7 @@ class PolicyKeeper:
 
     def watch(self) -> None:
         """Look at the files each second, in a thread: a walk over a thousand of them takes milliseconds."""
-        threading.Thread(target=self._look, name="policy-watch", daemon=True).start()
+        SupervisedThread("policy-watch", self._look).start()
 
     def close(self) -> None:
         """Stop looking."""

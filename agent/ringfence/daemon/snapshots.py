@@ -30,6 +30,7 @@ from ringfence.export.jsonl import LineWriter
 from ringfence.export.metrics_containers import ACTIVITY_CLASSES
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
+from ringfence.faults import handler_errors, thread_failures
 from ringfence.policy import CompiledRule, Policy
 from ringfence.policy.probe_rules import ProbeRule
 
@@ -121,8 +122,8 @@ class Snapshots:
         problems = [self._ready()] if self._ready() else []
         if self._keeper.state.refused:
             problems.append("the policies on disk were refused; those before are in force")
-        if self._stats.handler_errors:
-            problems.append(f"{self._stats.handler_errors} records met a bug of the agent: see its log")
+        if bugs := handler_errors.total() + thread_failures.total():
+            problems.append(f"{bugs} bugs of the agent were survived: see its log")
         if self._writer.dropped.get("closed") or self._writer.dropped.get("disk_full"):
             problems.append(f"lines to {self._writer.name} were lost")
         refused = [name for name, state in sorted(self.probes.items()) if state.problems]

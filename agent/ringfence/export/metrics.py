@@ -27,6 +27,7 @@ from ringfence.export.metrics_kernel import KernelLike, kernel_metrics
 from ringfence.export.metrics_pressure import PressureMetrics
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
+from ringfence.faults import handler_errors, thread_failures
 
 __all__ = ["PolicyState", "RingfenceCollector", "Sources", "new_registry"]
 
@@ -130,8 +131,10 @@ class RingfenceCollector(Collector):
         yield counter("ringfence_canaries", "Canaries that were heard.", {}, stats.canaries)
         yield gauge("ringfence_activity_halvings", "How often the rate of activity is halved just now.", {},
                     stats.activity_halvings)  # fmt: skip
-        yield counter("ringfence_handler_errors", "Records that met a bug of the agent; it went on.", {},
-                      stats.handler_errors)  # fmt: skip
+        yield counters("ringfence_handler_errors", "Bugs of the agent that it survived.", "where",
+                       handler_errors)  # fmt: skip
+        yield counters("ringfence_thread_failures", "Threads of the agent that failed and were begun anew.",
+                       "thread", thread_failures)  # fmt: skip
 
     def _events(self) -> Iterator[Metric]:
         stats = self._sources.stats

@@ -52,7 +52,6 @@ class Stats:
         "canaries",
         "canary_seen",
         "decode_errors",
-        "handler_errors",
         "loop_seen",
         "policy_problems",
         "received",
@@ -64,7 +63,6 @@ class Stats:
     def __init__(self) -> None:
         self.received = [0] * EVENT_MAX  # records decoded, by event number
         self.decode_errors: Counter[str] = Counter()  # by reason
-        self.handler_errors = 0  # bugs of ours that one record met; the loop went on
         self.unattributed: Counter[str] = Counter()  # by reason
         self.alerts: Counter[tuple[str, str, str, str]] = Counter()  # by rule, severity, action, outcome
         self.attempts = Attempts()

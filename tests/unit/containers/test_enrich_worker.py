@@ -22,6 +22,8 @@ from ringfence.containers.enrich.request import Request, Source
 from ringfence.containers.enrich.worker import Answer, Worker, enrich
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.containers.procstat import TICK_NS, start_ticks
+from ringfence.faults import handler_errors
+from tests.support.waiting import wait_for
 
 HEX = "ab" * 32
 REQUEST = Request(5, HEX, f"/x/{HEX}", "", 0, 0)
@@ -255,3 +257,29 @@ def test_a_process_name_does_not_confuse_the_start_time(tmp_path: Path, name: st
     (tmp_path / "7/stat").write_text(f"7 ({name}) S {fields}")
     # field 22 of proc(5); the state is field 3, and "3" stands for field 4
     assert start_ticks(7, tmp_path) == 21
+
+
+def test_a_bug_in_asking_answers_all_the_same() -> None:
+    """A request that meets one is FAILED, counted, and the next is answered: nobody waits for ever."""
+
+    def path_of(cgroup: int) -> str:
+        raise ZeroDivisionError("a bug")
+
+    before = handler_errors["enrich"]
+    source = FakeSource(Facts(Enrichment.DONE, source="fake"))
+    worker = Worker([source], exists=there, path_of=path_of, retries=())
+    worker.start()
+    try:
+        worker.submit(Request(6, "", "", "", 0, 0))
+        worker.submit(REQUEST)
+        got = list[Answer]()
+
+        def both() -> bool:
+            got.extend(worker.answers())
+            return len(got) == 2
+
+        wait_for(both, "both answers")
+    finally:
+        worker.stop()
+    assert [answer.facts.enrichment for answer in got] == [Enrichment.FAILED, Enrichment.DONE]
+    assert handler_errors["enrich"] - before == 1

@@ -12,6 +12,7 @@ from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.dispatch import Dispatcher
 from ringfence.export.stats import Stats
+from ringfence.faults import handler_errors
 from ringfence.wire import encode, make
 from tests.unit.containers.fakes import FakeSlots
 
@@ -44,7 +45,10 @@ def test_a_bug_met_by_one_record_does_not_end_the_loop() -> None:
     """The exception is counted; the record behind it is told."""
     desk = mock.Mock()
     desk.verdict.side_effect = [ZeroDivisionError("a bug"), None]
-    made, stats, slot = dispatcher(desk)
-    good = encode(make(EventKind.FILE_OPEN, container=CGROUP, slot=slot, action=1))
+    made, _, slot = dispatcher(desk)
+    good, before = (
+        encode(make(EventKind.FILE_OPEN, container=CGROUP, slot=slot, action=1)),
+        handler_errors["record"],
+    )
     made.on_records([good, good], [])
-    assert (stats.handler_errors, desk.verdict.call_count) == (1, 2)
+    assert (handler_errors["record"] - before, desk.verdict.call_count) == (1, 2)

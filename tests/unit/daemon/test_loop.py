@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ringfence.daemon.loop import BATCH, Loop
+from ringfence.daemon.loop import BATCH, CALLS_MAX, Loop
+from ringfence.faults import handler_errors
 
 
 class FakeRing:
@@ -194,3 +195,53 @@ def test_drain_takes_what_is_left(bench: Bench) -> None:
         ("activity", BATCH),
         ("activity", 1),
     ]
+
+
+def test_what_raises_is_counted_and_the_loop_turns_on(bench: Bench) -> None:
+    """A handler of records, a call, a timer: each costs itself alone, and what was read is given back."""
+
+    def bug() -> None:
+        raise ZeroDivisionError("a bug")
+
+    def refuse(alerts: Sequence[int], activity: Sequence[int]) -> None:
+        bug()
+
+    before, done = handler_errors.copy(), list[str]()
+    bench.loop._handle = refuse
+    bench.alerts.add(1)
+    for work in (bug, lambda: done.append("call")):
+        bench.loop.call(work)
+    bench.loop.every(0.0001, bug)
+    bench.loop.later(0.0, lambda: done.append("timer"))
+    bench.loop.turn(0.01)
+    for _ in range(3):
+        bench.loop.turn(0.01)
+    assert handler_errors["timer"] > before["timer"] + 1
+    assert done == ["call", "timer"]
+    assert handler_errors["call"] - before["call"] == 1
+    assert handler_errors["records"] - before["records"] == 1
+    assert not bench.alerts.kept
+
+
+def test_calls_that_are_never_run_are_bounded(bench: Bench) -> None:
+    """What a loop that stands still is asked beyond that is dropped, counted, and said to who asks."""
+    before = handler_errors["call_dropped"]
+    for _ in range(CALLS_MAX + 5):
+        bench.loop.call(lambda: None)
+    assert bench.loop.waiting == CALLS_MAX
+    with pytest.raises(TimeoutError, match="too much"):
+        bench.loop.ask(lambda: 1)
+    assert handler_errors["call_dropped"] - before == 6
+
+
+def test_a_call_that_hands_in_another_does_not_hold_the_loop(bench: Bench) -> None:
+    """The next one is of the next turn: timers and rings are served between."""
+    count = list[int]()
+
+    def again() -> None:
+        count.append(1)
+        bench.loop.call(again)
+
+    bench.loop.call(again)
+    bench.loop.turn()
+    assert len(count) == 1

@@ -23,6 +23,7 @@ from ringfence.containers.enrich.request import Request, Source
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.containers.patterns import identify
 from ringfence.containers.posture import merge
+from ringfence.faults import Guard, SupervisedThread
 
 __all__ = ["Answer", "Worker", "WorkerCounts", "enrich"]
 
@@ -132,7 +133,8 @@ class Worker:
         self._answers: deque[Answer] = deque()
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="enrich", daemon=True)
+        self._thread = SupervisedThread("enrich", self._run)
+        self._bug = Guard("enrich").failed
         self.counts = WorkerCounts()
 
     def start(self) -> None:
@@ -170,15 +172,19 @@ class Worker:
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        if not self._thread.is_alive():
+        self._thread.stop()
+        self._thread.join(timeout)
+        if not self._thread.alive:
             os.close(self._event)
 
     def _run(self) -> None:
         while (item := self._next()) is not None:
             attempt, request = item
-            facts = self._ask(request)
+            try:
+                facts = self._ask(request)
+            except Exception as error:  # who is asked about must not wait for ever
+                self._bug(error)
+                facts = Facts(Enrichment.FAILED)
             if facts.enrichment in (Enrichment.NONE, Enrichment.FAILED) and attempt < len(self._retries):
                 self._again(attempt, request)
                 if facts.posture is None:

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bugs of the agent must not end it, and must not be silent: work that is guarded, and threads that live on.
+
+Every part may use this. What failed is counted by a word of ours (`ringfence_handler_errors_total{where}`,
+`ringfence_thread_failures_total{thread}`), and the first failures of each are logged with their traceback.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from ringfence import log
+
+__all__ = ["BACK_OFF", "Guard", "SupervisedThread", "handler_errors", "thread_failures"]
+
+#: seconds until a thread that failed is begun anew: first, doubled each time, at most
+BACK_OFF = (0.1, 30.0)
+_LOGGED = 3  # failures of one place that are logged whole
+_WELL = 60.0  # seconds after which a thread counts as well again
+
+#: failures that were survived, by where: written by any thread, read by a scrape
+handler_errors: Counter[str] = Counter()
+thread_failures: Counter[str] = Counter()
+
+
+class Guard:
+    """Calls work that may fail, for one place of the agent. `where` is a word of ours: it becomes a label."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._log = log.get_logger("faults")
+        handler_errors[where] += 0
+
+    def __call__(self, work: Callable[[], object]) -> bool:
+        """Run it; False: it failed, which is counted."""
+        try:
+            work()
+        except Exception as error:
+            self.failed(error)
+            return False
+        return True
+
+    def failed(self, error: Exception) -> None:
+        """Count a failure that the caller caught."""
+        handler_errors[self._where] += 1
+        if handler_errors[self._where] <= _LOGGED:
+            self._log.error("a bug of the agent; it goes on", where=self._where, exc_info=error)
+
+
+class SupervisedThread:
+    """A daemon thread that is begun anew, after a pause, when its work raises; it ends when that returns.
+
+    `work` must look at a flag of its own to end; `stop` only ends the pauses. `on_failure` is called in the
+    thread, before the pause: to undo what a half-done round left.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], object],
+        *,
+        on_failure: Callable[[], object] = lambda: None,
+        back_off: tuple[float, float] = BACK_OFF,
+    ) -> None:
+        self.name = name
+        self._work, self._on_failure = work, on_failure
+        self._first, self._most = back_off
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._log = log.get_logger("faults")
+        thread_failures[name] += 0
+
+    def start(self) -> None:
+        """Begin. Once only."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Do not begin anew."""
+        self._stopping.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end. A thread that was never started has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, or will again."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        pause = self._first
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                self._work()
+            except Exception as error:
+                self._failed(error)
+            else:
+                return
+            if time.monotonic() - began >= _WELL:
+                pause = self._first
+            self._stopping.wait(pause)
+            pause = min(2 * pause, self._most)
+
+    def _failed(self, error: Exception) -> None:
+        thread_failures[self.name] += 1
+        if thread_failures[self.name] <= _LOGGED:
+            self._log.error("a thread failed and is begun anew", thread=self.name, exc_info=error)
+        try:
+            self._on_failure()
+        except Exception as second:
+            self._log.error("and could not be tidied up", thread=self.name, exc_info=second)
