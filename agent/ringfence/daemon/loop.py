@@ -9,7 +9,7 @@ records come: one wake-up a record would cost more than the record.
 
 Alerts stay in their ring until they have been told: an agent that is killed between leaves them to the next.
 
-Nothing that it drives can end it: what raises is counted and logged (ringfence.faults), and the loop turns on.
+Nothing that it drives can end it: what raises is counted and logged (ringfence.faults), and the loop goes on.
 """
 
 from __future__ import annotations
