@@ -44,6 +44,9 @@ class Talk:
         self.sock = sock
         self.needed = needed
 
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
     def confirm(self) -> None:
         """Return once the kernel holds the container's entry; Error where it does not and must."""
         try:

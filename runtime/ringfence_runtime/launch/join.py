@@ -20,6 +20,7 @@ from ringfence_runtime.launch.child import enter, execute
 from ringfence_runtime.launch.identity import environment, find_executable, schedule, set_rlimits
 from ringfence_runtime.launch.parent import await_exec, set_oom_score
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
+from ringfence_runtime.launch.steps import complete
 from ringfence_runtime.spec.linux import NAMESPACES
 from ringfence_runtime.state import write_file
 
@@ -114,7 +115,7 @@ class Joined:
             if self.foreground:
                 forward_signals(pidfd)
             channel.send("S")
-            await_exec(channel, self.container, pidfd, self.filter)
+            complete(await_exec(channel, self.container, pidfd, self.filter))
         except BaseException:
             _sys.pidfd_send_signal(pidfd, 9)
             os.waitpid(pid, 0)

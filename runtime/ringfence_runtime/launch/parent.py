@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The outside of a launch: state, cgroup, the init's process, hooks of the runtime's namespace, and start.
 
-If anything fails, everything that this launch made is undone, in reverse; if the runtime itself is killed,
+A launch is a generator that yields what it waits for (`steps`): the commands run it to its end, the warm
+launcher runs many at once. If anything fails, everything that this launch made is undone, in reverse; if the runtime itself is killed,
 `creating` state and the cgroup's name remain on disk, and `delete --force` finds them.
 """
 
@@ -20,6 +21,7 @@ from ringfence_runtime.launch.hooks import run_hooks
 from ringfence_runtime.launch.identity import set_rlimits
 from ringfence_runtime.launch.plan import USERNS, Options, Plan, make_plan
 from ringfence_runtime.launch.stages import spawn
+from ringfence_runtime.launch.steps import complete
 from ringfence_runtime.spec import load_config, parse_config
 from ringfence_runtime.state import Container, Store, check_id, process_start, write_file
 
@@ -27,10 +29,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ringfence_runtime.launch.steps import Steps
     from ringfence_runtime.security.seccomp import Filter
     from ringfence_runtime.spec import Config
 
-__all__ = ["Launched", "await_exec", "create", "destroy", "start_created"]
+__all__ = ["Launched", "await_exec", "create", "creating", "destroy", "start_created"]
 
 
 class Launched:
@@ -56,8 +59,12 @@ class Launched:
 
     def start(self) -> None:
         """Let it go, and run the poststart hooks once the workload is executing."""
+        complete(self.starting())
+
+    def starting(self) -> Steps[None]:
+        """The steps of `start`."""
         self.channel.send("S")
-        await_exec(self.channel, self.container, self.pidfd, self.filter)
+        yield from await_exec(self.channel, self.container, self.pidfd, self.filter)
         run_poststart(self.container, self.config)
 
     def discard(self) -> None:
@@ -80,9 +87,10 @@ def run_poststart(container: Container, config: Config) -> None:
         raise
 
 
-def await_exec(channel: Channel, container: Container, pidfd: int, seccomp: Filter | None) -> None:
+def await_exec(channel: Channel, container: Container, pidfd: int, seccomp: Filter | None) -> Steps[None]:
     """Wait for the end of the channel, which execve closes; an error text comes instead when it failed."""
     while True:
+        yield channel
         kind, text = channel.receive()
         if kind == "":
             return
@@ -110,7 +118,7 @@ def start_created(container: Container) -> None:
         seccomp = None
         if config.linux.seccomp is not None and config.linux.seccomp.text("listenerPath"):
             seccomp = _filter_of(config)
-        await_exec(channel, container, pidfd, seccomp)
+        complete(await_exec(channel, container, pidfd, seccomp))
         os.unlink(container.socket)
     finally:
         os.close(pidfd)
@@ -133,6 +141,29 @@ def create(
     config_path: str = "",
 ) -> Launched:
     """Everything up to the moment before the workload. `detached_start`: another process will start it."""
+    steps = creating(
+        store,
+        name,
+        bundle,
+        options,
+        detached_start=detached_start,
+        detach=detach,
+        config_path=config_path,
+    )
+    return complete(steps)
+
+
+def creating(
+    store: Store,
+    name: str,
+    bundle: str,
+    options: Options,
+    *,
+    detached_start: bool,
+    detach: bool = False,
+    config_path: str = "",
+) -> Steps[Launched]:
+    """The steps of `create`."""
     check_id(name)
     config, data = load_config(config_path or f"{bundle}/config.json")
     if config.process is not None:
@@ -159,8 +190,9 @@ def create(
         group.create()
         group.apply(config.linux.resources)
         talk = announce(config, options, container)
-        launched = _launch(plan, container, seccomp, undo, listening=detached_start)
+        launched = yield from _launch(plan, container, seccomp, undo, listening=detached_start)
         if talk is not None:
+            yield talk
             talk.confirm()
         if options.pid_file:
             write_file(options.pid_file, str(launched.pid))
@@ -225,7 +257,7 @@ def _launch(
     undo: list[Callable[[], None]],
     *,
     listening: bool,
-) -> Launched:
+) -> Steps[Launched]:
     _prepare_console(plan)
     ours, theirs = channels.pair()
     listener = channels.listen(container.directory, "start.sock") if listening else None
@@ -258,7 +290,7 @@ def _launch(
 
         move_devices(pid, plan.config.linux.net_devices)
     ours.send("G")
-    _converse(ours, plan, container, pid)
+    yield from _converse(ours, plan, container, pid)
     if process is not None:
         set_rlimits(pid, process.rlimits)
     return Launched(container, plan.config, pid, pidfd, ours, seccomp)
@@ -289,10 +321,11 @@ def set_oom_score(pid: int, value: int) -> None:
         ) from None
 
 
-def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> None:
+def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> Steps[None]:
     """Answer the init until it is ready."""
     hooks = plan.config.hooks
     while True:
+        yield channel
         kind, text = channel.receive()
         if kind == "R":
             return
