@@ -2,8 +2,8 @@
 """The outside of a launch: state, cgroup, the init's process, hooks of the runtime's namespace, and start.
 
 A launch is a generator that yields what it waits for (`steps`): the commands run it to its end, the warm
-launcher runs many at once. If anything fails, everything that this launch made is undone, in reverse; if the runtime itself is killed,
-`creating` state and the cgroup's name remain on disk, and `delete --force` finds them.
+launcher runs many at once. If anything fails, everything that this launch made is undone, in reverse; if the
+runtime itself is killed, `creating` state and the cgroup's name remain on disk; `delete --force` finds them.
 """
 
 from __future__ import annotations
