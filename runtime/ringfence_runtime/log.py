@@ -10,15 +10,16 @@ import time
 from ringfence_runtime import jsonio
 from ringfence_runtime.errors import Error, UsageError
 
-__all__ = ["Log", "configure", "debug", "error", "warn"]
+__all__ = ["Log", "configure", "debug", "error", "hint", "use", "warn"]
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "warn": 2, "error": 3}
 
 
 class Log:
-    """Where messages go. One for the process; `configure` sets it."""
+    """Where messages go: one for the process, which `configure` sets; the launcher has one a client."""
 
-    def __init__(self) -> None:
+    def __init__(self, stderr: int = 2) -> None:
+        self.stderr = stderr
         self.fd = -1
         self.json = False
         self.level = 2
@@ -40,7 +41,7 @@ class Log:
             # No container text reaches a terminal raw: control characters are escaped.
             shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in safe)
             try:
-                os.write(2, f"{self.name}: {shown}\n".encode())
+                os.write(self.stderr, f"{self.name}: {shown}\n".encode())
             except OSError:
                 pass
 
@@ -52,6 +53,18 @@ class Log:
 
 
 _log = Log()
+
+
+def use(other: Log) -> Log:
+    """Let messages go to `other` from now on; where they went before."""
+    global _log
+    before, _log = _log, other
+    return before
+
+
+def hint(text: str) -> None:
+    """What to do about the error before, for people only."""
+    os.write(_log.stderr, f"  hint: {text}\n".encode("utf-8", "backslashreplace"))
 
 
 def configure(path: str, *, form: str, level: str, name: str = "") -> None:

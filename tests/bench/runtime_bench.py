@@ -20,8 +20,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from struct import unpack
 from typing import Any
 
+from ringfence_runtime.launcher.protocol import ENDED, RUNNING
 from tests.bench.record import Bar, Measurement, row
 from tests.support.cgroups import PREFIX
 
@@ -67,12 +69,11 @@ def by_socket(path: Path, words: list[str], directory: Path) -> float:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.connect(str(path))
         socket.send_fds(sock, [message], [null] * 3)
-        worker = int.from_bytes(sock.recv(4), "little")
-        code = int.from_bytes(sock.recv(4), "little")
+        answers = [unpack("2i", sock.recv(8)), unpack("2i", sock.recv(8))]
     milliseconds = (time.perf_counter() - start) * 1000
     os.close(null)
-    assert worker > 0, "the launcher did not take it"
-    assert code == 0, code
+    assert [what for what, _ in answers] == [RUNNING, ENDED], "the launcher did not take it"
+    assert answers[1][1] == 0, answers
     return milliseconds
 
 

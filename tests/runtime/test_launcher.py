@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +43,17 @@ class Warm:
         """Resident kB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+    def children(self) -> list[int]:
+        """Processes of its own."""
+        return [
+            int(pid)
+            for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+    def descriptors(self) -> int:
+        """How many it has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def stop(self) -> None:
         self.process.terminate()
@@ -105,6 +118,54 @@ def test_signals_reach_the_workload(hot: Box) -> None:
         assert client.wait(20) == 7
 
 
+def test_no_process_of_ours_stands_beside_a_container(hot: Box, warm: Warm) -> None:
+    """While the workload of a plain run runs, the launcher's only child is that workload."""
+    hot.shell("echo ready; exec sleep 3600").write()
+    command = [str(hot.runtime.executable), "--root", str(hot.runtime.root), "run", hot.name]
+    with subprocess.Popen(command, cwd=hot.directory, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        assert warm.children() == [hot.state()["pid"]]
+        hot.do("delete", "--force")
+        client.wait(20)
+
+
+def test_a_running_container_holds_up_nobody(hot: Box) -> None:
+    """And its output ends when it ends: no other container keeps its pipe open."""
+    hot.shell("read line; echo got $line")
+    del hot.config["linux"]["cgroupsPath"]  # each gets one by its own name
+    hot.write()
+    command = [str(hot.runtime.executable), "--root", str(hot.runtime.root), "run"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": hot.directory}
+    with subprocess.Popen([*command, hot.name], **pipes) as first:  # type: ignore[call-overload]
+        wait_for(lambda: hot.do("state").returncode == 0, "the first one is there")
+        with subprocess.Popen([*command, f"{hot.name}-2"], **pipes) as second:  # type: ignore[call-overload]
+            assert first.communicate("one", 20)[0] == "got one\n"
+            assert second.communicate("two", 20)[0] == "got two\n"
+    assert first.returncode == second.returncode == 0
+
+
+def test_errors_reach_the_client_and_leave_no_descriptor(hot: Box, warm: Warm) -> None:
+    """Launches that fail early, in the init and at the exec: told on the client's standard error."""
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"args": ["/none"]}, "no such file or directory"),
+        ({"cwd": "/proc/self/fd/3"}, "process.cwd"),
+        ({"args": []}, "process.args"),
+        ({"user": {"uid": 0, "gid": 0, "umask": "x"}}, "process.user.umask"),
+    ]
+    hot.args("/bin/true")
+    before = warm.descriptors()
+    kept = json.loads(json.dumps(hot.config["process"]))
+    for change, words in cases * 3:
+        hot.config["process"] = {**kept, **change}
+        assert words in hot.refused()
+    hot.config["process"] = kept
+    assert hot.run().returncode == 0
+    wait_for(lambda: warm.descriptors() == before, "no descriptor is left")
+    wait_for(lambda: warm.children() == [], "no process is left")
+    assert not hot.cgroups()
+
+
 def test_exec_goes_through_it(hot: Box) -> None:
     """With the exit code of the process."""
     hot.start()
@@ -161,9 +222,8 @@ def test_it_stays_small(hot: Box, warm: Warm) -> None:
     for _ in range(5):
         assert hot.run().returncode == 0
     assert warm.memory() < MOST_KB
-    children = Path(f"/proc/{warm.process.pid}/task/{warm.process.pid}/children")
-    wait_for(lambda: children.read_text() == "", "no worker is left")
-    assert len(os.listdir(f"/proc/{warm.process.pid}/fd")) <= 6
+    wait_for(lambda: warm.children() == [], "no worker is left")
+    wait_for(lambda: warm.descriptors() <= 4, "nothing but the three and the socket is open")
 
 
 def test_a_second_launcher_is_refused(warm: Warm) -> None:
@@ -179,7 +239,9 @@ def test_fuzzed_messages_are_values_or_value_errors() -> None:
     """3,000 of them."""
     dice = random.Random(6)
     good = b"/tmp\x0022\x002\x00run\x00x\x00A=b\x00"
-    assert decode(good) == ("/tmp", 0o22, ["run", "x"], {"A": "b"})
+    request = decode(good)
+    assert (request.directory, request.umask) == ("/tmp", 0o22)
+    assert (request.arguments, request.environment) == (["run", "x"], {"A": "b"})
     for _ in range(300_000 if os.environ.get("RINGFENCE_FUZZ") else 3000):
         data = bytearray(good)
         for _ in range(dice.randrange(1, 5)):

@@ -6,10 +6,10 @@ A command's module is imported when the command is used, so that `run` does not 
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ringfence_runtime import OCI_VERSION, __version__, log
+from ringfence_runtime.cli.errors import report
 from ringfence_runtime.cli.options import Globals, parse_globals
 from ringfence_runtime.errors import Error, UsageError
 
@@ -79,16 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             print(_help())
             return 0 if settings.help else 1
         return _dispatch(settings, rest[0], rest[1:])
-    except Error as error:
-        log.error(error.message)
-        if error.hint:
-            os.write(2, f"  hint: {error.hint}\n".encode("utf-8", "backslashreplace"))
-        return error.exit_code
-    except BrokenPipeError:
-        return 1
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        log.error(f"{error.strerror}{where}")
-        return 1
+    except (Error, OSError) as error:
+        return report(error)
     except KeyboardInterrupt:
         return 130

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ringfence_runtime.cli.options import Globals, expect, parse
-from ringfence_runtime.launcher import SOCKET, serve
+from ringfence_runtime.launcher import SOCKET
 
 __all__ = ["launcher"]
 
@@ -14,4 +14,6 @@ def launcher(settings: Globals, arguments: list[str]) -> int:
     del settings
     parsed = parse(arguments, {"socket": "s"}, interleaved=True)
     expect(parsed, "launcher", 0, 0)
+    from ringfence_runtime.launcher.server import serve
+
     return serve(parsed.text("socket", SOCKET))

@@ -12,7 +12,7 @@ from ringfence_runtime.launch.plan import Options
 from ringfence_runtime.launch.relay import forward_signals, wait_for
 from ringfence_runtime.state import Store
 
-__all__ = ["create", "reserve", "run", "start"]
+__all__ = ["Run", "create", "parse_run", "reserve", "run", "start"]
 
 _CREATE = {
     "bundle": "s",
@@ -102,25 +102,45 @@ def start(settings: Globals, arguments: list[str]) -> int:
     return 0
 
 
+class Run:
+    """What a `run` asks for."""
+
+    __slots__ = ("bundle", "config", "detach", "keep", "name", "options")
+
+    def __init__(self, parsed: Parsed) -> None:
+        [self.name] = expect(parsed, "run", 1, 1)
+        self.bundle, self.config, self.options = _request(parsed)
+        self.detach = parsed.flag("detach")
+        self.keep = parsed.flag("keep")
+
+
+def parse_run(arguments: list[str]) -> Run:
+    """The words after `run`."""
+    return Run(parse(arguments, _RUN, interleaved=True))
+
+
 def run(settings: Globals, arguments: list[str]) -> int:
     """`run`: gives the exit code of the workload, or 0 with --detach."""
-    parsed = parse(arguments, _RUN, interleaved=True)
-    [name] = expect(parsed, "run", 1, 1)
-    bundle, config, options = _request(parsed)
-    detach = parsed.flag("detach")
+    asked = parse_run(arguments)
     launched = parent.create(
-        Store(settings.root), name, bundle, options, detached_start=False, config_path=config, detach=detach
+        Store(settings.root),
+        asked.name,
+        asked.bundle,
+        asked.options,
+        detached_start=False,
+        config_path=asked.config,
+        detach=asked.detach,
     )
     try:
-        if not detach:
+        if not asked.detach:
             forward_signals(launched.pidfd)
         launched.start()
     except BaseException:
         launched.discard()
         raise
-    if detach:
+    if asked.detach:
         return 0
-    code = wait_for(launched.pid, launched.pidfd, options)
-    if not parsed.flag("keep"):
+    code = wait_for(launched.pid, launched.pidfd, asked.options)
+    if not asked.keep:
         parent.destroy(launched.container)
     return code

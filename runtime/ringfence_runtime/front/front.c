@@ -6,7 +6,7 @@
  * without site, on one file that holds all our modules. Without it Python would start twice: once to find out that
  * it is not sealed. PYTHON and BUNDLE are given by the installer.
  *
- * Where a warm launcher listens (launcher.py), `run` and `exec` in the foreground are handed to it instead: our
+ * Where a warm launcher listens (launcher/), `run` and `exec` in the foreground are handed to it instead: our
  * words, environment, directory and standard descriptors in one message. Whatever else is asked for, and whatever the
  * launcher will not take, is done here: an engine must be the ancestor of the containers that it detaches.
  */
@@ -113,13 +113,25 @@ static void pass_on(int number)
 		kill(worker, number);
 }
 
+static const int passed[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM };
+
+static void hold_signals(int how)
+{
+	sigset_t held;
+
+	sigemptyset(&held);
+	for (size_t i = 0; i < sizeof(passed) / sizeof(*passed); i++)
+		sigaddset(&held, passed[i]);
+	sigprocmask(how, &held, NULL);
+}
+
 static void pass_signals_on(void)
 {
 	struct sigaction action = { .sa_handler = pass_on, .sa_flags = SA_RESTART };
-	static const int passed[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM };
 
 	for (size_t i = 0; i < sizeof(passed) / sizeof(*passed); i++)
 		sigaction(passed[i], &action, NULL);
+	hold_signals(SIG_UNBLOCK);
 }
 
 static int hand_over(int sock, char *data, size_t size)
@@ -141,29 +153,49 @@ static int hand_over(int sock, char *data, size_t size)
 	return sendmsg(sock, &message, MSG_NOSIGNAL) == (ssize_t)size;
 }
 
-/* The exit code, or -1 where we must do it ourselves. Nothing was done then. */
+/* What the launcher answers: launcher/protocol.py. */
+enum { NOT_TAKEN, RUNNING, ENDED };
+
+/* The exit code, or -1 where we must do it ourselves: nothing was done then. */
+static int listen_to(int sock)
+{
+	int32_t answer[2];
+	int begun = 0;
+
+	while (recv(sock, answer, sizeof(answer), 0) == sizeof(answer)) {
+		if (answer[0] == ENDED)
+			return answer[1];
+		if (answer[0] != RUNNING)
+			return begun ? 1 : -1;
+		worker = answer[1];
+		if (!begun)
+			pass_signals_on();
+		begun = 1;
+	}
+	/* What had begun and ends without a code has failed, and is no reason to begin again. */
+	return begun ? 1 : -1;
+}
+
 static int ask_launcher(int count, char **words)
 {
 	static char data[MOST_BYTES + 256];
 	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = LAUNCHER };
 	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	int32_t answer = 0;
+	int code = -1;
 	size_t size;
 
 	if (sock < 0)
 		return -1;
-	if (connect(sock, (struct sockaddr *)&address, sizeof(address)) != 0 ||
-	    (size = compose(data, count, words)) == 0 || !hand_over(sock, data, size) ||
-	    recv(sock, &answer, sizeof(answer), 0) != sizeof(answer) || answer <= 0) {
-		close(sock);
-		return -1;
+	if (connect(sock, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+	    (size = compose(data, count, words)) != 0) {
+		/* A signal that comes before we know whom to pass it on to waits until then. */
+		hold_signals(SIG_BLOCK);
+		if (hand_over(sock, data, size))
+			code = listen_to(sock);
+		hold_signals(SIG_UNBLOCK);
 	}
-	worker = (pid_t)answer;
-	pass_signals_on();
-	/* From here on the worker has begun: its end without a code is a failure, not a reason to begin again. */
-	if (recv(sock, &answer, sizeof(answer), 0) != sizeof(answer))
-		return 1;
-	return answer;
+	close(sock);
+	return code;
 }
 
 int main(int count, char **words)

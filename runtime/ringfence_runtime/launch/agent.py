@@ -20,6 +20,7 @@ from ringfence_runtime.spec.config import read_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.launch.plan import Options
+    from ringfence_runtime.launch.steps import Steps
     from ringfence_runtime.spec.config import Config
     from ringfence_runtime.state import Container
 
@@ -38,18 +39,20 @@ _ANSWER = 1 << 16
 class Talk:
     """A request on its way. `confirm` waits for the answer."""
 
-    __slots__ = ("needed", "sock")
+    __slots__ = ("needed", "seconds", "sock")
 
     def __init__(self, sock: _socket.socket, *, needed: bool) -> None:
         self.sock = sock
         self.needed = needed
+        self.seconds = _NEEDED_SECONDS if needed else _OPTIONAL_SECONDS
 
     def fileno(self) -> int:
         return self.sock.fileno()
 
-    def confirm(self) -> None:
-        """Return once the kernel holds the container's entry; Error where it does not and must."""
+    def confirm(self) -> Steps[None]:
+        """End once the kernel holds the container's entry; Error where it does not and must."""
         try:
+            yield self
             data = self.sock.recv(_ANSWER)
             answer = jsonio.loads(data) if data else {"error": "the agent ended"}
         except TimeoutError:

@@ -67,6 +67,21 @@ class Launched:
         yield from await_exec(self.channel, self.container, self.pidfd, self.filter)
         run_poststart(self.container, self.config)
 
+    def exit_code(self) -> int:
+        """The exit code of one that has ended, 128 + N for signal N; its number stays taken until `reap`."""
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
+        assert result is not None
+        return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+
+    def reap(self) -> None:
+        """Give up its number and descriptors, once it has ended."""
+        self.channel.close()
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass
+        os.close(self.pidfd)
+
     def discard(self) -> None:
         """End it, and remove what there is of it."""
         _kill(self.pid)
@@ -162,10 +177,11 @@ def creating(
     detached_start: bool,
     detach: bool = False,
     config_path: str = "",
+    loaded: tuple[Config, bytes] | None = None,
 ) -> Steps[Launched]:
-    """The steps of `create`."""
+    """The steps of `create`. `loaded` is the configuration where the caller has read it already."""
     check_id(name)
-    config, data = load_config(config_path or f"{bundle}/config.json")
+    config, data = loaded or load_config(config_path or f"{bundle}/config.json")
     if config.process is not None:
         _check_terminal(config, options, detached=detached_start or detach)
     group = Cgroup.at(cgroup_path(config, name))
@@ -192,8 +208,7 @@ def creating(
         talk = announce(config, options, container)
         launched = yield from _launch(plan, container, seccomp, undo, listening=detached_start)
         if talk is not None:
-            yield talk
-            talk.confirm()
+            yield from talk.confirm()
         if options.pid_file:
             write_file(options.pid_file, str(launched.pid))
         return launched
@@ -269,11 +284,15 @@ def _launch(
     init = Init(plan, container, theirs, listener, seccomp, tasks)
 
     def child() -> None:
+        if plan.options.entered is not None:
+            plan.options.entered()
         ours.close()
         init.run()
 
     pid, pidfd = spawn(plan, into, child)
     undo.append(lambda: _kill(pid))
+    if plan.options.spawned is not None:
+        plan.options.spawned(pid)
     theirs.close()
     if listener is not None:
         listener.close()

@@ -18,6 +18,8 @@ from ringfence_runtime.spec.mounts import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ringfence_runtime.launch.autouserns import Range
 
 __all__ = ["USERNS", "Options", "Plan", "make_plan"]
@@ -36,6 +38,7 @@ class Options:
     __slots__ = (
         "certain",
         "console_socket",
+        "entered",
         "handed",
         "keep_keyring",
         "listen_fds",
@@ -46,6 +49,7 @@ class Options:
         "preserve_fds",
         "require_agent",
         "rootfs_fd",
+        "spawned",
         "userns",
         "userns_range",
     )
@@ -64,6 +68,8 @@ class Options:
         self.userns_range: Range | None = None  # one that the caller took already
         self.certain = False  # no engine knows more of this container than its bundle says
         self.rootfs_fd = -1  # the root filesystem as a detached mount, instead of root.path
+        self.entered: Callable[[], None] | None = None  # what the init does first of all
+        self.spawned: Callable[[int], None] | None = None  # told the init's process as soon as there is one
         self.output = ""  # a path in the container for standard output and error; input is empty then
 
 

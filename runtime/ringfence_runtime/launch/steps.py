@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
     class Waitable(Protocol):
-        """Something with a descriptor that becomes readable."""
+        """Something with a descriptor that becomes readable; where it has `seconds`, those are the most to
+        wait.
+
+        Who polls raises TimeoutError at the yield when they are over.
+        """
 
         def fileno(self) -> int: ...
 

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An error as a person reads it: one line, a hint, and the exit code."""
+
+from __future__ import annotations
+
+from ringfence_runtime import log
+from ringfence_runtime.errors import Error
+
+__all__ = ["report"]
+
+
+def report(error: Error | OSError) -> int:
+    """Tell it; the exit code."""
+    if isinstance(error, Error):
+        log.error(error.message)
+        if error.hint:
+            log.hint(error.hint)
+        return error.exit_code
+    if not isinstance(error, BrokenPipeError):
+        where = f" ({error.filename})" if error.filename else ""
+        log.error(f"{error.strerror}{where}")
+    return 1

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the thin client (front/front.c) and the launcher say to each other, over SOCK_SEQPACKET.
+
+The client sends one message with its three standard descriptors: NUL-terminated words, namely directory,
+umask (octal), number of arguments, the arguments, the environment. It is answered by pairs of 32-bit
+integers: `NOT_TAKEN` (the client does it itself), or any number of `RUNNING` with the process that signals
+go to, then `ENDED` with the exit code.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+from _struct import pack, unpack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+__all__ = ["ENDED", "NOT_TAKEN", "RUNNING", "SOCKET", "Request", "decode", "receive", "tell"]
+
+SOCKET = "/run/ringfence/launcher.sock"
+NOT_TAKEN, RUNNING, ENDED = 0, 1, 2
+MOST_BYTES = 1 << 18
+_SCM_RIGHTS = 1
+
+
+class Request:
+    """A command of a client's: where it was called, how, and its standard descriptors, which are ours to
+    close.
+    """
+
+    __slots__ = ("arguments", "directory", "environment", "fds", "umask")
+
+    def __init__(self, directory: str, umask: int, arguments: list[str], environment: dict[str, str]) -> None:
+        self.directory = directory
+        self.umask = umask
+        self.arguments = arguments
+        self.environment = environment
+        self.fds: list[int] = []
+
+    def close(self) -> None:
+        """Close its descriptors; they may be closed already."""
+        while self.fds:
+            os.close(self.fds.pop())
+
+
+def _refuse() -> NoReturn:
+    raise ValueError("not a message of ours")
+
+
+def decode(data: bytes) -> Request:
+    """The request in a message, without descriptors; ValueError for anything else."""
+    words = [os.fsdecode(word) for word in data.split(b"\0")]
+    if len(words) < 4 or words.pop() != "":
+        _refuse()
+    directory, mask, number, *rest = words
+    count = int(number)
+    arguments, variables = rest[:count], rest[count:]
+    if not directory.startswith("/") or len(arguments) != count or not 0 <= int(mask, 8) <= 0o777:
+        _refuse()
+    environment = dict(item.split("=", 1) for item in variables if "=" in item)
+    return Request(directory, int(mask, 8), arguments, environment)
+
+
+def receive(peer: _socket.socket) -> Request:
+    """The request that waits to be read; ValueError or OSError, and then no descriptor of it is left open."""
+    data, ancillary, _, _ = peer.recvmsg(MOST_BYTES, 64, _socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for level, kind, payload in ancillary:
+        if (level, kind) == (_socket.SOL_SOCKET, _SCM_RIGHTS):
+            fds += unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4])
+    try:
+        request = decode(data)
+        if len(fds) != 3:
+            _refuse()
+    except ValueError:
+        for fd in fds:
+            os.close(fd)
+        raise
+    request.fds = fds
+    return request
+
+
+def tell(peer: _socket.socket, what: int, value: int = 0) -> None:
+    """One answer. A client that has gone is none of our business."""
+    try:
+        peer.send(pack("2i", what, value), _socket.MSG_NOSIGNAL)
+    except OSError:
+        pass

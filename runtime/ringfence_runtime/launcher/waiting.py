@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many launches at once: generators that yield what they wait for, resumed when that can be read."""
+
+from __future__ import annotations
+
+import select
+import time
+
+from ringfence_runtime import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.launch.steps import Steps
+
+__all__ = ["Fd", "Waiting"]
+
+
+class Fd:
+    """A descriptor to wait for, for `seconds` at most where that is not 0."""
+
+    __slots__ = ("fd", "seconds")
+
+    def __init__(self, fd: int, seconds: float = 0.0) -> None:
+        self.fd = fd
+        self.seconds = seconds
+
+    def fileno(self) -> int:
+        return self.fd
+
+
+class Waiting:
+    """Which generator waits for which descriptor. One whose time is over gets a TimeoutError where it
+    waits.
+    """
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._tasks: dict[int, Steps[None]] = {}
+        self._deadlines: dict[int, float] = {}
+
+    def start(self, task: Steps[None]) -> None:
+        """Run it to its first wait."""
+        self._resume(task, None)
+
+    def turn(self) -> None:
+        """Wait until something can go on, and let it."""
+        timeout = None
+        if self._deadlines:
+            timeout = max(0.0, min(self._deadlines.values()) - time.monotonic()) * 1000
+        ready = [fd for fd, _ in self._poll.poll(timeout)]
+        now = time.monotonic() if self._deadlines else 0.0
+        late = [fd for fd, when in self._deadlines.items() if when <= now and fd not in ready]
+        due = [(self._forget(fd), fd in late) for fd in (*ready, *late)]
+        # Only now: one that goes on may close its descriptor, and another get its number.
+        for task, expired in due:
+            self._resume(task, TimeoutError("timed out") if expired else None)
+
+    def _forget(self, fd: int) -> Steps[None]:
+        self._poll.unregister(fd)
+        self._deadlines.pop(fd, None)
+        return self._tasks.pop(fd)
+
+    def _resume(self, task: Steps[None], error: TimeoutError | None) -> None:
+        try:
+            waits = next(task) if error is None else task.throw(error)
+        except StopIteration:
+            return
+        except Exception as failure:
+            # A bug of ours in one launch must not end the others.
+            log.error(f"launcher: internal error: {type(failure).__name__}: {failure}")
+            return
+        fd = waits.fileno()
+        self._tasks[fd] = task
+        self._poll.register(fd, select.POLLIN)
+        seconds: float = getattr(waits, "seconds", 0.0)
+        if seconds:
+            self._deadlines[fd] = time.monotonic() + seconds

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command in a process of its own: a fork of the launcher that runs what the cold command runs."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _socket
+import os
+import sys
+
+from ringfence_runtime import _sys, log
+from ringfence_runtime.launcher.protocol import ENDED, RUNNING, Request, tell
+from ringfence_runtime.launcher.waiting import Fd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.launch.steps import Steps
+
+__all__ = ["work"]
+
+
+def work(peer: _socket.socket, request: Request, server: _socket.socket) -> Steps[None]:
+    """Fork a worker, which answers the client itself; wait for its end."""
+    pid, pidfd = _sys.clone3(0)
+    if pid == 0:
+        server.close()
+        for number in (_signal.SIGTERM, _signal.SIGINT):
+            _signal.signal(number, _signal.SIG_DFL)
+        tell(peer, RUNNING, os.getpid())
+        _become(peer, request)
+    request.close()
+    peer.close()
+    try:
+        yield Fd(pidfd)
+        os.waitpid(pid, 0)
+    finally:
+        os.close(pidfd)
+
+
+def _become(peer: _socket.socket, request: Request) -> None:
+    """In the worker: become the caller as far as that matters, run the command, tell its code."""
+    from ringfence_runtime.cli import main
+
+    code = 1
+    try:
+        os.setsid()
+        for number, fd in enumerate(request.fds):
+            os.dup2(fd, number)
+            os.close(fd)
+        os.chdir(request.directory)
+        os.umask(request.umask)
+        os.environ.clear()
+        os.environ.update(request.environment)
+        code = main(request.arguments)
+        sys.stdout.flush()
+    except OSError as error:
+        log.error(str(error))
+    finally:
+        tell(peer, ENDED, code)
+        os._exit(code)
