@@ -191,6 +191,7 @@ def creating(
             config, data = _own_ids(config, data, options, f"{store.root}/{name}", undo)
         seccomp = _filter_of(config)
         plan = make_plan(config, bundle, options)
+        undo.append(plan.close)
         container = store.create(
             name,
             bundle=bundle,
@@ -289,14 +290,19 @@ def _launch(
         ours.close()
         init.run()
 
-    pid, pidfd = spawn(plan, into, child)
-    undo.append(lambda: _kill(pid))
+    try:
+        pid, pidfd = spawn(plan, into, child)
+    finally:
+        for fd in (into, *tasks):
+            if fd >= 0:
+                os.close(fd)
+    undo.append(lambda: _end(pid, pidfd))
     if plan.options.spawned is not None:
         plan.options.spawned(pid)
     theirs.close()
     if listener is not None:
         listener.close()
-    _close_plan(plan, into, tasks)
+    plan.close()
     container.pid, container.start = pid, process_start(pid)
     container.save()
     if plan.staged:
@@ -313,19 +319,6 @@ def _launch(
     if process is not None:
         set_rlimits(pid, process.rlimits)
     return Launched(container, plan.config, pid, pidfd, ours, seccomp)
-
-
-def _close_plan(plan: Plan, into: int, tasks: list[int]) -> None:
-    for fd in (
-        plan.rootfs_fd,
-        plan.console,
-        into,
-        *tasks,
-        *plan.mount_fds.values(),
-        *plan.device_fds.values(),
-    ):
-        if fd >= 0:
-            os.close(fd)
 
 
 def set_oom_score(pid: int, value: int) -> None:
@@ -364,6 +357,11 @@ def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> S
             raise Error(
                 "the container's init died while it was being set up", hint="was it killed for memory?"
             )
+
+
+def _end(pid: int, pidfd: int) -> None:
+    _kill(pid)
+    os.close(pidfd)
 
 
 def _kill(pid: int) -> None:

@@ -116,6 +116,15 @@ class Plan:
         # Without rights over the host's mounts, the child opens the sources in its own namespaces.
         self.deferred = os.geteuid() != 0 or "mount" in self.joins
 
+    def close(self) -> None:
+        """Close the descriptors, once the init has its copies."""
+        for fd in (self.rootfs_fd, self.console, *self.mount_fds.values(), *self.device_fds.values()):
+            if fd >= 0:
+                os.close(fd)
+        self.rootfs_fd = self.console = -1
+        self.mount_fds.clear()
+        self.device_fds.clear()
+
     def describe(self) -> list[str]:
         """The launch as a list of steps, for --debug."""
         linux = self.config.linux
@@ -149,8 +158,17 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
         log.debug(step)
     if not os.path.isdir(plan.rootfs):
         raise Error(f"config: root.path: {plan.rootfs} is not a directory")
-    if plan.deferred:
-        return plan
+    if not plan.deferred:
+        try:
+            _open_all(plan, options)
+        except BaseException:
+            plan.close()
+            raise
+    return plan
+
+
+def _open_all(plan: Plan, options: Options) -> None:
+    config = plan.config
     plan.rootfs_fd = options.rootfs_fd if options.rootfs_fd >= 0 else open_rootfs(plan.rootfs)
     if options.userns_range is not None and options.rootfs_fd < 0:
         _map_rootfs(plan, options.userns_range)
@@ -166,7 +184,6 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
         from ringfence_runtime.launch.devices import precreate
 
         plan.device_fds = precreate(config)
-    return plan
 
 
 def _map_rootfs(plan: Plan, ids: Range) -> None:
