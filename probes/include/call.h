@@ -9,10 +9,10 @@
 #include "match.h"
 #include "object.h"
 
-/* syscalls.bpf.c: the operand that a rule tests; a global function, as it is asked for each of them. */
+/* operands.bpf.c: the operand that a rule tests; a global function, as it is asked for each of them. */
 __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg);
 
-/* syscalls.bpf.c: enum rf_relation of a process, by its number on the host, to the current task. */
+/* operands.bpf.c: enum rf_relation of a process, by its number on the host, to the current task. */
 __u32 rf_relation_of_process(__u32 tgid);
 
 /* The call's string. It can change after this, and be not resident: an address for rules of the weaker tiers. */

@@ -165,15 +165,19 @@ struct {
 
 enum rf_operand_source {
 	RF_FROM_NOTHING = 0,
-	RF_FROM_ARG = 1,	  /* args[arg], 64 bits */
-	RF_FROM_ARG32 = 2,	  /* args[arg], low 32 bits */
-	RF_FROM_USER_U64 = 3,	  /* u64 at the user address args[arg] (clone3) */
-	RF_FROM_SETNS_TYPE = 4,	  /* CLONE_NEW* that setns(fd = args[arg], args[arg+1]) would enter */
-	RF_FROM_SETNS_TARGET = 5, /* enum rf_relation of that namespace */
-	RF_FROM_PID_TARGET = 6,	  /* enum rf_relation of the process args[arg] */
-	RF_FROM_DEV_TYPE = 7,	  /* S_IFMT of the mode args[arg] */
-	RF_FROM_CONST = 8,	  /* the number in `arg`: which call of the family it was */
-	RF_FROM_PIDFD_TARGET = 9, /* enum rf_relation of the process behind the pidfd args[arg] */
+	RF_FROM_ARG = 1,	    /* args[arg], 64 bits */
+	RF_FROM_ARG32 = 2,	    /* args[arg], low 32 bits */
+	RF_FROM_USER_U64 = 3,	    /* u64 at the user address args[arg] (clone3) */
+	RF_FROM_SETNS_TYPE = 4,	    /* CLONE_NEW* that setns(fd = args[arg], args[arg+1]) would enter */
+	RF_FROM_SETNS_TARGET = 5,   /* enum rf_relation of that namespace */
+	RF_FROM_PID_TARGET = 6,	    /* enum rf_relation of the process args[arg] */
+	RF_FROM_DEV_TYPE = 7,	    /* S_IFMT of the mode args[arg] */
+	RF_FROM_CONST = 8,	    /* the number in `arg`: which call of the family it was */
+	RF_FROM_PIDFD_TARGET = 9,   /* enum rf_relation of the process behind the pidfd args[arg] */
+	RF_FROM_MOUNT_FLAGS = 10,   /* args[arg] without the magic number that the kernel takes off mount's flags */
+	RF_FROM_SOCKET_FAMILY = 11, /* args[arg]; AF_PACKET where the type args[arg+1] makes the kernel take that */
+	RF_FROM_CHROOTED = 12,	    /* 1: the task's root is not that of its mount namespace; args are not read */
+	RF_FROM_FD_SETUID = 13,	    /* 1: descriptor args[arg] is of a program that runs as its owner or group */
 };
 
 enum rf_relation {

@@ -31,13 +31,22 @@ static const char *spot(const char *name)
 	return path;
 }
 
-/* mount FSTYPE [SOURCE]: mount a filesystem of this type on an empty directory. */
+/* mount FSTYPE [SOURCE [DATA]]: mount a filesystem of this type on an empty directory. */
 static int attack_mount(char **args)
 {
 	const char *type = word(args, 0, "tmpfs"), *where = spot("mounted");
 
 	try_now("mount");
 	return result(mount(word(args, 1, "none"), where, type, 0, word(args, 2, NULL)));
+}
+
+/* mount_magic [FSTYPE]: the same with the magic number of old, whose bits look like flags. */
+static int attack_mount_magic(char **args)
+{
+	const char *type = word(args, 0, "tmpfs"), *where = spot("magic");
+
+	try_now("mount");
+	return result(mount("none", where, type, 0xc0ed0000 /* MS_MGC_VAL */, NULL));
 }
 
 static int attack_bind(char **args)
@@ -159,6 +168,7 @@ static int attack_mount_setattr(char **args)
 
 const struct attack mount_attacks[] = {
 	{ "mount", attack_mount, "mount FSTYPE [SOURCE [DATA]] on a new directory" },
+	{ "mount_magic", attack_mount_magic, "mount [FSTYPE] with MS_MGC_VAL in its flags" },
 	{ "bind", attack_bind, "bind mount [DIRECTORY]" },
 	{ "remount", attack_remount, "remount [PATH] writable" },
 	{ "private", attack_private, "make the mount [PATH] private" },

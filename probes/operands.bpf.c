@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * What rules test of a system call, taken from its registers and from the kernel's objects that they name: for
+ * the call's entry (syscalls.bpf.c) and for the hooks that the call reaches (lsm.h).
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "include/call.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Namespaces: what setns(fd, nstype) would enter. */
+static __always_inline __u64 rf_ns_of_fd(struct task_struct *task, __u32 fd)
+{
+	__u64 file = rf_file_of_fd(task, fd);
+	__u64 inode, super;
+
+	if (!file)
+		return 0;
+	inode = (__u64)RF_READ(struct file, file, f_inode);
+	super = (__u64)RF_READ(struct inode, inode, i_sb);
+	if (RF_READ(struct super_block, super, s_magic) != RF_MAGIC_NSFS)
+		return 0;
+	return (__u64)RF_READ(struct inode, inode, i_private);
+}
+
+/* The struct pid behind a pidfd; 0: it is none. */
+static __always_inline __u64 rf_pid_of_fd(struct task_struct *task, __u32 fd)
+{
+	__u64 file = rf_file_of_fd(task, fd);
+	__u64 inode, super, magic, dentry, name = 0;
+
+	if (!file)
+		return 0;
+	inode = (__u64)RF_READ(struct file, file, f_inode);
+	super = (__u64)RF_READ(struct inode, inode, i_sb);
+	magic = RF_READ(struct super_block, super, s_magic);
+	if (magic == RF_MAGIC_PIDFS)
+		return (__u64)RF_READ(struct inode, inode, i_private);
+	if (magic != RF_MAGIC_ANON_INODE)
+		return 0;
+	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
+	bpf_probe_read_kernel(&name, sizeof(name), RF_READ(struct dentry, dentry, d_name.name));
+	return name == RF_PIDFD_NAME ? (__u64)RF_READ(struct file, file, private_data) : 0;
+}
+
+/* Whose a process is, by its number on the host. */
+static __always_inline __u32 rf_relation_of_tgid(struct task_struct *task, const struct rf_task *bound, __u32 tgid)
+{
+	struct rf_task *other;
+
+	if (tgid == (__u32)task->tgid)
+		return RF_RELATION_SELF;
+	other = bpf_map_lookup_elem(&processes, &tgid);
+	if (!other)
+		return RF_RELATION_HOST;
+	return other->container == bound->container ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
+}
+
+__noinline __u32 rf_relation_of_process(__u32 tgid)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_task *bound = rf_bound(task);
+
+	return bound ? rf_relation_of_tgid(task, bound, tgid) : RF_RELATION_UNKNOWN;
+}
+
+static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task, const struct rf_task *bound, __u32 fd)
+{
+	__u64 pid = rf_pid_of_fd(task, fd);
+	__s32 nr = 0;
+
+	if (!pid)
+		return RF_RELATION_UNKNOWN;
+	/* numbers[0]: as the host counts. */
+	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
+	return rf_relation_of_tgid(task, bound, nr);
+}
+
+/*
+ * A pid argument is a number of the caller's pid namespace. In the host's, it can be looked up. In
+ * one of its own everything that it can name is inside.
+ */
+static __always_inline __u32 rf_relation_of_pid(struct task_struct *task, const struct rf_task *bound, __s32 pid)
+{
+	struct rf_pid_numbers numbers;
+
+	if (pid == 0)
+		return RF_RELATION_SELF;
+	if (pid < 0)
+		return RF_RELATION_HOST; /* all processes (perf_event_open) */
+	rf_pid_numbers(task, &numbers);
+	if (pid == numbers.nr)
+		return RF_RELATION_SELF;
+	if (numbers.ns && RF_READ(struct pid_namespace, numbers.ns, ns.inum) == config.host_pid_ns)
+		return rf_relation_of_tgid(task, bound, pid);
+	return RF_RELATION_CONTAINER;
+}
+
+#define RF_OWN_NS(task, kind) BPF_CORE_READ(task, nsproxy, kind, ns.inum)
+
+static __always_inline __u32 rf_relation_of_ns(struct task_struct *task, __u64 ns)
+{
+	__u32 inum = RF_READ(struct ns_common, ns, inum);
+
+	if (inum == config.host_mnt_ns || inum == config.host_pid_ns || inum == config.host_net_ns ||
+	    inum == config.host_ipc_ns || inum == config.host_uts_ns || inum == config.host_cgroup_ns ||
+	    inum == config.host_user_ns || inum == config.host_time_ns)
+		return RF_RELATION_HOST;
+	if (inum == rf_mnt_ns(task) || inum == rf_pid_ns(task) || inum == RF_OWN_NS(task, net_ns) ||
+	    inum == RF_OWN_NS(task, ipc_ns) || inum == RF_OWN_NS(task, uts_ns) || inum == RF_OWN_NS(task, cgroup_ns) ||
+	    inum == RF_OWN_NS(task, time_ns) || inum == BPF_CORE_READ(task, cred, user_ns, ns.inum))
+		return RF_RELATION_SELF;
+	return RF_RELATION_OTHER;
+}
+
+#define RF_MS_MGC_VAL 0xc0ed0000U
+#define RF_MS_MGC_MSK 0xffff0000U
+
+/*
+ * Flags of mount(2) as the kernel takes them. Up to 2.4 callers had to write a magic number into the upper half;
+ * path_mount() still takes it off, and its bits are those of MS_PRIVATE and others.
+ */
+static __always_inline __u64 rf_mount_flags(__u64 flags)
+{
+	return (flags & RF_MS_MGC_MSK) == RF_MS_MGC_VAL ? flags & ~RF_MS_MGC_MSK : flags;
+}
+
+#define RF_AF_INET 2
+#define RF_AF_PACKET 17
+#define RF_SOCK_TYPE_MASK 0xf
+#define RF_SOCK_PACKET 10
+
+/* The family that a socket gets: __sock_create() still knows how packet sockets were asked for up to 2.0. */
+static __always_inline __u32 rf_socket_family(__u32 family, __u32 type)
+{
+	return family == RF_AF_INET && (type & RF_SOCK_TYPE_MASK) == RF_SOCK_PACKET ? RF_AF_PACKET : family;
+}
+
+#define RF_STACKED_ROOTS 16
+
+/*
+ * Whether the task's root is another than that of its mount namespace, as chroot(2) makes it. Roots can be stacked:
+ * what pivot_root leaves lies on a mount that nobody sees any more, and so does what was moved to `/`. As the
+ * kernel's own current_chrooted(), from the other end.
+ */
+__noinline int rf_is_chrooted(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+	__u64 dentry = (__u64)BPF_CORE_READ(fs, root.dentry);
+	__u64 mount = (__u64)BPF_CORE_READ(fs, root.mnt) - bpf_core_field_offset(struct mount, mnt);
+	__u32 depth;
+
+	for (depth = 0; depth < RF_STACKED_ROOTS; depth++) {
+		struct mount *m = (struct mount *)mount;
+		__u64 above = (__u64)BPF_CORE_READ(m, mnt_parent);
+
+		if (dentry != (__u64)BPF_CORE_READ(m, mnt.mnt_root))
+			return 1;
+		if (!above || above == mount)
+			return 0;
+		dentry = (__u64)BPF_CORE_READ(m, mnt_mountpoint);
+		mount = above;
+	}
+	return 1;
+}
+
+#define RF_S_IFREG 0100000
+#define RF_S_ISUGID 06000
+
+/* Whether a descriptor is of a program that runs as its owner or its group. */
+static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
+{
+	__u64 file = rf_file_of_fd(task, fd);
+	__u32 mode;
+
+	if (!file)
+		return false;
+	mode = RF_READ(struct file, file, f_inode, i_mode);
+	return (mode & RF_S_IFMT) == RF_S_IFREG && mode & RF_S_ISUGID;
+}
+
+/* The operand that a rule tests. A global function: it is asked for each of them. */
+__noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_task *bound;
+	__u64 value, next, ns;
+	__u32 word = 0;
+
+	if (!call || source == RF_FROM_NOTHING)
+		return 0;
+	if (source == RF_FROM_CONST)
+		return arg;
+	if (arg >= RF_SYSCALL_ARGS)
+		return 0;
+	value = call->args[arg];
+	next = arg + 1 < RF_SYSCALL_ARGS ? call->args[arg + 1] : 0;
+	switch (source) {
+	case RF_FROM_ARG:
+		return value;
+	case RF_FROM_ARG32:
+		return (__u32)value;
+	case RF_FROM_DEV_TYPE:
+		return value & RF_S_IFMT;
+	case RF_FROM_USER_U64:
+		next = 0;
+		bpf_probe_read_user(&next, sizeof(next), (void *)value);
+		return next;
+	case RF_FROM_MOUNT_FLAGS:
+		return rf_mount_flags(value);
+	case RF_FROM_SOCKET_FAMILY:
+		return rf_socket_family(value, next);
+	case RF_FROM_CHROOTED:
+		return rf_is_chrooted();
+	case RF_FROM_FD_SETUID:
+		return rf_fd_is_setuid(task, value);
+	case RF_FROM_SETNS_TYPE:
+		ns = rf_ns_of_fd(task, value);
+		return ns ? rf_ns_type(ns) : (__u32)next;
+	}
+	bound = rf_bound(task);
+	if (!bound)
+		return RF_RELATION_UNKNOWN;
+	switch (source) {
+	case RF_FROM_SETNS_TARGET:
+		ns = rf_ns_of_fd(task, value);
+		word = ns ? rf_relation_of_ns(task, ns) : rf_relation_of_pidfd(task, bound, value);
+		break;
+	case RF_FROM_PID_TARGET:
+		word = rf_relation_of_pid(task, bound, value);
+		break;
+	case RF_FROM_PIDFD_TARGET:
+		word = rf_relation_of_pidfd(task, bound, value);
+		break;
+	}
+	return word;
+}
