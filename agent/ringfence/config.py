@@ -81,7 +81,7 @@ class Config(NamedTuple):
     kubernetes_node: str  # empty: the host's name; see `node_name`
     kubernetes_taint: str  # empty: none
     kubernetes_token: Path
-    kubernetes_ca: Path
+    kubernetes_ca: Path | None  # None: whom the system believes
     alerts_webhook: tuple[str, ...]
     alerts_alertmanager: tuple[str, ...]
     alerts_syslog: tuple[str, ...]

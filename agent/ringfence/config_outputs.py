@@ -120,8 +120,8 @@ IDENTITY_KEYS: tuple[Key, ...] = (
         "take this taint from the node once the agent is ready; without this one: none", "KEY"),
     Key("kubernetes.token", "kubernetes_token", values.absolute_path, _ACCOUNT / "token",
         "the service account's token; read again as it changes", "PATH"),
-    Key("kubernetes.ca", "kubernetes_ca", values.absolute_path, _ACCOUNT / "ca.crt",
-        "what signed the API server's certificate", "PATH"),
+    Key("kubernetes.ca", "kubernetes_ca", values.off_or(values.absolute_path), _ACCOUNT / "ca.crt",
+        "what signed the API server's certificate; off: whom the system believes", "off|PATH"),
 )  # fmt: skip
 
 OUTPUT_KEYS: tuple[Key, ...] = (

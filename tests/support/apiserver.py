@@ -2,7 +2,7 @@
 """A fake Kubernetes API server: the list and the watch of pods, and what broken or lying servers do.
 
 A fake, named as one: it answers as the Kubernetes API Concepts say (pages with `continue`, resource versions,
-bookmarks, 410 Gone), for pods only.
+resourceVersion 0 from a cache that knows no pages, bookmarks, 410 Gone), for pods only.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.tls import HttpServer
 
 __all__ = ["FakeApiServer", "fake_apiserver", "pod"]
 
@@ -48,11 +51,18 @@ class FakeApiServer:
         self.stall_list = False
         self.endless_list = False
         self.gone_at_page = 0
+        self.drip = 0.0  # seconds between two bytes that never are a line
         self.lists = self.watches = 0
         self.watch_status = 200
-        self.url = ""
+        self.server: HttpServer | None = None
         self.changed = threading.Condition()
         self.stopping = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        assert self.server is not None
+        return self.server.url()
 
     def add(self, *items: Item, event: str = "ADDED") -> None:
         """Pods that are there from now on; whoever watches is told."""
@@ -95,7 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("watch"):
             self._watch(int(query.get("resourceVersion") or 0))
         else:
-            self._list(int(query.get("limit") or 500), int(query.get("continue") or 0))
+            cached = query.get("resourceVersion") == "0"
+            limit = 1 << 30 if cached else int(query.get("limit") or 500)
+            self._list(limit, int(query.get("continue") or 0))
 
     def _list(self, limit: int, start: int) -> None:
         fake = self.fake
@@ -135,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._chunk(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
             self._chunk(b"")
             return
+        while fake.drip and not fake.stopping.wait(fake.drip):
+            self._chunk(b" ")
         while not fake.stopping.is_set():
             with fake.changed:
                 due = [line for at, line in fake.events if at > version]
@@ -153,19 +167,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def fake_apiserver() -> Iterator[FakeApiServer]:
-    """On a port of 127.0.0.1, for the time of a `with` block."""
+def fake_apiserver(certificate: Path | None = None, host: str = "127.0.0.1") -> Iterator[FakeApiServer]:
+    """On a port of the loopback, for the time of a `with` block; with a certificate it speaks TLS."""
     fake = FakeApiServer()
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """Clients hang up in these tests."""
-
-    server = Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
-    fake.url = f"http://127.0.0.1:{server.server_port}"
+    fake.server = server = HttpServer(type("Handler", (_Handler,), {"fake": fake}), host=host)
+    server.certificate = certificate
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -41,7 +41,6 @@ from ringfence.daemon.outlets import Outlets, limiter_of, open_outbox
 from ringfence.daemon.policies import PolicyKeeper, load
 from ringfence.daemon.pressure import Pressure
 from ringfence.daemon.snapshots import Snapshots
-from ringfence.daemon.taint import TaintRemover
 from ringfence.daemon.takeover import Takeover
 from ringfence.daemon.told import Told
 from ringfence.daemon.watchers import Watchers
@@ -359,10 +358,7 @@ class Agent:
             self.probes.keeper.start()
         self.enroller.start()
         self._stack.callback(self.enroller.close)
-        if self.config.kubernetes_taint:
-            remover = TaintRemover(self.config)
-            self._stack.callback(remover.close)
-            remover.start()
+        faces.open_node(self.config, self._stack)
         self._beat()
         # A thread that computes (a scrape) may hold the interpreter for one interval: the alert must not
         # wait 5 ms.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What answers over HTTP, and the audit that the metrics show. Neither is on the way of an event."""
+"""What answers over HTTP, the audit that the metrics show, and the node that is told that it is guarded. None
+is on the way of an event."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from ringfence.export.http import HttpServer
 from ringfence.export.metrics import Sources, new_registry
 from ringfence.export.stream import StreamServer
 
-__all__ = ["audit_of", "serve"]
+__all__ = ["audit_of", "open_node", "serve"]
 
 Check = Callable[[], str]
 
@@ -49,3 +50,13 @@ def audit_of(
     stack.callback(made.close)
     made.start()
     return made
+
+
+def open_node(config: Config, stack: contextlib.ExitStack) -> None:
+    """Take the start-up taint away, where there is to be one."""
+    if config.kubernetes_taint:
+        from ringfence.daemon.taint import TaintRemover
+
+        remover = TaintRemover(config)
+        stack.callback(remover.close)
+        remover.start()

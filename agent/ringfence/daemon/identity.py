@@ -21,27 +21,41 @@ from ringfence.export.escape import escape
 from ringfence.export.metrics_identity import identity_metrics
 
 if TYPE_CHECKING:
+    from ringfence.containers.kubernetes.client import Client
     from ringfence.containers.kubernetes.watch import PodWatch
 
-__all__ = ["Identity", "api_url"]
+__all__ = ["Identity", "api_client", "api_server", "api_url"]
+
+
+def api_server(config: Config, environment: Mapping[str, str] = os.environ) -> str:
+    """The API server: the configured one, or the one that the kubelet tells every pod; empty: none is
+    known."""
+    host = environment.get("KUBERNETES_SERVICE_HOST", "")
+    if config.kubernetes_api or not host:
+        return config.kubernetes_api
+    port = environment.get("KUBERNETES_SERVICE_PORT_HTTPS") or environment.get("KUBERNETES_SERVICE_PORT")
+    return f"https://[{host}]:{port or 443}" if ":" in host else f"https://{host}:{port or 443}"
 
 
 def api_url(config: Config, environment: Mapping[str, str] = os.environ) -> str:
     """The API server to follow; empty: none. Raises ConfigError where it is wanted and not known."""
     if config.kubernetes_watch == "off":
         return ""
-    if config.kubernetes_api:
-        return config.kubernetes_api
-    host = environment.get("KUBERNETES_SERVICE_HOST", "")
-    port = environment.get("KUBERNETES_SERVICE_PORT_HTTPS") or environment.get("KUBERNETES_SERVICE_PORT", "")
-    if host and (config.kubernetes_watch == "on" or config.kubernetes_token.exists()):
-        shown = f"[{host}]" if ":" in host else host
-        return f"https://{shown}:{port or 443}"
-    if config.kubernetes_watch == "on":
+    url = api_server(config, environment)
+    if config.kubernetes_watch == "on" and not url:
         raise ConfigError(
             "kubernetes.watch: no API server is known", hint="name one with --kubernetes-api, or `watch: off`"
         )
-    return ""
+    wanted = config.kubernetes_watch == "on" or config.kubernetes_api or config.kubernetes_token.exists()
+    return url if wanted else ""
+
+
+def api_client(config: Config, url: str) -> Client:
+    """Asks that server with what the configuration gives."""
+    # TLS and HTTP take a while to import; without a cluster nobody waits for them.
+    from ringfence.containers.kubernetes.client import Client
+
+    return Client(url, config.kubernetes_token, config.kubernetes_ca)
 
 
 class Identity:
@@ -49,18 +63,19 @@ class Identity:
 
     def __init__(self, config: Config, changed: Callable[[frozenset[str]], None]) -> None:
         """`changed` is called from the watch's thread."""
+        if config.kubernetes_taint and not api_server(config):
+            raise ConfigError(
+                "kubernetes.taint: no API server is known", hint="name one with --kubernetes-api"
+            )
         self._log = log.get_logger("kubernetes")
         self.watch: PodWatch | None = None
         self.pods: PodCache | None = None
         self.cri_path: Path | None = next(iter(sockets_of(config.cri_socket)), None)
         if url := api_url(config):
-            # TLS and HTTP take a while to import; without a cluster nobody waits for them.
-            from ringfence.containers.kubernetes.client import Client
             from ringfence.containers.kubernetes.watch import PodWatch
 
             self.pods = PodCache(changed)
-            client = Client(url, config.kubernetes_token, config.kubernetes_ca)
-            self.watch = PodWatch(client, config.node_name, self.pods, self._news)
+            self.watch = PodWatch(api_client(config, url), config.node_name, self.pods, self._news)
 
     def sources(self) -> list[Source]:
         """At most one."""

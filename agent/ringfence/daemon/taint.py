@@ -7,59 +7,59 @@ node is changed: the patch names the version that was read, and is made anew whe
 
 from __future__ import annotations
 
-import json
-import os
-import ssl
 import threading
-import urllib.error
-import urllib.request
 from typing import Any
 from urllib.parse import quote
 
 from ringfence import log
 from ringfence.config import Config
+from ringfence.containers.enrich import safejson
+from ringfence.containers.kubernetes.client import ApiError
+from ringfence.daemon.identity import api_client, api_server
+from ringfence.export.escape import escape
+from ringfence.faults import SupervisedThread
+from ringfence.httpclient import FAILURES
 
 __all__ = ["TaintRemover"]
 
 _FIRST, _LAST = 1.0, 60.0  # seconds between attempts
-_TIMEOUT = 10.0
-_MAX_BODY = 4 << 20
 
 
 class TaintRemover:
     """`start` when the agent is ready; `done` is set when the node has no such taint (any more)."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        """An API server is known: Identity asks for one."""
+        self._client = api_client(config, api_server(config))
+        self._taint, self._path = config.kubernetes_taint, f"/api/v1/nodes/{quote(config.node_name, safe='')}"
         self._stopping = threading.Event()
+        self._thread = SupervisedThread("taint", self._run)
         self._log = log.get_logger("taint")
         self.done = threading.Event()
 
     def start(self) -> None:
         """Begin. Returns at once."""
-        threading.Thread(target=self._run, name="taint", daemon=True).start()
+        self._thread.start()
 
     def close(self) -> None:
-        """Stop trying."""
+        """Stop trying; a request under way is cut."""
         self._stopping.set()
+        self._thread.stop()
+        self._client.cut()
+        self._thread.join(2.0)
 
     def _run(self) -> None:
         pause = _FIRST
         while not self._stopping.is_set():
             try:
                 removed = self._remove()
-            except (
-                OSError,
-                ValueError,
-                LookupError,
-                TypeError,
-                AttributeError,
-            ) as error:  # it answers nonsense, or not at all
-                self._log.warning("the taint stays, for now", error=str(error), again_in_seconds=pause)
+            except (ApiError, safejson.Unusable, *FAILURES) as error:
+                if not self._stopping.is_set():
+                    self._log.warning(
+                        "the taint stays, for now", error=escape(str(error)), again_in_seconds=pause
+                    )
             else:
-                self._log.info(
-                    "the node is open for pods", taint=self._config.kubernetes_taint, removed=removed
-                )
+                self._log.info("the node is open for pods", taint=self._taint, removed=removed)
                 self.done.set()
                 return
             self._stopping.wait(pause)
@@ -67,36 +67,24 @@ class TaintRemover:
 
     def _remove(self) -> bool:
         """Once; False where there was none."""
-        node = self._ask("GET")
-        taints = node["spec"].get("taints") or []
-        left = [taint for taint in taints if taint["key"] != self._config.kubernetes_taint]
+        node = safejson.parse(self._client.get(self._path))
+        version, taints = safejson.text(node, "metadata", "resourceVersion"), _taints(node)
+        left = [taint for taint in taints if taint.get("key") != self._taint]
+        if not version:
+            raise ApiError("broken", "the answer is no node")
         if len(left) == len(taints):
             return False
-        self._ask("PATCH", [
-            {"op": "test", "path": "/metadata/resourceVersion", "value": node["metadata"]["resourceVersion"]},
+        self._client.patch(self._path, [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
             {"op": "replace", "path": "/spec/taints", "value": left},
         ])  # fmt: skip
         return True
 
-    def _ask(self, method: str, body: Any = None) -> Any:
-        request = urllib.request.Request(
-            f"{_server(self._config)}/api/v1/nodes/{quote(self._config.node_name, safe='')}",
-            data=None if body is None else json.dumps(body).encode(),
-            method=method,
-            headers={"Accept": "application/json", "Content-Type": "application/json-patch+json"},
-        )
-        if self._config.kubernetes_token.exists():
-            request.add_header("Authorization", f"Bearer {self._config.kubernetes_token.read_text().strip()}")
-        tls = None
-        if request.full_url.startswith("https:"):
-            tls = ssl.create_default_context(cafile=str(self._config.kubernetes_ca))
-        with urllib.request.urlopen(request, timeout=_TIMEOUT, context=tls) as answer:
-            return json.loads(answer.read(_MAX_BODY))
 
-
-def _server(config: Config) -> str:
-    """The API server's address: configured, or as the kubelet tells every pod."""
-    if config.kubernetes_api:
-        return config.kubernetes_api.rstrip("/")
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+def _taints(node: Any) -> list[dict[str, Any]]:
+    """All of them, as they are: what is left of them is written back."""
+    spec = node.get("spec") if isinstance(node, dict) else None
+    taints = (spec.get("taints") or []) if isinstance(spec, dict) else None
+    if not isinstance(taints, list) or not all(isinstance(taint, dict) for taint in taints):
+        raise ApiError("broken", "the answer is no node")
+    return taints

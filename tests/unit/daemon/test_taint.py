@@ -14,7 +14,9 @@ import pytest
 
 from ringfence.config import Config, load
 from ringfence.daemon import taint
+from ringfence.daemon.identity import Identity
 from ringfence.daemon.taint import TaintRemover
+from ringfence.errors import ConfigError
 
 KEY = "ringfence.dev/agent-not-ready"
 OTHER = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
@@ -130,8 +132,26 @@ def test_another_was_faster(server: FakeServer, tmp_path: Path) -> None:
     assert [method for method, _, _ in server.seen] == ["GET", "PATCH"] * 3
 
 
+def test_a_taint_without_an_api_server_is_a_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said at the start, not tried for ever."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(ConfigError, match="no API server is known"):
+        Identity(load(environment={"RINGFENCE_KUBERNETES_TAINT": KEY}), lambda uids: None)
+
+
 @pytest.mark.parametrize(
-    "trouble", [500, 403, b"", b"[]", b"{}", b'{"spec": 3}', b'{"spec": {"taints": [1]}}']
+    "trouble",
+    [
+        500,
+        403,
+        b"",
+        b"[]",
+        b"{}",
+        b'{"spec": 3}',
+        b'{"spec": {"taints": [1]}}',
+        b"[" * 200_000,
+        b'{"metadata":{"resourceVersion":7},"spec":{}}',
+    ],
 )
 def test_a_server_that_lies_or_fails_is_asked_again(
     server: FakeServer, tmp_path: Path, trouble: bytes | int

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -21,12 +20,14 @@ from tests.support.waiting import wait_for
 class Follower:
     """A watch with its cache and what it complained of."""
 
-    def __init__(self, fake: FakeApiServer, *, stall: float = 30.0, timeout: float = 10.0) -> None:
+    def __init__(self, fake: FakeApiServer, *, longest: float = 30.0, timeout: float = 10.0) -> None:
         self.news: list[frozenset[str]] = []
         self.complaints: list[str] = []
         self.pods = PodCache(self.news.append)
         client = Client(fake.url, None, None, timeout=timeout)
-        self.watch = PodWatch(client, "node-1", self.pods, self.complaints.append, stall=stall, backoff=0.02)
+        self.watch = PodWatch(
+            client, "node-1", self.pods, self.complaints.append, longest=longest, backoff=0.02
+        )
 
     def wait_pods(self, count: int) -> None:
         """Until the cache has so many, and follows."""
@@ -34,9 +35,9 @@ class Follower:
 
 
 @contextmanager
-def following(fake: FakeApiServer, *, stall: float = 30.0, timeout: float = 10.0) -> Iterator[Follower]:
+def following(fake: FakeApiServer, *, longest: float = 30.0, timeout: float = 10.0) -> Iterator[Follower]:
     """A running watch."""
-    follower = Follower(fake, stall=stall, timeout=timeout)
+    follower = Follower(fake, longest=longest, timeout=timeout)
     follower.watch.start()
     try:
         yield follower
@@ -74,14 +75,15 @@ def test_what_is_no_pod_is_none(item: object) -> None:
 
 
 def test_the_list_and_the_watch_are_those_of_this_node() -> None:
-    """Only metadata, only this node's pods, in pages; then from the list's version on, with bookmarks."""
+    """Only metadata, only this node's pods, from the server's cache; then from the list's version on, with
+    bookmarks."""
     with fake_apiserver() as fake:
         fake.add(*(pod(n) for n in range(120)))
         with following(fake) as follower:
             follower.wait_pods(120)
             wait_for(lambda: fake.watches == 1, "the watch")
-        lists = [request for request in fake.requests if "watch" not in request[1]]
-        assert len(lists) == 3  # pages of 50
+        [(_, asked, _)] = [request for request in fake.requests if "watch" not in request[1]]
+        assert asked == {"fieldSelector": "spec.nodeName=node-1", "resourceVersion": "0"}
         path, query, headers = fake.requests[-1]
         assert path == "/api/v1/pods"
         assert query["fieldSelector"] == "spec.nodeName=node-1"
@@ -140,10 +142,28 @@ def test_410_gone_means_a_new_list_and_what_went_meanwhile_is_gone() -> None:
             assert follower.watch.restarts["gone"] >= 1
 
 
-def test_410_in_the_middle_of_a_list_begins_it_again() -> None:
-    """A `continue` token has a life of minutes."""
+def lists(fake: FakeApiServer) -> list[str]:
+    """How it was asked for lists: `cache`, or the numbers of their pages."""
+    asked = [query for _, query, _ in fake.requests if "watch" not in query]
+    return ["cache" if "resourceVersion" in query else f"page of {query['limit']}" for query in asked]
+
+
+def test_after_410_the_list_is_a_consistent_one_in_pages() -> None:
+    """What the cache knew was too old: it is not asked again."""
     with fake_apiserver() as fake:
-        fake.add(*(pod(n) for n in range(120)))
+        fake.add(*(pod(n) for n in range(60)))
+        with following(fake) as follower:
+            follower.wait_pods(60)
+            wait_for(lambda: fake.watches == 1, "the watch")
+            fake.raw(json.dumps({"type": "ERROR", "object": {"code": 410}}).encode() + b"\n")
+            wait_for(lambda: fake.watches == 2, "another watch")
+    assert lists(fake) == ["cache", "page of 50", "page of 50"]
+
+
+def test_410_in_the_middle_of_a_list_begins_it_again() -> None:
+    """A `continue` token has a life of minutes. The list is in pages as it is too much for one answer."""
+    with fake_apiserver() as fake:
+        fake.add(*(pod(n, padding=40_000) for n in range(120)))
         fake.gone_at_page = 1
         with following(fake) as follower:
             follower.wait_pods(120)
@@ -170,6 +190,7 @@ def test_a_bookmark_moves_the_version_on() -> None:
         b'{"type":"ADDED","object":{"metadata":{"na\n', b"\xff\xfe\x00\n", b'"text"\n', b"[]\n", b"null\n",
         b'{"type":"ADDED","object":7}\n', b'{"type":"WEIRD","object":{}}\n', b"{" * 100_000 + b"\n",
         b'{"type":"ADDED","object":{"metadata":{"uid":{},"name":[]}}}\n', b"\n", b"HANG UP",
+        b"[" * 200_000 + b"]" * 200_000 + b"\n",
         b'{"type":"ERROR","object":{"code":500}}\n', b'{"type":"ERROR"}\n',
     ],
 )  # fmt: skip
@@ -204,7 +225,7 @@ def test_a_silent_server_is_left_after_its_time() -> None:
     """The watch stalls; and a list that never comes."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
-        with following(fake, stall=0.3) as follower:
+        with following(fake, longest=0.3) as follower:
             follower.wait_pods(1)
             wait_for(lambda: fake.watches >= 3, "more watches", seconds=10)
             assert follower.watch.restarts["stalled"] >= 1
@@ -213,6 +234,18 @@ def test_a_silent_server_is_left_after_its_time() -> None:
         with following(fake, timeout=0.2) as follower:
             wait_for(lambda: follower.watch.restarts["stalled"] >= 2, "two attempts", seconds=10)
             assert not follower.watch.up
+
+
+def test_a_server_that_drips_holds_the_watch_no_longer_than_a_silent_one() -> None:
+    """A byte now and then, for ever: no time-out of a read would end it, and `up` would be a lie."""
+    with fake_apiserver() as fake:
+        fake.add(pod(1))
+        fake.drip = 0.05
+        with following(fake, longest=0.5) as follower:
+            wait_for(lambda: follower.watch.restarts["stalled"] >= 2, "two ends", seconds=10)
+            fake.drip = 0.0
+            fake.add(pod(2))
+            follower.wait_pods(2)
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
@@ -230,7 +263,8 @@ def test_a_server_that_says_no_is_asked_again_and_told_of_once(status: int) -> N
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[]", b'{"items": 7}', b"<html>", b'{"items": [null, 3, {}]', b"\xff"]
+    "body",
+    [b"", b"{}", b"[]", b'{"items": 7}', b"<html>", b'{"items": [null, 3, {}]', b"\xff", b"[" * 200_000],
 )
 def test_a_list_that_is_none_is_refused(body: bytes) -> None:
     """Nothing that was known is forgotten for it."""
@@ -272,18 +306,6 @@ def test_more_pods_than_any_node_has_are_counted_not_kept() -> None:
     cache.put(found for n in range(PODS_MAX + 50) if (found := pod_of(pod(n))))
     assert len(cache) == PODS_MAX
     assert cache.refused == 50
-
-
-def test_the_token_is_read_for_each_request(tmp_path: Path) -> None:
-    """The kubelet replaces it."""
-    token = tmp_path / "token"
-    token.write_text("one\n")
-    with fake_apiserver() as fake:
-        client = Client(fake.url, token, None)
-        client.get("/api/v1/pods?limit=1", "application/json")
-        token.write_text("two\n")
-        client.get("/api/v1/pods?limit=1", "application/json")
-        assert [headers["Authorization"] for _, _, headers in fake.requests] == ["Bearer one", "Bearer two"]
 
 
 def test_nobody_listens_and_later_somebody_does() -> None:

@@ -1,29 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two ways to ask an API server: a document with an end, and a stream of lines. Both can be cut."""
+"""Three ways to ask an API server: read a document, change one, follow a stream of lines. All can be cut."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import socket
-import ssl
-import threading
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPResponse
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 from ringfence import __version__
+from ringfence.httpclient import Connection, target_of, tls_context
 
 __all__ = ["ApiError", "Client"]
 
 _BODY_MAX = 8 << 20
 _REQUEST_S = 30.0
 _TOKEN_MAX = 1 << 16
+_REASONS = {409: "conflict", 410: "gone", 422: "conflict"}  # 422: a test of a JSON patch did not hold
 ReadLine = Callable[[int], bytes]
 
 
 class ApiError(Exception):
-    """The server said no, or something that cannot be. `reason`: gone, refused, broken, too_large."""
+    """The server said no, or something that cannot be.
+
+    `reason`: conflict, gone, refused, broken, too_large.
+    """
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -31,89 +34,78 @@ class ApiError(Exception):
 
 
 class Client:
-    """Asks one server, with the token of a file that may change at any time."""
+    """Asks one server, with the token and the authority of files that may change at any time.
+
+    Every method raises ApiError and httpclient.FAILURES; TimeoutError when the time is over.
+    """
 
     def __init__(self, url: str, token: Path | None, ca: Path | None, *, timeout: float = _REQUEST_S) -> None:
-        parts = urlsplit(url)
-        self._host, self._tls = parts.hostname or "", parts.scheme == "https"
-        self._port = parts.port or (443 if self._tls else 80)
-        self._base = parts.path.rstrip("/")
+        """`ca` None: whom the system believes. A file that is not there is a failure, never that."""
+        self._target = target_of(url)
+        self._base = self._target.path.rstrip("/")
         self._token, self._ca, self._timeout = token, ca, timeout
-        self._connection: http.client.HTTPConnection | None = None
-        self._late = threading.Event()
+        self._connection: Connection | None = None
 
-    def get(self, path: str, accept: str) -> bytes:
-        """A document. Raises ApiError, OSError, HTTPException; TimeoutError after the request's time."""
-        self._late.clear()
-        timer = threading.Timer(self._timeout, self._too_late)
-        timer.daemon = True
-        timer.start()
-        try:
-            with self._request(path, accept, self._timeout) as response:
-                body = response.read(_BODY_MAX + 1)
-            if len(body) > _BODY_MAX:
-                raise ApiError("too_large", f"more than {_BODY_MAX} bytes in one answer")
-            return body
-        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-            if self._late.is_set():
-                raise TimeoutError("no answer in time") from error
-            raise
-        finally:
-            timer.cancel()
+    def get(self, path: str, accept: str = "application/json", most: int = _BODY_MAX) -> bytes:
+        """A document of at most so many bytes."""
+        with self._request("GET", path, {"Accept": accept}, self._timeout) as response:
+            return _whole(response, most)
+
+    def patch(self, path: str, operations: list[Mapping[str, Any]]) -> bytes:
+        """Change a document by a JSON patch (RFC 6902); what it is afterwards."""
+        headers = {"Accept": "application/json", "Content-Type": "application/json-patch+json"}
+        body = json.dumps(operations).encode()
+        with self._request("PATCH", path, headers, self._timeout, body) as response:
+            return _whole(response, _BODY_MAX)
 
     @contextlib.contextmanager
-    def stream(self, path: str, accept: str, stall: float) -> Iterator[ReadLine]:
+    def stream(self, path: str, accept: str, seconds: float) -> Iterator[ReadLine]:
         """A function that reads the next line, of at most so many bytes; empty at the end.
 
-        TimeoutError when nothing came for `stall` seconds.
+        TimeoutError when the server has not ended it after `seconds`, however much it sent.
         """
-        with self._request(path, accept, stall) as response:
+        with self._request("GET", path, {"Accept": accept}, seconds) as response:
             yield response.readline
 
     def cut(self) -> None:
         """End the request that is under way. From any thread."""
-        connection = self._connection
-        sock = connection.sock if connection is not None else None
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def _too_late(self) -> None:
-        self._late.set()
-        self.cut()
+        if (connection := self._connection) is not None:
+            connection.cut()
 
     @contextlib.contextmanager
-    def _request(self, path: str, accept: str, timeout: float) -> Iterator[http.client.HTTPResponse]:
-        self._connection = connection = self._new_connection(timeout)
-        try:
-            connection.connect()
-            assert connection.sock is not None
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-            headers = {"Accept": accept, "User-Agent": f"ringfence/{__version__}", **self._authorization()}
-            connection.request("GET", self._base + path, headers=headers)
-            response = connection.getresponse()
-            if response.status != 200:
-                reason = "gone" if response.status == 410 else "refused"
-                raise ApiError(reason, f"the API server answers {response.status}")
-            yield response
-        finally:
-            self._connection = None
-            connection.close()
-
-    def _new_connection(self, timeout: float) -> http.client.HTTPConnection:
-        if not self._tls:
-            return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
-        cafile = str(self._ca) if self._ca is not None and self._ca.exists() else None
-        context = ssl.create_default_context(cafile=cafile)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=context)
+    def _request(
+        self, method: str, path: str, headers: Mapping[str, str], seconds: float, body: bytes | None = None
+    ) -> Iterator[HTTPResponse]:
+        context = tls_context(self._ca) if self._target.tls else None
+        sent = {"User-Agent": f"ringfence/{__version__}", **headers, **self._authorization()}
+        with Connection(self._target, seconds, context) as connection:
+            self._connection = connection
+            try:
+                connection.request(method, self._base + path, body, sent)
+                response = connection.getresponse()
+                if response.status != 200:
+                    reason = _REASONS.get(response.status, "refused")
+                    raise ApiError(reason, f"the API server answers {response.status}")
+                yield response
+            finally:
+                self._connection = None
 
     def _authorization(self) -> dict[str, str]:
         """Read for each request: the kubelet replaces the token every hour or so."""
         if self._token is None:
             return {}
         try:
-            with self._token.open(encoding="ascii") as file:
-                return {"Authorization": f"Bearer {file.read(_TOKEN_MAX).strip()}"}
+            with self._token.open(encoding="latin-1") as file:
+                token = file.read(_TOKEN_MAX).strip()
         except FileNotFoundError:
             return {}
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise ApiError("refused", f"{self._token} holds no token")
+        return {"Authorization": f"Bearer {token}"}
+
+
+def _whole(response: HTTPResponse, most: int) -> bytes:
+    body = response.read(most + 1)
+    if len(body) > most:
+        raise ApiError("too_large", f"more than {most} bytes in one answer")
+    return body
