@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 from ringfence import config_values as values
 from ringfence.config_outputs import IDENTITY_KEYS, OUTPUT_KEYS
 from ringfence.config_probes import PROBE_KEYS
+from ringfence.config_receivers import Receiver, hosts_of_shared_headers
 from ringfence.config_values import Key
 from ringfence.errors import ConfigError, Problem
 
@@ -82,10 +83,10 @@ class Config(NamedTuple):
     kubernetes_taint: str  # empty: none
     kubernetes_token: Path
     kubernetes_ca: Path | None  # None: whom the system believes
-    alerts_webhook: tuple[str, ...]
-    alerts_alertmanager: tuple[str, ...]
-    alerts_syslog: tuple[str, ...]
-    alerts_otlp: tuple[str, ...]
+    alerts_webhook: tuple[Receiver, ...]
+    alerts_alertmanager: tuple[Receiver, ...]
+    alerts_syslog: tuple[Receiver, ...]
+    alerts_otlp: tuple[Receiver, ...]
     alerts_file: Path | None
     alerts_file_size: int
     alerts_file_keep: int
@@ -93,6 +94,8 @@ class Config(NamedTuple):
     alerts_severity: str  # the least that leaves the node
     alerts_headers: Path | None
     alerts_ca: Path | None
+    alerts_certificate: Path | None
+    alerts_labels: Mapping[str, str]
     alerts_timeout: int  # seconds
     alerts_queue_dir: Path | None  # None: `queue` below state_dir
     alerts_queue_size: int
@@ -281,6 +284,10 @@ def _cross_checks(chosen: Mapping[str, Any]) -> list[Problem]:
         problems.append(Problem("output", 0, 0, "", "is the same path as `socket`"))
     if chosen["alerts.file"] is not None and chosen["alerts.file"] in (chosen["output"], chosen["socket"]):
         problems.append(Problem("alerts.file", 0, 0, "", "is the same path as `output` or `socket`"))
+    http = (*chosen["alerts.webhook"], *chosen["alerts.alertmanager"], *chosen["alerts.otlp"])
+    if chosen["alerts.headers"] is not None and len(hosts := hosts_of_shared_headers(http)) > 1:
+        text = f"would be shown to {', '.join(hosts)}: give each receiver `headers` of its own, or off"
+        problems.append(Problem("alerts.headers", 0, 0, "", text))
     if chosen["page.listen"] is not None and chosen["page.listen"] == chosen["http.listen"]:
         problems.append(Problem("page.listen", 0, 0, "", "is the same address as `http.listen`"))
     return problems

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ringfence import config_values as values
+from ringfence.config_receivers import http_receivers, labels, syslog_receivers, url
 from ringfence.config_values import Key
 from ringfence.severity import SEVERITIES
 
@@ -22,43 +22,6 @@ _NODE = re.compile(_SUBDOMAIN)
 _TAINT = re.compile(rf"(?:{_SUBDOMAIN}/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
 _SIZE = re.compile(r"([0-9]{1,12}) ?(|K|KiB|M|MiB|G|GiB)")
 _UNITS = {"": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30}
-
-
-def url(value: Any) -> str:
-    """An http or https address without a user name: secrets belong into `alerts.headers`."""
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("expected a URL")
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"expected a URL: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError(f"{value[:80]!r} is not http://HOST... or https://HOST...")
-    if parts.username is not None or parts.fragment:
-        raise ValueError("a URL without user name, password and fragment is expected: see `alerts.headers`")
-    return value
-
-
-def urls(value: Any) -> tuple[str, ...]:
-    """A list of addresses, each once."""
-    return tuple(dict.fromkeys(url(word) for word in values.words(value)))
-
-
-def syslog(value: Any) -> tuple[str, ...]:
-    """Addresses of syslog receivers: udp://HOST:PORT, tcp://HOST:PORT, unix:///PATH."""
-    found = []
-    for word in values.words(value):
-        parts = urlsplit(word)
-        network = parts.scheme in ("udp", "tcp") and parts.hostname and not parts.path
-        if not network and not (parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/")):
-            raise ValueError(f"{word[:80]!r} is not udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH")
-        try:
-            _ = parts.port
-        except ValueError as error:
-            raise ValueError(f"{word[:80]!r}: {error}") from error
-        found.append(word)
-    return tuple(dict.fromkeys(found))
 
 
 def size(value: Any) -> int:
@@ -125,14 +88,15 @@ IDENTITY_KEYS: tuple[Key, ...] = (
 )  # fmt: skip
 
 OUTPUT_KEYS: tuple[Key, ...] = (
-    Key("alerts.webhook", "alerts_webhook", urls, (), "send alerts to these addresses, as JSON", "URL",
-        many=True),
-    Key("alerts.alertmanager", "alerts_alertmanager", urls, (),
+    Key("alerts.webhook", "alerts_webhook", http_receivers, (),
+        "send alerts to these addresses, as JSON; `URL headers=PATH ca=PATH certificate=PATH key=PATH` for"
+        " what is this receiver's alone", "URL", many=True),
+    Key("alerts.alertmanager", "alerts_alertmanager", http_receivers, (),
         "send alerts to these Alertmanagers (API v2; the address ends before /api)", "URL", many=True),
-    Key("alerts.syslog", "alerts_syslog", syslog, (),
-        "send alerts by syslog (RFC 5424): udp://HOST:PORT, tcp://HOST:PORT, unix:///PATH", "ADDRESS",
-        many=True),
-    Key("alerts.otlp", "alerts_otlp", urls, (),
+    Key("alerts.syslog", "alerts_syslog", syslog_receivers, (),
+        "send alerts by syslog (RFC 5424): udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT (RFC 5425),"
+        " unix:///PATH", "ADDRESS", many=True),
+    Key("alerts.otlp", "alerts_otlp", http_receivers, (),
         "send alerts to these OpenTelemetry collectors, as logs (the address ends before /v1)", "URL",
         many=True),
     Key("alerts.file", "alerts_file", values.off_or(values.absolute_path), None,
@@ -145,9 +109,14 @@ OUTPUT_KEYS: tuple[Key, ...] = (
     Key("alerts.severity", "alerts_severity", values.choice(*SEVERITIES), "info",
         "the least severity that is sent", "LEVEL"),
     Key("alerts.headers", "alerts_headers", values.off_or(values.absolute_path), None,
-        "a file of HTTP headers (`Authorization: Bearer ...`), read again as it changes", "off|PATH"),
+        "a file of HTTP headers (`Authorization: Bearer ...`), read again as it changes; for receivers of"
+        " one host, others have their own", "off|PATH"),
     Key("alerts.ca", "alerts_ca", values.off_or(values.absolute_path), None,
         "what signed the receivers' certificates; off: the system's list", "off|PATH"),
+    Key("alerts.certificate", "alerts_certificate", values.off_or(values.absolute_path), None,
+        "who we are for receivers that ask: a PEM file with certificate and key", "off|PATH"),
+    Key("alerts.labels", "alerts_labels", labels, {},
+        "what every alert of this agent carries, such as cluster=prod", "NAME=VALUE", many=True),
     Key("alerts.timeout", "alerts_timeout", values.integer(1, 300), 10,
         "seconds that one request may take", "SECONDS"),
     Key("alerts.queue_dir", "alerts_queue_dir", values.off_or(values.absolute_path), None,

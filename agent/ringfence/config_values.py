@@ -27,6 +27,7 @@ __all__ = [
     "observe",
     "off_or",
     "output",
+    "pairs",
     "paths",
     "patterns",
     "pins",
@@ -216,7 +217,7 @@ def observe(value: Any) -> dict[str, str]:
     """EVENT -> off, activity or alerts. As a list of words: EVENT=LEVEL."""
     labels = [kind.label for kind in abi.EventKind]
     chosen = {}
-    for label, level in _pairs(value, "EVENT=LEVEL"):
+    for label, level in pairs(value, "EVENT=LEVEL"):
         if label not in labels:
             raise ValueError(f"{_shown(label)} is no event{suggest(label, labels)}")
         if level not in _LEVELS:
@@ -228,7 +229,7 @@ def observe(value: Any) -> dict[str, str]:
 def roots(value: Any) -> dict[str, Path]:
     """RUNTIME -> its state directory or socket. As a list of words: RUNTIME=PATH."""
     chosen = {}
-    for runtime, path in _pairs(value, "RUNTIME=PATH"):
+    for runtime, path in pairs(value, "RUNTIME=PATH"):
         if runtime not in RUNTIMES:
             raise ValueError(f"{_shown(runtime)} is no runtime{suggest(runtime, RUNTIMES)}")
         chosen[runtime] = absolute_path(path)
@@ -244,16 +245,17 @@ def words(value: Any) -> list[str]:
     return value
 
 
-def _pairs(value: Any, shape: str) -> Iterable[tuple[str, Any]]:
+def pairs(value: Any, shape: str) -> Iterable[tuple[str, Any]]:
+    """What a mapping holds, or a list of words of the form `shape`, which has an equals sign."""
     if isinstance(value, Mapping):
         return value.items()
-    pairs = []
+    found = []
     for word in words(value):
         left, equals, right = word.partition("=")
         if not equals:
             raise ValueError(f"{_shown(word)} is not {shape}")
-        pairs.append((left, right))
-    return pairs
+        found.append((left, right))
+    return found
 
 
 def _shown(value: Any) -> str:

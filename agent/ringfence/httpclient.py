@@ -16,12 +16,12 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["FAILURES", "Connection", "Target", "reason_of", "target_of", "tls_context"]
+__all__ = ["FAILURES", "Connection", "Target", "dial", "reason_of", "secure", "target_of", "tls_context"]
 
 #: what a request may raise; a ValueError or an AttributeError would be a bug of ours
 FAILURES = (OSError, http.client.HTTPException)
@@ -53,8 +53,8 @@ def target_of(url: str) -> Target:
     return Target(tls, parts.hostname or "", parts.port or (443 if tls else 80), path)
 
 
-def tls_context(ca: Path | None, certificate: Path | None = None) -> ssl.SSLContext:
-    """Who is believed (`ca`; None: the system's list), and who we are (PEM, certificate and key in one file).
+def tls_context(ca: Path | None, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """Who is believed (`ca`; None: the system's list), and who we are (PEM; the key may be in the same file).
 
     Made anew for each connection: both files are replaced while the agent runs. Raises OSError.
     """
@@ -67,7 +67,7 @@ def tls_context(ca: Path | None, certificate: Path | None = None) -> ssl.SSLCont
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if certificate is not None:
             subject = certificate
-            context.load_cert_chain(str(certificate))
+            context.load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one
         raise OSError(error.errno or errno.EINVAL, f"{subject}: {reason_of(error)}") from error
     return context
@@ -78,6 +78,42 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not believed: {error.verify_message}"[:200]
     return str(getattr(error, "strerror", None) or error or type(error).__name__)[:200]
+
+
+def dial(
+    host: str, port: int, seconds: float, opened: Callable[[socket.socket], object] = lambda sock: None
+) -> socket.socket:
+    """A TCP connection with the first address of a name that answers, within 10 s or less. Raises OSError.
+
+    `opened` is told of each socket before it connects.
+    """
+    end = time.monotonic() + min(_CONNECT_S, seconds)
+    failure = OSError(errno.EADDRNOTAVAIL, "no address")
+    for family, kind, protocol, _, address in _addresses(host, port):
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(errno.ETIMEDOUT, "not connected in time")
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a family that this kernel does not have
+            failure = error
+            continue
+        opened(sock)
+        try:
+            sock.settimeout(left)
+            sock.connect(address)
+            _watch_over(sock)
+        except OSError as error:
+            failure = error
+            sock.close()
+        else:
+            return sock
+    raise failure
+
+
+def secure(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
+    """TLS on a connection; the caller calls `do_handshake`, which has the socket's time-out as a whole."""
+    return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
 
 
 class Connection(http.client.HTTPConnection):
@@ -96,12 +132,10 @@ class Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Called by `request`. Raises OSError; TimeoutError where it takes too long."""
-        sock = self._under = self._dial()
+        sock = self._under = dial(self._target.host, self._target.port, self._left(), self._opened)
         if self._target.tls:
             assert self._context is not None
-            sock = self._under = self._context.wrap_socket(
-                sock, server_hostname=self._target.host, do_handshake_on_connect=False
-            )
+            sock = self._under = secure(sock, self._context, self._target.host)
             sock.settimeout(self._left())
             sock.do_handshake()
         self.sock = _Timed(sock, self._left)
@@ -121,35 +155,14 @@ class Connection(http.client.HTTPConnection):
         if self._under is not None:
             self._under.close()
 
+    def _opened(self, sock: socket.socket) -> None:
+        self._under = sock
+
     def _left(self) -> float:
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError(errno.ETIMEDOUT, "no answer in time")
         return left
-
-    def _dial(self) -> socket.socket:
-        """The first address that answers."""
-        end = time.monotonic() + min(_CONNECT_S, self._left())
-        failure = OSError(errno.EADDRNOTAVAIL, "no address")
-        for family, kind, protocol, _, address in _addresses(self._target.host, self._target.port):
-            left = end - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(errno.ETIMEDOUT, "not connected in time")
-            try:
-                sock = self._under = socket.socket(family, kind, protocol)
-            except OSError as error:  # a family that this kernel does not have
-                failure = error
-                continue
-            try:
-                sock.settimeout(left)
-                sock.connect(address)
-                _watch_over(sock)
-            except OSError as error:
-                failure = error
-                sock.close()
-            else:
-                return sock
-        raise failure
 
 
 def _addresses(host: str, port: int) -> Iterator[tuple[Any, Any, int, str, Any]]:
@@ -175,7 +188,7 @@ def _watch_over(sock: socket.socket) -> None:
 class _Reader(io.RawIOBase):
     """Reads from a socket, each time with what is left of the request's time."""
 
-    def __init__(self, sock: socket.socket, left: Any) -> None:
+    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
         self._sock, self._left = sock, left
 
     def readable(self) -> bool:
@@ -189,7 +202,7 @@ class _Reader(io.RawIOBase):
 class _Timed:
     """The part of a socket that http.client uses."""
 
-    def __init__(self, sock: socket.socket, left: Any) -> None:
+    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
         self._sock, self._left = sock, left
 
     def makefile(self, mode: str) -> io.BufferedReader:

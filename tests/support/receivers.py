@@ -8,16 +8,19 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Receiver", "alert", "http_receiver"]
+from tests.support.tls import HttpServer
+
+__all__ = ["Receiver", "alert", "http_receiver", "whole_alert"]
 
 Record = dict[str, Any]
 
 
 def alert(number: int = 1, **changes: Any) -> Record:
-    """A native alert with every field in it."""
+    """A native alert with the fields that every alert has."""
     record: Record = {
         "time": "2026-11-24T02:03:04.123456Z", "event": "file.open", "kind": "alert",
         "id": f"ab12cd-{number:x}", "severity": "critical",
@@ -37,6 +40,18 @@ def alert(number: int = 1, **changes: Any) -> Record:
         "allow": "add to rule core-pattern", "generation": 3, "node": "node-1", "notes": ["a note"],
     }  # fmt: skip
     return record | changes
+
+
+def whole_alert() -> Record:
+    """One with every field that an alert can have."""
+    found = alert(suppressed=4, told="2026-11-24T02:04:04.000000Z", labels={"cluster": "prod-eu"})
+    found["response"] = {"pid": 4242, "outcome": "failed", "error": "pidfd_open: ESRCH"}
+    found["container"]["posture"] = {
+        "score": 40, "reasons": ["CAP_SYS_ADMIN"], "capabilities": ["CAP_SYS_ADMIN"], "seccomp": "disabled",
+        "shared_namespaces": ["pid"],
+        "sensitive_mounts": [{"kind": "host-etc", "source": "/etc", "target": "/host", "writable": True}],
+    }  # fmt: skip
+    return found
 
 
 class Receiver:
@@ -89,19 +104,14 @@ def _handler(receiver: Receiver, done: threading.Event) -> type[BaseHTTPRequestH
 
 
 @contextlib.contextmanager
-def http_receiver(port: int = 0) -> Iterator[Receiver]:
-    """A server on 127.0.0.1, on a port of its own unless one is given."""
+def http_receiver(
+    port: int = 0, *, certificate: Path | None = None, clients: Path | None = None
+) -> Iterator[Receiver]:
+    """A server on 127.0.0.1, on a port of its own unless one is given; with a certificate it speaks TLS."""
     receiver, done = Receiver(), threading.Event()
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that hung up is what some tests are about."""
-
-    server = Server(("127.0.0.1", port), _handler(receiver, done))
-    receiver.url = f"http://127.0.0.1:{server.server_port}/hook"
+    server = HttpServer(_handler(receiver, done), port=port)
+    server.certificate, server.clients = certificate, clients
+    receiver.url = server.url("/hook")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -90,6 +90,7 @@ class Outlets:
     ) -> None:
         self._show, self._send, self._clock = show, send, clock
         self._wait = config.alerts_identity_wait / 1000
+        self._labels = dict(config.alerts_labels)
         self.find: Callable[[int], Container | None] = lambda cgroup: None  # what is known by now
         self.redactor = Redactor(config.redact_patterns, defaults=config.redact_defaults)
         self._held: dict[int, list[_Held]] = {}
@@ -108,8 +109,11 @@ class Outlets:
             if current is not None and current.settled:
                 container, record = current, {**record, "container": container_record(current)}
         clean = self.redactor.record(record)
+        alert = clean.get("kind") == "alert"
+        if alert and self._labels:
+            clean["labels"] = self._labels
         self._show(clean)
-        if clean.get("kind") != "alert":
+        if not alert:
             return
         pending = container is not None and container.enrichment is Enrichment.PENDING
         if container is None or not pending or not self._wait or self._count >= _HELD_MAX:

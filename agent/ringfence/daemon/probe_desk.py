@@ -7,8 +7,6 @@ has bound to that container (the map `processes`) with the same start time; neve
 
 from __future__ import annotations
 
-import itertools
-import secrets
 import struct
 import time
 from collections import Counter
@@ -29,6 +27,7 @@ from ringfence.policy.model import Policy
 from ringfence.policy.probe_rules import ProbeRule
 from ringfence.probes.layout import Decoded
 from ringfence.probes.live import Live, ProbeEvent
+from ringfence.response.ids import AlertIds
 from ringfence.response.kill import KillOutcome, KillResult, kill_process
 from ringfence.response.limiter import Limiter
 
@@ -38,8 +37,7 @@ HOST = "host"
 _START = struct.Struct("=Q")
 _START_AT = TASK.offset_of("start_ns")
 _MAX_CHOICES = 4096
-_SALT = secrets.token_hex(3)
-_numbers = itertools.count(1)
+_new_id = AlertIds("p")
 Emit = Callable[[Mapping[str, Any]], object]
 
 
@@ -172,7 +170,7 @@ class ProbeDesk:
     def _verdict(self, event: ProbeEvent, container: Container, policy: Policy, rule: ProbeRule) -> None:
         mode, decoded = self._mode or policy.mode, event.decoded
         verdict = Verdict(
-            f"{_SALT}-p{next(_numbers):x}", event, container, policy, rule, mode, "seen",
+            _new_id(), event, container, policy, rule, mode, "seen",
             self._tree.find(decoded.pid, decoded.start_ns) if decoded.pid else None,
             self._tree.ancestry(decoded.pid, decoded.start_ns) if decoded.pid else (),
             self._policies.number, self._node,

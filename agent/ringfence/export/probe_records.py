@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 from ringfence.containers.model import Container
 from ringfence.containers.tree import Ancestor, Process
 from ringfence.export.escape import arguments, escape
-from ringfence.export.records import container_record, plain, timestamp
+from ringfence.export.records import (
+    ancestry_record,
+    container_record,
+    plain,
+    response_record,
+    rule_record,
+    timestamp,
+)
 from ringfence.policy.model import Policy
 from ringfence.policy.probe_rules import ProbeRule
 from ringfence.probes.live import ProbeEvent
@@ -74,23 +81,20 @@ def verdict_record(verdict: Verdict, offset_ns: int, latency_ns: int) -> Record:
         process |= {"ppid": known.ppid, "uid": known.uid, "exe": escape(known.exe)}
         process["args"] = arguments(known.args.rstrip(b"\0")) if known.args else []
         process.setdefault("comm", escape(known.comm.partition(b"\0")[0], 64))
-    process["ancestry"] = [
-        {"pid": parent.pid, "comm": escape(parent.comm, 64), "exe": escape(parent.exe)}
-        for parent in verdict.ancestry
-    ]
+    process["ancestry"] = ancestry_record(verdict.ancestry)
     record |= {
         "kind": "alert",
         "id": verdict.id,
         "severity": rule.severity,
-        "rule": {
-            "id": rule.id,
-            "title": escape(rule.title),
-            "policy": verdict.policy.name,
-            "file": escape(rule.place.file),
-            "line": rule.place.line,
-            "attack": list(rule.attack),
-            "mode": verdict.mode,
-        },
+        "rule": rule_record(
+            rule.id,
+            rule.title,
+            verdict.policy.name,
+            rule.place.file,
+            rule.place.line,
+            rule.attack,
+            verdict.mode,
+        ),
         "action": rule.action.label,
         "outcome": verdict.outcome,
         "mechanism": "observe",
@@ -101,6 +105,5 @@ def verdict_record(verdict: Verdict, offset_ns: int, latency_ns: int) -> Record:
         "node": escape(verdict.node, 128),
     }
     if verdict.response is not None:
-        answer = verdict.response
-        record["response"] = {"pid": answer.pid, "outcome": str(answer.outcome), "error": answer.error}
+        record["response"] = response_record(verdict.response)
     return record

@@ -4,23 +4,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ringfence.abi import EventKind
 from ringfence.containers.model import Container
+from ringfence.containers.tree import Ancestor
 from ringfence.events import Event
 from ringfence.export.escape import arguments, escape
 from ringfence.response.alert import Alert
 from ringfence.response.describe import describe, notes, task_words
 from ringfence.response.detectors import Finding
+from ringfence.response.kill import KillResult
 
 __all__ = [
     "alert_record",
+    "ancestry_record",
     "boot_offset_ns",
     "container_record",
     "event_record",
     "finding_record",
+    "plain",
+    "response_record",
+    "rule_record",
     "timestamp",
 ]
 
@@ -76,10 +83,7 @@ def alert_record(alert: Alert, offset_ns: int, latency_ns: int) -> Record:
         | {
             "exe": escape(alert.exe),
             "args": arguments(alert.args.rstrip(b"\0")) if alert.args else [],
-            "ancestry": [
-                {"pid": parent.pid, "comm": escape(parent.comm, 64), "exe": escape(parent.exe)}
-                for parent in alert.ancestry
-            ],
+            "ancestry": ancestry_record(alert.ancestry),
         },
         "details": plain(alert.details),
         "latency_us": max(latency_ns, 0) // 1000,
@@ -91,8 +95,7 @@ def alert_record(alert: Alert, offset_ns: int, latency_ns: int) -> Record:
     if alert.suppressed:
         record["suppressed"] = alert.suppressed
     if alert.response:
-        answer = alert.response
-        record["response"] = {"pid": answer.pid, "outcome": str(answer.outcome), "error": answer.error}
+        record["response"] = response_record(alert.response)
     return record
 
 
@@ -106,15 +109,7 @@ def finding_record(found: Finding, node: str, offset_ns: int) -> Record:
         "kind": "alert",
         "id": found.id,
         "severity": detector.severity,
-        "rule": {
-            "id": detector.id,
-            "title": detector.title,
-            "policy": "detectors",
-            "file": "",
-            "line": 0,
-            "attack": list(detector.attack),
-            "mode": "audit",
-        },
+        "rule": rule_record(detector.id, detector.title, "detectors", "", 0, detector.attack, "audit"),
         "action": "alert",
         "outcome": "seen",
         "mechanism": "observe",
@@ -189,15 +184,34 @@ def _rule(alert: Alert) -> Record:
     rule = alert.rule
     if rule is None:
         return {"id": "", "number": alert.event.rule}
+    return rule_record(rule.rule_id, rule.title, rule.policy, rule.file, rule.line, rule.attack, rule.mode)
+
+
+def rule_record(
+    rule: str, title: str, policy: str, file: str, line: int, attack: Sequence[str], mode: str
+) -> Record:
+    """Which rule, and where it stands; `file` is empty for what stands in no file."""
     return {
-        "id": rule.rule_id,
-        "title": escape(rule.title),
-        "policy": rule.policy,
-        "file": escape(rule.file),
-        "line": rule.line,
-        "attack": list(rule.attack),
-        "mode": rule.mode,
+        "id": rule,
+        "title": escape(title),
+        "policy": policy,
+        "file": escape(file),
+        "line": line,
+        "attack": list(attack),
+        "mode": mode,
     }
+
+
+def ancestry_record(ancestry: Sequence[Ancestor]) -> list[Record]:
+    """The parent first."""
+    return [
+        {"pid": parent.pid, "comm": escape(parent.comm, 64), "exe": escape(parent.exe)} for parent in ancestry
+    ]
+
+
+def response_record(answer: KillResult) -> Record:
+    """What user space did after the event."""
+    return {"pid": answer.pid, "outcome": str(answer.outcome), "error": answer.error}
 
 
 def _container(event: Event, container: Container | None) -> Record:

@@ -7,8 +7,6 @@ bytes.
 
 from __future__ import annotations
 
-import itertools
-import secrets
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -19,6 +17,7 @@ from ringfence.events import Event, ExecEvent
 from ringfence.policy.compiled import CompiledRule
 from ringfence.response.allow import allow_text
 from ringfence.response.describe import Details, describe, notes
+from ringfence.response.ids import AlertIds
 from ringfence.response.kill import KillResult
 
 __all__ = ["Alert", "Outcome", "assemble", "outcome_of"]
@@ -95,13 +94,7 @@ class Alert:
         return replace(self, response=result, outcome=outcome)
 
 
-# Unique on this node: a random part for each start of the agent, and a count.
-_SALT = secrets.token_hex(3)
-_numbers = itertools.count(1)
-
-
-def _new_id() -> str:
-    return f"{_SALT}-{next(_numbers):x}"
+_new_id = AlertIds()
 
 
 def outcome_of(event: Event, rule: CompiledRule | None) -> Outcome:

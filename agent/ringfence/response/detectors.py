@@ -7,14 +7,13 @@ rules. Nothing here reads a file or asks the kernel.
 
 from __future__ import annotations
 
-import itertools
-import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ringfence.containers.model import Container
 from ringfence.events import Event
+from ringfence.response.ids import AlertIds
 
 __all__ = ["DETECTORS", "Detector", "Finding", "Sweep", "finding"]
 
@@ -51,8 +50,7 @@ _ALL = (
 #: by id
 DETECTORS: Mapping[str, Detector] = {one.id: one for one in _ALL}
 
-_SALT = secrets.token_hex(3)
-_numbers = itertools.count(1)
+_new_id = AlertIds("d")
 
 
 class Finding(NamedTuple):
@@ -71,7 +69,7 @@ def finding(
 ) -> Finding:
     """A finding of now. `detector` is one of DETECTORS."""
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return Finding(f"{_SALT}-d{next(_numbers):x}", DETECTORS[detector], container, details, event, now)
+    return Finding(_new_id(), DETECTORS[detector], container, details, event, now)
 
 
 class Sweep:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.config import KEYS, Config, load
+from ringfence.config_receivers import Receiver
 from ringfence.config_values import Listen, Pattern
 from ringfence.errors import ConfigError
 
@@ -55,8 +56,8 @@ cri: {socket: off}
 kubernetes: {watch: on, api: "https://h:6443", node: n1, token: /t, ca: /c}
 alerts:
   webhook: ["http://h/a", "http://h/a", "https://h/b"]
-  alertmanager: http://am:9093
-  syslog: [udp://h:514, unix:///dev/log]
+  alertmanager: {url: "http://am:9093", headers: /am, ca: off, certificate: /c, key: /k}
+  syslog: [udp://h:514, {url: "tls://h", ca: /s}]
   otlp: []
   file: /tmp/alerts
   file_size: 2MiB
@@ -65,6 +66,8 @@ alerts:
   severity: high
   headers: /h
   ca: off
+  certificate: /me
+  labels: {cluster: prod, region: eu-1}
   timeout: 3
   queue_dir: /q
   queue_size: 1GiB
@@ -95,15 +98,19 @@ audit: {interval: 0}
     assert (config.cri_socket, config.kubernetes_watch) == (None, "on")
     assert (config.kubernetes_api, config.kubernetes_node) == ("https://h:6443", "n1")
     assert (config.kubernetes_token, config.kubernetes_ca) == (Path("/t"), Path("/c"))
-    assert config.alerts_webhook == ("http://h/a", "https://h/b")
-    assert config.alerts_alertmanager == ("http://am:9093",)
-    assert config.alerts_syslog == ("udp://h:514", "unix:///dev/log")
+    assert config.alerts_webhook == (Receiver("http://h/a"), Receiver("https://h/b"))
+    assert config.alerts_alertmanager == (
+        Receiver("http://am:9093", headers=Path("/am"), ca=None, certificate=Path("/c"), key=Path("/k")),
+    )
+    assert config.alerts_syslog == (Receiver("udp://h:514"), Receiver("tls://h", ca=Path("/s")))
     assert config.alerts_otlp == ()
     assert (config.alerts_file, config.alerts_file_size, config.alerts_file_keep) == (
         Path("/tmp/alerts"), 2 << 20, 0,
     )  # fmt: skip
     assert (config.alerts_format, config.alerts_severity, config.alerts_timeout) == ("ecs", "high", 3)
     assert (config.alerts_headers, config.alerts_ca) == (Path("/h"), None)
+    assert config.alerts_certificate == Path("/me")
+    assert config.alerts_labels == {"cluster": "prod", "region": "eu-1"}
     assert (config.alerts_queue_dir, config.alerts_queue_size) == (Path("/q"), 1 << 30)
     assert (config.alerts_queue_sync, config.alerts_identity_wait) == ("always", 0)
     assert (config.alerts_rate, config.alerts_burst, config.alerts_repeat) == (7, 8, 9)

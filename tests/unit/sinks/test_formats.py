@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from ringfence.export.sinks.formats import headline, to_ecs, to_ocsf
-from tests.support.receivers import alert
+from ringfence.export.sinks.ecs import to_ecs
+from ringfence.export.sinks.native import headline
+from ringfence.export.sinks.ocsf import to_ocsf
+from tests.support.receivers import alert, whole_alert
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 BARE: dict[str, Any] = {
@@ -40,7 +42,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield name, item
 
 
-@pytest.mark.parametrize("record", [alert(), alert(outcome="seen", severity="low"), BARE])
+@pytest.mark.parametrize("record", [alert(), whole_alert(), alert(outcome="seen", severity="low"), BARE])
 def test_ecs_has_only_published_fields(record: dict[str, Any]) -> None:
     """Of the published types; our own are below `ringfence`, as ECS asks of custom fields."""
     types: dict[str, Any] = {"keyword": str, "long": int, "date": str, "match_only_text": str,
@@ -100,7 +102,7 @@ def check(value: Any, attributes: Any, where: str) -> None:
                 assert isinstance(one, SCALARS.get(about["type"], str)), f"{where}.{name}"
 
 
-@pytest.mark.parametrize("record", [alert(), alert(outcome="seen", severity="info"), BARE])
+@pytest.mark.parametrize("record", [alert(), whole_alert(), alert(outcome="seen", severity="info"), BARE])
 def test_ocsf_is_a_detection_finding(record: dict[str, Any]) -> None:
     """Published attributes only, the required ones all there, of the published types and enumerations."""
     got = to_ocsf(record)
@@ -120,3 +122,25 @@ def test_a_record_of_another_version_breaks_nothing(record: dict[str, Any]) -> N
     """What waits on disk may have been written by an older agent."""
     assert headline(record)
     json.dumps([to_ecs(record), to_ocsf(record)])
+
+
+@pytest.mark.parametrize(
+    ("event", "category"),
+    [
+        ("network.connect", "network"), ("network.bind", "network"), ("network.sendmsg", "network"),
+        ("unix.connect", "network"), ("socket", "network"), ("file.open", "file"), ("chmod", "file"),
+        ("module_load", "driver"), ("sysctl.access", "configuration"), ("unshare", "process"),
+        ("finding", "process"), ("probe.mine", "process"), ("", "process"),
+    ],
+)  # fmt: skip
+def test_ecs_has_a_category_for_every_event(event: str, category: str) -> None:
+    """One that ECS allows beside intrusion_detection."""
+    assert to_ecs(alert(event=event))["event"]["category"] == ["intrusion_detection", category]
+
+
+def test_the_labels_of_the_agent_are_fields_of_their_own() -> None:
+    """The cluster's name where the schema has a place for it."""
+    sent = to_ecs(whole_alert())
+    assert sent["labels"] == {"cluster": "prod-eu"}
+    assert sent["orchestrator"]["cluster"]["name"] == "prod-eu"
+    assert to_ocsf(whole_alert())["metadata"]["labels"] == ["cluster=prod-eu"]

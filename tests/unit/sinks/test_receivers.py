@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import struct
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_tcp_messages_are_counted_octets() -> None:
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict)
+        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, HttpSettings())
         syslog.send([alert(1), alert(2)])
         syslog.send([alert(3)])
         syslog.close()
@@ -124,7 +125,7 @@ def test_tcp_messages_are_counted_octets() -> None:
 def test_a_tcp_receiver_that_hung_up_is_called_again() -> None:
     """Nothing is written into a connection that the other side has ended."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict)
+        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, HttpSettings())
         thread = threading.Thread(target=lambda: syslog.send([alert(1)]), daemon=True)
         thread.start()
         first, _ = server.accept()
@@ -145,7 +146,7 @@ def test_a_tcp_receiver_that_does_not_read_is_away() -> None:
     """Its window fills, and the batch is not taken for sent."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, timeout=0.3)
+        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, HttpSettings(timeout=0.3))
         with pytest.raises(Away) as caught:
             syslog.send([alert(n, notes=["x" * 60000]) for n in range(400)])
         assert caught.value.reason == "timeout"
@@ -159,7 +160,7 @@ def test_a_unix_socket_of_either_kind_is_used(tmp_path: Path, kind: socket.Socke
         server.bind(path)
         if kind is socket.SOCK_STREAM:
             server.listen()
-        syslog = Syslog("s", f"unix://{path}", dict)
+        syslog = Syslog("s", f"unix://{path}", dict, HttpSettings())
         syslog.send([alert()])
         reader = server.accept()[0] if kind is socket.SOCK_STREAM else server
         data = reader.recv(65536)
@@ -168,12 +169,25 @@ def test_a_unix_socket_of_either_kind_is_used(tmp_path: Path, kind: socket.Socke
     assert SYSLOG.fullmatch(frames(data)[0] if kind is socket.SOCK_STREAM else data)
 
 
+def test_a_connection_that_was_reset_is_not_taken_for_acknowledged() -> None:
+    """Nothing is on its way any more, and nothing arrived, either."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, HttpSettings())
+        sock = syslog._connected()
+        accepted, _ = server.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST at the close
+        accepted.close()
+        with pytest.raises(OSError):
+            syslog._acknowledged(sock)
+        syslog.close()
+
+
 def test_a_missing_socket_is_a_receiver_that_is_away(tmp_path: Path) -> None:
     """Not an error of the agent."""
     with pytest.raises(Away):
-        Syslog("s", f"unix://{tmp_path}/none", dict).send([alert()])
+        Syslog("s", f"unix://{tmp_path}/none", dict, HttpSettings()).send([alert()])
     with pytest.raises(Away):
-        Syslog("s", "tcp://127.0.0.1:1", dict, timeout=0.5).send([alert()])
+        Syslog("s", "tcp://127.0.0.1:1", dict, HttpSettings(timeout=0.5)).send([alert()])
 
 
 def test_a_file_is_rotated_by_size(tmp_path: Path) -> None:

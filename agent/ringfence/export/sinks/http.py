@@ -1,29 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One HTTP POST with an end: a receiver that hangs or drips is left after its time, whatever it does.
-
-No redirects (an alert goes where the configuration says), no proxies, no cookies.
-"""
+"""One POST to a receiver, and what its answer means: taken, refused for ever, or to be tried again."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import socket
+import re
 import ssl
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from ringfence import __version__
 from ringfence.export.sinks.sender import Away, Refused
+from ringfence.httpclient import FAILURES, Connection, reason_of, target_of, tls_context
 
 __all__ = ["Answer", "Http", "HttpSettings"]
 
 _ANSWER_MAX = 1 << 16
 _REFUSED = (400, 413, 415, 422)  # what is wrong with the request will be wrong with it tomorrow
 _HEADERS_MAX = 1 << 16
+#: RFC 9110, 5.1 and 5.5: a token, and visible characters with blanks between them
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class HttpSettings(NamedTuple):
@@ -31,7 +28,13 @@ class HttpSettings(NamedTuple):
 
     timeout: float = 10.0  # seconds for a whole request
     headers: Path | None = None  # a file of headers, one a line
-    ca: Path | None = None
+    ca: Path | None = None  # None: the system's list
+    certificate: Path | None = None  # who we are; None: nobody
+    key: Path | None = None  # None: in the certificate's file
+
+    def context(self) -> ssl.SSLContext:
+        """For one connection. Raises OSError."""
+        return tls_context(self.ca, self.certificate, self.key)
 
 
 class Answer(NamedTuple):
@@ -42,19 +45,15 @@ class Answer(NamedTuple):
 
 
 class Http:
-    """Posts to one URL."""
+    """Posts to one URL. No redirect is followed: an alert goes where the configuration says."""
 
     def __init__(self, url: str, settings: HttpSettings) -> None:
-        parts = urlsplit(url)
-        self._host, self._tls = parts.hostname or "", parts.scheme == "https"
-        self._port = parts.port or (443 if self._tls else 80)
-        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._settings = settings
+        self._target, self._settings = target_of(url), settings
 
     @property
     def place(self) -> str:
         """Host and port for logs; a path may be a secret."""
-        return f"{self._host}:{self._port}"
+        return self._target.place
 
     def post(self, body: bytes, content_type: str = "application/json") -> Answer:
         """Send; the answer of a receiver that took it. Raises Away, Refused."""
@@ -64,25 +63,17 @@ class Http:
             "Connection": "close",
             **self._extra(),
         }
-        connection = self._connection()
-        late = threading.Event()
-        timer = threading.Timer(self._settings.timeout, _cut, (connection, late))
-        timer.daemon = True
-        timer.start()
         try:
-            connection.request("POST", self._path, body, headers)
-            response = connection.getresponse()
-            text = response.read(_ANSWER_MAX)
-            retry_after = _seconds(response.headers.get("Retry-After"))
-            return self._judge(response.status, text, retry_after)
-        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-            # AttributeError: the connection was cut between two steps of http.client
-            if late.is_set() or isinstance(error, TimeoutError):
-                raise Away("timeout", f"{self.place}: no answer in time") from error
-            raise Away("connection", f"{self.place}: {_words(error)}") from error
-        finally:
-            timer.cancel()
-            connection.close()
+            context = self._settings.context() if self._target.tls else None
+            with Connection(self._target, self._settings.timeout, context) as connection:
+                connection.request("POST", self._target.path, body, headers)
+                response = connection.getresponse()
+                text = response.read(_ANSWER_MAX)
+        except TimeoutError as error:
+            raise Away("timeout", f"{self.place}: {reason_of(error)}") from error
+        except FAILURES as error:
+            raise Away("connection", f"{self.place}: {reason_of(error)}") from error
+        return self._judge(response.status, text, _seconds(response.headers.get("Retry-After")))
 
     def _judge(self, status: int, body: bytes, retry_after: float) -> Answer:
         if 200 <= status < 300:
@@ -91,16 +82,6 @@ class Http:
         if status in _REFUSED:
             raise Refused(text)
         raise Away(f"http_{status // 100}xx", text, retry_after=retry_after)
-
-    def _connection(self) -> http.client.HTTPConnection:
-        timeout = self._settings.timeout
-        if not self._tls:
-            return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
-        try:
-            context = ssl.create_default_context(cafile=str(self._settings.ca) if self._settings.ca else None)
-        except (OSError, ssl.SSLError) as error:
-            raise Away("connection", f"{self._settings.ca}: {_words(error)}") from error
-        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=context)
 
     def _extra(self) -> Mapping[str, str]:
         """The file's headers, read for each request: tokens are rotated."""
@@ -113,20 +94,12 @@ class Http:
         except OSError as error:
             raise Away("headers", f"{path}: {error.strerror}") from error
         pairs = (line.partition(":") for line in lines if line.strip() and not line.startswith("#"))
-        return {name.strip(): value.strip() for name, colon, value in pairs if colon}
-
-
-def _cut(connection: http.client.HTTPConnection, late: threading.Event) -> None:
-    late.set()
-    sock = connection.sock
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+        found = {name.strip(): value.strip() for name, colon, value in pairs if colon}
+        for name, value in found.items():
+            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+                raise Away("headers", f"{path}: a line that is no header")
+        return found
 
 
 def _seconds(text: str | None) -> float:
     return float(text) if text and text.isascii() and text.isdigit() and len(text) < 7 else 0.0
-
-
-def _words(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:200]

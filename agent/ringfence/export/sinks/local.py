@@ -9,8 +9,8 @@ import fcntl
 import json
 import os
 import re
-import select
 import socket
+import ssl
 import struct
 import termios
 import time
@@ -20,8 +20,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ringfence.export.jsonl import dumps
-from ringfence.export.sinks.formats import headline
+from ringfence.export.sinks.http import HttpSettings
+from ringfence.export.sinks.native import headline, part
 from ringfence.export.sinks.sender import Away, Record
+from ringfence.httpclient import dial, reason_of, secure
 from ringfence.severity import number_of
 
 __all__ = ["RotatedFile", "Syslog", "syslog_line"]
@@ -31,14 +33,16 @@ _FACILITY = 13  # log audit, RFC 5424 table 1
 #: our severities as RFC 5424 numbers: informational, notice, warning, error, critical
 _SEVERITY = (6, 5, 4, 3, 2)
 _DATAGRAM_MAX = 8192  # a receiver must take 480 bytes and should take 2048 (RFC 5426, 3.2); most take 8 KiB
+_PORTS = {"udp": 514, "tcp": 514, "tls": 6514}  # RFC 5426, RFC 6587, RFC 5425
 _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
 def syslog_line(record: Record, render: Render, size_max: int = 0) -> bytes:
     """One message. With `size_max`, one that is too long carries its headline in place of the record."""
     priority = _FACILITY * 8 + _SEVERITY[number_of(record.get("severity")) - 1]
-    rule, container = record.get("rule") or {}, record.get("container") or {}
+    rule, container = part(record, "rule"), part(record, "container")
     elements = {
+        **part(record, "labels"),
         "id": record.get("id"),
         "rule": rule.get("id"),
         "outcome": record.get("outcome"),
@@ -78,7 +82,7 @@ def _quoted(text: str) -> str:
 
 
 class Syslog:
-    """Octet counting on tcp and stream sockets (RFC 6587, 3.4.1), one message a datagram else.
+    """Octet counting on streams (RFC 6587, 3.4.1; RFC 5425 with TLS), one message a datagram else.
 
     Syslog has no answer. On tcp a batch counts as sent when the other machine's kernel has acknowledged all
     of it; by udp when it left: what is lost on the way is lost.
@@ -86,11 +90,11 @@ class Syslog:
 
     batch_records, batch_bytes = 64, 1 << 18
 
-    def __init__(self, name: str, address: str, render: Render, timeout: float = 10.0) -> None:
-        self.name, self._render, self._timeout = name, render, timeout
+    def __init__(self, name: str, address: str, render: Render, settings: HttpSettings) -> None:
+        self.name, self._render, self._settings = name, render, settings
         parts = urlsplit(address)
         self._scheme, self._path = parts.scheme, parts.path
-        self._target = (parts.hostname or "", parts.port or 514)
+        self._target = (parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
         self._place = self._path or f"{self._target[0]}:{self._target[1]}"
         self._socket: socket.socket | None = None
         self._stream = False
@@ -109,7 +113,7 @@ class Syslog:
         except OSError as error:
             self.close()
             reason = "timeout" if isinstance(error, TimeoutError) else "connection"
-            raise Away(reason, f"syslog {self._place}: {error.strerror or error}") from error
+            raise Away(reason, f"syslog {self._place}: {reason_of(error)}") from error
 
     def close(self) -> None:
         """Hang up."""
@@ -123,20 +127,34 @@ class Syslog:
         self.close()
         if self._scheme == "unix":
             self._socket, self._stream = self._unix()
-        elif self._scheme == "tcp":
-            self._socket, self._stream = socket.create_connection(self._target, self._timeout), True
+        elif self._scheme in ("tcp", "tls"):
+            self._socket, self._stream = self._dial(), True
         else:
             found = socket.getaddrinfo(*self._target, type=socket.SOCK_DGRAM)[0]
             self._socket, self._stream = socket.socket(found[0], found[1]), False
             self._socket.connect(found[4])
-        self._socket.settimeout(self._timeout)
+        self._socket.settimeout(self._settings.timeout)
         return self._socket
+
+    def _dial(self) -> socket.socket:
+        began = time.monotonic()
+        sock = dial(*self._target, self._settings.timeout)
+        if self._scheme == "tcp":
+            return sock
+        tls = secure(sock, self._settings.context(), self._target[0])
+        try:
+            tls.settimeout(max(0.1, self._settings.timeout - (time.monotonic() - began)))
+            tls.do_handshake()
+        except OSError:
+            tls.close()
+            raise
+        return tls
 
     def _unix(self) -> tuple[socket.socket, bool]:
         """/dev/log is a datagram socket on most systems, and a stream on some."""
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             sock = socket.socket(socket.AF_UNIX, kind)
-            sock.settimeout(self._timeout)
+            sock.settimeout(self._settings.timeout)
             try:
                 sock.connect(self._path)
             except OSError as error:
@@ -152,23 +170,30 @@ class Syslog:
         connection."""
         if sock.family == socket.AF_UNIX:
             return
-        end = time.monotonic() + self._timeout
+        end = time.monotonic() + self._settings.timeout
         while struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4))[0]:
-            if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                raise OSError(error, os.strerror(error))
             if time.monotonic() > end:
-                raise TimeoutError("not acknowledged")
+                raise TimeoutError(errno.ETIMEDOUT, "not acknowledged")
             time.sleep(0.002)
+        # A connection that was reset has nothing on its way, either.
+        if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(error, os.strerror(error))
 
 
 def _hung_up(sock: socket.socket) -> bool:
     """Did the other side end the connection? (It has nothing to say otherwise.)"""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
     try:
-        return bool(poll.poll(0)) and sock.recv(1, socket.MSG_PEEK) == b""
+        while sock.recv(4096):  # TLS 1.3 says something of its own: tickets, which are read away here
+            pass
+        return True
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
     except OSError:
         return True
+    finally:
+        sock.settimeout(timeout)
 
 
 class RotatedFile:

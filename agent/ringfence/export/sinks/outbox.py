@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.config import Config
+from ringfence.config_receivers import Receiver as Configured
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.formats import FORMATS
 from ringfence.export.sinks.http import Http, HttpSettings
@@ -99,22 +100,33 @@ class Outbox:
 
 def receivers_of(config: Config) -> list[Receiver]:
     """Everybody that the configuration names."""
-    settings = HttpSettings(float(config.alerts_timeout), config.alerts_headers, config.alerts_ca)
     render = FORMATS[config.alerts_format]
     found: list[Receiver] = []
-    for url in config.alerts_webhook:
-        found.append(Webhook(_name("webhook", url), Http(url, settings), render))
-    for url in config.alerts_alertmanager:
-        whole = url.rstrip("/") + "/api/v2/alerts"
-        found.append(Alertmanager(_name("alertmanager", url), Http(whole, settings)))
-    for address in config.alerts_syslog:
-        found.append(Syslog(_name("syslog", address), address, render, settings.timeout))
-    for url in config.alerts_otlp:
-        found.append(Otlp(_name("otlp", url), Http(url.rstrip("/") + "/v1/logs", settings)))
+    for one in config.alerts_webhook:
+        found.append(Webhook(_name("webhook", one.url), Http(one.url, _settings(config, one)), render))
+    for one in config.alerts_alertmanager:
+        http = Http(one.url.rstrip("/") + "/api/v2/alerts", _settings(config, one))
+        found.append(Alertmanager(_name("alertmanager", one.url), http))
+    for one in config.alerts_syslog:
+        found.append(Syslog(_name("syslog", one.url), one.url, render, _settings(config, one)))
+    for one in config.alerts_otlp:
+        http = Http(one.url.rstrip("/") + "/v1/logs", _settings(config, one))
+        found.append(Otlp(_name("otlp", one.url), http))
     if path := config.alerts_file:
         name = _name("file", str(path))
         found.append(RotatedFile(name, path, render, config.alerts_file_size, config.alerts_file_keep))
     return found
+
+
+def _settings(config: Config, receiver: Configured) -> HttpSettings:
+    """What is this receiver's own, and what all share."""
+    return HttpSettings(
+        timeout=float(config.alerts_timeout),
+        headers=config.alerts_headers if receiver.headers == "shared" else receiver.headers,
+        ca=config.alerts_ca if receiver.ca == "shared" else receiver.ca,
+        certificate=config.alerts_certificate if receiver.certificate == "shared" else receiver.certificate,
+        key=receiver.key,
+    )
 
 
 def _name(kind: str, target: str) -> str:

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ringfence import __version__
+from ringfence.containers.enrich import safejson
 from ringfence.export.jsonl import dumps
-from ringfence.export.sinks.formats import headline, milliseconds
 from ringfence.export.sinks.http import Http
+from ringfence.export.sinks.native import headline, milliseconds, part
 from ringfence.export.sinks.sender import Record, Refused
 from ringfence.severity import number_of
 
@@ -57,7 +58,7 @@ class Alertmanager(_Web):
         self._http.post(_json([self._alert(record) for record in records]))
 
     def _alert(self, record: Record) -> dict[str, Any]:
-        rule, container = record.get("rule") or {}, record.get("container") or {}
+        rule, container = part(record, "rule"), part(record, "container")
         labels = {
             "alertname": "RingfenceAlert",
             "rule": rule.get("id") or "unknown",
@@ -69,8 +70,9 @@ class Alertmanager(_Web):
             "container": container.get("name") or str(container.get("id") or "")[:12],
             "image": container.get("image"),
             "node": record.get("node"),
+            **part(record, "labels"),
         }
-        process = record.get("process") or {}
+        process = part(record, "process")
         annotations = {
             "summary": headline(record),
             "attack": ", ".join(rule.get("attack") or []),
@@ -107,22 +109,24 @@ class Otlp(_Web):
         for record in records:
             by_node.setdefault(str(record.get("node") or ""), []).append(record)
         answer = self._http.post(
-            _json({"resourceLogs": [self._resource(node, part) for node, part in by_node.items()]})
+            _json({"resourceLogs": [self._resource(node, group) for node, group in by_node.items()]})
         )
         if rejected := _rejected(answer.body):
             raise Refused(f"{self._http.place} rejected {rejected} of {len(records)} log records")
 
     def _resource(self, node: str, records: Sequence[Record]) -> dict[str, Any]:
         scope = {"name": "ringfence", "version": __version__}
-        attributes = {"service.name": "ringfence", "host.name": node, "k8s.node.name": node}
+        labels = part(records[0], "labels")  # of the agent: those of one node are the same
+        attributes = {"service.name": "ringfence", "host.name": node, "k8s.node.name": node, **labels}
+        attributes["k8s.cluster.name"] = attributes.pop("cluster", "")
         return {
             "resource": {"attributes": _attributes(attributes)},
             "scopeLogs": [{"scope": scope, "logRecords": [self._log(record) for record in records]}],
         }
 
     def _log(self, record: Record) -> dict[str, Any]:
-        rule, container = record.get("rule") or {}, record.get("container") or {}
-        process = record.get("process") or {}
+        rule, container = part(record, "rule"), part(record, "container")
+        process = part(record, "process")
         nanoseconds = str(milliseconds(record) * 1_000_000)
         # names of the OpenTelemetry semantic conventions where they have one
         attributes = {
@@ -176,11 +180,15 @@ def _any_value(value: Any) -> dict[str, Any]:
 
 
 def _rejected(body: bytes) -> int:
+    """How many log records a collector did not take. 64-bit numbers are strings, and may be numbers."""
     try:
-        answer = json.loads(body or b"{}")
-        return int((answer.get("partialSuccess") or {}).get("rejectedLogRecords") or 0)
-    except (ValueError, AttributeError, TypeError):
+        answer = safejson.parse(body or b"{}")
+    except safejson.Unusable:
         return 0
+    text = safejson.text(answer, "partialSuccess", "rejectedLogRecords")
+    if text.isascii() and text.isdigit() and len(text) < 20:
+        return int(text)
+    return safejson.integer(answer, "partialSuccess", "rejectedLogRecords") or 0
 
 
 def _json(value: Any) -> bytes:
