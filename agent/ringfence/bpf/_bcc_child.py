@@ -248,7 +248,8 @@ def _serve(connection: socket.socket) -> None:
     if request["attach"]:
         for name, begin, hook in programs:
             links += _attach(bpf, name, begin, hook)
-    tables = [libbcc.lib.bpf_table_fd(bpf.module, name) for name in (b"rf_ring", b"rf_counts")]
+    names = (b"rf_ring", b"rf_counts", b"rf_terms")
+    tables = [libbcc.lib.bpf_table_fd(bpf.module, name) for name in names]
     hooks = [f"{begin[:-2]}:{hook.replace('__', ':', 1)}" for _, begin, hook in programs]
     answer = {"size": size, "shape": shape, "hooks": hooks}
     socket.send_fds(connection, [json.dumps(answer).encode()], tables + links)

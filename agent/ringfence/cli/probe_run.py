@@ -36,6 +36,7 @@ class Watcher:
         self._hierarchy = detect()
         self._known: dict[int, Container | None] = {}
         self._live = Live(probe, workshop.build(probe))
+        self._live.begin()
         self._offset = boot_offset_ns()
         print(f"{probe.label} runs on {', '.join(self._live.hooks)}; Ctrl-C ends it", file=sys.stderr)
 

@@ -185,11 +185,13 @@ class ProbeKeeper:
     def _install(self, live: Live) -> None:
         name = live.probe.name
         state = self.states.setdefault(name, ProbeState(name))
-        before, state.live, state.problems, state.loading = state.live, live, (), False
-        if before is not None:
-            live.tally.take_over(before.tally)
-            live.received_before(before)
-            self._end(before)
+        if state.live is None:
+            live.begin()
+        else:
+            live.begin_after(state.live)
+            self._end(state.live)
+            live.take_over(state.live)
+        state.live, state.problems, state.loading = live, (), False
         self._by_fd[live.fileno()] = live
         self._epoll.register(live.fileno(), select.EPOLLIN)
         self.loads["loaded"] += 1

@@ -48,12 +48,13 @@ class Attached:
     hooks: tuple[str, ...]
     ring: int
     counts: int
+    terms: int
     links: tuple[int, ...]
     seconds: float
 
     def close(self) -> None:
         """Detach, and give everything back."""
-        for fd in (*self.links, self.ring, self.counts):
+        for fd in (*self.links, self.ring, self.counts, self.terms):
             os.close(fd)
 
 
@@ -92,11 +93,11 @@ class Workshop:
             shutil.rmtree(work, ignore_errors=True)
         if "stage" in answer:
             raise _refusal(probe, found, answer, said)
-        ring, counts, *links = fds
+        ring, counts, terms, *links = fds
         shape = tuple((str(n), str(t), int(o), int(s), int(e)) for n, t, o, s, e in answer["shape"])
         seconds = time.monotonic() - began
         size, names = int(answer["size"]), tuple(answer["hooks"])
-        return Attached(size, shape, names, ring, counts, tuple(links), seconds)
+        return Attached(size, shape, names, ring, counts, terms, tuple(links), seconds)
 
     def _request(
         self, probe: Definition, source: str, work: Path, tree: Path | None, *, attach: bool

@@ -20,6 +20,8 @@ __all__ = ["HELPERS", "Hook", "compose", "flags", "hooks"]
 HELPERS = Path(__file__).parent / "ringfence.h"
 _PAGE = 4096
 _WINDOW_NS, _SECOND_NS = 100_000_000, 1_000_000_000
+_CONTAINERS_AT_ONCE = 10  # so many may use up their rate; more share that
+_WINDOWS = 4096  # containers whose rate is counted; the least lately seen makes room
 _MACRO = re.compile(
     r"^[ \t]*(?P<macro>RAW_TRACEPOINT_PROBE|TRACEPOINT_PROBE|KFUNC_PROBE|KRETFUNC_PROBE|LSM_PROBE)"
     r"\s*\(\s*(?P<first>\w+)\s*(,\s*(?P<second>\w+))?",
@@ -126,12 +128,16 @@ def flags(probe: Definition, subsystem: str, maps: str, include: Path) -> list[s
         "RF_SAMPLE": probe.sample,
         "RF_WINDOW_NS": f"{window}ULL",
         "RF_WINDOW_EVENTS": probe.rate * window // _SECOND_NS,
+        "RF_WINDOW_CONTAINERS": _CONTAINERS_AT_ONCE,
+        "RF_WINDOWS": _WINDOWS,
     }
     if subsystem:
         defines["RF_SUBSYS"] = f"{subsystem}_cgrp_id"
     owned = {"task": "task.container", "cgroup": probe.owner.cgroup, "process": ""}[probe.owner.how]
+    if owned:
+        defines["RF_OWNER"] = owned
     if maps:
         defines["RF_MAPS"] = f'"{maps}"'
         if owned and not probe.keep_host:
-            defines["RF_DROP_HOST"] = owned
+            defines["RF_DROP_HOST"] = 1
     return ["-w", f"-I{include}", f"-I{probe.source.parent}", *(f"-D{k}={v}" for k, v in defines.items())]

@@ -44,9 +44,18 @@ struct rf_window {
 	u64 used;
 };
 
+/* When this version of the probe speaks, CLOCK_BOOTTIME: from its first nanosecond to before the last; 0 and 0: not
+ * yet, and for ever. Two versions of a probe are attached at once for a moment, and only one of them tells an event. */
+struct rf_term {
+	u64 from;
+	u64 until;
+};
+
 BPF_RINGBUF_OUTPUT(rf_ring, RF_RING_PAGES);
 BPF_PERCPU_ARRAY(rf_counts, u64, RF_COUNTS);
-BPF_ARRAY(rf_windows, struct rf_window, 1);
+BPF_ARRAY(rf_terms, struct rf_term, 1);
+BPF_ARRAY(rf_node_window, struct rf_window, 1);
+BPF_TABLE("lru_hash", u64, struct rf_window, rf_windows, RF_WINDOWS); /* by container */
 
 #ifdef RF_MAPS
 /* The agent's own tables: tasks that run a container's code, cgroups of containers, containers. */
@@ -66,8 +75,9 @@ RF_INLINE void rf_count(u32 which)
 {
 	u64 *count = rf_counts.lookup(&which);
 
+	/* An interrupt may run another program of the probe between the read and the write. */
 	if (count)
-		*count += 1;
+		lock_xadd(count, 1);
 }
 
 /* The cgroup that says whose a task is, in the hierarchy that the agent chose. */
@@ -139,22 +149,35 @@ RF_INLINE int rf_identify_current(struct rf_task *who)
 	return rf_identify(who, (struct task_struct *)bpf_get_current_task());
 }
 
-/* One window for all CPUs. They may race for its last places: then a few events more pass, and are counted. */
-RF_INLINE int rf_limited(u64 now)
+/*
+ * 1 where the window's places are taken. It is one window for all CPUs, and they may race for its last places: then a
+ * few events more pass, and are counted.
+ */
+RF_INLINE int rf_full(struct rf_window *window, u64 number, u64 places)
 {
-#if RF_WINDOW_EVENTS
-	u32 zero = 0;
-	struct rf_window *window = rf_windows.lookup(&zero);
-
-	if (!window)
-		return 0;
-	u64 number = now / RF_WINDOW_NS;
-
 	if (window->number != number) {
 		window->number = number;
 		window->used = 0;
 	}
-	return window->used++ >= RF_WINDOW_EVENTS;
+	if (window->used >= places)
+		return 1;
+	lock_xadd(&window->used, 1);
+	return 0;
+}
+
+/* A container first: what it has too much of takes no place of the others'. */
+RF_INLINE int rf_limited(u64 now, u64 container)
+{
+#if RF_WINDOW_EVENTS
+	struct rf_window none = {};
+	struct rf_window *window = rf_windows.lookup_or_try_init(&container, &none);
+	u64 number = now / RF_WINDOW_NS;
+	u32 zero = 0;
+
+	if (window && rf_full(window, number, RF_WINDOW_EVENTS))
+		return 1;
+	window = rf_node_window.lookup(&zero);
+	return window && rf_full(window, number, RF_WINDOW_EVENTS * RF_WINDOW_CONTAINERS);
 #else
 	return 0;
 #endif
@@ -166,15 +189,20 @@ RF_INLINE int rf_drop(u32 why)
 	return 0;
 }
 
-RF_INLINE int rf_emit(void *event, u64 size)
+RF_INLINE int rf_emit(void *event, u64 size, u64 container)
 {
 	u64 now = bpf_ktime_get_boot_ns();
+	u32 zero = 0;
+	struct rf_term *term = rf_terms.lookup(&zero);
 
+	/* The other version counts it. */
+	if (!term || !term->from || now < term->from || (term->until && now >= term->until))
+		return 0;
 #if RF_SAMPLE > 1
 	if (bpf_get_prandom_u32() % RF_SAMPLE)
 		return rf_drop(RF_SAMPLED);
 #endif
-	if (rf_limited(now))
+	if (rf_limited(now, container))
 		return rf_drop(RF_LIMITED);
 	char *record = rf_ring.ringbuf_reserve(sizeof(now) + size);
 
@@ -187,8 +215,13 @@ RF_INLINE int rf_emit(void *event, u64 size)
 	return 1;
 }
 
+#ifdef RF_OWNER
+#define rf_owner(e) ((e)->RF_OWNER)
+#else
+#define rf_owner(e) 0 /* only the agent can say */
+#endif
 #ifdef RF_DROP_HOST
-#define rf_of_host(e) (!(e)->RF_DROP_HOST)
+#define rf_of_host(e) (!rf_owner(e))
 #else
 #define rf_of_host(e) 0
 #endif
@@ -199,5 +232,5 @@ RF_INLINE int rf_emit(void *event, u64 size)
 		_Static_assert(                                                                                    \
 			__builtin_types_compatible_p(__typeof__(*(e)), struct RF_EVENT),                           \
 			"rf_send() takes a pointer to the struct that `event` of the YAML names: " RF_EVENT_NAME); \
-		rf_of_host(e) ? rf_drop(RF_HOST) : rf_emit((e), sizeof(*(e)));                                     \
+		rf_of_host(e) ? rf_drop(RF_HOST) : rf_emit((e), sizeof(*(e)), rf_owner(e));                        \
 	})
