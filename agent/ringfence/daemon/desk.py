@@ -28,7 +28,6 @@ from ringfence.response.limiter import Limiter
 
 __all__ = ["Desk"]
 
-_MAX_SERIES = 1000  # rules that have time series of their own
 Emit = Callable[[Mapping[str, Any], Container | None], None]
 
 
@@ -49,7 +48,6 @@ class Desk:
         self._limiter = limiter or Limiter()
         self._node = node
         self._offset = boot_offset_ns()
-        self._rules: set[str] = set()
         self.responses: Counter[str] = Counter()
         self.redact: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda record: record
         self.watch: Callable[[Event, Container | None, str], None] = lambda event, container, rule: None
@@ -60,7 +58,7 @@ class Desk:
         alert = assemble(event, container, rule, self._tree, self._node)
         if alert.must_kill:
             alert = self._kill(alert)
-        name = self._series(rule.rule_id if rule else "unknown")
+        name = self._stats.series(rule.rule_id if rule else "unknown")
         self.watch(event, container, name)
         self._stats.alerts[name, alert.severity, alert.action.label, str(alert.outcome)] += 1
         namespace = container.namespace if container else None
@@ -80,7 +78,7 @@ class Desk:
     def finding(self, found: Finding) -> None:
         """A detector found something: count and tell."""
         detector, cgroup = found.detector, found.container.cgroup_id if found.container else 0
-        name = self._series(detector.id)
+        name = self._stats.series(detector.id)
         self._stats.alerts[name, detector.severity, "alert", "seen"] += 1
         namespace = found.container.namespace if found.container else None
         self._stats.attempts.add(detector.attack, namespace, "seen")
@@ -113,11 +111,3 @@ class Desk:
         result = kill_process(alert.event.pid, alert.event.start_ns, alert.id)
         self.responses[str(result.outcome)] += 1
         return alert.answered(result)
-
-    def _series(self, rule: str) -> str:
-        """Rule ids are the operator's, but a year of reloads must not fill the metrics."""
-        if rule not in self._rules:
-            if len(self._rules) >= _MAX_SERIES:
-                return "other"
-            self._rules.add(rule)
-        return rule

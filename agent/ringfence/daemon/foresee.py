@@ -7,11 +7,12 @@ So every rule in force has a series at 0 for each outcome that it can have here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ringfence.abi import Action, Mechanism
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, CompiledRule
+from ringfence.policy.probe_rules import ProbeRule
 from ringfence.response.alert import Outcome
 
 __all__ = ["foresee"]
@@ -19,15 +20,39 @@ __all__ = ["foresee"]
 _MAX_SERIES = 4000
 
 
-def foresee(stats: Stats, compiled: CompiledPolicies) -> None:
-    """Make the series of these rules that are not there yet. Called by the loop, or before it runs."""
+def foresee(stats: Stats, compiled: CompiledPolicies, mode: str = "policy") -> None:
+    """Make the series of these rules that are not there yet. Called by the loop, or before it runs.
+
+    `mode`: the agent's, which rules on custom probes follow; `policy` leaves each policy its own.
+    """
     for rule in compiled.rules.values():
         for outcome in _outcomes(rule):
-            labels = (rule.rule_id, rule.severity, rule.asked_action.label, str(outcome))
-            if labels not in stats.alerts and len(stats.alerts) < _MAX_SERIES:
-                stats.alerts[labels] = 0
-            for technique in rule.attack:
-                stats.attempts.foresee(technique, str(outcome))
+            _make(stats, (rule.rule_id, rule.severity, rule.asked_action.label), rule.attack, outcome)
+    for policy in compiled.policies.policies:
+        mode_here = policy.mode if mode == "policy" else mode
+        for probe_rule in policy.probe_rules:
+            for outcome in _outcomes_of_events(probe_rule, mode_here):
+                head = (probe_rule.id, probe_rule.severity, probe_rule.action.label)
+                _make(stats, head, probe_rule.attack, outcome)
+
+
+def _make(stats: Stats, head: tuple[str, str, str], attack: Iterable[str], outcome: Outcome) -> None:
+    labels = (*head, str(outcome))
+    if labels not in stats.alerts and len(stats.alerts) < _MAX_SERIES:
+        stats.alerts[labels] = 0
+    for technique in attack:
+        stats.attempts.foresee(technique, str(outcome))
+
+
+def _outcomes_of_events(rule: ProbeRule, mode: str) -> Iterator[Outcome]:
+    """What becomes of a rule that user space decides after the event."""
+    if rule.action is not Action.KILL:
+        yield Outcome.SEEN
+    elif mode == "audit":
+        yield Outcome.WOULD_KILL
+    else:
+        yield Outcome.KILLED
+        yield Outcome.KILL_FAILED
 
 
 def _outcomes(rule: CompiledRule) -> Iterator[Outcome]:

@@ -22,6 +22,7 @@ from ringfence.containers.tree import ProcessTree
 from ringfence.export.probe_records import Verdict, event_record, verdict_record
 from ringfence.export.records import boot_offset_ns
 from ringfence.export.stats import Stats
+from ringfence.faults import Guard
 from ringfence.policy import CompiledPolicies
 from ringfence.policy.model import Policy
 from ringfence.policy.probe_rules import ProbeRule
@@ -84,17 +85,18 @@ class ProbeDesk:
         self._mode = mode  # instead of each policy's own; empty: their own
         self._limiter = limiter or Limiter()
         self._node = node
+        self._guard = Guard("probe event")
         self._offset = boot_offset_ns()
         self._compiled: CompiledPolicies | None = None
         self._rules: dict[str, list[tuple[int, Policy, ProbeRule]]] = {}
         self._chosen: dict[int, tuple[Container, frozenset[int]]] = {}
 
     def handle(self, live: Live, records: Sequence[bytes]) -> None:
-        """A batch of one probe. No record can end the loop."""
+        """A batch of one probe. No record ends the loop; a rule or metric that breaks harms only itself."""
         if self._policies.compiled is not self._compiled:
             self._learn_rules()
-        probe, tally, decode = live.probe, live.tally, live.decoder.decode
-        rules, wanted = self._rules.get(probe.label), self._stream.wants_probe(probe.label)
+        decode = live.decoder.decode
+        wanted = self._stream.wants_probe(live.probe.label)
         live.received += len(records)
         seen: dict[tuple[int, int, int], Container | None] = {}  # a batch is of few, again and again
         for record in records:
@@ -108,16 +110,34 @@ class ProbeDesk:
                 seen[who] = self.owner(decoded)
             container = seen[who]
             # 0 is the host's; an id that nobody knows is something else, and is told of nobody.
-            if container is None and (decoded.container or not probe.keep_host):
+            if container is None and (decoded.container or not live.probe.keep_host):
                 live.failures["unattributed"] += 1
                 continue
-            tally.observe(container.short_id if container else HOST, decoded.values)
+            self._take(live, decoded, container, wanted=wanted)
+
+    def _take(self, live: Live, decoded: Decoded, container: Container | None, *, wanted: bool) -> None:
+        probe = live.probe
+        try:
+            live.tally.observe(container.short_id if container else HOST, decoded.values)
+        except Exception as error:
+            self._bug(live, error)
+        rules = self._rules.get(probe.label)
+        if not (rules and container) and not wanted and not probe.lines:
+            return
+        event = ProbeEvent(probe, decoded)
+        try:
             if rules and container is not None:
-                self._judge(live, rules, ProbeEvent(probe, decoded), container)
+                self._judge(live, rules, event, container)
             if wanted:
-                self._stream.offer(ProbeEvent(probe, decoded), container)
+                self._stream.offer(event, container)
             if probe.lines:
-                self._line(self.render(ProbeEvent(probe, decoded), container))
+                self._line(self.render(event, container))
+        except Exception as error:
+            self._bug(live, error)
+
+    def _bug(self, live: Live, error: Exception) -> None:
+        live.failures["internal"] += 1
+        self._guard.failed(error)
 
     def owner(self, decoded: Decoded) -> Container | None:
         """The container of an event, by what the probe says of it; None: the host's, or not known."""
@@ -158,14 +178,13 @@ class ProbeDesk:
         self, live: Live, rules: list[tuple[int, Policy, ProbeRule]], event: ProbeEvent, container: Container
     ) -> None:
         values = dict(zip(event.probe.fields, event.decoded.values, strict=True))
-        held = [entry for entry in rules if entry[2].holds(values)]
-        if not held:
-            return
-        chosen = self._policies_of(container)
-        for index, policy, rule in held:
-            if index in chosen:
-                live.alerts += 1
-                self._verdict(event, container, policy, rule)
+        for index, policy, rule in rules:
+            try:
+                if rule.holds(values) and index in self._policies_of(container):
+                    live.alerts += 1
+                    self._verdict(event, container, policy, rule)
+            except Exception as error:  # this rule misses this event; the others do not
+                self._bug(live, error)
 
     def _verdict(self, event: ProbeEvent, container: Container, policy: Policy, rule: ProbeRule) -> None:
         mode, decoded = self._mode or policy.mode, event.decoded
@@ -177,11 +196,13 @@ class ProbeDesk:
         )  # fmt: skip
         if rule.action is Action.KILL:
             verdict = self._kill(verdict) if mode == "enforce" else verdict._replace(outcome="would-kill")
-        self._stats.alerts[rule.id, rule.severity, rule.action.label, verdict.outcome] += 1
+        name = self._stats.series(rule.id)
+        self._stats.alerts[name, rule.severity, rule.action.label, verdict.outcome] += 1
+        self._stats.attempts.add(rule.attack, container.namespace, verdict.outcome)
         same = (verdict.outcome, decoded.pid, decoded.values)
-        decision = self._limiter.admit(container.cgroup_id, rule.id, same, verdict)
+        decision = self._limiter.admit(container.cgroup_id, name, same, verdict)
         if not decision.passes:
-            self._stats.alerts_suppressed[rule.id] += 1
+            self._stats.alerts_suppressed[name] += 1
             return
         self._tell(verdict, decision.suppressed)
 

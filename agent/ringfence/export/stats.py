@@ -12,6 +12,7 @@ from ringfence.export.attempts import Attempts
 
 __all__ = ["LATENCY_BUCKETS", "Histogram", "Stats"]
 
+_MAX_RULES = 1000  # that have time series of their own
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)  # seconds
 
 
@@ -56,6 +57,7 @@ class Stats:
         "policy_problems",
         "received",
         "reloads",
+        "rules",
         "startup_seconds",
         "unattributed",
     )
@@ -76,3 +78,12 @@ class Stats:
         self.canary_seen = 0.0  # time.monotonic() when it was heard last; 0: there is none
         self.canaries = 0  # heard
         self.loop_seen = 0.0  # time.monotonic() of the loop's last turn
+        self.rules: set[str] = set()  # that have series
+
+    def series(self, rule: str) -> str:
+        """A rule's label. Its id is the operator's, but a year of reloads must not fill the metrics."""
+        if rule not in self.rules:
+            if len(self.rules) >= _MAX_RULES:
+                return "other"
+            self.rules.add(rule)
+        return rule

@@ -11,6 +11,7 @@ from ringfence.daemon.foresee import foresee
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies
 from ringfence.policy.load import load_bytes
+from ringfence.policy.probe_rules import FieldWords, ProbeWords
 
 POLICY = b"""
 apiVersion: ringfence.dev/v1
@@ -59,3 +60,36 @@ def test_what_was_counted_stays() -> None:
     stats.alerts["two", "low", "alert", "seen"] = 7
     foresee(stats, compiled("enforce"))
     assert stats.alerts["two", "low", "alert", "seen"] == 7
+
+
+PROBES = {"probe.slow": ProbeWords("probe.slow", {"ms": FieldWords("number")}, in_task=True)}
+ON_EVENTS = b"""
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: events}
+spec:
+  selector: {containers: all}
+  mode: enforce
+  rules:
+    - {id: tells, title: t, severity: low, attack: T1082, event: probe.slow, match: any, action: alert}
+    - {id: ends, title: t, severity: high, attack: [T1611], event: probe.slow, match: {ms: 5}, action: kill}
+"""
+KILLS: dict[str, set[str]] = {
+    "policy": {"killed", "kill-failed"},
+    "enforce": {"killed", "kill-failed"},
+    "audit": {"would-kill"},
+}
+
+
+@pytest.mark.parametrize("mode", KILLS)
+def test_rules_on_custom_probes_have_series_too(mode: str) -> None:
+    """Alerts and techniques, in the words of the mode that the agent gives them."""
+    stats = Stats()
+    compiled = compile_policies(load_bytes({"events.yaml": ON_EVENTS}, PROBES), NodeTiers.usual())
+    foresee(stats, compiled, mode)
+    kills = {("ends", "high", "kill", outcome) for outcome in KILLS[mode]}
+    assert set(stats.alerts) == kills | {("tells", "low", "alert", "seen")}
+    assert not any(stats.alerts.values())
+    (family,) = stats.attempts.collect()
+    told = {(sample.labels["technique"], sample.labels["outcome"]) for sample in family.samples}
+    assert told == {("T1611", outcome) for outcome in KILLS[mode]} | {("T1082", "seen")}

@@ -7,6 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -17,6 +18,7 @@ from ringfence.containers.tree import ProcessTree
 from ringfence.daemon import probe_desk
 from ringfence.daemon.probe_desk import ProbeDesk
 from ringfence.export.stats import Stats
+from ringfence.faults import handler_errors
 from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies, load_bytes
 from ringfence.policy.probe_rules import FieldWords, ProbeWords
 from ringfence.probes.layout import new_decoder
@@ -38,7 +40,7 @@ spec:
   selector: SELECTOR
   mode: MODE
   rules:
-    - {id: slow, title: slow, severity: low, event: probe.slow, match: MATCH, action: ACTION}
+    - {id: slow, title: slow, severity: low, attack: T1499, event: probe.slow, match: MATCH, action: ACTION}
 """
 CGROUP, PID, START = 1001, 42, 5_000_000_000
 
@@ -255,6 +257,54 @@ def test_repetitions_are_held_back_and_told_later(world: World) -> None:
     assert live.alerts == 100
     assert world.stats.alerts["slow", "low", "alert", "seen"] == 100
     assert world.stats.alerts_suppressed["slow"] == 99
+
+
+def test_a_rule_counts_for_its_techniques(world: World) -> None:
+    """As the agent's own rules do: by technique, namespace and what became of it."""
+    world.rules("any")
+    world.send(FakeLive())
+    (family,) = world.stats.attempts.collect()
+    assert [(s.labels, s.value) for s in family.samples] == [
+        ({"technique": "T1499", "namespace": "", "outcome": "seen"}, 1)
+    ]
+
+
+def test_rules_beyond_a_thousand_share_a_series(world: World) -> None:
+    """A year of reloads must not fill the metrics; the alert itself has the rule's own name."""
+    world.rules("any")
+    world.stats.rules |= {f"earlier-{number}" for number in range(1000)}
+    world.send(FakeLive())
+    assert dict(world.stats.alerts) == {("other", "low", "alert", "seen"): 1}
+    assert world.alerts[0]["rule"]["id"] == "slow"
+
+
+def test_a_rule_that_breaks_harms_only_itself(world: World) -> None:
+    """The next rule is judged, the event is counted and offered, the next record is taken; it is counted."""
+    world.rules("any")
+    assert world.policies.compiled is not None
+    policy = world.policies.compiled.policies.policies[0]
+    broken = mock.Mock(wraps=policy.probe_rules[0], label="probe.slow")
+    broken.holds.side_effect = ZeroDivisionError
+    world.desk._rules = {"probe.slow": [(0, policy, broken), (0, policy, policy.probe_rules[0])]}
+    world.desk._compiled = world.policies.compiled
+    world.stream.wanted = {"probe.slow"}
+    live, before = FakeLive(), handler_errors["probe event"]
+    world.send(live)
+    world.send(live, latency=101)
+    assert [alert["details"]["latency_us"] for alert in world.alerts] == [100, 101]
+    assert counted(live) == {("a" * 12,): [2]}
+    assert len(world.stream.offered) == 2
+    assert (live.failures["internal"], handler_errors["probe event"] - before) == (2, 2)
+
+
+def test_a_metric_that_breaks_keeps_no_rule_from_its_event(world: World) -> None:
+    """What is derived is beside what is judged."""
+    world.rules("any")
+    live = FakeLive()
+    live.tally = mock.Mock(**{"observe.side_effect": OverflowError})
+    world.send(live)
+    assert len(world.alerts) == 1
+    assert live.failures["internal"] == 1
 
 
 def test_readers_get_events_that_they_asked_for(world: World) -> None:
