@@ -70,7 +70,7 @@ int adopt(struct bpf_iter__task *ctx)
 		return 0;
 	cgroup = rf_cgroup_of(task);
 	slot = bpf_map_lookup_elem(&containers, &cgroup);
-	if (!slot || (__u32)task->tgid == config.agent_pid)
+	if (!slot || rf_is_agent(task))
 		return 0;
 	mine = *slot;
 	container = bpf_map_lookup_elem(&slots, &mine);

@@ -182,8 +182,11 @@ static __always_inline void rf_enroll(__u64 id, __u64 parent, const char *path)
 	rf_container_record(RF_CONTAINER_CREATE, id, parent, slot, path);
 }
 
-/* Lets the task that made this cgroup go, if its name is a ticket. Its threads and children are of later. */
-static __always_inline void rf_admit(struct cgroup *cgroup, struct rf_container *container)
+/*
+ * Lets the task that made this cgroup go, if its name is a ticket. Its threads and children are of later. Nobody else
+ * becomes a subject in its container from here on: what it starts, and who is sent in by `kubectl exec`.
+ */
+static __always_inline void rf_admit(struct cgroup *cgroup, __u64 parent, struct rf_container *container)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	char ticket[RF_TICKET_LEN] = {};
@@ -198,6 +201,8 @@ static __always_inline void rf_admit(struct cgroup *cgroup, struct rf_container 
 		return;
 	bound->container = 0;
 	bpf_map_delete_elem(&processes, &tgid);
+	bpf_map_delete_elem(&containers, &parent);
+	bpf_map_delete_elem(&containers, &container->cgroup);
 	__sync_fetch_and_add(&container->tasks, -1);
 }
 
@@ -225,7 +230,7 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 		return 0;
 	if (bpf_map_update_elem(&containers, &id, &mine, BPF_ANY))
 		rf_drop(RF_CGROUP_MKDIR, RF_DROP_TABLE_FULL, mine);
-	rf_admit(cgroup, container);
+	rf_admit(cgroup, parent, container);
 	rf_cgroup_record(RF_CGROUP_MKDIR, id, parent, container->cgroup, mine, path);
 	return 0;
 }

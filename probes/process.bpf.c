@@ -103,7 +103,7 @@ static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task
 		return false;
 	cgroup = rf_cgroup_of(task);
 	slot = bpf_map_lookup_elem(&containers, &cgroup);
-	if (!slot || (__u32)task->tgid == config.agent_pid)
+	if (!slot || rf_is_agent(task))
 		return false;
 	like->slot = *slot;
 	return true;

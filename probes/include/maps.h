@@ -368,8 +368,9 @@ struct rf_config {
 	__u32 host_cgroup_ns;
 	__u32 host_user_ns;
 	__u32 host_time_ns;
-	__u32 agent_pid;     /* never a subject, whatever its cgroup */
-	__u32 activity_rate; /* records a second and container on the activity ring; 0: no limit */
+	__u32 agent_pid;      /* with agent_start_ns: never a subject, whatever its cgroup */
+	__u64 agent_start_ns; /* of the tick that it was started in: all that /proc tells */
+	__u32 activity_rate;  /* records a second and container on the activity ring; 0: no limit */
 	__u32 activity_burst;
 	__u32 alert_rate; /* the same for alerts */
 	__u32 alert_burst;

@@ -23,9 +23,22 @@ static __always_inline struct rf_container *rf_container_of(const struct rf_task
 	return container;
 }
 
+#define RF_TICK_NS 10000000 /* USER_HZ is 100 on every architecture that we know */
+
+/*
+ * Whether it is the agent that loaded these programs. They outlive it, and its number is given to somebody else then,
+ * or can be asked for (clone3 with set_tid): so the time of its start is compared, too.
+ */
+static __always_inline bool rf_is_agent(struct task_struct *task)
+{
+	if ((__u32)task->tgid != config.agent_pid)
+		return false;
+	return BPF_CORE_READ(task, group_leader, start_boottime) - config.agent_start_ns < RF_TICK_NS;
+}
+
 static __always_inline struct rf_task *rf_bound(struct task_struct *task)
 {
-	if ((__u32)task->tgid == config.agent_pid)
+	if (rf_is_agent(task))
 		return NULL;
 	return (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, 0);
 }
@@ -35,7 +48,7 @@ static __always_inline struct rf_task *rf_bound_process(struct task_struct *task
 {
 	__u32 tgid = task->tgid;
 
-	if (tgid == config.agent_pid)
+	if (rf_is_agent(task))
 		return NULL;
 	return bpf_map_lookup_elem(&processes, &tgid);
 }

@@ -130,6 +130,15 @@ def test_it_runs_with_five_capabilities_and_stops_an_attack(pod: Pod) -> None:
     assert found["node"] == "node-1", "the name of the pod, not of the node"
 
 
+@pytest.mark.parametrize("command", ["probe", "status", "audit"])
+def test_commands_by_exec_are_no_subjects(node: Node, pod: Pod, command: str) -> None:
+    """`kubectl exec ds/ringfence -- ringfence probe` in mode enforce: it calls bpf(2), and lives."""
+    done = node.ctr("task", "exec", "--exec-id", f"x-{command}", pod.name, "/usr/bin/ringfence", command)
+    assert done.returncode in ((0, 1) if command == "audit" else (0,)), done
+    assert done.stdout
+    assert pod.name not in {one["container"].get("id") for one in records(pod)}
+
+
 def test_its_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> None:
     """`helm test`: the pod of the chart attacks, and finds its alert in the metrics."""
     attacker = by_kind(objects, "Pod", "-test")["spec"]

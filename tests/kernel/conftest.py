@@ -23,6 +23,12 @@ def evade(tmp_path_factory: pytest.TempPathFactory) -> str:
     return _compiled(tmp_path_factory, "evade")
 
 
+@pytest.fixture(scope="session")
+def tamper(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of fixtures/tamper.c, compiled: what containers try against the agent."""
+    return _compiled(tmp_path_factory, "tamper")
+
+
 def _compiled(factory: pytest.TempPathFactory, name: str) -> str:
     source = Path(__file__).parent / "fixtures" / f"{name}.c"
     program = factory.mktemp(name) / name

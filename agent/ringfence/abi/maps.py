@@ -141,6 +141,7 @@ CONFIG = Layout(
     Field("host_user_ns", "u32"),
     Field("host_time_ns", "u32"),
     Field("agent_pid", "u32"),
+    Field("agent_start_ns", "u64"),
     Field("activity_rate", "u32"),
     Field("activity_burst", "u32"),
     Field("alert_rate", "u32"),

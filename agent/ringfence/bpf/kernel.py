@@ -68,6 +68,12 @@ def host_namespaces(proc: str = "/proc") -> dict[str, int]:
     return found
 
 
+def _own_start() -> int:
+    """When this process was started, in ns since boot, rounded down to the tick as proc(5) shows it."""
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    return int(fields[19]) * (10**9 // os.sysconf("SC_CLK_TCK"))
+
+
 @dataclass(frozen=True, slots=True)
 class KernelSettings:
     """What is fixed once the programs are loaded. Sizes are entries, of the rings bytes (a power of two)."""
@@ -76,6 +82,7 @@ class KernelSettings:
     hierarchy: int = HIERARCHY_V2
     namespaces: Mapping[str, int] = field(default_factory=host_namespaces)
     agent_pid: int = field(default_factory=os.getpid)
+    agent_start_ns: int = field(default_factory=_own_start)  # CLOCK_BOOTTIME, of the tick that it was in
     slots: int = 4096
     processes: int = 65536
     cgroups: int = 32768
@@ -109,7 +116,8 @@ class KernelSettings:
         hooks = {hook for hook in self.lsm_hooks if f"lsm_{hook}" not in refused}
         by_hook = (HELPER_HOOK in hooks, EventKind.PROCESS_EXEC in decided_by(hooks))
         rates = (self.activity_rate, self.activity_burst, self.alert_rate, self.alert_burst)
-        return CONFIG.pack(self.hierarchy, *namespaces, self.agent_pid, *rates, *by_hook)
+        agent = (self.agent_pid, self.agent_start_ns)
+        return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook)
 
 
 class Pattern(NamedTuple):

@@ -49,10 +49,16 @@ class Adopter:
     """Finds containers by the names of their cgroups and enrolls them through the maps."""
 
     def __init__(
-        self, hierarchy: Hierarchy, patterns: Sequence[Pattern], slots: SlotTable, registry: Registry
+        self,
+        hierarchy: Hierarchy,
+        patterns: Sequence[Pattern],
+        slots: SlotTable,
+        registry: Registry,
+        never: frozenset[int] = frozenset(),
     ) -> None:
+        """`never`: ids of cgroups that are no containers, whatever their names: those that hold the agent."""
         self._hierarchy, self._patterns = hierarchy, tuple(patterns)
-        self._slots, self._registry = slots, registry
+        self._slots, self._registry, self._never = slots, registry, never
 
     def adopt(self, *, passes: int = 2) -> Adopted:
         """Enroll every container that is there and not enrolled yet; may be called again at any time."""
@@ -64,6 +70,8 @@ class Adopter:
         return done
 
     def _visit(self, directory: CgroupDir, bound: dict[int, int], done: Adopted) -> None:
+        if directory.cgroup_id in self._never:
+            return
         slot = self._slots.owner(directory.cgroup_id)
         if slot is None and (parent := bound.get(directory.parent_id)) is not None:
             slot = self._bind_child(directory, parent, done)

@@ -29,6 +29,7 @@ __all__ = [
     "host_namespaces",
     "mount_points",
     "own_cgroup",
+    "own_cgroups",
     "walk",
 ]
 
@@ -200,17 +201,43 @@ def walk(hierarchy: Hierarchy, *, limit: int = 65536, depth: int = 32) -> Iterat
         level = below
 
 
-def own_cgroup(hierarchy: Hierarchy) -> Path | None:
+def own_cgroup(hierarchy: Hierarchy, proc: Path = Path("/proc")) -> Path | None:
     """The cgroup of this process, also from a cgroup namespace, where /proc/self/cgroup does not tell it."""
-    pid = str(os.getpid())
-    for found in walk(hierarchy):
-        path = hierarchy.directory(found.path)
-        try:
-            if pid in (path / "cgroup.procs").read_text().split():
-                return path
-        except OSError:  # it is gone, or its kind has none (threaded)
-            continue
-    return None
+    told = hierarchy.directory(_told_path(hierarchy, proc))
+    if _holds_us(told):
+        return told
+    paths = (hierarchy.directory(found.path) for found in walk(hierarchy))
+    return next((path for path in paths if _holds_us(path)), None)
+
+
+def own_cgroups(hierarchy: Hierarchy) -> frozenset[int]:
+    """Ids of the cgroup of this process and of those that it lies in, without the root: no container of ours.
+
+    In a pod the agent lies in a cgroup that looks like any other container's.
+    """
+    path = own_cgroup(hierarchy)
+    ids = set()
+    while path is not None and path != hierarchy.mount:
+        ids.add(cgroup_id(path))
+        path = path.parent
+    return frozenset(ids)
+
+
+def _told_path(hierarchy: Hierarchy, proc: Path) -> str:
+    """What /proc/self/cgroup says (proc(5)): right where that is said from the root of the hierarchy."""
+    for line in (proc / "self/cgroup").read_text(errors="surrogateescape").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if hierarchy.controller in controllers.split(",") and (hierarchy.controller or number == "0"):
+            return path
+    return "/"
+
+
+def _holds_us(cgroup: Path) -> bool:
+    try:
+        return str(os.getpid()) in (cgroup / "cgroup.procs").read_text().split()
+    except OSError:  # it is gone, or its kind has none (threaded)
+        return False
 
 
 def _children(mount: str, parent: CgroupDir) -> list[CgroupDir]:

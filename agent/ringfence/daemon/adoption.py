@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ringfence.bpf.kernel import Kernel
 from ringfence.config_values import Pattern
 from ringfence.containers.adopt import Adopter
-from ringfence.containers.hierarchy import Hierarchy
+from ringfence.containers.hierarchy import Hierarchy, own_cgroups
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import SlotTable
@@ -33,7 +33,8 @@ class Adoption:
         members: Members,
     ) -> None:
         self._kernel, self._members = kernel, members
-        self._adopter = Adopter(hierarchy, patterns, slots, registry)
+        self.never = own_cgroups(hierarchy)  # what holds the agent is no container
+        self._adopter = Adopter(hierarchy, patterns, slots, registry, self.never)
 
     def take_in(self) -> None:
         """Everything that runs in a container and is not known yet."""

@@ -202,7 +202,8 @@ class Agent:
             self.members.facts,
             self.continuity.announce,
         )
-        entry = Entry(self._hierarchy, self.slots, self.members, self.generations, self.told)
+        never = self.adoption.never
+        entry = Entry(self._hierarchy, self.slots, self.members, self.generations, self.told, never)
         path = config.socket.with_name(SOCKET_NAME)
         self.enroller = Enroller(path, self.loop, entry, self.keeper, self.told)
 

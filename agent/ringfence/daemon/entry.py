@@ -34,10 +34,13 @@ class Entry:
         members: Members,
         generations: Generations,
         told: Told,
+        never: frozenset[int] = frozenset(),
     ) -> None:
+        """`never`: ids of cgroups that are not to be enrolled, as they hold the agent."""
         self._hierarchy, self._slots, self._told = hierarchy, slots, told
         self._members, self._generations = members, generations
         self._device = os.stat(hierarchy.mount).st_dev
+        self._never = never
 
     def suits(self, fd: int) -> bool:
         """Whether this is a directory of the hierarchy that says whose a task is."""
@@ -52,6 +55,8 @@ class Entry:
         """
         self._check_names(chosen)
         cgroup_id = os.fstat(cgroup).st_ino
+        if cgroup_id in self._never:
+            raise Error("this cgroup holds the agent itself")
         path = self._path(cgroup)
         slot = self._slots.owner(cgroup_id)
         if slot is None:

@@ -57,6 +57,17 @@ def test_only_matching_cgroups_and_what_is_below_them_are_enrolled(host: Host) -
     )
 
 
+def test_what_holds_the_agent_is_no_container_and_the_others_in_it_are(tmp_path: Path) -> None:
+    """In a node that is a container itself, everything lies in one cgroup with a container's name."""
+    host = Host(tmp_path)
+    around, own = host.mkdir("rftest-node"), host.mkdir("rftest-node/rftest-agent")
+    other = host.mkdir("rftest-node/rftest-a")
+    hierarchy = Hierarchy(HierarchyKind.V2, "", tmp_path, tmp_path)
+    adopter = Adopter(hierarchy, PATTERNS, host.slots, host.registry, frozenset((around, own)))
+    assert adopter.adopt().containers == 1
+    assert set(host.slots.owners) == {other}
+
+
 def test_a_matching_name_inside_a_container_is_part_of_it(host: Host) -> None:
     """The topmost matching cgroup is the container."""
     host.mkdir("rftest-a/rftest-b")

@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from ringfence.containers import hierarchy
-from ringfence.containers.hierarchy import Hierarchy, HierarchyKind, detect, host_namespaces, walk
+from ringfence.containers.hierarchy import (
+    Hierarchy,
+    HierarchyKind,
+    detect,
+    host_namespaces,
+    own_cgroup,
+    own_cgroups,
+    walk,
+)
 from ringfence.errors import KernelError
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -101,6 +110,26 @@ def tree(tmp_path: Path, *paths: str) -> Hierarchy:
     for path in paths:
         (tmp_path / path).mkdir(parents=True)
     return Hierarchy(HierarchyKind.V2, "", tmp_path, tmp_path)
+
+
+def test_the_own_cgroup_is_where_proc_says_or_where_our_number_is(tmp_path: Path) -> None:
+    """In a cgroup namespace /proc/self/cgroup says `/`, whatever it is: then the hierarchy is searched."""
+    root, own = tmp_path / "cgroup", tmp_path / "cgroup/pods/agent"
+    own.mkdir(parents=True)
+    for path, text in ((root, "1\n"), (own, f"7\n{os.getpid()}\n")):
+        (path / "cgroup.procs").write_text(text)
+    (tmp_path / "self").mkdir()
+    layout = Hierarchy(HierarchyKind.HYBRID, "pids", root, None)
+    for told in ("4:pids:/pods/agent\n0::/elsewhere\n", "4:cpu,pids:/\n0::/\n", "0::/pods\n"):
+        (tmp_path / "self/cgroup").write_text(told)
+        assert own_cgroup(layout, tmp_path) == own
+    assert own_cgroups(layout) == {own.stat().st_ino, own.parent.stat().st_ino}
+
+
+def test_at_the_root_no_cgroup_is_the_agents_own(tmp_path: Path) -> None:
+    """Else all containers were in it."""
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    assert own_cgroups(Hierarchy(HierarchyKind.V2, "", tmp_path, tmp_path)) == frozenset()
 
 
 def test_walk_lists_parents_before_children_with_kernel_names(tmp_path: Path) -> None:

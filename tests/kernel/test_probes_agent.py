@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is no subject: the agent that loaded the programs, by its number and by when it was started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ringfence.abi import EventKind
+from ringfence.containers.procstat import TICK_NS, start_ticks
+from tests.kernel.probes import LABEL, running
+from tests.support.cgroups import Cgroup, new_cgroup
+
+pytestmark = pytest.mark.root
+K = EventKind
+# Its mounts are its own, its cgroup is a container's, and the probes come later: its exec would arm it.
+WAITS = (sys.executable, "-c", "import os, sys; sys.stdin.read(1); os.execvp('/bin/true', ['true'])")
+
+
+def waiting(cgroup: Cgroup) -> subprocess.Popen[bytes]:
+    """A process in the cgroup, one exec from being armed."""
+    return cgroup.popen(WAITS, stdin=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(("off", "subject"), [(0, False), (-1, True), (1, True)])
+def test_the_agent_is_told_by_its_number_and_its_start(off: int, *, subject: bool) -> None:
+    """Another tick, and it is somebody else who has the number."""
+    with new_cgroup(LABEL) as outer, waiting(outer) as process:
+        ticks = start_ticks(process.pid)
+        assert ticks is not None
+        start = (ticks + off) * TICK_NS
+        with running(observe=[K.PROCESS_EXEC], agent_pid=process.pid, agent_start_ns=start) as probes:
+            with new_cgroup(LABEL) as cgroup:
+                cgroup.add(process.pid)
+                assert process.communicate(b"x") is not None
+                assert process.returncode == 0
+                cgroup.run(["true"])  # whoever it is, others are subjects
+                probes.wait(cgroup, K.PROCESS_EXEC)
+                told = {event.pid for event in probes.events(cgroup, K.PROCESS_EXEC)}
+    assert (process.pid in told) is subject
+    assert told - {process.pid}
+
+
+def test_who_takes_the_number_of_an_agent_that_has_ended_is_a_subject(tamper: str) -> None:
+    """By clone3 with set_tid, and inherited: fork, exec and exit are told of it."""
+    ended = subprocess.Popen(["true"])
+    ticks = start_ticks(ended.pid)
+    assert ticks is not None
+    assert ended.wait() == 0
+    with (
+        running(
+            observe=[K.PROCESS_FORK, K.PROCESS_EXEC, K.PROCESS_EXIT],
+            agent_pid=ended.pid,
+            agent_start_ns=(ticks - 100) * TICK_NS,
+        ) as probes,
+        new_cgroup(LABEL) as cgroup,
+    ):
+        done = cgroup.run([tamper, "as", str(ended.pid), "true"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        for kind in (K.PROCESS_EXEC, K.PROCESS_EXIT):
+            probes.wait(cgroup, kind, 2)
+        forked = [event.child_pid for event in probes.events(cgroup, K.PROCESS_FORK)]
+        assert ended.pid in forked
+        for kind in (K.PROCESS_EXEC, K.PROCESS_EXIT):
+            assert ended.pid in {event.pid for event in probes.events(cgroup, kind)}
