@@ -11,18 +11,24 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 __all__ = ["RETRY_REASONS", "OutboxLike", "SenderLike", "outbox_metrics"]
 
-RETRY_REASONS = ("connection", "timeout", "http_3xx", "http_4xx", "http_5xx", "headers", "disk_full", "file")
+RETRY_REASONS = (
+    "connection", "timeout", "http_3xx", "http_4xx", "http_5xx", "headers", "disk_full", "file",
+    "queue", "bug",
+)  # fmt: skip
 
 
 class SpoolLike(Protocol):
     """The part of ringfence.export.sinks.spool.Spool that is used here."""
 
     size_max: int
+    sync_errors: int
 
     @property
     def records(self) -> int: ...
     @property
     def held(self) -> int: ...
+    @property
+    def in_memory(self) -> int: ...
 
 
 class SenderLike(Protocol):
@@ -54,6 +60,8 @@ def outbox_metrics(outbox: OutboxLike) -> Iterator[Metric]:
         ("ringfence_receiver_queue_records", "Alerts that wait for a receiver.", lambda s: s.spool.records),
         ("ringfence_receiver_queue_bytes", "What the files of its queue hold.", lambda s: s.spool.held),
         ("ringfence_receiver_queue_max_bytes", "What they may hold.", lambda s: s.spool.size_max),
+        ("ringfence_receiver_queue_memory_records", "Alerts that the disk did not take yet.",
+         lambda s: s.spool.in_memory),
         ("ringfence_receiver_last_sent_timestamp_seconds", "When it last took an alert.",
          lambda s: s.last_sent),
     ):  # fmt: skip
@@ -61,6 +69,11 @@ def outbox_metrics(outbox: OutboxLike) -> Iterator[Metric]:
         for sender in outbox.senders:
             family.add_metric([sender.name], float(read(sender)))
         yield family
+    unsynced = CounterMetricFamily(
+        "ringfence_receiver_sync_errors",
+        "Times that its queue could not be forced to disk.",
+        labels=["receiver"],
+    )
     sent = CounterMetricFamily("ringfence_receiver_sent", "Alerts that it took.", labels=["receiver"])
     retries = CounterMetricFamily(
         "ringfence_receiver_retries",
@@ -69,6 +82,7 @@ def outbox_metrics(outbox: OutboxLike) -> Iterator[Metric]:
     )  # fmt: skip
     for sender in outbox.senders:
         sent.add_metric([sender.name], sender.sent)
+        unsynced.add_metric([sender.name], sender.spool.sync_errors)
         for reason, count in (dict.fromkeys(RETRY_REASONS, 0) | dict(sender.retries)).items():
             retries.add_metric([sender.name, reason], count)
     lost = CounterMetricFamily(
@@ -76,4 +90,4 @@ def outbox_metrics(outbox: OutboxLike) -> Iterator[Metric]:
     )
     for receiver, reason, count in outbox.lost_by_reason():
         lost.add_metric([receiver, reason], count)
-    yield from (sent, retries, lost)
+    yield from (sent, unsynced, retries, lost)

@@ -95,7 +95,7 @@ class FakeKernel:
 class FakeSpool:
     """A queue with something in it."""
 
-    size_max, records, held = 1 << 20, 3, 4096
+    size_max, records, held, in_memory, sync_errors = 1 << 20, 3, 4096, 1, 2
 
 
 class FakeSender:

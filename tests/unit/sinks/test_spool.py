@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.errors import Error
-from ringfence.export.sinks.spool import RECORD_MAX, Spool
+from ringfence.export.sinks.frames import RECORD_MAX
+from ringfence.export.sinks.spool import Spool
 
 SIZE = 1 << 20
 
@@ -188,3 +193,116 @@ def test_nobody_else_can_read_the_queue(tmp_path: Path) -> None:
     spool.append(b"x")
     assert (tmp_path / "q").stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "q").iterdir())
+
+
+@contextlib.contextmanager
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No byte more can be written."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        yield
+
+
+def test_what_a_full_disk_does_not_take_is_sent_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, with nothing lost: behind what the disk holds already, before what comes later."""
+    spool = Spool(tmp_path, SIZE)
+    spool.append(b"0")
+    with full_disk(monkeypatch):
+        assert all(spool.append(b"%d" % n) for n in range(1, 6))
+        assert (spool.records, spool.in_memory) == (6, 5)
+        assert spool.wait(0)
+        first, second = spool.take(3, SIZE), spool.take(3, SIZE)
+        assert first is not None
+        assert second is not None
+        assert (first.records, second.records) == ((b"0",), (b"1", b"2", b"3"))
+        spool.done(first)
+        spool.done(second)
+        assert spool.records == 2
+    spool.append(b"6")
+    assert spool.in_memory == 0, "there is room again"
+    assert drain(spool) == [b"4", b"5", b"6"]
+    assert not spool.lost
+
+
+def test_memory_goes_to_the_disk_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the next sync, and at the latest at the end; what was on its way as well."""
+    spool = Spool(tmp_path, SIZE)
+    with full_disk(monkeypatch):
+        spool.append(b"one")
+    spool.sync()
+    assert spool.in_memory == 0
+    with full_disk(monkeypatch):
+        spool.append(b"two")
+        assert drain(spool) == [b"one", b"two"]
+        spool.append(b"three")
+        spool.take(1, SIZE)
+    spool.close()
+    assert drain(Spool(tmp_path, SIZE)) == [b"three"]
+
+
+def test_memory_is_bounded_and_what_it_cannot_hold_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put = left + lost, at the end of an agent whose disk stays full, too."""
+    spool = Spool(tmp_path, SIZE, memory_max=1000)
+    with full_disk(monkeypatch):
+        kept = [spool.append(b"x" * 100) for _ in range(25)]
+        assert (sum(kept), spool.lost["disk_error"]) == (10, 15)
+        spool.close()
+    assert spool.lost["disk_error"] == 25
+    assert Spool(tmp_path, SIZE).records == 0
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process may open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = os.dup(0)  # the lowest free number: all below it are in use
+    os.close(used)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_descriptors_nothing_is_lost(tmp_path: Path) -> None:
+    """EMFILE: neither forcing to disk, nor a new segment, nor reading ends anything."""
+    spool = Spool(tmp_path, SIZE)
+    for n in range(10):
+        spool.append(b"%d" % n)
+    with no_descriptors():
+        spool.sync()
+        assert spool.sync_errors == 1
+        with pytest.raises(OSError, match="Too many open files"):
+            spool.take(10, SIZE)
+        for n in range(10, 1500):
+            spool.append(b"%d" % n + b" " * 100)
+        assert spool.in_memory
+    spool.sync()
+    assert [int(record) for record in drain(spool)] == list(range(1500))
+    assert not spool.lost
+
+
+def test_the_name_of_a_new_segment_is_forced_to_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut takes a file whose directory was not synced, whatever was done to its content."""
+    forced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: forced.append(os.fstat(fd).st_ino))
+    spool = Spool(tmp_path, SIZE)
+    spool.append(b"one")
+    spool.sync()
+    spool.append(b"two")
+    spool.sync()
+    assert forced == [tmp_path.stat().st_ino], "once a segment"
+    while len(list(tmp_path.glob("*.seg"))) < 2:
+        spool.append(b"x" * 1000)
+    spool.sync()
+    assert forced == [tmp_path.stat().st_ino] * 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import queue
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,12 +20,14 @@ from ringfence.export.sinks.local import RotatedFile, Syslog
 from ringfence.export.sinks.sender import Receiver, Sender
 from ringfence.export.sinks.spool import Spool
 from ringfence.export.sinks.web import Alertmanager, Otlp, Webhook
+from ringfence.faults import Guard, SupervisedThread
 from ringfence.severity import at_least
 
 __all__ = ["Outbox", "outbox_of", "receivers_of"]
 
 _CAPACITY = 8192  # alerts on their way to the disk
 _SYNC = 1.0  # seconds
+_REASONS = ("queue_full", "refused", "undeliverable", "disk_error", "corrupt", "too_large")
 Complain = Callable[[str, str], None]
 
 
@@ -38,7 +39,8 @@ class Outbox:
         self.lost = 0
         self._least, self._sync = least, sync
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._guard = Guard("outbox")
+        self._thread = SupervisedThread("outbox", self._run)
 
     def start(self) -> None:
         """Begin to write and to send."""
@@ -59,9 +61,9 @@ class Outbox:
     def close(self, timeout: float = 3.0) -> None:
         """Write what was put, send what can be sent in time; the rest waits on disk for the next agent."""
         end = time.monotonic() + timeout
-        if self._thread.ident is not None:
-            self._queue.put(None)
-            self._thread.join(timeout)
+        self._queue.put(None)
+        self._thread.stop()
+        self._thread.join(timeout)
         for sender in self.senders:
             sender.close(max(0.1, end - time.monotonic()))
             sender.spool.close()
@@ -69,7 +71,7 @@ class Outbox:
     def lost_by_reason(self) -> Iterator[tuple[str, str, int]]:
         """(receiver, reason, alerts) of all that was lost."""
         for sender in self.senders:
-            reasons = Counter({"queue_full": 0, "refused": 0, "disk_error": 0, "corrupt": 0, "too_large": 0})
+            reasons = Counter(dict.fromkeys(_REASONS, 0))
             reasons.update(sender.lost)
             yield from ((sender.name, reason, count) for reason, count in reasons.items())
             yield sender.name, "overrun", self.lost
@@ -85,12 +87,16 @@ class Outbox:
             if record is None:
                 self._sync_all()
                 return
-            payload = dumps(record).encode("utf-8", "backslashreplace")
-            for sender in self.senders:
-                sender.spool.append(payload)
+            if not self._guard(lambda record=record: self._write(record)):  # type: ignore[misc]
+                self.lost += 1
             if self._sync == "always" or time.monotonic() - synced >= _SYNC:
                 self._sync_all()
                 synced = time.monotonic()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        payload = dumps(record).encode("utf-8", "backslashreplace")
+        for sender in self.senders:
+            sender.spool.append(payload)
 
     def _sync_all(self) -> None:
         if self._sync != "never":

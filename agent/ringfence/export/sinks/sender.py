@@ -2,8 +2,10 @@
 """One thread a receiver: take from its queue, send, try again later what did not arrive.
 
 A receiver that is away, hangs or answers 500 costs time, never an alert: what waits stays on disk, up to the
-queue's size. A record that the receiver refuses for what it is (400, 413 ...) is sent alone once more, then
-counted as lost: it must not hold up the others for ever.
+queue's size. Two kinds of alert must not hold up the others for ever. One that is refused for what it is
+(400, 413 ...) is sent alone once more, then counted as lost. One that fails where others are taken is a
+suspect: it goes to the end of the queue, is tried alone, and is counted as lost when it has failed again and
+again for an hour in which others were taken.
 """
 
 from __future__ import annotations
@@ -14,15 +16,26 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from ringfence.containers.enrich import safejson
 from ringfence.export.sinks.spool import Batch, Spool
+from ringfence.faults import Guard, SupervisedThread
 
-__all__ = ["Away", "Receiver", "Record", "Refused", "Sender"]
+__all__ = ["HELD_S", "TRIES", "Away", "Receiver", "Record", "Refused", "Sender"]
 
 Record = dict[str, Any]
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 60.0  # seconds
 _RETRY_AFTER_MOST = 300.0
+_SPLIT_AFTER = 4  # failures of a batch, before its alerts are sent one by one
+_ENOUGH = 3  # failures of single alerts, before any was taken: it is the receiver
+#: failures of one alert, and seconds from the first to the last, after which it is lost; only those count
+#: since whose last one another alert was taken
+TRIES, HELD_S = 16, 3600
+_MARK = "_failed"  # where a queued record of a suspect says [how often, since when]
+_SUSPECTS_MAX = 1000  # of which is remembered what was sent before their last failure
+#: reasons of Away that are no fault of an alert
+_NEVER_SPLIT = ("headers", "disk_full", "file")
 
 
 class Away(Exception):
@@ -51,6 +64,14 @@ class Receiver(Protocol):
         """Free what is held."""
 
 
+class _Item(NamedTuple):
+    """An alert of the queue: how often it failed while others were taken, since when (epoch; 0: never)."""
+
+    record: Record
+    tries: int = 0
+    since: float = 0.0
+
+
 class Sender:
     """Moves records from a queue to a receiver. `pause(seconds)` waits, and returns True at the end."""
 
@@ -62,19 +83,23 @@ class Sender:
         *,
         pause: Callable[[float], bool] | None = None,
         chance: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """`complain(name, text)` is told when a row of failures begins, and with an empty text when it
         ends."""
         self.receiver, self.spool = receiver, spool
-        self._complain, self._chance = complain, chance
+        self._complain, self._chance, self._now = complain, chance, now
         self._stop = threading.Event()
         self._pause = pause or self._stop.wait
+        self._guard = Guard("sender")
+        self._before: dict[str, int] = {}  # suspect's id -> what had been sent when it failed last
+        self._idle_rounds = 0  # with nothing but suspects, none of which was taken
         self.sent = 0
         self.retries: Counter[str] = Counter()  # by reason
-        self.refused = 0
+        self.given_up: Counter[str] = Counter()  # refused, undeliverable
         self.up: bool | None = None  # what became of the last attempt
         self.last_sent = 0.0  # seconds since the epoch
-        self._thread = threading.Thread(target=self._run, name=f"send-{receiver.name}", daemon=True)
+        self._thread = SupervisedThread(f"send-{receiver.name}", self._run)
 
     @property
     def name(self) -> str:
@@ -84,7 +109,7 @@ class Sender:
     @property
     def lost(self) -> Counter[str]:
         """Records that will never arrive, by reason."""
-        return self.spool.lost + Counter({"refused": self.refused})
+        return self.spool.lost + self.given_up
 
     def start(self) -> None:
         """Begin to send."""
@@ -93,13 +118,13 @@ class Sender:
     def close(self, timeout: float = 2.0) -> None:
         """Send what can be sent within `timeout`, and end; the rest stays in the queue."""
         end = time.monotonic() + timeout
-        while self._thread.is_alive() and self.spool.records and self.up and time.monotonic() < end:
+        while self._thread.alive and self.spool.records and self.up and time.monotonic() < end:
             time.sleep(0.01)
         self._stop.set()
+        self._thread.stop()
         self.spool.wake()
-        if self._thread.ident is not None:
-            self._thread.join(max(0.1, end - time.monotonic()))
-        if not self._thread.is_alive():
+        self._thread.join(max(0.1, end - time.monotonic()))
+        if not self._thread.alive:
             self.receiver.close()
 
     def _run(self) -> None:
@@ -108,55 +133,137 @@ class Sender:
 
     def step(self, idle: float = 1.0) -> None:
         """Deliver one batch, or wait up to `idle` seconds for one."""
-        batch = self.spool.take(self.receiver.batch_records, self.receiver.batch_bytes)
+        try:
+            batch = self.spool.take(self.receiver.batch_records, self.receiver.batch_bytes)
+        except OSError as error:  # no descriptor to be had, say
+            self._failed(Away("queue", f"the queue cannot be read: {error.strerror}"))
+            self._pause(max(idle, BACKOFF_FIRST))
+            return
         if batch is None:
             self.spool.wait(idle)
         elif self._deliver(batch):
             self.spool.done(batch)
 
     def _deliver(self, batch: Batch) -> bool:
-        """True when the batch is settled; False at the end of the agent."""
-        records = [record for payload in batch.records if (record := _parse(payload)) is not None]
-        self.spool.lost["corrupt"] += len(batch.records) - len(records)
-        groups = [records] if records else []
-        while groups:
-            group = groups[0]
+        """Until the batch is settled: True. False at the end of the agent."""
+        items = [item for payload in batch.records if (item := _parse(payload)) is not None]
+        self.spool.lost["corrupt"] += len(batch.records) - len(items)
+        fresh = [item for item in items if not item.since]
+        suspects = [item for item in items if item.since]
+        return self._insist(fresh) and self._retry(suspects, alone=not fresh)
+
+    def _insist(self, items: list[_Item]) -> bool:
+        """Until the receiver has them, or some of them are suspects; False at the end of the agent."""
+        attempt = 0
+        while items:
+            least = 0.0
             try:
-                done = self._insist(group)
-            except Refused as error:
-                if len(group) > 1:
-                    groups[:1] = [[record] for record in group]
-                    continue
-                self.refused += 1
-                self._complain(self.name, f"refuses an alert: {error}")
-                done = True
-            if not done:
+                self._send([item.record for item in items])
+                return True
+            except Refused:
+                items = self._one_by_one(items, 0)
+            except Away as away:
+                least = min(away.retry_after, _RETRY_AFTER_MOST)
+                if (attempt + 1) % _SPLIT_AFTER == 0 and away.reason not in _NEVER_SPLIT:
+                    first = int(self._chance() * len(items)) % len(items)  # not the same ones each time
+                    items = self._one_by_one(items, first)
+            if items and self._pause(max(least, self._backoff(attempt))):
                 return False
-            groups.pop(0)
+            attempt += 1
         return True
 
-    def _insist(self, records: Sequence[Record]) -> bool:
-        """Until the receiver has them; False at the end of the agent. Raises Refused."""
-        attempt = 0
-        while True:
+    def _one_by_one(self, items: list[_Item], first: int) -> list[_Item]:
+        """Send each alone; all of them again, where none was taken. Where one was, the receiver is well, and
+        what failed is suspect."""
+        failed: list[_Item] = []
+        taken = 0
+        for number, item in enumerate([*items[first:], *items[:first]]):
             try:
-                self.receiver.send(records)
-            except Away as error:
-                self.retries[error.reason] += 1
-                if self.up is not False:
-                    self._complain(self.name, str(error))
-                self.up = False
-                least = min(error.retry_after, _RETRY_AFTER_MOST)
-                if self._pause(max(least, self._backoff(attempt))):
-                    return False
-                attempt += 1
+                self._send([item.record])
+            except Refused as error:
+                self._give_up("refused", f"refuses an alert: {error}")
+            except Away:
+                failed.append(item)
+                if self._stop.is_set() or (not taken and number + 1 == _ENOUGH):
+                    return items
                 continue
-            if self.up is False:
-                self._complain(self.name, "")
-            self.up = True
-            self.sent += len(records)
-            self.last_sent = time.time()
-            return True
+            taken += 1
+        if taken or (
+            len(items) == 1 and self.spool.records
+        ):  # who is alone makes room for others, to compare
+            for item in failed:
+                self._put_off(item)
+            return []
+        return failed
+
+    def _retry(self, suspects: list[_Item], *, alone: bool) -> bool:
+        """Each alone, once; with pauses where nothing else is to be sent. False at the end of the agent."""
+        if suspects and alone:
+            if self._pause(self._backoff(self._idle_rounds)):
+                return False
+            self._idle_rounds += 1
+        for item in suspects:
+            try:
+                self._send([item.record], quiet=not alone)
+            except Refused as error:
+                self._give_up("refused", f"refuses an alert: {error}")
+            except Away:
+                self._put_off(item)
+        return True
+
+    def _put_off(self, item: _Item) -> None:
+        """To the end of the queue, unless it has been there too often."""
+        name, now = str(item.record.get("id")), self._now()
+        if len(self._before) > _SUSPECTS_MAX:
+            self._before.clear()
+        blamed = self.sent > self._before.get(name, 0)
+        self._before[name] = self.sent
+        tries, since = item.tries + blamed, item.since or now
+        if tries >= TRIES and now - since >= HELD_S:
+            self._give_up("undeliverable", f"fails at alert {name}, and takes others")
+            return
+        payload = {**item.record, _MARK: [tries, since]}
+        self.spool.append(json.dumps(payload, separators=(",", ":")).encode())
+
+    def _give_up(self, reason: str, text: str) -> None:
+        self.given_up[reason] += 1
+        self._complain(self.name, text)
+
+    def _send(self, records: Sequence[Record], *, quiet: bool = False) -> None:
+        """Once. Raises Refused, Away; what the receiver's own code raises is a bug, and Away.
+
+        `quiet`: a failure says nothing of the receiver.
+        """
+        try:
+            self.receiver.send(records)
+        except Refused:
+            self._well()  # it answers
+            raise
+        except Away as away:
+            self._failed(away, quiet=quiet)
+            raise
+        except Exception as error:
+            self._guard.failed(error)
+            bug = Away("bug", f"a bug of the agent: {type(error).__name__}")
+            self._failed(bug, quiet=quiet)
+            raise bug from error
+        self._well()
+        self._idle_rounds = 0
+        self.sent += len(records)
+        self.last_sent = time.time()
+
+    def _failed(self, away: Away, *, quiet: bool = False) -> None:
+        self.retries[away.reason] += 1
+        if quiet:
+            return
+        if self.up is not False:
+            self._complain(self.name, str(away))
+        self.up = False
+
+    def _well(self) -> None:
+        if self.up is False:
+            self._complain(self.name, "")
+        self.up = True
 
     def _backoff(self, attempt: int) -> float:
         """Twice as long each time, and never in step with the other nodes."""
@@ -164,9 +271,14 @@ class Sender:
         return longest * (0.5 + 0.5 * self._chance())
 
 
-def _parse(payload: bytes) -> Record | None:
+def _parse(payload: bytes) -> _Item | None:
     try:
-        record = json.loads(payload)
-    except ValueError:
+        record = safejson.parse(payload)
+    except safejson.Unusable:
         return None
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    match record.pop(_MARK, None):
+        case [int(tries), float(since) | int(since)]:
+            return _Item(record, tries, float(since))
+    return _Item(record)

@@ -1,34 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bounded queue of records on disk: what waits for one receiver.
 
-Segment files hold frames (length, CRC-32, payload); `cursor` says how far the receiver has come. What was
-appended survives the agent's death at once, and a power cut as far as `sync` was called. A torn or broken
-frame ends its segment, and is counted. Delivery is at least once: what was on its way when the agent died is
-sent again.
+Segment files hold frames; `cursor` says how far the receiver has come. What was appended survives the agent's
+death at once, and a power cut as far as `sync` was called. A torn or broken frame ends its segment, and is
+counted. What the disk does not take (it is full, say) waits in memory, is handed out from there, and is
+written as soon as it can be. Delivery is at least once: what was on its way when the agent died is sent
+again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import struct
 import threading
-import zlib
 from collections import Counter, deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ringfence.errors import Error
+from ringfence.export.sinks.frames import (
+    HEADER_SIZE,
+    RECORD_MAX,
+    frame,
+    frames,
+    own,
+    read_cursor,
+    write_cursor,
+)
 
-__all__ = ["RECORD_MAX", "Batch", "Spool"]
+__all__ = ["Batch", "Spool"]
 
-_FRAME = struct.Struct("<II")  # length and CRC-32 of the payload
 _SUFFIX = ".seg"
 _SEGMENTS = 16  # of a full queue
-RECORD_MAX = 1 << 20
+_MEMORY = 4 << 20  # bytes that wait for the disk
+_IN_MEMORY = -1  # the segment of a batch that is on no disk
 
 
 class _Segment:
@@ -53,26 +58,32 @@ class Batch(NamedTuple):
 class Spool:
     """One thread appends, one takes. `records` counts what was not handed out.
 
-    `lost` by reason: queue_full (the oldest made room), corrupt, disk_error, too_large.
+    `lost` by reason: queue_full (the oldest made room), corrupt, too_large, disk_error (the disk did not take
+    it, and the memory was full). `sync_errors` counts attempts to force it to disk that failed.
     """
 
-    def __init__(self, directory: Path, size_max: int) -> None:
-        self.directory, self.size_max = directory, size_max
+    def __init__(self, directory: Path, size_max: int, memory_max: int = _MEMORY) -> None:
+        self.directory, self.size_max, self._memory_max = directory, size_max, memory_max
         self.lost: Counter[str] = Counter()
+        self.sync_errors = 0
         self._segment_max = max(size_max // _SEGMENTS, 4096)
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
         self._segments: deque[_Segment] = deque()
+        self._memory: deque[bytes] = deque()  # what the disk did not take; newer than all segments
+        self._memory_size = 0
+        self._lent = 0  # how many of it are on their way
         self._fd = -1
-        self._dirty = False
-        self._guard = _own(directory)
+        self._dirty = self._new_names = False
+        self._guard, self._directory_fd = own(directory)
         self._recover()
 
     @property
     def records(self) -> int:
         """How many wait."""
         with self._lock:
-            return sum(segment.frames - segment.taken for segment in self._segments)
+            on_disk = sum(segment.frames - segment.taken for segment in self._segments)
+            return on_disk + len(self._memory) - self._lent
 
     @property
     def held(self) -> int:
@@ -80,40 +91,50 @@ class Spool:
         with self._lock:
             return sum(segment.size for segment in self._segments)
 
+    @property
+    def in_memory(self) -> int:
+        """How many records the disk did not take yet."""
+        with self._lock:
+            return len(self._memory)
+
     def append(self, payload: bytes) -> bool:
         """Put one record behind the others; False when it could not be kept, which is counted."""
         if len(payload) > RECORD_MAX:
             self.lost["too_large"] += 1
             return False
-        frame = _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
         with self._lock:
-            try:
-                segment = self._room(len(frame))
-                if os.pwrite(self._fd, frame, segment.size) != len(frame):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                self.lost["disk_error"] += 1
-                return False
-            segment.size += len(frame)
-            segment.frames += 1
-            self._dirty = True
+            kept = (self._flush() and self._write(payload)) or self._remember(payload)
             self._more.notify()
-        return True
+        return kept
 
     def sync(self) -> None:
-        """Force what was appended to the disk."""
+        """Force what was appended to the disk: the records, and the names of new files."""
         with self._lock:
-            if not self._dirty or self._fd < 0:
+            self._flush()
+            if not (self._dirty or self._new_names) or self._fd < 0:
                 return
-            fd, self._dirty = os.dup(self._fd), False
-        with contextlib.suppress(OSError):
-            os.fdatasync(fd)
-        os.close(fd)
+            fds: list[int] = []
+            new_names, self._dirty, self._new_names = self._new_names, False, False
+            try:
+                fds.append(os.dup(self._fd))
+                if new_names:
+                    fds.append(os.dup(self._directory_fd))
+            except OSError:
+                self._unsynced(new_names=new_names)
+        try:
+            for fd, force in zip(fds, (os.fdatasync, os.fsync), strict=False):
+                force(fd)
+        except OSError:
+            with self._lock:
+                self._unsynced(new_names=new_names)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def wait(self, seconds: float) -> bool:
         """Wait until there is something to take; False after `seconds`."""
         with self._more:
-            return self._more.wait_for(lambda: any(s.taken < s.frames for s in self._segments), seconds)
+            return self._more.wait_for(self._something, seconds)
 
     def wake(self) -> None:
         """End a `wait` early."""
@@ -123,33 +144,91 @@ class Spool:
     def take(self, count: int, size: int) -> Batch | None:
         """The next records of one segment, at most `count` and about `size` bytes; None: nothing waits.
 
-        They are remembered as undelivered until `done` is called with the batch.
+        They are remembered as undelivered until `done` is called with the batch. Raises OSError where they
+        cannot be read now: nothing is lost by that.
         """
         with self._lock:
             for segment in self._segments:
                 if segment.taken < segment.frames and (batch := self._read(segment, count, size)):
                     return batch
-        return None
+            return self._lend(count, size)
 
     def done(self, batch: Batch) -> None:
         """The records of this batch, and all before, need not be kept."""
         with self._lock:
+            if batch.segment == _IN_MEMORY:
+                for _ in range(self._lent):
+                    self._memory_size -= len(self._memory.popleft())
+                self._lent = 0
+                return
             while self._segments and self._segments[0].number < batch.segment:
                 self._drop(self._segments[0])
             if self._segments and self._segments[0].number == batch.segment:
                 first = self._segments[0]
                 if len(self._segments) > 1 and first.taken == first.frames:
                     self._drop(first)
-            self._write_cursor(batch.segment, batch.offset)
+            write_cursor(self.directory, batch.segment, batch.offset)
 
     def close(self) -> None:
         """Sync and free the files; what waits stays on disk."""
+        with self._lock:
+            self._lent = 0  # what is on its way is sent again by the next agent
+            self._flush()
+            self.lost["disk_error"] += len(self._memory)
+            self._memory.clear()
         self.sync()
         with self._lock:
-            for fd in (self._fd, self._guard):
+            for fd in (self._fd, self._guard, self._directory_fd):
                 if fd >= 0:
                     os.close(fd)
-            self._fd = self._guard = -1
+            self._fd = self._guard = self._directory_fd = -1
+
+    def _something(self) -> bool:
+        return len(self._memory) > self._lent or any(s.taken < s.frames for s in self._segments)
+
+    def _unsynced(self, *, new_names: bool) -> None:
+        """It is tried again the next time."""
+        self.sync_errors += 1
+        self._dirty, self._new_names = True, self._new_names or new_names
+
+    def _write(self, payload: bytes) -> bool:
+        """To the last segment; False where the disk does not take it."""
+        data = frame(payload)
+        try:
+            segment = self._room(len(data))
+            if os.pwrite(self._fd, data, segment.size) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            return False
+        segment.size += len(data)
+        segment.frames += 1
+        self._dirty = True
+        return True
+
+    def _flush(self) -> bool:
+        """Write what waits in memory; False where some of it still does (or is on its way)."""
+        while self._memory and not self._lent:
+            if not self._write(self._memory[0]):
+                return False
+            self._memory_size -= len(self._memory.popleft())
+        return not self._memory
+
+    def _remember(self, payload: bytes) -> bool:
+        if self._memory_size + len(payload) > self._memory_max:
+            self.lost["disk_error"] += 1
+            return False
+        self._memory.append(payload)
+        self._memory_size += len(payload)
+        return True
+
+    def _lend(self, count: int, size: int) -> Batch | None:
+        found: list[bytes] = []
+        for payload in list(self._memory)[self._lent :][:count]:
+            if found and sum(map(len, found)) + len(payload) > size:
+                break
+            found.append(payload)
+        self._lent += len(found)
+        return Batch(tuple(found), _IN_MEMORY, 0) if found else None
 
     def _path(self, number: int) -> Path:
         return self.directory / f"{number:012d}{_SUFFIX}"
@@ -172,9 +251,10 @@ class Spool:
         fd = os.open(self._path(number), flags, 0o600)
         if self._fd >= 0:
             if self._dirty:
-                os.fdatasync(self._fd)
+                with contextlib.suppress(OSError):
+                    os.fdatasync(self._fd)
             os.close(self._fd)
-        self._fd = fd
+        self._fd, self._new_names = fd, True
         self._segments.append(_Segment(number))
         self._next = number + 1
 
@@ -192,7 +272,7 @@ class Spool:
         try:
             with self._path(segment.number).open("rb") as file:
                 file.seek(segment.offset)
-                for payload, end in _frames(file.read(max(size, RECORD_MAX + _FRAME.size)), segment.offset):
+                for payload, end in frames(file.read(max(size, RECORD_MAX + HEADER_SIZE)), segment.offset):
                     if found and held + len(payload) > size:
                         break
                     found.append(payload)
@@ -200,7 +280,7 @@ class Spool:
                     segment.offset = end
                     if len(found) == count:
                         break
-        except OSError:
+        except FileNotFoundError:
             found = []
         if not found:  # the file was changed under us
             self.lost["corrupt"] += segment.frames - segment.taken
@@ -209,15 +289,9 @@ class Spool:
         segment.taken += len(found)
         return Batch(tuple(found), segment.number, segment.offset)
 
-    def _write_cursor(self, segment: int, offset: int) -> None:
-        new = self.directory / "cursor.new"
-        with contextlib.suppress(OSError):  # then more is sent again after a restart
-            new.write_text(f"{segment} {offset}\n")
-            new.replace(self.directory / "cursor")
-
     def _recover(self) -> None:
         """What an agent before us left behind. A new segment is begun: the last may end torn."""
-        at, offset = _cursor(self.directory / "cursor")
+        at, offset = read_cursor(self.directory)
         numbers = sorted(int(path.stem) for path in self.directory.glob("*" + _SUFFIX) if path.stem.isdigit())
         self._next = max([*numbers, at], default=0) + 1
         for number in numbers:
@@ -237,7 +311,7 @@ class Spool:
             return False
         segment.size = len(data)
         end = 0
-        for _, end in _frames(data):
+        for _, end in frames(data):
             segment.frames += 1
             if end <= offset:
                 segment.taken += 1
@@ -245,43 +319,3 @@ class Spool:
         if end < len(data):
             self.lost["corrupt"] += 1
         return segment.taken < segment.frames
-
-
-def _frames(data: bytes, base: int = 0) -> Iterator[tuple[bytes, int]]:
-    """(payload, offset behind it) of each whole and sound frame."""
-    at = 0
-    while at + _FRAME.size <= len(data):
-        length, crc = _FRAME.unpack_from(data, at)
-        end = at + _FRAME.size + length
-        payload = data[at + _FRAME.size : end]
-        if length > RECORD_MAX or len(payload) < length or zlib.crc32(payload) != crc:
-            return
-        yield payload, base + end
-        at = end
-
-
-def _cursor(path: Path) -> tuple[int, int]:
-    try:
-        words = path.read_text().split()
-        return int(words[0]), int(words[1])
-    except (OSError, ValueError, IndexError):
-        return 0, 0
-
-
-def _own(directory: Path) -> int:
-    """Make the directory, and hold it: two agents must not share a queue."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise Error(
-            f"the queue {directory} cannot be used: {error.strerror}", hint="choose with --alerts-queue-dir"
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise Error(
-            f"another agent uses the queue {directory}", hint="choose with --alerts-queue-dir"
-        ) from error
-    return fd
