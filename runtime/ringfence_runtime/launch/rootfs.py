@@ -172,9 +172,9 @@ class Rootfs:
         """Make the root filesystem / and let go of everything that was there before."""
         os.fchdir(self.fd)
         if self.plan.options.no_pivot:
-            # For a host whose root is a ramfs, which cannot be pivoted away. The old root stays below, out
-            # of reach.
-            os.chroot(".")
+            from ringfence_runtime.launch.moveroot import move_root
+
+            move_root(self.fd, self.procfs)
         else:
             _sys.pivot_root(".", ".")
             _sys.umount2(".", _sys.MNT_DETACH)
