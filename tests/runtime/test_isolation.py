@@ -203,6 +203,17 @@ def test_no_capabilities_at_all(box: Box) -> None:
     assert {int(got[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
 
 
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_configuration_without_capabilities_gets_dockers(box: Box, uid: int) -> None:
+    """Absent is not all that the runtime holds; for a user it is what setuid programs could get."""
+    del box.config["process"]["capabilities"]
+    box.config["process"]["user"] = {"uid": uid, "gid": uid}
+    got = status(box.args("/bin/cat", "/proc/self/status").output())
+    sets = [int(got[name], 16) for name in ("CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb")]
+    docker = 0xA80425FB  # what `docker run` shows
+    assert sets == [docker, 0 if uid else docker, 0 if uid else docker, 0, 0]
+
+
 def test_user_groups_umask_and_home(box: Box) -> None:
     """As the configuration and the container's own passwd say."""
     box.config["process"]["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [5, 7], "umask": 0o77}

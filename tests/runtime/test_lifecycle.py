@@ -207,6 +207,18 @@ def test_exec_of_a_process_file(box: Box, tmp_path: Path) -> None:
     assert got.stdout == "/tmp\n"
 
 
+def test_exec_of_a_process_file_without_capabilities_has_the_containers(box: Box, tmp_path: Path) -> None:
+    """Never those of the runtime."""
+    box.start()
+    file = tmp_path / "process.json"
+    process = {**box.config["process"], "args": ["/bin/grep", "Cap[BEP]", "/proc/self/status"]}
+    del process["capabilities"]
+    file.write_text(json.dumps(process))
+    got = box.runtime("exec", "--process", str(file), box.name)
+    # CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID of the configuration
+    assert [int(line.split()[1], 16) for line in got.stdout.splitlines()] == [0xE1] * 3, got.stderr
+
+
 def test_exec_detached_writes_a_pid_file(box: Box, tmp_path: Path) -> None:
     """The pid is the host's."""
     box.start()

@@ -9,7 +9,7 @@ from ringfence_runtime.cli.lifecycle import reserve
 from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, SpecError, StateError, UsageError
 from ringfence_runtime.launch.plan import Options
-from ringfence_runtime.security.caps import CAPABILITIES
+from ringfence_runtime.security.caps import CAPABILITIES, default_sets
 from ringfence_runtime.spec import parse_process_file
 from ringfence_runtime.spec.node import choice
 from ringfence_runtime.state import Store
@@ -63,6 +63,8 @@ def execute(settings: Globals, arguments: list[str]) -> int:
     config = container.config()
     if parsed.text("process"):
         process = parse_process_file(parsed.text("process"))
+        if process.capabilities is None and config.process is not None:
+            process.capabilities = config.process.capabilities
     else:
         process = _from_options(parsed, words[1:], config)
     if not process.args:
@@ -145,9 +147,7 @@ def _add_capabilities(process: Process, names: list[str]) -> None:
     for name in names:
         full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
         mask |= 1 << CAPABILITIES[choice("--cap", full, CAPABILITIES)]
-    sets = process.capabilities or dict.fromkeys(
-        ("bounding", "effective", "inheritable", "permitted", "ambient"), 0
-    )
+    sets = process.capabilities or default_sets(process.user.uid)
     # Inheritable only matters with files that carry capabilities of their own; ambient needs it, though.
     added = ("bounding", "effective", "permitted") + (("inheritable", "ambient") if process.user.uid else ())
     process.capabilities = {name: value | (mask if name in added else 0) for name, value in sets.items()}

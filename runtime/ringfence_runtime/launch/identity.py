@@ -181,10 +181,7 @@ def become(process: Process, *, has_userns: bool, seccomp: bool) -> list[str]:
     user = process.user
     sets = process.capabilities
     if sets is None:
-        sets = dict.fromkeys(("bounding", "effective", "permitted"), caps.held())
-        sets.update(inheritable=0, ambient=0)
-        if user.uid:
-            sets.update(effective=0, permitted=0)
+        sets = caps.default_sets(user.uid)
     caps.apply_bounding(sets["bounding"])
     _set_groups(user.groups, has_userns=has_userns)
     _sys.prctl(_sys.PR_SET_KEEPCAPS, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ringfence_runtime import _sys
 
-__all__ = ["CAPABILITIES", "DEFAULT", "apply_bounding", "apply_sets", "held", "mask_names"]
+__all__ = ["CAPABILITIES", "DEFAULT", "apply_bounding", "apply_sets", "default_sets", "held", "mask_names"]
 
 _NAMES = [
     "CHOWN",
@@ -72,6 +72,16 @@ DEFAULT = tuple(
         "AUDIT_WRITE",
     ]
 )
+
+
+def default_sets(uid: int) -> dict[str, int]:
+    """The five sets of a process whose configuration names none: Docker's fourteen, never the runtime's own.
+
+    Who is not root may come by them with a setuid program, where no_new_privs does not forbid it.
+    """
+    mask = sum(1 << CAPABILITIES[name] for name in DEFAULT)
+    own = 0 if uid else mask
+    return {"bounding": mask, "effective": own, "permitted": own, "inheritable": 0, "ambient": 0}
 
 
 def mask_names(mask: int) -> list[str]:
