@@ -87,7 +87,9 @@ class Container:
         self.owner: str = data["owner"]
         self.annotations: dict[str, str] = data["annotations"]
         self.userns: int = data.get("userns", -1)  # the number of its range of ids
-        self.cgroup = Cgroup(data["cgroup"]["path"], data["cgroup"]["dirs"])
+        self.cgroup = Cgroup(
+            data["cgroup"]["path"], data["cgroup"]["dirs"], data["cgroup"].get("foreign", [])
+        )
 
     def save(self) -> None:
         """Written beside and renamed, so that a reader never sees half of it."""
@@ -102,7 +104,7 @@ class Container:
             "owner": self.owner,
             "annotations": self.annotations,
             "userns": self.userns,
-            "cgroup": {"path": self.cgroup.path, "dirs": self.cgroup.dirs},
+            "cgroup": _cgroup_data(self.cgroup),
         }
         write_file(f"{self.directory}/state.json", jsonio.dumps(data))
 
@@ -189,6 +191,11 @@ class Container:
             release(self.userns, self.directory)
 
 
+def _cgroup_data(group: Cgroup) -> dict[str, Any]:
+    """`foreign` names the hierarchies in which the directory was there before us: there it stays."""
+    return {"path": group.path, "dirs": group.dirs, "foreign": group.foreign}
+
+
 def write_file(path: str, text: str) -> None:
     """Write a small file beside and rename it."""
     fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -231,8 +238,8 @@ class Store:
         cgroup: Cgroup,
         userns: int = -1,
     ) -> Container:
-        """A new directory with a first state (`creating`), so that a runtime killed from here on can be
-        cleaned up.
+        """A new directory with a first state (`creating`) that names the cgroup, so that a runtime killed
+        from here on can be cleaned up. Error where the name or the cgroup is somebody else's.
         """
         os.makedirs(self.root, 0o711, exist_ok=True)
         directory = f"{self.root}/{check_id(name)}"
@@ -240,6 +247,11 @@ class Store:
             os.mkdir(directory, 0o711 if os.geteuid() else 0o700)
         except FileExistsError:
             raise StateError(f"container {name} already exists") from None
+        try:
+            cgroup.claim()
+        except Error:
+            os.rmdir(directory)
+            raise
         container = Container(
             directory,
             {
@@ -253,7 +265,7 @@ class Store:
                 "owner": _owner(),
                 "annotations": annotations,
                 "userns": userns,
-                "cgroup": {"path": cgroup.path, "dirs": cgroup.dirs},
+                "cgroup": _cgroup_data(cgroup),
             },
         )
         try:

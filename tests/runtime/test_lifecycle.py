@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -294,42 +293,6 @@ def test_json_log(box: Box, tmp_path: Path) -> None:
     assert "/nowhere" in record["msg"]
 
 
-def test_hooks_run_in_their_order(box: Box, tmp_path: Path) -> None:
-    """All six kinds, each with the state on its standard input."""
-    log = tmp_path / "log"
-    kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
-    box.config["hooks"] = {
-        kind: [
-            {
-                "path": "/bin/sh",
-                "args": ["sh", "-c", f"grep -q {box.name} && echo {kind} >> {log}"],
-            }
-        ]
-        for kind in kinds
-    }
-    box.config["hooks"]["startContainer"] = [
-        {"path": "/bin/sh", "args": ["sh", "-c", "echo start > /started"]}
-    ]
-    got = box.args("/bin/true").run()
-    assert got.returncode == 0, got.stderr
-    assert log.read_text().split() == list(kinds)
-    assert (box.rootfs / "started").read_text() == "start\n"
-
-
-def test_a_failing_hook_ends_the_launch(box: Box) -> None:
-    """With its own words in the error."""
-    box.config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo why; exit 5"]}]}
-    message = box.refused()
-    assert "hooks.createRuntime[0]" in message
-    assert "why" in message
-
-
-def test_a_hanging_hook_is_killed(box: Box) -> None:
-    """After its timeout, and the launch fails."""
-    box.config["hooks"] = {"prestart": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]}
-    assert "within 1 s" in box.refused()
-
-
 def test_an_occupied_root_directory_survives_a_hostile_id(runtime: Runtime, box: Box) -> None:
     """Ids are names, never paths."""
     box.write()
@@ -362,21 +325,3 @@ def test_a_terminal_of_its_own(box: Box, tmp_path: Path) -> None:
         os.close(master)
         peer.close()
         server.close()
-
-
-def test_a_killed_runtime_leaves_nothing_after_delete_force(box: Box) -> None:
-    """Whenever the runtime dies during a launch, `delete --force` cleans up."""
-    box.start()
-    box.do("delete", "--force")
-    for delay in (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1):
-        command = [str(box.runtime.executable), "--root", str(box.runtime.root), "run", "--detach", box.name]
-        process: Any = subprocess.Popen(
-            command, cwd=box.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(delay)
-        process.kill()
-        process.wait()
-        got = box.do("delete", "--force")
-        assert got.returncode == 0, got.stderr
-        wait_for(lambda: not box.cgroups(), "the cgroups are gone")
-        assert not (box.runtime.root / box.name).exists()

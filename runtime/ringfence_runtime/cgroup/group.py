@@ -9,6 +9,7 @@ import errno
 import os
 import time
 
+from ringfence_runtime.cgroup import removal
 from ringfence_runtime.cgroup.hierarchy import Hierarchies, detect, read, write
 from ringfence_runtime.errors import Error
 
@@ -19,16 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["Cgroup"]
 
 _UNIFIED = ""
+_ATTEMPTS = 8
 
 
 class Cgroup:
     """Directories by hierarchy: the key is the version 1 controller list, or `` for version 2."""
 
-    __slots__ = ("dirs", "made", "path")
+    __slots__ = ("claimed", "dirs", "foreign", "made", "path")
 
-    def __init__(self, path: str, dirs: dict[str, str]) -> None:
+    def __init__(self, path: str, dirs: dict[str, str], foreign: list[str] | None = None) -> None:
         self.path = path
         self.dirs = dirs
+        self.foreign = foreign or []  # keys of `dirs` that were there before us
+        self.claimed = foreign is not None  # whether what is in it is ours
         self.made: list[str] = []
 
     @classmethod
@@ -58,20 +62,39 @@ class Cgroup:
     def is_v2(self) -> bool:
         return list(self.dirs) == [_UNIFIED]
 
-    def create(self) -> None:
-        """Make the directory in every hierarchy. One that exists already must be empty: it may be
-        another's.
-        """
-        for key, path in self.dirs.items():
-            root = path[: -len(self.path)]
-            self._make(key, root, self.path)
-            if path not in self.made and key != _UNIFIED and read(f"{path}/cgroup.procs"):
-                raise Error(f"cgroup {path} is in use by other processes")
+    def claim(self) -> None:
+        """Refuse what is somebody else's, before anything is made or written down."""
+        removal.claim(self)
+        self.claimed = True
 
-    def _make(self, key: str, root: str, relative: str) -> None:
+    def create(self) -> None:
+        """Make the directory in every hierarchy, where `claim` found none."""
+        for key, path in list(self.dirs.items()):
+            self._make(key, path[: -len(self.path)])
+            if path not in self.made and key not in self.foreign:
+                del self.dirs[key]
+                raise Error(f"cgroup {path} was made by somebody else just now")
+        if self.frozen():
+            raise Error(
+                f"cgroup {self.path} is frozen, or one above it is", hint="nothing in it would ever start"
+            )
+
+    def _make(self, key: str, root: str) -> None:
+        """Make the path in one hierarchy. A parent may vanish meanwhile: another launch that failed removes
+        its own.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._make_once(key, root)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENODEV) or attempt + 1 == _ATTEMPTS:
+                    raise Error(f"cannot make the cgroup {error.filename}: {error.strerror}") from None
+
+    def _make_once(self, key: str, root: str) -> None:
         current = root
-        controllers = "cpuset" in key.split(",")
-        for part in relative.strip("/").split("/"):
+        cpuset = "cpuset" in key.split(",")
+        for part in self.path.strip("/").split("/"):
             if key == _UNIFIED:
                 _enable_controllers(current)
             parent, current = current, f"{current}/{part}"
@@ -80,9 +103,7 @@ class Cgroup:
                 self.made.append(current)
             except FileExistsError:
                 pass
-            except OSError as error:
-                raise Error(f"cannot make the cgroup {current}: {error.strerror}") from None
-            if controllers:
+            if cpuset:
                 _inherit_cpuset(parent, current)
 
     def join(self, pid: int) -> None:
@@ -111,61 +132,37 @@ class Cgroup:
         apply(self, resources, update=update)
 
     def processes(self) -> list[int]:
-        """Every process in the cgroup and below it."""
-        base = (
-            self.directory("pids")
-            or self.directory("devices")
-            or self.unified
-            or next(iter(self.dirs.values()))
-        )
-        found: list[int] = []
-        for directory in reversed(tree(base)):
-            try:
-                found.extend(int(pid) for pid in read(f"{directory}/cgroup.procs").split())
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.ENODEV):
-                    raise
-                found.extend({int(pid) for pid in read(f"{directory}/cgroup.threads").split()})
-        return found
+        """Every process in the cgroup and below it, as one hierarchy lists them."""
+        base = self.directory("pids") or self.directory("devices") or self.unified or self._any()
+        return sorted(removal.processes([base])) if base else []
+
+    def _any(self) -> str | None:
+        return next(iter(self.dirs.values()), None)
 
     def exists(self) -> bool:
         return any(os.path.isdir(path) for path in self.dirs.values())
 
     def kill(self) -> None:
-        """SIGKILL to everything in the cgroup; `cgroup.kill` (5.14) also catches what forks meanwhile."""
-        if self.unified is not None:
-            try:
-                write(f"{self.unified}/cgroup.kill", "1")
-            except OSError:
-                pass
-        for _ in range(50):
-            pids = self.processes() if self.exists() else []
-            if not pids:
-                return
-            for pid in pids:
-                try:
-                    os.kill(pid, 9)
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.001)
+        """SIGKILL to everything in the cgroup, until it is empty (10 s at most)."""
+        assert self.claimed
+        removal.kill(self)
 
     def freeze(self, *, frozen: bool) -> None:
         """Stop or continue every task of the cgroup, and wait until that is so (10 s at most)."""
         freezer = self.directory("freezer")
+        files: list[tuple[str, str]] = []
         if freezer is not None:
-            wanted = "FROZEN" if frozen else "THAWED"
-            file = f"{freezer}/freezer.state"
-        elif self.unified is not None:
-            wanted, file = ("1" if frozen else "0"), f"{self.unified}/cgroup.freeze"
-        else:
+            files.append((f"{freezer}/freezer.state", "FROZEN" if frozen else "THAWED"))
+        if self.unified is not None and (freezer is None or not frozen):
+            files.append((f"{self.unified}/cgroup.freeze", str(int(frozen))))
+        if not files:
             raise Error("this host has no freezer")
         deadline = time.monotonic() + 10
         while True:
             # Version 1 may stay FREEZING when a task forks meanwhile; writing again finishes it (runc does
             # so, too).
-            write(file, wanted)
+            for file, wanted in files:
+                write(file, wanted)
             if self.frozen() == frozen:
                 return
             if time.monotonic() > deadline:
@@ -173,39 +170,28 @@ class Cgroup:
             time.sleep(0.001)
 
     def frozen(self) -> bool:
+        """Whether its tasks are held, by its own freezer or by one above it."""
         freezer = self.directory("freezer")
         try:
-            if freezer is not None:
-                return read(f"{freezer}/freezer.state") == "FROZEN"
-            if self.unified is not None:
-                return "frozen 1" in read(f"{self.unified}/cgroup.events")
+            if freezer is not None and read(f"{freezer}/freezer.state") == "FROZEN":
+                return True
+            return self.unified is not None and "frozen 1" in read(f"{self.unified}/cgroup.events")
         except FileNotFoundError:
-            pass
-        return False
+            return False
 
     def open_unified(self) -> int:
         assert self.unified is not None
         return os.open(self.unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def remove(self) -> None:
-        """Remove the cgroup and what is below it; waits up to 10 s for its last task to be gone."""
-        deadline = time.monotonic() + 10
-        for path in self.dirs.values():
-            for directory in tree(path):
-                _remove(directory, deadline)
+    def destroy(self) -> None:
+        """Remove what `create` made, at the end of the container's life."""
+        assert self.claimed
+        removal.destroy(self)
 
     def undo(self) -> None:
-        """Remove only what `create` made, the parents too, after a launch that failed."""
-        deadline = time.monotonic() + 10
-        for path in self.dirs.values():
-            if path in self.made:
-                for directory in tree(path):
-                    _remove(directory, deadline)
-        for path in reversed(self.made):
-            try:
-                os.rmdir(path)
-            except OSError:
-                continue
+        """The same after a launch that failed, with the parents that it made."""
+        assert self.claimed
+        removal.undo(self)
 
 
 def enter(tasks: list[int]) -> None:
@@ -218,38 +204,6 @@ def enter(tasks: list[int]) -> None:
     for fd in tasks:
         os.write(fd, b"0")
         os.close(fd)
-
-
-def tree(base: str) -> list[str]:
-    """`base` and every directory below it, deepest first; empty where it does not exist."""
-    result: list[str] = []
-    pending = [base]
-    while pending:
-        current = pending.pop()
-        try:
-            entries = list(os.scandir(current))
-        except (FileNotFoundError, OSError):
-            continue
-        result.append(current)
-        pending.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
-    return result[::-1]
-
-
-def _remove(directory: str, deadline: float) -> None:
-    pause = 0.0005
-    while True:
-        try:
-            os.rmdir(directory)
-            return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            if time.monotonic() > deadline:
-                raise Error(f"the cgroup {directory} still holds processes") from None
-        time.sleep(pause)
-        pause = min(pause * 2, 0.05)
 
 
 def _inherit_cpuset(parent: str, child: str) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import os
-import select
 
-from ringfence_runtime import _sys
-from ringfence_runtime.cgroup import Cgroup, detect
+from ringfence_runtime import _sys, log
 from ringfence_runtime.cli.options import Globals, expect, parse
-from ringfence_runtime.errors import Error, NotFoundError, StateError, UsageError
-from ringfence_runtime.launch import parent
+from ringfence_runtime.errors import NotFoundError, StateError, UsageError
+from ringfence_runtime.launch import ending
 from ringfence_runtime.state import Container, Store
 
 __all__ = ["delete", "kill", "pause", "resume", "signal_number"]
@@ -73,19 +71,6 @@ def _kill_all(container: Container, number: int) -> int:
     return 0
 
 
-def _wait_gone(container: Container, seconds: float) -> bool:
-    try:
-        pidfd = container.open_init()
-    except StateError:
-        return True
-    try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-    finally:
-        os.close(pidfd)
-
-
 def delete(settings: Globals, arguments: list[str]) -> int:
     """`delete`."""
     parsed = parse(arguments, {"force": "f", "f": "=force", "regex": "f"}, interleaved=True)
@@ -118,42 +103,28 @@ def _delete(store: Store, name: str, *, force: bool) -> None:
                     f"cannot delete container {name} that is not stopped: {status}",
                     hint="delete --force kills it first",
                 )
-            _end(container)
-        parent.destroy(container)
+            ending.end(container)
+        ending.destroy(container)
     finally:
         os.close(lock)
 
 
-def _end(container: Container) -> None:
-    container.cgroup.kill()
-    if container.cgroup.directory("freezer") is not None and container.cgroup.frozen():
-        container.cgroup.freeze(frozen=False)
-    try:
-        pidfd = container.open_init()
-        _sys.pidfd_send_signal(pidfd, 9)
-        os.close(pidfd)
-    except (StateError, ProcessLookupError):
-        pass
-    if not _wait_gone(container, 10):
-        raise Error(f"container {container.id} does not die")
-
-
 def _load_or_clean(store: Store, name: str, *, force: bool) -> Container | None:
-    """The container; or None after removing what a runtime left that was killed while it wrote its first
-    state.
+    """The container; or None after removing the directory of one whose state cannot be read.
+
+    Without a state nothing was made: it is written before the first cgroup is. One that is damaged no longer
+    says which cgroup is the container's, and a guess could be somebody else's.
     """
     try:
         return store.load(name)
-    except (NotFoundError, StateError):
+    except (NotFoundError, StateError) as error:
         if not force:
             raise
-    group = Cgroup.at(f"/{name}", detect())
-    directory = f"{store.root}/{name}"
-    if not os.path.isdir(directory):
-        return None  # another delete had the lock before us
-    if os.path.exists(f"{directory}/state.json"):
-        group.kill()
-        group.remove()
+        directory = f"{store.root}/{name}"
+        if not os.path.isdir(directory):
+            return None  # another delete had the lock before us
+        if isinstance(error, StateError):
+            log.warn(f"{error.message}; its processes and its cgroup, if there are any, are left")
     for entry in os.listdir(directory):
         os.unlink(f"{directory}/{entry}")
     os.rmdir(directory)

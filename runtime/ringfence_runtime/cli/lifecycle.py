@@ -7,7 +7,7 @@ import os
 
 from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, UsageError
-from ringfence_runtime.launch import parent
+from ringfence_runtime.launch import ending, parent
 from ringfence_runtime.launch.plan import Options
 from ringfence_runtime.launch.relay import forward_signals, wait_for
 from ringfence_runtime.state import Store
@@ -142,5 +142,5 @@ def run(settings: Globals, arguments: list[str]) -> int:
         return 0
     code = wait_for(launched.pid, launched.pidfd, asked.options)
     if not asked.keep:
-        parent.destroy(launched.container)
+        ending.destroy(launched.container, launched.config)
     return code

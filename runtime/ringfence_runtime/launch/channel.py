@@ -1,6 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conversation between the runtime and a container's init while it starts: short messages, one letter
-each.
+"""The conversation between the runtime and a container's init while it starts: short messages, a letter of a
+kind and a text.
+
+| from | kind | text | means |
+|---|---|---|---|
+| init, stage | ERROR | why | it failed, and ends |
+| init | HOOK_ERROR | why | a hook of its side failed, and it ends |
+| init | WARNING | what | told, and it goes on |
+| init | RUN_HOOKS | | the root is furnished: prestart and createRuntime hooks are due |
+| init | READY | | all is done but the execve |
+| init | LISTENER | its number | fetch the descriptor of a seccomp listener, then answer DONE |
+| stage | MAP_IDS, SET_CLOCKS | | do it from outside, then answer DONE |
+| stage | PID | the init's | it is born |
+| runtime | GO | | ids are mapped, the cgroup is joined: go on |
+| runtime | DONE | | what was asked for is done |
+| runtime | REFUSED | why | it is not, and never will be |
+| runtime | START | | execute the workload |
+
+The end of the channel (GONE) is the success of an execve, or the death of the other end.
 
 Everything from the inside is untrusted in content (a workload's file names may be in an error text), never
 in kind: the sender is still our own code, non-dumpable, until it executes the workload.
@@ -16,6 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Channel", "pair"]
+
+ERROR, HOOK_ERROR, WARNING, RUN_HOOKS, READY, LISTENER = "E", "X", "W", "H", "R", "F"
+MAP_IDS, SET_CLOCKS, PID = "U", "T", "P"
+GO, DONE, REFUSED, START = "G", "K", "N", "S"
+GONE = ""
 
 _SIZE = 65536
 _SCM_RIGHTS = 1

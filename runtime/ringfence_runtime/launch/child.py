@@ -15,9 +15,9 @@ from _struct import pack
 from ringfence_runtime import _sys
 from ringfence_runtime.cgroup import enter as enter_cgroup
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch import channel as channels
+from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
-from ringfence_runtime.launch.hooks import run_hooks
+from ringfence_runtime.launch.hooks import HookError, run_hooks
 from ringfence_runtime.launch.identity import (
     become,
     change_directory,
@@ -29,6 +29,7 @@ from ringfence_runtime.launch.identity import (
 from ringfence_runtime.launch.mempolicy import parse_policy, set_policy
 from ringfence_runtime.launch.plan import Plan
 from ringfence_runtime.launch.rootfs import Rootfs
+from ringfence_runtime.launch.signals import reset_signals
 from ringfence_runtime.launch.stages import join, open_namespaces
 from ringfence_runtime.security import landlock
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ringfence_runtime.spec.process import Process
     from ringfence_runtime.state import Container
 
-__all__ = ["Init", "enter", "execute", "reset_signals"]
+__all__ = ["Init", "enter", "execute"]
 
 
 class Init:
@@ -87,10 +88,12 @@ class Init:
             self.rootfs.seal()
             self.rootfs.pivot()
             self._identity()
+        except HookError as error:
+            self.channel.send(say.HOOK_ERROR, str(error))
         except (Error, OSError) as error:
-            self.channel.send("E", str(error))
+            self.channel.send(say.ERROR, str(error))
         except BaseException as error:
-            self.channel.send("E", f"internal error: {type(error).__name__}: {error}")
+            self.channel.send(say.ERROR, f"internal error: {type(error).__name__}: {error}")
         finally:
             os._exit(1)
 
@@ -101,7 +104,7 @@ class Init:
         _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
         enter_cgroup(self.tasks)
         kind, _ = self.channel.receive()
-        if kind != "G":
+        if kind != say.GO:
             os._exit(1)
         if "user" in linux.namespaces:
             os.setresgid(0, 0, 0)
@@ -149,9 +152,9 @@ class Init:
         """
         hooks = self.plan.config.hooks
         if hooks["prestart"] or hooks["createRuntime"]:
-            self.channel.send("H")
+            self.channel.send(say.RUN_HOOKS)
             kind, text = self.channel.receive()
-            if kind != "K":
+            if kind != say.DONE:
                 raise Error(text or "the runtime ended while it ran hooks")
         if hooks["createContainer"]:
             os.umask(0o022)
@@ -212,17 +215,17 @@ class Init:
         """Tell that all is ready; then `run` starts us over the same channel, `start` over the listening
         socket.
         """
-        self.channel.send("R")
+        self.channel.send(say.READY)
         if self.listener is None:
             kind, _ = self.channel.receive()
-            if kind != "S":
+            if kind != say.START:
                 os._exit(1)
             return self.channel
         self.channel.close()
         while True:
-            peer = channels.accept(self.listener)
+            peer = say.accept(self.listener)
             kind, _ = peer.receive()
-            if kind == "S":
+            if kind == say.START:
                 self.channel = peer
                 return peer
             peer.close()
@@ -243,25 +246,15 @@ def enter(process: Process, *, has_userns: bool, seccomp: bool, notify: Channel,
     own_stdio(process)
     missing = become(process, has_userns=has_userns, seccomp=seccomp)
     if missing:
-        notify.send("W", f"capabilities that this host cannot grant are left out: {', '.join(missing)}")
+        notify.send(
+            say.WARNING, f"capabilities that this host cannot grant are left out: {', '.join(missing)}"
+        )
     if not entered:
         change_directory(process.cwd)
     if process.no_new_privs:
         _sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
     # Changing the user made us dumpable again or not, by fs.suid_dumpable; the workload's execve settles it.
     _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
-
-
-def reset_signals() -> None:
-    """Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored over execve."""
-    import _signal  # type: ignore[import-not-found]
-
-    for number in range(1, 65):
-        if number in (9, 19, 32, 33):
-            continue
-        if _signal.getsignal(number) != _signal.SIG_DFL:
-            _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, handed: list[int], name: str) -> None:
@@ -275,16 +268,16 @@ def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, handed: list
         try:
             fd = _sys.seccomp_filter(seccomp.program, seccomp.flags)
         except OSError as error:
-            peer.send("E", f"config: linux.seccomp: {error.strerror}")
+            peer.send(say.ERROR, f"config: linux.seccomp: {error.strerror}")
             os._exit(1)
         if seccomp.listener:
-            announcement = b"F%d" % fd
+            announcement = b"%s%d" % (say.LISTENER.encode(), fd)
             os.write(peer.fileno(), announcement)
             # execve closes the listener, so wait until the other end has it: the profile must allow read
             # and write.
             os.read(peer.fileno(), 1)
     code = call()
-    peer.send("E", f'exec: "{name}": {os.strerror(code).lower()}')
+    peer.send(say.ERROR, f'exec: "{name}": {os.strerror(code).lower()}')
     os._exit(127 if code == 2 else 126)
 
 

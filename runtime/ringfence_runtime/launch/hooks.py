@@ -14,16 +14,22 @@ import time
 
 from ringfence_runtime import _sys, log
 from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.signals import reset_signals
 from ringfence_runtime.spec.config import Hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["clean_environment", "run_hook", "run_hooks"]
+__all__ = ["HookError", "clean_environment", "run_hook", "run_hooks"]
 
 _FORBIDDEN = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "MALLOC_")
 DEFAULT_TIMEOUT = 300  # seconds; a hook that hangs must not hang the engine for ever
+_SAID = 1024  # bytes of a hook's last words that go into the error
+
+
+class HookError(Error):
+    """A hook failed: the container is stopped and destroyed (runtime.md#lifecycle)."""
 
 
 def clean_environment(env: Sequence[str]) -> dict[str, str]:
@@ -46,6 +52,7 @@ def _execute(hook: Hook, state_fd: int, output: int, cwd: str) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         _sys.close_range(3, cloexec=True)
+        reset_signals()
         os.execve(hook.path, list(hook.args) or [hook.path], _environment(hook))
     except OSError as error:
         os.write(2, f"cannot execute {hook.path}: {error.strerror}\n".encode())
@@ -80,10 +87,10 @@ def run_hook(hook: Hook, state: str, *, cwd: str = "/") -> None:
         os.close(pidfd)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if code:
-            os.lseek(sink, max(0, os.lseek(sink, 0, os.SEEK_END) - 1024), os.SEEK_SET)
-            said = os.read(sink, 1024).decode(errors="replace").strip()
+            os.lseek(sink, max(0, os.lseek(sink, 0, os.SEEK_END) - _SAID), os.SEEK_SET)
+            said = os.read(sink, _SAID).decode(errors="replace").strip()
             how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
-            raise Error(
+            raise HookError(
                 f"{hook.place}: {hook.path} {how}: {said}" if said else f"{hook.place}: {hook.path} {how}"
             )
     finally:
@@ -103,7 +110,7 @@ def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
                 _sys.pidfd_send_signal(pidfd, 9)
             os.waitpid(pid, 0)
             os.close(pidfd)
-            raise Error(f"{hook.place}: {hook.path} did not end within {timeout} s and was killed")
+            raise HookError(f"{hook.place}: {hook.path} did not end within {timeout} s and was killed")
 
 
 def run_hooks(hooks: Sequence[Hook], state: str, *, cwd: str = "/") -> None:

@@ -14,7 +14,7 @@ from ringfence_runtime import _sys
 from ringfence_runtime.cgroup import enter as enter_cgroup
 from ringfence_runtime.cgroup.hierarchy import own_paths, write
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch import channel as channels
+from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.child import enter, execute
 from ringfence_runtime.launch.identity import environment, find_executable, schedule, set_rlimits
@@ -64,7 +64,7 @@ class Joined:
         init = self.container.open_init()
         try:
             tasks = self._cgroups()
-            ours, theirs = channels.pair()
+            ours, theirs = say.pair()
             stage, stage_fd = _sys.clone3(0)
             if stage == 0:
                 ours.close()
@@ -90,9 +90,9 @@ class Joined:
         """Put the stage in the cgroup, which its child inherits; do from outside what the child may not."""
         try:
             self._join_cgroup(stage)
-            channel.send("G")
+            channel.send(say.GO)
             kind, text = channel.receive()
-            if kind != "P":
+            if kind != say.PID:
                 raise Error(text or "the process died while it joined the container")
         except BaseException:
             channel.close()  # what the stage takes for the end
@@ -105,16 +105,16 @@ class Joined:
         try:
             if self.process.oom_score_adj is not None:
                 set_oom_score(pid, self.process.oom_score_adj)
-            channel.send("G")
-            while (message := channel.receive())[0] != "R":
-                if message[0] != "W":
+            channel.send(say.GO)
+            while (message := channel.receive())[0] != say.READY:
+                if message[0] != say.WARNING:
                     raise Error(message[1] or "the process died while it was being set up")
             set_rlimits(pid, self.process.rlimits)
             if self.options.pid_file:
                 write_file(self.options.pid_file, str(pid))
             if self.foreground:
                 forward_signals(pidfd)
-            channel.send("S")
+            channel.send(say.START)
             complete(await_exec(channel, self.container, pidfd, self.filter))
         except BaseException:
             _sys.pidfd_send_signal(pidfd, 9)
@@ -170,7 +170,7 @@ class Joined:
         try:
             _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
             enter_cgroup(tasks)
-            if channel.receive()[0] != "G":
+            if channel.receive()[0] != say.GO:
                 os._exit(1)
             flags = self._flags()
             if flags:
@@ -180,20 +180,20 @@ class Joined:
                 os.setresuid(0, 0, 0)
             pid, _ = _sys.clone3(_sys.CLONE_PARENT)
             if pid:
-                channel.send("P", str(pid))
+                channel.send(say.PID, str(pid))
                 os._exit(0)
             self._inside(channel)
         except (Error, OSError) as error:
-            channel.send("E", str(error))
+            channel.send(say.ERROR, str(error))
         except BaseException as error:
-            channel.send("E", f"internal error: {type(error).__name__}: {error}")
+            channel.send(say.ERROR, f"internal error: {type(error).__name__}: {error}")
         finally:
             os._exit(1)
 
     def _inside(self, channel: Channel) -> None:
         process = self.process
         os.setsid()
-        if channel.receive()[0] != "G":
+        if channel.receive()[0] != say.GO:
             os._exit(1)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if process.terminal:
@@ -214,8 +214,8 @@ class Joined:
         )
         call = _sys.Exec(find_executable(process.args[0], env), process.args, env)
         _sys.close_range(3, cloexec=True)
-        channel.send("R")
-        if channel.receive()[0] != "S":
+        channel.send(say.READY)
+        if channel.receive()[0] != say.START:
             os._exit(1)
         execute(call, self.filter, channel, self.options.handed, process.args[0])
 

@@ -13,11 +13,12 @@ import os
 from ringfence_runtime import log
 from ringfence_runtime.cgroup.group import Cgroup
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch import channel as channels
+from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.agent import announce
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.child import Init
-from ringfence_runtime.launch.hooks import run_hooks
+from ringfence_runtime.launch.ending import Undo, destroy, end, kill_child, run_poststart
+from ringfence_runtime.launch.hooks import HookError, run_hooks
 from ringfence_runtime.launch.identity import set_rlimits
 from ringfence_runtime.launch.plan import USERNS, Options, Plan, make_plan
 from ringfence_runtime.launch.stages import spawn
@@ -27,8 +28,6 @@ from ringfence_runtime.state import Container, Store, check_id, process_start, w
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ringfence_runtime.launch.steps import Steps
     from ringfence_runtime.security.seccomp import Filter
     from ringfence_runtime.spec import Config
@@ -63,7 +62,7 @@ class Launched:
 
     def starting(self) -> Steps[None]:
         """The steps of `start`."""
-        self.channel.send("S")
+        self.channel.send(say.START)
         yield from await_exec(self.channel, self.container, self.pidfd, self.filter)
         run_poststart(self.container, self.config)
 
@@ -83,23 +82,9 @@ class Launched:
         os.close(self.pidfd)
 
     def discard(self) -> None:
-        """End it, and remove what there is of it."""
-        _kill(self.pid)
-        destroy(self.container)
-
-
-def run_poststart(container: Container, config: Config) -> None:
-    """A poststart hook that fails fails the start, and the container is stopped (specification 1.3)."""
-    if not config.hooks["poststart"]:
-        return
-    try:
-        run_hooks(
-            config.hooks["poststart"], container.hook_state("running", container.pid), cwd=container.bundle
-        )
-    except Error:
-        container.cgroup.kill()
-        destroy(container)
-        raise
+        """After a start that failed: end it, and remove what there is of it."""
+        kill_child(self.pid)
+        destroy(self.container, self.config)
 
 
 def await_exec(channel: Channel, container: Container, pidfd: int, seccomp: Filter | None) -> Steps[None]:
@@ -107,17 +92,19 @@ def await_exec(channel: Channel, container: Container, pidfd: int, seccomp: Filt
     while True:
         yield channel
         kind, text = channel.receive()
-        if kind == "":
+        if kind == say.GONE:
             return
-        if kind == "E":
+        if kind == say.ERROR:
             raise Error(text)
-        if kind == "W":
+        if kind == say.HOOK_ERROR:
+            raise HookError(text)
+        if kind == say.WARNING:
             log.warn(text)
-        elif kind == "F" and seccomp is not None:
+        elif kind == say.LISTENER and seccomp is not None:
             from ringfence_runtime.launch.notify import hand_over
 
             hand_over(container, pidfd, int(text), seccomp)
-            channel.send("K")
+            channel.send(say.DONE)
 
 
 def start_created(container: Container) -> None:
@@ -126,18 +113,22 @@ def start_created(container: Container) -> None:
     pidfd = container.open_init()
     try:
         try:
-            channel = channels.connect(container.socket)
+            channel = say.connect(container.socket)
         except OSError:
             raise Error(f"container {container.id} is already started") from None
-        channel.send("S")
+        channel.send(say.START)
         seccomp = None
         if config.linux.seccomp is not None and config.linux.seccomp.text("listenerPath"):
             seccomp = _filter_of(config)
         complete(await_exec(channel, container, pidfd, seccomp))
         os.unlink(container.socket)
+        run_poststart(container, config)
+    except HookError:
+        end(container)
+        destroy(container)
+        raise
     finally:
         os.close(pidfd)
-    run_poststart(container, config)
 
 
 def cgroup_path(config: Config, name: str) -> str:
@@ -185,13 +176,13 @@ def creating(
     if config.process is not None:
         _check_terminal(config, options, detached=detached_start or detach)
     group = Cgroup.at(cgroup_path(config, name))
-    undo: list[Callable[[], None]] = []
+    undo = Undo(name)
     try:
         if options.userns or USERNS in config.annotations:
             config, data = _own_ids(config, data, options, f"{store.root}/{name}", undo)
         seccomp = _filter_of(config)
         plan = make_plan(config, bundle, options)
-        undo.append(plan.close)
+        undo.add(plan.close)
         container = store.create(
             name,
             bundle=bundle,
@@ -201,9 +192,9 @@ def creating(
             cgroup=group,
             userns=-1 if options.userns_range is None else options.userns_range.index,
         )
-        undo.append(container.destroy)
+        undo.made(container, config)
         write_file(f"{container.directory}/config.json", data.decode())
-        undo.append(group.undo)
+        undo.add(group.undo)
         group.create()
         group.apply(config.linux.resources)
         talk = announce(config, options, container)
@@ -214,11 +205,7 @@ def creating(
             write_file(options.pid_file, str(launched.pid))
         return launched
     except BaseException:
-        for step in reversed(undo):
-            try:
-                step()
-            except (Error, OSError) as error:
-                log.warn(f"while undoing the launch of {name}: {error}")
+        undo.run()
         raise
 
 
@@ -232,7 +219,7 @@ def _filter_of(config: Config) -> Filter | None:
 
 
 def _own_ids(
-    config: Config, data: bytes, options: Options, directory: str, undo: list[Callable[[], None]]
+    config: Config, data: bytes, options: Options, directory: str, undo: Undo
 ) -> tuple[Config, bytes]:
     """Where `userns: auto` is asked for, a range of ids for this container, and the configuration with it."""
     from ringfence_runtime.launch import autouserns
@@ -241,7 +228,7 @@ def _own_ids(
         return config, data
     ids = options.userns_range or autouserns.take(directory)
     options.userns_range = ids
-    undo.append(lambda: autouserns.release(ids.index, directory))
+    undo.add_first(lambda: autouserns.release(ids.index, directory))
     rewritten = autouserns.rewrite(data, ids)
     return parse_config(rewritten), rewritten
 
@@ -270,13 +257,13 @@ def _launch(
     plan: Plan,
     container: Container,
     seccomp: Filter | None,
-    undo: list[Callable[[], None]],
+    undo: Undo,
     *,
     listening: bool,
 ) -> Steps[Launched]:
     _prepare_console(plan)
-    ours, theirs = channels.pair()
-    listener = channels.listen(container.directory, "start.sock") if listening else None
+    ours, theirs = say.pair()
+    listener = say.listen(container.directory, "start.sock") if listening else None
     group = container.cgroup
     # A stage process may have left the user namespace that may enter a cgroup; then the parent moves the
     # init.
@@ -296,7 +283,7 @@ def _launch(
         for fd in (into, *tasks):
             if fd >= 0:
                 os.close(fd)
-    undo.append(lambda: _end(pid, pidfd))
+    undo.add(lambda: _end(pid, pidfd))
     if plan.options.spawned is not None:
         plan.options.spawned(pid)
     theirs.close()
@@ -305,6 +292,16 @@ def _launch(
     plan.close()
     container.pid, container.start = pid, process_start(pid)
     container.save()
+    _from_outside(plan, group, pid)
+    ours.send(say.GO)
+    yield from _converse(ours, plan, container, pid)
+    if plan.config.process is not None:
+        set_rlimits(pid, plan.config.process.rlimits)
+    return Launched(container, plan.config, pid, pidfd, ours, seccomp)
+
+
+def _from_outside(plan: Plan, group: Cgroup, pid: int) -> None:
+    """What the init may not do to itself, before it goes on."""
     if plan.staged:
         group.join(pid)
     process = plan.config.process
@@ -314,11 +311,6 @@ def _launch(
         from ringfence_runtime.launch.netdev import move_devices
 
         move_devices(pid, plan.config.linux.net_devices)
-    ours.send("G")
-    yield from _converse(ours, plan, container, pid)
-    if process is not None:
-        set_rlimits(pid, process.rlimits)
-    return Launched(container, plan.config, pid, pidfd, ours, seccomp)
 
 
 def set_oom_score(pid: int, value: int) -> None:
@@ -339,19 +331,21 @@ def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> S
     while True:
         yield channel
         kind, text = channel.receive()
-        if kind == "R":
+        if kind == say.READY:
             return
-        if kind == "W":
+        if kind == say.WARNING:
             log.warn(text)
-        elif kind == "H":
+        elif kind == say.RUN_HOOKS:
             state = container.hook_state("creating", pid)
             try:
                 run_hooks([*hooks["prestart"], *hooks["createRuntime"]], state, cwd=container.bundle)
             except Error as error:
-                channel.send("N", str(error))
+                channel.send(say.REFUSED, str(error))
                 raise
-            channel.send("K")
-        elif kind == "E":
+            channel.send(say.DONE)
+        elif kind == say.HOOK_ERROR:
+            raise HookError(text)
+        elif kind == say.ERROR:
             raise Error(text)
         else:
             raise Error(
@@ -360,33 +354,5 @@ def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> S
 
 
 def _end(pid: int, pidfd: int) -> None:
-    _kill(pid)
+    kill_child(pid)
     os.close(pidfd)
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        pass
-
-
-def destroy(container: Container, *, run_poststop: bool = True) -> None:
-    """Remove what is left of a stopped container: its cgroup, its state; then the poststop hooks (warnings
-    only).
-    """
-    hooks = []
-    if run_poststop:
-        try:
-            hooks = container.config().hooks["poststop"]
-        except Error as error:
-            log.warn(str(error))
-    container.cgroup.kill()
-    container.cgroup.remove()
-    container.destroy()
-    for hook in hooks:
-        try:
-            run_hooks([hook], container.hook_state("stopped", 0), cwd=container.bundle)
-        except Error as error:
-            log.warn(f"poststop hook failed with exit code or signal: {error}")

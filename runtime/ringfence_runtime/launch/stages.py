@@ -12,6 +12,7 @@ import os
 
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import Error
+from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel, pair
 from ringfence_runtime.launch.idmap import write_maps
 from ringfence_runtime.launch.plan import Plan
@@ -90,13 +91,13 @@ def _spawn_staged(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tupl
     try:
         while True:
             kind, text = ours.receive()
-            if kind == "U":
+            if kind == say.MAP_IDS:
                 write_maps(stage, plan.config.linux.uid_map, plan.config.linux.gid_map)
-                ours.send("K")
-            elif kind == "T":
+                ours.send(say.DONE)
+            elif kind == say.SET_CLOCKS:
                 _write_offsets(stage, plan)
-                ours.send("K")
-            elif kind == "P":
+                ours.send(say.DONE)
+            elif kind == say.PID:
                 # The init is our own child that nobody else can reap, so its number names it.
                 return int(text), _sys.pidfd_open(int(text))
             else:
@@ -132,22 +133,22 @@ def _stage(
         join(namespaces)
         if plan.unshare_user:
             _sys.unshare(_sys.CLONE_NEWUSER)
-            channel.send("U")
+            channel.send(say.MAP_IDS)
             channel.receive()
         if "user" in plan.config.linux.namespaces:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
         if plan.config.linux.namespaces.get("time") == "":
             _sys.unshare(_sys.CLONE_NEWTIME)
-            channel.send("T")
+            channel.send(say.SET_CLOCKS)
             channel.receive()
         pid, _ = _sys.clone3(plan.clone_flags | _sys.CLONE_PARENT, cgroup_fd=cgroup_fd)
         if pid:
-            channel.send("P", str(pid))
+            channel.send(say.PID, str(pid))
             os._exit(0)
         channel.close()
         child()
     except (Error, OSError) as error:
-        channel.send("E", str(error))
+        channel.send(say.ERROR, str(error))
     finally:
         os._exit(1)

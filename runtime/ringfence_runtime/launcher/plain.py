@@ -16,6 +16,7 @@ from ringfence_runtime.cli.lifecycle import Run, parse_run
 from ringfence_runtime.cli.options import parse_globals
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import parent
+from ringfence_runtime.launch.ending import destroy
 from ringfence_runtime.launch.plan import USERNS
 from ringfence_runtime.launcher.protocol import ENDED, RUNNING, tell
 from ringfence_runtime.launcher.waiting import Fd
@@ -150,7 +151,7 @@ class Plain:
         yield Fd(launched.pidfd)
         code = launched.exit_code()
         if not run.keep:
-            parent.destroy(launched.container, run_poststop=False)
+            destroy(launched.container, self.config)
         return code
 
     def _enter(self) -> None:

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose a cgroup is: somebody else's is not used, killed or removed, whatever a path or an ID says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence_runtime.cgroup import Cgroup as Group
+from ringfence_runtime.cgroup import Hierarchies, detect
+from tests.runtime.conftest import Box
+from tests.support import force
+from tests.support.cgroups import Cgroup, hierarchies, new_cgroup
+from tests.support.waiting import process_state, wait_for
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def theirs(box: Box) -> Iterator[Cgroup]:
+    """A cgroup of the container's name, which somebody made before."""
+    made = Cgroup(box.name).create()
+    yield made
+    for kind, path in made.paths.items():
+        if kind == "freezer" and path.exists():
+            (path / "freezer.state").write_text("THAWED")
+    made.remove()
+
+
+@pytest.fixture
+def neighbour() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that no runtime may touch."""
+    with subprocess.Popen(["/bin/sleep", "3600"]) as process:
+        yield process
+        process.kill()
+
+
+def refused(box: Box) -> str:
+    """As `Box.refused`, where the cgroup of that name stays."""
+    got = box.run()
+    assert got.returncode != 0, got.stdout
+    assert not (box.runtime.root / box.name).exists()
+    return got.stderr
+
+
+@pytest.mark.parametrize("below", ["", "child"])
+@pytest.mark.parametrize("named", [True, False], ids=["by path", "by id"])
+def test_a_cgroup_with_processes_is_left_alone(
+    box: Box, theirs: Cgroup, neighbour: subprocess.Popen[bytes], below: str, named: bool
+) -> None:
+    """In it or below it, and whether the configuration names it or only the ID does."""
+    (theirs.child(below) if below else theirs).add(neighbour.pid)
+    if not named:
+        del box.config["linux"]["cgroupsPath"]
+    assert "cgroup" in refused(box.args("/bin/true"))
+    assert neighbour.poll() is None
+    assert theirs.pids() == [neighbour.pid]
+
+
+def test_a_tree_of_empty_cgroups_is_left_alone(box: Box, theirs: Cgroup) -> None:
+    """An ID such as `kubepods` would otherwise take over what an engine has made for its pods."""
+    child = theirs.child("child")
+    assert "holds other cgroups" in refused(box.args("/bin/true"))
+    assert all(path.is_dir() for path in child.paths.values())
+
+
+def test_in_one_hierarchy_is_enough(box: Box, neighbour: subprocess.Popen[bytes]) -> None:
+    """Version 2 counts as much as the others."""
+    path = hierarchies()["v2"] / box.name
+    path.mkdir()
+    try:
+        (path / "cgroup.procs").write_text(str(neighbour.pid))
+        assert "in use" in refused(box.args("/bin/true"))
+        assert neighbour.poll() is None
+    finally:
+        (path.parent / "cgroup.procs").write_text(str(neighbour.pid))
+        path.rmdir()
+
+
+def test_an_empty_one_is_used_and_stays(box: Box, theirs: Cgroup) -> None:
+    """Whoever made it removes it; what the container left in it is killed."""
+    box.config["linux"]["namespaces"] = [
+        item for item in box.config["linux"]["namespaces"] if item["type"] not in ("pid", "cgroup")
+    ]
+    box.shell("sleep 3600 & echo $!")
+    left = int(box.output())
+    wait_for(lambda: process_state(left) in "-Z", "what the container left to be killed")
+    assert all(path.is_dir() for path in theirs.paths.values())
+    assert theirs.pids() == []
+
+
+def freeze(group: Cgroup) -> None:
+    """Hold all that is in it, or will be."""
+    if "freezer" in group.paths:
+        (group.paths["freezer"] / "freezer.state").write_text("FROZEN")
+    else:
+        (group.path / "cgroup.freeze").write_text("1")
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_a_frozen_cgroup_is_refused(box: Box, theirs: Cgroup, above: bool) -> None:
+    """Itself or one above it: the init would hang in it for ever."""
+    freeze(theirs)
+    if above:
+        box.config["linux"]["cgroupsPath"] = f"/{box.name}/inner"
+    assert "frozen" in refused(box.args("/bin/true"))
+    assert not any((path / "inner").exists() for path in theirs.paths.values())
+
+
+def test_a_damaged_state_does_not_guess_a_cgroup(
+    box: Box, theirs: Cgroup, neighbour: subprocess.Popen[bytes]
+) -> None:
+    """`delete --force` removes the state and says what it cannot know."""
+    theirs.add(neighbour.pid)
+    directory = box.runtime.root / box.name
+    directory.mkdir(parents=True)
+    (directory / "state.json").write_text('{"id": ')
+    got = box.do("delete", "--force")
+    assert got.returncode == 0
+    assert "damaged" in got.stderr
+    assert not directory.exists()
+    assert neighbour.poll() is None
+
+
+def test_the_first_state_names_the_cgroup(box: Box) -> None:
+    """Whatever kills a launch later, `delete --force` knows what to remove; and what to leave."""
+    box.start()
+    state = json.loads((box.runtime.root / box.name / "state.json").read_text())
+    assert state["cgroup"]["path"] == f"/{box.name}"
+    assert state["cgroup"]["foreign"] == []
+
+
+def test_delete_ends_an_init_in_a_frozen_cgroup_of_somebody_else(box: Box) -> None:
+    """A version 1 freezer holds a task also from dying."""
+    freezer = hierarchies().get("freezer")
+    if freezer is None:
+        force.elsewhere("version 1 has the freezer that this is about")
+    box.start()
+    pid = box.state()["pid"]
+    path = freezer / f"{box.name}-theirs"
+    path.mkdir()
+    try:
+        (path / "cgroup.procs").write_text(str(pid))
+        (path / "freezer.state").write_text("FROZEN")
+        got = box.do("delete", "--force")
+        assert got.returncode == 0, got.stderr
+        assert process_state(pid) in "-Z"
+    finally:
+        (path / "freezer.state").write_text("THAWED")
+        path.rmdir()
+
+
+# Ends by itself: forty generations at most of two, and no more at once than the pids controller allows.
+BOMB = "bomb() { [ $1 -gt 0 ] && { bomb $(($1-1)) & bomb $(($1-1)) & }; wait; }; bomb 40"
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_what_forks_without_end_is_killed_whole(version: str, box: Box) -> None:
+    """By the freezer on a version 1 host, by cgroup.kill on version 2."""
+    found = detect()
+    if version == "v1" and not found.v1:
+        force.elsewhere("no version 1 hierarchy is mounted")
+    one = Hierarchies(found.v1, "") if version == "v1" else Hierarchies({}, found.unified)
+    group = Group.at(f"/{box.name}", one)
+    group.claim()
+    group.create()
+    with new_cgroup("bomb") as limit:
+        pids = Path(group.directory("pids") or limit.paths.get("pids") or str(group.unified))
+        (pids / "pids.max").write_text("60")
+        join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in {str(pids), *group.dirs.values()})
+        with subprocess.Popen(["/bin/sh", "-c", join + BOMB], stderr=subprocess.DEVNULL) as bomb:
+            wait_for(lambda: len(group.processes()) > 20, "it to spread")
+            group.kill()
+            assert group.processes() == []
+            assert bomb.wait(10) == -signal.SIGKILL
+        group.destroy()
+    assert not any(os.path.exists(path) for path in group.dirs.values())

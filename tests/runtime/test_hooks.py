@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks in their order, with what they are given; and what the lifecycle asks for where one goes wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import Box
+from tests.runtime.test_faults import left_over
+from tests.support.waiting import process_state, wait_for
+
+pytestmark = pytest.mark.root
+
+KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart")
+
+
+def shell(script: str, **more: object) -> list[dict[str, object]]:
+    """A hook of one shell script."""
+    return [{"path": "/bin/sh", "args": ["sh", "-c", script], **more}]
+
+
+def test_hooks_run_in_their_order(box: Box, tmp_path: Path) -> None:
+    """All six kinds, each with the state on its standard input."""
+    log = tmp_path / "log"
+    kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    box.config["hooks"] = {kind: shell(f"grep -q {box.name} && echo {kind} >> {log}") for kind in kinds}
+    box.config["hooks"]["startContainer"] = shell("echo start > /started")
+    got = box.args("/bin/true").run()
+    assert got.returncode == 0, got.stderr
+    assert log.read_text().split() == list(kinds)
+    assert (box.rootfs / "started").read_text() == "start\n"
+
+
+def test_a_failing_hook_says_its_own_words(box: Box) -> None:
+    """In the error, with its place."""
+    box.config["hooks"] = {"createRuntime": shell("echo why; exit 5")}
+    message = box.refused()
+    assert "hooks.createRuntime[0]" in message
+    assert "why" in message
+
+
+def test_a_hanging_hook_is_killed(box: Box) -> None:
+    """After its timeout, and the launch fails."""
+    box.config["hooks"] = {"prestart": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]}
+    assert "within 1 s" in box.refused()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["hangs", "fails", "is missing"])
+def test_a_hook_that_goes_wrong_ends_the_launch(box: Box, tmp_path: Path, kind: str, how: str) -> None:
+    """Each kind, each way: one error with the hook's place, nothing is left, and poststop hooks have run
+    (runtime.md#lifecycle, steps 3 to 9 continue at 12), each once and whatever the one before did.
+    """
+    words = {"hangs": ["sleep", "100"], "fails": ["false"], "is missing": ["x"]}[how]
+    # startContainer runs in the container: busybox is there, too.
+    path = "/bin/no-such-hook" if how == "is missing" else f"/bin/{words[0]}"
+    log = tmp_path / "stopped"
+    box.config["hooks"] = {
+        kind: [{"path": path, "args": words, "timeout": 1}],
+        "poststop": shell(f"cat >> {log}; exit 1") + shell(f"echo second >> {log}"),
+    }
+    got = box.run()
+    assert got.returncode != 0
+    assert f"hooks.{kind}[0]" in got.stderr
+    assert "Traceback" not in got.stderr
+    said = log.read_text()
+    assert (said.count('"stopped"'), said.count("second")) == (1, 1)
+    assert "a poststop hook failed: hooks.poststop[0]" in got.stderr
+    wait_for(lambda: not left_over(box), f"nothing to be left of {kind}")
+
+
+@pytest.mark.parametrize("kind", ["startContainer", "poststart"])
+def test_a_hook_that_fails_at_start_destroys_a_created_container(box: Box, tmp_path: Path, kind: str) -> None:
+    """`start` is told of it; the workload of a failed poststart is stopped."""
+    log = tmp_path / "stopped"
+    # A false of the host and of the container.
+    box.config["hooks"] = {kind: [{"path": "/bin/false"}], "poststop": shell(f"echo once >> {log}")}
+    box.write()
+    assert box.do("create", capture=False).returncode == 0
+    pid = box.state()["pid"]
+    got = box.do("start")
+    assert got.returncode != 0
+    assert f"hooks.{kind}[0]" in got.stderr
+    assert log.read_text() == "once\n"
+    assert process_state(pid) in "-Z"
+    wait_for(lambda: not left_over(box), "nothing to be left")
+
+
+def test_a_poststop_hook_that_hangs_is_a_warning(box: Box) -> None:
+    """The container is gone all the same."""
+    box.config["hooks"] = {"poststop": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]}
+    got = box.args("/bin/true").run()
+    assert got.returncode == 0
+    assert "hooks.poststop[0]" in got.stderr
+    assert not left_over(box)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_process_that_a_hook_leaves_in_the_cgroup_goes_with_it(box: Box, tmp_path: Path, code: int) -> None:
+    """createContainer hooks run in the container's cgroup: what one leaves there does not survive a launch
+    that failed, nor the container.
+    """
+    file = tmp_path / "pid"
+    box.config["linux"]["namespaces"] = [  # whose end would end it
+        item for item in box.config["linux"]["namespaces"] if item["type"] != "pid"
+    ]
+    script = f"sleep 3600 > /dev/null 2>&1 & echo $! > {file}; exit {code}"
+    box.config["hooks"] = {"createContainer": shell(script)}
+    assert box.args("/bin/true").run().returncode == code
+    left = int(file.read_text())
+    wait_for(lambda: process_state(left) in "-Z", "what the hook left to be killed")
+    wait_for(lambda: not left_over(box), "nothing to be left")
+
+
+def test_a_hook_has_the_signals_of_an_ordinary_program(box: Box, tmp_path: Path) -> None:
+    """None ignored, none blocked: Python's own ignores SIGPIPE, which a pipeline of a hook relies on."""
+    log = tmp_path / "status"
+    box.config["hooks"] = {"prestart": shell(f"grep ^Sig /proc/self/status > {log}")}
+    assert box.args("/bin/true").run().returncode == 0
+    lines = dict(line.split(":\t") for line in log.read_text().splitlines())
+    assert (int(lines["SigIgn"], 16), int(lines["SigBlk"], 16)) == (0, 0)
