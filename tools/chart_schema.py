@@ -1,51 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python3 -m tools.chart_schema`: the keys of the agent's configuration into the chart's values.schema.json.
+"""`python3 -m tools.chart_schema`: the parts of the chart's values.schema.json that are derived.
 
-The chart's value `config` takes every key that the chart does not set itself. tests/chart compares.
+The value `config` takes every key of the agent's configuration that the chart does not set itself, with its
+type; the pairs of values that contradict each other are those of tools.chart_rules. What is left is written
+by hand. tests/chart compares.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ringfence.config import KEYS
+from ringfence import abi, config_outputs, config_receivers
+from ringfence import config_values as values
+from ringfence.config import KEYS, Key
+from tools.chart_rules import RULES
 
-__all__ = ["OWN", "SCHEMA", "config_properties"]
+__all__ = ["OWN", "SCHEMA", "config_properties", "derived", "shape"]
 
 SCHEMA = Path(__file__).resolve().parents[1] / "charts/ringfence/values.schema.json"
 #: what the chart decides, by values of its own
 OWN = frozenset((
     "mode", "policies", "canary", "http.listen", "socket", "state_dir", "pins", "page.listen", "output",
     "kubernetes.watch", "kubernetes.node", "kubernetes.token", "kubernetes.ca", "kubernetes.taint",
-    "alerts.headers", "probes.directory", "metrics.containers", "metrics.program_stats",
+    "alerts.headers", "alerts.ca", "alerts.file", "alerts.queue_dir", "alerts.queue_size",
+    "probes.directory", "metrics.containers", "metrics.program_stats",
 ))  # fmt: skip
 
+Schema = dict[str, Any]
+_WORD: Schema = {"type": "string", "minLength": 1}
+_PATH: Schema = {"type": "string", "pattern": "^/"}
+# A user name or a fragment in an address is refused by the agent: secrets belong into files of headers.
+_URL: Schema = {"type": "string", "pattern": "^https?://[^@#\\s]+$"}
+_FILE: Schema = {"type": "string", "pattern": "^(/.*|off)$"}
 
-def config_properties() -> dict[str, Any]:
-    """`properties` of the value `config`. What a key's value may be is for the agent to say."""
-    found: dict[str, Any] = {}
+
+def _many(item: Schema, least: int = 0) -> Schema:
+    """One, or a list."""
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": least}]}
+
+
+def _receivers(address: str, *options: str) -> Schema:
+    """Addresses, or mappings with `url` and what is this receiver's alone."""
+    plain = {"type": "string", "pattern": f"^{address}$"}
+    mapping = {
+        "type": "object", "required": ["url"], "additionalProperties": False,
+        "properties": {"url": plain, **dict.fromkeys(options, _FILE)},
+        "dependencies": {"key": ["certificate"]},
+    }  # fmt: skip
+    return _many({"anyOf": [plain, mapping]})
+
+
+_LABELS = {
+    "type": "object",
+    "maxProperties": 16,
+    "propertyNames": {"pattern": "^[a-zA-Z][a-zA-Z0-9_]{0,31}$"},
+    "additionalProperties": {"type": "string", "pattern": "^[^\\x00-\\x1f]{1,128}$"},
+}
+# 1 MiB to 1 TiB
+_SIZE = {
+    "type": "string",
+    "pattern": "^([1-9][0-9]{0,5} ?(M|MiB)|([1-9][0-9]{0,2}|10[01][0-9]|102[0-4]) ?(G|GiB))$",
+}
+# powers of two from 64 KiB to 256 MiB
+_RING = {"type": "string", "pattern": "^((64|128|256|512) ?(K|KiB)|(1|2|4|8|16|32|64|128|256) ?(M|MiB))$"}
+_PATTERN = {"type": "string", "pattern": "^[^*{}/]+(\\*|\\{hex64\\})$"}
+_OBSERVE = {
+    "type": "object",
+    "propertyNames": {"enum": [kind.label for kind in abi.EventKind]},
+    "additionalProperties": {"enum": ["off", "activity", "alerts"]},
+}
+_ROOTS = {
+    "type": "object",
+    "propertyNames": {"enum": list(values.RUNTIMES)},
+    "additionalProperties": _PATH,
+}
+#: parser of a key -> what it takes. A parser that is made (choice, integer, off_or) is looked into.
+_SHAPES: dict[Callable[[Any], Any], Schema] = {
+    values.boolean: {"type": "boolean"},
+    values.absolute_path: _PATH,
+    values.output: _WORD,
+    values.paths: _many(_WORD, 1),
+    values.patterns: _many(_PATTERN),
+    values.observe: _OBSERVE,
+    values.roots: _ROOTS,
+    values.detectors: _many({"enum": list(values.DETECTORS)}),
+    values.ring_size: _RING,
+    values.pins: _WORD,
+    values.listen: _WORD,
+    config_receivers.http_receivers: _receivers("https?://[^@#\\s]+", "headers", "ca", "certificate", "key"),
+    config_receivers.syslog_receivers: _receivers(
+        "((udp|tcp|tls)://[^/\\s]+|unix:///\\S+)", "ca", "certificate", "key"
+    ),
+    config_receivers.labels: _LABELS,
+    config_outputs.size: _SIZE,
+    config_outputs.expressions: _many(_WORD),
+}
+#: by the key, where its parser is a function of that key alone
+_BY_PATH: dict[str, Schema] = {
+    "cri.socket": {"anyOf": [{"enum": ["auto", "off"]}, _PATH]},
+    "kubernetes.api": _URL,
+}
+
+
+def shape(key: Key) -> Schema:
+    """The JSON schema of a key's value. KeyError: a new kind of parser, which belongs into _SHAPES."""
+    return _BY_PATH[key.path] if key.path in _BY_PATH else _shape(key.parse)
+
+
+def _shape(parse: Callable[[Any], Any]) -> Schema:
+    kind, _, _ = getattr(parse, "__qualname__", "").partition(".<locals>")
+    inner = inspect.getclosurevars(parse).nonlocals if inspect.isfunction(parse) else {}
+    if kind == "choice":
+        return {"enum": list(inner["words"])}
+    if kind == "integer":
+        return {"type": "integer", "minimum": inner["least"], "maximum": inner["most"]}
+    if kind == "off_or":
+        return {"anyOf": [{"enum": ["off"]}, _shape(inner["parse"])]}
+    return _SHAPES[parse]
+
+
+def config_properties() -> Schema:
+    """`properties` of the value `config`."""
+    found: Schema = {}
     for key in KEYS:
         if key.path in OWN:
             continue
         section, _, name = key.path.rpartition(".")
+        part = found
         if section:
-            part = found.setdefault(
-                section, {"type": "object", "additionalProperties": False, "properties": {}}
-            )
-            part["properties"][name] = {"description": key.help}
-        else:
-            found[name] = {"description": key.help}
+            empty = {"type": "object", "additionalProperties": False, "properties": {}}
+            part = found.setdefault(section, empty)["properties"]
+        part[name] = {"description": key.help, **shape(key)}
     return found
+
+
+def derived(schema: Schema) -> Schema:
+    """The schema with its derived parts made anew."""
+    made: Schema = json.loads(json.dumps(schema))
+    made["properties"]["config"]["properties"] = config_properties()
+    made["allOf"] = list(RULES)
+    return made
 
 
 def main() -> int:
     """Write the file anew."""
-    schema = json.loads(SCHEMA.read_text())
-    schema["properties"]["config"]["properties"] = config_properties()
-    SCHEMA.write_text(json.dumps(schema, indent=1) + "\n")
+    SCHEMA.write_text(json.dumps(derived(json.loads(SCHEMA.read_text())), indent=1) + "\n")
     return 0
 
 

@@ -1,42 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python3 -m tools.dashboards`: Grafana dashboards, written down as what they ask; a test compares the files.
 
-Rates use $__rate_interval, sums over the shown time $__range. The variables `namespace` and `container` choose.
+Rates use $__rate_interval, sums over the shown time $__range. The variable `job` is the scrape's; the others choose
+from namespace to pod to container. tools/grafana.py makes Grafana's JSON of them.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+
+from tools.grafana import Dashboard, Panel, Variable, render
 
 __all__ = ["DASHBOARDS", "DIRECTORY", "Dashboard", "Panel", "render"]
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "charts/ringfence/dashboards"
-_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-_J = 'job="ringfence"'
-_C = 'job="ringfence", container=~"$container"'
-
-
-class Panel(NamedTuple):
-    """One picture. `queries` are (expression, legend)."""
-
-    title: str
-    kind: str  # stat, timeseries, table
-    queries: tuple[tuple[str, str], ...]
-    unit: str = "short"
-    text: str = ""
-    width: int = 8  # of 24
-
-
-class Dashboard(NamedTuple):
-    """A page: rows of panels. `variables` are (name, metric, label)."""
-
-    uid: str
-    title: str
-    rows: tuple[tuple[str, tuple[Panel, ...]], ...]
-    variables: tuple[tuple[str, str, str], ...] = ()
+_J = 'job="$job"'
+_C = 'job="$job", container=~"$container"'
+_CHOSEN = 'job="$job", namespace=~"$namespace", pod=~"$pod", container=~"$container"'
+_N = 'job="$job", namespace=~"$namespace"'
+_STOPPED, _SEEN = 'outcome=~"denied|killed"', 'outcome=~"seen|would-deny|would-kill|kill-failed"'
+_BAD_FROM_ONE = ((None, "green"), (1.0, "red"))
+_GOOD_FROM_ONE = ((None, "red"), (1.0, "green"))
+_FULL = ((None, "green"), (0.5, "orange"), (0.9, "red"))
+_TO_NAMESPACE = (
+    "Containers of this namespace",
+    "ringfence-container",
+    "var-namespace=${__field.labels.namespace}",
+)
+_TO_CONTAINER = (
+    "This container",
+    "ringfence-container",
+    "var-namespace=${__data.fields.namespace}&var-pod=${__data.fields.pod}"
+    "&var-container=${__data.fields.container}",
+)
 
 
 def _rate(metric: str, labels: str = _J, window: str = "$__rate_interval") -> str:
@@ -48,75 +45,96 @@ def _activity(by: str, classes: str) -> str:
     return f"sum by ({by}) ({_rate('ringfence_container_activity_total', chosen)})"
 
 
-_STOPPED, _SEEN = 'outcome=~"denied|killed"', 'outcome=~"seen|would-deny|would-kill|kill-failed"'
-_N = 'job="ringfence", namespace=~"$namespace"'
+_NAMES = "max by (container, name, namespace, pod, image) (ringfence_container_info{%s})"
+_VERDICTS = 'ringfence_container_activity_total{job="$job", class=~"alert|deny|kill"}'
 FLEET = Dashboard(
     "ringfence-fleet", "Ringfence: fleet",
     (
         ("Now", (
-            Panel("Agents that answer", "stat", ((f"sum(up{{{_J}}})", ""),), width=4),
+            Panel("Agents that answer", "stat", ((f"sum(up{{{_J}}})", ""),), width=3, steps=_GOOD_FROM_ONE),
+            Panel("Agents that do not", "stat", ((f"count(up{{{_J}}} == 0) or vector(0)", ""),), width=3,
+                  steps=_BAD_FROM_ONE),
             Panel("Nodes that stop something", "stat",
                   ((f'count(sum by (instance) (ringfence_rules{{{_J}, action=~"deny|kill"}}) > 0) or vector(0)', ""),),
-                  text="Nodes with at least one rule that denies or kills.", width=4),
-            Panel("Containers", "stat", ((f'sum(ringfence_containers{{{_J}, state="running"}})', ""),), width=4),
+                  text="Nodes with at least one rule that denies or kills.", width=3, steps=_GOOD_FROM_ONE),
+            Panel("Containers", "stat", ((f'sum(ringfence_containers{{{_J}, state="running"}})', ""),), width=3),
             Panel("Attempts stopped", "stat",
-                  ((f"sum(increase(ringfence_alerts_total{{{_J}, {_STOPPED}}}[$__range]))", ""),), width=4),
+                  ((f"sum(increase(ringfence_alerts_total{{{_J}, {_STOPPED}}}[$__range]))", ""),), width=4,
+                  steps=((None, "green"), (1.0, "orange")), text="In the time shown."),
             Panel("Attempts not stopped", "stat",
-                  ((f"sum(increase(ringfence_alerts_total{{{_J}, {_SEEN}}}[$__range]))", ""),),
+                  ((f"sum(increase(ringfence_alerts_total{{{_J}, {_SEEN}}}[$__range]))", ""),), steps=_BAD_FROM_ONE,
                   text="Seen only: mode audit, rules that alert, or nothing on the node that could stop it.", width=4),
-            Panel("Canary, longest silence", "stat", ((f"max(ringfence_canary_seconds{{{_J}}})", ""),), "s", width=4),
+            Panel("Canary, longest silence", "stat", ((f"max(ringfence_canary_seconds{{{_J}}})", ""),), "s", width=4,
+                  steps=((None, "green"), (3.0, "orange"), (5.0, "red"))),
         )),
         ("Attempts", (
             Panel("By ATT&CK technique", "timeseries",
                   ((f"sum by (technique) ({_rate('ringfence_attempts_total', _N)})", "{{technique}}"),), "ops"),
             Panel("By node", "timeseries",
-                  ((f"sum by (instance) ({_rate('ringfence_alerts_total')})", "{{instance}}"),), "ops"),
+                  ((f"sum by (node) ({_rate('ringfence_alerts_total')})", "{{node}}"),), "ops"),
             Panel("By namespace", "timeseries",
-                  ((f"sum by (namespace) ({_rate('ringfence_attempts_total', _N)})", "{{namespace}}"),), "ops"),
+                  ((f"sum by (namespace) ({_rate('ringfence_attempts_total', _N)})", "{{namespace}}"),), "ops",
+                  links=(_TO_NAMESPACE,), text="What is of no namespace has no name here."),
             Panel("What became of them", "timeseries",
                   ((f"sum by (outcome) ({_rate('ringfence_alerts_total')})", "{{outcome}}"),), "ops"),
             Panel("Rules, most often first", "table",
                   ((f"topk(20, sum by (rule, severity, outcome) (increase(ringfence_alerts_total{{{_J}}}[$__range])) > 0)",
-                    ""),), width=16),
+                    ""),), columns=(("Value", "times"),)),
+            Panel("Containers, most verdicts first", "table",
+                  ((f"topk(20, sum by (container) (increase({_VERDICTS}[$__range])) > 0) "
+                    f"* on (container) group_left (name, namespace, pod, image) {_NAMES % _N}", ""),),
+                  columns=(("Value", "verdicts"),), links=(_TO_CONTAINER,),
+                  text="Of containers that live and have series of their own; click on one to look at it."),
         )),
         ("Enforcement", (
             Panel("Rules by what they do, and how", "timeseries",
                   ((f"sum by (action, mechanism) (ringfence_rules{{{_J}}})", "{{action}} by {{mechanism}}"),)),
-            Panel("Mode of each node", "table", ((f"max by (instance, mode) (ringfence_mode{{{_J}}}) == 1", ""),)),
+            Panel("Mode of each node", "table", ((f"max by (node, instance, mode) (ringfence_mode{{{_J}}}) == 1", ""),),
+                  hidden=("Value",)),
             Panel("Policies of each node", "table",
-                  ((f"max by (instance) (ringfence_policies{{{_J}}})", ""),
-                   (f"min by (instance) (ringfence_policy_up_to_date{{{_J}}})", ""))),
+                  ((f"max by (node, instance) (ringfence_policies{{{_J}}})", ""),
+                   (f"min by (node, instance) (ringfence_policy_up_to_date{{{_J}}})", "")),
+                  columns=(("Value #A", "policies"), ("Value #B", "up to date"))),
         )),
         ("Blind spots", (
             Panel("Hooks that are not attached", "timeseries",
-                  ((f'sum by (instance) (ringfence_hooks{{{_J}, state="skipped"}})', "{{instance}}"),)),
+                  ((f'sum by (node) (ringfence_hooks{{{_J}, state="skipped"}})', "{{node}}"),)),
             Panel("Records lost", "timeseries",
                   ((f"sum by (reason) ({_rate('ringfence_events_dropped_total')})", "{{reason}}"),), "ops"),
             Panel("Records of nobody", "timeseries",
-                  ((f"sum by (instance) ({_rate('ringfence_events_unattributed_total')}) or 0 * sum by (instance) (up{{{_J}}})",
-                    "{{instance}}"),), "ops"),
+                  ((f"sum by (node) ({_rate('ringfence_events_unattributed_total')}) or 0 * sum by (node) (up{{{_J}}})",
+                    "{{node}}"),), "ops"),
+            Panel("What the audit found", "timeseries",
+                  ((f"sum by (severity) (ringfence_audit_findings{{{_J}}})", "{{severity}}"),), width=12,
+                  text="How containers and nodes are set up; `ringfence audit` on a node names each, with its fix."),
+            Panel("Since the audit's last round", "timeseries",
+                  ((f"time() - max by (node) (ringfence_audit_timestamp_seconds{{{_J}}})", "{{node}}"),), "s", width=12),
         )),
     ),
-    (("namespace", "ringfence_attempts_total", "namespace"),),
+    (Variable("namespace", f"label_values(ringfence_attempts_total{{{_J}}}, namespace)"),),
 )  # fmt: skip
 
 _STALLS = f'{_C}, kind="some"'
 _CALLS = "namespace|mount|trace|kernel|credential|file|memory|socket|keyring|process"
+_INFO = "ringfence_container_info"
 CONTAINER = Dashboard(
     "ringfence-container", "Ringfence: container",
     (
         ("Who it is", (
             Panel("Name, image, pod", "table",
-                  ((f"max by (container, name, image, runtime, namespace, pod) (ringfence_container_info{{{_C}}})", ""),),
-                  width=16),
+                  ((f"max by (container, name, image, runtime, namespace, pod, node) ({_INFO}{{{_CHOSEN}}})", ""),),
+                  width=16, hidden=("Value",)),
             Panel("Armed tasks", "timeseries",
-                  ((f"ringfence_container_armed_tasks{{{_C}}}", "{{container}}"),)),
+                  ((f"sum by (container) (ringfence_container_armed_tasks{{{_C}}})", "{{container}}"),),
+                  text="Its processes and threads that run workload code."),
         )),
         ("What it does", (
             Panel("Processes and files", "timeseries",
                   ((_activity("class", "fork|exec|exit|open"), "{{class}}"),), "ops"),
             Panel("System calls by class", "timeseries", ((_activity("class", _CALLS), "{{class}}"),), "ops"),
-            Panel("Network", "timeseries", ((_activity("class", "connect|bind|sendmsg"), "{{class}}"),), "ops"),
+            Panel("Network: calls, not bytes", "timeseries", ((_activity("class", "connect|bind|sendmsg"), "{{class}}"),),
+                  "ops", text="connect, bind and sendmsg with an address. Bytes are not counted: the probes decide on "
+                  "sockets and look into no packet."),
         )),
         ("What was held against it", (
             Panel("Alerts, kills, denials", "timeseries",
@@ -129,10 +147,16 @@ CONTAINER = Dashboard(
                   text="Part of the time in which some task waited for CPU, memory or I/O (PSI)."),
             Panel("Throttled by its CPU limit", "timeseries",
                   ((f"sum by (container) ({_rate('ringfence_container_throttled_seconds_total', _C)})", "{{container}}"),),
-                  "percentunit", width=12),
+                  "percentunit", width=12, text="Part of the time; more than 100 % is several CPUs held at once."),
         )),
     ),
-    (("container", "ringfence_container_info", "container"),),
+    (
+        Variable("namespace", f"label_values({_INFO}{{{_J}}}, namespace)"),
+        Variable("pod", f'label_values({_INFO}{{{_J}, namespace=~"$namespace"}}, pod)'),
+        # The choice shows names; what is chosen is the beginning of the id, which the other series have.
+        Variable("container", f'query_result({_INFO}{{{_J}, namespace=~"$namespace", pod=~"$pod"}})',
+                 '/container="(?<value>[^"]+)"(?:.*[,{]name="(?<text>[^"]+)")?/', listed=True),
+    ),
 )  # fmt: skip
 
 _LATENCY = f"sum by (le) ({_rate('ringfence_alert_latency_seconds_bucket')})"
@@ -141,92 +165,69 @@ HEALTH = Dashboard(
     (
         ("Events", (
             Panel("Received", "timeseries",
-                  ((f"sum by (instance) ({_rate('ringfence_events_total')})", "{{instance}}"),), "ops"),
+                  ((f"sum by (node) ({_rate('ringfence_events_total')})", "{{node}}"),), "ops"),
             Panel("Lost, by reason", "timeseries",
                   ((f"sum by (reason) ({_rate('ringfence_events_dropped_total')})", "{{reason}}"),), "ops"),
             Panel("Emitted and not received yet", "timeseries",
-                  ((f"sum by (instance) (ringfence_events_emitted_total{{{_J}}}) - sum by (instance) "
-                    f"(ringfence_events_total{{{_J}}})", "{{instance}}"),)),
+                  ((f"sum by (node) (ringfence_events_emitted_total{{{_J}}}) - sum by (node) "
+                    f"(ringfence_events_total{{{_J}}})", "{{node}}"),)),
             Panel("Call to alert", "timeseries",
                   tuple((f"histogram_quantile({q}, {_LATENCY})", f"p{int(q * 100)}") for q in (0.5, 0.99)), "s"),
             Panel("Waiting in the rings", "timeseries",
-                  ((f"ringfence_ring_pending_bytes{{{_J}}} / on (instance, ring) ringfence_ring_size_bytes{{{_J}}}",
-                    "{{instance}} {{ring}}"),), "percentunit"),
+                  ((f"ringfence_ring_pending_bytes{{{_J}}} / on (instance, ring) group_left () "
+                    f"ringfence_ring_size_bytes{{{_J}}}", "{{node}} {{ring}}"),), "percentunit", steps=_FULL),
+            Panel("Activity is halved", "timeseries",
+                  ((f"max by (node) (ringfence_activity_halvings{{{_J}}})", "{{node}}"),),
+                  text="How often activity.rate was halved, because the ring filled faster than it was read."),
+        )),
+        ("Alerts out", (
             Panel("Lines written and lost", "timeseries",
-                  ((f"sum by (instance) ({_rate('ringfence_output_lines_total')})", "{{instance}} written"),
+                  ((f"sum by (node) ({_rate('ringfence_output_lines_total')})", "{{node}} written"),
                    (f"sum by (reason) ({_rate('ringfence_output_lines_dropped_total')})", "lost: {{reason}}")), "ops"),
+            Panel("Receivers that take alerts", "timeseries",
+                  ((f"min by (node, receiver) (ringfence_receiver_up{{{_J}}})", "{{node}} {{receiver}}"),),
+                  text="0: attempts fail, and alerts wait on the node's disk."),
+            Panel("Their queues", "timeseries",
+                  ((f"max by (node, receiver) (ringfence_receiver_queue_bytes{{{_J}}} / "
+                    f"ringfence_receiver_queue_max_bytes{{{_J}}})", "{{node}} {{receiver}}"),), "percentunit", steps=_FULL),
+            Panel("Sent", "timeseries",
+                  ((f"sum by (receiver) ({_rate('ringfence_receiver_sent_total')})", "{{receiver}}"),), "ops"),
+            Panel("Attempts that failed", "timeseries",
+                  ((f"sum by (receiver, reason) ({_rate('ringfence_receiver_retries_total')})",
+                    "{{receiver}} {{reason}}"),), "ops"),
+            Panel("Lost for good", "timeseries",
+                  ((f"sum by (receiver, reason) ({_rate('ringfence_receiver_lost_total')})",
+                    "{{receiver}} {{reason}}"),), "ops"),
         )),
         ("What it costs", (
-            Panel("Memory", "timeseries", ((f"process_resident_memory_bytes{{{_J}}}", "{{instance}}"),), "bytes"),
-            Panel("CPU", "timeseries", ((_rate("process_cpu_seconds_total"), "{{instance}}"),), "percentunit"),
+            Panel("Memory", "timeseries",
+                  ((f"max by (node, instance) (process_resident_memory_bytes{{{_J}}})", "{{node}}"),), "bytes"),
+            Panel("CPU", "timeseries",
+                  ((f"max by (node, instance) ({_rate('process_cpu_seconds_total')})", "{{node}}"),), "percentunit",
+                  text="Of one CPU."),
             Panel("Time in BPF programs", "timeseries",
                   ((f"sum by (program) ({_rate('ringfence_program_run_seconds_total')})", "{{program}}"),),
                   "percentunit", text="Counted only with `metrics.program_stats` or kernel.bpf_stats_enabled."),
         )),
         ("State", (
-            Panel("Ready", "timeseries", ((f"ringfence_ready{{{_J}}}", "{{instance}}"),)),
-            Panel("Start", "timeseries", ((f"ringfence_startup_seconds{{{_J}}}", "{{instance}}"),), "s"),
+            Panel("Ready", "timeseries", ((f"min by (node, instance) (ringfence_ready{{{_J}}})", "{{node}}"),)),
+            Panel("Start", "timeseries", ((f"max by (node, instance) (ringfence_startup_seconds{{{_J}}})", "{{node}}"),),
+                  "s"),
             Panel("Tables of the kernel", "timeseries",
-                  ((f"max by (instance, map) (ringfence_map_entries{{{_J}}} / ringfence_map_max_entries{{{_J}}})",
-                    "{{instance}} {{map}}"),), "percentunit"),
+                  ((f"max by (node, map) (ringfence_map_entries{{{_J}}} / ringfence_map_max_entries{{{_J}}})",
+                    "{{node}} {{map}}"),), "percentunit", steps=_FULL),
             Panel("Canary: seconds of silence", "timeseries",
-                  ((f"ringfence_canary_seconds{{{_J}}}", "{{instance}}"),), "s"),
+                  ((f"max by (node, instance) (ringfence_canary_seconds{{{_J}}})", "{{node}}"),), "s"),
             Panel("Bugs met", "timeseries",
-                  ((f"sum by (instance) ({_rate('ringfence_handler_errors_total')})", "{{instance}}"),), "ops"),
-            Panel("Versions", "table", ((f"count by (version) (ringfence_build_info{{{_J}}})", ""),)),
+                  ((f"sum by (node, where) ({_rate('ringfence_handler_errors_total')})", "{{node}} {{where}}"),
+                   (f"sum by (node, thread) ({_rate('ringfence_thread_failures_total')})", "{{node}} thread {{thread}}")),
+                  "ops"),
+            Panel("Versions", "table", ((f"count by (version) (ringfence_build_info{{{_J}}})", ""),),
+                  columns=(("Value", "agents"),)),
         )),
     ),
 )  # fmt: skip
 DASHBOARDS = (FLEET, CONTAINER, HEALTH)
-
-
-def render(dashboard: Dashboard) -> str:
-    """The JSON that Grafana (schema 39, Grafana 11) takes."""
-    panels: list[dict[str, Any]] = []
-    top = 0
-    for title, row in dashboard.rows:
-        panels.append({"type": "row", "title": title, "id": len(panels) + 1, "panels": [],
-                       "gridPos": {"x": 0, "y": top, "w": 24, "h": 1}})  # fmt: skip
-        top, left = top + 1, 0
-        height = 4 if all(panel.kind == "stat" for panel in row) else 8
-        for panel in row:
-            if left + panel.width > 24:
-                top, left = top + height, 0
-            place = {"x": left, "y": top, "w": panel.width, "h": height}
-            panels.append(_panel(panel, len(panels) + 1, place))
-            left += panel.width
-        top += height
-    page = {
-        "uid": dashboard.uid, "title": dashboard.title, "tags": ["ringfence"], "schemaVersion": 39, "version": 1,
-        "editable": True, "refresh": "10s", "time": {"from": "now-1h", "to": "now"}, "panels": panels,
-        "templating": {"list": [_datasource(), *(_variable(*one) for one in dashboard.variables)]},
-    }  # fmt: skip
-    return json.dumps(page, indent=1) + "\n"
-
-
-def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
-    table = panel.kind == "table"
-    return {
-        "id": number, "type": panel.kind, "title": panel.title, "description": panel.text, "gridPos": place,
-        "datasource": _SOURCE, "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []}, "options": {},
-        "targets": [
-            {"refId": chr(65 + n), "datasource": _SOURCE, "expr": expression, "legendFormat": legend,
-             "instant": table, "range": not table, "format": "table" if table else "time_series"}
-            for n, (expression, legend) in enumerate(panel.queries)
-        ],
-    }  # fmt: skip
-
-
-def _datasource() -> dict[str, Any]:
-    return {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"}
-
-
-def _variable(name: str, metric: str, label: str) -> dict[str, Any]:
-    return {
-        "name": name, "type": "query", "datasource": _SOURCE, "refresh": 2, "includeAll": True, "multi": True,
-        "allValue": ".*", "current": {"text": "All", "value": "$__all"},
-        "query": {"query": f"label_values({metric}, {label})", "refId": name},
-    }  # fmt: skip
 
 
 def main() -> int:

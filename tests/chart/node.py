@@ -109,9 +109,9 @@ class Node:
         name = f"{PREFIX}{label}-{secrets.token_hex(3)}"
         (container,) = pod["containers"]
         options = [*_security(pod, container), *self._mounts(pod, container, objects)]
-        for variable in container.get("env", []):
-            value = (environment or {}).get(variable["name"], variable.get("value", "node-1"))
-            options += ["--env", f"{variable['name']}={value}"]
+        values = {one["name"]: one.get("value", "node-1") for one in container.get("env", [])}
+        for variable, value in (values | dict(environment or {})).items():
+            options += ["--env", f"{variable}={value}"]
         if network:
             options += ["--with-ns", f"network:/proc/{network}/ns/net"]
         if "limits" in container["resources"]:
@@ -136,8 +136,9 @@ class Node:
             else:
                 source = str(self.config_map(by_kind(objects, "ConfigMap", volume["configMap"]["name"])))
             access = "ro" if mount.get("readOnly") else "rw"
+            spread = {"HostToContainer": "rslave"}.get(mount.get("mountPropagation", ""), "rprivate")
             yield "--mount"
-            yield f"type=bind,src={source},dst={mount['mountPath']},options=rbind:{access}"
+            yield f"type=bind,src={source},dst={mount['mountPath']},options=rbind:{spread}:{access}"
 
     def config_map(self, config: Object) -> Path:
         """As the kubelet writes it: files are links through `..data`, which is swapped in one step."""

@@ -142,11 +142,32 @@ def test_commands_by_exec_are_no_subjects(node: Node, pod: Pod, command: str) ->
 def test_its_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> None:
     """`helm test`: the pod of the chart attacks, and finds its alert in the metrics."""
     attacker = by_kind(objects, "Pod", "-test")["spec"]
-    made = node.run(attacker, objects, "test", environment={"AGENTS": "127.0.0.1"}, network=pod.pid)
+    # This node's agent knows no pods by name.
+    names = {"AGENTS": "127.0.0.1", "NAMESPACE": "security", "POD": ""}
+    made = node.run(attacker, objects, "test", environment=names, network=pod.pid)
     try:
         assert made.process.wait(patience(60)) == 0, made.text()
         assert "the attack was refused" in made.text()
-        assert "its alert was counted: ok" in made.text()
+        assert "an alert of this rule was counted (denied): ok" in made.text()
+    finally:
+        made.remove()
+    # The same, by somebody who was told that nothing is stopped here: the test must not pass.
+    made = node.run(attacker, objects, "test", environment={**names, "MODE": "audit"}, network=pod.pid)
+    try:
+        assert made.process.wait(patience(60)) == 1, made.text()
+        assert "NOT OK: mode audit, and it was stopped" in made.text()
+    finally:
+        made.remove()
+
+
+def test_its_own_test_fails_where_no_agent_knows_the_pod(node: Node, pod: Pod, objects: list[Object]) -> None:
+    """An alert of somebody else's is not its own."""
+    attacker = by_kind(objects, "Pod", "-test")["spec"]
+    names = {"AGENTS": "127.0.0.1", "NAMESPACE": "security", "POD": "rf-test", "SECONDS_TO_WAIT": "3"}
+    made = node.run(attacker, objects, "test", environment=names, network=pod.pid)
+    try:
+        assert made.process.wait(patience(60)) == 1, made.text()
+        assert "no agent counted an alert of security/rf-test: NOT OK" in made.text()
     finally:
         made.remove()
 
@@ -168,6 +189,43 @@ spec:
         node.config_map({**policies, "data": {"own.yaml": own}})
         wait_for(lambda: "ringfence_policies 1.0" in ask(pod.pid, "/metrics"), "the new set", seconds=30)
         assert attack(cgroup) == 0
+
+
+def mounted(pid: int, path: str) -> bool:
+    """Whether something is mounted there, as that process sees it."""
+    lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    return any(line.split()[4] == path for line in lines)
+
+
+def test_what_the_runtime_unmounts_is_not_held_by_the_agent(node: Node, objects: list[Object]) -> None:
+    """A container's root, mounted below the runtime's directory before or after the agent came, goes."""
+    directory = Path(node.host("/run/containerd"))
+
+    def mount(*words: str) -> None:
+        subprocess.run(["mount", *words], check=True)
+
+    mount("--bind", str(directory), str(directory))
+    mount("--make-shared", str(directory))
+    early, late = directory / "early", directory / "late"
+    made = None
+    try:
+        for root in (early, late):
+            root.mkdir()
+        mount("-t", "tmpfs", "rftest", str(early))
+        made = node.run(agent_of(objects), objects, "agent")
+        pid = ready(made)
+        assert mounted(pid, "/run/containerd/early")
+        mount("-t", "tmpfs", "rftest", str(late))
+        assert mounted(pid, "/run/containerd/late"), "what is mounted later does not arrive"
+        for root in (early, late):
+            subprocess.run(["umount", str(root)], check=True)
+            assert not mounted(pid, f"/run/containerd/{root.name}"), "the agent holds a filesystem"
+    finally:
+        if made is not None:
+            made.remove()
+        shutil.rmtree(Path(node.host("/sys/fs/bpf"), "ringfence"), ignore_errors=True)
+        for path in (early, late, directory):
+            subprocess.run(["umount", "--lazy", str(path)], check=False, stderr=subprocess.DEVNULL)
 
 
 def pins(node: Node) -> list[str]:

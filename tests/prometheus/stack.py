@@ -10,27 +10,20 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.prometheus.rules import FILES
 from tests.support.agent import free_port
 from tests.support.force import need_program
 from tests.support.waiting import patience, wait_for
 
-__all__ = ["INTERVAL", "Stack", "running_stack"]
+__all__ = ["Stack", "running_stack"]
 
-INTERVAL = "5s"  # of the chart's monitors
-_PROMETHEUS = """\
-global: {{scrape_interval: {interval}, scrape_timeout: {interval}, evaluation_interval: {interval}}}
-rule_files: [{rules}]
-alerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:{alertmanager}']}}]}}]}}
-scrape_configs:
-  - job_name: ringfence
-    static_configs: [{{targets: ['127.0.0.1:{agent}'], labels: {{node: node-1}}}}]
-"""
 _ALERTMANAGER = """\
 route: {{receiver: hook, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}
 receivers: [{{name: hook, webhook_configs: [{{url: 'http://127.0.0.1:{hook}/', send_resolved: false}}]}}]
@@ -61,18 +54,15 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(directory: Path, agent_port: int) -> Iterator[Stack]:
-    """All three, ready, with the rules that are shipped."""
+def running_stack(directory: Path, scrape: Mapping[str, Any]) -> Iterator[Stack]:
+    """All three, ready, with the rules that are shipped and one scrape configuration."""
     prometheus, alertmanager = need_program("prometheus"), need_program("prometheus-alertmanager")
     directory.mkdir(parents=True)
     called: list[tuple[float, dict[str, Any]]] = []
     port, alert_port = free_port(), free_port()
     with contextlib.ExitStack() as stack:
         hook = stack.enter_context(_webhook(called))
-        (directory / "prometheus.yml").write_text(
-            _PROMETHEUS.format(interval=INTERVAL, rules=", ".join(map(str, FILES)), alertmanager=alert_port,
-                               agent=agent_port)
-        )  # fmt: skip
+        (directory / "prometheus.yml").write_text(yaml.safe_dump(_configuration(scrape, alert_port)))
         (directory / "alertmanager.yml").write_text(_ALERTMANAGER.format(hook=hook))
         stack.enter_context(_program(directory, "alertmanager", [
             alertmanager, f"--config.file={directory}/alertmanager.yml", f"--storage.path={directory}/am",
@@ -85,6 +75,15 @@ def running_stack(directory: Path, agent_port: int) -> Iterator[Stack]:
         for at in (alert_port, port):
             wait_for(lambda at=at: _ready(at), "Prometheus and Alertmanager", seconds=30, every=0.1)  # type: ignore[misc]
         yield Stack(port, called)
+
+
+def _configuration(scrape: Mapping[str, Any], alertmanager: int) -> dict[str, Any]:
+    targets = [{"targets": [f"127.0.0.1:{alertmanager}"]}]
+    return {
+        "rule_files": list(map(str, FILES)),
+        "alerting": {"alertmanagers": [{"static_configs": targets}]},
+        "scrape_configs": [dict(scrape)],
+    }
 
 
 def _ready(port: int) -> bool:

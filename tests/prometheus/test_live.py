@@ -9,6 +9,7 @@ taken until a webhook behind a real Alertmanager hears of it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -22,7 +23,10 @@ from typing import Any, NamedTuple
 import promql_parser
 import pytest
 
+from tests.chart.helm import by_kind
+from tests.chart.helm import render as render_chart
 from tests.escape.stage import new_stage
+from tests.prometheus.operator import scrape_config, static
 from tests.prometheus.rules import documented, expressions, groups
 from tests.prometheus.stack import Stack, running_stack
 from tests.support.agent import Agent, running_agent
@@ -30,13 +34,14 @@ from tests.support.cgroups import PREFIX
 from tests.support.container import Bundle, make_rootfs, new_container
 from tests.support.force import need_program, need_root
 from tests.support.waiting import patience, wait_for
-from tools.dashboards import DASHBOARDS, DIRECTORY, Panel, render
+from tools.dashboards import DASHBOARDS, DIRECTORY, Dashboard, Panel, render
 from tools.demo.stagehand import start_benign
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTACKS = (("unshare", "0x10000000"), ("connect", "169.254.169.254", "80"), ("mount", "ext4", "/dev/vda1"))
+AGENT_POD = "rf-ringfence-x7k2p"
 WINDOW = "20s"  # four scrapes
 PANELS = [(page.title, panel) for page in DASHBOARDS for _, row in page.rows for panel in row]
 RECORDED = {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
@@ -58,6 +63,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("live")
     rootfs = make_rootfs(directory / "rootfs", busybox=need_program("busybox"))
     flags = {"canary": "yes", "metrics-program-stats": "yes", "containers-adopt": "yes"}
+    # a receiver that is not there: its attempts, its queue and its losses have series
+    flags |= {"alerts-otlp": "http://127.0.0.1:9"}
     with contextlib.ExitStack() as stack:
         agent = stack.enter_context(
             running_agent(
@@ -71,7 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         benign = stack.enter_context(new_container(Bundle(directory / "b", rootfs), "live-benign"))
         work = start_benign(benign)
         stack.callback(work.kill)
-        watched = stack.enter_context(running_stack(directory / "stack", agent.port))
+        watched = stack.enter_context(running_stack(directory / "stack", scrape_of(agent)))
         enough = threading.Event()
         attacker = threading.Thread(target=_attack, args=(stage, enough), daemon=True)
         attacker.start()
@@ -79,6 +86,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         stack.callback(enough.set)
         time.sleep(patience(30))  # what is waited for is time itself: windows of four scrapes
         yield World(agent, watched)
+
+
+def scrape_of(agent: Agent) -> dict[str, Any]:
+    """As the chart's PodMonitor has the operator configure it, with the labels of a pod."""
+    objects = render_chart({"podMonitor": {"enabled": True}})
+    pod = by_kind(objects, "DaemonSet")["spec"]["template"]
+    config = scrape_config(by_kind(objects, "PodMonitor"))
+    return static(config, pod, AGENT_POD, "node-1", f"127.0.0.1:{agent.port}")
 
 
 def _attack(stage: Any, enough: threading.Event) -> None:
@@ -93,6 +108,8 @@ def concrete(expression: str) -> str:
         ("__rate_interval", WINDOW),
         ("__range", WINDOW),
         ("namespace", ".*"),
+        ("job", "ringfence"),
+        ("pod", ".*"),
         ("container", ".*"),
     ):
         expression = expression.replace(f"${name}", value)
@@ -147,6 +164,39 @@ def test_no_panel_is_empty_under_load(world: World, page: str, panel: Panel) -> 
             assert all(label in one["metric"] for one in found), f"{panel.title}: no label {label}"
 
 
+@pytest.mark.parametrize("page", DASHBOARDS, ids=lambda page: str(page.uid))
+def test_every_variable_has_something_to_choose(world: World, page: Dashboard) -> None:
+    """By what Grafana would ask, and with the regular expression that makes names of the answer."""
+    made = json.loads(render(page))["templating"]["list"]
+    for one in (one for one in made if one["type"] == "query"):
+        kind, expression = re.fullmatch(
+            r"(label_values|query_result)\((.*)\)", one["query"]["query"]
+        ).groups()  # type: ignore[union-attr]
+        if kind == "label_values":
+            expression, _, label = expression.rpartition(", ")
+            found = world.stack.ask(concrete(expression))
+            # What this load lacks are pods; a list of their names is empty, and All is still there.
+            assert any(label in series["metric"] for series in found) or label in ("namespace", "pod")
+            assert found
+        else:
+            lines = [_as_text(series["metric"]) for series in world.stack.ask(concrete(expression))]
+            pattern = re.compile(one["regex"].strip("/").replace("(?<", "(?P<"))
+            assert len({match["value"] for match in map(pattern.search, lines) if match}) == len(lines) > 0
+            named = pattern.search(
+                _as_text(
+                    {"__name__": "x", "agent_pod": "p", "container": "0a1b", "name": "web", "pod": "w-1"}
+                )
+            )
+            assert named
+            assert named.groupdict() == {"value": "0a1b", "text": "web"}
+
+
+def _as_text(labels: dict[str, str]) -> str:
+    """A series as Grafana's query_result() shows it."""
+    inner = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()) if key != "__name__")
+    return f"{labels['__name__']}{{{inner}}} 1 1700000000000"
+
+
 @pytest.mark.parametrize("rule", expressions())
 def test_every_rule_is_evaluated_by_a_real_prometheus(world: World, rule: str) -> None:
     """It takes the expression; records that the load feeds have values."""
@@ -160,7 +210,23 @@ def test_attempts_are_told_to_the_webhook(world: World) -> None:
     """Scrape, rule, Alertmanager, webhook: with the names that the shipped rule gives."""
     _, alert = world.stack.wait_alert("RingfenceEscapeDenied", seconds=60)
     assert alert["labels"]["node"] == "node-1"
-    assert alert["annotations"]["runbook_url"] == "docs/runbooks/escape-denied.md"
+    assert alert["annotations"]["runbook"].startswith("docs/runbooks/escape-denied.md")
+
+
+def test_labels_of_the_scrape_do_not_hide_those_of_the_agent(world: World) -> None:
+    """The operator names every target's own pod, namespace and container: the agent's words count."""
+    every = world.stack.ask('{job="ringfence"}')
+    assert not [one for one in every if any(label.startswith("exported_") for label in one["metric"])]
+    assert {one["metric"]["agent_pod"] for one in every} == {AGENT_POD}
+    assert not [one for one in every if AGENT_POD in (one["metric"].get("pod"), one["metric"].get("name"))]
+    activity = world.stack.ask("ringfence_container_activity_total")
+    named = {one["metric"]["container"] for one in world.stack.ask("ringfence_container_info")}
+    assert any(name.startswith(f"{PREFIX}live") for name in named)
+    assert activity
+    assert {one["metric"]["container"] for one in activity} <= named | {"other"}
+    attempts = world.stack.ask("ringfence_attempts_total")
+    assert attempts
+    assert not [one for one in attempts if one["metric"].get("namespace") == "security"]
 
 
 def test_the_death_of_the_agent_is_told_within_15_seconds(world: World) -> None:

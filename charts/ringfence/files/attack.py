@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`helm test`: one harmless attack, and its alert. Environment: AGENTS (host name of all agents), PORT, RULE.
+"""`helm test`: one harmless attack, and its alert.
 
-The attack is a UDP connect to a cloud's metadata address: it sends no packet, and every policy that is worth its name
-has a rule about it. In mode enforce it must fail; in any mode the counter of the rule must rise on some agent.
+Environment: AGENTS (host name of all agents), PORT, MODE (audit, enforce or policy), NAMESPACE and POD (this pod; POD
+empty: agents know no pods).
+
+The attack is a UDP connect to a cloud's metadata address: it sends no packet. The agent of this pod's node must have
+counted it for this very pod, and what became of the call must be what the mode says.
 """
 
 import os
@@ -11,51 +14,144 @@ import socket
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
-AGENTS, PORT, RULE = os.environ["AGENTS"], int(os.environ["PORT"]), os.environ["RULE"]
+AGENTS, PORT, MODE = os.environ["AGENTS"], int(os.environ["PORT"]), os.environ["MODE"]
+NAMESPACE, POD = os.environ["NAMESPACE"], os.environ["POD"]
 SECONDS = float(os.environ.get("SECONDS_TO_WAIT", "30"))
+RULE = "cloud-metadata"
+STOPPED = {"denied", "killed"}
+SERIES = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
-def agents():
-    """Addresses of all agents."""
-    return sorted({one[4][0] for one in socket.getaddrinfo(AGENTS, PORT, socket.AF_INET, socket.SOCK_STREAM)})
+def addresses():
+    """Of all agents, of either family."""
+    try:
+        found = socket.getaddrinfo(AGENTS, PORT, socket.AF_UNSPEC, socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        print(f"{AGENTS}: {error.strerror}")
+        return []
+    return sorted({one[4][0] for one in found})
 
 
-def alerts():
-    """How often the rule was broken, as all agents together count."""
-    total = 0
-    for address in agents():
-        with urllib.request.urlopen(f"http://{address}:{PORT}/metrics", timeout=10) as answer:
-            for line in answer.read().decode().splitlines():
-                if re.match(r'ringfence_alerts_total\{(?:.*,)?rule="%s"[,}]' % re.escape(RULE), line):
-                    total += float(line.rsplit(" ", 1)[1])
-    return total
+def scrape(address):
+    """The series of one agent: (name, labels, value). None: it does not answer."""
+    host = f"[{address}]" if ":" in address else address
+    try:
+        with urllib.request.urlopen(f"http://{host}:{PORT}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    except OSError as error:
+        print(f"{address}: {error}")
+        return None
+    lines = (SERIES.fullmatch(line) for line in text.splitlines() if line.startswith("ringfence_"))
+    return [(line[1], dict(LABEL.findall(line[2] or "")), float(line[3])) for line in lines if line]
+
+
+def scrapes():
+    """What each agent that answers has, by address."""
+    with ThreadPoolExecutor(16) as pool:
+        every = addresses()
+        return {one: found for one, found in zip(every, pool.map(scrape, every)) if found is not None}
+
+
+def outcomes(series):
+    """How often the rule was broken on that node, by outcome."""
+    return {
+        labels["outcome"]: value
+        for name, labels, value in series
+        if name == "ringfence_alerts_total" and labels["rule"] == RULE
+    }
+
+
+def of_this_pod(series):
+    """Whether that agent counted a verdict about a container of this pod.
+
+    On a node with more containers than `metrics.containers` this one may have no series: then the rule's count stands.
+    """
+    if not POD:
+        return True
+    mine = {
+        labels["container"]
+        for name, labels, _ in series
+        if name == "ringfence_container_info" and (labels["namespace"], labels["pod"]) == (NAMESPACE, POD)
+    }
+    if not mine:
+        return any(name == "ringfence_containers_summed" and value for name, _, value in series)
+    return any(
+        name == "ringfence_container_activity_total"
+        and labels["container"] in mine
+        and labels["class"] in ("alert", "deny", "kill")
+        and value
+        for name, labels, value in series
+    )
 
 
 def attack():
-    """Try it; how it ended."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("169.254.169.254", 80))
-        except PermissionError:
-            return "refused"
-        except OSError as error:
-            return f"failed ({error.strerror})"
-        return "let through"
+    """Try it in a process of its own, which may be the end of it; how it went."""
+    child = os.fork()
+    if child == 0:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(("169.254.169.254", 80))
+            except PermissionError:
+                os._exit(1)
+            except OSError:
+                os._exit(2)
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return "killed"
+    return ("let through", "refused", "let through, and failed for another reason")[os.WEXITSTATUS(status)]
+
+
+def risen(before, after):
+    """Addresses of agents that counted the rule's verdict since, with the outcome: {address: outcome}."""
+    found = {}
+    for address, series in after.items():
+        was = outcomes(before[address]) if address in before else {}
+        for outcome, value in outcomes(series).items():
+            if value > was.get(outcome, 0):
+                found[address] = outcome
+    return found
+
+
+def seen(before):
+    """The outcome that the agent of this pod told; "" : none yet."""
+    after = scrapes()
+    for address, outcome in risen(before, after).items():
+        if of_this_pod(after[address]):
+            return outcome
+    return ""
+
+
+def wrong(done, outcome):
+    """Why this must not be; "" : it is as it must be."""
+    stopped = done in ("refused", "killed")
+    if stopped != (outcome in STOPPED):
+        return f"the agent says {outcome}, and the call was {done}"
+    if MODE == "enforce" and not stopped:
+        return "mode enforce, and it was not stopped: can this node stop it (ringfence probe)?"
+    if MODE == "audit" and stopped:
+        return "mode audit, and it was stopped"
+    return ""
 
 
 def main():
-    """0 when the alert was seen."""
-    before = alerts()
-    print(f"{len(agents())} agents, {before:.0f} alerts of {RULE} so far")
-    print(f"the attack was {attack()}")
+    """0 when the alert was seen, and the call went as the mode says."""
+    before = scrapes()
+    print(f"{len(before)} agents answer; mode {MODE}")
+    done = attack()
+    print(f"the attack was {done}")
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
-        if alerts() > before:
-            print("its alert was counted: ok")
-            return 0
+        if outcome := seen(before):
+            problem = wrong(done, outcome)
+            whose = "of this pod" if POD else "of this rule"
+            print(f"an alert {whose} was counted ({outcome}): {'NOT OK: ' + problem if problem else 'ok'}")
+            return 1 if problem else 0
         time.sleep(0.5)
-    print("no agent counted an alert: NOT OK (is there an agent on this pod's node?)")
+    print(f"no agent counted an alert of {NAMESPACE}/{POD or '(any pod)'}: NOT OK (is there an agent on this pod's node?)")
     return 1
 
 

@@ -49,19 +49,69 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if or .Values.kubernetes.watch .Values.startupTaint.enabled -}}true{{- end -}}
 {{- end -}}
 
-{{/* The directory with the runtime's socket; empty: none. */}}
+{{/* The directory of the node with the runtime's sockets; empty: none. */}}
 {{- define "ringfence.runtime" -}}
-{{- $usual := dict "containerd" "/run/containerd" "crio" "/run/crio" "docker" "/run/docker.sock" "none" "" -}}
+{{- $usual := dict "containerd" "/run/containerd" "crio" "/run/crio" "docker" "/run" "none" "" -}}
 {{- default (get $usual .Values.runtime) .Values.runtimeDirectory -}}
 {{- end -}}
 
-{{/* agent.yaml: what the chart decides, over what `config` says. */}}
+{{/* Where the agent sees it: /run itself is the agent's own. */}}
+{{- define "ringfence.runtimeMount" -}}
+{{- eq .Values.runtime "docker" | ternary "/host/run" (include "ringfence.runtime" .) -}}
+{{- end -}}
+
+{{/* How many receivers alerts are sent to, files aside. */}}
+{{- define "ringfence.receivers" -}}
+{{- $count := 0 -}}
+{{- range $kind := list "webhook" "alertmanager" "otlp" "syslog" -}}
+{{- $found := get (default dict $.Values.config.alerts) $kind -}}
+{{- if $found -}}
+{{- $count = kindIs "slice" $found | ternary (len $found) 1 | add $count -}}
+{{- end -}}
+{{- end -}}
+{{- $count -}}
+{{- end -}}
+
+{{/* Whether a directory of the node holds what waits for them. */}}
+{{- define "ringfence.queue" -}}
+{{- if and .Values.alerts.queue.enabled (ne (include "ringfence.receivers" .) "0") -}}true{{- end -}}
+{{- end -}}
+
+{{/* agent.yaml's `alerts`, as far as the chart decides. */}}
+{{- define "ringfence.config.alerts" -}}
+{{- $alerts := dict -}}
+{{- with .Values.alerts -}}
+{{- if .headersSecret -}}
+{{- $_ := set $alerts "headers" "/etc/ringfence/headers/headers" -}}
+{{- end -}}
+{{- if .caSecret -}}
+{{- $_ := set $alerts "ca" "/etc/ringfence/receivers-ca/ca.crt" -}}
+{{- end -}}
+{{- if .file.enabled -}}
+{{- $_ := set $alerts "file" "/var/log/ringfence/alerts.json" -}}
+{{- end -}}
+{{- if ne (include "ringfence.receivers" $) "0" -}}
+{{- $_ := set $alerts "queue_size" .queue.size -}}
+{{- end -}}
+{{- if include "ringfence.queue" $ -}}
+{{- $_ := set $alerts "queue_dir" "/var/lib/ringfence/queue" -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $alerts -}}
+{{- end -}}
+
+{{/* agent.yaml: what the chart decides, over what `config` says, over what a runtime asks for. */}}
 {{- define "ringfence.config" -}}
+{{- $usual := dict -}}
+{{- if eq .Values.runtime "docker" -}}
+{{- $_ := set $usual "cri" (dict "socket" "/host/run/cri-dockerd.sock") -}}
+{{- $_ := set $usual "runtime" (dict "roots" (dict "docker" "/host/run/docker.sock")) -}}
+{{- end -}}
 {{- $own := dict
       "mode" .Values.mode
       "policies" (list "/etc/ringfence/policies")
       "canary" .Values.canary
-      "http" (dict "listen" (printf "0.0.0.0:%d" (int .Values.metrics.port)))
+      "http" (dict "listen" (printf "[::]:%d" (int .Values.metrics.port)))
       "metrics" (dict "containers" (int .Values.metrics.containers) "program_stats" .Values.metrics.programStats)
       "kubernetes" (dict "watch" (ternary "on" "off" .Values.kubernetes.watch)) -}}
 {{- if .Values.page.enabled -}}
@@ -73,8 +123,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if eq .Values.runtime "none" -}}
 {{- $_ := set $own "cri" (dict "socket" "off") -}}
 {{- end -}}
-{{- if .Values.alertHeadersSecret -}}
-{{- $_ := set $own "alerts" (dict "headers" "/etc/ringfence/headers/headers") -}}
+{{- with include "ringfence.config.alerts" . | fromYaml -}}
+{{- $_ := set $own "alerts" . -}}
 {{- end -}}
-{{- mergeOverwrite (deepCopy .Values.config) $own | toYaml -}}
+{{- mergeOverwrite $usual (deepCopy .Values.config) $own | toYaml -}}
 {{- end -}}

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chart's values: each is explained; what contradicts itself is refused before it reaches a cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from ringfence.config import KEYS, Key, load
+from ringfence.errors import ConfigError
+from tests.chart.helm import CHART, Refused, render
+from tools.chart_schema import OWN, SCHEMA, derived, shape
+
+TEXT = (CHART / "values.yaml").read_text()
+VALUES: dict[str, Any] = yaml.safe_load(TEXT)
+LAID_DOWN: dict[str, Any] = json.loads(SCHEMA.read_text())
+HOOK = {"alerts": {"webhook": ["https://alerts.example/"]}}
+
+
+def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "two monitors", {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}
+    yield "tag and digest", {"image": {"tag": "1", "digest": "sha256:" + "0" * 64}}
+    yield "a ConfigMap and the pack", {"policies": {"existingConfigMap": "mine"}}
+    yield "no policies", {"policies": {"pack": False}, "test": {"enabled": False}}
+    yield "a test of a rule that is not there", {"policies": {"pack": False, "existingConfigMap": "mine"}}
+    yield "a watch that nobody allows", {"rbac": {"create": False}}
+    yield "an account without a name", {"serviceAccount": {"create": False}}
+    yield "a limit of what is not given", {"startupTaint": {"admissionPolicy": True}}
+    yield "Localhost without a file", {"security": {"seccompProfile": "Localhost"}}
+    yield "a file without Localhost", {"security": {"seccompFile": "x.json"}}
+    yield "a directory of no runtime", {"runtime": "none", "runtimeDirectory": "/run/x"}
+    yield "a socket of no runtime", {"runtime": "none", "config": {"cri": {"socket": "/run/x"}}}
+    yield "probes that are off", {"customProbes": {"files": {"a.c": "x"}}}
+    yield "a second way to say the mode", {"config": {"mode": "enforce"}}
+    yield "a second way to listen", {"config": {"http": {"listen": "0.0.0.0:1"}}}
+    yield "a second way to say all of it", {"extraEnv": [{"name": "RINGFENCE_MODE", "value": "audit"}]}
+    yield "an unknown mode", {"mode": "enforced"}
+    yield "an unknown value", {"modee": "audit"}
+    yield "an unknown key of the agent", {"config": {"activity": {"speed": 3}}}
+    yield "a receiver that is no address", {"config": {"alerts": {"webhook": "nonsense"}}}
+    yield "a receiver with a password", {"config": {"alerts": {"webhook": ["https://a:b@alerts.example"]}}}
+    yield "a word that YAML makes a boolean of", {"config": {"syscalls": {"compat": False}}}
+    yield "a number that is none", {"config": {"containers": {"max": "many"}}}
+    yield "headers for nobody", {"alerts": {"headersSecret": "tokens"}}
+    yield "headers for syslog", {
+        "alerts": {"headersSecret": "tokens"}, "config": {"alerts": {"syslog": ["udp://a:514"]}}
+    }  # fmt: skip
+    yield "certificates for nobody", {"alerts": {"caSecret": "ca"}}
+    yield "a rotation without a file", {"config": {"alerts": {"file_keep": 2}}}
+    yield "a canary that cannot be heard", {"config": {"observe": {"cgroup.mkdir": "off"}}}
+    yield "no node at a time", {"updateStrategy": {"maxUnavailable": 0}}
+    yield "a port that is none", {"metrics": {"port": 70000}}
+    yield "an interval that is none", {"podMonitor": {"interval": "often"}}
+    yield "an empty policy", {"policies": {"extra": {"own.yaml": ""}}}
+    yield "a taint's key that is none", {"startupTaint": {"key": "ringfence dev/x"}}
+    yield "a taint's key with two prefixes", {"startupTaint": {"key": "a/b/c"}}
+    yield "a runbook at no address", {"prometheusRule": {"runbookBase": "docs/runbooks"}}
+    yield "memory that is no quantity", {"resources": {"limits": {"memory": "much"}}}
+    yield "a volume of the chart's own", {"extraVolumes": [{"name": "bpffs", "emptyDir": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("what", "values"), list(_contradictions()), ids=lambda one: one if isinstance(one, str) else ""
+)
+def test_the_schema_refuses(what: str, values: dict[str, Any]) -> None:
+    """Before anything reaches a cluster, and by naming the value."""
+    with pytest.raises(Refused, match="specifications of the schema") as refused:
+        render(values)
+    places = re.findall(r"at '(/[^']*)'", str(refused.value)) or re.findall(
+        r"additional properties '", str(refused.value)
+    )
+    assert places, f"{what}: {refused.value}"
+
+
+MEMORY = {"resources": {"limits": {"memory": "192Mi"}}}
+ARITHMETIC: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"page": {"enabled": True, "port": 9911}}, "page.port: is the same port as metrics.port"),
+    ({"resources": {"limits": {"memory": "8Mi"}}}, "resources.limits.memory: 8Mi is less than 96Mi"),
+    ({"resources": {"limits": {"memory": "0.05Gi"}}}, "resources.limits.memory: 0.05Gi is less than 96Mi"),
+    ({"resources": {"limits": {"memory": 8000000}}}, "resources.limits.memory: .* is less than 96Mi"),
+    ({"resources": {"requests": {"memory": "1Gi"}}}, "resources.requests.memory: 1Gi is more than"),
+    ({"customProbes": {"enabled": True}, **MEMORY}, "192Mi is less than 256Mi"),
+    ({"config": {"alerts": {"otlp": ["http://a", "http://b", "http://c"]}},
+      "alerts": {"queue": {"enabled": False}}},
+     "alerts.queue.enabled: without it 3 receivers may hold 64MiB each in memory"),
+    ({"alerts": {"queue": {"hostPath": "/run/ringfence/queue"}}}, "alerts.queue.hostPath: lies in /run"),
+    ({"extraVolumeMounts": [{"name": "x", "mountPath": "/x"}]}, 'extraVolumeMounts: extraVolumes has no "x"'),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "words"), ARITHMETIC, ids=lambda one: one[:40] if isinstance(one, str) else ""
+)
+def test_what_a_schema_cannot_compare_is_refused_too(values: dict[str, Any], words: str) -> None:
+    """By templates/_validate.tpl, which names the value."""
+    with pytest.raises(Refused, match=words):
+        render(values)
+
+
+def test_what_is_just_enough_is_taken() -> None:
+    """The other side of each bound."""
+    render({"page": {"enabled": True, "port": 9912}, "resources": {"limits": {"memory": "96Mi"}}})
+    render({"page": {"enabled": False, "port": 9911}, "resources": {"limits": {"memory": "0.1Gi"}}})
+    render(
+        {
+            "config": HOOK,
+            "alerts": {"queue": {"enabled": False}},
+            "resources": {"limits": {"memory": "160Mi"}},
+        }
+    )
+    render({"customProbes": {"enabled": True}, "resources": {"limits": {"memory": "256Mi"}}})
+    for key in ("a", "ringfence.dev/agent-not-ready", "x.y-z.example/A_b.c"):
+        render({"startupTaint": {"enabled": True, "key": key}})
+
+
+def test_the_policy_of_admission_needs_a_cluster_that_has_such() -> None:
+    """ValidatingAdmissionPolicy is v1 from 1.30 on."""
+    values = {"startupTaint": {"enabled": True, "admissionPolicy": True}}
+    with pytest.raises(Refused, match=r"startupTaint.admissionPolicy: needs Kubernetes 1.30"):
+        render(values, kubernetes="1.29.4")
+    assert [one for one in render(values, kubernetes="1.30.0") if one["kind"].startswith("Validating")]
+
+
+def test_the_schema_and_the_values_name_the_same_keys() -> None:
+    """Nothing undocumented, nothing forgotten."""
+
+    def compare(values: Any, schema: Any, path: str) -> None:
+        known = schema.get("properties")
+        if known is None or path == "config":
+            return
+        assert set(values) == set(known) - {"global"}, path
+        for key in values:
+            compare(values[key], known[key], f"{path}.{key}" if path else key)
+
+    compare(VALUES, LAID_DOWN, "")
+
+
+def _keys(node: yaml.MappingNode, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Every key that stands on a line of its own, with that line's number."""
+    for key, value in node.value:
+        here = (*path, key.value)
+        yield here, key.start_mark.line
+        if isinstance(value, yaml.MappingNode) and not value.flow_style:
+            yield from _keys(value, here)
+
+
+def test_every_value_is_explained_one_by_one() -> None:
+    """A comment right above it. Only the switch of a group is explained by the group's own comment."""
+    lines = TEXT.splitlines()
+    root = yaml.compose(TEXT)
+    assert isinstance(root, yaml.MappingNode)
+    for path, line in _keys(root):
+        above = lines[line - 1].strip()
+        group = path[-1] == "enabled" and above.startswith(f"{path[-2]}:")
+        assert group or re.match(r"# \S.*\S", above), f"{'.'.join(path)} is not explained"
+
+
+def test_the_derived_parts_of_the_schema_are_those_of_the_agent() -> None:
+    """After a new key: `python3 -m tools.chart_schema`, or add it to what the chart sets."""
+    assert derived(LAID_DOWN) == LAID_DOWN
+    assert {key.path for key in KEYS} >= OWN
+
+
+#: what somebody could write, well or not
+TRIED: tuple[Any, ...] = (
+    "off", "on", "auto", "yes", "nonsense", "", "/a/path", "relative", "64MiB", "3", "1MiB", "100K", "low",
+    "info", "https://a.example/x", "ftp://a", "http://a:b@c", "udp://a:1", "tcp://a", "unix:///x", "name-*",
+    "a-{hex64}", "127.0.0.1:1", "sweep", "native", "full", "watch", "open", "btf", "second", "x+", "always",
+    "debug", 0, 1, 5, 100, 70000, 20_000_000, -1, 1.5, True, False, ["https://a.example"], ["/a"],
+    ["name-*"], ["sweep"], [], [""], [1], {}, {"file.open": "off"}, {"file.open": "loud"}, {"nothing": "off"},
+    {"docker": "/x"}, {"docker": "x"}, {"url": "https://a.example", "headers": "/h"}, {"cluster": "prod"},
+    {"url": "tls://a.example", "certificate": "off"}, {"url": "https://a", "header": "/h"}, {"pod": 5},
+    ["https://a.example headers=/h"], "tls://a.example:6514 key=/x", {"headers": "/h"}, "tls://a.example:6514",
+)  # fmt: skip
+OFFERED = [key for key in KEYS if key.path not in OWN]
+
+
+def _agent_takes(key: Key, value: Any, directory: Path) -> bool:
+    """By its own reader, from the text that helm would write."""
+    section, _, name = key.path.rpartition(".")
+    file = directory / "agent.yaml"
+    text: dict[str, Any] = {"activity": {"rate": 0}}  # else a small burst contradicts the usual rate
+    if section:
+        text.setdefault(section, {})[name] = value
+    else:
+        text[name] = value
+    file.write_text(yaml.safe_dump(text))
+    try:
+        load(file, environment={})
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("key", OFFERED, ids=lambda key: str(key.path))
+def test_what_the_schema_takes_the_agent_takes(key: Key, tmp_path: Path) -> None:
+    """Or a pod would not start. Each key takes something, and not everything."""
+    judged = jsonschema.Draft7Validator(shape(key))
+    taken = [value for value in TRIED if judged.is_valid(value)]
+    assert 0 < len(taken) < len(TRIED)
+    for value in taken:
+        assert _agent_takes(key, value, tmp_path), f"{key.path}: {value!r}"

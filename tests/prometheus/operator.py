@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Prometheus operator makes of the chart's PodMonitor: a scrape configuration.
+
+The labels that the operator adds to every target (namespace, container, pod, endpoint, and job by `jobLabel`)
+come before the monitor's own relabelings, in the order of its generator; a series meets them as it would in a
+cluster. `static` stands for the discovery of one pod, whose `__meta_kubernetes_*` labels are given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["discovered", "scrape_config", "static"]
+
+Object = dict[str, Any]
+_WORDS = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+
+
+def scrape_config(monitor: Object) -> Object:
+    """Of its one endpoint, but where the targets come from."""
+    spec = monitor["spec"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    where = monitor["metadata"]
+    return {
+        "job_name": f"podMonitor/{where['namespace']}/{where['name']}/0",
+        "honor_labels": endpoint.get("honorLabels", False),
+        "metrics_path": endpoint["path"],
+        "scrape_interval": endpoint["interval"],
+        "scrape_timeout": endpoint["scrapeTimeout"],
+        "relabel_configs": [*_added(spec, endpoint), *map(_relabeling, endpoint.get("relabelings", []))],
+        "metric_relabel_configs": list(map(_relabeling, endpoint.get("metricRelabelings", []))),
+    }
+
+
+def _added(spec: Object, endpoint: Object) -> list[Object]:
+    chosen = [
+        {"action": "keep", "source_labels": [_meta(f"label_{name}"), _meta(f"labelpresent_{name}")],
+         "regex": f"({re.escape(value)});true"}
+        for name, value in spec["selector"]["matchLabels"].items()
+    ]  # fmt: skip
+    return [
+        {"source_labels": ["job"], "target_label": "__tmp_prometheus_job_name"},
+        {"action": "drop", "source_labels": [_meta("phase")], "regex": "(Failed|Succeeded)"},
+        *chosen,
+        {"action": "keep", "source_labels": [_meta("container_port_name")], "regex": endpoint["port"]},
+        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+        {"source_labels": [_meta("container_name")], "target_label": "container"},
+        {"source_labels": [_meta("name")], "target_label": "pod"},
+        {"target_label": "job", "replacement": "security/ringfence"},
+        {"source_labels": [_meta(f"label_{spec['jobLabel']}")], "target_label": "job", "regex": "(.+)",
+         "replacement": "${1}"},
+        {"target_label": "endpoint", "replacement": endpoint["port"]},
+    ]  # fmt: skip
+
+
+def _meta(name: str) -> str:
+    """The label of Prometheus' discovery: what is no letter or digit is an underscore."""
+    return "__meta_kubernetes_pod_" + re.sub(r"[^A-Za-z0-9_]", "_", name)
+
+
+def _relabeling(one: Object) -> Object:
+    return {_WORDS.get(key, key): value for key, value in one.items()}
+
+
+def static(config: Object, pod: Object, name: str, node: str, address: str) -> Object:
+    """The scrape of one pod of this template, running on `node` and answering at `address`."""
+    labels = {
+        "__meta_kubernetes_namespace": "security",
+        _meta("name"): name,
+        _meta("node_name"): node,
+        _meta("phase"): "Running",
+        _meta("container_name"): pod["spec"]["containers"][0]["name"],
+        _meta("container_port_name"): pod["spec"]["containers"][0]["ports"][0]["name"],
+    }
+    for key, value in pod["metadata"]["labels"].items():
+        labels |= {_meta(f"label_{key}"): value, _meta(f"labelpresent_{key}"): "true"}
+    return {**config, "static_configs": [{"targets": [address], "labels": labels}]}
+
+
+def discovered(config: Object, server: str, namespace: str, files: Mapping[str, str]) -> Object:
+    """The scrape of the pods that an API server names; `files`: token and certificate to ask it with."""
+    kubernetes = {
+        "role": "pod", "api_server": server, "namespaces": {"names": [namespace]},
+        "authorization": {"credentials_file": files["token"]}, "tls_config": {"ca_file": files["ca"]},
+    }  # fmt: skip
+    return {**config, "kubernetes_sd_configs": [kubernetes]}
