@@ -64,8 +64,8 @@ class Container:
         "cgroup",
         "created",
         "directory",
-        "hooks_ran",
         "id",
+        "keep_keyring",
         "owner",
         "pid",
         "root",
@@ -86,6 +86,9 @@ class Container:
         self.created: str = data["created"]
         self.owner: str = data["owner"]
         self.annotations: dict[str, str] = data["annotations"]
+        self.keep_keyring: bool = data.get(
+            "keepKeyring", False
+        )  # exec, too, has its caller's session keyring
         self.userns: int = data.get("userns", -1)  # the number of its range of ids
         self.cgroup = Cgroup(
             data["cgroup"]["path"], data["cgroup"]["dirs"], data["cgroup"].get("foreign", [])
@@ -104,6 +107,7 @@ class Container:
             "owner": self.owner,
             "annotations": self.annotations,
             "userns": self.userns,
+            "keepKeyring": self.keep_keyring,
             "cgroup": _cgroup_data(self.cgroup),
         }
         write_file(f"{self.directory}/state.json", jsonio.dumps(data))
@@ -237,6 +241,7 @@ class Store:
         annotations: dict[str, str],
         cgroup: Cgroup,
         userns: int = -1,
+        keep_keyring: bool = False,
     ) -> Container:
         """A new directory with a first state (`creating`) that names the cgroup, so that a runtime killed
         from here on can be cleaned up. Error where the name or the cgroup is somebody else's.
@@ -265,6 +270,7 @@ class Store:
                 "owner": _owner(),
                 "annotations": annotations,
                 "userns": userns,
+                "keepKeyring": keep_keyring,
                 "cgroup": _cgroup_data(cgroup),
             },
         )

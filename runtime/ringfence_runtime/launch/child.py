@@ -26,11 +26,12 @@ from ringfence_runtime.launch.identity import (
     own_stdio,
     schedule,
 )
+from ringfence_runtime.launch.keyring import join_keyring
 from ringfence_runtime.launch.mempolicy import parse_policy, set_policy
 from ringfence_runtime.launch.plan import Plan
 from ringfence_runtime.launch.rootfs import Rootfs
 from ringfence_runtime.launch.signals import reset_signals
-from ringfence_runtime.launch.stages import join, open_namespaces
+from ringfence_runtime.launch.stages import join
 from ringfence_runtime.security import landlock
 
 TYPE_CHECKING = False
@@ -109,15 +110,15 @@ class Init:
         if "user" in linux.namespaces:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
-        if not self.plan.staged and self.plan.joins:
-            join(open_namespaces(self.plan))
+        if not self.plan.staged:
+            join(self.plan.namespaces)
         if linux.new("cgroup"):
             # Only now: a cgroup namespace's root is the cgroup that its maker is in.
             _sys.unshare(_sys.CLONE_NEWCGROUP)
         if linux.new("network"):
             _loopback_up()
-        if not self.plan.options.keep_keyring:
-            _new_keyring(self.container.id)
+        if not self.container.keep_keyring:
+            join_keyring(self.container.id)
 
     def _furnish(self) -> None:
         config = self.plan.config
@@ -302,14 +303,3 @@ def _loopback_up() -> None:
         fcntl.ioctl(sock.fileno(), 0x8914, pack("16sH14x", b"lo", flags | 1))
     finally:
         sock.close()
-
-
-def _new_keyring(name: str) -> None:
-    """A session keyring of the container's own, so that the host's keys are out of reach."""
-    try:
-        key = _sys.keyctl_join_session(f"_ses.{name}")
-        # The possessor may search it: without that, a key put there by the workload could not be used by it.
-        _sys.keyctl_setperm(key, _sys.keyctl_describe_perm(key) | 0x00080000)
-    except OSError as error:
-        if error.errno not in (38, 1, 122):  # no keyrings in this kernel, refused by an outer seccomp, quota
-            raise

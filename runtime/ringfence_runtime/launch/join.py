@@ -18,6 +18,7 @@ from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.child import enter, execute
 from ringfence_runtime.launch.identity import environment, find_executable, schedule, set_rlimits
+from ringfence_runtime.launch.keyring import join_keyring
 from ringfence_runtime.launch.parent import await_exec, set_oom_score
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
 from ringfence_runtime.launch.steps import complete
@@ -195,6 +196,8 @@ class Joined:
         os.setsid()
         if channel.receive()[0] != say.GO:
             os._exit(1)
+        if not self.container.keep_keyring:
+            join_keyring(self.container.id)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if process.terminal:
             self._terminal(root)

@@ -191,6 +191,7 @@ def creating(
             annotations=config.annotations,
             cgroup=group,
             userns=-1 if options.userns_range is None else options.userns_range.index,
+            keep_keyring=options.keep_keyring,
         )
         undo.made(container, config)
         write_file(f"{container.directory}/config.json", data.decode())

@@ -85,6 +85,7 @@ class Plan:
         "device_fds",
         "joins",
         "mount_fds",
+        "namespaces",
         "options",
         "rootfs",
         "rootfs_fd",
@@ -100,6 +101,7 @@ class Plan:
         self.rootfs_fd = -1
         self.mount_fds: dict[int, int] = {}
         self.device_fds: dict[str, int] = {}
+        self.namespaces: dict[str, int] = {}  # to join, in this order
         self.console = -1
         spaces = config.linux.namespaces
         self.joins = {name: path for name, path in spaces.items() if path}
@@ -118,12 +120,13 @@ class Plan:
 
     def close(self) -> None:
         """Close the descriptors, once the init has its copies."""
-        for fd in (self.rootfs_fd, self.console, *self.mount_fds.values(), *self.device_fds.values()):
+        kept = (self.mount_fds, self.device_fds, self.namespaces)
+        for fd in (self.rootfs_fd, self.console, *(fd for each in kept for fd in each.values())):
             if fd >= 0:
                 os.close(fd)
         self.rootfs_fd = self.console = -1
-        self.mount_fds.clear()
-        self.device_fds.clear()
+        for each in kept:
+            each.clear()
 
     def describe(self) -> list[str]:
         """The launch as a list of steps, for --debug."""
@@ -158,12 +161,16 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
         log.debug(step)
     if not os.path.isdir(plan.rootfs):
         raise Error(f"config: root.path: {plan.rootfs} is not a directory")
-    if not plan.deferred:
-        try:
+    try:
+        if plan.joins:
+            from ringfence_runtime.launch.namespaces import open_namespaces
+
+            open_namespaces(config, plan.namespaces)
+        if not plan.deferred:
             _open_all(plan, options)
-        except BaseException:
-            plan.close()
-            raise
+    except BaseException:
+        plan.close()
+        raise
     return plan
 
 

@@ -46,6 +46,9 @@ class Rootfs:
         plan = self.plan
         if "mount" not in plan.config.linux.namespaces:
             raise Error("config: linux.namespaces: a mount namespace is needed")
+        if "mount" in plan.joins:
+            # A copy of what was joined: whoever else lives there must not find his root changed by ours.
+            _sys.unshare(_sys.CLONE_NEWNS)
         # Never `shared`: attaching on a peer of the host's / would attach on the host's, too. Where the
         # child opens
         # the sources itself they must still receive from the host, so then it is `slave`.

@@ -24,27 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["join", "spawn"]
 
-# User first gives rights in the others; but some can only be joined before rights on the host are gone.
-_ORDER = ("user", "pid", "time", "network", "ipc", "uts", "cgroup", "mount")
-
-
-def open_namespaces(plan: Plan) -> dict[str, int]:
-    """Descriptors of the namespaces to join, opened and checked while the host's paths still mean the
-    host's.
-    """
-    found: dict[str, int] = {}
-    for name in _ORDER:
-        path = plan.joins.get(name)
-        if path is None:
-            continue
-        try:
-            found[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise Error(
-                f"config: linux.namespaces: cannot open the {name} namespace {path}: {error.strerror}"
-            ) from None
-    return found
-
 
 def join(namespaces: dict[str, int]) -> None:
     """Join all; what needs the rights of the joined user namespace is tried again after it."""
@@ -82,11 +61,10 @@ def spawn(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tuple[int, i
 
 def _spawn_staged(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tuple[int, int]:
     ours, theirs = pair()
-    namespaces = open_namespaces(plan)
     stage, stage_fd = _sys.clone3(0)
     if stage == 0:
         ours.close()
-        _stage(plan, namespaces, cgroup_fd, theirs, child)
+        _stage(plan, cgroup_fd, theirs, child)
     theirs.close()
     try:
         while True:
@@ -106,8 +84,6 @@ def _spawn_staged(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tupl
         ours.close()
         os.close(stage_fd)
         os.waitpid(stage, 0)
-        for fd in namespaces.values():
-            os.close(fd)
 
 
 def _write_offsets(pid: int, plan: Plan) -> None:
@@ -125,12 +101,10 @@ def _write_offsets(pid: int, plan: Plan) -> None:
         os.close(fd)
 
 
-def _stage(
-    plan: Plan, namespaces: dict[str, int], cgroup_fd: int, channel: Channel, child: Callable[[], None]
-) -> None:
+def _stage(plan: Plan, cgroup_fd: int, channel: Channel, child: Callable[[], None]) -> None:
     try:
         _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
-        join(namespaces)
+        join(plan.namespaces)
         if plan.unshare_user:
             _sys.unshare(_sys.CLONE_NEWUSER)
             channel.send(say.MAP_IDS)

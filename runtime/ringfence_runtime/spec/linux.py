@@ -9,7 +9,7 @@ from ringfence_runtime.spec.mounts import IdMapping, mappings, propagation_of
 from ringfence_runtime.spec.node import I64, U32, Node, choice
 from ringfence_runtime.spec.resources import parse_resources
 
-__all__ = ["NAMESPACES", "Device", "Landlock", "Linux", "check_sysctl"]
+__all__ = ["NAMESPACES", "Device", "Landlock", "Linux", "check_sysctl", "sysctl_namespace"]
 
 NAMESPACES = {
     "pid": _sys.CLONE_NEWPID,
@@ -38,6 +38,18 @@ _SYSCTL_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXY
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 
 
+def sysctl_namespace(name: str) -> str:
+    """The kind of namespace that holds the sysctl (its name with dots), or nothing where none does."""
+    parts = name.split(".")
+    if parts[0] == "net" and len(parts) > 1:
+        return "network"
+    if name in _IPC_SYSCTLS or name.startswith("fs.mqueue."):
+        return "ipc"
+    if name == "kernel.domainname":
+        return "uts"
+    return "user" if parts[0] == "user" and len(parts) == 2 else ""
+
+
 def check_sysctl(path: str, name: str, value: str, owned: dict[str, str]) -> str:
     """The path below /proc/sys of a sysctl that belongs to a namespace of the container's own.
 
@@ -54,17 +66,10 @@ def check_sysctl(path: str, name: str, value: str, owned: dict[str, str]) -> str
         raise SpecError(path, f"{name!r} is not the name of a sysctl")
     if any(ord(letter) < 32 and letter != "\t" for letter in value):
         raise SpecError(path, "its value holds control characters")
-    if parts[0] == "net" and len(parts) > 1:
-        space = "network"
-    elif plain in _IPC_SYSCTLS or plain.startswith("fs.mqueue."):
-        space = "ipc"
-    elif plain == "kernel.domainname":
-        space = "uts"
-    elif plain == "kernel.hostname":
+    if plain == "kernel.hostname":
         raise SpecError(path, "use `hostname` of the configuration")
-    elif parts[0] == "user" and len(parts) == 2:
-        space = "user"
-    else:
+    space = sysctl_namespace(plain)
+    if not space:
         raise SpecError(path, f"{name!r} belongs to no namespace, so it would change the host")
     if space not in owned:
         raise SpecError(path, f"{name!r} needs a {space} namespace of the container's own")
