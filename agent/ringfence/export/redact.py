@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hides secrets in what leaves the agent: passwords, tokens and keys in arguments, environments and details.
 
-Patterns cannot know every secret: this is a net, not a wall. Applied to escaped text, once, before a record
-goes anywhere.
+A net, not a wall: no table knows every secret. An argument is judged as the program gets it (what stands
+behind `--password=` is hidden to its end), a command in one text (`sh -c`) is taken apart first, everything
+else is searched as text. Applied to escaped text, once, before a record goes anywhere.
 """
 
 from __future__ import annotations
@@ -11,38 +12,24 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["DEFAULTS", "HIDDEN", "Redactor"]
+from ringfence.export.redact_words import FORMS, HINT, PROGRAMS, Flags, is_header, is_secret
+from ringfence.export.shell_words import commands
+
+__all__ = ["HIDDEN", "Redactor"]
 
 HIDDEN = "[redacted]"
-_NAME = (
-    r"(?:[a-z0-9_.-]{0,64}[_.-])?(?:pass(?:word|wd|phrase)?|pwd|secret(?:[_-]?(?:access)?[_-]?key)?|token|api[_-]?key|"
-    r"access[_-]?key|private[_-]?key|client[_-]?secret|auth(?:orization)?[_-]?token|credentials?)"
-)
-#: each hides its groups, or all of it where it has none
-DEFAULTS = tuple(
-    re.compile(text, re.IGNORECASE)
-    for text in (
-        # NAME=value and NAME: value, in an environment, a query, a flag, JSON
-        rf"""\b{_NAME}["']?\s*[=:]\s*["']?([^\s"'&;,\\]{{1,512}})""",
-        # Authorization: Bearer x, and any word after Bearer or Basic that is long enough to be one
-        r"\b(?:bearer|basic)\s+([a-z0-9._~+/=-]{8,2048})",
-        # scheme://user:password@host
-        r"://[^\s/:@]{0,64}:([^\s/@]{1,256})@",
-        # keys of well-known forms
-        r"\b((?:AKIA|ASIA)[0-9A-Z]{16})\b",
-        r"\b(gh[pousr]_[0-9A-Za-z]{20,255}|github_pat_[0-9A-Za-z_]{20,255}|glpat-[0-9A-Za-z_-]{20,64})",
-        r"\b(xox[abeoprs]-[0-9A-Za-z-]{10,255})",
-        r"\b(eyJ[0-9A-Za-z_-]{8,}\.eyJ[0-9A-Za-z_-]{8,}(?:\.[0-9A-Za-z_-]*)?)",
-        r"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*)",
-    )
-)
-# A flag whose value is the next argument.
-_FLAG = re.compile(rf"--?{_NAME}", re.IGNORECASE)
-# What mysql and its family take without a blank.
-_SHORT = re.compile(r"-p(?=.)")
-_SHORT_PROGRAMS = re.compile(r"(?:^|/)(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump|sshpass)$")
-_HEADER_FLAGS = ("-u", "--user", "--proxy-user")
-_HEADER_PROGRAMS = re.compile(r"(?:^|/)(?:curl|wget)$")
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+#: behind a name: a quote (JSON), the sign, blanks
+_SIGN = re.compile(r"""(\\*["'])?\s*(=>|:=|[=:])\s*""")
+_QUOTE = re.compile(r"""\\*["']""")
+#: a value in a text; `\\\\` is a backslash of its own, `\\n` the end of a line
+_IN_TEXT = re.compile(r"""(?:[^\s"'&;,)\\]|\\\\(?!["'])|\\x[0-9a-f]{2}|\\u[0-9a-f]{4})*""")
+_IN_QUERY = re.compile(r"""[^\s"'&#]*""")
+_BLANK = re.compile(r"\s|\\[nrt]")
+_SURELY_A_FLAG = re.compile(r"--[a-z][a-z0-9-]*(?:=.*)?")
+_COMMAND_FLAG = re.compile(r"-[a-z]*c")
+_SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "su"))
+_DEPTH = 3  # commands inside of commands
 
 
 class Redactor:
@@ -53,39 +40,78 @@ class Redactor:
     )
 
     def __init__(self, patterns: Sequence[re.Pattern[str]] = (), *, defaults: bool = True) -> None:
-        self._patterns = (*patterns, *(DEFAULTS if defaults else ()))
-        self._flags = defaults
+        """`defaults` are all that is built in; `patterns` are searched in every text."""
+        self._patterns, self._defaults = tuple(patterns), defaults
         self.redacted = 0  # records in which something was hidden
 
     def record(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The record without its secrets."""
-        if not self._patterns:
+        if not self._patterns and not self._defaults:
             return dict(record)
         clean = {key: value if key in self._LEFT else self._any(value) for key, value in record.items()}
         self.redacted += clean != record
         return clean
 
     def text(self, text: str) -> str:
-        """One text."""
+        """One text of which nothing is known."""
+        text = self._forms(text)
+        return _named_values(text, to_end=False) if self._defaults else text
+
+    def arguments(self, words: Sequence[str]) -> list[str]:
+        """A command line."""
+        if not self._defaults:
+            return [self._forms(word) for word in words]
+        return self._command(list(words), _DEPTH)
+
+    def _forms(self, text: str) -> str:
         for pattern in self._patterns:
+            text = pattern.sub(_hide, text)
+        for pattern in FORMS if self._defaults and HINT.search(text) else ():
             text = pattern.sub(_hide, text)
         return text
 
-    def arguments(self, words: Sequence[str]) -> list[str]:
-        """A command line: also values that stand behind their flag."""
-        clean = [self.text(word) for word in words]
-        if not self._flags or not words:
-            return clean
-        program = words[0]
-        for n, word in enumerate(words[1:], 1):
-            if _FLAG.fullmatch(words[n - 1]) and not word.startswith("-"):
-                clean[n] = HIDDEN
-            elif _SHORT_PROGRAMS.search(program) and _SHORT.match(word):
-                clean[n] = "-p" + HIDDEN
-            elif _HEADER_PROGRAMS.search(program) and words[n - 1] in _HEADER_FLAGS:
-                user, colon, _ = word.partition(":")
-                clean[n] = f"{user}:{HIDDEN}" if colon else word
+    def _command(self, words: list[str], depth: int) -> list[str]:
+        """The words of one program's command line."""
+        clean: list[str] = []
+        flags: Flags | None = None
+        everything = False  # behind a header's name that stands alone
+        for n, word in enumerate(words):
+            hidden = HIDDEN if everything else _behind(words, n)
+            if hidden is None and flags is not None and (not flags.only or flags.only in words[:n]):
+                hidden = _by_flag(flags, words[n - 1], word)
+            if hidden is None:
+                hidden = self._script(word, depth) if _is_script(words, n) else self._word(word, depth)
+            clean.append(hidden)
+            everything = everything or (word.endswith(":") and is_header(word[:-1]))
+            # also behind sudo, env, docker exec ...: the last word that is a program's name
+            flags = PROGRAMS.get(word.rpartition("/")[2], flags)
         return clean
+
+    def _word(self, word: str, depth: int) -> str:
+        """One argument, as a program gets it."""
+        word, at = self._forms(word), 0
+        # NAME=value, NAME: value, --set=NAME=value
+        while (name := _NAME.match(word, at)) and (sign := _SIGN.match(word, name.end())) and not sign[1]:
+            at = sign.end()
+            if is_secret(name[0]) or is_header(name[0]):
+                return word[:at] + HIDDEN if at < len(word) else word
+        if not _BLANK.search(word):
+            return _named_values(word, to_end=True)
+        return self._script(word, depth)
+
+    def _script(self, text: str, depth: int) -> str:
+        """A text that is a command, or may be one: its words are judged, what stands between them stays."""
+        text = self._forms(text)
+        shown: list[str] = []
+        at = 0
+        for command in commands(text) if depth else ():
+            clean = self._command([word.text for word in command], depth - 1)
+            for word, new in zip(command, clean, strict=True):
+                if new != word.text:
+                    quote = text[word.begin] if text[word.begin] in "'\"" else ""
+                    shown += [text[at : word.begin], quote, new, quote]
+                    at = word.end
+        return _named_values("".join(shown) + text[at:], to_end=False)
 
     def _any(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -99,9 +125,96 @@ class Redactor:
     def _named(self, key: str, value: Any) -> Any:
         if key == "args" and isinstance(value, list):
             return self.arguments(value)
-        if self._flags and isinstance(value, str) and _FLAG.fullmatch("--" + key):
+        if self._defaults and isinstance(value, str) and (is_secret(key) or is_header(key)):
             return HIDDEN
         return self._any(value)
+
+
+def _is_script(words: Sequence[str], n: int) -> bool:
+    """sh -c WORD."""
+    if n < 2 or not _COMMAND_FLAG.fullmatch(words[n - 1]):
+        return False
+    return any(word.rpartition("/")[2] in _SHELLS for word in words[: n - 1])
+
+
+def _behind(words: Sequence[str], n: int) -> str | None:
+    """A word behind a flag or a key, or behind a name that is `set`, whose value it is; None: it is not."""
+    if not n:
+        return None
+    before, word = words[n - 1], words[n]
+    name, key = before.removesuffix(":"), before.endswith(":")
+    named = key or before.startswith("-") or (n > 1 and words[n - 2] == "set")
+    if named and _NAME.fullmatch(name) and is_secret(name) and not _SURELY_A_FLAG.fullmatch(word):
+        return HIDDEN
+    return None
+
+
+def _by_flag(flags: Flags, before: str, word: str) -> str | None:
+    """What a program's own flags say of a word; None: nothing."""
+    if before in flags.next:
+        return HIDDEN
+    if before in flags.pair:
+        return _second_half(word)
+    for flag in flags.glued:
+        if word.startswith(flag) and len(word) > len(flag):
+            return flag + HIDDEN
+    for flag in flags.pair:
+        rest = word[len(flag) :].removeprefix("=")
+        if word.startswith(flag) and rest and (not flag.startswith("--") or word[len(flag)] == "="):
+            return word[: len(word) - len(rest)] + _second_half(rest)
+    return None
+
+
+def _second_half(word: str) -> str:
+    """USER:PASSWORD, USER%PASSWORD."""
+    found = re.match(r"([^:%]*[:%])(.+)", word, re.DOTALL)
+    return found[1] + HIDDEN if found else word
+
+
+def _named_values(text: str, *, to_end: bool) -> str:
+    """The text with what stands behind names of secrets hidden. `to_end`: it is one argument, so the value
+    is all that follows, whatever is in it."""
+    if "=" not in text and ":" not in text:
+        return text
+    shown: list[str] = []
+    at = 0
+    for name in _NAME.finditer(text):
+        if name.start() < at or (sign := _SIGN.match(text, name.end())) is None:
+            continue
+        before = text[name.start() - 1 : name.start()]
+        begin = end = sign.end()
+        if is_header(name[0]):
+            begin, end = _header(text, begin, before, sign)
+        elif is_secret(name[0]) and not (sign[2] == ":" and before == "/"):  # /etc/passwd:/mnt is a mount
+            begin, end = _value(text, begin, before, sign, to_end=to_end)
+        if end > begin and not text.startswith(HIDDEN, begin):
+            shown += [text[at:begin], HIDDEN]
+            at = end
+    return "".join(shown) + text[at:]
+
+
+def _header(text: str, begin: int, before: str, sign: re.Match[str]) -> tuple[int, int]:
+    """Where a header's value stands: to the quote that is open before its name, else to the end."""
+    if sign[1]:  # JSON
+        return _value(text, begin, before, sign, to_end=False)
+    end = text.find(before, begin) if before and before in "'\"" else -1
+    return begin, end if end >= 0 else len(text)
+
+
+def _value(text: str, begin: int, before: str, sign: re.Match[str], *, to_end: bool) -> tuple[int, int]:
+    """Where a value begins and ends."""
+    quote = _QUOTE.match(text, begin)
+    if quote and (sign[1] or not to_end):
+        end = text.find(quote[0], quote.end())
+        return quote.end(), end if end >= 0 else len(text)
+    if before and before in "?&":
+        pattern = _IN_QUERY
+    elif to_end:
+        return begin, len(text)
+    else:
+        pattern = _IN_TEXT
+    found = pattern.match(text, begin)
+    return begin, found.end() if found else begin
 
 
 def _hide(match: re.Match[str]) -> str:
