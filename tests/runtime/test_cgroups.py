@@ -70,6 +70,7 @@ def test_v2_refuses_what_it_cannot_do() -> None:
         {"memory": {"swappiness": 10}},
         {"network": {"classID": 1}},
         {"blockIO": {"leafWeight": 10}},
+        {"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 10}]}},
     ):
         with pytest.raises(Error):
             values(resources(value))

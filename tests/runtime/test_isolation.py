@@ -96,6 +96,14 @@ def test_idmapped_mount(box: Box, tmp_path: Path) -> None:
     assert got.stdout.split() == ["0", "0"], got.stderr
 
 
+def test_a_label_for_mounts_needs_selinux(box: Box) -> None:
+    """It is not ignored."""
+    if Path("/sys/fs/selinux/enforce").exists():
+        force.elsewhere("this host has SELinux")
+    box.config["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0"
+    assert "config: linux.mountLabel: " in box.refused()
+
+
 def test_the_hosts_tree_is_gone(box: Box) -> None:
     """No mount of the host's is left in the container's table, and / is the container's."""
     table = box.args("/bin/cat", "/proc/self/mountinfo").output().splitlines()

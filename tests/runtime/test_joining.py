@@ -85,6 +85,19 @@ def test_a_joined_mount_namespace_is_copied_and_its_people_keep_their_root(box: 
     assert Path(f"/proc/{holder}/mountinfo").read_text() == there != before
 
 
+def test_an_idmapped_mount_in_a_joined_mount_namespace_is_refused(box: Box, holder: int) -> None:
+    """It cannot be made there, and is not left out."""
+    join(box, "mount", f"/proc/{holder}/ns/mnt")
+    box.config["mounts"].append(
+        {
+            "destination": "/data", "type": "bind", "source": "/tmp", "options": ["rbind"],
+            "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
+            "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
+        }
+    )  # fmt: skip
+    assert f"mounts[{len(box.config['mounts']) - 1}].options" in box.refused()
+
+
 @pytest.mark.parametrize("path", ["/proc/self/ns/mnt", "/proc/thread-self/ns/mnt"])
 def test_the_hosts_own_mount_namespace_is_refused(box: Box, path: str) -> None:
     """To build a container in it would pull the host's root away."""

@@ -75,6 +75,10 @@ def test_cpuset(box: Box) -> None:
         ({"cpu": {"quota": 1}}, "cpu.quota"),
         ({"network": {"classID": 1}}, "network.classID"),
         ({"unified": {"no.such": "1"}}, "unified.no.such"),
+        (
+            {"blockIO": {"weightDevice": [{"major": 1, "minor": 0, "leafWeight": 10}]}},
+            "blockIO.weightDevice[",
+        ),
         ({"hugepageLimits": [{"pageSize": "3MB", "limit": 0}]}, "hugepageLimits[0]"),
         (
             {"blockIO": {"throttleReadBpsDevice": [{"major": 4000, "minor": 1, "rate": 1}]}},
@@ -85,6 +89,13 @@ def test_cpuset(box: Box) -> None:
 def test_a_limit_that_cannot_be_set_is_an_error(box: Box, resources: Any, place: str) -> None:
     """It names its place, and no cgroup is left."""
     assert place in limits(box, **resources).refused()
+
+
+def test_a_limit_of_kernel_memory_is_left_out_with_a_warning(box: Box) -> None:
+    """The specification allows it, and no kernel of these days has one (config-linux.md#memory)."""
+    got = limits(box.args("/bin/true"), memory={"kernel": 1 << 20}).run()
+    assert got.returncode == 0
+    assert "linux.resources.memory.kernel is left out" in got.stderr
 
 
 def test_update_from_options_and_from_a_file(box: Box, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import errno
 import os
 import time
 
+from ringfence_runtime import log
 from ringfence_runtime.cgroup import removal
 from ringfence_runtime.cgroup.hierarchy import Hierarchies, detect, read, write
 from ringfence_runtime.errors import Error
@@ -125,6 +126,9 @@ class Cgroup:
 
     def apply(self, resources: Resources, *, update: bool = False) -> None:
         """Set every limit; one that cannot be set is an error that names its place in the configuration."""
+        if resources.kernel_memory is not None:
+            # The specification lets a runtime leave it out: kernels from 5.4 on have no such limit.
+            log.warn(f"{resources.path}.memory.kernel is left out: kernel memory has no limit of its own")
         if self.is_v2:
             from ringfence_runtime.cgroup.limits_v2 import apply
         else:

@@ -175,6 +175,10 @@ def _io(writer: _Writer, resources: Resources) -> None:
         if item.rate is not None:
             names = ("blkio.bfq.weight_device", "blkio.weight_device")
             writer.set_first("blockIO.weightDevice", names, f"{item.major}:{item.minor} {item.rate}")
+    for index, item in enumerate(resources.io_device_leaf_weights):
+        if item.rate is not None:
+            place = f"blockIO.weightDevice[{index}].leafWeight"
+            writer.set(place, "blkio.leaf_weight_device", f"{item.major}:{item.minor} {item.rate}")
     for place, name in _THROTTLES.items():
         for item in resources.throttles[place]:
             writer.set(f"blockIO.{place}", name, f"{item.major}:{item.minor} {item.rate or 0}")

@@ -56,6 +56,10 @@ def _refuse(resources: Resources) -> None:
         ("memory.swappiness", resources.swappiness is not None),
         ("memory.kernelTCP", resources.kernel_tcp is not None and resources.kernel_tcp > 0),
         ("blockIO.leafWeight", resources.io_leaf_weight),
+        (
+            "blockIO.weightDevice[].leafWeight",
+            any(item.rate is not None for item in resources.io_device_leaf_weights),
+        ),
         ("network.classID", resources.net_class is not None),
         ("network.priorities", resources.net_priorities),
     )

@@ -35,6 +35,7 @@ _PROC_FILES = frozenset(
         "net/dev",
     ]
 )
+_LABELLED_BY_THE_KERNEL = frozenset(("proc", "sysfs", "mqueue"))
 _NEEDS_REAL_DIRECTORY = frozenset(("proc", "sysfs"))
 
 
@@ -193,9 +194,11 @@ def copy_link(root: int, mount: Mount) -> bool:
     return True
 
 
-def filesystem(mount: Mount, more: tuple[tuple[str, str | None], ...] = ()) -> int:
-    """The filesystem of a mount that is neither bind nor cgroup."""
+def filesystem(mount: Mount, more: tuple[tuple[str, str | None], ...] = (), label: str = "") -> int:
+    """The filesystem of a mount that is neither bind nor cgroup; `label`: SELinux's for its files."""
     options = [*words(mount), *more]
+    if label and mount.type not in _LABELLED_BY_THE_KERNEL:
+        options.append(("context", label))
     if mount.attr_set & _sys.MOUNT_ATTR_RDONLY and mount.source.startswith("/"):
         options.append(("ro", None))  # a block device: its superblock must not be written either
     try:
@@ -219,7 +222,7 @@ def bind_tree(fd: int, attr: int = 0, *, recursive: bool = False) -> int:
     return tree
 
 
-def mask(root: int, path: str, null: int) -> None:
+def mask(root: int, path: str, null: int, label: str = "") -> None:
     """Hide `path`: a directory under an empty read-only tmpfs, anything else under /dev/null; absent is
     fine.
     """
@@ -234,7 +237,10 @@ def mask(root: int, path: str, null: int) -> None:
                 | _sys.MOUNT_ATTR_NODEV
                 | _sys.MOUNT_ATTR_NOEXEC
             )
-            tree = new_filesystem("tmpfs", "tmpfs", (("size", "0"), ("nr_inodes", "1"), ("mode", "0")), hard)
+            options = [("size", "0"), ("nr_inodes", "1"), ("mode", "0")]
+            if label:
+                options.append(("context", label))
+            tree = new_filesystem("tmpfs", "tmpfs", options, hard)
         else:
             check_device(null, 1, 3, "/dev/null")
             tree = bind_tree(null, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)

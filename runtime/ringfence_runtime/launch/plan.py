@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 
 from ringfence_runtime import _sys, log
-from ringfence_runtime.errors import Error
+from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.launch.mounts import open_source
+from ringfence_runtime.security.labels import selinux_enabled
 from ringfence_runtime.spec.config import Config
 from ringfence_runtime.spec.linux import NAMESPACES
 from ringfence_runtime.spec.mounts import Mount
@@ -161,6 +162,7 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
         log.debug(step)
     if not os.path.isdir(plan.rootfs):
         raise Error(f"config: root.path: {plan.rootfs} is not a directory")
+    _check_able(plan)
     try:
         if plan.joins:
             from ringfence_runtime.launch.namespaces import open_namespaces
@@ -172,6 +174,19 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
         plan.close()
         raise
     return plan
+
+
+def _check_able(plan: Plan) -> None:
+    """What this runtime could do, but not here."""
+    linux = plan.config.linux
+    if linux.mount_label and not selinux_enabled():
+        raise SpecError(
+            "linux.mountLabel", f"{linux.mount_label!r} is asked for, but this host has no SELinux"
+        )
+    for mount in plan.config.mounts if plan.deferred else ():
+        if mount.idmap:
+            why = "in a joined mount namespace" if "mount" in plan.joins else "by a user who is not root"
+            raise SpecError(f"{mount.path}.options", f"a mount cannot be id-mapped {why}")
 
 
 def _open_all(plan: Plan, options: Options) -> None:

@@ -123,7 +123,7 @@ class Rootfs:
     def _filesystem(self, mount: Mount) -> int:
         try:
             mode = mounts.existing_mode(self.fd, mount) if mount.type == "tmpfs" else ()
-            return mounts.filesystem(mount, mode)
+            return mounts.filesystem(mount, mode, self.plan.config.linux.mount_label)
         except Error:
             if mount.type != "sysfs" or not self._foreign_network():
                 raise
@@ -158,7 +158,7 @@ class Rootfs:
         for path in config.linux.readonly:
             mounts.readonly(self.fd, path)
         for path in config.linux.masked:
-            mounts.mask(self.fd, path, self.null)
+            mounts.mask(self.fd, path, self.null, config.linux.mount_label)
         if config.root_readonly:
             _sys.mount_setattr(self.fd, attr_set=_sys.MOUNT_ATTR_RDONLY, path="/")
 

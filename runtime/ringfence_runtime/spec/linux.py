@@ -126,7 +126,6 @@ class Linux:
         "cgroups_path",
         "devices",
         "gid_map",
-        "intel_rdt",
         "landlock",
         "masked",
         "memory_policy",
@@ -163,7 +162,8 @@ class Linux:
         self.time_offsets = _time_offsets(node, self.namespaces)
         self.personality = _personality(node.child("personality"))
         self.memory_policy = node.child("memoryPolicy")
-        self.intel_rdt = node.child("intelRdt")
+        if node.has("intelRdt"):
+            raise node.error("intelRdt", "Intel RDT is not supported")
         self.net_devices = _net_devices(node, self.namespaces)
         landlock = node.child("landlock")
         self.landlock = Landlock(landlock) if landlock else None

@@ -42,10 +42,20 @@ PROPAGATION = {
 # Flags of a superblock: they go to the filesystem as words of its own.
 _SUPERBLOCK = {"sync": "sync", "dirsync": "dirsync", "mand": "mand", "lazytime": "lazytime"}
 _IGNORED = frozenset(
-    ("defaults", "async", "nomand", "nolazytime", "loud", "silent", "remount", "iversion", "noiversion")
+    ("defaults", "async", "nomand", "nolazytime", "loud", "silent", "iversion", "noiversion")
 )
 _RUNTIME = frozenset(
-    ("bind", "rbind", "tmpcopyup", "idmap", "ridmap", "copy-symlink", "src-nofollow", "dest-nofollow")
+    (
+        "bind",
+        "rbind",
+        "tmpcopyup",
+        "idmap",
+        "ridmap",
+        "copy-symlink",
+        "src-nofollow",
+        "dest-nofollow",
+        "remount",
+    )
 )
 OPTIONS = tuple(
     sorted(
@@ -118,6 +128,7 @@ class Mount:
         "rattr_clr",
         "rattr_set",
         "recursive",
+        "remount",
         "rpropagation",
         "source",
         "src_nofollow",
@@ -141,6 +152,7 @@ class Mount:
         self.recursive = self.type == "rbind"
         self.copy_up = self.copy_symlink = self.src_nofollow = self.dest_nofollow = False
         self.idmap = ""
+        self.remount = -1  # the place of that option
         self.data: list[str] = []
         self.superblock: list[str] = []
         for index, option in enumerate(node.texts("options")):
@@ -149,6 +161,15 @@ class Mount:
         self.gid_map = mappings(node, "gidMappings")
         if bool(self.uid_map) != bool(self.gid_map):
             raise node.error("uidMappings", "uidMappings and gidMappings come together")
+        if self.uid_map and not self.bind:
+            raise node.error("uidMappings", "only a bind mount can be id-mapped")
+        if self.idmap and not self.bind:
+            raise node.error("options", f"{self.idmap!r} is only for a bind mount")
+        if self.remount >= 0 and not self.bind:
+            # A bind mount's attributes are its own from the beginning, so there it changes nothing.
+            raise node.error(
+                f"options[{self.remount}]", "'remount' of what is mounted there is not supported"
+            )
         if self.uid_map and not self.idmap:
             self.idmap = "idmap"
         if self.bind and not self.source:
@@ -182,6 +203,8 @@ class Mount:
     def _special(self, node: Node, index: int, option: str) -> None:
         if option == "tmpcopyup":
             self.copy_up = True
+        elif option == "remount":
+            self.remount = index
         elif option in ("copy-symlink", "src-nofollow", "dest-nofollow"):
             setattr(self, option.replace("-", "_"), True)
         elif option.partition("=")[0] in ("idmap", "ridmap"):

@@ -64,6 +64,7 @@ class Resources:
         "disable_oom_killer",
         "hugepages",
         "idle",
+        "io_device_leaf_weights",
         "io_device_weights",
         "io_leaf_weight",
         "io_weight",
@@ -120,6 +121,8 @@ class Resources:
             assert rdma is not None
             item = rdma.need(name)
             self.rdma[name] = (item.number("hcaHandles", 0, U32), item.number("hcaObjects", 0, U32))
+            if self.rdma[name] == (None, None):
+                raise rdma.error(name, "needs hcaHandles or hcaObjects")
         self.unified = node.table("unified")
         for name in self.unified:
             if not name or "/" in name or name.startswith((".", "cgroup.")):
@@ -156,6 +159,9 @@ class Resources:
         self.io_weight = node.number("weight", 0, 1000)
         self.io_leaf_weight = node.number("leafWeight", 0, 1000)
         self.io_device_weights = [Throttle(item, "weight", 1000) for item in node.nodes("weightDevice")]
+        self.io_device_leaf_weights = [
+            Throttle(item, "leafWeight", 1000) for item in node.nodes("weightDevice")
+        ]
         self.throttles: dict[str, list[Throttle]] = {}
         for name in (
             "throttleReadBpsDevice",
