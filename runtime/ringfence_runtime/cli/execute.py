@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
-
-from ringfence_runtime.cli.lifecycle import reserve
+from ringfence_runtime.cli.lifecycle import absolute, reserve
 from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, SpecError, StateError, UsageError
 from ringfence_runtime.launch.plan import Options
@@ -70,10 +68,9 @@ def execute(settings: Globals, arguments: list[str]) -> int:
     if not process.args:
         raise UsageError("exec: nothing to execute")
     options = Options()
-    options.console_socket = (
-        os.path.abspath(parsed.text("console-socket")) if parsed.text("console-socket") else ""
-    )
-    options.pid_file = os.path.abspath(parsed.text("pid-file")) if parsed.text("pid-file") else ""
+    options.console_socket = absolute(parsed.text("console-socket"))
+    options.pid_file = absolute(parsed.text("pid-file"))
+    options.pidfd_socket = absolute(parsed.text("pidfd-socket"))
     options.preserve_fds = parsed.number("preserve-fds")
     reserve(options)
     detach = parsed.flag("detach")

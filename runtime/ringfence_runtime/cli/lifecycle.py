@@ -12,7 +12,7 @@ from ringfence_runtime.launch.plan import Options
 from ringfence_runtime.launch.relay import forward_signals, wait_for
 from ringfence_runtime.state import Store
 
-__all__ = ["Run", "create", "parse_run", "reserve", "run", "start"]
+__all__ = ["Run", "absolute", "create", "parse_run", "reserve", "run", "start"]
 
 _CREATE = {
     "bundle": "s",
@@ -33,7 +33,8 @@ _CREATE = {
 _RUN = {**_CREATE, "detach": "f", "d": "=detach", "keep": "f", "no-subreaper": "f"}
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """The path from the root, where there is one."""
     return os.path.abspath(path) if path else ""
 
 
@@ -45,8 +46,9 @@ def _request(parsed: Parsed) -> tuple[str, str, Options]:
     config = parsed.text("config")
     config = config if not config or config.startswith("/") else os.path.join(bundle, config)
     options = Options()
-    options.console_socket = _absolute(parsed.text("console-socket"))
-    options.pid_file = _absolute(parsed.text("pid-file"))
+    options.console_socket = absolute(parsed.text("console-socket"))
+    options.pid_file = absolute(parsed.text("pid-file"))
+    options.pidfd_socket = absolute(parsed.text("pidfd-socket"))
     options.no_pivot = parsed.flag("no-pivot")
     options.keep_keyring = parsed.flag("no-new-keyring")
     options.policy = parsed.text("policy")
@@ -72,8 +74,10 @@ def reserve(options: Options) -> None:
 
 
 def _listen_fds() -> int:
-    """Descriptors of socket activation (sd_listen_fds(3)) are handed on, too."""
+    """Descriptors of socket activation (sd_listen_fds(3)) are handed on, where they are meant for us."""
     value = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID", str(os.getpid())) != str(os.getpid()):
+        return 0
     return int(value) if value.isdecimal() and len(value) < 4 else 0
 
 

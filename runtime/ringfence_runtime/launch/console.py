@@ -13,7 +13,7 @@ from ringfence_runtime.launch.channel import Channel, connect
 from ringfence_runtime.launch.mounts import bind_tree
 from ringfence_runtime.launch.paths import check_magic, ensure, open_in_root
 
-__all__ = ["bind_console", "connect_console", "make_stdio", "open_pty", "send_master"]
+__all__ = ["bind_console", "connect_console", "make_stdio", "open_pty", "send_master", "send_pidfd"]
 
 TIOCSCTTY, TIOCSPTLCK, TIOCGPTPEER, TIOCSWINSZ, TIOCGPTN = 0x540E, 0x40045431, 0x5441, 0x5414, 0x80045430
 
@@ -51,6 +51,18 @@ def send_master(channel: Channel, master: int) -> None:
     """Hand the master to the engine, with its name inside as the text."""
     number = int.from_bytes(fcntl.ioctl(master, TIOCGPTN, b"\0\0\0\0"), "little")
     channel.send("/", f"dev/pts/{number}", [master])
+
+
+def send_pidfd(path: str, pidfd: int, what: str) -> None:
+    """`--pidfd-socket`: a descriptor that names the process for good, with runc's word for its kind."""
+    try:
+        channel = connect(path, stream=True)
+        try:
+            channel.send(what, fds=[pidfd])
+        finally:
+            channel.close()
+    except OSError as error:
+        raise Error(f"cannot send the pidfd to {path}: {error.strerror}") from None
 
 
 def make_stdio(slave: int) -> None:

@@ -111,6 +111,10 @@ class Joined:
                 if message[0] != say.WARNING:
                     raise Error(message[1] or "the process died while it was being set up")
             set_rlimits(pid, self.process.rlimits)
+            if self.options.pidfd_socket:
+                from ringfence_runtime.launch.console import send_pidfd
+
+                send_pidfd(self.options.pidfd_socket, pidfd, "setns")
             if self.options.pid_file:
                 write_file(self.options.pid_file, str(pid))
             if self.foreground:

@@ -202,12 +202,21 @@ def creating(
         launched = yield from _launch(plan, container, seccomp, undo, listening=detached_start)
         if talk is not None:
             yield from talk.confirm()
-        if options.pid_file:
-            write_file(options.pid_file, str(launched.pid))
+        _tell(options, launched)
         return launched
     except BaseException:
         undo.run()
         raise
+
+
+def _tell(options: Options, launched: Launched) -> None:
+    """Who asked for the process gets it."""
+    if options.pidfd_socket:
+        from ringfence_runtime.launch.console import send_pidfd
+
+        send_pidfd(options.pidfd_socket, launched.pidfd, "standard")
+    if options.pid_file:
+        write_file(options.pid_file, str(launched.pid))
 
 
 def _filter_of(config: Config) -> Filter | None:

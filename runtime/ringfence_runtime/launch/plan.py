@@ -46,6 +46,7 @@ class Options:
         "no_pivot",
         "output",
         "pid_file",
+        "pidfd_socket",
         "policy",
         "preserve_fds",
         "require_agent",
@@ -58,6 +59,7 @@ class Options:
     def __init__(self) -> None:
         self.console_socket = ""
         self.pid_file = ""
+        self.pidfd_socket = ""
         self.preserve_fds = 0
         self.listen_fds = 0
         self.handed: list[int] = []  # descriptors of the caller's that the workload inherits

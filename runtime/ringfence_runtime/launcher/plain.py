@@ -180,7 +180,13 @@ def plain(peer: _socket.socket, request: Request) -> Plain | None:
         finally:
             os.chdir("/")
         options = run.options
-        if run.detach or options.console_socket or options.preserve_fds or options.userns:
+        if (
+            run.detach
+            or options.console_socket
+            or options.pidfd_socket
+            or options.preserve_fds
+            or options.userns
+        ):
             return None
         found = Plain(peer, request, settings.root, run)
     except (Error, OSError):
