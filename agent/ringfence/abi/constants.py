@@ -247,6 +247,10 @@ class OperandSource(IntEnum):
     DEV_TYPE = 7
     CONST = 8
     PIDFD_TARGET = 9
+    MOUNT_FLAGS = 10
+    SOCKET_FAMILY = 11
+    CHROOTED = 12
+    FD_SETUID = 13
 
 
 class Relation(IntEnum):

@@ -215,7 +215,8 @@ def test_words_of_yaml_1_1_stay_words() -> None:
     [
         (b"", "holds no document"),
         (b"# only a comment\n", "holds no document"),
-        (b"[" * 5000, "levels deep"),
+        # Ours, or that of libyaml from 0.2.6 on, which gives up by itself.
+        (b"[" * 5000, "level"),
         (b"a: &x 1\nb: *x\n", "anchors and aliases"),
         (b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n", "anchors and aliases"),
         (b"{a: 1", "is not YAML"),
@@ -228,7 +229,7 @@ def test_words_of_yaml_1_1_stay_words() -> None:
         (b"x: " + b"y" * (4 << 20), "is larger than 4 MiB"),
         (b"[" + b"x," * reader.MAX_NODES + b"x]", "values in one file"),
     ],
-    ids=str,
+    ids=range(14),
 )
 def test_a_file_that_is_no_policy_is_refused_and_costs_little(data: bytes, words: str) -> None:
     """Empty, nested, cut, binary, hostile: one clear mistake each."""
