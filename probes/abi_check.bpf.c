@@ -36,6 +36,7 @@ RF_HOLD(struct, rf_syscall_event);
 
 RF_HOLD(struct, rf_task);
 RF_HOLD(struct, rf_container);
+RF_HOLD(struct, rf_carried);
 RF_HOLD(struct, rf_pattern);
 RF_HOLD(struct, rf_syscall);
 RF_HOLD(struct, rf_helper_key);

@@ -26,8 +26,22 @@ static __always_inline bool rf_is_runtime(struct task_struct *task, const struct
 	return BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns;
 }
 
+/* Whose a task was to the agent before: it stays that container's, wherever it is by now. */
+static __always_inline __u32 rf_carried_slot(struct task_struct *task)
+{
+	__u32 tgid = task->tgid, *slot;
+	struct rf_carried *was = bpf_map_lookup_elem(&carried, &tgid);
+	__u64 container;
+
+	if (!was || was->start_ns != BPF_CORE_READ(task, group_leader, start_boottime))
+		return RF_NO_SLOT;
+	container = was->container;
+	slot = bpf_map_lookup_elem(&containers, &container);
+	return slot ? *slot : RF_NO_SLOT;
+}
+
 static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct rf_scratch *buffer, __u32 slot,
-						struct rf_container *container)
+						struct rf_container *container, bool was_armed)
 {
 	struct rf_task *bound, like = {};
 	struct rf_file file;
@@ -38,7 +52,7 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 		return NULL;
 	like.facts = rf_program(rf_address(task), buffer, &file, exe);
 	like.exe_hash = buffer->hash;
-	if (rf_is_runtime(task, &file))
+	if (!was_armed && rf_is_runtime(task, &file))
 		return NULL;
 	like.container = container->cgroup;
 	like.slot = slot;
@@ -47,7 +61,7 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 	if (!bound)
 		return NULL;
 	rf_watch(task, bound);
-	rf_publish(task, bound);
+	rf_publish(task, bound, container);
 	rf_counted(task, bound, container, true);
 	return bound;
 }
@@ -60,19 +74,19 @@ int adopt(struct bpf_iter__task *ctx)
 	struct rf_container *container;
 	struct rf_scratch *buffer;
 	struct rf_task *bound;
-	__u64 cgroup, line[3];
-	__u32 *slot, mine;
+	__u64 line[3];
+	__u32 mine;
+	bool was_armed;
 
 	if (!task)
 		return 0;
 	bound = rf_bound(task);
-	if ((bound && bound->container) || !rf_own_mounts(task))
+	if ((bound && bound->container) || rf_is_agent(task))
 		return 0;
-	cgroup = rf_cgroup_of(task);
-	slot = bpf_map_lookup_elem(&containers, &cgroup);
-	if (!slot || rf_is_agent(task))
-		return 0;
-	mine = *slot;
+	mine = rf_carried_slot(task);
+	was_armed = rf_is_slot(mine);
+	if (!was_armed && rf_own_mounts(task))
+		mine = rf_slot_of(rf_cgroup_of(task));
 	container = bpf_map_lookup_elem(&slots, &mine);
 	if (!container || !container->cgroup)
 		return 0;
@@ -81,7 +95,7 @@ int adopt(struct bpf_iter__task *ctx)
 		rf_drop(RF_CONTAINER_START, RF_DROP_TABLE_FULL, mine);
 		return 0;
 	}
-	bound = rf_adopt(task, buffer, mine, container);
+	bound = rf_adopt(task, buffer, mine, container, was_armed);
 	rf_scratch_put(buffer);
 	if (!bound)
 		return 0;

@@ -34,9 +34,10 @@ int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 	__u32 major = ctx->major, minor = ctx->minor, route;
 	struct rf_container *container;
 	struct rf_question question;
-	struct rf_task *bound;
+	const struct rf_task *bound;
+	struct rf_task room;
 
-	bound = rf_bound_process(task);
+	bound = rf_bound_process(task, &room);
 	if (!bound)
 		return rf_allow();
 	container = rf_container_of(bound);

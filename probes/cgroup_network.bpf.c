@@ -52,10 +52,11 @@ static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
 	struct rf_address_key key __attribute__((aligned(8))) = {};
 	struct rf_container *container;
 	struct rf_question question;
-	struct rf_task *bound;
+	const struct rf_task *bound;
+	struct rf_task room;
 	__u32 route;
 
-	bound = rf_bound_process(task);
+	bound = rf_bound_process(task, &room);
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);

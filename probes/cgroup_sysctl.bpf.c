@@ -19,10 +19,11 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	struct rf_sysctl_event *record;
 	struct rf_question question;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	const struct rf_task *bound;
+	struct rf_task room;
 	long len;
 
-	bound = rf_bound_process(task);
+	bound = rf_bound_process(task, &room);
 	if (!bound)
 		return rf_allow();
 	container = rf_container_of(bound);

@@ -60,10 +60,11 @@ static __always_inline bool rf_may_name(struct bpf_sock_addr *ctx)
 	struct rf_container *container;
 	struct rf_question question;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	const struct rf_task *bound;
+	struct rf_task room;
 	__u32 route;
 
-	bound = rf_bound_process(task);
+	bound = rf_bound_process(task, &room);
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);

@@ -8,17 +8,11 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lifecycle.h"
+#include "include/member.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile struct rf_config config = {};
-
-#define RF_CGROUP_NAME 128 /* the longest name that a pattern can ask for fits */
-#define RF_HEX_DIGITS 64
-
-struct rf_cgroup_name {
-	char text[RF_CGROUP_NAME];
-};
 
 /* Cgroups that were removed and are not released yet, to say whose they were. */
 struct rf_removed {
@@ -33,97 +27,6 @@ struct {
 	__type(key, __u64);
 	__type(value, struct rf_removed);
 } removed SEC(".maps");
-
-static __always_inline bool rf_is_hex(char c)
-{
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-}
-
-/* prefix, then 64 hex digits (and nothing, or .scope), or anything. */
-__noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf_cgroup_name *name)
-{
-	__u32 i, at, len;
-
-	if (!pattern || !name)
-		return 0;
-	len = pattern->len;
-	if (len > sizeof(pattern->prefix))
-		return 0;
-	for (i = 0; i < sizeof(pattern->prefix); i++) {
-		if (i >= len)
-			break;
-		if (name->text[i] != pattern->prefix[i])
-			return 0;
-	}
-	if (pattern->kind == RF_PATTERN_ANY)
-		return 1;
-	/* Read again: else the verifier goes on from each place where the loop could have ended. */
-	len = *(const volatile __u8 *)&pattern->len;
-	if (len > sizeof(pattern->prefix))
-		return 0;
-	for (i = 0; i < RF_HEX_DIGITS; i++) {
-		at = (len + i) & (RF_CGROUP_NAME - 1);
-		if (!rf_is_hex(name->text[at]))
-			return 0;
-	}
-	at = len + RF_HEX_DIGITS; /* at most 46 + 64: .scope fits behind */
-	if (at > RF_CGROUP_NAME - 8)
-		return 0;
-	if (!name->text[at])
-		return 1;
-	return name->text[at] == '.' && name->text[at + 1] == 's' && name->text[at + 2] == 'c' &&
-	       name->text[at + 3] == 'o' && name->text[at + 4] == 'p' && name->text[at + 5] == 'e' &&
-	       !name->text[at + 6];
-}
-
-static __always_inline bool rf_is_container(struct cgroup *cgroup)
-{
-	struct rf_cgroup_name name = {};
-	__u32 i;
-
-	bpf_probe_read_kernel_str(name.text, sizeof(name.text), BPF_CORE_READ(cgroup, kn, name));
-	for (i = 0; i < RF_PATTERNS; i++) {
-		__u32 index = i;
-		struct rf_pattern *pattern = bpf_map_lookup_elem(&patterns, &index);
-
-		if (!pattern || !pattern->kind)
-			return false;
-		if (rf_name_matches(pattern, &name))
-			return true;
-	}
-	return false;
-}
-
-static __always_inline __u64 rf_parent_id(struct cgroup *cgroup)
-{
-	__u64 css = (__u64)BPF_CORE_READ(cgroup, self.parent);
-
-	if (!css)
-		return 0;
-	return RF_READ(struct cgroup, (css - bpf_core_field_offset(struct cgroup, self)), kn, id);
-}
-
-static __always_inline void rf_container_record(__u32 event, __u64 id, __u64 parent, __u32 slot, const char *path)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_container_event *record;
-	long len;
-
-	record = RF_RECORD(rf_container_event, event, slot, RF_TO_ALERTS);
-	if (!record)
-		return;
-	rf_header(&record->header, event, task, NULL);
-	record->header.slot = slot;
-	record->header.container = id;
-	record->cgroup = id;
-	record->parent = parent;
-	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
-	if (len > 0)
-		record->path_len = len - 1;
-	if (len == sizeof(record->path))
-		record->header.flags |= RF_FLAG_TRUNCATED;
-	rf_submit(record, event);
-}
 
 /* A cgroup of a container other than its own; observed where `observe` says. */
 static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent, __u64 owner, __u32 slot,
@@ -156,42 +59,17 @@ static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent
 	rf_submit(record, event);
 }
 
-static __always_inline void rf_enroll(__u64 id, __u64 parent, const char *path)
-{
-	struct rf_container *container;
-	__u32 slot;
-
-	if (bpf_map_pop_elem(&free_slots, &slot)) {
-		rf_drop(RF_CONTAINER_CREATE, RF_DROP_TABLE_FULL, RF_NO_SLOT);
-		return;
-	}
-	container = bpf_map_lookup_elem(&slots, &slot);
-	if (!container)
-		return;
-	/* The agent gave the slot back empty. The owner is written before anyone can find the slot. */
-	container->created_ns = bpf_ktime_get_boot_ns();
-	container->state = RF_STATE_USED;
-	container->cgroup = id;
-	if (bpf_map_update_elem(&containers, &id, &slot, BPF_NOEXIST)) {
-		container->cgroup = 0;
-		container->state = 0;
-		bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
-		rf_drop(RF_CONTAINER_CREATE, RF_DROP_TABLE_FULL, RF_NO_SLOT);
-		return;
-	}
-	rf_container_record(RF_CONTAINER_CREATE, id, parent, slot, path);
-}
-
 /*
  * Lets the task that made this cgroup go, if its name is a ticket. Its threads and children are of later. Nobody else
  * becomes a subject in its container from here on: what it starts, and who is sent in by `kubectl exec`.
  */
-static __always_inline void rf_admit(struct cgroup *cgroup, __u64 parent, struct rf_container *container)
+static __always_inline void rf_admit(struct cgroup *cgroup, struct rf_container *container)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	char ticket[RF_TICKET_LEN] = {};
 	struct rf_task *bound;
-	__u32 tgid = task->tgid;
+	__u32 tgid = task->tgid, never = RF_NEVER_SLOT;
+	__u64 id;
 
 	bpf_probe_read_kernel_str(ticket, sizeof(ticket), BPF_CORE_READ(cgroup, kn, name));
 	if (bpf_map_delete_elem(&tickets, ticket))
@@ -201,8 +79,8 @@ static __always_inline void rf_admit(struct cgroup *cgroup, __u64 parent, struct
 		return;
 	bound->container = 0;
 	bpf_map_delete_elem(&processes, &tgid);
-	bpf_map_delete_elem(&containers, &parent);
-	bpf_map_delete_elem(&containers, &container->cgroup);
+	id = container->cgroup;
+	bpf_map_update_elem(&containers, &id, &never, BPF_EXIST);
 	__sync_fetch_and_add(&container->tasks, -1);
 }
 
@@ -210,28 +88,29 @@ SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 {
 	struct rf_container *container;
-	__u64 id, parent;
-	__u32 *slot, mine;
+	struct rf_task *maker;
+	__u64 at;
+	__u32 slot;
 
 	if (!rf_our_hierarchy(cgroup))
 		return 0;
-	id = BPF_CORE_READ(cgroup, kn, id);
-	parent = rf_parent_id(cgroup);
-	slot = bpf_map_lookup_elem(&containers, &parent);
-	if (!slot) {
-		if (rf_is_container(cgroup))
-			rf_enroll(id, parent, path);
-		return 0;
+	at = rf_cgroup_address(cgroup);
+	slot = rf_slot_of(at);
+	if (slot == RF_NO_SLOT || (slot == RF_NEVER_SLOT && rf_is_agent(bpf_get_current_task_btf()))) {
+		/* Outside of its own: a container that can write the host's cgroups makes no containers. */
+		maker = rf_bound(bpf_get_current_task_btf());
+		if (maker && maker->container)
+			slot = maker->slot;
+		else if (rf_named(at))
+			rf_enroll(at, rf_text_address(path));
 	}
 	/* Below a container everything is that container, whatever its name. */
-	mine = *slot;
-	container = bpf_map_lookup_elem(&slots, &mine);
-	if (!container)
+	container = bpf_map_lookup_elem(&slots, &slot);
+	if (!container || !rf_is_slot(slot))
 		return 0;
-	if (bpf_map_update_elem(&containers, &id, &mine, BPF_ANY))
-		rf_drop(RF_CGROUP_MKDIR, RF_DROP_TABLE_FULL, mine);
-	rf_admit(cgroup, parent, container);
-	rf_cgroup_record(RF_CGROUP_MKDIR, id, parent, container->cgroup, mine, path);
+	rf_admit(cgroup, container);
+	rf_cgroup_record(RF_CGROUP_MKDIR, BPF_CORE_READ(cgroup, kn, id), rf_parent_id(at), container->cgroup, slot,
+			 path);
 	return 0;
 }
 
@@ -240,21 +119,20 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 {
 	struct rf_container *container;
 	struct rf_removed gone = {};
-	__u64 id, parent;
-	__u32 *found, slot;
+	__u64 id, parent, at;
+	__u32 slot;
 
 	if (!rf_our_hierarchy(cgroup))
 		return 0;
 	id = BPF_CORE_READ(cgroup, kn, id);
-	found = bpf_map_lookup_elem(&containers, &id);
-	if (!found)
-		return 0;
-	slot = *found;
-	bpf_map_delete_elem(&containers, &id);
+	at = rf_cgroup_address(cgroup);
+	slot = rf_slot_of(at);
+	if (slot == RF_NEVER_SLOT)
+		bpf_map_delete_elem(&containers, &id);
 	container = bpf_map_lookup_elem(&slots, &slot);
-	if (!container)
+	if (!container || !rf_is_slot(slot))
 		return 0;
-	parent = rf_parent_id(cgroup);
+	parent = rf_parent_id(at);
 	gone.container = container->cgroup;
 	gone.slot = slot;
 	bpf_map_update_elem(&removed, &id, &gone, BPF_ANY);
@@ -262,9 +140,10 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 		rf_cgroup_record(RF_CGROUP_RMDIR, id, parent, container->cgroup, slot, path);
 		return 0;
 	}
-	/* Tasks that were moved out stay bound: the agent frees the slot when none is left. */
-	container->state |= RF_STATE_REMOVED;
-	rf_container_record(RF_CONTAINER_REMOVE, id, parent, slot, path);
+	/* Tasks that were moved out stay bound: the slot is free when none is left. */
+	__sync_fetch_and_or(&container->state, RF_STATE_REMOVED);
+	rf_container_record(RF_CONTAINER_REMOVE, id, parent, slot, rf_text_address(path));
+	rf_recycle(slot);
 	return 0;
 }
 
@@ -306,13 +185,9 @@ static __always_inline __u32 rf_mover(const struct rf_task *moved, struct task_s
  */
 static __always_inline bool rf_leaves(struct cgroup *to, const struct rf_task *bound)
 {
-	__u64 id = BPF_CORE_READ(to, kn, id);
-	__u32 *slot;
-
 	if (!rf_our_hierarchy(to))
 		return to->level == 0;
-	slot = bpf_map_lookup_elem(&containers, &id);
-	return !slot || *slot != bound->slot;
+	return rf_slot_of(rf_cgroup_address(to)) != bound->slot;
 }
 
 SEC("tp_btf/cgroup_attach_task")
@@ -341,7 +216,7 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 	else if (question.action > RF_ACTION_ALERT)
 		flags = RF_FLAG_SIGNAL_FAILED;
 	rf_count_verdict(&question);
-	route = rf_route(RF_CGROUP_ATTACH, bound->slot, container, question.action);
+	route = rf_route_verdict(&question, container);
 	if (route == RF_TO_NOWHERE)
 		return 0;
 	record = RF_RECORD(rf_cgroup_event, RF_CGROUP_ATTACH, bound->slot, route);
@@ -351,7 +226,7 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 	rf_header_verdict(&record->header, &question, task, bound);
 	record->header.flags = flags;
 	record->cgroup = BPF_CORE_READ(to, kn, id);
-	record->parent = rf_parent_id(to);
+	record->parent = rf_parent_id(rf_cgroup_address(to));
 	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
 	if (len > 0)
 		record->path_len = len - 1;

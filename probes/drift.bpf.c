@@ -203,7 +203,7 @@ static __always_inline __u32 rf_drifted(struct task_struct *task, const struct r
 	rf_judge(question, task, bound, NULL);
 	flags = at & RF_AT_HOOK ? rf_lsm_carry_out(question) : rf_carry_out(question);
 	rf_count_verdict(question);
-	route = rf_route(RF_TASK_DRIFT, bound->slot, container, question->action);
+	route = rf_route_verdict(question, container);
 	if (route != RF_TO_NOWHERE)
 		rf_drift_record(task, bound, question, was, &room->now, at & 0xffff, route, flags);
 	return question->action;

@@ -84,7 +84,7 @@ static __always_inline __u32 rf_answer_call(struct task_struct *task, const stru
 	rf_judge(question, task, bound, NULL);
 	flags |= rf_lsm_carry_out(question);
 	rf_count_verdict(question);
-	route = rf_route(question->event, bound->slot, container, question->action);
+	route = rf_route_verdict(question, container);
 	if (route != RF_TO_NOWHERE)
 		rf_call_record(task, bound, call, question, buffer, route, flags);
 	return question->action;

@@ -110,7 +110,7 @@ __noinline int rf_unix_decide(__u64 other)
 	rf_judge(&question, task, bound, NULL);
 	flags = rf_lsm_carry_out(&question);
 	rf_count_verdict(&question);
-	route = rf_route(RF_UNIX_CONNECT, bound->slot, container, question.action);
+	route = rf_route_verdict(&question, container);
 	if (route != RF_TO_NOWHERE)
 		rf_unix_record(task, bound, &question, buffer, route, flags);
 	rf_scratch_put(buffer);

@@ -46,7 +46,7 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 	rf_count_verdict(&question);
 	/* Where no rule matched, sched_process_exec tells of it. */
 	if (question.action != RF_ACTION_NONE) {
-		route = rf_route(RF_PROCESS_EXEC, next.slot, container, question.action);
+		route = rf_route_verdict(&question, container);
 		if (route != RF_TO_NOWHERE)
 			rf_exec_record(task, &next, &exe, buffer, &question, route, flags, false);
 	}

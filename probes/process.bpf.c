@@ -66,7 +66,9 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	if (clone_flags & RF_CLONE_THREAD)
 		return 0;
 	rf_count(like.slot, RF_COUNT_FORK);
-	rf_publish(child, &like);
+	/* Who is not bound is not followed to its end: its entry would stay, and be of whoever gets its number. */
+	if (of_child)
+		rf_publish(child, &like, container);
 	rf_task_record(RF_PROCESS_FORK, parent, &like, container, child, clone_flags);
 	return 0;
 }
@@ -88,7 +90,7 @@ static __always_inline void rf_executed(struct task_struct *task, struct rf_task
 		rf_judge(&question, task, bound, NULL);
 	flags = rf_carry_out(&question);
 	rf_count_verdict(&question);
-	route = rf_route(RF_PROCESS_EXEC, bound->slot, container, question.action);
+	route = rf_route_verdict(&question, container);
 	if (route != RF_TO_NOWHERE)
 		rf_exec_record(task, bound, exe, buffer, &question, route, flags, true);
 }
@@ -97,16 +99,14 @@ static __always_inline void rf_executed(struct task_struct *task, struct rf_task
 static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task *like)
 {
 	__u64 cgroup;
-	__u32 *slot;
 
-	if (!rf_own_mounts(task))
+	if (!rf_own_mounts(task) || rf_is_agent(task))
 		return false;
 	cgroup = rf_cgroup_of(task);
-	slot = bpf_map_lookup_elem(&containers, &cgroup);
-	if (!slot || rf_is_agent(task))
-		return false;
-	like->slot = *slot;
-	return true;
+	like->slot = rf_slot_of(cgroup);
+	if (like->slot == RF_NO_SLOT)
+		like->slot = rf_enroll_late(cgroup);
+	return rf_is_slot(like->slot);
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -152,7 +152,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 		bound->facts = facts;
 		__builtin_memset(((struct rf_armed *)bound)->memo, 0, sizeof(((struct rf_armed *)bound)->memo));
 		rf_watch(task, bound);
-		rf_publish(task, bound);
+		rf_publish(task, bound, container);
 		if (arms)
 			rf_counted(task, bound, container, false);
 		rf_executed(task, bound, container, &exe, buffer, arms);
@@ -191,10 +191,13 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	 * deletes the process tells of its end.
 	 */
 	if (BPF_CORE_READ(task, signal, live.counter) == 0 && !bpf_map_delete_elem(&processes, &tgid) && container) {
+		__sync_fetch_and_add(&container->processes, -1);
 		rf_count(bound->slot, RF_COUNT_EXIT);
 		rf_task_record(RF_PROCESS_EXIT, task, bound, container, task, 0);
 	}
-	if (container && __sync_fetch_and_sub(&container->tasks, 1) == 1)
+	if (container && __sync_fetch_and_sub(&container->tasks, 1) == 1) {
 		rf_stopped(task, bound, container);
+		rf_recycle(bound->slot);
+	}
 	return 0;
 }

@@ -61,7 +61,7 @@ rf_subprogram int rf_call_event(struct task_struct *task, const struct rf_task *
 	rf_judge(&question, task, bound, NULL);
 	flags |= rf_carry_out(&question);
 	rf_count_verdict(&question);
-	route = rf_route(event, bound->slot, container, question.action);
+	route = rf_route_verdict(&question, container);
 	if (route != RF_TO_NOWHERE)
 		rf_call_record(task, bound, call, &question, buffer, route, flags);
 	rf_scratch_put(buffer);

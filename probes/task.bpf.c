@@ -104,8 +104,9 @@ __noinline int rf_drop(__u32 event, __u32 reason, __u32 slot)
 		count = bpf_map_lookup_elem(&drops, &key);
 	}
 	if (!count) { /* the table is full: counted without its container */
-		key.slot = RF_NO_SLOT;
-		count = bpf_map_lookup_elem(&drops, &key);
+		__u32 unnamed = event * RF_DROP_MAX + (reason & (RF_DROP_MAX - 1));
+
+		count = bpf_map_lookup_elem(&drops_unnamed, &unnamed);
 	}
 	if (count)
 		__sync_fetch_and_add(count, 1);

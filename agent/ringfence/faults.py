@@ -52,6 +52,7 @@ class Guard:
 
 class SupervisedThread:
     """A daemon thread that is begun anew, after a pause, when its work raises; it ends when that returns.
+    With `once`, a failure ends it, too: it is counted alike.
 
     `work` must look at a flag of its own to end; `stop` only ends the pauses. `on_failure` is called in the
     thread, before the pause: to undo what a half-done round left.
@@ -64,9 +65,10 @@ class SupervisedThread:
         *,
         on_failure: Callable[[], object] = lambda: None,
         back_off: tuple[float, float] = BACK_OFF,
+        once: bool = False,
     ) -> None:
         self.name = name
-        self._work, self._on_failure = work, on_failure
+        self._work, self._on_failure, self._once = work, on_failure, once
         self._first, self._most = back_off
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -100,6 +102,8 @@ class SupervisedThread:
             except Exception as error:
                 self._failed(error)
             else:
+                return
+            if self._once:
                 return
             if time.monotonic() - began >= _WELL:
                 pause = self._first

@@ -25,6 +25,43 @@ static __always_inline int rf_deny(void)
 	return 0;
 }
 
+/*
+ * The binding of the task that runs, as cgroup programs see it. They had no task storage before 6.2, and know processes
+ * by number there. What is not to be found, because memory or room had run out, is told by its cgroup: the binding is
+ * made in `room` then, without a program, so that no exception for one applies.
+ */
+static __always_inline const struct rf_task *rf_bound_process(struct task_struct *task, struct rf_task *room)
+{
+	const struct rf_task *bound;
+	struct rf_container *container;
+	__u32 tgid = task->tgid, zero = 0, slot;
+	__u64 *lost;
+
+	if (config.cgroup_storage) {
+		bound = rf_bound(task);
+		if (bound && bound->container)
+			return bound;
+	} else {
+		if (rf_is_agent(task))
+			return NULL;
+		bound = bpf_map_lookup_elem(&processes, &tgid);
+		/* The number may be that of another process by now. */
+		if (bound && bound->start_ns == BPF_CORE_READ(task, group_leader, start_boottime))
+			return bound;
+	}
+	lost = bpf_map_lookup_elem(&unlisted, &zero);
+	if (!lost || !*lost)
+		return NULL;
+	slot = rf_slot_by_cgroup(rf_address(task));
+	container = bpf_map_lookup_elem(&slots, &slot);
+	if (!container)
+		return NULL;
+	__builtin_memset(room, 0, sizeof(*room));
+	room->container = container->cgroup;
+	room->slot = slot;
+	return room;
+}
+
 static __always_inline bool rf_denies(const struct rf_question *question)
 {
 	return question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL;
@@ -39,7 +76,7 @@ static __always_inline __u32 rf_answer_cgroup(struct rf_question *question, stru
 	if (rf_denies(question))
 		question->mechanism = RF_MECHANISM_CGROUP;
 	rf_count_verdict(question);
-	return rf_route(question->event, bound->slot, container, question->action);
+	return rf_route_verdict(question, container);
 }
 
 #endif

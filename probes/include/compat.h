@@ -292,6 +292,27 @@ static __always_inline bool rf_is_overlay_upper(__u64 inode)
 #define rf_subsys(id) bpf_core_enum_value(enum cgroup_subsys_id, id)
 
 /*
+ * The id of the cgroup at a level above a cgroup, or of that itself. Each cgroup has the list of those that it lies
+ * in: of ids up to 6.0, of cgroups from 6.1 on (7f203bc89eb6).
+ */
+static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
+{
+	const struct cgroup___array *now = (void *)cgroup;
+	__u64 found = 0;
+
+	if (!bpf_core_field_exists(now->ancestors)) {
+		bpf_probe_read_kernel(&found, sizeof(found),
+				      (void *)(cgroup + bpf_core_field_offset(struct cgroup___ids, ancestor_ids) +
+					       level * sizeof(__u64)));
+		return found;
+	}
+	bpf_probe_read_kernel(
+		&found, sizeof(found),
+		(void *)(cgroup + bpf_core_field_offset(struct cgroup___array, ancestors) + level * sizeof(void *)));
+	return RF_READ(struct cgroup, found, kn, id);
+}
+
+/*
  * sched_process_exit has a second argument from 6.16 on, and comes before exit_mm (the mm is
  * there still). The argument is not read: a thread group has ended when signal->live is 0, which is counted
  * down before the tracepoint on every kernel.

@@ -21,10 +21,10 @@ static __always_inline void rf_count(__u32 slot, __u32 counter)
 	struct rf_counters *mine = bpf_map_lookup_elem(&counters, &slot);
 
 	if (mine && counter < RF_COUNTERS)
-		mine->n[counter]++;
+		__sync_fetch_and_add(&mine->n[counter], 1); /* a program may be preempted by another on its CPU */
 }
 
-/* Takes one token of a container's bucket. Racing CPUs may lend each other a few: it is a rate, not a count. */
+/* Takes one token of a container's bucket. CPUs that fill it at once may lend a few: it is a rate, not a count. */
 static __always_inline bool rf_token(__u64 *tokens, __u64 *filled_ns, __u32 rate, __u32 burst)
 {
 	__u64 now, then, elapsed, fresh;
@@ -41,10 +41,12 @@ static __always_inline bool rf_token(__u64 *tokens, __u64 *filled_ns, __u32 rate
 		fresh += *tokens;
 		*tokens = fresh > burst ? burst : fresh;
 	}
-	if (!*tokens)
+	if ((__s64)*tokens <= 0)
 		return false;
-	(*tokens)--;
-	return true;
+	if ((__s64)__sync_fetch_and_sub(tokens, 1) > 0)
+		return true;
+	__sync_fetch_and_add(tokens, 1); /* another CPU had the last one */
+	return false;
 }
 
 static __always_inline bool rf_activity_token(struct rf_container *container)
@@ -58,15 +60,40 @@ static __always_inline bool rf_activity_token(struct rf_container *container)
 			(config.activity_burst >> shift) | 1);
 }
 
-/* What floods the ring of alerts is held back, container by container; a kill ends who would flood it. */
-static __always_inline bool rf_alert_token(struct rf_container *container, __u32 action)
+/* Whether nothing of this rule, or event without one, was told of the container in this second. */
+static __always_inline bool rf_first(struct rf_container *container, __u32 number)
 {
-	return action == RF_ACTION_KILL ||
-	       rf_token(&container->alert_bucket, &container->alert_bucket_ns, config.alert_rate, config.alert_burst);
+	__u64 second = bpf_ktime_get_boot_ns() >> 30, bit = 1ULL << (number & 63);
+	__u32 word = (number >> 6) & (RF_TOLD_WORDS - 1), i;
+
+	if (container->told_second != second) {
+		container->told_second = second;
+		for (i = 0; i < RF_TOLD_WORDS; i++)
+			container->told[i] = 0;
+	}
+	if (container->told[word] & bit)
+		return false;
+	return !(__sync_fetch_and_or(&container->told[word], bit) & bit);
 }
 
-/* Where a record goes: verdicts to the alerts ring, the rest where `observe` says. */
-static __always_inline __u32 rf_route(__u32 event, __u32 slot, struct rf_container *container, __u32 action)
+/*
+ * What floods the ring of alerts is held back, container by container; kills, too: who dies is followed by the next.
+ * But no flood of one rule hides the first record of another.
+ */
+static __always_inline bool rf_alert_token(struct rf_container *container, __u32 number)
+{
+	bool first = rf_first(container, number);
+
+	return rf_token(&container->alert_bucket, &container->alert_bucket_ns, config.alert_rate, config.alert_burst) ||
+	       first;
+}
+
+/*
+ * Where a record goes: verdicts to the alerts ring, the rest where `observe` says. It is about telling alone: what is
+ * decided holds whether it is told or not.
+ */
+static __always_inline __u32 rf_route_rule(__u32 event, __u32 slot, struct rf_container *container, __u32 action,
+					   __u32 rule)
 {
 	__u32 *level, route = RF_TO_ALERTS;
 	bool passes;
@@ -79,7 +106,8 @@ static __always_inline __u32 rf_route(__u32 event, __u32 slot, struct rf_contain
 			route = RF_TO_ACTIVITY;
 	}
 	if (route == RF_TO_ALERTS)
-		passes = rf_alert_token(container, action);
+		passes = rf_alert_token(container,
+					rule == RF_NO_RULE ? RF_TOLD_EVENTS + event : rule & (RF_TOLD_EVENTS - 1));
 	else
 		passes = rf_activity_token(container);
 	if (!passes) {
@@ -87,6 +115,11 @@ static __always_inline __u32 rf_route(__u32 event, __u32 slot, struct rf_contain
 		return RF_TO_NOWHERE;
 	}
 	return route;
+}
+
+static __always_inline __u32 rf_route(__u32 event, __u32 slot, struct rf_container *container, __u32 action)
+{
+	return rf_route_rule(event, slot, container, action, RF_NO_RULE);
 }
 
 static __always_inline void *rf_reserve(__u32 event, __u32 slot, __u32 route, const __u64 size)
@@ -118,7 +151,7 @@ static __always_inline void rf_submit(void *record, __u32 event)
 	__u64 *count = bpf_map_lookup_elem(&emitted, &event);
 
 	if (count)
-		(*count)++;
+		__sync_fetch_and_add(count, 1); /* exact: emitted = received + in the ring */
 	bpf_ringbuf_submit(record, 0);
 }
 

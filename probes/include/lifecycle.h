@@ -10,6 +10,25 @@
 #include "match.h"
 #include "object.h"
 
+/* member.bpf.c: takes a slot for a container's cgroup; the slot that it has then. `path`: of the event; 0: not known. */
+__u32 rf_enroll(__u64 cgroup, __u64 path);
+/* Whether a cgroup's name is that of a container. */
+int rf_named(__u64 cgroup);
+/* The same for a cgroup that was made unseen, or when no slot was free; what it is below of is looked at, too. */
+__u32 rf_enroll_late(__u64 cgroup);
+/* Gives a slot back whose container is gone, where no agent is there to do it. */
+int rf_recycle(__u32 slot);
+
+/* An armed process that cgroup programs will not find: they look at its cgroup from here on. */
+static __always_inline void rf_unlisted(void)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&unlisted, &zero);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
 /*
  * Binds a task to a container. Exactly one caller wins (the iterator may meet a task in fork or exec), and
  * only the winner counts. Returns the binding if this caller made it.
@@ -22,6 +41,7 @@ static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct 
 	bound = (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!bound) {
 		rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, like->slot);
+		rf_unlisted();
 		return NULL;
 	}
 	if (__sync_val_compare_and_swap(&bound->container, 0, like->container) != 0)
@@ -33,15 +53,27 @@ static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct 
 	return bound;
 }
 
-/* Lets cgroup programs know the process. */
-static __always_inline void rf_publish(struct task_struct *task, const struct rf_task *bound)
+/*
+ * Puts a process that was bound into the table by number, or brings its entry up to date. No container may fill the
+ * table: beyond its share its processes are not in it.
+ */
+static __always_inline void rf_publish(struct task_struct *task, const struct rf_task *bound,
+				       struct rf_container *container)
 {
 	__u32 tgid = task->tgid;
 	struct rf_task copy;
 
 	__builtin_memcpy(&copy, bound, sizeof(copy));
-	if (bpf_map_update_elem(&processes, &tgid, &copy, BPF_ANY))
-		rf_drop(RF_PROCESS_EXEC, RF_DROP_PROCESS_TABLE, bound->slot);
+	if (!bpf_map_update_elem(&processes, &tgid, &copy, BPF_EXIST))
+		return;
+	if (container->processes < (__s32)config.process_share) {
+		if (!bpf_map_update_elem(&processes, &tgid, &copy, BPF_NOEXIST)) {
+			__sync_fetch_and_add(&container->processes, 1);
+			return;
+		}
+	}
+	rf_drop(RF_PROCESS_EXEC, RF_DROP_PROCESS_TABLE, bound->slot);
+	rf_unlisted();
 }
 
 /*
@@ -64,7 +96,7 @@ static __always_inline void rf_counted(struct task_struct *task, struct rf_task 
 		return;
 	shared = rf_shared_namespaces(rf_address(task));
 	container->facts = rf_facts(rf_address(task), bound->facts);
-	container->state |= RF_STATE_STARTED;
+	__sync_fetch_and_or(&container->state, RF_STATE_STARTED);
 	rf_ask(&question, RF_CONTAINER_START, bound, container);
 	question.value[0] = shared;
 	question.value[1] = task->seccomp.mode;

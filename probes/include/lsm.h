@@ -174,7 +174,7 @@ static __always_inline int rf_lsm_answer(struct rf_lsm *lsm, struct rf_scratch *
 	rf_judge(question, lsm->task, lsm->bound, NULL);
 	flags |= rf_lsm_carry_out(question);
 	rf_count_verdict(question);
-	route = rf_route(question->event, lsm->bound->slot, lsm->container, question->action);
+	route = rf_route_verdict(question, lsm->container);
 	if (route != RF_TO_NOWHERE)
 		rf_call_record(lsm->task, lsm->bound, &lsm->call, question, buffer, route, flags);
 	rf_scratch_put(buffer);

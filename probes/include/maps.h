@@ -16,6 +16,10 @@
 #define RF_MAX_RULES (RF_RULE_WORDS * 64)
 #define RF_NO_RULE 0xffff
 #define RF_NO_SLOT 0xffffffff
+#define RF_NEVER_SLOT 0xfffffffe /* in `containers`: no container, whatever its name, nor is what others make below */
+#define RF_SKIP_SLOT 0xfffffffd	 /* no container itself */
+#define RF_TOLD_WORDS 8
+#define RF_TOLD_EVENTS 256  /* where the bits of events begin, behind those of rules */
 #define RF_GENERATIONS 2    /* slots that policy generations take turns in */
 #define RF_SYSCALL_NRS 1024 /* native numbers from 0, 32-bit ones from 512 */
 #define RF_COMPAT_BASE 512
@@ -29,137 +33,7 @@
 #define RF_DIM_OBJECT (RF_OPERANDS + 2)
 #define RF_DIMS (RF_OPERANDS + 3)
 
-/* ---- who: tasks and containers ---------------------------------------- */
-
-/* Task storage: exists only for armed tasks. Inherited at fork, kept when the task moves. */
-struct rf_task {
-	__u64 container; /* id of the container's own cgroup */
-	__u32 slot;
-	__u32 facts;	/* RF_FACT_*; refreshed at exec and where credentials may change */
-	__u64 exe_hash; /* FNV-1a of the program's path */
-	__u64 start_ns; /* of the thread group */
-};
-
-/*
- * An open of this thread that no rule can match, whatever the file is called: the next one like it is not
- * looked up. Kept with the task, so that nobody else writes here; forgotten at exec.
- */
-#define RF_MEMOS 4
-struct rf_memo {
-	__u64 generation; /* 0: empty */
-	__u64 fs_magic;
-	__u64 type; /* operand 2 of file.open */
-	__u32 flags;
-	__u32 profile;
-};
-
-/* What a task is to the kernel, when it was last looked at: see drift.bpf.c. Addresses are for comparing only. */
-#define RF_NAMESPACES 6
-struct rf_identity {
-	__u64 cred; /* 0: not watched */
-	__u64 nsproxy;
-	__u64 user_ns;
-	__u64 namespaces[RF_NAMESPACES];
-	__u64 permitted;
-	__u64 effective;
-	__u32 uid[4]; /* real, saved, effective, of the filesystem */
-	__u32 borrowed;
-	__u32 pad;
-};
-
-/*
- * The last call of this thread that a hook was asked about. A call asks several: the same one is answered the same
- * way, and told once. See lsm_call.bpf.c.
- */
-struct rf_answered {
-	__u64 call; /* a mix of its registers */
-	__u64 time_ns;
-	__u64 verdict;
-};
-
-struct rf_armed {
-	struct rf_task task;
-	struct rf_identity identity;
-	struct rf_answered answered;
-	struct rf_memo memo[RF_MEMOS];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct rf_armed);
-} tasks __weak SEC(".maps");
-
-/* tgid -> the same, for cgroup-BPF programs, which had no task storage before 6.x. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536); /* (agent) */
-	__type(key, __u32);
-	__type(value, struct rf_task);
-} processes __weak SEC(".maps");
-
-/* rf_container.state */
-#define RF_STATE_USED 1
-#define RF_STATE_STARTED 2
-#define RF_STATE_REMOVED 4 /* its cgroup is gone; the slot is freed by the agent when tasks is 0 */
-#define RF_STATE_ADOPTED 8
-
-struct rf_container {
-	__u64 cgroup; /* id of its own (topmost enrolled) cgroup; 0: free slot */
-	__u64 created_ns;
-	__u32 profile[RF_GENERATIONS]; /* index into that generation's `profiles` */
-	__u32 state;
-	__s32 tasks; /* armed tasks alive */
-	__u32 facts; /* of its first armed task */
-	__u32 pad;
-	__u64 bucket;	       /* activity ring: tokens left */
-	__u64 bucket_ns;       /* and when they were last counted */
-	__u64 alert_bucket;    /* the same for the ring of alerts */
-	__u64 alert_bucket_ns; /* (lives of containers and kills take no token) */
-};
-
-/* Mapped by the agent: it stores `profile` alone, beside what the probes count here. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 4096); /* (agent) */
-	__type(key, __u32);
-	__type(value, struct rf_container);
-} slots __weak SEC(".maps");
-
-/* Free slots; the agent fills it at start and gives slots back. */
-struct {
-	__uint(type, BPF_MAP_TYPE_STACK);
-	__uint(max_entries, 4096); /* (agent) */
-	__type(value, __u32);
-} free_slots __weak SEC(".maps");
-
-/* cgroup id (also of cgroups below a container's) -> slot */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 32768); /* (agent) */
-	__type(key, __u64);
-	__type(value, __u32);
-} containers __weak SEC(".maps");
-
-/* Names of cgroups that are containers: prefix, then 64 hex digits or anything; ".scope" may follow. */
-#define RF_PATTERN_HEX64 1
-#define RF_PATTERN_ANY 2
-struct rf_pattern {
-	__u8 kind; /* 0: end of the list */
-	__u8 len;
-	char prefix[RF_PATTERN_LEN - 2];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, RF_PATTERNS);
-	__type(key, __u32);
-	__type(value, struct rf_pattern);
-} patterns __weak SEC(".maps");
+#include "who.h"
 
 /* ---- what: system calls -> events ------------------------------------- */
 
@@ -294,6 +168,14 @@ struct {
 	__type(value, __u64);
 } drops __weak SEC(".maps");
 
+/* What `drops` has no room for, without its container: by event * RF_DROP_MAX + reason. Never full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_EVENT_MAX *RF_DROP_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} drops_unnamed __weak SEC(".maps");
+
 /* What learn.bpf.c counts: of a container's program, by name. */
 #define RF_LEARNED_CALL 1
 #define RF_LEARNED_CALL_REFUSED 2 /* ended with EPERM, EACCES or ENOSYS */
@@ -374,8 +256,11 @@ struct rf_config {
 	__u32 activity_burst;
 	__u32 alert_rate; /* the same for alerts */
 	__u32 alert_burst;
-	__u32 helper_hook; /* helpers are decided at an LSM hook (lsm_invariants.bpf.c), before they become it */
-	__u32 exec_hooked; /* an LSM hook decides process.exec: sched_process_exec only tells of it */
+	__u32 helper_hook;    /* helpers are decided at an LSM hook (lsm_invariants.bpf.c), before they become it */
+	__u32 exec_hooked;    /* an LSM hook decides process.exec: sched_process_exec only tells of it */
+	__u32 process_share;  /* entries of `processes` that one container may have */
+	__u32 cgroup_storage; /* cgroup-BPF programs have task storage */
+	__u64 root_cgroup;    /* the topmost that the agent sees: nothing above it is its business */
 };
 extern const volatile struct rf_config config;
 

@@ -110,6 +110,12 @@ static __always_inline void rf_count_verdict(const struct rf_question *question)
 		rf_count_action(question->slot, question->action);
 }
 
+/* Where the record of a verdict goes. */
+static __always_inline __u32 rf_route_verdict(const struct rf_question *question, struct rf_container *container)
+{
+	return rf_route_rule(question->event, question->slot, container, question->action, question->rule);
+}
+
 /* The second half of a header: what was decided, and the facts, which may only now be learnt. */
 static __always_inline void rf_header_verdict(struct rf_header *header, struct rf_question *question,
 					      struct task_struct *task, const struct rf_task *bound)

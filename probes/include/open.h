@@ -148,7 +148,7 @@ static __always_inline void rf_second_look(struct rf_question *question, struct 
 		rf_ask_again(question, task, bound, buffer, dentry);
 	flags |= by == RF_MECHANISM_LSM ? rf_lsm_carry_out(question) : rf_carry_out(question);
 	rf_count_verdict(question);
-	route = rf_route(question->event, bound->slot, container, question->action);
+	route = rf_route_verdict(question, container);
 	if (route != RF_TO_NOWHERE) {
 		if (!(question->known & RF_KNOWS_OBJECT))
 			rf_path_in_filesystem(buffer, dentry);

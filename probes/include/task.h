@@ -43,16 +43,6 @@ static __always_inline struct rf_task *rf_bound(struct task_struct *task)
 	return (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, 0);
 }
 
-/* cgroup programs had no task storage before 6.2: they know processes only. */
-static __always_inline struct rf_task *rf_bound_process(struct task_struct *task)
-{
-	__u32 tgid = task->tgid;
-
-	if (rf_is_agent(task))
-		return NULL;
-	return bpf_map_lookup_elem(&processes, &tgid);
-}
-
 struct rf_pid_numbers {
 	__s32 nr;
 	__u32 pad;
@@ -104,6 +94,16 @@ static __always_inline bool rf_own_mounts(struct task_struct *task)
 /* CLONE_NEW* bits of the namespaces that a task shares with the host. */
 __u32 rf_shared_namespaces(__u64 task);
 
+/* member.bpf.c; cgroups are given by address, too. A slot; RF_NO_SLOT, RF_NEVER_SLOT: they belong to no container. */
+__u32 rf_slot_of(__u64 cgroup);
+/* The slot of an armed task that is not bound, as it could not be. */
+__u32 rf_slot_by_cgroup(__u64 task);
+
+static __always_inline bool rf_is_slot(__u32 slot)
+{
+	return slot < RF_SKIP_SLOT;
+}
+
 /* RF_FACT_*; read anew each time that a rule or a record asks: credentials change without an exec. */
 __u32 rf_facts(__u64 task, __u32 program_facts);
 
@@ -125,7 +125,7 @@ static __always_inline __u32 rf_compat_facts(struct task_struct *task)
 	return rf_is_32bit_program(task) ? RF_FACT_COMPAT : RF_FACT_COMPAT | RF_FACT_FOREIGN_ABI;
 }
 
-/* The id of the cgroup that says whose a task is, in the hierarchy that the agent chose. */
+/* The address of the cgroup that says whose a task is, in the hierarchy that the agent chose; 0: it has none. */
 static __always_inline __u64 rf_cgroup_of(struct task_struct *task)
 {
 	struct css_set *set = BPF_CORE_READ(task, cgroups);
@@ -149,11 +149,11 @@ static __always_inline __u64 rf_cgroup_of(struct task_struct *task)
 		id = rf_subsys(freezer_cgrp_id);
 		break;
 	default:
-		return BPF_CORE_READ(set, dfl_cgrp, kn, id);
+		return (__u64)BPF_CORE_READ(set, dfl_cgrp);
 	}
 	at = (__u64)set + bpf_core_field_offset(struct css_set, subsys) + id * sizeof(void *);
 	bpf_probe_read_kernel(&css, sizeof(css), (void *)at);
-	return RF_READ(struct cgroup_subsys_state, css, cgroup, kn, id);
+	return (__u64)RF_READ(struct cgroup_subsys_state, css, cgroup);
 }
 
 /* Whether a cgroup lies in that hierarchy. */

@@ -50,6 +50,7 @@ enum bpf_map_type {
 
 #define BPF_ANY 0
 #define BPF_NOEXIST 1
+#define BPF_EXIST 2
 #define BPF_F_NO_PREALLOC (1U << 0)
 #define BPF_F_MMAPABLE (1U << 10)
 #define BPF_F_INNER_MAP (1U << 12)
@@ -201,6 +202,12 @@ struct cgroup {
 	int level;
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
+};
+struct cgroup___array {
+	struct cgroup *ancestors[0];
+};
+struct cgroup___ids {
+	u64 ancestor_ids[0];
 };
 /* Which controllers exist is a matter of configuration: the numbers are looked up. */
 enum cgroup_subsys_id {

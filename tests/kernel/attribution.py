@@ -20,7 +20,7 @@ from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.bpf.kernel import Pattern as KernelPattern
 from ringfence.config_values import Pattern
-from ringfence.containers.adopt import Adopter
+from ringfence.containers.adopt import Adopter, pids_by_slot
 from ringfence.containers.hierarchy import cgroup_id, detect, host_namespaces
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
@@ -80,9 +80,10 @@ class Observer:
         adopter = Adopter(self.hierarchy, self.patterns, self.slots, self.registry)
         adopter.adopt()
         self.kernel.adopt()
-        adopter.armed()
+        pids = pids_by_slot(self.kernel.map("processes").items())
+        adopter.armed(pids)
         for container in self.registry:
-            self.tree.seed(adopter.pids(container), container.cgroup_id)
+            self.tree.seed(pids.get(container.slot, ()), container.cgroup_id)
 
     def pump(self) -> int:
         """Take and attribute what is there; how many records that were."""

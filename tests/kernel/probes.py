@@ -23,10 +23,11 @@ from tests.support import force
 from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.waiting import wait_for
 
-__all__ = ["LABEL", "Probes", "results", "running"]
+__all__ = ["ALWAYS", "LABEL", "Probes", "results", "running"]
 
 LABEL = "probes"
 SLOTS = 64
+ALWAYS = 1 << 62
 
 
 class Probes:
@@ -88,11 +89,13 @@ def running(
     rules: Sequence[Rule] = (),
     prepare: Callable[[Kernel], None] = lambda kernel: None,
     lsm: bool = False,
+    beats: int = ALWAYS,
     **settings: Any,
 ) -> Iterator[Probes]:
     """Probes at all calls and cgroup hooks of this kernel; gone at the end.
 
-    With `lsm` at all of its LSM hooks instead, for the events that these decide.
+    With `lsm` at all of its LSM hooks instead, for the events that these decide. `beats`: when an agent
+    beat last, in ns since boot; without one the kernel gives slots back.
     """
     force.need_root()
     if not DEFAULT_OBJECT.exists():
@@ -105,11 +108,8 @@ def running(
     layout = hierarchy.detect()
     chosen = KernelSettings(
         hierarchy=layout.code,
-        slots=SLOTS,
-        processes=4096,
-        cgroups=1024,
         lsm_hooks=node.lsm_hooks if lsm else frozenset(),
-        **settings,
+        **{"slots": SLOTS, "processes": 4096, **settings},
     )
     plan = AttachPlan(
         entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,
@@ -122,8 +122,9 @@ def running(
         drift=True,
     )
     with Kernel.load(chosen) as kernel:
-        for slot in reversed(range(SLOTS)):
+        for slot in reversed(range(chosen.slots)):
             kernel.map("free_slots").push(slot)
+        kernel.map("heartbeat").set(0, beats)
         kernel.configure_patterns([Pattern(PATTERN_ANY, f"{PREFIX}{LABEL}-".encode())])
         kernel.configure_syscalls(plan.entry, plan.hooked)
         probes = Probes(kernel)

@@ -256,7 +256,8 @@ def test_records_in_flight_survive_their_container(observer: Observer, prefix: s
 
 
 def test_a_full_table_is_told_and_heals(prefix: str, program: Path) -> None:
-    """More containers than slots: the one too many is counted; after one has gone, adoption takes it in."""
+    """More containers than slots: the one too many is counted; after one has gone, it is taken in when it
+    runs a program, and adoption finds nothing left to do."""
     cgroups = []
     with observing(Pattern(prefix, hex64=False), slots=2) as observer:
         try:
@@ -265,8 +266,13 @@ def test_a_full_table_is_told_and_heals(prefix: str, program: Path) -> None:
             assert sum(observer.drops().values()) == 1
             cgroups[0].remove()
             observer.wait(EventKind.CONTAINER_REMOVE)
-            observer.adopt()
-            assert {container.id for container in observer.registry} == {cgroups[1].name, cgroups[2].name}
+            with Workload(program, cgroups[2], cgroups[2].name):
+                observer.wait(EventKind.CONTAINER_CREATE, count=3)
+                observer.adopt()
+                assert {container.id for container in observer.registry} == {
+                    cgroups[1].name,
+                    cgroups[2].name,
+                }
         finally:
             for cgroup in cgroups:
                 cgroup.remove()

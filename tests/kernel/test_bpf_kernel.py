@@ -28,7 +28,7 @@ from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 # Small: these tests are about the binding, and run beside others.
-SETTINGS = KernelSettings(slots=64, processes=256, cgroups=256, alerts_bytes=1 << 16, activity_bytes=1 << 16)
+SETTINGS = KernelSettings(slots=64, processes=256, alerts_bytes=1 << 16, activity_bytes=1 << 16)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -217,7 +217,7 @@ import sys
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.errors import Error
 try:
-    Kernel.load(KernelSettings(slots=64, processes=256, cgroups=256)).close()
+    Kernel.load(KernelSettings(slots=64, processes=256)).close()
 except Error as error:
     print(error.exit_code, error.message)
 """

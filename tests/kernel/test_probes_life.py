@@ -223,7 +223,9 @@ def test_what_runs_already_is_adopted(act: str) -> None:
             slot = probes.kernel.map("free_slots").pop()
             assert slot is not None
             key = cgroup.id.to_bytes(8, "little")
-            entry = abi.CONTAINER.pack(cgroup.id, 1, 0, 0, abi.STATE_USED | abi.STATE_ADOPTED, 0, 0, 0, 0)
+            entry = abi.CONTAINER.pack(
+                *abi.ContainerValue(cgroup.id, 1, state=abi.STATE_USED | abi.STATE_ADOPTED)
+            )
             probes.kernel.map("slots").set(slot, entry)
             probes.kernel.map("containers").set(key, slot)
             assert [(one.pid, one.slot) for one in probes.kernel.adopt()] == [(child.pid, slot)]

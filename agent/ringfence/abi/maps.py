@@ -15,6 +15,7 @@ from ringfence.abi.constants import (
     OPERANDS,
     PATTERN_LEN,
     RULE_WORDS,
+    TOLD_WORDS,
 )
 from ringfence.abi.layout import Field, Layout
 
@@ -35,12 +36,16 @@ CONTAINER = Layout(
     Field("state", "u32"),
     Field("tasks", "s32"),
     Field("facts", "u32"),
-    Field("pad", "u32"),
+    Field("processes", "s32"),
     Field("bucket", "u64"),
     Field("bucket_ns", "u64"),
     Field("alert_bucket", "u64"),
     Field("alert_bucket_ns", "u64"),
+    Field("told_second", "u64"),
+    Field("told", "u64", TOLD_WORDS),
 )
+
+CARRIED = Layout("rf_carried", Field("container", "u64"), Field("start_ns", "u64"))
 
 PATTERN = Layout(
     "rf_pattern",
@@ -148,11 +153,15 @@ CONFIG = Layout(
     Field("alert_burst", "u32"),
     Field("helper_hook", "u32"),
     Field("exec_hooked", "u32"),
+    Field("process_share", "u32"),
+    Field("cgroup_storage", "u32"),
+    Field("root_cgroup", "u64"),
 )
 
 LAYOUTS = (
     TASK,
     CONTAINER,
+    CARRIED,
     PATTERN,
     SYSCALL,
     RULESET,
@@ -189,10 +198,20 @@ class ContainerValue(NamedTuple):
     state: int = 0
     tasks: int = 0
     facts: int = 0
+    processes: int = 0
     bucket: int = 0
     bucket_ns: int = 0
     alert_bucket: int = 0
     alert_bucket_ns: int = 0
+    told_second: int = 0
+    told0: int = 0
+    told1: int = 0
+    told2: int = 0
+    told3: int = 0
+    told4: int = 0
+    told5: int = 0
+    told6: int = 0
+    told7: int = 0
 
 
 class MapShape(NamedTuple):
@@ -205,6 +224,9 @@ class MapShape(NamedTuple):
 #: The maps that the agent reads or writes (not `tasks`, which only probes use); outer maps hold descriptors.
 MAPS = {
     "processes": MapShape(4, TASK.size),
+    "carried": MapShape(4, CARRIED.size),
+    "unlisted": MapShape(4, 8),
+    "heartbeat": MapShape(4, 8),
     "slots": MapShape(4, CONTAINER.size),
     "free_slots": MapShape(0, 4),
     "containers": MapShape(8, 4),
@@ -226,6 +248,7 @@ MAPS = {
     "emitted": MapShape(4, 8),
     "halvings": MapShape(4, 4),
     "drops": MapShape(DROP_KEY.size, 8),
+    "drops_unnamed": MapShape(4, 8),
     "learned": MapShape(LEARNED_KEY.size, 8),
     "counters": MapShape(4, ACTIVITY.size),
 }

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import struct
+from typing import Any
 
 _u32 = ctypes.c_uint32
 _u64 = ctypes.c_uint64
@@ -134,8 +136,13 @@ def load_trivial_program(kind: int, attach_type: int) -> int:
     return load_program(kind, attach_type, code)
 
 
-def load_program(kind: int, attach_type: int, code: bytes, attach_to: int = 0) -> int:
-    """A program of a few instructions. `attach_to` is the BTF id of the kernel function that it is for."""
+def load_program(
+    kind: int, attach_type: int, code: bytes, attach_to: int = 0, *, said: ctypes.Array[Any] | None = None
+) -> int:
+    """A program of a few instructions. `attach_to` is the BTF id of the kernel function that it is for.
+
+    `said` takes the verifier's log.
+    """
     instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
     attr = _ProgLoadAttr(
         prog_type=kind,
@@ -145,9 +152,26 @@ def load_program(kind: int, attach_type: int, code: bytes, attach_to: int = 0) -
         expected_attach_type=attach_type,
         attach_btf_id=attach_to,
     )
+    if said is not None:
+        attr.log_level, attr.log_size, attr.log_buf = 1, len(said), ctypes.addressof(said)
     number = _NR_BPF[platform.machine()]
     size = ctypes.c_ulong(ctypes.sizeof(attr))
     return _syscall("bpf", "BPF_PROG_LOAD", number, ctypes.c_long(_BPF_PROG_LOAD), ctypes.byref(attr), size)
+
+
+def may_call(kind: int, attach_type: int, helper: int) -> bool:
+    """Whether programs of that type have a helper (enum bpf_func_id): the verifier says who may not call
+    it."""
+    code = struct.pack("<BBhiBBhi", 0x85, 0, 0, helper, 0x95, 0, 0, 0)  # call helper; exit
+    said = ctypes.create_string_buffer(4096)
+    try:
+        os.close(load_program(kind, attach_type, code, said=said))
+    except OSError:
+        # "unknown func", from 6.13 on "program of this type cannot use helper"; else it is our arguments
+        return (
+            bool(said.value) and b"unknown func" not in said.value and b"cannot use helper" not in said.value
+        )
+    return True
 
 
 def prctl(option: int) -> None:

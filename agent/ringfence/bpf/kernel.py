@@ -12,6 +12,7 @@ import struct
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,10 +48,20 @@ __all__ = [
 ]
 
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
+_NEVER = 64  # cgroups that are no containers, whatever their names
+_SHARES = 4  # a container may have this part of the table of processes
+_TASK_STORAGE_GET = 156  # enum bpf_func_id
 _NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
 #: programs that an older kernel may lack or refuse; the rest is needed
 _LEARNED = 65536  # programs of containers, times what each calls and needs
 _OPTIONAL = ("cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/sys_enter", "tp_btf/sys_exit")
+
+
+@cache
+def cgroup_storage() -> bool:
+    """Whether cgroup-BPF programs have task storage, and need no table of processes (6.2 has)."""
+    kinds = {CGROUP_ATTACHES[name] for name in ("dev", "sysctl", "connect4")}
+    return all(_syscalls.may_call(*kind, _TASK_STORAGE_GET) for kind in kinds)
 
 
 def host_namespaces(proc: str = "/proc") -> dict[str, int]:
@@ -85,7 +96,9 @@ class KernelSettings:
     agent_start_ns: int = field(default_factory=_own_start)  # CLOCK_BOOTTIME, of the tick that it was in
     slots: int = 4096
     processes: int = 65536
-    cgroups: int = 32768
+    process_share: int = 0  # of them, for one container; 0: a quarter
+    root_cgroup: int = 0  # id of the topmost cgroup that can be seen; 0: the hierarchy's own root
+    task_storage: bool | None = None  # cgroup programs use it; None: where they can
     drop_entries: int = 16384
     alerts_bytes: int = 1 << 20
     activity_bytes: int = 4 << 20
@@ -103,7 +116,8 @@ class KernelSettings:
             "free_slots": self.slots,
             "counters": self.slots,
             "processes": self.processes,
-            "containers": self.cgroups,
+            "carried": self.processes,
+            "containers": self.slots + _NEVER,
             "drops": self.drop_entries,
             "alerts": self.alerts_bytes,
             "activity": self.activity_bytes,
@@ -117,7 +131,9 @@ class KernelSettings:
         by_hook = (HELPER_HOOK in hooks, EventKind.PROCESS_EXEC in decided_by(hooks))
         rates = (self.activity_rate, self.activity_burst, self.alert_rate, self.alert_burst)
         agent = (self.agent_pid, self.agent_start_ns)
-        return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook)
+        storage = cgroup_storage() if self.task_storage is None else self.task_storage
+        table = (self.process_share or max(1, self.processes // _SHARES), storage, self.root_cgroup)
+        return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table)
 
 
 class Pattern(NamedTuple):
@@ -153,7 +169,7 @@ class Kernel:
         self._pins: PinDirectory | None = None
         self._missing = missing
         self.skipped: list[Skipped] = list(missing)
-        self.losses = Losses(self.map("drops"))
+        self.losses = Losses(self.map("drops"), self.map("drops_unnamed"))
         self.alerts = self._ring("alerts")
         self.activity = self._ring("activity")
 

@@ -2,7 +2,8 @@
 """What did not leave the kernel, by event, reason and container: the `drops` map, and what went before.
 
 A slot is used again by the next container, so when it is freed its counts are taken out of the map and kept
-as totals: they never shrink, and never count for the wrong container.
+as totals: they never shrink, and never count for the wrong container. What the map had no room for is in an
+array beside it, by event and reason alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from ringfence.abi import DROP_KEY
+from ringfence.abi import DROP_KEY, DROP_MAX, NO_SLOT
 
 __all__ = ["Losses", "Lost"]
 
@@ -32,13 +33,20 @@ class _MapLike(Protocol):
 class Losses:
     """`retire` is for the loop; everything else may be asked by any thread."""
 
-    def __init__(self, drops: _MapLike) -> None:
-        self._drops = drops
+    def __init__(self, drops: _MapLike, unnamed: _MapLike | None = None) -> None:
+        self._drops, self._unnamed = drops, unnamed
         self._gone: Counter[tuple[int, int]] = Counter()  # of slots that were freed, by event and reason
 
     def by_slot(self) -> dict[Lost, int]:
-        """Of the slots that are in use."""
-        return {Lost(*DROP_KEY.unpack(key)): int.from_bytes(n, "little") for key, n in self._drops.items()}
+        """Of the slots that are in use, and of none (NO_SLOT)."""
+        found = Counter(
+            {Lost(*DROP_KEY.unpack(key)): int.from_bytes(n, "little") for key, n in self._drops.items()}
+        )
+        for key, number in self._unnamed.items() if self._unnamed is not None else ():
+            if count := int.from_bytes(number, "little"):
+                event, reason = divmod(int.from_bytes(key, "little"), DROP_MAX)
+                found[Lost(event, reason, NO_SLOT)] += count
+        return found
 
     def totals(self) -> Counter[tuple[int, int]]:
         """By event and reason, since the agent began."""

@@ -3,6 +3,9 @@
 
 A new agent attaches, adopts, pins, and only when it is complete removes the directories of those before it,
 so enforcement has no gap (ringfence.daemon.takeover). `uninstall` removes everything.
+
+A directory is made under another name, maps first, then links, and gets its own name when it is whole: who
+ends between leaves one that says so. Its links decide all the same, until it is removed.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ringfence.abi import ABI_VERSION
 from ringfence.bpf import _libbpf, _syscalls
 from ringfence.bpf.attach import Attached
 from ringfence.bpf.capabilities import BPFFS, mounts_of
@@ -22,6 +26,8 @@ from ringfence.errors import KernelError
 __all__ = ["PinDirectory", "candidates", "find_base", "uninstall"]
 
 _NAME = "ringfence"
+_UNFINISHED = "new-"
+_ABI = "abi"  # a symbolic link that leads to the number
 
 
 def candidates(word: str) -> Sequence[str]:
@@ -68,32 +74,44 @@ class PinDirectory:
     @classmethod
     def create(cls, base: Path) -> PinDirectory:
         """A new one, named so that later ones sort behind it."""
-        numbers = [
-            int(p.name.partition("-")[0]) for p in base.iterdir() if p.name.partition("-")[0].isdigit()
-        ]
-        path = base / f"{max(numbers, default=0) + 1:08}-{os.getpid()}"
-        for part in ("links", "maps"):
+        number = max((_number(path) for path in base.iterdir()), default=0) + 1
+        path = base / f"{_UNFINISHED}{number:08}-{os.getpid()}"
+        for part in ("maps", "links"):
             (path / part).mkdir(mode=0o700, parents=True)
         return cls(path)
 
     @classmethod
     def all(cls, base: Path) -> list[PinDirectory]:
-        """Oldest first."""
-        return [cls(path) for path in sorted(base.iterdir()) if path.is_dir()]
+        """Oldest first, also those that are not whole."""
+        return [cls(path) for path in sorted(base.iterdir(), key=_order) if path.is_dir()]
 
     def pin(self, attached: Iterable[Attached], maps: Mapping[str, Map]) -> None:
-        """Pin links and maps. On a failure nothing of it stays."""
+        """Pin maps and links, and give the directory its name. On a failure nothing of it stays."""
         try:
-            for number, link in enumerate(attached):
-                _libbpf.pin(link.fd, str(self.path / "links" / f"{number:03}-{_plain(link.program)}"))
             for name, found in maps.items():
                 _libbpf.pin(found.fd, str(self.path / "maps" / _plain(name)))
+            for number, link in enumerate(attached):
+                _libbpf.pin(link.fd, str(self.path / "links" / f"{number:03}-{_plain(link.program)}"))
+            (self.path / _ABI).symlink_to(str(ABI_VERSION))
+            whole = self.path.with_name(self.path.name.removeprefix(_UNFINISHED))
+            self.path = self.path.rename(whole)
         except OSError:
             self.remove()
             raise
 
+    @property
+    def same_abi(self) -> bool:
+        """Whether what lies in its maps looks as ours does: it says so, and is whole."""
+        try:
+            return os.readlink(self.path / _ABI) == str(ABI_VERSION)
+        except OSError:
+            return False
+
     def open_map(self, name: str) -> Map | None:
-        """A map that an earlier agent left, None when it did not. The caller closes it."""
+        """A map that an earlier agent left, None when it did not. The caller closes it.
+
+        Raises OSError where what lies under its name is no map.
+        """
         try:
             return open_map(_libbpf.get_pinned(str(self.path / "maps" / _plain(name))))
         except FileNotFoundError:
@@ -104,7 +122,11 @@ class PinDirectory:
         return sorted((self.path / "links").iterdir()) if (self.path / "links").is_dir() else []
 
     def remove(self) -> None:
-        """Unpin all: what nobody else holds detaches within milliseconds. Without effect when it is gone."""
+        """Unpin all: what nobody else holds detaches within milliseconds. Without effect when it is gone.
+
+        Links first: should this be cut short, what goes on deciding is still to be read.
+        """
+        shutil.rmtree(self.path / "links", ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
     @property
@@ -130,6 +152,16 @@ def uninstall(candidates: Sequence[str] = BPFFS) -> int:
             with suppress(OSError):
                 os.rmdir(path)
     return removed
+
+
+def _number(path: Path) -> int:
+    """Of a directory of ours, 0 of a stranger's."""
+    number = path.name.removeprefix(_UNFINISHED).partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def _order(path: Path) -> tuple[int, str]:
+    return _number(path), path.name
 
 
 def _plain(name: str) -> str:

@@ -10,22 +10,26 @@ Safe against the kernel enrolling at the same moment, in this order:
 2. Slots come from the same stack that the kernel takes from: nobody gets one twice. The slot is written
    before its number is published in `containers`, and published with BPF_NOEXIST: who comes second puts the
    slot back.
-3. A container is bound before its children are listed, so a child made later is enrolled by the kernel, a
-   child made earlier is listed. One that falls between both (its tracepoint ran before, it became visible
-   after) is found by the second pass.
-4. A directory that vanished between listing and binding is unbound again: its rmdir may have come too early
+3. A directory that vanished between listing and binding is unbound again: its rmdir may have come too early
    for the kernel to see a container in it.
-5. Only then are tasks armed (Kernel.adopt()). A task that execs meanwhile is armed by the kernel itself.
+4. Only then are tasks armed (Kernel.adopt()). A task that execs meanwhile is armed by the kernel itself.
+
+What lies below a container's cgroup is not looked at: the kernel finds it by its ancestors, and there may
+be any number of it. Cgroups of a container's name without a task of their own come last, and get no more
+than half of the slots: who can write the host's cgroups could make thousands. The kernel enrolls one when
+somebody begins to run in it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from ringfence.abi import STATE_STARTED
+from ringfence.abi import STATE_STARTED, TASK, TaskValue
 from ringfence.config_values import Pattern
 from ringfence.containers.hierarchy import CgroupDir, Hierarchy, cgroup_id, walk
 from ringfence.containers.model import Container, State
@@ -33,16 +37,28 @@ from ringfence.containers.patterns import matches
 from ringfence.containers.registry import Registry, restored
 from ringfence.containers.slots import SlotTable
 
-__all__ = ["Adopted", "Adopter"]
+__all__ = ["Adopted", "Adopter", "pids_by_slot"]
+
+_LOOKED_AT = 256  # directories below a cgroup, in search of a task of its own
+
+
+def pids_by_slot(processes: Iterable[tuple[bytes, bytes]]) -> dict[int, list[int]]:
+    """The armed processes of all containers, from the entries of the kernel's table: slot -> PIDs."""
+    found: dict[int, list[int]] = {}
+    for key, value in processes:
+        task = TaskValue._make(TASK.unpack(value))
+        found.setdefault(task.slot, []).append(int.from_bytes(key, sys.byteorder))
+    return found
 
 
 @dataclass(slots=True)
 class Adopted:
-    """What one adoption did. `refused`: containers that found no free slot."""
+    """What one adoption did. `refused`: containers that found no free slot; `cut`: there are more cgroups
+    than are looked at."""
 
     containers: int = 0
-    children: int = 0
     refused: int = 0
+    cut: bool = False
 
 
 class Adopter:
@@ -54,60 +70,102 @@ class Adopter:
         patterns: Sequence[Pattern],
         slots: SlotTable,
         registry: Registry,
+        owner_of: Callable[[int], int] = lambda pid: 0,
         never: frozenset[int] = frozenset(),
     ) -> None:
-        """`never`: ids of cgroups that are no containers, whatever their names: those that hold the agent."""
+        """`owner_of`: the cgroup id of the container that a process belongs to already, 0: to none.
+        `never`: ids of cgroups that are no containers, whatever their names: those that hold the agent."""
         self._hierarchy, self._patterns = hierarchy, tuple(patterns)
         self._slots, self._registry, self._never = slots, registry, never
+        self._owner_of = owner_of
 
     def adopt(self, *, passes: int = 2) -> Adopted:
         """Enroll every container that is there and not enrolled yet; may be called again at any time."""
         done = Adopted()
         for _ in range(passes):
-            bound: dict[int, int] = {}  # cgroup id -> slot, of this pass: parents come first
-            for directory in walk(self._hierarchy):
-                self._visit(directory, bound, done)
+            self._pass(done)
         return done
 
-    def _visit(self, directory: CgroupDir, bound: dict[int, int], done: Adopted) -> None:
+    def _pass(self, done: Adopted) -> None:
+        found: set[int] = set()  # cgroups of containers
+        idle: list[CgroupDir] = []
+
+        def cut() -> None:
+            done.cut = True
+
+        for directory in walk(self._hierarchy, descend=lambda one: one.cgroup_id not in found, cut=cut):
+            if self._visit(directory, done, idle):
+                found.add(directory.cgroup_id)
+        for directory in idle:
+            if self._slots.unused > self._slots.size // 2:
+                self._bind(directory, done)
+
+    def candidates(self) -> list[CgroupDir]:
+        """Containers that are not enrolled. From any thread."""
+        named: list[CgroupDir] = []
+
+        def outside(one: CgroupDir) -> bool:
+            return not (named and named[-1] is one) and self._slots.owner(one.cgroup_id) is None
+
+        for directory in walk(self._hierarchy, descend=outside):
+            if matches(directory.name, self._patterns) and self._slots.owner(directory.cgroup_id) is None:
+                named.append(directory)
+        return named
+
+    def take(self, found: Iterable[CgroupDir]) -> Adopted:
+        """Enroll these."""
+        done = Adopted()
+        for directory in found:
+            self._visit(directory, done, [])
+        return done
+
+    def _visit(self, directory: CgroupDir, done: Adopted, idle: list[CgroupDir]) -> bool:
+        """Whether it is a container, or will be one: nothing below it is looked at."""
         if directory.cgroup_id in self._never:
-            return
+            return False
         slot = self._slots.owner(directory.cgroup_id)
-        if slot is None and (parent := bound.get(directory.parent_id)) is not None:
-            slot = self._bind_child(directory, parent, done)
-        elif slot is None and matches(directory.name, self._patterns):
-            slot = self._bind_container(directory, done)
-        elif slot is not None:
-            self._remember(directory, slot)
         if slot is not None:
-            bound[directory.cgroup_id] = slot
+            self._remember(directory, slot)
+            return True
+        if not matches(directory.name, self._patterns):
+            return False
+        if not self._is_inhabited(directory):
+            idle.append(directory)
+            return True
+        return self._bind(directory, done)
 
-    def _bind_child(self, directory: CgroupDir, slot: int, done: Adopted) -> int | None:
-        if self._slots.bind(directory.cgroup_id, slot):
-            if not self._still_there(directory):
-                self._slots.unbind([directory.cgroup_id])
-                return None
-            done.children += 1
-        return slot
-
-    def _bind_container(self, directory: CgroupDir, done: Adopted) -> int | None:
+    def _bind(self, directory: CgroupDir, done: Adopted) -> bool:
         slot = self._slots.take()
         if slot is None:
             done.refused += 1
-            return None
+            return True
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._slots.fill(slot, directory.cgroup_id, now)
         if not self._slots.bind(directory.cgroup_id, slot):
-            self._slots.free(slot)
-            return self._slots.owner(directory.cgroup_id)
+            self._slots.put_back(slot)
+            done.refused += self._slots.owner(directory.cgroup_id) is None
+            return True
         if not self._still_there(directory):
-            self._slots.unbind([directory.cgroup_id])
-            self._slots.free(slot)
-            return None
+            self._slots.free(slot, directory.cgroup_id)
+            return False
         done.containers += 1
         container = Container.unnamed(directory.cgroup_id, slot, created_ns=now, adopted=True)
         self._registry.add(container.at(directory.path))
-        return slot
+        return True
+
+    def _is_inhabited(self, directory: CgroupDir) -> bool:
+        """Whether a process runs there that belongs to no other container."""
+        base = os.fspath(self._hierarchy.directory(directory.path))
+        for looked_at, (path, _, _) in enumerate(os.walk(base)):
+            try:
+                pids = Path(path, "cgroup.procs").read_text(encoding="ascii").split()
+            except OSError:  # a threaded cgroup of v2
+                return True
+            if looked_at >= _LOOKED_AT or any(
+                self._owner_of(int(pid)) in (0, directory.cgroup_id) for pid in pids
+            ):
+                return True
+        return False
 
     def _remember(self, directory: CgroupDir, slot: int) -> None:
         """A container that the kernel (or an earlier agent) enrolled: the registry may not know it yet."""
@@ -124,8 +182,8 @@ class Adopter:
         except OSError:
             return False
 
-    def armed(self) -> int:
-        """After Kernel.adopt(): containers whose tasks were armed are running; note one process of each.
+    def armed(self, pids: Mapping[int, Sequence[int]]) -> int:
+        """After Kernel.adopt(): containers whose tasks were armed are running; `pids` are processes by slot.
 
         Returns how many run.
         """
@@ -136,25 +194,5 @@ class Adopter:
                 continue
             running += 1
             if container.state is State.CREATED and value.state & STATE_STARTED:
-                self._registry.running(container.cgroup_id, self.first_pid(container))
+                self._registry.running(container.cgroup_id, min(pids.get(container.slot, ()), default=0))
         return running
-
-    def first_pid(self, container: Container) -> int:
-        """The lowest PID in the container's cgroup, 0 when it is empty."""
-        return min(self.pids(container), default=0)
-
-    def pids(self, container: Container, *, limit: int = 4096) -> list[int]:
-        """Processes in the container's cgroup and below it; at most `limit`. No other cgroup is read."""
-        found: list[int] = []
-        if not container.cgroup_path:
-            return found
-        base = os.fspath(self._hierarchy.directory(container.cgroup_path))
-        for directory, _, _ in os.walk(base):
-            try:
-                with open(os.path.join(directory, "cgroup.procs"), encoding="ascii") as procs:
-                    found.extend(int(line) for line in procs if line.strip().isdigit())
-            except OSError:  # gone, or a threaded cgroup of v2
-                continue
-            if len(found) >= limit:
-                break
-        return found[:limit]

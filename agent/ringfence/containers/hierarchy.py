@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from ringfence.abi import LEVELS
 from ringfence.errors import KernelError
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "mount_points",
     "own_cgroup",
     "own_cgroups",
+    "own_lineage",
     "walk",
 ]
 
@@ -47,6 +49,8 @@ INITIAL_INUMS = {
     "time": 0xEFFFFFFA,
 }
 NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
+
+WALK_MAX = 262_144  # directories of one walk
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _ROOT = re.compile(r"^/(\.\./?)*$")
@@ -182,22 +186,32 @@ def cgroup_id(directory: str | os.PathLike[str]) -> int:
     return os.stat(directory, follow_symlinks=False).st_ino
 
 
-def walk(hierarchy: Hierarchy, *, limit: int = 65536, depth: int = 32) -> Iterator[CgroupDir]:
-    """Every cgroup below the root, parents first; at most `limit` of them, `depth` levels deep.
+def walk(
+    hierarchy: Hierarchy,
+    *,
+    limit: int = WALK_MAX,
+    descend: Callable[[CgroupDir], bool] = lambda directory: True,
+    cut: Callable[[], object] = lambda: None,
+) -> Iterator[CgroupDir]:
+    """Every cgroup down to where containers may begin, parents first.
 
-    Directories that vanish meanwhile are skipped.
+    `descend` is asked when a directory was looked at: what lies below a container is its own affair, and
+    may be any number. At most `limit` are given; `cut` is told when there are more. Directories that vanish
+    meanwhile are skipped.
     """
     mount = os.fspath(hierarchy.mount)
     level = [CgroupDir("/", cgroup_id(mount), 0)]
     seen = 0
-    for _ in range(depth):
+    for _ in range(LEVELS):
         below: list[CgroupDir] = []
         for parent in level:
             for child in _children(mount, parent):
                 if (seen := seen + 1) > limit:
+                    cut()
                     return
                 yield child
-                below.append(child)
+                if descend(child):
+                    below.append(child)
         level = below
 
 
@@ -215,12 +229,18 @@ def own_cgroups(hierarchy: Hierarchy) -> frozenset[int]:
 
     In a pod the agent lies in a cgroup that looks like any other container's.
     """
-    path = own_cgroup(hierarchy)
-    ids = set()
+    return frozenset(one.cgroup_id for one in own_lineage(hierarchy))
+
+
+def own_lineage(hierarchy: Hierarchy) -> list[CgroupDir]:
+    """The same, from the topmost down to that of this process."""
+    path, found = own_cgroup(hierarchy), list[CgroupDir]()
     while path is not None and path != hierarchy.mount:
-        ids.add(cgroup_id(path))
+        found.append(
+            CgroupDir(f"/{path.relative_to(hierarchy.mount)}", cgroup_id(path), cgroup_id(path.parent))
+        )
         path = path.parent
-    return frozenset(ids)
+    return found[::-1]
 
 
 def _told_path(hierarchy: Hierarchy, proc: Path) -> str:
@@ -240,18 +260,16 @@ def _holds_us(cgroup: Path) -> bool:
         return False
 
 
-def _children(mount: str, parent: CgroupDir) -> list[CgroupDir]:
+def _children(mount: str, parent: CgroupDir) -> Iterator[CgroupDir]:
     """The cgroups directly below `parent`."""
-    found = []
     base = parent.path.rstrip("/")
     try:
         with os.scandir(mount + parent.path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    found.append(CgroupDir(f"{base}/{entry.name}", entry.inode(), parent.cgroup_id))
+                    yield CgroupDir(f"{base}/{entry.name}", entry.inode(), parent.cgroup_id)
     except OSError:
         pass
-    return found
 
 
 def _inum(proc: Path, pid: str, name: str) -> int | None:

@@ -31,7 +31,7 @@ from ringfence.abi import (
 from ringfence.containers.model import Container, Enrichment, Facts, State
 from ringfence.containers.posture import from_event, merge
 from ringfence.containers.slots import SlotTable
-from ringfence.events import CgroupEvent, ContainerEvent, Event
+from ringfence.events import ContainerEvent, Event
 
 __all__ = ["Counts", "Registry", "restored"]
 
@@ -66,15 +66,15 @@ class Registry:
         slots: SlotTable,
         *,
         tombstones: int = TOMBSTONES,
-        on_free: Callable[[Container], None] | None = None,
+        on_free: Callable[[Container, bool], None] = lambda container, ours: None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`on_free` is called before a slot is emptied, for whoever still wants its counters."""
+        """`on_free` is called before a slot is emptied, for whoever still wants its counters; or with False
+        where the kernel gave it back, and it is somebody else's by now."""
         self._slots = slots
         self._live: dict[int, Container] = {}
         self._tombstones: OrderedDict[int, _Tombstone] = OrderedDict()
         self._tombstones_max = tombstones
-        self._children: dict[int, set[int]] = {}  # container -> cgroups below it
         self._on_free = on_free
         self._now_ns = now_ns
         self.counts = Counts()
@@ -163,15 +163,6 @@ class Registry:
         self._try_free(gone)
         return gone
 
-    def _child_made(self, event: CgroupEvent) -> Container | None:
-        if event.container in self._live:
-            self._children.setdefault(event.container, set()).add(event.cgroup)
-        return None
-
-    def _child_gone(self, event: CgroupEvent) -> Container | None:
-        self._children.get(event.container, set()).discard(event.cgroup)
-        return None
-
     # -- what others learn ---------------------------------------------------
 
     def add(self, container: Container) -> Container:
@@ -210,13 +201,36 @@ class Registry:
         if known := self.find(cgroup_id):
             self._store(replace(known, enrichment=Enrichment.DROPPED))
 
+    def reconcile(self) -> tuple[int, int]:
+        """Take over what the kernel's table has and this has not, and let go of what it no longer has; how
+        many each. After a record of a container's life was lost."""
+        found = gone = 0
+        owners = {value.cgroup: (slot, value) for slot, value in list(self._slots.used())}
+        for cgroup_id, (slot, value) in owners.items():
+            if self.find(cgroup_id) is None:
+                self.counts.created += 1
+                self._store(restored(slot, value))
+                found += 1
+        for container in list(self._live.values()):
+            if container.cgroup_id not in owners:
+                self.counts.removed += container.state is not State.REMOVED
+                self._try_free(replace(container, state=State.REMOVED))
+                gone += 1
+        return found, gone
+
     def sweep(self) -> int:
         """Free what can be freed, also where an event was lost, and expire tombstones.
 
         To be called every few seconds. Returns the number of slots given back.
         """
         freed = 0
-        for slot, value in list(self._slots.used()):
+        used = list(self._slots.used())
+        owners = {value.cgroup for _, value in used}
+        for container in [one for one in self._live.values() if one.cgroup_id not in owners]:
+            # The kernel gave its slot back, in a time without an agent's beat.
+            self.counts.removed += container.state is not State.REMOVED
+            self._try_free(container)
+        for slot, value in used:
             if value.state & STATE_REMOVED:
                 known = self._live.get(value.cgroup) or Container.unnamed(value.cgroup, slot)
                 if known.state is not State.REMOVED:  # its REMOVE was lost
@@ -260,12 +274,9 @@ class Registry:
         ours = value is not None and value.cgroup == cgroup_id
         if value is not None and ours and (value.tasks > 0 or not value.state & STATE_REMOVED):
             return False
+        self._on_free(container, ours)
         if ours:
-            if self._on_free:
-                self._on_free(container)
-            self._slots.unbind({cgroup_id} | self._children.get(cgroup_id, set()))
-            self._slots.free(slot)
-        self._children.pop(cgroup_id, None)
+            self._slots.free(slot, cgroup_id)
         self._bury(container)
         return ours
 
@@ -294,6 +305,4 @@ _HANDLERS: dict[int, Callable[[Registry, Event], Container | None]] = {
     EventKind.CONTAINER_START: Registry._start,  # type: ignore[dict-item]
     EventKind.CONTAINER_STOP: Registry._stop,  # type: ignore[dict-item]
     EventKind.CONTAINER_REMOVE: Registry._remove,  # type: ignore[dict-item]
-    EventKind.CGROUP_MKDIR: Registry._child_made,  # type: ignore[dict-item]
-    EventKind.CGROUP_RMDIR: Registry._child_gone,  # type: ignore[dict-item]
 }

@@ -2,17 +2,27 @@
 """The kernel's table of containers, as the registry and the adopter use it.
 
 A slot is free (its number lies in `free_slots`), or it belongs to one cgroup id. Probes take slots at
-cgroup_mkdir, the adopter takes them for what already ran; only the agent gives them back. Whole slots are
-written here only while nobody else knows their number: so nothing that the probes count is overwritten.
+cgroup_mkdir, the adopter takes them for what already ran. The agent gives them back, and the kernel where
+no agent beats: who takes the owner out of `containers` does, which only one can. Whole slots are written
+here only while nobody else knows their number: so nothing that the probes count is overwritten.
 """
 
 from __future__ import annotations
 
+import errno
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from ringfence.abi import CONTAINER, STATE_ADOPTED, STATE_USED, ContainerValue
+from ringfence.abi import (
+    CONTAINER,
+    NEVER_SLOT,
+    SKIP_SLOT,
+    STATE_ADOPTED,
+    STATE_REMOVED,
+    STATE_USED,
+    ContainerValue,
+)
 from ringfence.bpf.maps import Map
 
 __all__ = ["KernelSlots", "SlotTable"]
@@ -24,6 +34,10 @@ class SlotTable(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def unused(self) -> int:
+        """Slots that are free."""
+
     def read(self, slot: int) -> ContainerValue | None:
         """The slot as it is now; None when there is no such slot."""
 
@@ -31,28 +45,32 @@ class SlotTable(Protocol):
         """Every slot that is not free."""
 
     def owner(self, cgroup_id: int) -> int | None:
-        """The slot of an enrolled cgroup (a container's own, or one below it)."""
+        """The slot of a container's own cgroup; NEVER_SLOT: it shall be none."""
 
     def take(self) -> int | None:
         """A free slot, which nobody else gets; None: the table is full."""
 
     def put_back(self, slot: int) -> None:
-        """Give back a slot that was taken and not used."""
+        """Give back a slot that was taken and whose number nobody else knows."""
 
-    def fill(self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True) -> None:
+    def fill(
+        self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True, removed: bool = False
+    ) -> None:
         """Write a slot that was taken."""
 
     def bind(self, cgroup_id: int, slot: int) -> bool:
-        """Enroll a cgroup with this slot; False: it already is enrolled."""
+        """Enroll a cgroup with this slot; False: it already is enrolled, or the table has no room."""
 
-    def unbind(self, cgroup_ids: Iterable[int]) -> None:
-        """Forget cgroups; those that are not enrolled are no error."""
+    def exempt(self, holders: Sequence[int], own: int) -> None:
+        """What holds the agent is no container, whatever its name: `own` with all below it, and `holders`,
+        which lie above, for themselves alone."""
 
-    def free(self, slot: int) -> None:
-        """Empty a slot and its counters and give it back."""
+    def free(self, slot: int, cgroup_id: int) -> bool:
+        """Empty a slot and its counters and give it back; False: the kernel was faster."""
 
 
 _NOEXIST = 1
+_NO_ROOM = (errno.E2BIG, errno.ENOSPC, errno.ENOMEM)
 _WORDS = CONTAINER.size // 8  # `cgroup` is the first of them
 
 
@@ -64,6 +82,7 @@ class KernelSlots:
         self._memory = slots.mapped()
         self._cgroups = memoryview(self._memory).cast("Q")[::_WORDS]
         self._size = slots.max_entries
+        self.full = 0  # times that a cgroup found no room in `containers`
 
     @property
     def size(self) -> int:
@@ -87,10 +106,13 @@ class KernelSlots:
         return self._free.pop()
 
     def put_back(self, slot: int) -> None:
+        self._zero(slot)
         self._free.push(slot)
 
-    def fill(self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True) -> None:
-        state = STATE_USED | (STATE_ADOPTED if adopted else 0)
+    def fill(
+        self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True, removed: bool = False
+    ) -> None:
+        state = STATE_USED | (STATE_ADOPTED if adopted else 0) | (STATE_REMOVED if removed else 0)
         value = ContainerValue(cgroup_id, created_ns, state=state)
         CONTAINER.pack_into(self._memory, slot * CONTAINER.size, *value)
 
@@ -99,18 +121,34 @@ class KernelSlots:
             self._containers.set(cgroup_id, slot, _NOEXIST)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self.full += 1
+            return False
         return True
 
-    def unbind(self, cgroup_ids: Iterable[int]) -> None:
-        for cgroup_id in cgroup_ids:
-            self._containers.delete(cgroup_id)
+    def exempt(self, holders: Sequence[int], own: int) -> None:
+        for cgroup_id in holders:
+            self.bind(cgroup_id, SKIP_SLOT)
+        self.bind(own, NEVER_SLOT)
 
-    def free(self, slot: int) -> None:
+    def free(self, slot: int, cgroup_id: int) -> bool:
+        if not self._containers.delete(cgroup_id):
+            return False
         raw = self._counters.get(slot)
         if raw is not None and any(raw):
             self._counters.set(slot, bytes(len(raw)))
+        self.put_back(slot)
+        return True
+
+    @property
+    def unused(self) -> int:
+        """Slots that are free: a look at all of them."""
+        return self._size - sum(map(bool, self._cgroups.tolist()))
+
+    def _zero(self, slot: int) -> None:
         CONTAINER.pack_into(self._memory, slot * CONTAINER.size, *([0] * len(CONTAINER.names)))
-        self._free.push(slot)
 
     def close(self) -> None:
         """Unmap the slots."""

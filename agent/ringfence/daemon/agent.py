@@ -17,13 +17,13 @@ from ringfence import log
 from ringfence.bpf.attach import AttachPlan
 from ringfence.config import Config
 from ringfence.containers.enrich import Worker, default_sources
-from ringfence.containers.hierarchy import mount_points, walk
+from ringfence.containers.hierarchy import walk
 from ringfence.containers.model import Container, Facts
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon import faces, helpers, node
+from ringfence.daemon import faces, figures, helpers, node
 from ringfence.daemon.adoption import Adoption
 from ringfence.daemon.boot import Boot
 from ringfence.daemon.canary import Canary, sings
@@ -45,8 +45,6 @@ from ringfence.daemon.takeover import Takeover
 from ringfence.daemon.told import Told
 from ringfence.daemon.watchers import Watchers
 from ringfence.export.jsonl import JsonLines, LineWriter
-from ringfence.export.metrics import Sources
-from ringfence.export.metrics_pressure import PressureMetrics
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
 from ringfence.policy import CompiledPolicies
@@ -168,7 +166,7 @@ class Agent:
         self.members.on_known, self.members.on_gone = self._on_known, self.watchers.on_gone
         names = patterns_for(config.patterns, known=config.known_names)
         self.adoption = Adoption(kernel, self._hierarchy, names, self.slots, self.registry, self.members)
-        self.takeover = Takeover(self.generations, self.registry, self.desk.verdict)
+        self.takeover = Takeover(self.generations, self.registry, self.desk.verdict, self._path_of)
         self.continuity = Continuity(config, kernel, self.generations, self.registry, self.takeover)
         self.loop = Loop(
             kernel.alerts,
@@ -187,9 +185,10 @@ class Agent:
             kernel.losses,
             self.registry,
             self.tree,
-            self.adoption.take_in if config.adopt else lambda: None,
-            self.adoption.pids,
+            self.adoption,
+            lambda: self.slots.unused,
             self.loop.call,
+            adopt=config.adopt,
         )
         self.keeper = PolicyKeeper(
             config,
@@ -207,8 +206,8 @@ class Agent:
         path = config.socket.with_name(SOCKET_NAME)
         self.enroller = Enroller(path, self.loop, entry, self.keeper, self.told)
 
-    def _slot_freed(self, container: Container) -> None:
-        self.members.slot_freed(container)
+    def _slot_freed(self, container: Container, ours: bool) -> None:
+        self.members.slot_freed(container, ours=ours)
         self.told.forget(container.cgroup_id)
 
     def _plan(self, *sets: CompiledPolicies) -> AttachPlan:
@@ -242,7 +241,9 @@ class Agent:
         )
         self.stream.start()
         self.audit = faces.audit_of(config, self._stack, lambda: list(self.registry))
-        faces.serve(config, self._stack, self._sources(), self.healthy, self.ready, snapshots, self.stream)
+        faces.serve(
+            config, self._stack, figures.sources(self), self.healthy, self.ready, snapshots, self.stream
+        )
 
     def _custom_probes(self, directory: Path) -> CustomProbes:
         from ringfence.daemon.probe_setup import CustomProbes
@@ -257,45 +258,15 @@ class Agent:
         desk = self.probes.desk if self.probes and not hasattr(event, "event") else self.desk
         return desk.render(event, container)
 
-    def _sources(self) -> Sources:
-        return Sources(
-            stats=self.stats,
-            kernel=self.kernel,
-            containers=lambda: list(self.registry),
-            pressure=_pressure(),
-            slots=self.slots.read,
-            life=self.registry.counts,
-            policies=lambda: self.keeper.state,
-            ready=self.ready,
-            program_stats=self.config.program_stats,
-            container_limit=self.config.metrics_containers,
-            mode=self.config.mode,
-            writers=[self.writer],
-            stream=self.stream,
-            extra=self._extra,
-            outbox=self.outbox,
-            more=[lambda: self.identity.metrics(self.worker.counts.errors), self.audit.metrics],
-            redacted=lambda: self.outlets.redactor.redacted,
-            probes=self.probes.metrics if self.probes else tuple,
-        )
-
-    def _extra(self) -> list[tuple[str, str, float]]:
-        tables: dict[str, Mapping[str, int]] = {
-            "ringfence_enrichments": self.members.enrichments,
-            "ringfence_responses": self.desk.responses,
-            "ringfence_handshakes": self.enroller.results,
-            "ringfence_repairs": self.healer.repairs,
-            "ringfence_takeover_records": self.takeover.counts,
-        }
-        return [(name, word, count) for name, table in tables.items() for word, count in list(table.items())]
-
     def _defend(self) -> None:
         """Policies into the kernel, then programs, then what already runs; then what was there before us
         goes."""
         kernel, config = self.kernel, self.config
         self._waiting_for = "policies and programs"
-        self.continuity.begin()
+        self.continuity.begin(self.adoption.inheritance)
         fill_free_slots(self.slots)
+        self.adoption.exempt()
+        self._beat()
         canary = Canary(self._hierarchy, self.stats) if sings(config) else None
         patterns = node.kernel_patterns(config)
         kernel.configure_patterns([*patterns, canary.pattern] if canary else patterns)
@@ -316,8 +287,10 @@ class Agent:
             self._start(canary)
         if config.adopt:
             self.enroller.restore()
+            self._beat()
             self.adoption.take_in()
         self.continuity.adopted()
+        self.adoption.inheritance.close()
 
     def _start(self, canary: Canary) -> None:
         self._stack.callback(canary.close)
@@ -369,7 +342,9 @@ class Agent:
         gc.set_threshold(50_000, 20, 100)
 
     def _beat(self) -> None:
+        """Proof of life: for `/healthz`, and for the kernel, which gives slots back by itself without it."""
         self.stats.loop_seen = time.monotonic()
+        self.kernel.map("heartbeat").set(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self.takeover.tick()
 
     def _on_answers(self) -> None:
@@ -387,8 +362,3 @@ def fill_free_slots(slots: KernelSlots) -> None:
     """Every slot is free: the lowest is taken first."""
     for slot in reversed(range(slots.size)):
         slots.put_back(slot)
-
-
-def _pressure() -> PressureMetrics:
-    v1, v2 = mount_points(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
-    return PressureMetrics(Path(v2) if v2 else None, Path(v1["cpu"]) if "cpu" in v1 else None)

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.config import Config
-from ringfence.containers.hierarchy import Hierarchy, HostNamespaces, detect, host_namespaces
+from ringfence.containers.hierarchy import Hierarchy, HostNamespaces, cgroup_id, detect, host_namespaces
 from ringfence.daemon.handover import admit
 from ringfence.daemon.lock import Lock
 
@@ -80,9 +80,9 @@ def kernel_settings(
     namespaces = {name: inum for name, inum in asdict(host).items() if name != "notes"}
     return KernelSettings(
         hierarchy=hierarchy.code,
+        root_cgroup=cgroup_id(hierarchy.mount),
         namespaces=namespaces,
         slots=config.max_containers,
-        cgroups=max(8 * config.max_containers, 1024),
         alerts_bytes=config.alerts_ring,
         activity_bytes=config.activity_ring,
         activity_rate=config.activity_rate,

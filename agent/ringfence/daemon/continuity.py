@@ -13,6 +13,7 @@ from ringfence.config import Config
 from ringfence.containers.model import Enrichment
 from ringfence.containers.registry import Registry
 from ringfence.daemon import handover
+from ringfence.daemon.inherit import Inheritance
 from ringfence.daemon.takeover import Takeover
 from ringfence.policy import CompiledPolicies, rulebook
 from ringfence.policy.install import Generations
@@ -38,12 +39,13 @@ class Continuity:
         """Whether enforcement goes on when this agent is stopped in order."""
         return self._base is not None and self._config.fail_mode == "closed"
 
-    def begin(self) -> None:
+    def begin(self, inheritance: Inheritance) -> None:
         """Before anything is attached: see what an earlier agent left."""
         if self._config.pins != "off":
             self._base = pins.find_base(pins.candidates(self._config.pins))
         if self._base is not None:
             self.takeover.begin(self._base, rulebook.read(self._book))
+            inheritance.open(self.takeover.before)
 
     def announce(self, compiled: CompiledPolicies) -> None:
         """Before a set is in force: whoever comes after us must know what its numbers mean."""

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from ringfence.abi import LEVELS
 from ringfence.containers.hierarchy import Hierarchy
 from ringfence.containers.model import Facts
 from ringfence.containers.registry import restored
@@ -60,13 +61,11 @@ class Entry:
         path = self._path(cgroup)
         slot = self._slots.owner(cgroup_id)
         if slot is None:
+            self._check_place(cgroup, path or str(cgroup_id))
             slot = self._enroll(cgroup_id, cgroup)
         value = self._slots.read(slot)
         if value is None or value.cgroup != cgroup_id:
-            raise Error(
-                f"the cgroup {path or cgroup_id} lies inside of another container's",
-                hint="a container in a container is that container: give it a cgroup beside it",
-            )
+            raise Error(f"the cgroup {path or cgroup_id} cannot be enrolled")
         container = restored(slot, value).at(path)
         _, policies = self._members.tell(container, facts, name, chosen)
         if self._slots.owner(cgroup_id) != slot or not self._generations.confirm(slot, policies):
@@ -101,6 +100,29 @@ class Entry:
             os.close(cgroup)
         return True
 
+    def _check_place(self, cgroup: int, name: str) -> None:
+        """The kernel looks for a container from the root downwards, so far: none may lie above."""
+        at, root = os.dup(cgroup), os.stat(self._hierarchy.mount).st_ino
+        try:
+            for _ in range(LEVELS):
+                above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
+                os.close(at)
+                at = above
+                here = os.fstat(at)
+                if here.st_ino == root or here.st_dev != self._device:
+                    return
+                if self._slots.owner(here.st_ino) is not None:
+                    raise Error(
+                        f"the cgroup {name} lies inside of another container's",
+                        hint="a container in a container is that container: give it a cgroup beside it",
+                    )
+        finally:
+            os.close(at)
+        raise Error(
+            f"the cgroup {name} lies too deep",
+            hint=f"at most {LEVELS} levels below the root of its hierarchy",
+        )
+
     def _check_names(self, chosen: Sequence[str]) -> None:
         for name in chosen:
             if not self._is_loaded(name):
@@ -114,15 +136,14 @@ class Entry:
             raise Error("the table of containers is full", hint="containers.max of the configuration")
         self._slots.fill(slot, cgroup_id, time.clock_gettime_ns(time.CLOCK_BOOTTIME), adopted=False)
         if not self._slots.bind(cgroup_id, slot):
-            self._slots.free(slot)
+            self._slots.put_back(slot)
             owner = self._slots.owner(cgroup_id)
             if owner is not None:
                 return owner
         elif _alive(cgroup):
             return slot
         else:
-            self._slots.unbind([cgroup_id])
-            self._slots.free(slot)
+            self._slots.free(slot, cgroup_id)
         raise Error("the container's cgroup is gone")
 
     def _path(self, cgroup: int) -> str:

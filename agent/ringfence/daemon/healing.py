@@ -1,91 +1,188 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After a counted loss, the picture of containers and processes is read anew from the kernel, and that is
+"""After a counted loss, the picture of containers and processes is mended from the kernel, and that is
 told: what was lost are records, not the knowledge of who runs.
 
-- A record of a container's life was lost: the cgroups are walked and the task iterator runs, as at a start.
+- A record of a container's life did not fit the ring: the registry is compared with the kernel's table of
+slots. - A container found no slot: as soon as one is free, the cgroups are walked, in a thread, and the
+task iterator runs.
+- A task could not be bound: the task iterator runs.
 - A record of a process was lost: the processes of that container are read anew, in a thread.
 
-Verdicts are not repaired: what was done was done in the kernel, the loss is counted, no iterator knows it.
+What a container can bring about as often as it likes is done ever more seldom. Verdicts are not mended:
+what was done was done in the kernel, the loss is counted, no iterator knows it.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from ringfence import log
-from ringfence.abi import EventKind
+from ringfence.abi import Drop, EventKind
 from ringfence.bpf.losses import Losses, Lost
+from ringfence.containers.hierarchy import CgroupDir
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import Process, ProcessTree, read_processes
+from ringfence.faults import SupervisedThread
 
-__all__ = ["REPAIRED", "Healer"]
+__all__ = ["PAUSE", "REPAIRED", "Adopting", "Healer"]
 
 #: what is repaired, as the metric names it
-REPAIRED = ("containers", "processes")
-_LIFE = frozenset(int(kind) for kind in EventKind if kind.name.startswith(("CONTAINER_", "CGROUP_")))
+REPAIRED = ("containers", "unenrolled", "unbound", "processes")
+#: seconds between two walks of the cgroups, or runs of the iterator: first, doubled each time, at most
+PAUSE = (5.0, 300.0)
+_LIFE = frozenset(int(kind) for kind in EventKind if kind.name.startswith("CONTAINER_"))
 _PROCESS = frozenset((int(EventKind.PROCESS_FORK), int(EventKind.PROCESS_EXEC), int(EventKind.PROCESS_EXIT)))
 _MOST = 32  # containers whose processes are read in one round; the others wait for the next
 
 
+class Adopting(Protocol):
+    """The part of ringfence.daemon.adoption that is used here."""
+
+    def candidates(self) -> list[CgroupDir]: ...
+    def take(self, found: Sequence[CgroupDir]) -> None: ...
+    def arm(self) -> bool: ...
+    def pids(self) -> Mapping[int, Sequence[int]]: ...
+
+
+class _Seldom:
+    """Something that is wanted again and again, and done after pauses that grow while it is."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._pause, self._due, self._done = PAUSE[0], 0.0, 0.0
+        self.wanted = False
+
+    def want(self) -> None:
+        self.wanted = True
+
+    def take(self) -> bool:
+        """Whether it is to be done now."""
+        now = self._clock()
+        if not self.wanted or now < self._due:
+            return False
+        if now - self._done > 2 * PAUSE[1]:
+            self._pause = PAUSE[0]
+        self.wanted, self._done, self._due = False, now, now + self._pause
+        self._pause = min(2 * self._pause, PAUSE[1])
+        return True
+
+
 class Healer:
-    """`tick` is called by a timer of the loop. `adopt` takes in what runs, `pids` lists processes."""
+    """`tick` is called by a timer of the loop. `unused` says how many slots are free."""
 
     def __init__(
         self,
         losses: Losses,
         registry: Registry,
         tree: ProcessTree,
-        adopt: Callable[[], object],
-        pids: Callable[[Container], Sequence[int]],
+        adoption: Adopting,
+        unused: Callable[[], int],
         in_loop: Callable[[Callable[[], None]], None],
+        *,
+        adopt: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`adopt`: containers that are there may be taken in, also those that were there before the agent."""
         self._losses, self._registry, self._tree = losses, registry, tree
-        self._adopt, self._pids, self._in_loop = adopt, pids, in_loop
+        self._adoption, self._unused, self._in_loop, self._may_adopt = adoption, unused, in_loop, adopt
         self._seen: dict[Lost, int] = {}
         self._slots: set[int] = set()  # whose processes are to be read
-        self._reading = False
+        self._walk, self._iterator = _Seldom(clock), _Seldom(clock)
+        self._busy: dict[str, SupervisedThread] = {}
         self._log = log.get_logger("healing")
         self.repairs: Counter[str] = Counter(dict.fromkeys(REPAIRED, 0))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread of it runs."""
+        return bool(self._busy)
 
     def tick(self) -> None:
         """Look for new losses, and mend what they may have left wrong."""
         now = self._losses.by_slot()
         grown = [lost for lost, count in now.items() if count > self._seen.get(lost, 0)]
         self._seen = now
-        if any(lost.event in _LIFE for lost in grown):
-            self._adopt()
-            self.repairs["containers"] += 1
-            self._log.info("records of containers were lost: read anew from the kernel")
-        self._slots |= {lost.slot for lost in grown if lost.event in _PROCESS}
-        if self._slots and not self._reading:
+        for lost in grown:
+            self._note(lost)
+        if any(lost.event in _LIFE and lost.reason == Drop.RING_FULL for lost in grown):
+            self._compare()
+        if self._may_adopt and self._walk.wanted and self._unused() and self._walk.take():
+            self._aside("walk", self._look_for_containers)
+        if self._iterator.take():
+            self._bind()
+        if self._slots and "processes" not in self._busy:
             self._read_processes()
+
+    def again(self) -> None:
+        """The iterator found no end: run it once more, later."""
+        self._iterator.want()
+
+    def _note(self, lost: Lost) -> None:
+        if lost.reason == Drop.TABLE_FULL and lost.event == EventKind.CONTAINER_CREATE:
+            self._walk.want()
+        elif lost.reason == Drop.TABLE_FULL and lost.event in _PROCESS:
+            self._iterator.want()
+        if lost.event in _PROCESS:
+            self._slots.add(lost.slot)
+
+    def _compare(self) -> None:
+        found, gone = self._registry.reconcile()
+        self.repairs["containers"] += 1
+        self._log.info(
+            "records of containers were lost: compared with the kernel's table", found=found, gone=gone
+        )
+
+    def _aside(self, name: str, work: Callable[[], None]) -> None:
+        """Run it in a thread, unless it does; a thread that fails is done, too."""
+
+        def once() -> None:
+            try:
+                work()
+            finally:
+                self._busy.pop(name, None)
+
+        if name not in self._busy:
+            # A failure is counted; the next loss asks again.
+            self._busy[name] = SupervisedThread(f"healing-{name}", once, once=True)
+            self._busy[name].start()
+
+    def _look_for_containers(self) -> None:
+        found = self._adoption.candidates()
+        self._in_loop(lambda: self._enroll(found))
+
+    def _enroll(self, found: Sequence[CgroupDir]) -> None:
+        self._adoption.take(found)
+        self.repairs["unenrolled"] += 1
+        self._log.info("there are free slots again: containers enrolled late", looked_at=len(found))
+
+    def _bind(self) -> None:
+        settled = self._adoption.arm()
+        self.repairs["unbound"] += 1
+        self._log.info("tasks could not be bound when they were made: bound now", settled=settled)
+        if not settled:
+            self._iterator.want()
 
     def _read_processes(self) -> None:
         due = [container for container in self._registry if container.slot in self._slots][:_MOST]
         taken = {container.slot for container in due}
         # A slot without a container was freed since.
         self._slots = {s for s in self._slots - taken if any(c.slot == s for c in self._registry)}
-        if not due:
-            return
-        self._reading = True
-        threading.Thread(target=self._read, args=(due,), name="healing", daemon=True).start()
+        if due:
+            self._aside("processes", lambda: self._read(due))
 
-    def _read(self, containers: Iterable[Container]) -> None:
+    def _read(self, containers: Sequence[Container]) -> None:
+        asked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        pids = self._adoption.pids()
         for container in containers:
-            asked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            found = read_processes(self._pids(container), container.cgroup_id)
-            self._in_loop(lambda c=container, f=found, a=asked: self._mend(c, f, a))  # type: ignore[misc]
-        self._in_loop(self._done)
+            found = read_processes(pids.get(container.slot, ()), container.cgroup_id)
+            self._in_loop(lambda c=container, f=found: self._mend(c, f, asked))  # type: ignore[misc]
 
     def _mend(self, container: Container, found: Sequence[Process], asked_ns: int) -> None:
         added, ended = self._tree.mend(container.cgroup_id, found, asked_ns)
         self.repairs["processes"] += 1
         self._log.info("records of processes were lost: read anew from the kernel",
                        container=container.short_id, added=added, ended=ended)  # fmt: skip
-
-    def _done(self) -> None:
-        self._reading = False

@@ -5,12 +5,11 @@ for each."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ringfence import log
 from ringfence.abi import EventKind
 from ringfence.bpf.losses import Losses
-from ringfence.containers.adopt import Adopter
 from ringfence.containers.enrich import Request, Worker
 from ringfence.containers.model import Container, Enrichment, Facts
 from ringfence.containers.registry import Registry
@@ -81,19 +80,10 @@ class Members:
             self._ask(known)
         return known, self._assign(known)
 
-    def adopt(self, adopter: Adopter) -> int:
-        """Take in what already runs, before the loop does; the tasks are armed by the caller between the
-        two."""
-        found = adopter.adopt()
-        if found.refused:
-            self._log.error("containers not enrolled: the table is full", containers=found.refused)
-        return found.containers
-
-    def adopted(self, adopter: Adopter) -> None:
-        """After the tasks are armed: their processes, and who they are."""
-        adopter.armed()
+    def adopted(self, pids: Mapping[int, Sequence[int]]) -> None:
+        """After the tasks are armed: their processes (by slot), and who they are."""
         for container in self.registry:
-            self.tree.seed(adopter.pids(container), container.cgroup_id)
+            self.tree.seed(pids.get(container.slot, ()), container.cgroup_id)
             if container.enrichment is Enrichment.PENDING:
                 self._ask(container)
 
@@ -105,10 +95,11 @@ class Members:
         """Give back what can be given back; called by a timer."""
         self.registry.sweep()
 
-    def slot_freed(self, container: Container) -> None:
+    def slot_freed(self, container: Container, *, ours: bool = True) -> None:
         """A slot is about to be empty: the next container in it begins as one of which nothing is known."""
-        self._generations.clear(container.slot)
-        self._losses.retire(container.slot)
+        if ours:
+            self._generations.clear(container.slot)
+            self._losses.retire(container.slot)
         self.on_gone(container)
         # Not at its removal: tasks that were moved out of its cgroup may outlive that.
         self.tree.forget(container.cgroup_id)

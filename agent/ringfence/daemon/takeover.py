@@ -16,20 +16,21 @@ Records of another ABI are counted as unreadable.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence import log
-from ringfence.abi import MAPS, EventKind
+from ringfence.abi import DROP_KEY, DROP_MAX, MAPS, NO_SLOT, EventKind
 from ringfence.bpf.pins import PinDirectory
 from ringfence.bpf.ring import Ring
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.events import ContainerEvent, Event
+from ringfence.export.metrics_kernel import event_label, reason_label
 from ringfence.policy.install import Generations
 from ringfence.policy.rulebook import RuleBook
 from ringfence.wire import DecodeError, decode
@@ -59,8 +60,15 @@ class Takeover:
     """`begin` before anything attaches; `adopted` when what runs is known; `release` when this agent is
     complete, else `tick` does; `finish` at the end of a short life. Of the loop's thread."""
 
-    def __init__(self, generations: Generations, registry: Registry, tell: Tell) -> None:
-        """`tell` gets verdicts; whoever they are about may be gone for good."""
+    def __init__(
+        self,
+        generations: Generations,
+        registry: Registry,
+        tell: Tell,
+        path_of: Callable[[int], str] = lambda cgroup: "",
+    ) -> None:
+        """`tell` gets verdicts; whoever they are about may be gone for good. `path_of` a cgroup by its id."""
+        self._path_of = path_of
         self._generations, self._registry, self._tell = generations, registry, tell
         self._before: list[PinDirectory] = []
         self._rings: list[tuple[str, Ring]] = []
@@ -71,11 +79,18 @@ class Takeover:
         self._gone: dict[int, Container] = {}  # containers that lived and died in the gap
         self._log = log.get_logger("takeover")
         self.counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self.lost: Counter[tuple[int, int]] = Counter()  # by event and reason: part of `dropped`
+
+    @property
+    def before(self) -> list[PinDirectory]:
+        """What earlier agents left, oldest first, until it is released."""
+        return list(self._before)
 
     @property
     def pending(self) -> bool:
-        """Whether an earlier agent's programs may still decide beside ours."""
-        return bool(self._rings)
+        """Whether an earlier agent's programs may still decide beside ours; whatever of it is left to
+        read."""
+        return bool(self._rings or self._before)
 
     def begin(self, base: Path, book: RuleBook | None) -> None:
         """Look at what is pinned; go on counting generations where the last agent ended."""
@@ -119,10 +134,19 @@ class Takeover:
         before, self._before = self._before, []
         if not before:
             return
-        self.counts["dropped"] += _dropped(before[-1])
+        for found in before:
+            self._count_dropped(found)
         for found in before:
             found.remove()
         self._due = time.monotonic() + _GOING
+
+    def _count_dropped(self, found: PinDirectory) -> None:
+        """What that agent's programs could not tell since it began, by kind, reason and container."""
+        for event, reason, container, count in _dropped(found):
+            self.counts["dropped"] += count
+            self.lost[event, reason] += count
+            self._log.warning("the agent before could not tell", kind=event_label(event),
+                              reason=reason_label(reason), container=container, records=count)  # fmt: skip
 
     def finish(self) -> None:
         """All that is left to do, now."""
@@ -175,7 +199,16 @@ class Takeover:
             self.counts["duplicate"] += 1
         else:
             self.counts["told"] += 1
-            self._tell(event, self._registry.find(event.container) or self._gone.get(event.container))
+            self._tell(event, self._container(event))
+
+    def _container(self, event: Event) -> Container | None:
+        """Whose the record is: one that lives, one that came and went in the gap, or one without a task
+        now."""
+        found = self._registry.find(event.container) or self._gone.get(event.container)
+        if found is None and event.container:
+            path = self._path_of(event.container)
+            found = self._gone[event.container] = Container.unnamed(event.container, event.slot).at(path)
+        return found
 
     def _remember(self, event: ContainerEvent) -> None:
         if self._registry.find(event.container) is None:
@@ -200,7 +233,7 @@ class Takeover:
 
 def _ring(found: PinDirectory, name: str) -> Ring | None:
     """A ring that an earlier agent left, None where its pins are incomplete."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         left = found.open_map(name)
         if left is not None:
             with left:  # the pages stay mapped
@@ -208,11 +241,34 @@ def _ring(found: PinDirectory, name: str) -> Ring | None:
     return None
 
 
-def _dropped(found: PinDirectory) -> int:
-    """Records that were lost since that agent began."""
-    left = found.open_map("drops")
-    if left is None:
-        return 0
-    with left:
-        readable = (left.key_size, left.value_size) == MAPS["drops"]
-        return sum(int.from_bytes(value, "little") for _, value in left.items()) if readable else 0
+def _dropped(found: PinDirectory) -> Iterator[tuple[int, int, str, int]]:
+    """Event, reason, container and number of records that were lost since that agent began."""
+    names = _names(found)
+    with suppress(OSError):
+        for name in ("drops", "drops_unnamed"):
+            left = found.open_map(name)
+            if left is None:
+                continue
+            with left:
+                if (left.key_size, left.value_size) != MAPS[name]:
+                    continue
+                for key, value in left.items():
+                    count = int.from_bytes(value, "little")
+                    if name == "drops":
+                        event, reason, slot = DROP_KEY.unpack(key)
+                    else:
+                        (event, reason), slot = divmod(int.from_bytes(key, "little"), DROP_MAX), NO_SLOT
+                    if count:
+                        yield event, reason, names.get(slot, ""), count
+
+
+def _names(found: PinDirectory) -> dict[int, str]:
+    """Whose a slot was: its cgroup's id, all that the maps of that agent tell."""
+    with suppress(OSError):
+        left = found.open_map("slots") if found.same_abi else None
+        if left is not None:
+            with left:
+                slots = {int.from_bytes(key, "little"): int.from_bytes(value[:8], "little")
+                         for key, value in left.items()}  # fmt: skip
+            return {slot: f"cgroup-{cgroup}" for slot, cgroup in slots.items() if cgroup}
+    return {}

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from ringfence.abi import Drop, EventKind
 from ringfence.bpf.losses import Losses
 
-__all__ = ["KernelLike", "kernel_metrics", "reason_label"]
+__all__ = ["KernelLike", "event_label", "kernel_metrics", "reason_label"]
 
 _FILLED = ("containers", "processes", "drops")  # hash maps whose room can run out
 
@@ -66,7 +66,7 @@ def _dropped(kernel: KernelLike) -> Metric:
     )
     totals: Counter[tuple[str, str]] = Counter({("none", reason.label): 0 for reason in Drop})
     for (event, reason), count in kernel.losses.totals().items():
-        totals[_event(event), reason_label(reason)] += count
+        totals[event_label(event), reason_label(reason)] += count
     for labels, count in totals.items():
         family.add_metric(labels, count)
     return family
@@ -112,7 +112,8 @@ def _rings(kernel: KernelLike) -> Iterator[Metric]:
     yield size
 
 
-def _event(number: int) -> str:
+def event_label(number: int) -> str:
+    """The word for a number of enum rf_event."""
     try:
         return EventKind(number).label
     except ValueError:

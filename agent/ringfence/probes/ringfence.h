@@ -57,6 +57,8 @@ BPF_ARRAY(rf_terms, struct rf_term, 1);
 BPF_ARRAY(rf_node_window, struct rf_window, 1);
 BPF_TABLE("lru_hash", u64, struct rf_window, rf_windows, RF_WINDOWS); /* by container */
 
+#define RF_LEVELS 16 /* that a task's cgroup may lie below its container's */
+
 #ifdef RF_MAPS
 /* The agent's own tables: tasks that run a container's code, cgroups of containers, containers. */
 struct rf_binding {
@@ -81,12 +83,10 @@ RF_INLINE void rf_count(u32 which)
 }
 
 /* The cgroup that says whose a task is, in the hierarchy that the agent chose. */
-RF_INLINE u64 rf_cgroup_of(struct task_struct *task)
+RF_INLINE struct cgroup *rf_its_cgroup(struct task_struct *task)
 {
 	struct css_set *set = NULL;
 	struct cgroup *cgroup = NULL;
-	struct kernfs_node *node = NULL;
-	u64 id = 0;
 
 	bpf_probe_read_kernel(&set, sizeof(set), &task->cgroups);
 #ifdef RF_SUBSYS
@@ -97,6 +97,14 @@ RF_INLINE u64 rf_cgroup_of(struct task_struct *task)
 #else
 	bpf_probe_read_kernel(&cgroup, sizeof(cgroup), &set->dfl_cgrp);
 #endif
+	return cgroup;
+}
+
+RF_INLINE u64 rf_cgroup_id(struct cgroup *cgroup)
+{
+	struct kernfs_node *node = NULL;
+	u64 id = 0;
+
 	bpf_probe_read_kernel(&node, sizeof(node), &cgroup->kn);
 	bpf_probe_read_kernel(&id, sizeof(id), &node->id);
 	return id;
@@ -112,17 +120,29 @@ RF_INLINE u64 rf_container_of(struct task_struct *task)
 
 	if (bound)
 		return bound->container;
-	u64 cgroup = rf_cgroup_of(task);
-	u32 *found = rf_cgroups.lookup(&cgroup);
+	struct cgroup *cgroup = rf_its_cgroup(task);
 
-	if (!found)
-		return 0;
-	u32 slot = *found;
-	u64 *container = rf_slots.lookup(&slot);
+	/* The agent knows a container's own cgroup; what lies below is found from there upwards. */
+#pragma unroll
+	for (int level = 0; level < RF_LEVELS; level++) {
+		struct cgroup_subsys_state *above = NULL;
+		u64 id = rf_cgroup_id(cgroup);
+		u32 *found = rf_cgroups.lookup(&id);
 
-	return container ? *container : 0;
+		if (found) {
+			u32 slot = *found;
+			u64 *container = rf_slots.lookup(&slot);
+
+			return container ? *container : 0;
+		}
+		bpf_probe_read_kernel(&above, sizeof(above), &cgroup->self.parent);
+		if (!above)
+			return 0;
+		cgroup = (struct cgroup *)((char *)above - __builtin_offsetof(struct cgroup, self));
+	}
+	return 0;
 #else
-	return rf_cgroup_of(task);
+	return rf_cgroup_id(rf_its_cgroup(task));
 #endif
 }
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from ringfence.abi import (
     FLAG_TRUNCATED,
+    NEVER_SLOT,
     NO_SLOT,
+    SKIP_SLOT,
     STATE_ADOPTED,
     STATE_REMOVED,
     STATE_STARTED,
@@ -31,6 +33,10 @@ class FakeSlots:
         self.owners: dict[int, int] = {}
         self.freed: list[int] = []
 
+    @property
+    def unused(self) -> int:
+        return len(self.free_slots)
+
     def read(self, slot: int) -> ContainerValue | None:
         return self.values.get(slot, ContainerValue(0)) if slot < self.size else None
 
@@ -45,23 +51,27 @@ class FakeSlots:
 
     def put_back(self, slot: int) -> None:
         assert slot not in self.free_slots
+        self.values.pop(slot, None)
         self.free_slots.append(slot)
 
-    def fill(self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True) -> None:
-        state = STATE_USED | STATE_ADOPTED
+    def fill(
+        self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True, removed: bool = False
+    ) -> None:
+        state = STATE_USED | STATE_ADOPTED | (STATE_REMOVED if removed else 0)
         self.values[slot] = ContainerValue(cgroup_id, created_ns, state=state)
 
     def bind(self, cgroup_id: int, slot: int) -> bool:
         return self.owners.setdefault(cgroup_id, slot) == slot
 
-    def unbind(self, cgroup_ids: Iterable[int]) -> None:
-        for cgroup_id in cgroup_ids:
-            self.owners.pop(cgroup_id, None)
+    def exempt(self, holders: Sequence[int], own: int) -> None:
+        self.owners |= dict.fromkeys(holders, SKIP_SLOT) | {own: NEVER_SLOT}
 
-    def free(self, slot: int) -> None:
-        self.values.pop(slot, None)
+    def free(self, slot: int, cgroup_id: int) -> bool:
+        if self.owners.pop(cgroup_id, None) is None:
+            return False
         self.freed.append(slot)
         self.put_back(slot)
+        return True
 
     # -- what the probes do ---------------------------------------------------
 
@@ -82,6 +92,11 @@ class FakeSlots:
     def removed(self, slot: int) -> None:
         """Its cgroup is gone."""
         self.change(slot, add_state=STATE_REMOVED)
+
+    def recycled(self, slot: int) -> None:
+        """The kernel gave it back, as no agent beat."""
+        self.owners.pop(self.values[slot].cgroup)
+        self.put_back(slot)
 
     def started(self, slot: int, tasks: int = 1) -> None:
         """Its first task was armed."""

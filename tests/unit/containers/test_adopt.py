@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ class Host:
         self.root = root
         self.slots = FakeSlots(slots)
         self.registry = Registry(self.slots)
-        hierarchy = Hierarchy(HierarchyKind.V2, "", root, root)
-        self.adopter = Adopter(hierarchy, PATTERNS, self.slots, self.registry)
+        self.hierarchy = Hierarchy(HierarchyKind.V2, "", root, root)
+        self.adopter = Adopter(self.hierarchy, PATTERNS, self.slots, self.registry)
 
     def mkdir(self, path: str) -> int:
         (self.root / path).mkdir(parents=True, exist_ok=True)
@@ -40,20 +41,20 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
-def test_only_matching_cgroups_and_what_is_below_them_are_enrolled(host: Host) -> None:
-    """The host's own cgroups stay what they are."""
+def test_only_matching_cgroups_are_enrolled(host: Host) -> None:
+    """The host's own cgroups stay what they are; what lies below a container is not looked at."""
     system, outer = host.mkdir("system.slice"), host.mkdir("pods/rftest-a")
     inner = host.mkdir("pods/rftest-a/init/deep")
     done = host.adopter.adopt()
-    assert (done.containers, done.children, done.refused) == (1, 2, 0)
-    assert host.slots.owners.keys() >= {outer, inner}
-    assert system not in host.slots.owners
+    assert (done.containers, done.refused) == (1, 0)
+    assert host.slots.owners.keys() == {outer}
+    assert not {system, inner} & host.slots.owners.keys()
     [found] = host.registry
     assert (found.id, found.cgroup_path, found.adopted, found.slot) == (
         "rftest-a",
         "/pods/rftest-a",
         True,
-        host.slots.owners[inner],
+        host.slots.owners[outer],
     )
 
 
@@ -63,7 +64,8 @@ def test_what_holds_the_agent_is_no_container_and_the_others_in_it_are(tmp_path:
     around, own = host.mkdir("rftest-node"), host.mkdir("rftest-node/rftest-agent")
     other = host.mkdir("rftest-node/rftest-a")
     hierarchy = Hierarchy(HierarchyKind.V2, "", tmp_path, tmp_path)
-    adopter = Adopter(hierarchy, PATTERNS, host.slots, host.registry, frozenset((around, own)))
+    never = frozenset((around, own))
+    adopter = Adopter(hierarchy, PATTERNS, host.slots, host.registry, never=never)
     assert adopter.adopt().containers == 1
     assert set(host.slots.owners) == {other}
 
@@ -80,7 +82,7 @@ def test_adopting_again_changes_nothing(host: Host) -> None:
     host.adopter.adopt()
     before = dict(host.slots.owners)
     again = host.adopter.adopt()
-    assert (again.containers, again.children) == (0, 0)
+    assert again.containers == 0
     assert host.slots.owners == before
     assert len(host.slots.free_slots) == 7
 
@@ -119,21 +121,66 @@ def test_a_cgroup_that_vanishes_meanwhile_is_not_kept(host: Host, monkeypatch: p
     assert len(host.slots.free_slots) == 8
 
 
-def test_a_child_that_becomes_visible_late_is_found_by_the_second_pass(
+def test_any_number_of_cgroups_below_a_container_is_no_matter(host: Host) -> None:
+    """They take no slot, no entry and no time."""
+    for number in range(300):
+        host.mkdir(f"rftest-a/{number}/x")
+    outer = host.mkdir("rftest-a")
+    host.mkdir("zz/rftest-b")
+    assert host.adopter.adopt().containers == 2
+    assert len(host.slots.owners) == 2
+    assert outer in host.slots.owners
+
+
+def test_a_container_that_shows_late_is_found_by_the_second_pass(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its mkdir ran before its parent was bound, so the kernel did not enroll it."""
+    """Its mkdir ran before the programs were attached, and it became visible after the first pass."""
     host.mkdir("rftest-a")
     real, calls = walk, list[int]()
 
-    def walk_and_make(hierarchy: Hierarchy) -> Iterator[CgroupDir]:
+    def walk_and_make(hierarchy: Hierarchy, **options: Any) -> Iterator[CgroupDir]:
         calls.append(1)
-        yield from list(real(hierarchy))
+        yield from list(real(hierarchy, **options))
         if len(calls) == 1:
-            host.mkdir("rftest-a/late")
+            host.mkdir("rftest-late")
 
     monkeypatch.setattr(adopt, "walk", walk_and_make)
-    assert host.adopter.adopt().children == 1
+    assert host.adopter.adopt().containers == 2
+
+
+def test_cgroups_without_a_task_of_their_own_come_last(tmp_path: Path) -> None:
+    """Empty ones, and those that a container moved its tasks to, get the half of the slots that nobody needs:
+    the kernel enrolls them when they are used."""
+    host = Host(tmp_path, slots=4)
+    container = host.mkdir("rftest-a")
+    for path, pids in (
+        ("rftest-a", "7\n"),
+        ("rftest-empty", ""),
+        ("rftest-junk", "8\n"),
+        ("rftest-b/in", "9\n"),
+    ):
+        host.mkdir(path)
+        (host.root / path / "cgroup.procs").write_text(pids)
+    (host.root / "rftest-b/cgroup.procs").write_text("")
+    owners = {7: container, 8: container}
+    host.adopter = Adopter(
+        host.hierarchy, PATTERNS, host.slots, host.registry, lambda pid: owners.get(pid, 0)
+    )
+    host.adopter.adopt()
+    assert host.slots.owners.keys() == {container, host.mkdir("rftest-b")}
+
+
+def test_what_is_not_enrolled_can_be_looked_for_and_taken_later(host: Host) -> None:
+    """The look is for any thread, the taking for the loop; what is below a container is no candidate."""
+    known = host.mkdir("rftest-a/rftest-x")
+    host.adopter.adopt()
+    host.mkdir("pods/rftest-b/rftest-y")
+    found = host.adopter.candidates()
+    assert [entry.path for entry in found] == ["/pods/rftest-b"]
+    assert host.adopter.take(found).containers == 1
+    assert host.adopter.candidates() == []
+    assert known not in host.slots.owners
 
 
 def test_a_full_table_is_counted(tmp_path: Path) -> None:
@@ -148,11 +195,11 @@ def test_a_full_table_is_counted(tmp_path: Path) -> None:
 def test_containers_with_armed_tasks_are_running(host: Host) -> None:
     """After the iterator ran, the table says which."""
     cgroup = host.mkdir("rftest-a")
-    host.mkdir("rftest-empty")
+    host.mkdir("rftest-idle")
     (host.root / "rftest-a/cgroup.procs").write_text("42\n17\n")
     host.adopter.adopt()
     host.slots.started(host.slots.owners[cgroup])
-    assert host.adopter.armed() == 1
+    assert host.adopter.armed({host.slots.owners[cgroup]: [42, 17]}) == 1
     found = host.registry.find(cgroup)
     assert found is not None
     assert (found.state, found.pid) == (State.RUNNING, 17)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.abi import LEVELS
 from ringfence.containers import hierarchy
 from ringfence.containers.hierarchy import (
+    CgroupDir,
     Hierarchy,
     HierarchyKind,
     detect,
@@ -145,9 +147,24 @@ def test_walk_lists_parents_before_children_with_kernel_names(tmp_path: Path) ->
 
 def test_walk_is_bounded_in_number_and_depth(tmp_path: Path) -> None:
     """Nobody makes the agent walk for ever."""
-    found = tree(tmp_path, "a/b/c/d", "e")
-    assert len(list(walk(found, limit=3))) == 3
-    assert {entry.path for entry in walk(found, depth=2)} == {"/a", "/a/b", "/e"}
+    deep = "/".join("d" * (LEVELS + 3))
+    found, told = tree(tmp_path, deep, "e"), list[int]()
+    assert len(list(walk(found, limit=3, cut=lambda: told.append(1)))) == 3
+    assert told == [1]
+    assert max(entry.path.count("/") for entry in walk(found, cut=lambda: told.append(1))) == LEVELS
+    assert told == [1]
+
+
+def test_walk_leaves_out_what_it_is_told_to(tmp_path: Path) -> None:
+    """What lies below a container is not even listed; asked when its directory was looked at."""
+    found, looked = tree(tmp_path, "pods/rftest-a/x/y", "b"), list[str]()
+
+    def outside(entry: CgroupDir) -> bool:
+        looked.append(entry.path)
+        return not entry.name.startswith("rftest-")
+
+    assert {entry.path for entry in walk(found, descend=outside)} == {"/pods", "/b", "/pods/rftest-a"}
+    assert set(looked) == {"/pods", "/b", "/pods/rftest-a"}
 
 
 def test_walk_does_not_follow_links(tmp_path: Path) -> None:

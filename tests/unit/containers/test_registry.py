@@ -6,10 +6,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.abi import NO_SLOT, EventKind, Fact
+from ringfence.abi import NO_SLOT, Fact
 from ringfence.containers.model import Container, Enrichment, Facts, State
 from ringfence.containers.registry import TOMBSTONE_NS, Registry
-from ringfence.events import CgroupEvent
 from tests.unit.containers.fakes import FakeSlots, create, remove, start, stop
 
 HEX = "ab" * 32
@@ -214,23 +213,54 @@ def test_names_of_another_pod_are_not_taken() -> None:
     assert (after.pod, after.namespace, after.pod_uid) == ("web", "shop", uid)
 
 
-def test_child_cgroups_leave_with_their_container() -> None:
-    """A child that the kernel did not take out is unbound with the rest."""
+def test_a_slot_that_the_kernel_gave_back_is_not_given_back_again() -> None:
+    """It may be another container's by now: that one keeps it, the first one is forgotten."""
+    slots, told = FakeSlots(), list[tuple[str, bool]]()
+    registry = Registry(slots, on_free=lambda container, ours: told.append((container.id, ours)))
+    slot = slots.enroll(5)
+    registry.on_event(create(5, slot, "/rftest-a"))
+    slots.removed(slot)
+    slots.recycled(slot)
+    slots.free_slots.remove(slot)
+    slots.free_slots.insert(0, slot)
+    assert slots.enroll(6) == slot
+    registry.on_event(create(6, slot, "/rftest-b"))
+    registry.on_event(remove(5, slot))
+    registry.sweep()
+    assert told == [("rftest-a", False)]
+    assert [container.id for container in registry] == ["rftest-b"]
+    assert slots.owners == {6: slot}
+
+
+def test_a_container_whose_removal_was_never_told_is_swept() -> None:
+    """Its slot went back in the kernel, and the record was lost."""
     slots = FakeSlots()
     registry = Registry(slots)
     slot = slots.enroll(5)
-    slots.bind(50, slot)
     registry.on_event(create(5, slot, "/rftest-a"))
-    registry.on_event(CgroupEvent(event=EventKind.CGROUP_MKDIR, container=5, cgroup=50, slot=slot))
-    slots.removed(slot)
-    registry.on_event(remove(5, slot))
-    assert slots.owners == {}
+    slots.recycled(slot)
+    registry.sweep()
+    assert len(registry) == 0
+    assert registry.counts.removed == 1
+
+
+def test_reconciling_takes_the_kernels_word() -> None:
+    """What it has is taken in, what it has no more is let go of."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    gone, stays, missed = (slots.enroll(cgroup) for cgroup in (5, 6, 7))
+    registry.on_event(create(5, gone, "/rftest-a"))
+    registry.on_event(create(6, stays, "/rftest-b"))
+    slots.recycled(gone)
+    assert registry.reconcile() == (1, 1)
+    assert {container.cgroup_id: container.slot for container in registry} == {6: stays, 7: missed}
+    assert registry.reconcile() == (0, 0)
 
 
 def test_the_slots_owner_is_told_before_its_counters_go() -> None:
     """Whoever exports counters sees them a last time."""
     slots, told = FakeSlots(), list[Container]()
-    registry = Registry(slots, on_free=told.append)
+    registry = Registry(slots, on_free=lambda container, ours: told.append(container))
     slot = slots.enroll(5)
     registry.on_event(create(5, slot, "/rftest-a"))
     slots.removed(slot)

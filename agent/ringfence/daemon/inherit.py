@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose each task was to the agent before: a task that left its container's cgroup stays that container's,
+also over a restart. What its programs know is read from its pinned maps; the iterator that adopts binds by
+it.
+
+It is read again as long as the old programs decide: they follow every fork.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+
+from ringfence.abi import CARRIED, CONTAINER, MAPS, STATE_REMOVED, TASK, ContainerValue, TaskValue
+from ringfence.bpf.maps import Map
+from ringfence.bpf.pins import PinDirectory
+from ringfence.containers.procstat import start_ticks, ticks_of
+
+__all__ = ["Inheritance"]
+
+
+class Inheritance:
+    """Of agents whose maps look as ours do; those of others are left alone: `unreadable` counts them."""
+
+    def __init__(self) -> None:
+        self._tables: list[Map] = []
+        self._slots: list[Map] = []
+        self._owners: dict[int, TaskValue] = {}
+        self.unreadable = 0
+
+    def open(self, before: Iterable[PinDirectory]) -> None:
+        """Take their maps. The newest counts."""
+        for found in before:
+            processes, slots = _open(found, "processes"), _open(found, "slots")
+            if processes is None or slots is None:
+                self.unreadable += bool(found.links())
+                continue
+            self._tables.append(processes)
+            self._slots.append(slots)
+
+    def refresh(self) -> None:
+        """Read again who is armed, and runs."""
+        for table in self._tables:
+            for key, value in table.items():
+                self._owners[int.from_bytes(key, sys.byteorder)] = TaskValue._make(TASK.unpack(value))
+
+    def owner_of(self, pid: int) -> int:
+        """The cgroup id of the container that this process belongs to; 0: it was nobody's."""
+        task = self._owners.get(pid)
+        return task.container if task is not None and _is_it(pid, task) else 0
+
+    def carry(self, carried: Map) -> None:
+        """Tell the kernel's iterator."""
+        entries = {
+            pid.to_bytes(4, sys.byteorder): CARRIED.pack(task.container, task.start_ns)
+            for pid, task in self._owners.items()
+            if _is_it(pid, task)
+        }
+        carried.update_batch(dict(list(entries.items())[: carried.max_entries]))
+
+    def outlived(self) -> Iterator[int]:
+        """Containers whose cgroup is gone, and which have tasks that run elsewhere: by the cgroup's id."""
+        alive = {task.container for pid, task in self._owners.items() if _is_it(pid, task)}
+        for table in self._slots:
+            for _, value in table.items():
+                slot = ContainerValue._make(CONTAINER.unpack(value))
+                if slot.state & STATE_REMOVED and slot.cgroup in alive:
+                    alive.discard(slot.cgroup)
+                    yield slot.cgroup
+
+    def close(self) -> None:
+        """Everybody is bound: give the maps back."""
+        for table in (*self._tables, *self._slots):
+            table.close()
+        self._tables, self._slots, self._owners = [], [], {}
+
+
+def _is_it(pid: int, task: TaskValue) -> bool:
+    """Whether that process still runs under that number."""
+    return bool(task.container) and start_ticks(pid) == ticks_of(task.start_ns)
+
+
+def _open(found: PinDirectory, name: str) -> Map | None:
+    with suppress(OSError):
+        left = found.open_map(name) if found.same_abi else None
+        if left is not None and (left.key_size, left.value_size) == MAPS[name]:
+            return left
+        if left is not None:
+            with closing(left):
+                return None
+    return None

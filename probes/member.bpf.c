@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Whose a cgroup is, and how a cgroup becomes a container. Global functions: see task.bpf.c. What lies below a
+ * container's cgroup is that container's, however much it makes there and however deep: so nothing of it is kept, and
+ * the way goes from the root down to the first that is known, which no container has a say in.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "include/member.h"
+#include "include/object.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_CGROUP_NAME 128 /* the longest name that a pattern can ask for fits */
+#define RF_HEX_DIGITS 64
+
+struct rf_cgroup_name {
+	char text[RF_CGROUP_NAME];
+};
+
+__noinline __u32 rf_slot_of(__u64 cgroup)
+{
+	__u32 level, depth = RF_READ(struct cgroup, cgroup, level), found = RF_NO_SLOT;
+
+	if (!cgroup)
+		return RF_NO_SLOT;
+	for (level = 1; level <= RF_LEVELS; level++) {
+		__u64 id;
+		__u32 *slot;
+
+		if (level > depth)
+			break;
+		id = rf_ancestor_id(cgroup, level);
+		slot = bpf_map_lookup_elem(&containers, &id);
+		if (!slot || *slot == RF_SKIP_SLOT)
+			continue;
+		found = *slot;
+		if (found != RF_NEVER_SLOT)
+			break; /* below the agent's own cgroup, its canary is a container all the same */
+	}
+	return found;
+}
+
+static __always_inline bool rf_is_hex(char c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+}
+
+/* prefix, then 64 hex digits (and nothing, or .scope), or anything. */
+__noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf_cgroup_name *name)
+{
+	__u32 i, at, len;
+
+	if (!pattern || !name)
+		return 0;
+	len = pattern->len;
+	if (len > sizeof(pattern->prefix))
+		return 0;
+	for (i = 0; i < sizeof(pattern->prefix); i++) {
+		if (i >= len)
+			break;
+		if (name->text[i] != pattern->prefix[i])
+			return 0;
+	}
+	if (pattern->kind == RF_PATTERN_ANY)
+		return 1;
+	/* Read again: else the verifier goes on from each place where the loop could have ended. */
+	len = *(const volatile __u8 *)&pattern->len;
+	if (len > sizeof(pattern->prefix))
+		return 0;
+	for (i = 0; i < RF_HEX_DIGITS; i++) {
+		at = (len + i) & (RF_CGROUP_NAME - 1);
+		if (!rf_is_hex(name->text[at]))
+			return 0;
+	}
+	at = len + RF_HEX_DIGITS; /* at most 46 + 64: .scope fits behind */
+	if (at > RF_CGROUP_NAME - 8)
+		return 0;
+	if (!name->text[at])
+		return 1;
+	return name->text[at] == '.' && name->text[at + 1] == 's' && name->text[at + 2] == 'c' &&
+	       name->text[at + 3] == 'o' && name->text[at + 4] == 'p' && name->text[at + 5] == 'e' &&
+	       !name->text[at + 6];
+}
+
+__noinline int rf_named(__u64 cgroup)
+{
+	struct rf_cgroup_name name = {};
+	__u32 i;
+
+	bpf_probe_read_kernel_str(name.text, sizeof(name.text), RF_READ(struct cgroup, cgroup, kn, name));
+	for (i = 0; i < RF_PATTERNS; i++) {
+		__u32 index = i;
+		struct rf_pattern *pattern = bpf_map_lookup_elem(&patterns, &index);
+
+		if (!pattern || !pattern->kind)
+			return 0;
+		if (rf_name_matches(pattern, &name))
+			return 1;
+	}
+	return 0;
+}
+
+__noinline __u32 rf_enroll(__u64 cgroup, __u64 path)
+{
+	struct rf_container *container;
+	__u64 id = RF_READ(struct cgroup, cgroup, kn, id);
+	__u32 slot;
+
+	if (bpf_map_pop_elem(&free_slots, &slot)) {
+		rf_drop(RF_CONTAINER_CREATE, RF_DROP_TABLE_FULL, RF_NO_SLOT);
+		return RF_NO_SLOT;
+	}
+	container = bpf_map_lookup_elem(&slots, &slot);
+	if (!container)
+		return RF_NO_SLOT;
+	/* It was given back empty. The owner is written before anyone can find the slot. */
+	container->created_ns = bpf_ktime_get_boot_ns();
+	container->state = RF_STATE_USED;
+	container->cgroup = id;
+	if (bpf_map_update_elem(&containers, &id, &slot, BPF_NOEXIST)) {
+		container->cgroup = 0;
+		container->state = 0;
+		bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
+		slot = rf_slot_of(cgroup); /* the agent, or another CPU, was first */
+		if (slot == RF_NO_SLOT)
+			rf_drop(RF_CONTAINER_CREATE, RF_DROP_TABLE_FULL, RF_NO_SLOT);
+		return slot;
+	}
+	rf_container_record(RF_CONTAINER_CREATE, id, rf_parent_id(cgroup), slot, path);
+	return slot;
+}
+
+__noinline __u32 rf_enroll_late(__u64 cgroup)
+{
+	__u64 at = cgroup, named = 0;
+	__u32 i;
+
+	for (i = 0; i < RF_LEVELS; i++) {
+		__u64 id = at ? RF_READ(struct cgroup, at, kn, id) : 0;
+
+		if (!id || id == config.root_cgroup)
+			break;
+		if (!bpf_map_lookup_elem(&containers, &id) && rf_named(at))
+			named = at; /* the topmost */
+		at = rf_parent_address(at);
+	}
+	return named ? rf_enroll(named, 0) : RF_NO_SLOT;
+}
+
+static __always_inline bool rf_agent_beats(void)
+{
+	__u32 zero = 0;
+	__u64 *beat = bpf_map_lookup_elem(&heartbeat, &zero);
+
+	return beat && (__s64)(bpf_ktime_get_boot_ns() - *beat) < RF_STALE_NS;
+}
+
+__noinline int rf_recycle(__u32 slot)
+{
+	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
+	__u64 id;
+
+	if (!container || !(container->state & RF_STATE_REMOVED) || container->tasks > 0 || rf_agent_beats())
+		return 0;
+	id = container->cgroup;
+	if (bpf_map_delete_elem(&containers, &id))
+		return 0; /* somebody else gives it back */
+	__builtin_memset(container, 0, sizeof(*container));
+	bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
+	return 1;
+}
+
+/* Where a runtime prepares a container, its program lies outside of the mounts that it has made already. */
+__noinline __u32 rf_slot_by_cgroup(__u64 address)
+{
+	struct task_struct *task = (struct task_struct *)address;
+	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
+	struct rf_file file;
+
+	if (!exe || !rf_own_mounts(task))
+		return RF_NO_SLOT;
+	rf_file_read(&file, exe);
+	if (rf_mount_ns(&file) != rf_mnt_ns(task) &&
+	    BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns)
+		return RF_NO_SLOT;
+	return rf_slot_of(rf_cgroup_of(task));
+}
