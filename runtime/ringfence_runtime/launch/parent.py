@@ -299,10 +299,10 @@ def _launch(
     theirs.close()
     if listener is not None:
         listener.close()
-    plan.close()
     container.pid, container.start = pid, process_start(pid)
     container.save()
     _from_outside(plan, group, pid)
+    plan.close()
     ours.send(say.GO)
     yield from _converse(ours, plan, container, pid)
     if plan.config.process is not None:
@@ -320,7 +320,13 @@ def _from_outside(plan: Plan, group: Cgroup, pid: int) -> None:
     if plan.config.linux.net_devices:
         from ringfence_runtime.launch.netdev import move_devices
 
-        move_devices(pid, plan.config.linux.net_devices)
+        target = plan.namespaces.get("network", -1)
+        own = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if target < 0 else -1
+        try:
+            move_devices(max(target, own), plan.config.linux.net_devices)
+        finally:
+            if own >= 0:
+                os.close(own)
 
 
 def set_oom_score(pid: int, value: int) -> None:
