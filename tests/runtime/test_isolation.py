@@ -277,32 +277,6 @@ def test_working_directory_is_made(box: Box) -> None:
     assert box.args("/bin/pwd").output() == "/a/b\n"
 
 
-def test_landlock_holds_what_mounts_allow(box: Box, tmp_path: Path) -> None:
-    """What the extension names may be used in the way that it says, and nothing else."""
-    from ringfence_runtime import _sys
-
-    if _sys.landlock_abi() == 0:
-        pytest.skip("elsewhere: this kernel has no Landlock")
-    box.config["linux"]["landlock"] = {
-        "derive": False,
-        "read": ["/etc", "/proc"],
-        "execute": ["/bin"],
-        "write": ["/tmp"],
-        "scope": False,
-    }
-    script = "cat /etc/hosts; echo x > /tmp/f && echo wrote; echo x > /root/f; ls /root; echo end"
-    got = box.shell(script).run()
-    assert got.stdout.split() == ["127.0.0.1", "localhost", "wrote", "end"]
-    assert got.stderr.lower().count("permission denied") == 2
-
-
-def test_landlock_derived_from_mounts(box: Box) -> None:
-    """With a read-only mount below a writable root."""
-    box.config["annotations"] = {"org.ringfence.landlock": "derive"}
-    script = "echo x > /root/f && echo root; echo x > /tmp/f && echo tmp; ls /etc > /dev/null && echo dev"
-    assert box.shell(script).output().split() == ["root", "tmp", "dev"]
-
-
 def test_tmpfs_copies_what_it_covers(box: Box) -> None:
     """tmpcopyup."""
     (box.rootfs / "data").mkdir(mode=0o751)

@@ -22,6 +22,7 @@ from ringfence_runtime.launch.keyring import join_keyring
 from ringfence_runtime.launch.parent import await_exec, set_oom_score
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
 from ringfence_runtime.launch.steps import complete
+from ringfence_runtime.security import landlock
 from ringfence_runtime.spec.linux import NAMESPACES
 from ringfence_runtime.state import write_file
 
@@ -41,7 +42,17 @@ _FILES = {"network": "net", "mount": "mnt", "pid": "pid_for_children", "time": "
 class Joined:
     """One exec, from the outside."""
 
-    __slots__ = ("config", "console", "container", "filter", "foreground", "options", "process", "sub_cgroup")
+    __slots__ = (
+        "config",
+        "console",
+        "container",
+        "filter",
+        "foreground",
+        "landlock",
+        "options",
+        "process",
+        "sub_cgroup",
+    )
 
     def __init__(
         self, container: Container, config: Config, process: Process, options: Options, sub_cgroup: str
@@ -54,6 +65,7 @@ class Joined:
         self.console = -1
         self.foreground = False
         self.filter: Filter | None = None
+        self.landlock = landlock.wanted(config)
 
     def start(self) -> tuple[int, int]:
         """(pid, pidfd) of the new process, which is executing when this returns."""
@@ -218,6 +230,7 @@ class Joined:
             has_userns="user" in self.config.linux.namespaces,
             seccomp=self.filter is not None,
             notify=channel,
+            ruleset=-1 if self.landlock is None else landlock.build(self.landlock, self.config, scope=False),
         )
         call = _sys.Exec(find_executable(process.args[0], env), process.args, env)
         _sys.close_range(3, cloexec=True)

@@ -99,16 +99,35 @@ class Landlock:
     refused.
     """
 
-    __slots__ = ("bind_tcp", "connect_tcp", "derive", "execute", "read", "scope", "write")
+    __slots__ = (
+        "bind_tcp",
+        "bind_udp",
+        "connect_tcp",
+        "connect_udp",
+        "connect_unix",
+        "derive",
+        "execute",
+        "read",
+        "scope",
+        "write",
+    )
 
     def __init__(self, node: Node) -> None:
         self.derive = node.optional_flag("derive") is not False
         self.read = self._paths(node, "read")
         self.write = self._paths(node, "write")
         self.execute = self._paths(node, "execute")
-        self.bind_tcp = node.numbers("bindTcp", 0, 65535) if node.has("bindTcp") else None
-        self.connect_tcp = node.numbers("connectTcp", 0, 65535) if node.has("connectTcp") else None
+        self.connect_unix = self._paths(node, "connectUnix")
+        self.bind_tcp = self._ports(node, "bindTcp")
+        self.connect_tcp = self._ports(node, "connectTcp")
+        self.bind_udp = self._ports(node, "bindUdp")
+        self.connect_udp = self._ports(node, "connectUdp")
         self.scope = node.optional_flag("scope") is not False
+
+    @staticmethod
+    def _ports(node: Node, key: str) -> tuple[int, ...] | None:
+        """None: any port; an empty list: none."""
+        return node.numbers(key, 0, 65535) if node.has(key) else None
 
     @staticmethod
     def _paths(node: Node, key: str) -> tuple[str, ...]:
