@@ -53,13 +53,14 @@ _NAMES = [
     "fstatfs",
     "execve",
     "capget",
+    "execveat",
 ]
 # fmt: off
 _X86_64 = (
-    155, 165, 166, 126, 157, 308, 272, 317, 321, 251, 314, 250, 135, 238, 138, 59, 125,
+    155, 165, 166, 126, 157, 308, 272, 317, 321, 251, 314, 250, 135, 238, 138, 59, 125, 322,
 )
 _GENERIC = (
-    41, 40, 39, 91, 167, 268, 97, 277, 280, 30, 274, 219, 92, 237, 44, 221, 90,
+    41, 40, 39, 91, 167, 268, 97, 277, 280, 30, 274, 219, 92, 237, 44, 221, 90, 281,
 )
 # fmt: on
 _OLD = dict(zip(_NAMES, _X86_64 if _X86 else _GENERIC, strict=True))
@@ -127,6 +128,11 @@ def move_mount(from_fd: int, to_fd: int, *, path: str | bytes = "") -> None:
     _call("move_mount", 429, from_fd, b"", to_fd, b"", 0x04 | 0x40, path=path)
 
 
+def mount_attributes(on: int, off: int, propagation: int = 0, userns: int = 0) -> bytes:
+    """struct mount_attr."""
+    return _MOUNT_ATTR.pack(on, off, propagation, userns)
+
+
 def mount_setattr(
     fd: int,
     *,
@@ -137,7 +143,7 @@ def mount_setattr(
     recursive: bool = False,
     path: str | bytes = "",
 ) -> None:
-    attr = _MOUNT_ATTR.pack(attr_set, attr_clr, propagation, userns)
+    attr = mount_attributes(attr_set, attr_clr, propagation, userns)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _call("mount_setattr", 442, fd, b"", flags, attr, len(attr), path=path)
 
@@ -336,8 +342,9 @@ class Exec:
     force.
     """
 
-    def __init__(self, path: str, argv: Sequence[str], env: Sequence[str]) -> None:
-        self.path = ctypes.create_string_buffer(os.fsencode(path))
+    def __init__(self, path: str | int, argv: Sequence[str], env: Sequence[str]) -> None:
+        self.fd = path if isinstance(path, int) else -1
+        self.path = ctypes.create_string_buffer(b"" if isinstance(path, int) else os.fsencode(path))
         self.argv = self._vector(argv)
         self.env = self._vector(env)
 
@@ -347,14 +354,17 @@ class Exec:
 
     def __call__(self) -> int:
         """Run it; returns only on failure, with errno."""
-        _syscall(_OLD["execve"], self.path, self.argv, self.env, 0, 0, 0)
+        if self.fd >= 0:
+            _syscall(_OLD["execveat"], self.fd, self.path, self.argv, self.env, AT_EMPTY_PATH, 0)
+        else:
+            _syscall(_OLD["execve"], self.path, self.argv, self.env, 0, 0, 0)
         return ctypes.get_errno()
 
 
 def execveat(fd: int, argv: Sequence[str], env: Sequence[str]) -> None:
     """Execute the file that `fd` is open on; returns only by raising."""
     vector = Exec._vector
-    _call("execveat", 322 if _X86 else 281, fd, b"", vector(argv), vector(env), AT_EMPTY_PATH)
+    _call("execveat", _OLD["execveat"], fd, b"", vector(argv), vector(env), AT_EMPTY_PATH)
 
 
 def load_library(name: str, signatures: dict[str, tuple[str, str]]) -> dict[str, object]:

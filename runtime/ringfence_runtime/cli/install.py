@@ -20,6 +20,10 @@ from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import Error, UsageError
 from ringfence_runtime.launcher import SOCKET
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = ["install"]
 
 BASE = os.path.dirname(os.path.abspath(ringfence_runtime.__file__))
@@ -44,6 +48,8 @@ class Loader:
         module.__file__ = {base!r} + "/" + module.__name__
         exec(marshal.loads(CODES[module.__name__][1]), module.__dict__)
 sys.meta_path.insert(0, Loader)
+import ringfence_runtime
+ringfence_runtime.INIT = {init!r}
 from ringfence_runtime.cli import main
 code = main()
 try:
@@ -70,9 +76,9 @@ def _modules() -> dict[str, tuple[bool, bytes]]:
     return found
 
 
-def bundle() -> bytes:
-    """The bytes of PATH.pyc."""
-    code = compile(_MAIN.format(codes=_modules(), base=BASE), "<ringfence-runtime>", "exec")
+def bundle(init: str) -> bytes:
+    """The bytes of PATH.pyc. `init` is the program of front/init.c, or empty."""
+    code = compile(_MAIN.format(codes=_modules(), base=BASE, init=init), "<ringfence-runtime>", "exec")
     header = MAGIC_NUMBER + (0).to_bytes(4, "little") + int(time.time()).to_bytes(4, "little") + bytes(4)
     return header + marshal.dumps(code)
 
@@ -87,36 +93,45 @@ def script(interpreter: str, target: str) -> str:
     )
 
 
-def _compile(interpreter: str, target: str, output: str, socket: str) -> bool:
+def _compile(source: str, output: str, definitions: Sequence[str] = (), *, static: bool = False) -> bool:
+    """Whether a C compiler is there and makes the program, linked statically if that is possible."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
         return False
-    definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"', f'-DLAUNCHER="{socket}"']
-    for static in (["-static"], []):
-        command = [compiler, "-Os", "-Wall", *static, *definitions, "-o", output, f"{BASE}/front/front.c"]
+    for linking in (["-static"], []) if not static else (["-static"],):
+        command = [compiler, "-O2", "-Wall", *linking, *definitions, "-o", output, f"{BASE}/front/{source}"]
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             return True
     return False
 
 
+def _replace(path: str) -> None:
+    os.chmod(f"{path}.new", 0o755)
+    os.rename(f"{path}.new", path)
+
+
 def install(settings: Globals, arguments: list[str]) -> int:
-    """Write PATH and PATH.pyc, each beside and renamed."""
+    """Write PATH, PATH.pyc and PATH.init, each beside and renamed."""
     del settings
     parsed = parse(arguments, {"no-compile": "f", "launcher": "s"}, interleaved=True)
     [path] = expect(parsed, "install", 1, 1)
     target = f"{os.path.abspath(path)}.pyc"
     if '"' in target + parsed.text("launcher") or "\\" in target:
         raise Error(f"cannot install to {path!r}")
-    interpreter = os.path.realpath(sys.executable)
+    interpreter, may_compile = os.path.realpath(sys.executable), not parsed.flag("no-compile")
+    init = f"{os.path.abspath(path)}.init"
+    # Linked statically: in the container there is no library of the host's.
+    if may_compile and _compile("init.c", f"{init}.new", static=True):
+        _replace(init)
+    else:
+        init = ""
     with open(f"{target}.new", "wb") as file:
-        file.write(bundle())
+        file.write(bundle(init))
     os.rename(f"{target}.new", target)
-    temporary = f"{path}.new"
-    if parsed.flag("no-compile") or not _compile(
-        interpreter, target, temporary, parsed.text("launcher", SOCKET)
-    ):
-        with open(temporary, "w", encoding="utf-8") as text:
+    socket = parsed.text("launcher", SOCKET)
+    definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"', f'-DLAUNCHER="{socket}"']
+    if not (may_compile and _compile("front.c", f"{path}.new", definitions)):
+        with open(f"{path}.new", "w", encoding="utf-8") as text:
             text.write(script(interpreter, target))
-    os.chmod(temporary, 0o755)
-    os.rename(temporary, path)
+    _replace(path)
     return 0

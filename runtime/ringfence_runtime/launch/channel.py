@@ -9,6 +9,7 @@ kind and a text.
 | init | WARNING | what | told, and it goes on |
 | init | RUN_HOOKS | | the root is furnished: prestart and createRuntime hooks are due |
 | init | READY | | all is done but the execve |
+| small init | UNFORESEEN | | it has no step for what it met, and ends; nothing of the workload has run |
 | init | LISTENER | its number | fetch the descriptor of a seccomp listener, then answer DONE |
 | stage | MAP_IDS, SET_CLOCKS | | do it from outside, then answer DONE |
 | stage | PID | the init's | it is born |
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import _socket
 import os
+from _struct import pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "pair"]
 
-ERROR, HOOK_ERROR, WARNING, RUN_HOOKS, READY, LISTENER = "E", "X", "W", "H", "R", "F"
+ERROR, HOOK_ERROR, WARNING, RUN_HOOKS, READY, LISTENER, UNFORESEEN = "E", "X", "W", "H", "R", "F", "B"
 MAP_IDS, SET_CLOCKS, PID = "U", "T", "P"
 GO, DONE, REFUSED, START = "G", "K", "N", "S"
 GONE = ""
@@ -57,12 +59,15 @@ class Channel:
     def send(self, kind: str, text: str = "", fds: Sequence[int] = ()) -> None:
         data = kind.encode() + text.encode("utf-8", "surrogateescape")[: _SIZE - 1]
         if fds:
-            from _struct import pack
-
             rights = pack(f"{len(fds)}i", *fds)
             self.sock.sendmsg([data], [(_socket.SOL_SOCKET, _SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
         else:
             self.sock.send(data, _socket.MSG_NOSIGNAL)
+
+    def send_raw(self, data: bytes, fds: Sequence[int]) -> None:
+        """A message of another kind, with descriptors: the steps of a small init."""
+        rights = [(_socket.SOL_SOCKET, _SCM_RIGHTS, pack(f"{len(fds)}i", *fds))] if fds else []
+        self.sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
 
     def receive(self) -> tuple[str, str]:
         """(kind, text); kind is empty when the other end is gone."""

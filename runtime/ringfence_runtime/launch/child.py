@@ -83,6 +83,7 @@ class Init:
 
     def run(self) -> None:
         try:
+            self._take_streams()
             self._settle()
             self._furnish()
             self._hooks()
@@ -97,6 +98,13 @@ class Init:
             self.channel.send(say.ERROR, f"internal error: {type(error).__name__}: {error}")
         finally:
             os._exit(1)
+
+    def _take_streams(self) -> None:
+        options = self.plan.options
+        for number, fd in enumerate(options.streams or ()):
+            os.dup2(fd, number)
+        for fd in options.foreign:
+            os.close(fd)
 
     def _settle(self) -> None:
         """Wait until the parent has put us in our cgroup and mapped our ids; then take our namespaces."""

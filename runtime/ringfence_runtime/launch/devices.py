@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ringfence_runtime.spec.config import Config
     from ringfence_runtime.spec.mounts import IdMapping
 
-__all__ = ["make_devices", "precreate"]
+__all__ = ["LINKS", "default_devices", "make_devices", "precreate"]
 
 _DEFAULT = (
     ("null", 1, 3),
@@ -35,7 +35,7 @@ _DEFAULT = (
     ("urandom", 1, 9),
     ("tty", 5, 0),
 )
-_LINKS = (
+LINKS = (
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
     ("/proc/self/fd/1", "stdout"),
@@ -43,7 +43,8 @@ _LINKS = (
 )
 
 
-def _default_devices() -> list[Device]:
+def default_devices() -> list[Device]:
+    """Those that every container has."""
     return [
         Device(
             Node({"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor}, "(default device)")
@@ -58,7 +59,7 @@ def make_devices(rootfs: Rootfs) -> None:
     """
     config = rootfs.plan.config
     bound = any(mount.bind and mount.destination.rstrip("/") == "/dev" for mount in config.mounts)
-    wanted = {} if bound else {device.path: device for device in _default_devices()}
+    wanted = {} if bound else {device.path: device for device in default_devices()}
     wanted.update({device.path: device for device in config.linux.devices})
     mapped = "user" in config.linux.namespaces
     for device in wanted.values():
@@ -192,7 +193,7 @@ def _mapped(ranges: Sequence[IdMapping], number: int) -> int:
 def _links(rootfs: Rootfs) -> None:
     dev = ensure(rootfs.fd, "/dev", directory=True, follow=False)
     try:
-        for target, name in _LINKS:
+        for target, name in LINKS:
             try:
                 os.symlink(target, name, dir_fd=dev)
             except FileExistsError:

@@ -111,6 +111,15 @@ class Undo:
         self._first.clear()
         self._container, self._hooks = container, config.hooks["poststop"]
 
+    def depth(self) -> int:
+        """How much there is to take back."""
+        return len(self._steps)
+
+    def back_to(self, depth: int) -> None:
+        """Take back what was made since `depth`, as that is done anew."""
+        while len(self._steps) > depth:
+            self._steps.pop()()
+
     def run(self) -> None:
         """Take all back. Where something could not be, the state stays for `delete --force`."""
         whole = True

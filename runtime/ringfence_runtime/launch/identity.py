@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "become",
+    "candidates",
     "change_directory",
     "environment",
     "find_executable",
@@ -132,15 +133,22 @@ def change_directory(path: str) -> None:
         raise Error(f"config: process.cwd: {path} is outside the container's root")
 
 
+def candidates(name: str, env: Sequence[str]) -> list[str]:
+    """The paths that `name` may stand for, in order."""
+    if "/" in name:
+        return [name]
+    path = next((item[5:] for item in env if item.startswith("PATH=")), _DEFAULT_PATH)
+    return [f"{directory or '.'}/{name}" for directory in path.split(":")]
+
+
 def find_executable(name: str, env: Sequence[str]) -> str:
     """The path to execute, looked up as execvp does; the errors are those that engines know from runc."""
     if "/" in name:
         return _check_executable(name)
-    path = next((item[5:] for item in env if item.startswith("PATH=")), _DEFAULT_PATH)
     denied = False
-    for directory in path.split(":"):
+    for path in candidates(name, env):
         try:
-            return _check_executable(f"{directory or '.'}/{name}")
+            return _check_executable(path)
         except Error as error:
             denied = denied or error.message.endswith(os.strerror(errno.EACCES))
     why = "permission denied" if denied else "executable file not found in $PATH"

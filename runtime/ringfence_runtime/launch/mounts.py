@@ -36,7 +36,8 @@ _PROC_FILES = frozenset(
     ]
 )
 _LABELLED_BY_THE_KERNEL = frozenset(("proc", "sysfs", "mqueue"))
-_NEEDS_REAL_DIRECTORY = frozenset(("proc", "sysfs"))
+NEEDS_REAL_DIRECTORY = frozenset(("proc", "sysfs"))
+HARD = _sys.MOUNT_ATTR_RDONLY | _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
 
 
 def open_source(mount: Mount, bundle: str, *, idmap_userns: int = -1) -> int:
@@ -94,7 +95,7 @@ def attach(root: int, mount: Mount, tree: int) -> None:
     """Attach `tree` at the mount's destination below `root`, which is made where it is missing."""
     directory = os.fstat(tree).st_mode & 0o170000 == 0o040000
     # CVE-2019-19921, CVE-2023-27561: an image with /proc as a symlink moved the real procfs out of the way.
-    follow = mount.type not in _NEEDS_REAL_DIRECTORY
+    follow = mount.type not in NEEDS_REAL_DIRECTORY
     if mount.dest_nofollow:
         target = _open_last(root, mount.destination, directory=directory)
     else:
@@ -109,14 +110,17 @@ def attach(root: int, mount: Mount, tree: int) -> None:
     propagate(mount, tree)
 
 
-def _check_procfs(target: int, mount: Mount) -> None:
-    """A procfs is what the kernel says; only files that describe the machine may be replaced (as lxcfs
-    does).
+def may_cover(mount: Mount) -> bool:
+    """Whether it may lie over something of a procfs: only over files that describe the machine, as lxcfs
+    does, or over all of it.
     """
-    if _sys.fs_magic(target) != _sys.PROC_SUPER_MAGIC:
-        return
     name = "/" + "/".join(part for part in mount.destination.split("/") if part not in ("", "."))
-    if name != "/proc" and name not in _PROC_FILES:
+    return name == "/proc" or name in _PROC_FILES
+
+
+def _check_procfs(target: int, mount: Mount) -> None:
+    """A procfs is what the kernel says, whatever the path."""
+    if _sys.fs_magic(target) == _sys.PROC_SUPER_MAGIC and not may_cover(mount):
         raise Error(f"{mount.path}: {mount.destination} lies in a procfs and must not be covered")
 
 
@@ -231,16 +235,10 @@ def mask(root: int, path: str, null: int, label: str = "") -> None:
         return
     try:
         if os.fstat(target).st_mode & 0o170000 == 0o040000:
-            hard = (
-                _sys.MOUNT_ATTR_RDONLY
-                | _sys.MOUNT_ATTR_NOSUID
-                | _sys.MOUNT_ATTR_NODEV
-                | _sys.MOUNT_ATTR_NOEXEC
-            )
             options = [("size", "0"), ("nr_inodes", "1"), ("mode", "0")]
             if label:
                 options.append(("context", label))
-            tree = new_filesystem("tmpfs", "tmpfs", options, hard)
+            tree = new_filesystem("tmpfs", "tmpfs", options, HARD)
         else:
             check_device(null, 1, 3, "/dev/null")
             tree = bind_tree(null, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)

@@ -16,12 +16,11 @@ from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.agent import announce
 from ringfence_runtime.launch.channel import Channel
-from ringfence_runtime.launch.child import Init
 from ringfence_runtime.launch.ending import Undo, destroy, end, kill_child, run_poststart
 from ringfence_runtime.launch.hooks import HookError, run_hooks
 from ringfence_runtime.launch.identity import set_rlimits
 from ringfence_runtime.launch.plan import USERNS, Options, Plan, make_plan
-from ringfence_runtime.launch.stages import spawn
+from ringfence_runtime.launch.starting import Start
 from ringfence_runtime.launch.steps import complete
 from ringfence_runtime.spec import load_config, parse_config
 from ringfence_runtime.state import Container, Store, check_id, process_start, write_file
@@ -33,6 +32,10 @@ if TYPE_CHECKING:
     from ringfence_runtime.spec import Config
 
 __all__ = ["Launched", "await_exec", "create", "creating", "destroy", "start_created"]
+
+
+class _UnforeseenError(Exception):
+    """The small init gave up."""
 
 
 class Launched:
@@ -199,7 +202,19 @@ def creating(
         group.create()
         group.apply(config.linux.resources)
         talk = announce(config, options, container)
-        launched = yield from _launch(plan, container, seccomp, undo, listening=detached_start)
+        depth = undo.depth()
+        try:
+            launched = yield from _launch(
+                plan, container, seccomp, undo, listening=detached_start, small=True
+            )
+        except _UnforeseenError:
+            # The small init met what it has no step for, and nothing has run: the other one sees to it.
+            undo.back_to(depth)
+            plan = make_plan(config, bundle, options)
+            undo.add(plan.close)
+            launched = yield from _launch(
+                plan, container, seccomp, undo, listening=detached_start, small=False
+            )
         if talk is not None:
             yield from talk.confirm()
         _tell(options, launched)
@@ -270,29 +285,13 @@ def _launch(
     undo: Undo,
     *,
     listening: bool,
+    small: bool,
 ) -> Steps[Launched]:
     _prepare_console(plan)
     ours, theirs = say.pair()
     listener = say.listen(container.directory, "start.sock") if listening else None
-    group = container.cgroup
-    # A stage process may have left the user namespace that may enter a cgroup; then the parent moves the
-    # init.
-    into = group.open_unified() if group.unified and not plan.staged else -1
-    tasks = [] if plan.staged else group.open_tasks()
-    init = Init(plan, container, theirs, listener, seccomp, tasks)
-
-    def child() -> None:
-        if plan.options.entered is not None:
-            plan.options.entered()
-        ours.close()
-        init.run()
-
-    try:
-        pid, pidfd = spawn(plan, into, child)
-    finally:
-        for fd in (into, *tasks):
-            if fd >= 0:
-                os.close(fd)
+    start = Start(plan, container, seccomp, theirs, listener, small=small)
+    pid, pidfd = start.begin(ours)
     undo.add(lambda: _end(pid, pidfd))
     if plan.options.spawned is not None:
         plan.options.spawned(pid)
@@ -301,9 +300,10 @@ def _launch(
         listener.close()
     container.pid, container.start = pid, process_start(pid)
     container.save()
-    _from_outside(plan, group, pid)
+    _from_outside(plan, container.cgroup, pid)
     plan.close()
-    ours.send(say.GO)
+    if start.message is None:
+        ours.send(say.GO)
     yield from _converse(ours, plan, container, pid)
     if plan.config.process is not None:
         set_rlimits(pid, plan.config.process.rlimits)
@@ -363,6 +363,8 @@ def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> S
             raise HookError(text)
         elif kind == say.ERROR:
             raise Error(text)
+        elif kind == say.UNFORESEEN:
+            raise _UnforeseenError
         else:
             raise Error(
                 "the container's init died while it was being set up", hint="was it killed for memory?"

@@ -39,7 +39,7 @@ class Options:
     __slots__ = (
         "certain",
         "console_socket",
-        "entered",
+        "foreign",
         "handed",
         "keep_keyring",
         "listen_fds",
@@ -52,6 +52,7 @@ class Options:
         "require_agent",
         "rootfs_fd",
         "spawned",
+        "streams",
         "userns",
         "userns_range",
     )
@@ -71,7 +72,8 @@ class Options:
         self.userns_range: Range | None = None  # one that the caller took already
         self.certain = False  # no engine knows more of this container than its bundle says
         self.rootfs_fd = -1  # the root filesystem as a detached mount, instead of root.path
-        self.entered: Callable[[], None] | None = None  # what the init does first of all
+        self.streams: list[int] | None = None  # the workload's standard descriptors, where not our own
+        self.foreign: set[int] = set()  # descriptors of other containers', which the init closes at once
         self.spawned: Callable[[int], None] | None = None  # told the init's process as soon as there is one
         self.output = ""  # a path in the container for standard output and error; input is empty then
 

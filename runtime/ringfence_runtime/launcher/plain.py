@@ -124,7 +124,7 @@ class Plain:
             if self.launched is not None:
                 self.launched.reap()
             # They hold us as we hold them: without this only the collector would free all of it.
-            self.run.options.entered = self.run.options.spawned = None
+            self.run.options.spawned = None
 
     def _release(self) -> None:
         _streams.difference_update(self.request.fds)
@@ -132,7 +132,8 @@ class Plain:
 
     def _run(self) -> Steps[int]:
         run = self.run
-        run.options.entered = self._enter
+        run.options.streams = self.request.fds
+        run.options.foreign = _streams
         run.options.spawned = lambda pid: tell(self.peer, RUNNING, pid)
         launched = self.launched = yield from parent.creating(
             Store(self.root),
@@ -153,13 +154,6 @@ class Plain:
         if not run.keep:
             destroy(launched.container, self.config)
         return code
-
-    def _enter(self) -> None:
-        """In the init: take the client's standard descriptors, and no other client's."""
-        for number, fd in enumerate(self.request.fds):
-            os.dup2(fd, number)
-        for fd in _streams:
-            os.close(fd)
 
 
 def plain(peer: _socket.socket, request: Request) -> Plain | None:

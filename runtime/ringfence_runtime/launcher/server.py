@@ -11,6 +11,7 @@ from _struct import unpack
 
 from ringfence_runtime import log
 from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.starting import keep_spawner
 from ringfence_runtime.launcher.plain import plain
 from ringfence_runtime.launcher.protocol import NOT_TAKEN, SOCKET, receive, tell
 from ringfence_runtime.launcher.waiting import Fd, Waiting
@@ -131,6 +132,7 @@ class Server:
 def serve(path: str = SOCKET) -> int:
     """Serve until SIGTERM or SIGINT; workers and containers end by themselves."""
     preload()
+    keep_spawner()
     server = Server(path)
 
     def stop(_number: int, _frame: object) -> None:
