@@ -159,13 +159,23 @@ class Runtime:
         return subprocess.run(command, text=True, check=False, **options)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Modules that say BOTH_INITS run with the small init and with the one that Python is."""
+    if "executable" in metafunc.fixturenames and getattr(metafunc.module, "BOTH_INITS", False):
+        metafunc.parametrize("executable", ["small", "python"], indirect=True)
+
+
 @pytest.fixture(scope="session")
-def executable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def executable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `ringfence-runtime install` writes."""
     force.need_root()
     path = tmp_path_factory.mktemp("bin") / "ringfence-runtime"
     environment = {"PYTHONPATH": str(ROOT / "runtime"), "PATH": os.environ["PATH"]}
     command = ["/usr/bin/python3", "-m", "ringfence_runtime", "install", str(path)]
+    if getattr(request, "param", "small") == "python":
+        command.append("--no-init")
+    else:
+        force.need_program("gcc")
     subprocess.run(command, check=True, env=environment)
     return path
 

@@ -16,6 +16,7 @@ import pytest
 from tests.runtime.conftest import Box
 
 pytestmark = pytest.mark.root
+BOTH_INITS = True
 
 
 def bind(box: Box, source: Path, destination: str, *options: str) -> None:

@@ -16,6 +16,7 @@ from tests.support import force
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
+BOTH_INITS = True
 NAMESPACES = ("pid", "mnt", "net", "ipc", "uts", "cgroup")
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.runtime.conftest import Box
 
 pytestmark = pytest.mark.root
+BOTH_INITS = True
 
 
 def test_seccomp_denies_and_is_cached(box: Box) -> None:

@@ -113,7 +113,7 @@ def _replace(path: str) -> None:
 def install(settings: Globals, arguments: list[str]) -> int:
     """Write PATH, PATH.pyc and PATH.init, each beside and renamed."""
     del settings
-    parsed = parse(arguments, {"no-compile": "f", "launcher": "s"}, interleaved=True)
+    parsed = parse(arguments, {"no-compile": "f", "no-init": "f", "launcher": "s"}, interleaved=True)
     [path] = expect(parsed, "install", 1, 1)
     target = f"{os.path.abspath(path)}.pyc"
     if '"' in target + parsed.text("launcher") or "\\" in target:
@@ -121,7 +121,7 @@ def install(settings: Globals, arguments: list[str]) -> int:
     interpreter, may_compile = os.path.realpath(sys.executable), not parsed.flag("no-compile")
     init = f"{os.path.abspath(path)}.init"
     # Linked statically: in the container there is no library of the host's.
-    if may_compile and _compile("init.c", f"{init}.new", static=True):
+    if may_compile and not parsed.flag("no-init") and _compile("init.c", f"{init}.new", static=True):
         _replace(init)
     else:
         init = ""

@@ -59,7 +59,7 @@ _ARGUMENTS = {
     "kill": "ID [SIGNAL]",
     "ps": "ID [PS OPTION...]",
     "delete": "ID...",
-    "install": "PATH",
+    "install": "PATH [--launcher SOCKET] [--no-compile] [--no-init]",
     "launcher": "[--socket PATH]",
 }
 

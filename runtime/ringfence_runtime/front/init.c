@@ -64,6 +64,8 @@ struct step {
 	uint64_t arguments[6];
 };
 
+_Static_assert(sizeof(struct step) == 72, "program.py packs it so");
+
 struct header {
 	uint32_t magic;
 	uint32_t steps;

@@ -208,6 +208,7 @@ def creating(
                 plan, container, seccomp, undo, listening=detached_start, small=True
             )
         except _UnforeseenError:
+            log.debug("the small init gave up: the larger one does it")
             # The small init met what it has no step for, and nothing has run: the other one sees to it.
             undo.back_to(depth)
             plan = make_plan(config, bundle, options)

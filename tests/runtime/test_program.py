@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small init: that it is used, means what program.py means, and what happens where it gives up."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ringfence_runtime.launch import program
+from tests.runtime.conftest import ROOT, Box
+
+pytestmark = pytest.mark.root
+SOURCE = (ROOT / "runtime/ringfence_runtime/front/init.c").read_text()
+
+
+def words(pid: int) -> list[str]:
+    """The arguments of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+
+
+def constant(name: str) -> int:
+    """A number that the C source defines."""
+    found = re.search(rf"#define {name} \(?([0-9xa-f]+)u?(?: \* (\d+)\))?", SOURCE)
+    assert found is not None, name
+    return int(found[1], 0) * int(found[2] or 1)
+
+
+def test_both_sides_mean_the_same() -> None:
+    """The kinds of steps in their order, and every limit."""
+    enumeration = re.search(r"enum \{\s*(CALL.*?),?\s*\};", SOURCE, re.DOTALL)
+    assert enumeration is not None
+    assert tuple(re.sub(r"\s+", "", enumeration[1]).lower().split(",")) == program.KINDS
+    for name in ("MAGIC", "MOST_BYTES", "MOST_FDS", "MOST_SLOTS"):
+        assert constant(name) == getattr(program, name), name
+    assert f"sizeof(struct step) == {program.STEP.size}" in SOURCE
+
+
+def test_an_ordinary_container_waits_in_the_small_init(box: Box) -> None:
+    """It holds less than a tenth of what an interpreter would."""
+    box.args("/bin/true").write()
+    assert box.do("create", capture=False).returncode == 0
+    pid = box.state()["pid"]
+    assert words(pid) == ["ringfence-init"]
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) < 500
+    assert box.do("start").returncode == 0
+    box.wait("stopped")
+
+
+@pytest.mark.parametrize("what", ["hooks", "user namespace"])
+def test_what_it_cannot_do_is_done_by_the_other(box: Box, what: str) -> None:
+    """Launches that are not laid out are those of the interpreter."""
+    if what == "hooks":
+        box.config["hooks"] = {"startContainer": [{"path": "/bin/true"}]}
+    else:
+        box.config["linux"]["namespaces"].append({"type": "user"})
+        ids = [{"containerID": 0, "hostID": 0, "size": 65536}]
+        box.config["linux"].update(uidMappings=ids, gidMappings=ids)
+    box.args("/bin/true").write()
+    assert box.do("create", capture=False).returncode == 0
+    assert words(box.state()["pid"])[0].endswith(("python3", "python3.11", "python3.13"))
+
+
+def test_where_it_gives_up_the_other_takes_over(box: Box) -> None:
+    """A node that the image has already is not foreseen: the container starts all the same."""
+    box.config["mounts"] = [
+        each for each in box.config["mounts"] if not each["destination"].startswith("/dev")
+    ]
+    (box.rootfs / "dev").mkdir(exist_ok=True)
+    for _ in range(2):  # the second time all nodes are there
+        box.shell("ls -l /dev/null && echo fine > /dev/null && echo done")
+        assert box.output().endswith("done\n")
+    box.write()
+    said = box.runtime("--debug", "run", box.name, cwd=box.directory).stderr
+    assert "the small init gave up" in said
