@@ -48,8 +48,11 @@ def process_start(pid: int) -> int:
     good.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b") ")[2].split()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fields = os.read(fd, 4096).rpartition(b") ")[2].split()
+        finally:
+            os.close(fd)
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return 0 if fields[0] in (b"Z", b"X", b"x") else int(fields[19])
@@ -178,17 +181,25 @@ class Container:
             raise StateError(f"container {self.id} is not running")
         return fd
 
-    def destroy(self) -> None:
-        """Remove the directory; a second delete at the same time finds files gone, and that is fine."""
-        for name in ("start.sock", "config.json", "config.json.new", "state.json", "state.json.new"):
+    def _unlink(self, *names: str) -> None:
+        for name in names:
             try:
                 os.unlink(f"{self.directory}/{name}")
             except FileNotFoundError:
                 continue
+
+    def destroy(self) -> None:
+        """Remove the directory; a second delete at the same time finds files gone, and that is fine."""
+        self._unlink("config.json", "state.json")
         try:
             os.rmdir(self.directory)
         except FileNotFoundError:
             pass
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            self._unlink("start.sock", "state.json.new")
+            os.rmdir(self.directory)
         if self.userns >= 0:
             from ringfence_runtime.launch.autouserns import release
 
@@ -213,6 +224,16 @@ def write_file(path: str, text: str) -> None:
     finally:
         os.close(fd)
     os.rename(f"{path}.new", path)
+
+
+def write_new(path: str, data: bytes) -> None:
+    """Write a file that nobody looks for yet."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    finally:
+        os.close(fd)
 
 
 def now() -> str:
@@ -246,10 +267,9 @@ class Store:
         """A new directory with a first state (`creating`) that names the cgroup, so that a runtime killed
         from here on can be cleaned up. Error where the name or the cgroup is somebody else's.
         """
-        os.makedirs(self.root, 0o711, exist_ok=True)
         directory = f"{self.root}/{check_id(name)}"
         try:
-            os.mkdir(directory, 0o711 if os.geteuid() else 0o700)
+            self._make(directory)
         except FileExistsError:
             raise StateError(f"container {name} already exists") from None
         try:
@@ -280,6 +300,14 @@ class Store:
             container.destroy()
             raise
         return container
+
+    def _make(self, directory: str) -> None:
+        mode = 0o711 if os.geteuid() else 0o700
+        try:
+            os.mkdir(directory, mode)
+        except FileNotFoundError:
+            os.makedirs(self.root, 0o711, exist_ok=True)
+            os.mkdir(directory, mode)
 
     def load(self, name: str) -> Container:
         directory = f"{self.root}/{check_id(name)}"

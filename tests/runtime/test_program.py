@@ -12,7 +12,7 @@ from ringfence_runtime.launch import program
 from tests.runtime.conftest import ROOT, Box
 
 pytestmark = pytest.mark.root
-SOURCE = (ROOT / "runtime/ringfence_runtime/front/init.c").read_text()
+SOURCE = (ROOT / "runtime/ringfence_runtime/front/steps.h").read_text()
 
 
 def words(pid: int) -> list[str]:
@@ -75,3 +75,6 @@ def test_where_it_gives_up_the_other_takes_over(box: Box) -> None:
     box.write()
     said = box.runtime("--debug", "run", box.name, cwd=box.directory).stderr
     assert "the small init gave up" in said
+    assert box.do("create", capture=False).returncode == 0
+    assert box.do("start").returncode == 0
+    box.wait("stopped")

@@ -105,7 +105,7 @@ class Cgroup:
             except FileExistsError:
                 pass
             if cpuset:
-                _inherit_cpuset(parent, current)
+                _inherit_cpuset(parent, current, made=current in self.made)
 
     def join(self, pid: int) -> None:
         """Move `pid` into every hierarchy."""
@@ -210,10 +210,10 @@ def enter(tasks: list[int]) -> None:
         os.close(fd)
 
 
-def _inherit_cpuset(parent: str, child: str) -> None:
+def _inherit_cpuset(parent: str, child: str, *, made: bool) -> None:
     """A new version 1 cpuset is empty, and an empty one takes no task: begin with what the parent has."""
     for name in ("cpuset.cpus", "cpuset.mems"):
-        if not read(f"{child}/{name}"):
+        if made or not read(f"{child}/{name}"):
             write(f"{child}/{name}", read(f"{parent}/{name}"))
 
 

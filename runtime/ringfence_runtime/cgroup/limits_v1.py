@@ -91,8 +91,26 @@ def _devices(writer: _Writer, resources: Resources) -> None:
 
         attach(writer.group.unified, resources.devices)
         return
-    for name, line in v1_lines(resources.devices):
-        writer.set("devices", name, line)
+    _device_lines(writer, directory, v1_lines(resources.devices))
+
+
+def _device_lines(writer: _Writer, directory: str, lines: list[tuple[str, str]]) -> None:
+    """One line a write, as the kernel wants it; opening the file for each would cost more than writing."""
+    opened: dict[str, int] = {}
+    try:
+        for name, line in lines:
+            path = f"{directory}/{name}"
+            try:
+                if name not in opened:
+                    opened[name] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                os.write(opened[name], line.encode())
+            except OSError as error:
+                raise Error(
+                    f"{writer.base}.devices: cannot write {line} to {path}: {error.strerror}"
+                ) from None
+    finally:
+        for fd in opened.values():
+            os.close(fd)
 
 
 def _cpu(writer: _Writer, resources: Resources) -> None:

@@ -93,13 +93,16 @@ def script(interpreter: str, target: str) -> str:
     )
 
 
-def _compile(source: str, output: str, definitions: Sequence[str] = (), *, static: bool = False) -> bool:
+def _compile(
+    sources: Sequence[str], output: str, definitions: Sequence[str] = (), *, static: bool = False
+) -> bool:
     """Whether a C compiler is there and makes the program, linked statically if that is possible."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
         return False
     for linking in (["-static"], []) if not static else (["-static"],):
-        command = [compiler, "-O2", "-Wall", *linking, *definitions, "-o", output, f"{BASE}/front/{source}"]
+        files = [f"{BASE}/front/{source}" for source in sources]
+        command = [compiler, "-O2", "-Wall", *linking, *definitions, "-o", output, *files]
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             return True
     return False
@@ -121,7 +124,11 @@ def install(settings: Globals, arguments: list[str]) -> int:
     interpreter, may_compile = os.path.realpath(sys.executable), not parsed.flag("no-compile")
     init = f"{os.path.abspath(path)}.init"
     # Linked statically: in the container there is no library of the host's.
-    if may_compile and not parsed.flag("no-init") and _compile("init.c", f"{init}.new", static=True):
+    if (
+        may_compile
+        and not parsed.flag("no-init")
+        and _compile(("init.c", "steps.c"), f"{init}.new", static=True)
+    ):
         _replace(init)
     else:
         init = ""
@@ -130,7 +137,7 @@ def install(settings: Globals, arguments: list[str]) -> int:
     os.rename(f"{target}.new", target)
     socket = parsed.text("launcher", SOCKET)
     definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"', f'-DLAUNCHER="{socket}"']
-    if not (may_compile and _compile("front.c", f"{path}.new", definitions)):
+    if not (may_compile and _compile(("front.c",), f"{path}.new", definitions)):
         with open(f"{path}.new", "w", encoding="utf-8") as text:
             text.write(script(interpreter, target))
     _replace(path)

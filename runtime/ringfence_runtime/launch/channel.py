@@ -92,11 +92,7 @@ class Channel:
 def pair() -> tuple[Channel, Channel]:
     """Two ends."""
     left, right = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0)
-    made = []
-    for raw in (left, right):
-        os.set_inheritable(raw.fileno(), False)
-        made.append(Channel(raw))
-    return made[0], made[1]
+    return Channel(left), Channel(right)
 
 
 def _by_fd(directory: int, name: str) -> str:

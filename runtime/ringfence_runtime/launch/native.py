@@ -17,6 +17,7 @@ from ringfence_runtime.launch.identity import candidates
 from ringfence_runtime.launch.native_root import furnish, leave_host
 from ringfence_runtime.launch.program import Program
 from ringfence_runtime.security import caps, landlock
+from ringfence_runtime.spec.linux import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ def is_common(plan: Plan) -> bool:
         and not process.terminal
         and not (process.apparmor or process.selinux or process.scheduler or process.io_priority)
         and process.user.umask in (None, *range(0o1000))
-        and not plan.joins
         and not plan.staged
         and not plan.deferred
         and plan.options.rootfs_fd < 0
@@ -92,6 +92,8 @@ def _settle(program: Program, plan: Plan, group: Cgroup, keyring: int) -> None:
             program.call("openat", program.fd(f"cgroup {index}"), b"tasks", flags, 0, into=file)
             program.call("write", file, b"0", 1)
     linux = plan.config.linux
+    for name in plan.namespaces:
+        program.call("setns", program.fd(f"join {name}"), NAMESPACES[name])
     if linux.new("cgroup"):
         program.call("unshare", _sys.CLONE_NEWCGROUP)
     if linux.new("network"):

@@ -23,7 +23,7 @@ from ringfence_runtime.launch.plan import USERNS, Options, Plan, make_plan
 from ringfence_runtime.launch.starting import Start
 from ringfence_runtime.launch.steps import complete
 from ringfence_runtime.spec import load_config, parse_config
-from ringfence_runtime.state import Container, Store, check_id, process_start, write_file
+from ringfence_runtime.state import Container, Store, check_id, process_start, write_file, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -197,25 +197,12 @@ def creating(
             keep_keyring=options.keep_keyring,
         )
         undo.made(container, config)
-        write_file(f"{container.directory}/config.json", data.decode())
+        write_new(f"{container.directory}/config.json", data)
         undo.add(group.undo)
         group.create()
         group.apply(config.linux.resources)
         talk = announce(config, options, container)
-        depth = undo.depth()
-        try:
-            launched = yield from _launch(
-                plan, container, seccomp, undo, listening=detached_start, small=True
-            )
-        except _UnforeseenError:
-            log.debug("the small init gave up: the larger one does it")
-            # The small init met what it has no step for, and nothing has run: the other one sees to it.
-            undo.back_to(depth)
-            plan = make_plan(config, bundle, options)
-            undo.add(plan.close)
-            launched = yield from _launch(
-                plan, container, seccomp, undo, listening=detached_start, small=False
-            )
+        launched = yield from _launch_either(plan, container, seccomp, undo, listening=detached_start)
         if talk is not None:
             yield from talk.confirm()
         _tell(options, launched)
@@ -277,6 +264,25 @@ def _prepare_console(plan: Plan) -> None:
         from ringfence_runtime.launch.relay import prepare_terminal
 
         prepare_terminal(plan)
+
+
+def _launch_either(
+    plan: Plan, container: Container, seccomp: Filter | None, undo: Undo, *, listening: bool
+) -> Steps[Launched]:
+    """With the small init; where that met what it has no step for, nothing has run, and the other sees to
+    it.
+    """
+    depth = undo.depth()
+    try:
+        return (yield from _launch(plan, container, seccomp, undo, listening=listening, small=True))
+    except _UnforeseenError:
+        log.debug("the small init gave up: the larger one does it")
+    undo.back_to(depth)
+    if listening:
+        os.unlink(container.socket)
+    again = make_plan(plan.config, plan.bundle, plan.options)
+    undo.add(again.close)
+    return (yield from _launch(again, container, seccomp, undo, listening=listening, small=False))
 
 
 def _launch(

@@ -70,6 +70,7 @@ _NUMBERS = {
     "unlinkat": (263, 35),
     "symlinkat": (266, 36),
     "unshare": (272, 97),
+    "setns": (308, 268),
     "dup3": (292, 24),
     "seccomp": (317, 277),
     "open_tree": (428, 428),

@@ -141,6 +141,7 @@ class Start:
             plan.config,
             plan.rootfs,
             tuple(group.dirs),
+            tuple(plan.namespaces),
             kinds,
             self.listener is not None,
             plan.options.streams is not None,
@@ -168,6 +169,7 @@ class Start:
         plan = self.plan
         known = {"rootfs": plan.rootfs_fd}
         known.update((f"mount {index}", fd) for index, fd in plan.mount_fds.items())
+        known.update((f"join {name}", fd) for name, fd in plan.namespaces.items())
         known.update((f"cgroup {index}", fd) for index, fd in enumerate(directories))
         known.update((f"cgroup mount {index}", fd) for index, fd in enumerate(trees))
         known.update((f"stream {index}", fd) for index, fd in enumerate(plan.options.streams or ()))

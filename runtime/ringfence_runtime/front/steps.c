@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The steps of the small init (init.c). Most are system calls as they are; the others are the checks between them and
+ * what needs a loop. The rules of launch/paths.py hold here, too: a name of the image is resolved below the root by the
+ * kernel, and what follows acts on the descriptor.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "steps.h"
+
+int slots[MOST_SLOTS];
+char *data;
+static const char *program_path;
+
+void give_up(void)
+{
+	send(CHANNEL, "B", 1, MSG_NOSIGNAL);
+	_exit(1);
+}
+
+static uint64_t argument(const struct step *step, int index)
+{
+	uint64_t value = step->arguments[index];
+
+	if (step->how[index] == SLOT)
+		return (uint64_t)(int64_t)slots[value];
+	return step->how[index] == DATA ? (uint64_t)(uintptr_t)(data + value) : value;
+}
+
+static char *text(const struct step *step, int index)
+{
+	return data + step->arguments[index];
+}
+
+static int foreseen(const struct step *step, int error)
+{
+	for (size_t i = 0; i < sizeof(step->errors) / sizeof(*step->errors); i++)
+		if (step->errors[i] && step->errors[i] == error)
+			return 1;
+	return 0;
+}
+
+static int openat2(int directory, const char *path, uint64_t flags, uint64_t resolve)
+{
+	struct how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
+
+	for (int attempt = 0; attempt < 64; attempt++) {
+		int fd = (int)syscall(437, directory, path, &how, sizeof(how));
+
+		if (fd >= 0 || errno != EAGAIN)
+			return fd;
+	}
+	return -1;
+}
+
+/*
+ * An O_PATH descriptor of a path below a root, made where it is missing: the parents as directories. Names are only
+ * ever made in a directory that was opened below the root, and a last name that is a symlink is not for us.
+ */
+static int ensure(int root, const char *path, int is_directory, uint64_t resolve, int depth)
+{
+	char copy[MOST_PATH];
+	char *last;
+	int parent;
+	int fd;
+
+	while (*path == '/')
+		path++;
+	fd = openat2(root, *path ? path : ".", O_PATH, resolve);
+	if (fd >= 0 || errno != ENOENT)
+		return fd;
+	must(strlen(path) < sizeof(copy) && depth < 64);
+	strcpy(copy, path);
+	last = copy + strlen(copy);
+	while (last > copy && last[-1] == '/')
+		*--last = 0;
+	last = strrchr(copy, '/');
+	if (last) {
+		*last++ = 0;
+		parent = ensure(root, copy, 1, resolve, depth + 1);
+	} else {
+		last = copy;
+		parent = openat2(root, ".", O_PATH | O_DIRECTORY, resolve);
+	}
+	if (parent < 0)
+		return -1;
+	must(*last && strcmp(last, ".") != 0 && strcmp(last, "..") != 0);
+	if (is_directory) {
+		if (mkdirat(parent, last, 0755) != 0 && errno != EEXIST)
+			return -1;
+	} else {
+		fd = openat(parent, last, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0755);
+		if (fd < 0 && errno != EEXIST)
+			return -1;
+		if (fd >= 0)
+			close(fd);
+	}
+	fd = openat(parent, last, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	close(parent);
+	return fd;
+}
+
+static int is_kind(int fd, mode_t kind)
+{
+	struct stat status;
+
+	return fstat(fd, &status) == 0 && (status.st_mode & S_IFMT) == kind;
+}
+
+static void do_ensure(const struct step *step)
+{
+	int fd = ensure(slots[step->arguments[0]], text(step, 1), (int)step->arguments[2], step->arguments[3], 0);
+
+	if (fd < 0 && foreseen(step, errno))
+		return;
+	must(fd >= 0 && !is_kind(fd, S_IFLNK));
+	slots[step->result] = fd;
+}
+
+static uint32_t magic_of(int fd)
+{
+	struct statfs status;
+
+	must(fstatfs(fd, &status) == 0);
+	return (uint32_t)status.f_type;
+}
+
+static void check_device(const struct step *step)
+{
+	struct stat status;
+
+	must(fstat(slots[step->arguments[0]], &status) == 0);
+	must((status.st_mode & S_IFMT) == step->arguments[1] && status.st_rdev == step->arguments[2]);
+}
+
+/* A tmpfs without a mode of its own takes that of the directory that it covers. */
+static void existing_mode(const struct step *step)
+{
+	struct stat status = { .st_mode = 0755 };
+	int fd = openat2(slots[step->arguments[0]], text(step, 1), O_PATH, step->arguments[2]);
+
+	must(fd >= 0 || errno == ENOENT || errno == ENOTDIR);
+	if (fd >= 0) {
+		must(fstat(fd, &status) == 0);
+		close(fd);
+	}
+	snprintf(text(step, 3), 8, "%o", status.st_mode & 07777);
+}
+
+static void drop_bounding(uint64_t wanted)
+{
+	for (int number = 0; number < 64; number++)
+		if (!(wanted >> number & 1) && prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0) {
+			must(errno == EINVAL);
+			return;
+		}
+}
+
+/* HOME from the container's own /etc/passwd, which is a file of the image: bounded, and only if it is a file. */
+static void find_home(const struct step *step)
+{
+	char wanted[24];
+	char *buffer;
+	char *line;
+	ssize_t size;
+	int fd = openat2(slots[step->arguments[0]], "etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY, step->arguments[1]);
+
+	if (fd < 0)
+		return;
+	must(is_kind(fd, S_IFREG) && (buffer = malloc((1 << 20) + 1)) != NULL);
+	size = read(fd, buffer, 1 << 20);
+	close(fd);
+	must(size >= 0 && !memchr(buffer, 0, (size_t)size));
+	buffer[size] = 0;
+	snprintf(wanted, sizeof(wanted), "%u", (unsigned)step->arguments[2]);
+	for (char *rest = buffer; (line = strsep(&rest, "\n")) != NULL;) {
+		char *fields[7] = { 0 };
+		int count = 0;
+
+		while (count < 7 && line)
+			fields[count++] = strsep(&line, ":");
+		if (count < 7 || strcmp(fields[2], wanted) != 0 || *fields[5] != '/')
+			continue;
+		must(strlen(fields[5]) < MOST_PATH);
+		sprintf(text(step, 3), "HOME=%s", fields[5]);
+		break;
+	}
+	free(buffer);
+}
+
+/* The working directory, which must lie in our root (CVE-2024-21626: one through a leaked descriptor). */
+static void enter_directory(const char *path)
+{
+	char buffer[MOST_PATH];
+
+	must(chdir(path) == 0 && syscall(SYS_getcwd, buffer, sizeof(buffer)) > 0 && *buffer == '/');
+}
+
+/* Give the workload's user what it may open again by /dev/stdout; /dev/null stays as it is, for everyone. */
+static void own_streams(uid_t uid, gid_t gid)
+{
+	struct stat status;
+
+	for (int fd = 0; fd < 3; fd++) {
+		gid_t group = isatty(fd) ? (gid_t)-1 : gid;
+
+		if (fstat(fd, &status) != 0)
+			continue;
+		if (S_ISCHR(status.st_mode) && status.st_rdev == 0x103) /* 1:3 */
+			continue;
+		if (status.st_uid == uid && (group == (gid_t)-1 || status.st_gid == group))
+			continue;
+		must(fchown(fd, uid, group) == 0 || errno == EPERM || errno == EINVAL || errno == EROFS ||
+		     errno == EBADF);
+	}
+}
+
+static int is_executable(const char *path)
+{
+	struct stat status;
+
+	return stat(path, &status) == 0 && !S_ISDIR(status.st_mode) && faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0;
+}
+
+/* The first of the candidates that can be executed; texts one behind the other, an empty one at the end. */
+static void find_program(const char *candidates)
+{
+	for (; *candidates; candidates += strlen(candidates) + 1)
+		if (is_executable(candidates)) {
+			program_path = candidates;
+			return;
+		}
+	give_up();
+}
+
+static int starts(int channel)
+{
+	char message[16];
+
+	return recv(channel, message, sizeof(message), 0) > 0 && *message == 'S';
+}
+
+/* Tell that all is ready; then be let go over the same channel, or by who connects to the listening socket. */
+static int wait_for_start(int listener)
+{
+	must(send(CHANNEL, "R", 1, MSG_NOSIGNAL) == 1);
+	if (listener < 0) {
+		if (!starts(CHANNEL))
+			_exit(1);
+		return CHANNEL;
+	}
+	close(CHANNEL);
+	for (;;) {
+		int peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+		if (peer >= 0 && starts(peer))
+			return peer;
+		if (peer >= 0)
+			close(peer);
+	}
+}
+
+static int peer = CHANNEL;
+
+static void execute(const struct step *step)
+{
+	char message[512];
+	int size;
+	int code;
+
+	execve(program_path, (char **)argument(step, 0), (char **)argument(step, 1));
+	code = errno;
+	size = snprintf(message, sizeof(message), "Eexec: \"%s\": %s", text(step, 2), strerror(code));
+	for (char *letter = strrchr(message, ':'); letter && *letter; letter++)
+		if (*letter >= 'A' && *letter <= 'Z')
+			*letter += 'a' - 'A';
+	send(peer, message, size < (int)sizeof(message) ? (size_t)size : sizeof(message) - 1, MSG_NOSIGNAL);
+	_exit(code == ENOENT ? 127 : 126);
+}
+
+/* How many of the following steps to leave out. */
+static unsigned make_call(const struct step *step)
+{
+	long result = syscall(step->number, argument(step, 0), argument(step, 1), argument(step, 2), argument(step, 3),
+			      argument(step, 4), argument(step, 5));
+
+	if (result < 0) {
+		must(foreseen(step, errno));
+		return step->skip;
+	}
+	if (step->result >= 0)
+		slots[step->result] = (int)result;
+	return 0;
+}
+
+unsigned take(const struct step *step)
+{
+	int slot = (int)step->arguments[0];
+
+	switch (step->kind) {
+	case CALL:
+		return make_call(step);
+	case ENSURE:
+		do_ensure(step);
+		return 0;
+	case CHECK_MAGIC:
+		must(magic_of(slots[slot]) == step->arguments[1]);
+		return 0;
+	case CHECK_NOT_MAGIC:
+		must(magic_of(slots[slot]) != step->arguments[1]);
+		return 0;
+	case CHECK_DEVICE:
+		check_device(step);
+		return 0;
+	case SKIP:
+		return step->skip;
+	case SKIP_UNLESS_DIRECTORY:
+		return is_kind(slots[slot], S_IFDIR) ? 0 : step->skip;
+	case EXISTING_MODE:
+		existing_mode(step);
+		return 0;
+	case DROP_BOUNDING:
+		drop_bounding(step->arguments[0]);
+		return 0;
+	case HOME:
+		find_home(step);
+		return 0;
+	case DIRECTORY:
+		enter_directory(text(step, 0));
+		return 0;
+	case STREAMS:
+		own_streams((uid_t)step->arguments[0], (gid_t)step->arguments[1]);
+		return 0;
+	case FIND:
+		find_program(text(step, 0));
+		return 0;
+	case READY:
+		peer = wait_for_start(step->how[0] == SLOT ? slots[slot] : -1);
+		return 0;
+	case EXECUTE:
+		execute(step);
+	}
+	give_up();
+	return 0;
+}
