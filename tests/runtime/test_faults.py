@@ -118,7 +118,7 @@ def test_an_init_that_is_killed_while_it_is_made_is_one_error(box: Box) -> None:
 
 def test_too_little_memory_to_start_is_one_error(box: Box) -> None:
     """The kernel kills the init for memory: the error says so."""
-    box.config["linux"]["resources"] = {"memory": {"limit": 128 << 10, "swap": 128 << 10}}
+    box.config["linux"]["resources"] = {"memory": {"limit": 8 << 10, "swap": 8 << 10}}
     assert "memory" in box.refused()
 
 
