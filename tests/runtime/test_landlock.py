@@ -54,7 +54,8 @@ def test_a_masked_path_splits_all_above_it() -> None:
     split = ("/", "/sys", "/sys/devices", "/sys/devices/virtual", "/sys/devices/virtual/powercap")
     assert {path for path, level in rules.items() if level == NOTHING} == set(split)
     assert {path for path, level in rules.items() if level == LOOK} == {
-        "/bin", "/etc", "/data", "/sys/block", "/sys/firmware", "/sys/devices/pci0", "/sys/devices/virtual/net"
+        "/bin", "/etc", "/data", "/sys/block", "/sys/firmware", "/sys/devices/pci0",
+        "/sys/devices/virtual/net",
     }  # fmt: skip
 
 
