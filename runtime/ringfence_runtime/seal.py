@@ -4,11 +4,13 @@
 A workload called `#!/proc/self/exe` executes the runtime's interpreter inside the container and could then
 write to it. So what may run as a container's first process runs from a private, read-only mount of the
 interpreter: through it the file cannot be opened for writing, whatever capabilities the opener has. It
-costs one more execve.
+costs one more execve. A user who is not root cannot make such a mount: if the interpreter is his, he runs a
+copy in memory that is sealed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
@@ -17,22 +19,60 @@ from ringfence_runtime import _sys
 __all__ = ["ensure_sealed", "is_sealed"]
 
 _ST_RDONLY = 1
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_MFD_EXEC = 0x10  # Linux 6.3: without it, vm.memfd_noexec decides
+_ME = "/proc/self/exe"
 
 
 def is_sealed() -> bool:
-    """Whether /proc/self/exe lies on a read-only mount."""
-    fd = os.open("/proc/self/exe", os.O_PATH | os.O_CLOEXEC)
+    """Whether /proc/self/exe lies on a read-only mount, or in sealed memory."""
+    fd = os.open(_ME, os.O_PATH | os.O_CLOEXEC)
     try:
-        return bool(os.fstatvfs(fd).f_flag & _ST_RDONLY)
+        if os.fstatvfs(fd).f_flag & _ST_RDONLY:
+            return True
+    finally:
+        os.close(fd)
+    return os.readlink(_ME).startswith("/memfd:ringfence") and _is_sealed_memory()
+
+
+def _is_sealed_memory() -> bool:
+    fd = os.open(_ME, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
+    except OSError:
+        return False
     finally:
         os.close(fd)
 
 
 def ensure_sealed() -> None:
     """Execute ourselves again from a read-only mount, unless that is where we are already."""
-    if os.geteuid() != 0 or is_sealed():
+    if is_sealed():
         return
-    tree = _sys.open_tree(_sys.AT_FDCWD, os.readlink("/proc/self/exe"), _sys.OPEN_TREE_CLONE)
-    _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_RDONLY, propagation=_sys.MS_PRIVATE)
+    if os.geteuid() == 0:
+        program = _sys.open_tree(_sys.AT_FDCWD, os.readlink(_ME), _sys.OPEN_TREE_CLONE)
+        _sys.mount_setattr(program, attr_set=_sys.MOUNT_ATTR_RDONLY, propagation=_sys.MS_PRIVATE)
+    elif _is_ours():
+        program = _copy()
+    else:
+        return
     # The interpreter finds its library by its name, so that stays what it was.
-    _sys.execveat(tree, [sys.executable, *sys.orig_argv[1:]], [f"{k}={v}" for k, v in os.environ.items()])
+    _sys.execveat(program, [sys.executable, *sys.orig_argv[1:]], [f"{k}={v}" for k, v in os.environ.items()])
+
+
+def _is_ours() -> bool:
+    """Whether this user may write to the interpreter, or make it so that he may."""
+    return os.stat(_ME).st_uid == os.geteuid() or os.access(_ME, os.W_OK)
+
+
+def _copy() -> int:
+    try:
+        copy = os.memfd_create("ringfence", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_EXEC)
+    except OSError:
+        copy = os.memfd_create("ringfence", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    source = os.open(_ME, os.O_RDONLY | os.O_CLOEXEC)
+    while os.sendfile(copy, source, None, 1 << 24):
+        pass
+    os.close(source)
+    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
+    return copy

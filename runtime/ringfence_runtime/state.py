@@ -122,6 +122,18 @@ class Container:
     def alive(self) -> bool:
         return self.pid > 0 and self.start != 0 and process_start(self.pid) == self.start
 
+    def processes(self) -> list[int]:
+        """All that runs in it: what its cgroup holds, or without one what shares its pid namespace."""
+        if self.cgroup.dirs:
+            return self.cgroup.processes()
+        try:
+            space = os.readlink(f"/proc/{self.pid}/ns/pid")
+            if space == os.readlink("/proc/self/ns/pid"):
+                return [self.pid]  # it has none of its own, and nothing tells its children from others
+        except OSError:
+            return []
+        return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal() and _link(name) == space)
+
     def status(self) -> str:
         """creating, created, running, paused or stopped."""
         if self.pid == 0:
@@ -204,6 +216,13 @@ class Container:
             from ringfence_runtime.launch.autouserns import release
 
             release(self.userns, self.directory)
+
+
+def _link(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
 
 
 def _cgroup_data(group: Cgroup) -> dict[str, Any]:

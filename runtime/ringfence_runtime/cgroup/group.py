@@ -48,6 +48,11 @@ class Cgroup:
             dirs[_UNIFIED] = found.unified + clean
         return cls(clean, dirs)
 
+    @classmethod
+    def none(cls) -> Cgroup:
+        """No cgroup at all: the container stays in that of whoever starts it."""
+        return cls("", {}, [])
+
     def directory(self, controller: str) -> str | None:
         """The version 1 directory of a controller."""
         for key, path in self.dirs.items():
@@ -129,7 +134,9 @@ class Cgroup:
         if resources.kernel_memory is not None:
             # The specification lets a runtime leave it out: kernels from 5.4 on have no such limit.
             log.warn(f"{resources.path}.memory.kernel is left out: kernel memory has no limit of its own")
-        if self.is_v2:
+        if not self.dirs:
+            from ringfence_runtime.cgroup.limits_none import apply
+        elif self.is_v2:
             from ringfence_runtime.cgroup.limits_v2 import apply
         else:
             from ringfence_runtime.cgroup.limits_v1 import apply
@@ -160,7 +167,8 @@ class Cgroup:
         if self.unified is not None and (freezer is None or not frozen):
             files.append((f"{self.unified}/cgroup.freeze", str(int(frozen))))
         if not files:
-            raise Error("this host has no freezer")
+            what = "this host has no freezer" if self.dirs else "the container has no cgroup"
+            raise Error(f"it cannot be paused: {what}")
         deadline = time.monotonic() + 10
         while True:
             # Version 1 may stay FREEZING when a task forks meanwhile; writing again finishes it (runc does

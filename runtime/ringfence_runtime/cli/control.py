@@ -60,10 +60,10 @@ def kill(settings: Globals, arguments: list[str]) -> int:
 
 
 def _kill_all(container: Container, number: int) -> int:
-    if number == 9:
+    if number == 9 and container.cgroup.dirs:
         container.cgroup.kill()
         return 0
-    for pid in container.cgroup.processes():
+    for pid in container.processes():
         try:
             os.kill(pid, number)
         except ProcessLookupError:

@@ -48,6 +48,8 @@ def events(settings: Globals, arguments: list[str]) -> int:
     container = Store(settings.root).load(name)
     if not container.alive():
         raise StateError(f"container {name} is not running")
+    if not container.cgroup.dirs:
+        raise StateError(f"container {name} has no cgroup, and so no figures")
     if parsed.flag("stats"):
         _print(name, "stats", stats(container.cgroup))
         return 0

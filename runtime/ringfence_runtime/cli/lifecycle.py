@@ -86,6 +86,7 @@ def create(settings: Globals, arguments: list[str]) -> int:
     parsed = parse(arguments, _CREATE, interleaved=True)
     [name] = expect(parsed, "create", 1, 1)
     bundle, config, options = _request(parsed)
+    options.cgroups = settings.cgroups
     parent.create(Store(settings.root), name, bundle, options, detached_start=True, config_path=config)
     return 0
 
@@ -126,6 +127,7 @@ def parse_run(arguments: list[str]) -> Run:
 def run(settings: Globals, arguments: list[str]) -> int:
     """`run`: gives the exit code of the workload, or 0 with --detach."""
     asked = parse_run(arguments)
+    asked.options.cgroups = settings.cgroups
     launched = parent.create(
         Store(settings.root),
         asked.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime.errors import UsageError
+from ringfence_runtime.errors import Error, UsageError
 
 __all__ = ["Globals", "Parsed", "expect", "parse", "parse_globals"]
 
@@ -60,7 +60,7 @@ class Parsed:
 class Globals:
     """The options before the command."""
 
-    __slots__ = ("help", "log", "log_format", "log_level", "root", "version")
+    __slots__ = ("cgroups", "help", "log", "log_format", "log_level", "root", "version")
 
     def __init__(self, parsed: Parsed) -> None:
         self.root = os.path.abspath(parsed.text("root") or default_root())
@@ -74,15 +74,33 @@ class Globals:
                 "the systemd cgroup manager is not supported",
                 hint="use cgroupfs (Podman: --cgroup-manager=cgroupfs)",
             )
-        if parsed.text("cgroup-manager", "cgroupfs") not in ("cgroupfs", "disabled"):
-            raise UsageError(f"unknown cgroup manager {parsed.text('cgroup-manager')!r}", hint="cgroupfs")
+        manager = parsed.text("cgroup-manager", "cgroupfs")
+        if manager not in ("cgroupfs", "disabled"):
+            raise UsageError(f"unknown cgroup manager {manager!r}", hint="cgroupfs or disabled")
+        self.cgroups = manager == "cgroupfs"
 
 
 def default_root() -> str:
     """Where states are kept without --root."""
     if os.geteuid() == 0:
         return "/run/ringfence/runtime"
-    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/ringfence-{os.geteuid()}", "ringfence")
+    if given := os.environ.get("XDG_RUNTIME_DIR"):
+        return os.path.join(given, "ringfence")
+    return os.path.join(private_directory(f"/tmp/ringfence-{os.geteuid()}"), "ringfence")
+
+
+def private_directory(path: str) -> str:
+    """The directory, made where it is missing. Error where it is not ours alone: all may write to /tmp."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    status = os.lstat(path)
+    if status.st_mode & 0o170077 != 0o040000 or status.st_uid != os.geteuid():
+        raise Error(
+            f"{path} is not a directory of this user alone", hint="remove it, or name another by --root"
+        )
+    return path
 
 
 def parse(arguments: list[str], options: dict[str, str], *, interleaved: bool = False) -> Parsed:

@@ -68,7 +68,7 @@ def ps(settings: Globals, arguments: list[str]) -> int:
     container = Store(settings.root).load(words[0])
     if not container.alive():
         raise Error(f"container {container.id} is not running")
-    pids = container.cgroup.processes()
+    pids = container.processes()
     if form == "json":
         print(jsonio.dumps(pids))
         return 0

@@ -86,6 +86,7 @@ def announce(config: Config, options: Options, container: Container) -> Talk | N
     except (OSError, Error) as error:
         sock.close()
         absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+        absent = absent or (os.geteuid() != 0 and isinstance(error, PermissionError))  # it speaks to root
         if absent and not needed:
             return None
         text = error.message if isinstance(error, Error) else error.strerror or str(error)

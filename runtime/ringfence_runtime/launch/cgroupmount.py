@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from ringfence_runtime import _sys
+from ringfence_runtime.cgroup.hierarchy import detect
 from ringfence_runtime.launch import mounts
 from ringfence_runtime.launch.paths import ensure
 
@@ -21,7 +22,7 @@ def mount_cgroup(rootfs: Rootfs, mount: Mount) -> None:
     """Mount it where the configuration says."""
     group = rootfs.cgroup
     own_namespace = "cgroup" in rootfs.plan.config.linux.namespaces
-    if group.is_v2 or mount.type == "cgroup2":
+    if group.is_v2 or mount.type == "cgroup2" or (not group.dirs and not detect().v1):
         tree = _unified(rootfs, mount, own_namespace=own_namespace)
         mounts.attach(rootfs.fd, mount, tree)
         os.close(tree)

@@ -110,11 +110,14 @@ class Init:
         """Wait until the parent has put us in our cgroup and mapped our ids; then take our namespaces."""
         linux = self.plan.config.linux
         os.setsid()
-        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+        if not self.plan.rootless:
+            _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
         enter_cgroup(self.tasks)
         kind, _ = self.channel.receive()
         if kind != say.GO:
             os._exit(1)
+        # Of a user who is not root only a dumpable process can have its ids mapped (ptrace(2)).
+        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
         if "user" in linux.namespaces:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)

@@ -139,6 +139,13 @@ def cgroup_path(config: Config, name: str) -> str:
     return config.linux.cgroups_path or f"/{name}"
 
 
+def _group(config: Config, name: str, options: Options) -> Cgroup:
+    """A user who is not root has none, unless the configuration names one that was delegated to him."""
+    if not options.cgroups or (os.geteuid() != 0 and not config.linux.cgroups_path):
+        return Cgroup.none()
+    return Cgroup.at(cgroup_path(config, name))
+
+
 def create(
     store: Store,
     name: str,
@@ -178,7 +185,7 @@ def creating(
     config, data = loaded or load_config(config_path or f"{bundle}/config.json")
     if config.process is not None:
         _check_terminal(config, options, detached=detached_start or detach)
-    group = Cgroup.at(cgroup_path(config, name))
+    group = _group(config, name, options)
     undo = Undo(name)
     try:
         if options.userns or USERNS in config.annotations:

@@ -38,6 +38,7 @@ class Options:
 
     __slots__ = (
         "certain",
+        "cgroups",
         "console_socket",
         "foreign",
         "handed",
@@ -70,6 +71,7 @@ class Options:
         self.require_agent = False
         self.userns = ""  # auto, host, or what the annotation says
         self.userns_range: Range | None = None  # one that the caller took already
+        self.cgroups = True  # False: the container has none
         self.certain = False  # no engine knows more of this container than its bundle says
         self.rootfs_fd = -1  # the root filesystem as a detached mount, instead of root.path
         self.streams: list[int] | None = None  # the workload's standard descriptors, where not our own
@@ -94,6 +96,7 @@ class Plan:
         "options",
         "rootfs",
         "rootfs_fd",
+        "rootless",
         "staged",
         "unshare_user",
     )
@@ -121,7 +124,8 @@ class Plan:
         self.unshare_user = self.staged and user
         self.clone_flags = flags & ~_sys.CLONE_NEWUSER if self.staged else flags
         # Without rights over the host's mounts, the child opens the sources in its own namespaces.
-        self.deferred = os.geteuid() != 0 or "mount" in self.joins
+        self.rootless = os.geteuid() != 0
+        self.deferred = self.rootless or "mount" in self.joins
 
     def close(self) -> None:
         """Close the descriptors, once the init has its copies."""

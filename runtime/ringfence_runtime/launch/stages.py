@@ -103,12 +103,15 @@ def _write_offsets(pid: int, plan: Plan) -> None:
 
 def _stage(plan: Plan, cgroup_fd: int, channel: Channel, child: Callable[[], None]) -> None:
     try:
-        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+        if not plan.rootless:
+            _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
         join(plan.namespaces)
         if plan.unshare_user:
             _sys.unshare(_sys.CLONE_NEWUSER)
             channel.send(say.MAP_IDS)
             channel.receive()
+        # Of a user who is not root only a dumpable process can have its ids mapped (ptrace(2)).
+        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
         if "user" in plan.config.linux.namespaces:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)

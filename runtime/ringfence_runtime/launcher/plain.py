@@ -166,7 +166,13 @@ def plain(peer: _socket.socket, request: Request) -> Plain | None:
         return None
     try:
         settings, rest = parse_globals(request.arguments)
-        if rest[:1] != ["run"] or settings.log or settings.log_level != "warning" or settings.help:
+        if (
+            rest[:1] != ["run"]
+            or settings.log
+            or not settings.cgroups
+            or settings.log_level != "warning"
+            or settings.help
+        ):
             return None
         os.chdir(request.directory)
         try:

@@ -172,6 +172,7 @@ class Linux:
             for name, value in node.table("sysctl").items()
         }
         self.resources = parse_resources(node.child("resources"))
+        self.resources.in_userns = "user" in self.namespaces
         self.cgroups_path = _cgroups_path(node)
         self.masked = _absolute_list(node, "maskedPaths")
         self.readonly = _absolute_list(node, "readonlyPaths")

@@ -54,6 +54,12 @@ class Throttle:
         self.rate = node.number(key, 0, high)
 
 
+def _says_something(value: object) -> bool:
+    if type(value) is dict:
+        return any(_says_something(each) for each in value.values())
+    return value is not None and value is not False and value != [] and value != ""
+
+
 class Resources:
     """Every limit that the configuration names; None means that it says nothing."""
 
@@ -62,8 +68,10 @@ class Resources:
         "cpus",
         "devices",
         "disable_oom_killer",
+        "given",
         "hugepages",
         "idle",
+        "in_userns",
         "io_device_leaf_weights",
         "io_device_weights",
         "io_leaf_weight",
@@ -92,6 +100,8 @@ class Resources:
 
     def __init__(self, node: Node) -> None:
         self.path = node.path
+        self.in_userns = False  # whether the container has a user namespace
+        self.given = [key for key, value in node.data.items() if _says_something(value)]
         self.devices = [_device_rule(item) for item in node.nodes("devices")]
         self._memory(node.child("memory") or Node({}, node.at("memory")))
         self._cpu(node.child("cpu") or Node({}, node.at("cpu")))
