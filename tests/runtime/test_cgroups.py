@@ -13,7 +13,7 @@ import pytest
 from ringfence_runtime.cgroup.devices import effective_rules, program, v1_lines
 from ringfence_runtime.cgroup.hierarchy import parse_mountinfo
 from ringfence_runtime.cgroup.limits_v2 import cpu_weight, io_weight, values
-from ringfence_runtime.cgroup.stats import parse_pressure
+from ringfence_runtime.cgroup.stats import parse_pressure, parse_rdma
 from ringfence_runtime.errors import Error
 from ringfence_runtime.spec.node import Node
 from ringfence_runtime.spec.resources import DeviceRule, Resources
@@ -60,6 +60,53 @@ def test_v2_swap_is_swap_alone() -> None:
     """The configuration's swap is memory and swap together."""
     got = {name: value for _, name, value in values(resources({"memory": {"limit": 100, "swap": 150}}))}
     assert got == {"memory.max": "100", "memory.swap.max": "50"}
+
+
+def v2(value: Any, **now: str) -> dict[str, str]:
+    """File to value, in a cgroup whose files say what `now` says (`_` for `.`)."""
+    there = {name.replace("_", "."): text for name, text in now.items()}
+    return {name: text for _, name, text in values(resources(value), lambda name: there.get(name, ""))}
+
+
+@pytest.mark.parametrize(
+    ("asked", "result"),
+    [
+        ({"period": 50000}, "20000 50000"),
+        ({"quota": 30000}, "30000 100000"),
+        ({"quota": -1}, "max 100000"),
+        ({"quota": 1000, "period": 2000}, "1000 2000"),
+    ],
+)
+def test_v2_period_and_quota_share_a_file_and_not_a_fate(asked: dict[str, int], result: str) -> None:
+    """An update of one keeps the other; in a new cgroup there is no quota and the usual period."""
+    assert v2({"cpu": asked}, cpu_max="20000 100000") == {"cpu.max": result}
+    assert v2({"cpu": {"period": 50000}}) == {"cpu.max": "max 50000"}
+
+
+def test_v2_swap_alone_counts_from_the_limit_that_is_set() -> None:
+    """`update --memory-swap`; without any limit of memory it says nothing."""
+    assert v2({"memory": {"swap": 150}}, memory_max="100") == {"memory.swap.max": "50"}
+    assert v2({"memory": {"swap": -1}}, memory_max="max") == {"memory.swap.max": "max"}
+    for now, why in (("max", "needs memory.limit"), ("200", "below the limit")):
+        with pytest.raises(Error, match=why):
+            v2({"memory": {"swap": 150}}, memory_max=now)
+
+
+def test_v2_huge_pages_are_limited_when_they_are_reserved_too() -> None:
+    """Where the kernel can."""
+    asked = {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}
+    assert v2(asked) == {"hugetlb.2MB.max": "4194304"}
+    files = {"hugetlb.2MB.max": "4194304", "hugetlb.2MB.rsvd.max": "4194304"}
+    assert v2(asked, hugetlb_2MB_rsvd_max="max") == files
+
+
+def test_figures_of_rdma() -> None:
+    """Lines of rdma.current and rdma.max (cgroup-v2.rst)."""
+    text = "mlx4_0 hca_handle=2 hca_object=2000\nocrdma1 hca_handle=3 hca_object=max"
+    assert parse_rdma(text) == [
+        {"device": "mlx4_0", "hcaHandles": 2, "hcaObjects": 2000},
+        {"device": "ocrdma1", "hcaHandles": 3, "hcaObjects": (1 << 64) - 1},
+    ]
 
 
 def test_v2_refuses_what_it_cannot_do() -> None:

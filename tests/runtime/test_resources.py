@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.runtime.conftest import Box
+from tests.support import force
+from tests.support.cgroups import is_pure_v2
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
@@ -109,6 +111,110 @@ def test_update_from_options_and_from_a_file(box: Box, tmp_path: Path) -> None:
     assert box.do("update", "--resources", str(file)).returncode == 0
     assert value(box, "memory", "memory.limit_in_bytes", "memory.max") == str(32 << 20)
     assert box.exec("/bin/cat", "/dev/null").returncode == 0
+
+
+def test_an_update_of_one_of_two_numbers_keeps_the_other(box: Box) -> None:
+    """A period without a quota, and swap without memory."""
+    limits(box, cpu={"quota": 20000, "period": 100000}, memory={"limit": 64 << 20}).start()
+    assert box.do("update", "--cpu-period", "50000").returncode == 0
+    if Path("/sys/fs/cgroup/cpu").exists():
+        assert value(box, "cpu", "cpu.cfs_quota_us", "") == "20000"
+        assert value(box, "cpu", "cpu.cfs_period_us", "") == "50000"
+    else:
+        assert value(box, "cpu", "", "cpu.max") == "20000 50000"
+    got = box.do("update", "--memory-swap", "100m")
+    if "swap" not in got.stderr:  # else the kernel keeps no account of swap
+        assert got.returncode == 0, got.stderr
+        v2 = str(36 << 20)
+        assert value(box, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max") in (str(100 << 20), v2)
+
+
+def disk() -> str:
+    """MAJOR:MINOR of a whole disk."""
+    found = [
+        (path / "dev").read_text().strip()
+        for path in sorted(Path("/sys/block").glob("*"))
+        if int((path / "size").read_text()) and not path.name.startswith(("ram", "zram"))
+    ]
+    if not found:
+        force.elsewhere("this machine has no block device")
+    return found[0]
+
+
+def test_io_limits_are_set(box: Box) -> None:
+    """Bytes and operations of one device, and a weight where the kernel has one."""
+    major, minor = (int(word) for word in disk().split(":"))
+    where = {"major": major, "minor": minor}
+    limits(
+        box,
+        blockIO={
+            "throttleReadBpsDevice": [{**where, "rate": 1 << 20}],
+            "throttleWriteIOPSDevice": [{**where, "rate": 50}],
+        },
+    ).start()
+    if Path("/sys/fs/cgroup/blkio").exists():
+        assert value(box, "blkio", "blkio.throttle.read_bps_device", "") == f"{major}:{minor} {1 << 20}"
+        assert value(box, "blkio", "blkio.throttle.write_iops_device", "") == f"{major}:{minor} 50"
+    else:
+        words = value(box, "", "", "io.max").split()
+        assert words[0] == f"{major}:{minor}"
+        assert {f"rbps={1 << 20}", "wiops=50"} <= set(words)
+
+
+def test_an_io_weight_is_set_or_refused(box: Box) -> None:
+    """bfq's file, or the common one, in their scales; never nothing."""
+    limits(box, blockIO={"weight": 500}).write()
+    got = box.do("run", "--detach", capture=False)
+    files = ("blkio.bfq.weight", "blkio.weight", "io.bfq.weight", "io.weight")
+    shown = {path.read_text().strip() for base in box.cgroups() for name in files
+             if (path := base / name).exists()}  # fmt: skip
+    if got.returncode:
+        assert not shown
+        assert "blockIO.weight" in box.refused()
+    else:
+        # io.weight: 1 + (500 - 10) * 9999 / 990
+        assert shown & {"500", "default 500", "default 4950"}
+
+
+def test_huge_pages_are_limited(box: Box) -> None:
+    """In use and reserved, where the host has huge pages of 2 MB; and the figures are told."""
+    if not Path("/sys/kernel/mm/hugepages/hugepages-2048kB").exists():
+        force.elsewhere("this kernel has no huge pages of 2 MB")
+    limits(box, hugepageLimits=[{"pageSize": "2MB", "limit": 4 << 20}]).start()
+    names = ("hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "hugetlb.2MB.limit_in_bytes")
+    shown = [path.read_text().strip() for base in box.cgroups() for name in names
+             if (path := base / name).exists()]  # fmt: skip
+    assert shown
+    assert set(shown) == {str(4 << 20)}
+    figures = json.loads(box.do("events", "--stats").stdout)["data"]["hugetlb"]["2MB"]
+    assert (figures["usage"], figures["failcnt"]) == (0, 0)
+
+
+def test_its_cgroup_belongs_to_the_workloads_user_where_it_may_manage_it(box: Box) -> None:
+    """config-linux.md#cgroup-ownership: version 2, a namespace of its own, mounted writable."""
+    if not is_pure_v2():
+        force.elsewhere("a cgroup is given away on a pure version 2 host only")
+    box.config["linux"]["namespaces"].append({"type": "user"})
+    for key in ("uidMappings", "gidMappings"):
+        box.config["linux"][key] = [{"containerID": 0, "hostID": 300000, "size": 1000}]
+    for path in box.directory.parents:
+        path.chmod(path.stat().st_mode | 0o5)
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
+    box.config["mounts"].append(mount)
+    box.config["mounts"] = [each for each in box.config["mounts"] if each["type"] != "sysfs"]
+    box.start()
+    assert box.cgroups()[0].stat().st_uid == 0
+    assert box.do("delete", "--force").returncode == 0
+    mount["options"] = []
+    box.shell(
+        "mkdir /sys/fs/cgroup/inner && echo $$ > /sys/fs/cgroup/inner/cgroup.procs && sleep 3600"
+    ).start()
+    [path] = box.cgroups()
+    given = set(Path("/sys/kernel/cgroup/delegate").read_text().split())
+    owners = {entry.name: entry.stat().st_uid for entry in path.iterdir() if entry.is_file()}
+    assert path.stat().st_uid == 300000
+    assert {name for name, owner in owners.items() if owner == 300000} == given & set(owners)
+    wait_for(lambda: (path / "inner/cgroup.procs").read_text().strip(), "the workload to move itself")
 
 
 def test_events_stats(box: Box) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ringfence_runtime.cgroup.group import Cgroup
     from ringfence_runtime.spec.resources import Resources
 
-__all__ = ["apply"]
+__all__ = ["apply", "hugetlb_files", "rdma_line"]
 
 _THROTTLES = {
     "throttleReadBpsDevice": "blkio.throttle.read_bps_device",
@@ -78,6 +78,7 @@ def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
 
 
 def rdma_line(device: str, handles: int | None, objects: int | None) -> str:
+    """A line of rdma.max."""
     values = [("hca_handle", handles), ("hca_object", objects)]
     return " ".join([device, *(f"{key}={value}" for key, value in values if value is not None)])
 
@@ -205,14 +206,27 @@ def _io(writer: _Writer, resources: Resources) -> None:
 def _hugetlb(writer: _Writer, index: int, size: str, limit: int) -> None:
     place = f"hugepageLimits[{index}].limit"
     if writer.group.directory("hugetlb") is not None:
-        return writer.set(place, f"hugetlb.{size}.limit_in_bytes", limit)
+        writer.set(place, f"hugetlb.{size}.limit_in_bytes", limit)
+        if os.path.exists(writer.file(f"hugetlb.{size}.rsvd.limit_in_bytes") or ""):
+            writer.set(place, f"hugetlb.{size}.rsvd.limit_in_bytes", limit)
+        return
     unified = writer.group.unified
     if unified is None:
         raise Error(f"{writer.base}.{place}: this host has no hugetlb controller")
-    try:
-        write(f"{unified}/hugetlb.{size}.max", str(limit))
-    except OSError as error:
-        raise Error(f"{writer.base}.{place}: hugetlb.{size}.max: {error.strerror}") from None
+    for name in hugetlb_files(unified, size):
+        try:
+            write(f"{unified}/{name}", str(limit))
+        except OSError as error:
+            raise Error(f"{writer.base}.{place}: {name}: {error.strerror}") from None
+
+
+def hugetlb_files(directory: str, size: str) -> list[str]:
+    """Files of a version 2 cgroup that limit huge pages: those in use and (Linux 5.7) those reserved.
+
+    A workload that maps pages is otherwise told of the limit by SIGBUS, when it touches one too many.
+    """
+    reserved = f"hugetlb.{size}.rsvd.max"
+    return [f"hugetlb.{size}.max", *([reserved] if os.path.exists(f"{directory}/{reserved}") else [])]
 
 
 def _unified(group: Cgroup, resources: Resources) -> None:

@@ -6,10 +6,12 @@ from __future__ import annotations
 from ringfence_runtime.cgroup.devices import attach
 from ringfence_runtime.cgroup.hierarchy import read, write
 from ringfence_runtime.cgroup.limits_v1 import rdma_line
-from ringfence_runtime.errors import Error
+from ringfence_runtime.errors import Error, SpecError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ringfence_runtime.cgroup.group import Cgroup
     from ringfence_runtime.spec.resources import Resources
 
@@ -48,6 +50,17 @@ def _or_max(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
+_FREE_CPU = ["max", "100000"]
+
+
+def _nothing(_name: str) -> str:
+    return ""
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
+
+
 def _refuse(resources: Resources) -> None:
     """What version 2 has no file for."""
     absent = (
@@ -68,8 +81,10 @@ def _refuse(resources: Resources) -> None:
             raise Error(f"{resources.path}.{place}: cgroup version 2 cannot set it")
 
 
-def values(resources: Resources) -> list[tuple[str, str, str]]:
-    """(member of the configuration, file, value) in the order of writing. Pure."""
+def values(resources: Resources, now: Callable[[str], str] = _nothing) -> list[tuple[str, str, str]]:
+    """(member of the configuration, file, value) in the order of writing. Pure, but for `now`: it gives what
+    a file of the cgroup says, for an update of one of two numbers that share it.
+    """
     _refuse(resources)
     result: list[tuple[str, str, str]] = []
     add = result.append
@@ -78,15 +93,17 @@ def values(resources: Resources) -> list[tuple[str, str, str]]:
     if resources.idle is not None:
         add(("cpu.idle", "cpu.idle", str(resources.idle)))
     if resources.quota or resources.period:
-        quota = "max" if not resources.quota or resources.quota < 0 else str(resources.quota)
-        add(("cpu.quota", "cpu.max", f"{quota} {resources.period or 100000}"))
+        quota, period = (now("cpu.max").split() + _FREE_CPU)[:2] if now("cpu.max") else _FREE_CPU
+        if resources.quota:
+            quota = "max" if resources.quota < 0 else str(resources.quota)
+        add(("cpu.quota", "cpu.max", f"{quota} {resources.period or period}"))
     if resources.burst is not None:
         add(("cpu.burst", "cpu.max.burst", str(resources.burst)))
     if resources.cpus:
         add(("cpu.cpus", "cpuset.cpus", resources.cpus))
     if resources.mems:
         add(("cpu.mems", "cpuset.mems", resources.mems))
-    _memory_values(resources, add)
+    _memory_values(resources, now, add)
     if resources.pids is not None:
         add(("pids.limit", "pids.max", _or_max(resources.pids)))
     for place, key in _THROTTLES.items():
@@ -94,6 +111,8 @@ def values(resources: Resources) -> list[tuple[str, str, str]]:
             add((f"blockIO.{place}", "io.max", f"{item.major}:{item.minor} {key}={item.rate or 'max'}"))
     for index, (size, limit) in enumerate(resources.hugepages):
         add((f"hugepageLimits[{index}].limit", f"hugetlb.{size}.max", str(limit)))
+        if now(f"hugetlb.{size}.rsvd.max"):
+            add((f"hugepageLimits[{index}].limit", f"hugetlb.{size}.rsvd.max", str(limit)))
     for device, (handles, objects) in resources.rdma.items():
         add((f"rdma.{device}", "rdma.max", rdma_line(device, handles, objects)))
     for name, value in resources.unified.items():
@@ -101,17 +120,21 @@ def values(resources: Resources) -> list[tuple[str, str, str]]:
     return result
 
 
-def _memory_values(resources: Resources, add: object) -> None:
+def _memory_values(resources: Resources, now: Callable[[str], str], add: object) -> None:
     assert callable(add)
     limit, swap = resources.memory, resources.swap
     if limit == -1 and swap is None:
         swap = -1
-    if swap:
+    if swap and swap > 0:
         # `swap` is memory and swap together; version 2 counts swap alone.
-        if swap > 0 and limit and limit > 0:
-            add(("memory.swap", "memory.swap.max", str(swap - limit)))
-        elif swap < 0:
-            add(("memory.swap", "memory.swap.max", "max"))
+        of_memory = limit or _number(now("memory.max"))
+        if of_memory is None or of_memory < 0:
+            raise SpecError(f"{resources.path}.memory.swap", "needs memory.limit beside it")
+        if swap < of_memory:
+            raise SpecError(f"{resources.path}.memory.swap", f"{swap} is below the limit, {of_memory}")
+        add(("memory.swap", "memory.swap.max", str(swap - of_memory)))
+    elif swap:
+        add(("memory.swap", "memory.swap.max", "max"))
     if limit:
         add(("memory.limit", "memory.max", _or_max(limit)))
     if resources.reservation:
@@ -128,7 +151,14 @@ def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
         usage = int(read(f"{directory}/memory.current"))
         if usage > resources.memory:
             raise Error(f"{resources.path}.memory.limit: {resources.memory} is below what is in use, {usage}")
-    for place, name, value in values(resources):
+
+    def now(name: str) -> str:
+        try:
+            return read(f"{directory}/{name}")
+        except OSError:
+            return ""
+
+    for place, name, value in values(resources, now):
         try:
             write(f"{directory}/{name}", value)
         except OSError as error:

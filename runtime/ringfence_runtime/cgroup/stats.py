@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ringfence_runtime.cgroup.group import Cgroup
 
-__all__ = ["parse_flat", "parse_pressure", "stats"]
+__all__ = ["parse_flat", "parse_pressure", "parse_rdma", "stats"]
 
 _NO_LIMIT = (1 << 64) - 1
 
@@ -90,7 +90,8 @@ def _stats_v1(group: Cgroup) -> dict[str, Any]:
         "memory": _memory_v1(group.directory("memory")),
         "pids": {"current": _number(pids, "pids.current"), "limit": _number(pids, "pids.max")},
         "blkio": _blkio_v1(group.directory("blkio")),
-        "hugetlb": _hugetlb(group.unified),
+        "hugetlb": _hugetlb_v1(group.directory("hugetlb")) or _hugetlb(group.unified),
+        "rdma": _rdma(group.directory("rdma") or group.unified),
     }
 
 
@@ -178,6 +179,7 @@ def _stats_v2(directory: str) -> dict[str, Any]:
         "pids": {"current": _number(directory, "pids.current"), "limit": _number(directory, "pids.max")},
         "blkio": {"ioServiceBytesRecursive": bytes_, "ioServicedRecursive": operations},
         "hugetlb": _hugetlb(directory),
+        "rdma": _rdma(directory),
     }
 
 
@@ -188,4 +190,41 @@ def _hugetlb(directory: str | None) -> dict[str, Any]:
         if len(parts) == 3 and parts[0] == "hugetlb" and parts[2] == "current":
             events = parse_flat(_text(directory, f"hugetlb.{parts[1]}.events"))
             result[parts[1]] = {"usage": _number(directory, name), "failcnt": events.get("max", 0)}
+            if _text(directory, f"hugetlb.{parts[1]}.rsvd.current"):
+                result[parts[1]]["reserved"] = _number(directory, f"hugetlb.{parts[1]}.rsvd.current")
     return result
+
+
+def _hugetlb_v1(directory: str | None) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name in os.listdir(directory) if directory and os.path.isdir(directory) else ():
+        parts = name.split(".")
+        if len(parts) == 3 and parts[0] == "hugetlb" and parts[2] == "usage_in_bytes":
+            base = f"hugetlb.{parts[1]}"
+            result[parts[1]] = {
+                "usage": _number(directory, name),
+                "max": _number(directory, f"{base}.max_usage_in_bytes"),
+                "failcnt": _number(directory, f"{base}.failcnt"),
+            }
+            if _text(directory, f"{base}.rsvd.usage_in_bytes"):
+                result[parts[1]]["reserved"] = _number(directory, f"{base}.rsvd.usage_in_bytes")
+    return result
+
+
+def parse_rdma(text: str) -> list[dict[str, Any]]:
+    """`mlx4_0 hca_handle=2 hca_object=max` lines; no limit is the number that stands for it."""
+    rows = []
+    for line in text.splitlines():
+        device, *pairs = line.split()
+        values = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        numbers = {
+            name: _NO_LIMIT if values.get(key) == "max" else int(values.get(key, "0"))
+            for name, key in (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
+        }
+        rows.append({"device": device, **numbers})
+    return rows
+
+
+def _rdma(directory: str | None) -> dict[str, Any]:
+    current, limit = (parse_rdma(_text(directory, f"rdma.{name}")) for name in ("current", "max"))
+    return {"current": current, "limit": limit} if current or limit else {}

@@ -208,6 +208,10 @@ def creating(
         undo.add(group.undo)
         group.create()
         group.apply(config.linux.resources)
+        if group.is_v2 and config.linux.new("cgroup"):
+            from ringfence_runtime.cgroup.delegation import delegate
+
+            delegate(group, config)
         talk = announce(config, options, container)
         launched = yield from _launch_either(plan, container, seccomp, undo, listening=detached_start)
         if talk is not None:

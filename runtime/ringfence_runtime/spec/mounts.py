@@ -123,6 +123,7 @@ class Mount:
         "destination",
         "gid_map",
         "idmap",
+        "options",
         "path",
         "propagation",
         "rattr_clr",
@@ -155,7 +156,8 @@ class Mount:
         self.remount = -1  # the place of that option
         self.data: list[str] = []
         self.superblock: list[str] = []
-        for index, option in enumerate(node.texts("options")):
+        self.options = node.texts("options")
+        for index, option in enumerate(self.options):
             self._option(node, index, option)
         self.uid_map = mappings(node, "uidMappings")
         self.gid_map = mappings(node, "gidMappings")

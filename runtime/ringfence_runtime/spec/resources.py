@@ -147,7 +147,7 @@ class Resources:
         self.swappiness = node.number("swappiness", 0, 200)
         self.disable_oom_killer = node.optional_flag("disableOOMKiller")
         self.memory_check = node.flag("checkBeforeUpdate")
-        if self.swap is not None and self.swap > 0 and (self.memory is None or self.memory < 0):
+        if self.swap is not None and self.swap > 0 and self.memory == -1:
             raise node.error("swap", "needs memory.limit beside it")
         if self.swap is not None and self.memory is not None and 0 <= self.swap < self.memory:
             raise node.error(
