@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import select
 
 from ringfence_runtime.errors import Error
 
 __all__ = ["Hierarchies", "detect", "own_paths"]
 
+_MOUNTINFO = "/proc/self/mountinfo"
+_READ_ONLY = os.O_RDONLY | os.O_CLOEXEC
 _OPTIONS = frozenset(
     ("rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "release_agent", "nsdelegate")
 )
@@ -63,10 +66,35 @@ def parse_mountinfo(text: str) -> Hierarchies:
     return Hierarchies(v1, unified)
 
 
-def detect() -> Hierarchies:
-    """The hierarchies of this host."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        found = parse_mountinfo(file.read())
+class _Mounts:
+    """The mount table, read again when the kernel says that it changed: poll(2) of mountinfo tells (proc(5)).
+
+    What was told once to one reader of an open file is not told again, so a fork begins anew.
+    """
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._owner = 0
+        self._poll = select.poll()
+        self._found: Hierarchies | None = None
+
+    def hierarchies(self) -> Hierarchies:
+        if self._owner != os.getpid():
+            self._fd, self._owner, self._found = os.open(_MOUNTINFO, _READ_ONLY), os.getpid(), None
+            self._poll = select.poll()
+            self._poll.register(self._fd, select.POLLPRI)
+        if self._found is None or self._poll.poll(0):
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            self._found = parse_mountinfo(_rest(self._fd))
+        return self._found
+
+
+_mounts = _Mounts()
+
+
+def detect(*, keep: bool = False) -> Hierarchies:
+    """The hierarchies of this host. `keep`: they are asked for often, by a process that stays."""
+    found = _mounts.hierarchies() if keep else parse_mountinfo(read(_MOUNTINFO))
     if not found.v1 and not found.unified:
         raise Error("no cgroup hierarchy is mounted", hint="mount cgroup2 at /sys/fs/cgroup")
     return found
@@ -84,13 +112,17 @@ def own_paths(pid: int | str = "self") -> dict[str, str]:
 
 def read(path: str) -> str:
     """The whole of a cgroup file, stripped."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, _READ_ONLY)
     try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
+        return _rest(fd)
     finally:
         os.close(fd)
+
+
+def _rest(fd: int) -> str:
+    parts = []
+    while part := os.read(fd, 65536):
+        parts.append(part)
     return b"".join(parts).decode(errors="surrogateescape").strip()
 
 

@@ -143,7 +143,7 @@ def _group(config: Config, name: str, options: Options) -> Cgroup:
     """A user who is not root has none, unless the configuration names one that was delegated to him."""
     if not options.cgroups or (os.geteuid() != 0 and not config.linux.cgroups_path):
         return Cgroup.none()
-    return Cgroup.at(cgroup_path(config, name))
+    return Cgroup.at(cgroup_path(config, name), options.hierarchies)
 
 
 def create(

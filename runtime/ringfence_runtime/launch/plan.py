@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ringfence_runtime.cgroup.hierarchy import Hierarchies
     from ringfence_runtime.launch.autouserns import Range
 
 __all__ = ["USERNS", "Options", "Plan", "make_plan"]
@@ -42,6 +43,7 @@ class Options:
         "console_socket",
         "foreign",
         "handed",
+        "hierarchies",
         "keep_keyring",
         "listen_fds",
         "no_pivot",
@@ -75,6 +77,7 @@ class Options:
         self.certain = False  # no engine knows more of this container than its bundle says
         self.rootfs_fd = -1  # the root filesystem as a detached mount, instead of root.path
         self.streams: list[int] | None = None  # the workload's standard descriptors, where not our own
+        self.hierarchies: Hierarchies | None = None  # of cgroups, where the caller knows them
         self.foreign: set[int] = set()  # descriptors of other containers', which the init closes at once
         self.spawned: Callable[[int], None] | None = None  # told the init's process as soon as there is one
         self.output = ""  # a path in the container for standard output and error; input is empty then

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from ringfence_runtime import log
+from ringfence_runtime.cgroup.hierarchy import detect
 from ringfence_runtime.cli.errors import report
 from ringfence_runtime.cli.lifecycle import Run, parse_run
 from ringfence_runtime.cli.options import parse_globals
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Plain", "plain"]
 
 # What the runtime reads of a caller's environment; a caller that sets one of these gets a worker.
-_VARIABLES = ("LISTEN_FDS", "RINGFENCE_ENROLL_SOCKET", "RINGFENCE_USERNS_DIR")
+_VARIABLES = ("LISTEN_FDS=", "LISTEN_PID=", "RINGFENCE_ENROLL_SOCKET=", "RINGFENCE_USERNS_DIR=")
 _MOST_CACHED = 32
 
 
@@ -134,6 +135,7 @@ class Plain:
         run = self.run
         run.options.streams = self.request.fds
         run.options.foreign = _streams
+        run.options.hierarchies = detect(keep=True)
         run.options.spawned = lambda pid: tell(self.peer, RUNNING, pid)
         launched = self.launched = yield from parent.creating(
             Store(self.root),
@@ -162,7 +164,7 @@ def plain(peer: _socket.socket, request: Request) -> Plain | None:
     A mistake in the command line or the configuration is not told here: the worker finds it again, and says
     so.
     """
-    if any(name in request.environment for name in _VARIABLES):
+    if any(variable.startswith(_VARIABLES) for variable in request.variables):
         return None
     try:
         settings, rest = parse_globals(request.arguments)

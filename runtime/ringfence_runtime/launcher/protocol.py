@@ -30,14 +30,18 @@ class Request:
     close.
     """
 
-    __slots__ = ("arguments", "directory", "environment", "fds", "umask")
+    __slots__ = ("arguments", "directory", "fds", "umask", "variables")
 
-    def __init__(self, directory: str, umask: int, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, directory: str, umask: int, arguments: list[str], variables: list[str]) -> None:
         self.directory = directory
         self.umask = umask
         self.arguments = arguments
-        self.environment = environment
+        self.variables = variables
         self.fds: list[int] = []
+
+    def environment(self) -> dict[str, str]:
+        """The variables by name."""
+        return dict(item.split("=", 1) for item in self.variables if "=" in item)
 
     def close(self) -> None:
         """Close its descriptors; they may be closed already."""
@@ -51,7 +55,7 @@ def _refuse() -> NoReturn:
 
 def decode(data: bytes) -> Request:
     """The request in a message, without descriptors; ValueError for anything else."""
-    words = [os.fsdecode(word) for word in data.split(b"\0")]
+    words = os.fsdecode(data).split("\0")
     if len(words) < 4 or words.pop() != "":
         _refuse()
     directory, mask, number, *rest = words
@@ -59,8 +63,7 @@ def decode(data: bytes) -> Request:
     arguments, variables = rest[:count], rest[count:]
     if not directory.startswith("/") or len(arguments) != count or not 0 <= int(mask, 8) <= 0o777:
         _refuse()
-    environment = dict(item.split("=", 1) for item in variables if "=" in item)
-    return Request(directory, int(mask, 8), arguments, environment)
+    return Request(directory, int(mask, 8), arguments, variables)
 
 
 def receive(peer: _socket.socket) -> Request:

@@ -10,6 +10,7 @@ import os
 from _struct import unpack
 
 from ringfence_runtime import log
+from ringfence_runtime.cgroup.hierarchy import detect
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.starting import keep_spawner
 from ringfence_runtime.launcher.plain import plain
@@ -133,6 +134,7 @@ def serve(path: str = SOCKET) -> int:
     """Serve until SIGTERM or SIGINT; workers and containers end by themselves."""
     preload()
     keep_spawner()
+    detect(keep=True)
     server = Server(path)
 
     def stop(_number: int, _frame: object) -> None:

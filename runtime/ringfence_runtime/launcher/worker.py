@@ -50,7 +50,7 @@ def _become(peer: _socket.socket, request: Request) -> None:
         os.chdir(request.directory)
         os.umask(request.umask)
         os.environ.clear()
-        os.environ.update(request.environment)
+        os.environ.update(request.environment())
         code = main(request.arguments)
         sys.stdout.flush()
     except OSError as error:
