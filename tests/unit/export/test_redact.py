@@ -149,7 +149,8 @@ def test_every_form_is_hinted_at() -> None:
     """The quick look beforehand overlooks none: its words are in what the expressions ask for."""
     texts = ["Bearer abcdefgh1", "Basic QWxhZGRpbjpv", "a://u:p@h", "https://" + "t" * 20 + "@h", "?sig=abc",
              "hooks.slack.com/services/x", "discord.com/api/webhooks/1/x", "ASIA" + "A" * 16,
-             "gho_" + "a" * 20, "github_pat_" + "a" * 20, "glpat-" + "a" * 20, "xapp-1-abcdefghij", "sk_test_" + "a" * 9,
+             "gho_" + "a" * 20, "github_pat_" + "a" * 20, "glpat-" + "a" * 20,
+             "xapp-1-abcdefghij", "sk_test_" + "a" * 9,
              "whsec_" + "a" * 20, "AIza" + "a" * 35, "ya29." + "a" * 20, "npm_" + "a" * 36,
              "pypi-" + "a" * 60,
              "dckr_pat_" + "a" * 27, "sk-" + "a" * 40, "SG." + "a" * 22 + "." + "b" * 43, "hvb." + "a" * 24,

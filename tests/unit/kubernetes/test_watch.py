@@ -51,7 +51,7 @@ UID = pod(1)["metadata"]["uid"]
 
 
 def test_a_pod_is_its_names_labels_and_owner() -> None:
-    """The owner is the Deployment, seen through its ReplicaSet; a static pod goes by its hash."""
+    """The owner is the Deployment, seen through its ReplicaSet."""
     found = pod_of(pod(1))
     assert found is not None
     assert (found.name, found.namespace, found.uid) == ("web-1", "team-1", UID)
@@ -60,9 +60,6 @@ def test_a_pod_is_its_names_labels_and_owner() -> None:
     daemon = pod_of(pod(1, ownerReferences=[{"kind": "DaemonSet", "name": "ds", "controller": True}]))
     assert daemon is not None
     assert daemon.owner == "DaemonSet/ds"
-    static = pod_of(pod(1, annotations={"kubernetes.io/config.hash": "ab" * 16}))
-    assert static is not None
-    assert static.uid == "ab" * 16
 
 
 @pytest.mark.parametrize(

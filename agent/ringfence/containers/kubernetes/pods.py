@@ -3,10 +3,15 @@
 
 Written by the watch's thread, read by the enrichment's. A pod that was deleted is remembered for a while:
 somebody may ask for its last container after it is gone.
+
+The cgroup of a static pod is named by the kubelet's hash, not by the uid of the mirror that the API server
+has. The mirror says so in annotations, which whoever may make pods may write, too: so a hash is an alias,
+never in the place of a uid, and one that two pods claim is nobody's.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import OrderedDict
@@ -19,7 +24,9 @@ __all__ = ["PODS_MAX", "Pod", "PodCache", "pod_of"]
 
 PODS_MAX = 10_000
 _GONE_S, _GONE_MAX = 120.0, 1024
-_HASH = "kubernetes.io/config.hash"  # of a static pod: what its cgroup is named after
+#: of a mirror: the hash that its cgroup is named after, and that it is one (pkg/kubelet/types/pod_update.go)
+_HASH, _MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
+_HASH_FORM = re.compile(r"[0-9a-f]{32}")
 
 
 class Pod(NamedTuple):
@@ -30,6 +37,7 @@ class Pod(NamedTuple):
     name: str
     owner: str  # Deployment/web; empty for a pod of its own
     flat_labels: tuple[str, ...]
+    mirror: str = ""  # of a static pod: the hash that its cgroup may be named after
 
     @property
     def labels(self) -> dict[str, str]:
@@ -41,12 +49,18 @@ def pod_of(item: Any) -> Pod | None:
     """A pod, or its metadata alone, as the API server writes it; None when it is neither."""
     metadata = item.get("metadata") if isinstance(item, dict) else None
     name, namespace = safejson.text(metadata, "name"), safejson.text(metadata, "namespace")
-    uid = safejson.text(metadata, "annotations", _HASH) or safejson.text(metadata, "uid")
+    uid = safejson.text(metadata, "uid")
     if not uid or not name:
         return None
     labels = safejson.labels(metadata, "labels")
     flat = tuple(sys.intern(text) for pair in sorted(labels.items()) for text in pair)
-    return Pod(uid, sys.intern(namespace), name, _owner(metadata, labels), flat)
+    return Pod(uid, sys.intern(namespace), name, _owner(metadata, labels), flat, _mirror(metadata))
+
+
+def _mirror(metadata: Any) -> str:
+    found = safejson.text(metadata, "annotations", _HASH)
+    is_mirror = safejson.text(metadata, "annotations", _MIRROR) == found
+    return found if is_mirror and _HASH_FORM.fullmatch(found) else ""
 
 
 def _owner(metadata: Any, labels: Mapping[str, str]) -> str:
@@ -74,13 +88,17 @@ class PodCache:
         self._changed, self._clock = changed, clock
         self._pods: dict[str, Pod] = {}
         self._gone: OrderedDict[str, tuple[float, Pod]] = OrderedDict()
+        self._mirrors: dict[str, frozenset[str]] = {}  # hash -> uids of who claims it
         self.refused = 0  # pods beyond PODS_MAX
 
     def __len__(self) -> int:
         return len(self._pods)
 
     def get(self, uid: str) -> Pod | None:
-        """A pod that is there, or was a moment ago."""
+        """A pod that is there, or was a moment ago. `uid` is what its cgroup is named after."""
+        claims = self._mirrors.get(uid, frozenset())
+        if len(claims) == 1 and uid not in self._pods:
+            (uid,) = claims
         pod = self._pods.get(uid)
         if pod is None and (gone := self._gone.get(uid)) is not None:
             pod = gone[1]
@@ -93,9 +111,10 @@ class PodCache:
             if pod.uid not in self._pods and len(self._pods) >= PODS_MAX:
                 self.refused += 1
                 continue
-            if self._pods.get(pod.uid) != pod:
+            before = self._pods.get(pod.uid)
+            if before != pod:
                 self._pods[pod.uid] = pod
-                news.add(pod.uid)
+                news |= {pod.uid} | self._claim(before, pod)
         if news:
             self._changed(frozenset(news))
 
@@ -106,10 +125,25 @@ class PodCache:
             if (pod := self._pods.pop(uid, None)) is not None:
                 self._gone[uid] = (now, pod)
         while self._gone:
-            uid, (since, _) = next(iter(self._gone.items()))
+            uid, (since, pod) = next(iter(self._gone.items()))
             if len(self._gone) <= _GONE_MAX and now - since < _GONE_S:
                 break
             self._gone.pop(uid, None)
+            if uid not in self._pods:
+                self._claim(pod, None)
+
+    def _claim(self, before: Pod | None, after: Pod | None) -> set[str]:
+        """Who claims which hash; the hashes for which that changed."""
+        changed = set()
+        for pod, there in ((before, False), (after, True)):
+            if pod is not None and pod.mirror:
+                claims = self._mirrors.get(pod.mirror, frozenset()) - {pod.uid}
+                claims |= {pod.uid} if there else set()
+                self._mirrors[pod.mirror] = claims
+                if not claims:
+                    del self._mirrors[pod.mirror]
+                changed.add(pod.mirror)
+        return changed
 
     def keep_only(self, uids: set[str]) -> None:
         """Everything that the API server did not list is gone."""

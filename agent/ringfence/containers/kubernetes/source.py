@@ -36,6 +36,9 @@ class Kubernetes:
                 raise
         if told is not None and told.pod_uid not in ("", uid):
             told = None  # another pod's: whoever says so is not believed
+        named = told is not None and bool(told.pod)
+        if named and told and pod and (told.namespace, told.pod) != (pod.namespace, pod.name):
+            pod = None  # what runs here was started under the runtime's names
         return _facts(uid, pod, told) if pod or told else None
 
 
