@@ -58,12 +58,13 @@ class Desk:
         alert = assemble(event, container, rule, self._tree, self._node)
         if alert.must_kill:
             alert = self._kill(alert)
-        name = self._stats.series(rule.rule_id if rule else "unknown")
-        self.watch(event, container, name)
+        rule_id = rule.rule_id if rule else "unknown"
+        name = self._stats.series(rule_id)
+        self.watch(event, container, rule_id)
         self._stats.alerts[name, alert.severity, alert.action.label, str(alert.outcome)] += 1
         namespace = container.namespace if container else None
         self._stats.attempts.add(rule.attack if rule else (), namespace, str(alert.outcome))
-        decision = self._limiter.admit(event.container, name, alert.same, alert)
+        decision = self._limiter.admit(event.container, rule_id, alert.same, alert)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
@@ -82,11 +83,14 @@ class Desk:
         self._stats.alerts[name, detector.severity, "alert", "seen"] += 1
         namespace = found.container.namespace if found.container else None
         self._stats.attempts.add(detector.attack, namespace, "seen")
-        decision = self._limiter.admit(cgroup, name, str(found.details))
+        decision = self._limiter.admit(cgroup, detector.id, str(found.details))
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
-        self._emit(finding_record(found, self._node, self._offset), found.container)
+        record = finding_record(found, self._node, self._offset)
+        if decision.suppressed:
+            record["suppressed"] = decision.suppressed
+        self._emit(record, found.container)
 
     def lifecycle(self, event: Event, container: Container | None) -> None:
         """An event that was asked for without a rule, and came by the ring of alerts."""

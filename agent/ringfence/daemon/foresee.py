@@ -2,29 +2,34 @@
 """Series of alerts before the first alert: a counter that appears with the value 1 never rises in the eyes of
 Prometheus, and its alert would never fire.
 
-So every rule in force has a series at 0 for each outcome that it can have here.
+So every rule in force, and every detector, has a series at 0 for each outcome that it can have here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ringfence.abi import Action, Mechanism
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, CompiledRule
 from ringfence.policy.probe_rules import ProbeRule
 from ringfence.response.alert import Outcome
+from ringfence.response.detectors import DETECTORS
 
 __all__ = ["foresee"]
 
-_MAX_SERIES = 4000
 
-
-def foresee(stats: Stats, compiled: CompiledPolicies, mode: str = "policy") -> None:
+def foresee(
+    stats: Stats, compiled: CompiledPolicies, mode: str = "policy", off: Collection[str] = ()
+) -> None:
     """Make the series of these rules that are not there yet. Called by the loop, or before it runs.
 
-    `mode`: the agent's, which rules on custom probes follow; `policy` leaves each policy its own.
+    `mode`: the agent's, which rules on custom probes follow; `policy` leaves each policy its own. `off`:
+    detectors that are not wanted.
     """
+    for detector in DETECTORS.values():
+        if detector.id not in off:
+            _make(stats, (detector.id, detector.severity, "alert"), detector.attack, Outcome.SEEN)
     for rule in compiled.rules.values():
         for outcome in _outcomes(rule):
             _make(stats, (rule.rule_id, rule.severity, rule.asked_action.label), rule.attack, outcome)
@@ -37,9 +42,9 @@ def foresee(stats: Stats, compiled: CompiledPolicies, mode: str = "policy") -> N
 
 
 def _make(stats: Stats, head: tuple[str, str, str], attack: Iterable[str], outcome: Outcome) -> None:
-    labels = (*head, str(outcome))
-    if labels not in stats.alerts and len(stats.alerts) < _MAX_SERIES:
-        stats.alerts[labels] = 0
+    rule = stats.series(head[0])  # that of all others, where there are too many
+    stats.alerts[rule, *head[1:], str(outcome)] += 0
+    stats.alerts_suppressed[rule] += 0
     for technique in attack:
         stats.attempts.foresee(technique, str(outcome))
 

@@ -247,7 +247,7 @@ class PolicyKeeper:
 
     def _install(self, compiled: CompiledPolicies) -> None:
         number = self._generations.install(compiled, self._facts())
-        foresee(self._stats, compiled, self._config.mode)
+        foresee(self._stats, compiled, self._config.mode, self._config.detectors_off)
         self._guests.settle(compiled.policies)
         self._stats.reloads["loaded"] += 1
         # A rule may have several numbers: what it comes to counts once.

@@ -12,6 +12,7 @@ from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies
 from ringfence.policy.load import load_bytes
 from ringfence.policy.probe_rules import FieldWords, ProbeWords
+from ringfence.response.detectors import DETECTORS
 
 POLICY = b"""
 apiVersion: ringfence.dev/v1
@@ -32,11 +33,16 @@ def compiled(mode: Literal["audit", "enforce"]) -> CompiledPolicies:
     return compile_policies(load_bytes({"test.yaml": POLICY}), NodeTiers.usual(), mode)
 
 
+def of_rules(stats: Stats) -> set[tuple[str, str, str, str]]:
+    """Series that are no detectors'."""
+    return {labels for labels in stats.alerts if labels[0] not in DETECTORS}
+
+
 def test_enforced_rules_have_what_can_become_of_them() -> None:
     """Denied by a cgroup program; killed or not; seen."""
     stats = Stats()
     foresee(stats, compiled("enforce"))
-    assert set(stats.alerts) == {
+    assert of_rules(stats) == {
         ("one", "high", "deny", "denied"),
         ("two", "low", "alert", "seen"),
         ("three", "low", "kill", "killed"),
@@ -88,8 +94,31 @@ def test_rules_on_custom_probes_have_series_too(mode: str) -> None:
     compiled = compile_policies(load_bytes({"events.yaml": ON_EVENTS}, PROBES), NodeTiers.usual())
     foresee(stats, compiled, mode)
     kills = {("ends", "high", "kill", outcome) for outcome in KILLS[mode]}
-    assert set(stats.alerts) == kills | {("tells", "low", "alert", "seen")}
+    assert of_rules(stats) == kills | {("tells", "low", "alert", "seen")}
     assert not any(stats.alerts.values())
     (family,) = stats.attempts.collect()
     told = {(sample.labels["technique"], sample.labels["outcome"]) for sample in family.samples}
-    assert told == {("T1611", outcome) for outcome in KILLS[mode]} | {("T1082", "seen")}
+    detectors = {(technique, "seen") for one in DETECTORS.values() for technique in one.attack}
+    assert told == {("T1611", outcome) for outcome in KILLS[mode]} | {("T1082", "seen")} | detectors
+
+
+def test_detectors_have_series_too() -> None:
+    """The first finding of a node is an alert in Prometheus, not a series that begins with 1."""
+    stats = Stats()
+    foresee(stats, compiled("enforce"), off=("sweep",))
+    told = {labels for labels in stats.alerts if labels[0] in DETECTORS}
+    assert told == {
+        (one.id, one.severity, "alert", "seen") for one in DETECTORS.values() if one.id != "sweep"
+    }
+    assert "sweep" not in stats.alerts_suppressed
+    assert stats.alerts_suppressed["image-link"] == 0
+
+
+def test_more_rules_than_may_have_series_are_one() -> None:
+    """Counted, as `other`, from 0 on; the same bound for who foresees and who counts."""
+    stats = Stats()
+    while stats.series(f"r{len(stats.rules)}") != "other":
+        pass
+    foresee(stats, compiled("enforce"))
+    assert {labels[0] for labels in stats.alerts} == {"other"}
+    assert stats.series("one") == "other"
