@@ -65,6 +65,8 @@ class Config(NamedTuple):
     alerts_ring: int
     activity_ring: int
     http_listen: Listen | None
+    http_gzip: bool
+    health_listen: Listen | None  # None: only where metrics are served
     socket: Path
     state_dir: Path
     pins: str  # auto, off, or where a bpffs is or may be mounted
@@ -159,6 +161,10 @@ KEYS: tuple[Key, ...] = (
     Key("rings.activity", "activity_ring", values.ring_size, 4 << 20, "size of the ring of activity", "SIZE"),
     Key("http.listen", "http_listen", values.listen, Listen("127.0.0.1", 9911),
         "where /metrics, /healthz and /readyz are served; off: nowhere", "HOST:PORT|off"),
+    Key("http.gzip", "http_gzip", values.boolean, False,
+        "compress /metrics for clients that take it: a tenth of the bytes, for some 10 ms of CPU", "yes|no"),
+    Key("health.listen", "health_listen", values.listen, None,
+        "serve /healthz and /readyz on a port of their own, too", "HOST:PORT|off"),
     Key("socket", "socket", values.absolute_path, DEFAULT_SOCKET,
         "the local socket that status, events, top and tree ask", "PATH"),
     Key("state_dir", "state_dir", values.absolute_path, Path("/run/ringfence"),
@@ -288,6 +294,15 @@ def _cross_checks(chosen: Mapping[str, Any]) -> list[Problem]:
     if chosen["alerts.headers"] is not None and len(hosts := hosts_of_shared_headers(http)) > 1:
         text = f"would be shown to {', '.join(hosts)}: give each receiver `headers` of its own, or off"
         problems.append(Problem("alerts.headers", 0, 0, "", text))
-    if chosen["page.listen"] is not None and chosen["page.listen"] == chosen["http.listen"]:
-        problems.append(Problem("page.listen", 0, 0, "", "is the same address as `http.listen`"))
+    problems += _same_addresses(chosen)
+    return problems
+
+
+def _same_addresses(chosen: Mapping[str, Any]) -> list[Problem]:
+    problems, seen = [], {chosen["http.listen"]: "http.listen"}
+    for key in ("health.listen", "page.listen"):
+        address = chosen[key]
+        if address is not None and address.port and address in seen:
+            problems.append(Problem(key, 0, 0, "", f"is the same address as `{seen[address]}`"))
+        seen.setdefault(address, key)
     return problems

@@ -11,7 +11,7 @@ from ringfence.config import Config
 from ringfence.containers.model import Container
 from ringfence.daemon.audit_round import AuditRound
 from ringfence.daemon.snapshots import Snapshots
-from ringfence.export.http import HttpServer
+from ringfence.export.http import HealthServer, HttpServer
 from ringfence.export.metrics import Sources, new_registry
 from ringfence.export.stream import StreamServer
 
@@ -31,9 +31,14 @@ def serve(
 ) -> None:
     """Metrics and health, and the page where it is asked for."""
     if config.http_listen:
-        http = HttpServer(config.http_listen, new_registry(sources), healthy, ready)
+        registry = new_registry(sources)
+        http = HttpServer(config.http_listen, registry, healthy, ready, compress=config.http_gzip)
         stack.callback(http.close)
         http.start()
+    if config.health_listen:
+        health = HealthServer(config.health_listen, healthy, ready)
+        stack.callback(health.close)
+        health.start()
     if config.page_listen:
         from ringfence.export.page import PageServer
 

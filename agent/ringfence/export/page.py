@@ -12,13 +12,13 @@ import base64
 import hashlib
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ringfence.config import Listen
 from ringfence.errors import Error
-from ringfence.export.http import StartResponse, WebServer
+from ringfence.export.httpd import Request, Response, Server
 from ringfence.export.jsonl import dumps
 
 __all__ = ["PageServer", "content_security_policy"]
@@ -44,11 +44,11 @@ def content_security_policy(html: str) -> str:
     )
 
 
-class PageServer(WebServer):
+class PageServer(Server):
     """`answer` is that of the local socket (status, top, policies), `recent` gives the last alerts."""
 
     def __init__(self, listen: Listen, answer: Answer, recent: Recent) -> None:
-        super().__init__(listen, "page")
+        super().__init__(listen, "page", self._at_once, self._document)
         html = _FILE.read_text(encoding="utf-8")
         self._html = html.encode()
         self._ask, self._recent = answer, recent
@@ -71,27 +71,25 @@ class PageServer(WebServer):
         rows = self._ask("top", {})["containers"]
         return {"containers": rows[:_CONTAINERS], "more": max(0, len(rows) - _CONTAINERS)}
 
-    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
-        if not _is_address(environ.get("HTTP_HOST", "")):
-            return self._send(start_response, "421 Misdirected Request", "text/plain", b"ask by address\n")
-        if method not in ("GET", "HEAD"):
-            return self._send(start_response, "405 Method Not Allowed", "text/plain", b"only GET\n")
-        if path == "/":
-            return self._send(start_response, "200 OK", "text/html", self._html)
-        document = self._documents.get(path)
-        if document is None:
-            return self._send(start_response, "404 Not Found", "text/plain", b"not here\n")
-        try:
-            body = dumps(document()).encode("utf-8", "backslashreplace")
-        except (Error, TimeoutError, KeyError, RuntimeError):
-            return self._send(start_response, "503 Service Unavailable", "text/plain", b"not now\n")
-        return self._send(start_response, "200 OK", "application/json", body)
+    def _at_once(self, request: Request) -> Response | None:
+        """The page itself; None for a document."""
+        if not _is_address(request.host):
+            return self._respond("421 Misdirected Request", "text/plain", b"ask by address\n")
+        if request.path == "/":
+            return self._respond("200 OK", "text/html", self._html)
+        if request.path not in self._documents:
+            return self._respond("404 Not Found", "text/plain", b"not here\n")
+        return None
 
-    def _send(self, start_response: StartResponse, status: str, kind: str, body: bytes) -> Iterable[bytes]:
-        headers = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body)))]
-        start_response(status, [*headers, *self._headers])
-        return [body]
+    def _document(self, request: Request) -> Response:
+        try:
+            body = dumps(self._documents[request.path]()).encode("utf-8", "backslashreplace")
+        except (Error, TimeoutError, KeyError, RuntimeError):
+            return self._respond("503 Service Unavailable", "text/plain", b"not now\n")
+        return self._respond("200 OK", "application/json", body)
+
+    def _respond(self, status: str, kind: str, body: bytes) -> Response:
+        return Response(status, f"{kind}; charset=utf-8", body, self._headers)
 
 
 def _is_address(host: str) -> bool:

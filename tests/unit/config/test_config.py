@@ -44,7 +44,8 @@ observe: {file.open: activity, unshare: off}
 syscalls: {compat: off}
 activity: {rate: 10, burst: 20}
 rings: {alerts: 64KiB, activity: 1MiB}
-http: {listen: "[::1]:80"}
+http: {listen: "[::1]:80", gzip: yes}
+health: {listen: "[::]:81"}
 socket: /tmp/s
 state_dir: /tmp/d
 pins: off
@@ -91,7 +92,8 @@ audit: {interval: 0}
     assert config.compat == "off"
     assert (config.activity_rate, config.activity_burst) == (10, 20)
     assert (config.alerts_ring, config.activity_ring) == (65536, 1 << 20)
-    assert config.http_listen == Listen("::1", 80)
+    assert (config.http_listen, config.http_gzip) == (Listen("::1", 80), True)
+    assert config.health_listen == Listen("::", 81)
     assert (config.socket, config.output) == (Path("/tmp/s"), Path("/tmp/out"))
     assert config.program_stats is True
     assert config.runtime_roots == {"runc": Path("/run/r")}
@@ -166,6 +168,7 @@ def test_two_outputs_do_not_share_a_place() -> None:
     """The alert file beside the lines, the page beside the metrics."""
     assert refused(flags={"output": ["/tmp/x"], "alerts.file": ["/tmp/x"]})
     assert refused(flags={"http.listen": ["127.0.0.1:1"], "page.listen": ["127.0.0.1:1"]})
+    assert refused(flags={"health.listen": ["127.0.0.1:1"], "page.listen": ["127.0.0.1:1"]})
 
 
 def test_a_flag_beats_a_variable_beats_the_file(tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_all_mistakes_come_at_once_with_their_places(tmp_path: Path) -> None:
     assert lines == [
         f"{file}:1:1: mod: unknown key; did you mean 'mode'?",
         f"{file}:3:11: http.listen: 'nowhere' is not HOST:PORT, [IPv6]:PORT or 'off'",
-        f"{file}:4:3: http.port: unknown key; known here: listen",
+        f"{file}:4:3: http.port: unknown key; known here: listen, gzip",
         f"{file}:5:7: pins: 'maybe' is not 'auto', 'off' or an absolute path",
         f"{file}:6:1: pins: given already in line 5",
         f"{file}:7:8: rings: expected keys with values",

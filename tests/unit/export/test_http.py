@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gzip
 import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
+from ringfence import faults
 from ringfence.config import Listen
 from ringfence.errors import ConfigError, Error
-from ringfence.export.http import HttpServer
+from ringfence.export.http import HealthServer, HttpServer
+from ringfence.export.httpd import PER_PEER, TOTAL, Server
+from tests.support.waiting import patience, wait_for
+from tests.unit.sinks.test_spool import no_descriptors
 
 State = dict[str, str]
 
@@ -36,7 +45,7 @@ def server(state: State) -> Iterator[HttpServer]:
     made.close()
 
 
-def get(server: HttpServer, path: str) -> tuple[int, str]:
+def get(server: Server, path: str) -> tuple[int, str]:
     """Status and body."""
     try:
         with urllib.request.urlopen(f"http://{server.address}{path}", timeout=5) as answer:
@@ -87,16 +96,182 @@ def test_nonsense_does_not_end_the_server(server: HttpServer, nonsense: bytes) -
     assert get(server, "/healthz")[0] == 200
 
 
-def test_silent_clients_do_not_keep_others_out(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many silent connections as there are places, cut off after their time: then others are served."""
-    monkeypatch.setattr("ringfence.export.http._Handler.timeout", 0.3)
-    held = [
-        socket.create_connection((server.address.host, server.address.port), timeout=5) for _ in range(16)
-    ]
-    for client in held:
-        assert client.recv(1) == b""
-        client.close()
+@pytest.fixture
+def slow_scrapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
+    """Scrapes that take until a test lets them end; one event each."""
+    begun: list[threading.Event] = []
+
+    def scrape(registry: CollectorRegistry) -> bytes:
+        begun.append(threading.Event())
+        begun[-1].wait(30)
+        return b"fake 7.0\n" * 1000
+
+    monkeypatch.setattr("ringfence.export.http.exposition", scrape)
+    yield begun
+    for event in begun:
+        event.set()
+
+
+def hold(
+    server: HttpServer, stack: contextlib.ExitStack, count: int, data: bytes = b"", source: str = ""
+) -> None:
+    """So many connections that say this and then nothing, from an address of the loopback."""
+    for _ in range(count):
+        where = (source, 0) if source else None
+        address = (server.address.host, server.address.port)
+        client = stack.enter_context(socket.create_connection(address, 5, where))
+        with contextlib.suppress(OSError):
+            client.sendall(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /heal", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_no_client_keeps_the_kubelet_out(
+    server: HttpServer, data: bytes, slow_scrapes: list[threading.Event]
+) -> None:
+    """Hundreds of connections that are held, of one address and of many: health answers, and at once."""
+    with contextlib.ExitStack() as stack:
+        for number in range(20):
+            hold(server, stack, 15, data, f"127.0.0.{10 + number}")
+        for _ in range(5):
+            began = time.monotonic()
+            assert get(server, "/healthz") == (200, "ok\n")
+            assert time.monotonic() - began < patience(2)
+        hold(server, stack, 100, data)
+        assert get(server, "/healthz") == (200, "ok\n")
+    assert len(server._connections) <= TOTAL
+
+
+def test_an_address_puts_out_its_own_connections_first(server: HttpServer) -> None:
+    """A greedy one cannot take those of others."""
+    with contextlib.ExitStack() as stack:
+        modest = stack.enter_context(connect(server))
+        hold(server, stack, 300, b"GET", "127.0.0.9")
+        modest.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert modest.recv(4096).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_silent_and_slow_clients_are_left_in_time(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing, and a byte now and then."""
+    monkeypatch.setattr("ringfence.export.httpd._READ_S", 0.3)
+    with connect(server) as silent, connect(server) as slow:
+        slow.setblocking(False)
+
+        def ended() -> bool:
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                slow.send(b"G")
+            try:
+                return slow.recv(1) == b""
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+
+        wait_for(ended, "the slow one to be left")
+        assert silent.recv(1) == b""
     assert get(server, "/healthz")[0] == 200
+
+
+def test_scrapes_at_once_are_made_once(server: HttpServer, slow_scrapes: list[threading.Event]) -> None:
+    """Many clients ask while one answer is being made: they all get that one. A second later it is another."""
+    with ThreadPoolExecutor(PER_PEER) as pool:
+        answers = [pool.submit(get, server, "/metrics") for _ in range(PER_PEER - 1)]
+        wait_for(lambda: slow_scrapes, "the first scrape")
+        assert get(server, "/healthz")[0] == 200, "health does not wait for a scrape"
+        slow_scrapes[0].set()
+        assert {answer.result()[0] for answer in answers} == {200}
+    assert len(slow_scrapes) == 1
+    get(server, "/metrics")
+    assert len(slow_scrapes) == 1
+    server._page._made_at -= 2
+    pool = ThreadPoolExecutor(1)
+    later = pool.submit(get, server, "/metrics")
+    wait_for(lambda: len(slow_scrapes) == 2, "another scrape")
+    slow_scrapes[1].set()
+    assert later.result()[0] == 200
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "takes"), [("gzip", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("", False)]
+)
+def test_metrics_are_compressed_for_who_takes_it(compress: bool, asked: str, takes: bool) -> None:
+    """Where the configuration says so, too."""
+    registry = CollectorRegistry()
+    Gauge("fake", "A metric.", registry=registry).set(7)
+    made = HttpServer(Listen("127.0.0.1", 0), registry, str, str, compress=compress)
+    made.start()
+    try:
+        request = urllib.request.Request(f"http://{made.address}/metrics", headers={"Accept-Encoding": asked})
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            body, encoding = answer.read(), answer.headers.get("Content-Encoding", "")
+        assert encoding == ("gzip" if compress and takes else "")
+        assert b"fake 7.0" in (gzip.decompress(body) if encoding else body)
+    finally:
+        made.close()
+
+
+def test_a_big_answer_arrives_whole_at_a_slow_reader(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than the kernel takes at once; HEAD has its length and no body."""
+    big = b"x" * (8 << 20)
+    monkeypatch.setattr("ringfence.export.http.exposition", lambda registry: big)
+    with connect(server) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        data = bytearray()
+        while block := client.recv(65536):
+            data += block
+    assert data.endswith(big)
+    with connect(server) as client:
+        client.sendall(b"HEAD /metrics HTTP/1.1\r\n\r\n")
+        head = client.recv(4096)
+    assert b"Content-Length: %d\r\n" % len(big) in head
+    assert head.endswith(b"\r\n\r\n")
+
+
+def test_a_bug_in_a_scrape_is_an_answer_and_counted(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500, and the next request is served."""
+
+    def broken(registry: CollectorRegistry) -> bytes:
+        raise KeyError("a bug")
+
+    before = faults.handler_errors["http"]
+    with monkeypatch.context() as patch:
+        patch.setattr("ringfence.export.http.exposition", broken)
+        assert get(server, "/metrics")[0] == 500
+    assert faults.handler_errors["http"] == before + 1
+    assert get(server, "/metrics")[0] == 200
+
+
+def test_without_descriptors_it_waits_for_some(server: HttpServer) -> None:
+    """EMFILE: no busy loop, no end of the thread; afterwards it answers."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(2)]
+        with no_descriptors():
+            busy = time.process_time()
+            for client in clients:
+                client.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(OSError):
+                clients[0].recv(4096)
+            assert time.process_time() - busy < 1
+    assert get(server, "/healthz")[0] == 200
+
+
+def test_health_has_a_port_of_its_own(state: State) -> None:
+    """The checks, and no metrics."""
+    made = HealthServer(Listen("127.0.0.1", 0), lambda: state["healthy"], lambda: state["ready"])
+    made.start()
+    try:
+        assert get(made, "/healthz") == (200, "ok\n")
+        state["ready"] = "not yet"
+        assert get(made, "/readyz") == (503, "not yet\n")
+        assert get(made, "/metrics")[0] == 404
+    finally:
+        made.close()
 
 
 def test_a_port_in_use_is_a_clear_error(server: HttpServer) -> None:

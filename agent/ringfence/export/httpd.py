@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small HTTP server that no client can hold: one thread moves bytes, others compute what takes a while.
+
+GET and HEAD, one request a connection, heads of 8 KiB. Whoever is silent or slow costs a descriptor until its
+time is over, and no thread; where there are too many, those of the address that holds most go first, the
+oldest of them before the others. So who asks for /healthz is answered, whatever else comes from whom.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import queue
+import selectors
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ringfence.config import Listen
+from ringfence.errors import ConfigError, Error, NotPermittedError
+from ringfence.faults import Guard, SupervisedThread
+
+__all__ = ["Request", "Response", "Server", "text"]
+
+TOTAL, PER_PEER = 64, 16  # connections
+_HEAD = 8192
+_READ_S, _ANSWER_S, _WRITE_S, _DRAIN_S = 5.0, 30.0, 15.0, 1.0  # seconds that each part of a request may take
+_WORKERS = 2
+_TURN_S = 0.5
+_REST_S = 0.2  # without descriptors, until the next attempt to take a connection
+
+
+class Request(NamedTuple):
+    """What is looked at of a request. `path` as it was sent, without a query."""
+
+    method: str
+    path: str
+    host: str = ""
+    gzip: bool = False  # the client takes it
+
+
+class Response(NamedTuple):
+    """What is answered; length and connection are added."""
+
+    status: str
+    kind: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def text(status: str, body: str) -> Response:
+    """Plain text."""
+    return Response(status, "text/plain; charset=utf-8", body.encode())
+
+
+class _Connection:
+    """One client. `deadline` is on the monotonic clock."""
+
+    __slots__ = ("deadline", "inbox", "method", "outbox", "peer", "reading", "sock")
+
+    def __init__(self, sock: socket.socket, peer: str, now: float) -> None:
+        self.sock, self.peer = sock, peer
+        self.deadline = now + _READ_S
+        self.inbox = bytearray()
+        self.outbox = memoryview(b"")
+        self.method = ""
+        self.reading = True  # its request is not whole yet
+
+
+class Server:
+    """Listens from construction on; `start` begins to answer.
+
+    `quick` is called by the thread that serves everybody: it answers at once, or says None, and then `slow`
+    is called in another one.
+    """
+
+    def __init__(
+        self,
+        listen: Listen,
+        key: str,
+        quick: Callable[[Request], Response | None],
+        slow: Callable[[Request], Response] = lambda request: text("404 Not Found", "not here\n"),
+    ) -> None:
+        """`key` is the section of the configuration that says where. Raises Error."""
+        self._quick, self._slow = quick, slow
+        self._listener = _listen(listen, key)
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
+        self._connections: dict[_Connection, None] = {}  # the oldest first
+        self._work: queue.SimpleQueue[tuple[_Connection, Request] | None] = queue.SimpleQueue()
+        self._done: deque[tuple[_Connection, Response]] = deque()
+        self._stopping = threading.Event()
+        self._accept_at = 0.0  # not before; 0: at once
+        self._guard = Guard(key)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._answered)
+        self._threads = [SupervisedThread(key, self._run, on_failure=self._drop_all)]
+        self._threads += [SupervisedThread(f"{key}-{n}", self._compute) for n in range(_WORKERS)]
+
+    @property
+    def address(self) -> Listen:
+        """Where it listens, with the port that the kernel chose for 0."""
+        host, port = self._listener.getsockname()[:2]
+        return Listen(str(host), int(port))
+
+    def start(self) -> None:
+        """Answer requests, in threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop listening; what is under way is cut."""
+        self._stopping.set()
+        self._nudge()
+        for thread in self._threads:
+            thread.stop()
+            self._work.put(None)
+        self._threads[0].join(2.0)
+        self._drop_all()
+        self._selector.close()
+        for sock in (self._listener, self._wake, self._woken):
+            sock.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            for key, _ in self._selector.select(_TURN_S if not self._accept_at else _REST_S):
+                key.data()
+            now = time.monotonic()
+            for late in [one for one in self._connections if one.deadline < now]:
+                self._drop(late)
+            if self._accept_at and self._accept_at <= now:
+                self._accept_at = 0.0
+                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(TOTAL):
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._selector.unregister(self._listener)  # it stays readable: no busy loop
+                    self._accept_at = time.monotonic() + _REST_S
+                    return
+                continue  # a client that was gone before it was taken
+            sock.setblocking(False)
+            made = _Connection(sock, str(address[0]).removeprefix("::ffff:"), time.monotonic())
+            if self._make_room(made.peer):
+                self._connections[made] = None
+                self._selector.register(sock, selectors.EVENT_READ, lambda made=made: self._read(made))
+            else:
+                sock.close()
+
+    def _make_room(self, peer: str) -> bool:
+        """Put out whoever is in the way; False where the newcomer is."""
+        counts = Counter(one.peer for one in self._connections)
+        if counts[peer] >= PER_PEER:
+            return self._put_out(peer)
+        if len(self._connections) >= TOTAL:
+            return any(self._put_out(other) for other, _ in counts.most_common())
+        return True
+
+    def _put_out(self, peer: str) -> bool:
+        """The oldest of that address, of those whose request is not whole if there is one."""
+        theirs = [one for one in self._connections if one.peer == peer]
+        victim = next((one for one in theirs if one.reading), theirs[0] if theirs else None)
+        if victim is not None:
+            self._drop(victim)
+        return victim is not None
+
+    def _read(self, one: _Connection) -> None:
+        try:
+            data = one.sock.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(one)
+        elif one.reading:  # else: what nobody asked for, until the client hangs up
+            one.inbox += data
+            if (end := _end_of_head(one.inbox)) >= 0:
+                self._handle(one, _parse(bytes(one.inbox[:end])))
+            elif len(one.inbox) > _HEAD:
+                self._send(one, text("431 Request Header Fields Too Large", "too much\n"))
+
+    def _handle(self, one: _Connection, request: Request | None) -> None:
+        if request is None:
+            self._send(one, text("400 Bad Request", "no request\n"))
+        elif request.method not in ("GET", "HEAD"):
+            self._send(one, text("405 Method Not Allowed", "only GET\n"))
+        else:
+            one.method = request.method
+            response = self._quick(request)
+            if response is not None:
+                self._send(one, response)
+                return
+            one.reading, one.deadline = False, time.monotonic() + _ANSWER_S
+            self._selector.unregister(one.sock)
+            self._work.put((one, request))
+
+    def _compute(self) -> None:
+        while not self._stopping.is_set():
+            found = self._work.get()
+            if found is None:
+                return
+            one, request = found
+            if one not in self._connections:
+                continue
+            try:
+                response = self._slow(request)
+            except Exception as error:
+                self._guard.failed(error)
+                response = text("500 Internal Server Error", "a bug of the agent\n")
+            self._done.append((one, response))
+            self._nudge()
+
+    def _nudge(self) -> None:
+        with contextlib.suppress(OSError):
+            self._wake.send(b"x")
+
+    def _answered(self) -> None:
+        with contextlib.suppress(OSError):
+            self._woken.recv(4096)
+        while self._done:
+            one, response = self._done.popleft()
+            if one in self._connections:
+                self._send(one, response)
+
+    def _send(self, one: _Connection, response: Response) -> None:
+        one.reading, one.deadline = False, time.monotonic() + _WRITE_S
+        lines = [f"HTTP/1.1 {response.status}", f"Content-Type: {response.kind}",
+                 f"Content-Length: {len(response.body)}", "Connection: close",
+                 *(f"{name}: {value}" for name, value in response.headers), "", ""]  # fmt: skip
+        body = b"" if one.method == "HEAD" else response.body
+        one.outbox = memoryview("\r\n".join(lines).encode("latin-1") + body)
+        self._write(one)
+
+    def _write(self, one: _Connection) -> None:
+        try:
+            one.outbox = one.outbox[one.sock.send(one.outbox) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(one)
+            return
+        if one.outbox:
+            self._want(one, selectors.EVENT_WRITE, lambda: self._write(one))
+            return
+        # Closed with something unread, the kernel would reset the connection and take the answer with it.
+        one.deadline = time.monotonic() + _DRAIN_S
+        with contextlib.suppress(OSError):
+            one.sock.shutdown(socket.SHUT_WR)
+        self._want(one, selectors.EVENT_READ, lambda: self._read(one))
+
+    def _want(self, one: _Connection, event: int, call: Callable[[], None]) -> None:
+        try:
+            self._selector.modify(one.sock, event, call)
+        except KeyError:  # it was taken out while its answer was computed
+            self._selector.register(one.sock, event, call)
+
+    def _drop(self, one: _Connection) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(one.sock)
+        one.sock.close()
+        self._connections.pop(one, None)
+
+    def _drop_all(self) -> None:
+        for one in list(self._connections):
+            self._drop(one)
+
+
+def _end_of_head(data: bytearray) -> int:
+    """Where the empty line is; -1: it did not come yet."""
+    found = [at for at in (data.find(b"\r\n\r\n"), data.find(b"\n\n")) if at >= 0]
+    return min(found, default=-1)
+
+
+def _parse(head: bytes) -> Request | None:
+    """RFC 9112, as far as it is needed."""
+    first, *lines = head.decode("latin-1").replace("\r\n", "\n").split("\n")
+    words = first.split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
+        return None
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    encodings = headers.get("accept-encoding", "").replace(" ", "").lower().split(",")
+    takes_gzip = "gzip" in encodings or any(
+        one.startswith("gzip;") and not one.endswith("q=0") for one in encodings
+    )
+    return Request(words[0], words[1].partition("?")[0], headers.get("host", ""), takes_gzip)
+
+
+def _listen(listen: Listen, key: str) -> socket.socket:
+    """A socket that takes connections. Raises Error with what is in the way."""
+    if listen.host == "::" and not _has_ipv6():
+        listen = Listen("0.0.0.0", listen.port)
+    hint = f"another program may use it: choose with `--{key}-listen HOST:PORT`, or `off`"
+    sock: socket.socket | None = None
+    try:
+        sock = socket.socket(socket.AF_INET6 if ":" in listen.host else socket.AF_INET)
+        # Addresses of connections that ended a moment ago must not keep a restarted agent out.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:  # `::` means both families, whatever the node's bindv6only
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((listen.host, listen.port))
+        sock.listen(TOTAL)
+        sock.setblocking(False)
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        if isinstance(error, PermissionError):
+            raise NotPermittedError(f"cannot listen on {listen}: {error.strerror}", hint=hint) from error
+        if isinstance(error, socket.gaierror):
+            text = f"{key}.listen: {listen.host!r} is no address of this machine"
+            raise ConfigError(text, hint=hint) from error
+        raise Error(f"cannot listen on {listen}: {error.strerror}", hint=hint) from error
+    return sock
+
+
+def _has_ipv6() -> bool:
+    """False on kernels that were started with ipv6.disable=1: they know no such socket."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
