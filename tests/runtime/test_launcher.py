@@ -173,6 +173,23 @@ def test_errors_reach_the_client_and_leave_no_descriptor(hot: Box, warm: Warm) -
     assert not hot.cgroups()
 
 
+def test_a_worker_starts_what_is_not_plain(hot: Box, warm: Warm) -> None:
+    """Asked for a log, the launcher forks a worker, whose child the init is."""
+    log = hot.directory / "log"
+    hot.shell("echo ready; exec sleep 3600").write()
+    words = ["--log", str(log), "--root", str(hot.runtime.root), "run", hot.name]
+    with subprocess.Popen(
+        [str(hot.runtime.executable), *words], cwd=hot.directory, stdout=subprocess.PIPE
+    ) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        try:
+            assert ancestors(hot.state()["pid"])[1] == warm.process.pid
+        finally:
+            hot.do("delete", "--force")
+        assert client.wait(20) == 137
+
+
 def test_exec_goes_through_it(hot: Box) -> None:
     """With the exit code of the process."""
     hot.start()

@@ -66,7 +66,8 @@ def destroy(container: Container, config: Config | None = None) -> None:
     try:
         hooks = (config or container.config()).hooks["poststop"]
     except Error as error:
-        log.warn(str(error))
+        if os.path.exists(container.directory):  # else another delete, or the end of `run`, is at it, too
+            log.warn(str(error))
     container.cgroup.destroy()
     container.destroy()
     run_poststop(container, hooks)

@@ -42,6 +42,7 @@ class _Helper:
         self._looked = False
         self._call: _sys.Exec | None = None
         self._spawner: Channel | None = None
+        self._owner = 0
 
     def call(self) -> _sys.Exec | None:
         """The execve of it as an init; None where it was not installed."""
@@ -63,7 +64,8 @@ class _Helper:
 
     def spawn(self, flags: int, channel: int, cgroup: int) -> tuple[int, int]:
         """(pid, pidfd) of a new init, by the spawner where there is one."""
-        if self._spawner is None:
+        # A worker of the launcher's has its own children, which the launcher's spawner would not make.
+        if self._spawner is None or self._owner != os.getpid():
             return self._fork(flags, channel, cgroup, self._call)
         fds = [channel] if cgroup < 0 else [channel, cgroup]
         self._spawner.send_raw(pack("<Q", flags), fds)
@@ -85,7 +87,7 @@ class _Helper:
         _, pidfd = self._fork(0, theirs.fileno(), -1, _sys.Exec(self._fd, [_NAME, "spawner"], []))
         os.close(pidfd)
         theirs.close()
-        self._spawner = ours
+        self._spawner, self._owner = ours, os.getpid()
 
     @staticmethod
     def _fork(flags: int, channel: int, cgroup: int, call: _sys.Exec | None) -> tuple[int, int]:
