@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls that Python lacks, under their kernel names: with `_calls` and `_sys_security` the only ctypes.
+"""System calls that Python lacks, by their kernel names: with `_calls` and `_sys_security` the only ctypes.
 
 Every function raises OSError with the call's name and the path that it concerned. Nobody above this module
 sees ctypes, errno or a struct layout.

@@ -140,9 +140,24 @@ class Container:
             return "creating"
         if not self.alive():
             return "stopped"
-        if os.path.exists(self.socket):
+        if self._waits():
             return "created"
         return "paused" if self.cgroup.frozen() else "running"
+
+    def _waits(self) -> bool:
+        """Whether the init still listens for `start`. A `start` that was killed leaves the socket's file.
+
+        Asked for the wrong type of connection, a socket that is listened on says so, and nobody is disturbed.
+        """
+        try:
+            from ringfence_runtime.launch.channel import connect
+
+            connect(self.socket, stream=True).close()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            return error.errno == errno.EPROTOTYPE
+        return True
 
     def describe(self) -> dict[str, Any]:
         """The state as the specification defines it (runtime.md#state), and runc's additions."""

@@ -180,6 +180,23 @@ def test_a_device_of_the_configuration(box: Box) -> None:
     ]
 
 
+def test_a_bound_dev_is_not_written_to(box: Box, tmp_path: Path) -> None:
+    """It is the host's: what the configuration names is looked for there, and never made."""
+    place = tmp_path / "dev"
+    place.mkdir()
+    os.mknod(place / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    box.config["mounts"] = [
+        *(each for each in box.config["mounts"] if not each["destination"].startswith("/dev")),
+        {"destination": "/dev", "type": "bind", "source": str(place), "options": ["rbind"]},
+    ]
+    box.config["linux"]["devices"] = [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]
+    assert box.args("/bin/true").run().returncode == 0
+    for device, why in (("/dev/zero", "No such file"), ("/dev/null", "another file is there")):
+        box.config["linux"]["devices"] = [{"path": device, "type": "c", "major": 1, "minor": 5}]
+        assert why in box.refused()
+    assert os.listdir(place) == ["null"]
+
+
 def test_devices_that_are_not_allowed_fail(box: Box) -> None:
     """A node can be made, and not opened; so for /dev/kmsg."""
     box.config["process"]["capabilities"]["bounding"].append("CAP_MKNOD")

@@ -15,6 +15,7 @@ from tests.runtime.conftest import Box
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
+BOTH_INITS = True
 
 FILES = {"network": "net", "mount": "mnt"}
 

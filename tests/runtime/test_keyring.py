@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from ringfence_runtime import _sys
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.keyring import join_keyring
 from tests.runtime.conftest import Box
 from tests.runtime.programs import add_program
 
 pytestmark = pytest.mark.root
+BOTH_INITS = True
 
 # keys hold WORDS...  : runs WORDS in a new session keyring that holds a key of that name
 # keys add NAME       : adds a key to the session keyring
@@ -75,6 +80,17 @@ def test_run_and_exec_see_the_callers_keys_only_where_they_are_shared(keys: Box,
     keys.args("/bin/sleep", "3600").write()
     assert keys.do("run", "--detach", *options, capture=False).returncode == 0
     assert held(keys, "exec", keys.name, "/bin/keys", "find", NAME) == expected
+
+
+def test_a_quota_that_is_used_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a keyring of its own the workload would have the caller's."""
+
+    def no_more(name: str) -> int:
+        raise OSError(errno.EDQUOT, "keyctl: Disk quota exceeded", name)
+
+    monkeypatch.setattr(_sys, "keyctl_join_session", no_more)
+    with pytest.raises(Error, match="quota of keys"):
+        join_keyring("x")
 
 
 def test_exec_is_in_the_containers_keyring(keys: Box) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.conftest import Box, Runtime
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
 
@@ -28,6 +28,29 @@ def test_create_waits_until_start(box: Box) -> None:
     assert not marker.exists()
     assert box.do("start").returncode == 0
     wait_for(marker.exists, "the workload ran")
+    assert box.state()["status"] == "running"
+
+
+def test_a_socket_that_a_killed_start_left_is_not_taken_for_a_waiting_init(box: Box) -> None:
+    """The workload executes; the file is there because nobody came to remove it."""
+    box.start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
+        directory = os.open(box.runtime.root / box.name, os.O_PATH)
+        stale.bind(f"/proc/self/fd/{directory}/start.sock")  # its path is too long for an address
+        os.close(directory)
+    assert box.state()["status"] == "running"
+    assert box.exec("/bin/true").returncode == 0
+    assert "running" in box.do("start").stderr
+    assert box.do("pause").returncode == 0
+    assert box.state()["status"] == "paused"
+
+
+def test_asking_for_the_state_does_not_disturb_a_waiting_init(box: Box) -> None:
+    """Ten times; then it starts as ever."""
+    box.write()
+    assert box.do("create", capture=False).returncode == 0
+    assert {box.state()["status"] for _ in range(10)} == {"created"}
+    assert box.do("start").returncode == 0
     assert box.state()["status"] == "running"
 
 
@@ -167,76 +190,6 @@ def test_delete_force_of_a_paused_container(box: Box) -> None:
     assert box.do("delete", "--force").returncode == 0
 
 
-def test_exec_runs_in_the_container(box: Box) -> None:
-    """In its namespaces, its cgroup and its root; with its own exit code."""
-    box.start()
-    assert box.exec("/bin/hostname").stdout == "rftest\n"
-    assert box.exec("/bin/sh", "-c", "exit 9").returncode == 9
-    pids = box.exec("/bin/sh", "-c", "ls -d /proc/[0-9]*").stdout.split()
-    assert "/proc/1" in pids
-    assert len(pids) <= 4
-    groups = box.exec("/bin/cat", "/proc/self/cgroup").stdout
-    assert all(line.endswith(":/") for line in groups.splitlines())
-
-
-def test_exec_options(box: Box) -> None:
-    """cwd, environment, user, groups and capabilities."""
-    box.start()
-    runtime = box.runtime
-
-    def inside(options: list[str], *words: str) -> str:
-        got = runtime("exec", *options, box.name, *words)
-        assert got.returncode == 0, got.stderr
-        return got.stdout.strip()
-
-    assert inside(["--cwd", "/etc"], "/bin/pwd") == "/etc"
-    assert inside(["-e", "WHO=me"], "/bin/sh", "-c", "echo $WHO") == "me"
-    assert inside(["-u", "1000:1000", "-g", "7"], "/bin/id", "-G") == "1000 7"
-    status = inside(["--cap", "CAP_SYS_CHROOT"], "/bin/cat", "/proc/self/status")
-    effective = next(line for line in status.splitlines() if line.startswith("CapEff"))
-    assert int(effective.split()[1], 16) >> 18 & 1
-
-
-def test_exec_of_a_process_file(box: Box, tmp_path: Path) -> None:
-    """What engines use."""
-    box.start()
-    file = tmp_path / "process.json"
-    process = {**box.config["process"], "args": ["/bin/pwd"], "cwd": "/tmp"}
-    file.write_text(json.dumps(process))
-    got = box.runtime("exec", "--process", str(file), box.name)
-    assert got.stdout == "/tmp\n"
-
-
-def test_exec_of_a_process_file_without_capabilities_has_the_containers(box: Box, tmp_path: Path) -> None:
-    """Never those of the runtime."""
-    box.start()
-    file = tmp_path / "process.json"
-    process = {**box.config["process"], "args": ["/bin/grep", "Cap[BEP]", "/proc/self/status"]}
-    del process["capabilities"]
-    file.write_text(json.dumps(process))
-    got = box.runtime("exec", "--process", str(file), box.name)
-    # CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID of the configuration
-    assert [int(line.split()[1], 16) for line in got.stdout.splitlines()] == [0xE1] * 3, got.stderr
-
-
-def test_exec_detached_writes_a_pid_file(box: Box, tmp_path: Path) -> None:
-    """The pid is the host's."""
-    box.start()
-    file = tmp_path / "pid"
-    words = ["exec", "--detach", "--pid-file", str(file), box.name, "/bin/sleep", "30"]
-    assert box.runtime(*words, capture=False).returncode == 0
-    assert Path(f"/proc/{file.read_text()}/cmdline").read_bytes() == b"/bin/sleep\x0030\x00"
-
-
-def test_exec_of_something_missing_says_so(box: Box) -> None:
-    """The message that engines look for, and a failure."""
-    box.start()
-    got = box.exec("/no/such/program")
-    assert got.returncode != 0
-    assert "no such file or directory" in got.stderr
-    assert "not found in $PATH" in box.exec("nosuchprogram").stderr
-
-
 def test_a_missing_program_fails_at_create(box: Box) -> None:
     """And nothing is left."""
     assert "no such file or directory" in box.args("/no/such/program").refused()
@@ -259,98 +212,6 @@ def test_list_shows_it(box: Box) -> None:
     assert box.name in box.runtime("list").stdout
 
 
-def test_pid_file(box: Box, tmp_path: Path) -> None:
-    """The init's pid on the host."""
-    box.write()
-    file = tmp_path / "pid"
-    assert box.do("create", "--pid-file", str(file), capture=False).returncode == 0
-    assert int(file.read_text()) == box.state()["pid"]
-
-
-def received_pid(server: socket.socket) -> tuple[str, int]:
-    """(kind, pid) of a descriptor that was sent to the socket."""
-    server.settimeout(patience(10))
-    peer, _ = server.accept()
-    with peer:
-        data, [pidfd], _, _ = socket.recv_fds(peer, 100, 4)
-    try:
-        info = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
-    finally:
-        os.close(pidfd)
-    return data.decode(), int(next(line for line in info.splitlines() if line.startswith("Pid:")).split()[1])
-
-
-def test_pidfd_socket(box: Box, tmp_path: Path) -> None:
-    """create, run and exec send a descriptor of their process, as runc does."""
-    path = tmp_path / "pidfd.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        server.bind(str(path))
-        server.listen(4)
-        option = ("--pidfd-socket", str(path))
-        box.write()
-        assert box.do("create", *option, capture=False).returncode == 0
-        assert received_pid(server) == ("standard", box.state()["pid"])
-        assert box.do("delete", "--force").returncode == 0
-        assert box.do("run", "--detach", *option, capture=False).returncode == 0
-        assert received_pid(server) == ("standard", box.state()["pid"])
-        file = tmp_path / "pid"
-        words = ("exec", "--detach", *option, "--pid-file", str(file), box.name, "/bin/sleep", "30")
-        assert box.runtime(*words, capture=False).returncode == 0
-        assert received_pid(server) == ("setns", int(file.read_text()))
-
-
-def test_a_pidfd_socket_that_nobody_listens_on_is_an_error(box: Box, tmp_path: Path) -> None:
-    """And nothing is left."""
-    box.write()
-    got = box.do("run", "--pidfd-socket", str(tmp_path / "none"))
-    assert got.returncode == 1
-    assert "cannot send the pidfd" in got.stderr
-    assert not (box.runtime.root / box.name).exists()
-    assert not box.cgroups()
-
-
-@pytest.mark.parametrize("mine", [True, False])
-def test_listen_fds(box: Box, mine: bool) -> None:
-    """Socket activation: descriptors from 3 on, their number, and the pid that the workload has."""
-    box.shell("echo $LISTEN_FDS $LISTEN_PID $$; ls /proc/self/fd").write()
-    words = f"exec '{box.runtime.executable}' --root '{box.runtime.root}' run {box.name} 3</etc/passwd 4<&3"
-    pid = "$$" if mine else "1"
-    got = subprocess.run(
-        ["/bin/bash", "-c", f"export LISTEN_FDS=2 LISTEN_PID={pid}; {words}"],
-        cwd=box.directory, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    first, *fds = got.stdout.splitlines()
-    assert first == ("2 1 1" if mine else "1"), got.stderr
-    assert ("3" in fds and "4" in fds) == mine
-
-
-def test_run_keep_leaves_a_stopped_container(box: Box) -> None:
-    """Until delete."""
-    box.args("/bin/true").write()
-    assert box.do("run", "--keep").returncode == 0
-    assert box.state()["status"] == "stopped"
-    assert box.do("delete").returncode == 0
-    assert not (box.runtime.root / box.name).exists()
-    assert not box.cgroups()
-
-
-def test_preserve_fds(box: Box) -> None:
-    """Exactly the descriptors that were asked for reach the workload."""
-    box.shell("cat <&3; ls /proc/self/fd").write()
-    (box.directory / "input").write_text("hello\n")
-    command = f"exec '{box.runtime.executable}' --root '{box.runtime.root}' run --preserve-fds 1 {box.name}"
-    got = subprocess.run(
-        ["/bin/bash", "-c", f"{command} 3<input 9</etc/passwd"],
-        cwd=box.directory,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = got.stdout.split()
-    assert lines[0] == "hello"
-    assert "9" not in lines
-
-
 def test_json_log(box: Box, tmp_path: Path) -> None:
     """One JSON object a line, with the level and the message."""
     log = tmp_path / "log"
@@ -369,25 +230,3 @@ def test_an_occupied_root_directory_survives_a_hostile_id(runtime: Runtime, box:
         assert got.returncode != 0, name
         assert "\x1b" not in got.stderr
     assert not list(runtime.root.glob("*")) if runtime.root.exists() else True
-
-
-def test_a_terminal_of_its_own(box: Box, tmp_path: Path) -> None:
-    """--console-socket gets the master; the workload has it as its controlling terminal and /dev/console."""
-    path = tmp_path / "console"
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    server.bind(str(path))
-    server.listen(1)
-    box.config["process"]["terminal"] = True
-    box.shell("tty; test -c /dev/console && echo console; exec sleep 3600").write()
-    assert box.do("run", "--detach", "--console-socket", str(path), capture=False).returncode == 0
-    peer, _ = server.accept()
-    _, [master], _, _ = socket.recv_fds(peer, 100, 1)
-    try:
-        seen = b""
-        while b"console" not in seen:
-            seen += os.read(master, 1000)
-        assert b"/dev/pts/0" in seen
-    finally:
-        os.close(master)
-        peer.close()
-        server.close()

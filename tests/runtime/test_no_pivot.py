@@ -14,6 +14,7 @@ from tests.runtime.conftest import Box
 from tests.runtime.programs import add_program
 
 pytestmark = pytest.mark.root
+BOTH_INITS = True
 
 # chroot(2) does not change the working directory, so a second one leaves a process above its root: `..` then
 # climbs to the root of the mount tree, and a third makes that its root.

@@ -5,13 +5,22 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ringfence_runtime import _sys
+from ringfence_runtime.security import seccomp
+from ringfence_runtime.spec.node import Node
 from tests.runtime.conftest import Box
+from tests.support import force
+from tests.support.waiting import patience
 
 pytestmark = pytest.mark.root
 BOTH_INITS = True
@@ -77,6 +86,8 @@ for number in (39, 110, 9999):
         ({"syscalls": [{"names": [], "action": "SCMP_ACT_ALLOW"}]}, "linux.seccomp.syscalls[0].names"),
         ({"architectures": ["SCMP_ARCH_Z80"]}, "linux.seccomp.architectures[0]"),
         ({"flags": ["X"]}, "linux.seccomp.flags[0]"),
+        ({"listenerMetadata": "x"}, "linux.seccomp.listenerMetadata"),
+        ({"defaultAction": "SCMP_ACT_NOTIFY"}, "linux.seccomp.listenerPath"),
     ],
 )
 def test_a_bad_profile_names_its_place(box: Box, change: dict[str, Any], place: str) -> None:
@@ -85,26 +96,131 @@ def test_a_bad_profile_names_its_place(box: Box, change: dict[str, Any], place: 
     assert place in box.refused()
 
 
-def test_seccomp_listener_reaches_the_agent(box: Box, tmp_path: Path) -> None:
-    """SCMP_ACT_NOTIFY: the listener's descriptor and the container's state arrive at listenerPath."""
-    import socket
+@pytest.fixture
+def asked(box: Box, tmp_path: Path) -> Iterator[socket.socket]:
+    """A server at listenerPath of a profile that asks it about one call."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(tmp_path / "agent"))
+        server.listen(4)
+        server.settimeout(patience(10))
+        box.config["linux"]["seccomp"] = {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": str(tmp_path / "agent"),
+            "listenerMetadata": "mine",
+            "syscalls": [{"names": ["sethostname"], "action": "SCMP_ACT_NOTIFY"}],
+        }
+        yield server
 
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    server.bind(str(tmp_path / "agent"))
-    server.listen(1)
-    box.config["linux"]["seccomp"] = {
-        "defaultAction": "SCMP_ACT_ALLOW",
-        "listenerPath": str(tmp_path / "agent"),
-        "listenerMetadata": "mine",
-        "syscalls": [{"names": ["sethostname"], "action": "SCMP_ACT_NOTIFY"}],
-    }
-    box.start()
+
+def told(server: socket.socket) -> dict[str, Any]:
+    """The message of one connection, which must bring one descriptor."""
     peer, _ = server.accept()
-    data, [listener], _, _ = socket.recv_fds(peer, 65536, 1)
-    os.close(listener)
-    peer.close()
-    server.close()
-    message = json.loads(data)
-    assert message["metadata"] == "mine"
-    assert message["pid"] == box.state()["pid"]
-    assert message["state"]["id"] == box.name
+    with peer:
+        data, [listener], _, _ = socket.recv_fds(peer, 1 << 16, 4)
+        os.close(listener)
+        while more := peer.recv(1 << 16):
+            data += more
+    return dict(json.loads(data))
+
+
+def test_a_seccomp_listener_reaches_its_agent(box: Box, asked: socket.socket) -> None:
+    """SCMP_ACT_NOTIFY: the listener's descriptor and the state of the process arrive, also for exec."""
+    box.start()
+    message, pid = told(asked), box.state()["pid"]
+    assert (message["metadata"], message["pid"], message["fds"]) == ("mine", pid, ["seccompFd"])
+    assert (message["state"]["id"], message["state"]["status"]) == (box.name, "creating")
+    file = box.directory / "pid"
+    words = ("exec", "--detach", "--pid-file", str(file), box.name, "/bin/sleep", "30")
+    assert box.runtime(*words, capture=False).returncode == 0
+    message = told(asked)
+    assert message["pid"] == int(file.read_text()) != pid
+    assert (message["state"]["pid"], message["state"]["status"]) == (pid, "running")
+
+
+def test_a_listener_that_no_rule_asks_for_is_not_opened(box: Box, asked: socket.socket) -> None:
+    """As with runc: nobody is told, and the workload starts."""
+    box.config["linux"]["seccomp"]["syscalls"] = []
+    assert box.args("/bin/true").run().returncode == 0
+    asked.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        asked.accept()
+
+
+@pytest.mark.parametrize("flag", ["TSYNC", "WAIT_KILLABLE_RECV"])
+def test_a_listener_goes_with_other_flags(box: Box, asked: socket.socket, flag: str) -> None:
+    """seccomp(2) refuses some of them together, unless it is asked in another way."""
+    if not _sys.seccomp_knows({"TSYNC": 1, "WAIT_KILLABLE_RECV": 32 | 8}[flag]):
+        force.elsewhere(f"this kernel does not know {flag}")
+    box.config["linux"]["seccomp"]["flags"] = [f"SECCOMP_FILTER_FLAG_{flag}"]
+    box.start()
+    assert told(asked)["pid"] == box.state()["pid"]
+
+
+def test_a_long_state_arrives_whole(box: Box, asked: socket.socket) -> None:
+    """Annotations of 300 kB are more than one message of a socket takes."""
+    box.config["annotations"] = {f"org.example.{number}": "x" * 1000 for number in range(300)}
+    with ThreadPoolExecutor(1) as agent:
+        message = agent.submit(told, asked)
+        box.start()
+        assert message.result()["state"]["annotations"] == box.config["annotations"]
+
+
+def test_nobody_at_the_listeners_path_is_an_error(box: Box, asked: socket.socket) -> None:
+    """With its place, and the workload has not run."""
+    asked.close()
+    assert "linux.seccomp.listenerPath" in box.shell("touch /ran").refused()
+    assert not (box.rootfs / "ran").exists()
+
+
+class Machine:
+    """An interpreter of the classic BPF of the part before a filter; past its end the filter begins."""
+
+    def __init__(self, code: bytes) -> None:
+        self.code = list(struct.iter_unpack("HBBI", code))
+
+    def run(self, arch: int, number: int) -> str:
+        accumulator, at = 0, 0
+        while at < len(self.code):
+            code, true, false, value = self.code[at]
+            at += 1
+            if code == 0x20:
+                accumulator = {0: number, 4: arch}[value]
+            elif code == 0x05:
+                at += value
+            elif code == 0x06:
+                return f"errno {value & 0xFFFF}"
+            else:
+                met = {0x15: accumulator == value, 0x35: accumulator >= value, 0x25: accumulator > value}[
+                    code
+                ]
+                at += true if met else false
+        return "filter"
+
+
+def test_calls_newer_than_a_profile_are_told_by_architecture() -> None:
+    """Each has its own numbers; x32 shares the architecture of x86_64 (linux/audit.h)."""
+    x86_64, i386, x32, arm, bit = 0xC000003E, 0x40000003, 0x4000003E, 0x40000028, 0x40000000
+    machine = Machine(seccomp.unknown_calls({x86_64: 450, i386: 460, x32: bit | 440}))
+    expected = {
+        (x86_64, 450): "filter", (x86_64, 451): "errno 38", (x86_64, 0): "filter",
+        (x86_64, bit | 440): "filter", (x86_64, bit | 441): "errno 38",
+        (i386, 451): "filter", (i386, 461): "errno 38", (arm, 999): "filter",
+    }  # fmt: skip
+    assert {key: machine.run(*key) for key in expected} == expected
+    alone = Machine(seccomp.unknown_calls({x86_64: 450}))
+    assert [alone.run(x86_64, number) for number in (451, bit | 999)] == ["errno 38", "filter"]
+
+
+def test_the_cache_is_not_for_another_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A profile is compiled again where libseccomp is another one, which knows other calls."""
+    monkeypatch.setattr(seccomp, "CACHE", str(tmp_path / "cache"))
+    node = Node({"defaultAction": "SCMP_ACT_ALLOW"}, "linux.seccomp")
+    for stamp in ("one", "two", "one"):
+        monkeypatch.setattr(seccomp, "_library_stamp", lambda stamp=stamp: stamp)
+        seccomp.prepare(node)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_the_library_is_found_without_being_loaded() -> None:
+    """By its file; else the cache could not tell one from another."""
+    assert seccomp._library_stamp()

@@ -9,9 +9,11 @@ from ringfence_runtime import OCI_VERSION, __version__, jsonio
 from ringfence_runtime.cgroup import detect
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.agent import POLICY, REQUIRE
 from ringfence_runtime.launch.mempolicy import FLAGS as MEMORY_FLAGS
 from ringfence_runtime.launch.mempolicy import MODES as MEMORY_MODES
-from ringfence_runtime.security import caps, seccomp
+from ringfence_runtime.launch.plan import USERNS
+from ringfence_runtime.security import caps, landlock, seccomp
 from ringfence_runtime.security.labels import apparmor_enabled, selinux_enabled
 from ringfence_runtime.spec.config import HOOK_KINDS
 from ringfence_runtime.spec.linux import NAMESPACES
@@ -148,7 +150,7 @@ def describe() -> dict[str, Any]:
                 "operators": sorted(seccomp.OPERATORS),
                 "archs": sorted(seccomp.ARCHES),
                 "knownFlags": sorted(seccomp.FLAGS),
-                "supportedFlags": sorted(seccomp.FLAGS),
+                "supportedFlags": seccomp.supported_flags(),
             },
             "apparmor": {"enabled": apparmor_enabled()},
             "selinux": {"enabled": selinux_enabled()},
@@ -162,5 +164,6 @@ def describe() -> dict[str, Any]:
             "org.ringfence.landlock": "derive",
             "org.ringfence.checkpoint": "false",
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        # What a configuration may change of the runtime's doings by them: none gives a container more.
+        "potentiallyUnsafeConfigAnnotations": sorted((landlock.ANNOTATION, POLICY, REQUIRE, USERNS)),
     }

@@ -13,7 +13,7 @@ import os
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.mounts import bind_tree, new_filesystem
-from ringfence_runtime.launch.paths import check_device, ensure, parent_of
+from ringfence_runtime.launch.paths import check_device, ensure, open_in_root, parent_of
 from ringfence_runtime.spec.linux import DEVICE_TYPES, Device
 from ringfence_runtime.spec.node import Node
 
@@ -54,8 +54,8 @@ def default_devices() -> list[Device]:
 
 
 def make_devices(rootfs: Rootfs) -> None:
-    """The configuration's devices and the default ones. A /dev that is bound from the host is left as it
-    is.
+    """The configuration's devices and the default ones. In a /dev that is bound from the host nothing is
+    made: what the configuration names must be there.
     """
     config = rootfs.plan.config
     bound = any(mount.bind and mount.destination.rstrip("/") == "/dev" for mount in config.mounts)
@@ -64,11 +64,23 @@ def make_devices(rootfs: Rootfs) -> None:
     mapped = "user" in config.linux.namespaces
     for device in wanted.values():
         try:
-            _make(rootfs, device, bind=mapped)
+            if bound and device.path.startswith("/dev/"):
+                _find(rootfs, device)
+            else:
+                _make(rootfs, device, bind=mapped)
         except OSError as error:
             raise Error(f"cannot make the device {device.path}: {error.strerror}") from None
     if not bound:
         _links(rootfs)
+
+
+def _find(rootfs: Rootfs, device: Device) -> None:
+    directory, _, name = device.path.rstrip("/").rpartition("/")
+    fd = open_in_root(rootfs.fd, directory)
+    try:
+        _existing(fd, name, device)
+    finally:
+        os.close(fd)
 
 
 def _make(rootfs: Rootfs, device: Device, *, bind: bool) -> None:
@@ -111,7 +123,7 @@ def _existing(directory: int, name: str, device: Device) -> None:
             return
     finally:
         os.close(fd)
-    raise OSError(errno.EEXIST, "the image holds another file there")
+    raise OSError(errno.EEXIST, "another file is there")
 
 
 def _bind(directory: int, name: str, device: Device) -> None:

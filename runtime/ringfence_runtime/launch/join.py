@@ -132,7 +132,7 @@ class Joined:
             if self.foreground:
                 forward_signals(pidfd)
             channel.send(say.START)
-            complete(await_exec(channel, self.container, pidfd, self.filter))
+            complete(await_exec(channel, self.container, pidfd, self.filter, pid))
         except BaseException:
             _sys.pidfd_send_signal(pidfd, 9)
             os.waitpid(pid, 0)

@@ -5,7 +5,9 @@ seccomp).
 
 from __future__ import annotations
 
+import _socket
 import os
+from _struct import pack
 
 from ringfence_runtime import _sys, jsonio
 from ringfence_runtime.errors import Error
@@ -18,30 +20,47 @@ if TYPE_CHECKING:
 
 __all__ = ["hand_over"]
 
+_SECONDS = 10.0  # that an agent may take to accept what it is sent
+_SCM_RIGHTS = 1
 
-def hand_over(container: Container, pidfd: int, number: int, seccomp: Filter) -> None:
-    """Fetch descriptor `number` of the container's process and send it with the process's state."""
+
+def hand_over(container: Container, pid: int, pidfd: int, number: int, seccomp: Filter) -> None:
+    """Fetch descriptor `number` of the process and send it with the process's state.
+
+    `pid` is that of the container's init, or of what `exec` brought into a container that runs.
+    """
     listener = _sys.pidfd_getfd(pidfd, number)
     try:
         state = {
             "ociVersion": container.version,
             "fds": ["seccompFd"],
-            "pid": container.pid,
+            "pid": pid,
             "metadata": seccomp.metadata,
             "state": {
                 "ociVersion": container.version,
                 "id": container.id,
-                "status": "creating",
+                "status": "creating" if pid == container.pid else "running",
                 "pid": container.pid,
                 "bundle": container.bundle,
                 "annotations": container.annotations,
             },
         }
         try:
-            peer = connect(seccomp.listener, stream=True)
-            peer.send("{", jsonio.dumps(state)[1:], [listener])
-            peer.close()
+            _send(seccomp.listener, jsonio.dumps(state).encode("ascii"), listener)
         except OSError as error:
-            raise Error(f"config: linux.seccomp.listenerPath: {seccomp.listener}: {error.strerror}") from None
+            why = error.strerror or "it does not answer"
+            raise Error(f"config: linux.seccomp.listenerPath: {seccomp.listener}: {why}") from None
     finally:
         os.close(listener)
+
+
+def _send(path: str, data: bytes, fd: int) -> None:
+    """All of it, however long: the descriptor goes with the first byte."""
+    channel = connect(path, stream=True)
+    try:
+        channel.sock.settimeout(_SECONDS)
+        rights = [(_socket.SOL_SOCKET, _SCM_RIGHTS, pack("i", fd))]
+        sent = channel.sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+        channel.sock.sendall(data[sent:], _socket.MSG_NOSIGNAL)
+    finally:
+        channel.close()

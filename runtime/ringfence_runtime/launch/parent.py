@@ -90,8 +90,13 @@ class Launched:
         destroy(self.container, self.config)
 
 
-def await_exec(channel: Channel, container: Container, pidfd: int, seccomp: Filter | None) -> Steps[None]:
-    """Wait for the end of the channel, which execve closes; an error text comes instead when it failed."""
+def await_exec(
+    channel: Channel, container: Container, pidfd: int, seccomp: Filter | None, pid: int = 0
+) -> Steps[None]:
+    """Wait for the end of the channel, which execve closes; an error text comes instead when it failed.
+
+    `pid`: of a process that is not the container's init.
+    """
     while True:
         yield channel
         kind, text = channel.receive()
@@ -106,7 +111,7 @@ def await_exec(channel: Channel, container: Container, pidfd: int, seccomp: Filt
         elif kind == say.LISTENER and seccomp is not None:
             from ringfence_runtime.launch.notify import hand_over
 
-            hand_over(container, pidfd, int(text), seccomp)
+            hand_over(container, pid or container.pid, pidfd, int(text), seccomp)
             channel.send(say.DONE)
 
 

@@ -67,12 +67,16 @@ ARCHES = tuple(
         "PARISC",
         "PARISC64",
         "RISCV64",
+        "LOONGARCH64",
+        "M68K",
+        "SH",
+        "SHEB",
     ]
 )
-NEW_LISTENER = 8
+NEW_LISTENER, _TSYNC, _TSYNC_ESRCH, _WAIT_KILLABLE = 8, 1, 16, 32
 _ALLOWING = frozenset(("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"))
+_LIBRARY = "libseccomp.so.2"
 CACHE = "/run/ringfence/seccomp"
-_NATIVE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _SIGNATURES = {
     "seccomp_init": ("p", "I"),
@@ -85,6 +89,7 @@ _SIGNATURES = {
     "seccomp_export_bpf": ("i", "pi"),
     "seccomp_arch_native": ("I", ""),
     "seccomp_syscall_resolve_num_arch": ("s", "Ii"),
+    "seccomp_syscall_resolve_name_arch": ("i", "Is"),
 }
 
 
@@ -137,17 +142,15 @@ def _flags(node: Node) -> int:
 
 def _library() -> dict[str, Callable[..., Any]]:
     try:
-        return _sys.load_library("libseccomp.so.2", _SIGNATURES)  # type: ignore[return-value]
+        return _sys.load_library(_LIBRARY, _SIGNATURES)  # type: ignore[return-value]
     except OSError:
-        raise Error(
-            "libseccomp.so.2 is not installed", hint="the profile in linux.seccomp needs it"
-        ) from None
+        raise Error(f"{_LIBRARY} is not installed", hint="the profile in linux.seccomp needs it") from None
 
 
 def prepare(node: Node) -> Filter:
     """The filter of a profile, from the cache where it has been compiled before."""
     flags = _flags(node)
-    text = jsonio.dumps(node.data) + __version__ + os.uname().machine
+    text = jsonio.dumps(node.data) + __version__ + os.uname().machine + _library_stamp()
     from _blake2 import blake2b
 
     name = blake2b(text.encode(), digest_size=16).hexdigest()
@@ -155,12 +158,50 @@ def prepare(node: Node) -> Filter:
     if program is None:
         program = compile_profile(node)
         _store(name, program)
-    listener = node.text("listenerPath")
-    if "SCMP_ACT_NOTIFY" in text and not listener:
+    listener = _listener(node)
+    if listener:
+        # With TSYNC a listener needs the flag that tells failure by ESRCH, as a number of a thread would be
+        # taken for its descriptor (seccomp(2)).
+        flags |= NEW_LISTENER | (_TSYNC_ESRCH if flags & _TSYNC else 0)
+    else:
+        flags &= ~_WAIT_KILLABLE  # it says how listeners wait
+    return Filter(program, flags, listener, node.text("listenerMetadata"))
+
+
+def _listener(node: Node) -> str:
+    """Where the listener goes; nowhere, if no rule asks for one."""
+    path = node.text("listenerPath")
+    if path and not path.startswith("/"):
+        raise node.error("listenerPath", f"{path!r} must be an absolute path")
+    if node.text("listenerMetadata") and not path:
+        raise node.error("listenerMetadata", "needs listenerPath beside it")
+    actions = {node.text("defaultAction"), *(item.text("action") for item in node.nodes("syscalls"))}
+    if "SCMP_ACT_NOTIFY" not in actions:
+        return ""
+    if not path:
         raise node.error("listenerPath", "SCMP_ACT_NOTIFY needs it")
-    if listener and not listener.startswith("/"):
-        raise node.error("listenerPath", f"{listener!r} must be an absolute path")
-    return Filter(program, flags | (NEW_LISTENER if listener else 0), listener, node.text("listenerMetadata"))
+    return path
+
+
+def _library_stamp() -> str:
+    """Which libseccomp compiles here, without loading it: another one knows other calls."""
+    machine = os.uname().machine
+    for directory in (f"/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib", "/lib64", "/lib"):
+        try:
+            status = os.stat(f"{directory}/{_LIBRARY}")
+        except OSError:
+            continue
+        return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+    return ""
+
+
+def supported_flags() -> list[str]:
+    """Those of FLAGS that this kernel knows."""
+    return sorted(
+        name
+        for name, bit in FLAGS.items()
+        if _sys.seccomp_knows(bit | (NEW_LISTENER if bit == _WAIT_KILLABLE else 0))
+    )
 
 
 def _cached(name: str) -> bytes | None:
@@ -212,12 +253,12 @@ def compile_profile(node: Node) -> bytes:
     if not context:
         raise node.error("defaultAction", f"{default} is refused by libseccomp")
     try:
-        _arches(library, context, node)
+        arches = _arches(library, context, node)
         library["seccomp_attr_set"](context, 3, 0)  # no_new_privs is set by us, not by the library
         library["seccomp_attr_set"](context, 8, 2)  # a binary tree of comparisons, where the library can
-        newest = 0
-        for item in node.nodes("syscalls"):
-            newest = max(newest, _add(library, context, _Rule(item), default_action, item))
+        rules = [(_Rule(item), item) for item in node.nodes("syscalls")]
+        for rule, item in rules:
+            _add(library, context, rule, default_action, item)
         fd = os.memfd_create("filter", os.MFD_CLOEXEC)
         try:
             result = library["seccomp_export_bpf"](context, fd)
@@ -231,12 +272,15 @@ def compile_profile(node: Node) -> bytes:
             os.close(fd)
     finally:
         library["seccomp_release"](context)
-    if default in _ALLOWING or default_action == ACTIONS["SCMP_ACT_ERRNO"] | 38 or not newest:
+    if default in _ALLOWING or default_action == ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS:
         return program
-    return _unknown_calls(newest) + program
+    names = {name for rule, _ in rules for name in rule.names}
+    return unknown_calls({arch: _newest(library, arch, names) for arch in arches}) + program
 
 
-def _arches(library: dict[str, Callable[..., Any]], context: int, node: Node) -> None:
+def _arches(library: dict[str, Callable[..., Any]], context: int, node: Node) -> list[int]:
+    """Let the filter hold for these, too; gives their tokens, the native one first."""
+    tokens: list[int] = [library["seccomp_arch_native"]()]
     for index, name in enumerate(node.texts("architectures")):
         short = name.removeprefix("SCMP_ARCH_").lower()
         token = library["seccomp_arch_resolve_name"](short.encode())
@@ -245,11 +289,22 @@ def _arches(library: dict[str, Callable[..., Any]], context: int, node: Node) ->
         result = library["seccomp_arch_add"](context, token)
         if result < 0 and result != -17:  # EEXIST: the native one is there from the beginning
             raise SpecError(f"{node.at('architectures')}[{index}]", os.strerror(-result))
+        if token not in tokens:
+            tokens.append(token)
+    return tokens
 
 
-def _add(library: dict[str, Callable[..., Any]], context: int, rule: _Rule, default: int, node: Node) -> int:
-    """Add a rule for each of its calls; returns the highest number among them."""
-    newest = 0
+def _newest(library: dict[str, Callable[..., Any]], arch: int, names: set[str]) -> int:
+    """The highest number of these calls in an architecture; 0 where it has none of them."""
+    return max(
+        (library["seccomp_syscall_resolve_name_arch"](arch, name.encode()) for name in names), default=0
+    )
+
+
+def _add(library: dict[str, Callable[..., Any]], context: int, rule: _Rule, default: int, node: Node) -> None:
+    """Add a rule for each of its calls."""
+    if rule.action == default:
+        return
     groups = [b"".join(data for _, data in rule.args)]
     if len({index for index, _ in rule.args}) != len(rule.args):
         groups = [data for _, data in rule.args]  # conditions on one argument twice: either may hold
@@ -257,41 +312,55 @@ def _add(library: dict[str, Callable[..., Any]], context: int, rule: _Rule, defa
         number = library["seccomp_syscall_resolve_name"](name.encode())
         if number == -1:
             continue  # a call of another architecture or of a newer kernel: nothing to filter here
-        newest = max(newest, number)
-        if rule.action == default:
-            continue
         for group in groups:
             result = library["seccomp_rule_add_array"](
                 context, rule.action & U32, number, len(group) // 24, group
             )
             if result < 0 and result != -17:
                 raise SpecError(node.at("names"), f"{name}: {os.strerror(-result)}")
-    return newest
 
 
-def _unknown_calls(newest: int) -> bytes:
-    """Instructions before the filter: a native call newer than any in the profile fails with ENOSYS.
+# The x32 calls of an x86_64 kernel share its architecture in the filter's data, and have this bit.
+_X86_64, _X32, _X32_BIT = 0xC000003E, 0x4000003E, 0x40000000
+_ENOSYS = 38
+_LD, _JEQ, _JGE, _JGT, _JA, _RET = 0x20, 0x15, 0x35, 0x25, 0x05, 0x06  # classic BPF, as in linux/filter.h
+_NR, _ARCH = 0, 4  # offsets in struct seccomp_data
+
+
+def unknown_calls(newest: dict[int, int]) -> bytes:
+    """Instructions before the filter: a call newer than any in the profile fails with ENOSYS.
 
     The profile cannot have meant to forbid it, and a C library that gets EPERM for a new call does not fall
-    back.
+    back. `newest` has the highest number of each architecture that the profile is for.
     """
-    native = _NATIVE.get(os.uname().machine)
-    if native is None:
-        return b""
+    blocks = [
+        _block(arch, number, newest.get(_X32, 0) if arch == _X86_64 else 0)
+        for arch, number in newest.items()
+        if arch != _X32 and number > 0
+    ]
+    code = b""
+    for block in reversed(blocks):
+        code = block(len(code) // 8) + code
+    return code
 
-    def statement(code: int, true: int, false: int, k: int) -> bytes:
-        return pack("HBBI", code, true, false, k)
 
-    return b"".join(
-        (
-            statement(0x20, 0, 0, 4),  # load arch
-            statement(0x15, 0, 4, native),  # another architecture: on to the filter
-            statement(0x20, 0, 0, 0),  # load nr
-            statement(0x35, 2, 0, 0x40000000),  # x32 numbers: on to the filter
-            statement(0x25, 0, 1, newest),  # not above: on to the filter
-            statement(0x06, 0, 0, 0x00050000 | 38),
-        )
-    )
+def _block(arch: int, newest: int, newest_x32: int) -> Callable[[int], bytes]:
+    """One architecture's part, when it is known how many instructions stand between it and the filter."""
+
+    def code(behind: int) -> bytes:
+        tests = [pack("HBBI", _JGT, 0, 1, newest), pack("HBBI", _RET, 0, 0, _REFUSED)]
+        if arch == _X86_64:
+            x32 = [pack("HBBI", _JGT, 0, 1, newest_x32), tests[1]] if newest_x32 else []
+            over = pack("HBBI", _JA, 0, 0, len(x32))
+            tests = [pack("HBBI", _JGE, 3, 0, _X32_BIT), *tests, over, *x32]
+        body = [pack("HBBI", _LD, 0, 0, _NR), *tests, pack("HBBI", _JA, 0, 0, behind)]
+        start = [pack("HBBI", _LD, 0, 0, _ARCH), pack("HBBI", _JEQ, 0, len(body), arch)]
+        return b"".join([*start, *body])
+
+    return code
+
+
+_REFUSED = ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS
 
 
 def call_names(architecture: str) -> Callable[[int], str]:

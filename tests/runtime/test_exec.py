@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exec: one more process in a container that runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import Box
+
+pytestmark = pytest.mark.root
+
+
+def test_exec_runs_in_the_container(box: Box) -> None:
+    """In its namespaces, its cgroup and its root; with its own exit code."""
+    box.start()
+    assert box.exec("/bin/hostname").stdout == "rftest\n"
+    assert box.exec("/bin/sh", "-c", "exit 9").returncode == 9
+    pids = box.exec("/bin/sh", "-c", "ls -d /proc/[0-9]*").stdout.split()
+    assert "/proc/1" in pids
+    assert len(pids) <= 4
+    groups = box.exec("/bin/cat", "/proc/self/cgroup").stdout
+    assert all(line.endswith(":/") for line in groups.splitlines())
+
+
+def test_exec_options(box: Box) -> None:
+    """cwd, environment, user, groups and capabilities."""
+    box.start()
+    runtime = box.runtime
+
+    def inside(options: list[str], *words: str) -> str:
+        got = runtime("exec", *options, box.name, *words)
+        assert got.returncode == 0, got.stderr
+        return got.stdout.strip()
+
+    assert inside(["--cwd", "/etc"], "/bin/pwd") == "/etc"
+    assert inside(["-e", "WHO=me"], "/bin/sh", "-c", "echo $WHO") == "me"
+    assert inside(["-u", "1000:1000", "-g", "7"], "/bin/id", "-G") == "1000 7"
+    status = inside(["--cap", "CAP_SYS_CHROOT"], "/bin/cat", "/proc/self/status")
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff"))
+    assert int(effective.split()[1], 16) >> 18 & 1
+
+
+def test_exec_of_a_process_file(box: Box, tmp_path: Path) -> None:
+    """What engines use."""
+    box.start()
+    file = tmp_path / "process.json"
+    process = {**box.config["process"], "args": ["/bin/pwd"], "cwd": "/tmp"}
+    file.write_text(json.dumps(process))
+    got = box.runtime("exec", "--process", str(file), box.name)
+    assert got.stdout == "/tmp\n"
+
+
+def test_exec_of_a_process_file_without_capabilities_has_the_containers(box: Box, tmp_path: Path) -> None:
+    """Never those of the runtime."""
+    box.start()
+    file = tmp_path / "process.json"
+    process = {**box.config["process"], "args": ["/bin/grep", "Cap[BEP]", "/proc/self/status"]}
+    del process["capabilities"]
+    file.write_text(json.dumps(process))
+    got = box.runtime("exec", "--process", str(file), box.name)
+    # CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID of the configuration
+    assert [int(line.split()[1], 16) for line in got.stdout.splitlines()] == [0xE1] * 3, got.stderr
+
+
+def test_exec_detached_writes_a_pid_file(box: Box, tmp_path: Path) -> None:
+    """The pid is the host's."""
+    box.start()
+    file = tmp_path / "pid"
+    words = ["exec", "--detach", "--pid-file", str(file), box.name, "/bin/sleep", "30"]
+    assert box.runtime(*words, capture=False).returncode == 0
+    assert Path(f"/proc/{file.read_text()}/cmdline").read_bytes() == b"/bin/sleep\x0030\x00"
+
+
+def test_exec_of_something_missing_says_so(box: Box) -> None:
+    """The message that engines look for, and a failure."""
+    box.start()
+    got = box.exec("/no/such/program")
+    assert got.returncode != 0
+    assert "no such file or directory" in got.stderr
+    assert "not found in $PATH" in box.exec("nosuchprogram").stderr
