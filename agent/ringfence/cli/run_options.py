@@ -114,7 +114,10 @@ def _fences(group: _Group) -> None:
     )
     group.add_argument("--fences", default="", metavar="DIR", help="run under fences that were learned")
     group.add_argument(
-        "--userns", default="host", choices=("auto", "host"), help="auto: 65536 ids that nobody else has"
+        "--userns",
+        default="",
+        choices=("auto", "host"),
+        help="auto: 65536 ids that nobody else has (the default with --rootfs host)",
     )
     group.add_argument(
         "--require-agent", action="store_true", help="start nothing that no agent watches over"
@@ -293,7 +296,7 @@ def _chosen_fences(options: Any) -> Any:
         cap_add=tuple(options.cap_add),
         cap_drop=tuple(options.cap_drop),
         policy=options.policy,
-        userns="" if options.userns == "host" else options.userns,
+        userns=options.userns,
         learned=os.path.abspath(options.fences) if options.fences else "",
         require_agent=options.require_agent,
         **security(options.security_opt),

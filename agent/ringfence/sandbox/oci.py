@@ -42,6 +42,8 @@ class Found(NamedTuple):
     """
     output: str = ""
     """a file that takes standard output and standard error; empty: ours"""
+    map_volumes: bool = False
+    """show the files of volumes as those of the sandbox's own ids"""
 
     @property
     def hostname(self) -> str:
@@ -150,6 +152,9 @@ def _mounts(standard: list[dict[str, Any]], request: Request, found: Found) -> l
     mounts += [_bind(path, path, "rbind", "ro", "nosuid", "nodev", "rprivate") for path in found.rootfs.binds]
     mounts += [_tmpfs(path, "nosuid", "nodev", "mode=1777") for path in found.rootfs.scratch]
     given = {each.target for each in request.volumes}
+    # A volume below what is hidden of the host's root: an empty directory there first, to mount it in.
+    above = [path for path in found.rootfs.masked if any(target.startswith(f"{path}/") for target in given)]
+    mounts += [_tmpfs(path, "nosuid", "nodev", "noexec", "mode=755") for path in above]
     if request.read_only and found.defaults is not None:
         # What an image declares as a volume is meant to be written to, with what the image has there.
         own = [path for path in found.defaults.volumes if path not in given]
@@ -159,7 +164,8 @@ def _mounts(standard: list[dict[str, Any]], request: Request, found: Found) -> l
         _bind(source, target, "bind", "nosuid", "nodev", "rprivate", "dest-nofollow")
         for source, target in files
     ]
-    mounts += [_volume(each) for each in request.volumes]
+    more = ("idmap",) if found.map_volumes else ()
+    mounts += [_volume(each, more) for each in request.volumes]
     if found.output:
         mounts.append(_bind(found.output, OUTPUT, "bind", "nosuid", "nodev", "noexec", "rprivate"))
     return mounts
@@ -173,10 +179,10 @@ def _tmpfs(target: str, *options: str) -> dict[str, Any]:
     return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
 
 
-def _volume(volume: Volume) -> dict[str, Any]:
+def _volume(volume: Volume, more: tuple[str, ...] = ()) -> dict[str, Any]:
     if not volume.source:
         return _tmpfs(volume.target, *volume.options)
-    return _bind(volume.source, volume.target, *volume.options)
+    return _bind(volume.source, volume.target, *volume.options, *more)
 
 
 def _annotations(request: Request, found: Found) -> dict[str, str]:
@@ -236,7 +242,13 @@ def _devices(linux: dict[str, Any], devices: list[Device]) -> None:
 def _fence(linux: dict[str, Any], request: Request, found: Found) -> None:
     if not request.fences.masks:
         linux["maskedPaths"], linux["readonlyPaths"] = [], []
-    linux["maskedPaths"] = [*linux["maskedPaths"], *found.rootfs.masked]
+    shown = [each.target for each in request.volumes]
+    hidden = [
+        path
+        for path in found.rootfs.masked
+        if path not in shown and not any(target.startswith(f"{path}/") for target in shown)
+    ]
+    linux["maskedPaths"] = [*linux["maskedPaths"], *hidden]
     read_only = request.read_only or found.rootfs.read_only
     if (profile := fences.seccomp(request.fences)) is not None:
         linux["seccomp"] = profile

@@ -53,7 +53,7 @@ class Fences(NamedTuple):
     """a policy file, or the name of a policy that the agent has loaded"""
     require_agent: bool = False
     userns: str = ""
-    """`auto`: ids of its own"""
+    """`auto`: ids of its own; `host`: the host's; empty: the host's, but for the host's root"""
     learned: str = ""
     """a directory that `--learn` wrote: capabilities, seccomp and Landlock come from there"""
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from ringfence_runtime.images import ImageStore
     from ringfence_runtime.images.process import ProcessDefaults
 
-__all__ = ["Source", "resolve"]
+__all__ = ["HOST", "Source", "resolve"]
+
+#: the source that is the host's own root
+HOST = "host"
 
 
 class Source(NamedTuple):
@@ -31,7 +34,7 @@ class Source(NamedTuple):
 def resolve(request: Request, store: ImageStore) -> Source:
     """Find it. What looks like a path is one; everything else is a name in the store."""
     if request.is_rootfs:
-        return Source("host" if request.source == "host" else _directory(request.source))
+        return Source(HOST if request.source == HOST else _directory(request.source))
     if request.source.startswith(("/", "./", "../")) or request.source in (".", ".."):
         path, reference = _split(request.source)
         if (

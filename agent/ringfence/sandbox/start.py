@@ -7,6 +7,7 @@ The record is on disk before anything is made, so that what a killed start left 
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 from ringfence.sandbox import oci, remove
@@ -15,7 +16,7 @@ from ringfence.sandbox.errors import UsageError, translated
 from ringfence.sandbox.network.plan import Plan, plan
 from ringfence.sandbox.place import Place, new_name, reserve
 from ringfence.sandbox.request import Request
-from ringfence.sandbox.source import Source, resolve
+from ringfence.sandbox.source import HOST, Source, resolve
 from ringfence.sandbox.stdio import Streams
 
 TYPE_CHECKING = False
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from ringfence_runtime.launch.plan import Options
 
 __all__ = ["run"]
+
+
+def _parents(path: str) -> list[str]:
+    """The directories that lead to an absolute path."""
+    parts = path.strip("/").split("/")
+    return ["/" + "/".join(parts[:count]) for count in range(len(parts))]
 
 
 def _nobody(_pid: int) -> None:
@@ -110,7 +117,7 @@ class _Start:
                 remove.dispose(self.place)
 
     def _launch(self) -> Launched:
-        from ringfence_runtime.images import open_rootfs, prepare_rootfs, resolve_user
+        from ringfence_runtime.images import prepare_rootfs, resolve_user
         from ringfence_runtime.launch.parent import create
         from ringfence_runtime.launch.plan import Options
         from ringfence_runtime.state import Store
@@ -120,8 +127,7 @@ class _Start:
             self.store, self.source.source, place.name
         )  # the runtime seals it when furnished
         options = Options()
-        options.userns = request.fences.userns
-        options.rootfs_fd = self._open_mapped(rootfs, options) if options.userns else open_rootfs(rootfs)
+        unmapped = self._open(rootfs, options)
         self.network.lease(place, self.source.defaults, self.warn)
         user = request.user or (self.source.defaults.user if self.source.defaults is not None else "")
         found = oci.Found(
@@ -133,6 +139,7 @@ class _Start:
             network=self.network.namespace(),
             files=self.network.files(place, rootfs, options.rootfs_fd, self.warn),
             output=self._output(options) if request.detach else "",
+            map_volumes=unmapped,
         )
         options.output = oci.OUTPUT if request.detach else ""
         options.policy, options.require_agent = request.fences.policy, request.fences.require_agent
@@ -150,19 +157,42 @@ class _Start:
         self._start(launched)
         return launched
 
-    def _open_mapped(self, rootfs: Rootfs, options: Options) -> int:
-        """With ids of its own: the root filesystem's files are those of its root."""
+    def _warn_of_setuid(self) -> None:
+        """A program that root of a sandbox makes setuid in a host directory is setuid on the host."""
+        request, path = self.request, self.source.source
+        if not path.startswith("/") or request.read_only or request.fences.userns == "auto":
+            return
+        if all(os.stat(each).st_mode & stat.S_IXOTH for each in (path, *_parents(path))):
+            self.warn(
+                f"every user of this host can enter {path}, and a setuid program that the sandbox writes"
+                " there would serve them: keep it in a directory for root alone, or use --userns auto"
+            )
+
+    def _open(self, rootfs: Rootfs, options: Options) -> bool:
+        """Open the root filesystem. True: with ids of the sandbox's own, which its files do not have.
+
+        That is how the host's own root is shown, unless one asks otherwise: root of a user namespace reads
+        what the host shows to everybody, root of the host reads all.
+        """
         from ringfence_runtime.images import open_rootfs
         from ringfence_runtime.launch.autouserns import take
         from ringfence_runtime.launch.idmap import make_userns
 
-        ids = take(f"{self.request.roots.runtime}/{self.place.name}")
-        options.userns_range = ids
-        userns = make_userns(*ids.maps())
+        self._warn_of_setuid()
+        asked = self.request.fences.userns
+        unmapped = self.source.source == HOST and not asked
+        options.userns = "auto" if unmapped else asked
+        if options.userns == "auto":
+            options.userns_range = take(f"{self.request.roots.runtime}/{self.place.name}")
+        if unmapped or options.userns_range is None:
+            options.rootfs_fd = open_rootfs(rootfs)
+            return unmapped
+        userns = make_userns(*options.userns_range.maps())
         try:
-            return open_rootfs(rootfs, userns=userns)
+            options.rootfs_fd = open_rootfs(rootfs, userns=userns)
         finally:
             os.close(userns)
+        return False
 
     def _start(self, launched: Launched) -> None:
         from ringfence_runtime.launch.relay import forward_signals

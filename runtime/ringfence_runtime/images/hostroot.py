@@ -17,7 +17,17 @@ _MASKED = (
     "/var/cache", "/var/log", "/var/backups", "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-",
     "/etc/sudoers", "/etc/sudoers.d", "/etc/ssh", "/etc/ssl/private", "/etc/kubernetes", "/etc/krb5.keytab",
     "/etc/ringfence", "/etc/docker", "/etc/containerd", "/etc/NetworkManager", "/etc/wireguard",
+    "/etc/letsencrypt", "/etc/pki/tls/private", "/etc/ipsec.d", "/etc/swanctl", "/etc/openvpn", "/etc/ppp",
+    "/etc/wpa_supplicant", "/etc/iwd", "/etc/netplan", "/etc/rancher", "/etc/etcd", "/etc/crio",
+    "/etc/containers", "/etc/ceph", "/etc/salt", "/etc/puppetlabs", "/etc/chef", "/etc/ansible",
+    "/etc/vault.d", "/etc/consul.d", "/etc/nomad.d", "/etc/sssd", "/etc/samba", "/etc/crypttab",
+    "/etc/cryptsetup-keys.d", "/etc/credstore", "/etc/credstore.encrypted", "/etc/apt/auth.conf",
+    "/etc/apt/auth.conf.d", "/etc/postfix/sasl", "/etc/mysql", "/etc/postgresql", "/etc/redis",
+    "/var/db", "/var/opt", "/var/local", "/var/crash", "/var/kerberos", "/var/www", "/data", "/export",
 )  # fmt: skip
+# Beside these names, whatever its owner does not show to everybody.
+_LOOKED_THROUGH = "/etc"
+_MOST_LOOKED_AT = 20_000
 _SCRATCH = ("/run", "/tmp", "/var/tmp")
 _KINDS_LEFT_OUT = frozenset(
     ("proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "bpf", "tracefs", "debugfs", "securityfs",
@@ -39,5 +49,30 @@ def host_binds() -> tuple[str, ...]:
 
 def host_masks(store: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(what to cover, what to make an empty tmpfs); only what exists and is no symlink."""
-    masked = tuple(path for path in (*_MASKED, store) if os.path.lexists(path) and not os.path.islink(path))
-    return masked, tuple(path for path in _SCRATCH if os.path.isdir(path) and not os.path.islink(path))
+    masked = [path for path in (*_MASKED, store) if os.path.lexists(path) and not os.path.islink(path)]
+    masked += [path for path in _private(_LOOKED_THROUGH) if not _below(path, masked)]
+    return tuple(masked), tuple(path for path in _SCRATCH if os.path.isdir(path) and not os.path.islink(path))
+
+
+def _below(path: str, others: list[str]) -> bool:
+    return any(path == other or path.startswith(f"{other}/") for other in others)
+
+
+def _private(top: str) -> list[str]:
+    """Files and directories below `top` that not everybody may read."""
+    found: list[str] = []
+    pending, left = [top], _MOST_LOOKED_AT
+    while pending and left > 0:
+        try:
+            entries = list(os.scandir(pending.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            left -= 1
+            if entry.is_symlink():
+                continue
+            if not entry.stat(follow_symlinks=False).st_mode & 0o004:
+                found.append(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+    return found

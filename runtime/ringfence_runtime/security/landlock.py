@@ -126,7 +126,7 @@ def _derived(config: Config) -> dict[str, int]:
     for paths, level in ((config.linux.readonly, LOOK), (config.linux.masked, NOTHING)):
         for path in paths:
             place = _real(path)
-            if not any(place.startswith(f"{base}/") for base in procfs):
+            if os.path.lexists(place) and not any(place.startswith(f"{base}/") for base in procfs):
                 levels[place] = level
     return levels
 

@@ -210,6 +210,16 @@ def test_directory_and_host(store: ImageStore, tmp_path: Path) -> None:
     assert host.read_only
     assert "/run" in host.scratch
     assert {"/root", "/etc/shadow", store.root} <= set(host.masked)
+    for path in host.masked:
+        assert not os.path.islink(path)
+    shown = [
+        os.path.join(directory, name)
+        for directory, _, names in os.walk("/etc")
+        for name in names
+        if not any(f"{directory}/".startswith(f"{masked}/") for masked in host.masked)
+    ]
+    hidden = [path for path in shown if not os.lstat(path).st_mode & 0o004]
+    assert set(hidden) <= set(host.masked)
     with opened(host) as root, pytest.raises(OSError, match="Read-only"):
         (root / "ringfence-was-here").write_text("")
     with pytest.raises(ImageError, match="host's root"):
