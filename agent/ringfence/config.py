@@ -153,9 +153,9 @@ KEYS: tuple[Key, ...] = (
     Key("activity.burst", "activity_burst", values.integer(1, 10_000_000), 8000,
         "activity records that a quiet container may send at once", "N"),
     Key("verdicts.rate", "alert_rate", values.integer(0, 10_000_000), 500,
-        "verdicts a second and container that are told; all are carried out and counted, and a kill is"
-        " always told; 0: no limit", "N"),
-    Key("verdicts.burst", "alert_burst", values.integer(1, 10_000_000), 2000,
+        "verdicts a second and container that are told, beside the first of each rule in a second; all are"
+        " carried out and counted; 0: no limit", "N"),
+    Key("verdicts.burst", "alert_burst", values.integer(1, 10_000_000), 256,
         "verdicts that a quiet container may send at once", "N"),
     Key("rings.alerts", "alerts_ring", values.ring_size, 1 << 20, "size of the ring of alerts", "SIZE"),
     Key("rings.activity", "activity_ring", values.ring_size, 4 << 20, "size of the ring of activity", "SIZE"),

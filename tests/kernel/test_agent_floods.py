@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ LABEL = "flood"
 PACK = Path(__file__).parents[2] / "policies"
 FORKS = "i=0; while :; do i=$((i+1)); /bin/true; done"
 #: short sleeps, each a process: alive long enough to be missed from the tree when their forks are lost
+#: child cgroups of one container; the figure of the docs is 50,000
+CHILDREN = int(os.environ.get("RINGFENCE_CHILDREN", "3000"))
 SLEEPS = "for i in $(seq 400); do sleep 30 & done; wait"
 
 
@@ -31,7 +34,7 @@ SLEEPS = "for i in $(seq 400); do sleep 30 & done; wait"
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """An agent that lets little activity out of each container."""
     force.need_root()
-    flags = {"activity-rate": "20", "activity-burst": "20"}
+    flags = {"activity-rate": "20", "activity-burst": "20", "containers-adopt": "yes"}
     with running_agent(
         tmp_path_factory.mktemp("agent"), policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"], flags=flags
     ) as made:
@@ -113,3 +116,36 @@ def test_alerts_of_others_arrive_while_one_container_storms(agent: Agent) -> Non
     # Where other work fills the machine as well, one or two may wait for a CPU.
     assert sorted(delays)[-3] < patience(50)
     assert refused > 30_000
+
+
+def test_any_number_of_cgroups_of_one_container_costs_the_others_nothing(tmp_path: Path) -> None:
+    """With two slots: another container is enrolled and held meanwhile, and by an agent that starts into
+    it."""
+    force.need_root()
+    flags = {"containers-adopt": "yes", "containers-max": "2"}
+    agent = Agent(tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"], flags=flags)
+    agent.start()
+    attack = [str(build()), "unshare", "0x10000000"]
+    try:
+        with new_cgroup(LABEL) as loud, inside(loud, "sleep", "600"):
+            for number in range(CHILDREN):
+                (loud.path / f"c{number}").mkdir()
+            for _ in range(2):
+                with new_cgroup(LABEL) as other:
+                    assert other.run(attack, stdout=subprocess.DEVNULL).returncode < 0
+                    agent.wait_alert("userns-create", other.name)
+                wait_for(lambda: used(agent) == 1, "the slot of the other one to be free", seconds=20)
+                assert agent.stop() == 0
+                agent.start()
+            assert used(agent) == 1
+            assert (
+                "ringfence_events_dropped_total",
+                (("event", "cgroup.mkdir"), ("reason", "table_full")),
+            ) not in (agent.metrics())
+    finally:
+        agent.stop()
+
+
+def used(agent: Agent) -> float:
+    """Slots of the kernel's table."""
+    return agent.metrics()["ringfence_room_used", (("of", "containers"),)]

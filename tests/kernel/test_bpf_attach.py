@@ -163,3 +163,22 @@ def test_refusal_of_the_verifier_is_short_and_complete(tmp_path: Path) -> None:
     assert len(failure.message.splitlines()) < 10
     assert "BEGIN PROG LOAD LOG" in failure.log
     assert explain(failure.log)[0] == ["reads_wild"]
+
+
+def test_a_place_that_another_product_holds_is_skipped_and_told(fixture_object: Path, cgroup: Cgroup) -> None:
+    """A program that was attached without leave for others: ours cannot be there, and all the rest is."""
+    v2 = cgroup.paths.get("v2")
+    if v2 is None:
+        force.elsewhere("no cgroup v2 hierarchy")
+    plan = AttachPlan(entry=GETPPID, tracing=frozenset(), cgroup_path=str(v2))
+    with loaded(fixture_object) as theirs, loaded(fixture_object) as ours:
+        program = next(one for one in theirs.programs.values() if one.section == "cgroup/sysctl")
+        words = ["sysctl", "id", str(program_id(program))]
+        subprocess.run([force.need_program("bpftool"), "cgroup", "attach", str(v2), *words], check=True)
+        results = list(attach_all(places(ours.programs.values(), plan), plan.cgroup_path))
+        detach(result.fd for result in results if isinstance(result, Attached))
+        subprocess.run(["bpftool", "cgroup", "detach", str(v2), *words], check=True)
+    skipped = [result for result in results if isinstance(result, Skipped)]
+    assert [one.target for one in skipped] == ["sysctl"]
+    assert "another product" in skipped[0].reason
+    assert len(results) == 2

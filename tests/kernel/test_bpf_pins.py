@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _syscalls
+from ringfence.bpf import _libbpf, _syscalls
 from ringfence.bpf.attach import AttachPlan, detach
 from ringfence.bpf.capabilities import mounts_of
 from ringfence.bpf.pins import PinDirectory, find_base, uninstall
@@ -134,3 +134,33 @@ def test_detach_keeps_what_is_pinned(fixture_object: Path, mount: str) -> None:
         directory.remove()
         wait_for(lambda: not is_counting(done.maps["counts"]), "the program to go")
         detach([])
+
+
+def test_a_directory_has_its_name_when_it_is_whole(fixture_object: Path, mount: str) -> None:
+    """Who is killed between leaves one that says so: it counts, comes last, and goes like any other."""
+    base = base_of(mount)
+    with loaded(fixture_object) as done, attached(done, ENTRY) as links:
+        whole = PinDirectory.create(base)
+        assert whole.path.name.startswith("new-")
+        whole.pin(links, done.maps)
+        assert whole.name == f"00000001-{os.getpid()}"
+        assert whole.same_abi
+        half = PinDirectory.create(base)
+        _libbpf.pin(links[0].fd, str(half.path / "links" / "000-x"))
+        found = PinDirectory.all(base)
+        assert [one.path.name for one in found] == [whole.name, f"new-00000002-{os.getpid()}"]
+        assert not found[1].same_abi
+        assert found[1].open_map("counts") is None
+        half.remove()
+        assert PinDirectory.create(base).path.name.startswith("new-00000002-")
+
+
+def test_a_failure_in_the_middle_leaves_nothing(fixture_object: Path, mount: str) -> None:
+    """A bpffs without room for one more."""
+    base = base_of(mount)
+    with loaded(fixture_object) as done, attached(done, ENTRY) as links:
+        fresh = PinDirectory.create(base)
+        bad = [*links, links[0]._replace(fd=10_000)]
+        with pytest.raises(OSError, match="bpf_obj_pin"):
+            fresh.pin(bad, done.maps)
+    assert PinDirectory.all(base) == []

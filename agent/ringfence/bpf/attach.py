@@ -21,6 +21,13 @@ from ringfence.errors import KernelError
 
 __all__ = ["AttachPlan", "Attached", "Place", "Skipped", "Tracefs", "detach", "open_tracefs", "run_iterator"]
 
+#: why a cgroup takes no program of ours, which is no reason to go without the others
+_NOT_HERE = {
+    errno.EINVAL: "this kernel cannot attach it",
+    errno.EOPNOTSUPP: "this kernel cannot attach it",
+    errno.EPERM: "another product holds this place for itself alone",
+    errno.E2BIG: "others have as many programs here as the kernel takes",
+}
 _MOUNTED_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
@@ -187,9 +194,9 @@ def _attach_cgroup(place: Place, cgroup: int) -> Attached | Skipped:
             program.name, place.target, _libbpf.link_create(program.fd, cgroup, program.attach_type)
         )
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+        if error.errno not in _NOT_HERE:
             raise
-        return Skipped(program.name, place.target, f"this kernel cannot attach it: {error.strerror}")
+        return Skipped(program.name, place.target, f"{_NOT_HERE[error.errno]}: {error.strerror}")
 
 
 def run_iterator(program: Program) -> bytes:

@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from ringfence.bpf import _libbpf, _syscalls, privileges
@@ -17,7 +18,7 @@ from ringfence.bpf.maps import MapType
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
 
-__all__ = ["BPFFS", "CGROUP_ATTACHES", "Lack", "NodeCapabilities", "mounts_of"]
+__all__ = ["BPFFS", "CGROUP_ATTACHES", "Lack", "NodeCapabilities", "cgroup_storage", "mounts_of"]
 
 #: where pins go: the node's bpffs, else one that the agent mounts
 BPFFS = ("/sys/fs/bpf", "/run/ringfence/bpf")
@@ -37,6 +38,7 @@ CGROUP_ATTACHES = {
 }
 
 
+_TASK_STORAGE_GET = 156  # enum bpf_func_id
 _WHOLE = re.compile(r"^/(\.\./?)*$")
 
 
@@ -186,6 +188,13 @@ def _lsm() -> tuple[str, ...]:
 def _has_compat() -> bool:
     """Does the kernel run 32-bit programs? These exist only then, on x86_64 and on arm64."""
     return any(map(os.path.exists, ("/proc/sys/abi/vsyscall32", "/sys/devices/system/cpu/aarch32_el0")))
+
+
+@cache
+def cgroup_storage() -> bool:
+    """Whether cgroup-BPF programs have task storage, and need no table of processes (6.2 has)."""
+    kinds = {CGROUP_ATTACHES[name] for name in ("dev", "sysctl", "connect4")}
+    return all(_syscalls.may_call(*kind, _TASK_STORAGE_GET) for kind in kinds)
 
 
 def mounts_of(kind: str) -> list[str]:

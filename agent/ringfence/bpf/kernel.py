@@ -12,7 +12,6 @@ import struct
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ from ringfence.abi import (
 )
 from ringfence.bpf import _libbpf, _syscalls, syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
-from ringfence.bpf.capabilities import CGROUP_ATTACHES
+from ringfence.bpf.capabilities import CGROUP_ATTACHES, cgroup_storage
 from ringfence.bpf.losses import Losses
 from ringfence.bpf.lsm import HELPER_HOOK, decided_by
 from ringfence.bpf.maps import Map
@@ -50,18 +49,10 @@ __all__ = [
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
 _NEVER = 64  # cgroups that are no containers, whatever their names
 _SHARES = 4  # a container may have this part of the table of processes
-_TASK_STORAGE_GET = 156  # enum bpf_func_id
 _NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
 #: programs that an older kernel may lack or refuse; the rest is needed
 _LEARNED = 65536  # programs of containers, times what each calls and needs
 _OPTIONAL = ("cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/sys_enter", "tp_btf/sys_exit")
-
-
-@cache
-def cgroup_storage() -> bool:
-    """Whether cgroup-BPF programs have task storage, and need no table of processes (6.2 has)."""
-    kinds = {CGROUP_ATTACHES[name] for name in ("dev", "sysctl", "connect4")}
-    return all(_syscalls.may_call(*kind, _TASK_STORAGE_GET) for kind in kinds)
 
 
 def host_namespaces(proc: str = "/proc") -> dict[str, int]:
@@ -152,11 +143,15 @@ class Adopted(NamedTuple):
 
 
 class ProgramStat(NamedTuple):
-    """How often a program ran and how long, while somebody kept statistics. See `Kernel.keep_statistics`."""
+    """How often a program ran and how long, while somebody kept statistics. See `Kernel.keep_statistics`.
+
+    `misses`: times that it was not run, as it ran on that CPU already; always counted.
+    """
 
     name: str
     run_count: int
     run_time_ns: int
+    misses: int = 0
 
 
 class Kernel:
@@ -167,6 +162,7 @@ class Kernel:
         self._links: dict[tuple[str, str], Attached] = {}
         self._statistics = -1
         self._pins: PinDirectory | None = None
+        self.pin_failure = ""  # why not all that is attached is pinned
         self._missing = missing
         self.skipped: list[Skipped] = list(missing)
         self.losses = Losses(self.map("drops"), self.map("drops_unnamed"))
@@ -265,8 +261,15 @@ class Kernel:
         detach(link.fd for link in gone)
         self.skipped = skipped
         if self._pins is not None and (new or gone):
-            self.pin(self._pins.path.parent)
+            self._pin_again(self._pins.path.parent)
         return new
+
+    def _pin_again(self, base: Path) -> None:
+        """What cannot be pinned now decides all the same; what was pinned before stays."""
+        try:
+            self.pin(base)
+        except OSError as error:
+            self.pin_failure = f"what was attached last is not pinned: {error}"
 
     def adopt(self) -> list[Adopted]:
         """Run the task iterator once: what already runs in enrolled cgroups becomes armed."""
@@ -291,7 +294,7 @@ class Kernel:
         fresh.pin(self.attached, self._loaded.maps)
         if self._pins is not None:
             self._pins.remove()
-        self._pins = fresh
+        self._pins, self.pin_failure = fresh, ""
 
     @property
     def pinned_as(self) -> str:
@@ -384,6 +387,7 @@ def _pack_pattern(pattern: Pattern) -> bytes:
 
 
 def _stat(program: Program) -> ProgramStat:
-    """struct bpf_prog_info: run_time_ns and run_cnt lie at 192 (9a8cca2b0d6c, 5.1)."""
-    time_ns, count = struct.unpack_from("=2Q", _libbpf.info(program.fd, 208), 192)
-    return ProgramStat(program.name, count, time_ns)
+    """struct bpf_prog_info: run_time_ns, run_cnt (9a8cca2b0d6c, 5.1), recursion_misses (9ed9e9ba2337, 5.12)
+    at 192."""
+    time_ns, count, misses = struct.unpack_from("=3Q", _libbpf.info(program.fd, 216), 192)
+    return ProgramStat(program.name, count, time_ns, misses)

@@ -111,6 +111,11 @@ class Registry:
         return len(self._tombstones)
 
     @property
+    def room(self) -> tuple[int, int]:
+        """The same, and how many may be."""
+        return len(self._tombstones), self._tombstones_max
+
+    @property
     def unfreed(self) -> int:
         """Removed containers whose slot is held by tasks that moved elsewhere."""
         return sum(container.state is State.REMOVED for container in self._live.values())

@@ -2,8 +2,8 @@
 """Processes of containers and where they came from: PID and start time -> program, parent.
 
 Fed by fork, exec and exit; asked for the ancestry of an alert and for `ringfence tree`. A PID alone is
-nobody: the kernel uses it again. Bounded in entries, so a fork bomb costs its own history and nothing else:
-the dead are forgotten first, then the oldest.
+nobody: the kernel uses it again. Bounded in entries, so that a fork bomb costs its own history and nothing
+else: who is forgotten for want of room is the oldest of a container that has more than its share.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from ringfence.abi import EventKind
 from ringfence.containers.procstat import TICK_NS, read_stat
@@ -20,6 +20,7 @@ from ringfence.events import Event, ExecEvent, TaskEvent
 
 __all__ = ["Ancestor", "Process", "ProcessTree", "read_processes"]
 
+K = TypeVar("K")
 LIVE_MAX = 8192
 DEAD_MAX = 2048
 DEPTH_MAX = 16
@@ -64,14 +65,56 @@ class Ancestor(NamedTuple):
     missing: bool = False
 
 
+class _Pool(Generic[K]):
+    """Processes by a key, oldest first, at most `size`; and by container, for a fair choice of who must
+    go."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.evicted = 0
+        self._all: dict[K, Process] = {}
+        self._of: dict[int, dict[K, Process]] = {}  # container -> its processes
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def get(self, key: K) -> Process | None:
+        return self._all.get(key)
+
+    def of(self, container: int) -> list[Process]:
+        return list(self._of.get(container, {}).values())
+
+    def put(self, key: K, process: Process) -> None:
+        self.pop(key)
+        if len(self._all) >= self.size:
+            self._evict(process.container)
+        self._all[key] = process
+        self._of.setdefault(process.container, {})[key] = process
+
+    def pop(self, key: K) -> Process | None:
+        process = self._all.pop(key, None)
+        if process is not None:
+            mine = self._of[process.container]
+            del mine[key]
+            if not mine:
+                del self._of[process.container]
+        return process
+
+    def _evict(self, newcomer: int) -> None:
+        """One of the newcomer's own container where that has its share already, else one of the largest."""
+        self.evicted += 1
+        container = newcomer
+        if len(self._of.get(newcomer, ())) * len(self._of) < self.size:
+            container = max(self._of, key=lambda one: len(self._of[one]))
+        self.pop(next(iter(self._of[container])))
+
+
 class ProcessTree:
     """Not thread-safe: the event loop owns it."""
 
     def __init__(self, *, live_max: int = LIVE_MAX, dead_max: int = DEAD_MAX) -> None:
-        self._live: dict[int, Process] = {}  # by PID, oldest first
-        self._dead: dict[tuple[int, int], Process] = {}  # by PID and start, oldest first
-        self._live_max, self._dead_max = live_max, dead_max
-        self.evicted = 0  # living processes that were forgotten for want of room
+        self._live: _Pool[int] = _Pool(live_max)  # by PID
+        self._dead: _Pool[tuple[int, int]] = _Pool(dead_max)  # by PID and start
         self._handlers = {
             int(EventKind.PROCESS_FORK): self._fork,
             int(EventKind.PROCESS_EXEC): self._exec,
@@ -85,6 +128,21 @@ class ProcessTree:
     def dead(self) -> int:
         """Ended processes that are remembered for the ancestry of others."""
         return len(self._dead)
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Living processes that are known, and may be."""
+        return len(self._live), self._live.size
+
+    @property
+    def room_of_dead(self) -> tuple[int, int]:
+        """The same of those that ended."""
+        return len(self._dead), self._dead.size
+
+    @property
+    def evicted(self) -> int:
+        """Living processes that were forgotten for want of room."""
+        return self._live.evicted
 
     def on_event(self, event: Event) -> None:
         """Take PROCESS_FORK, PROCESS_EXEC or PROCESS_EXIT; anything else changes nothing."""
@@ -126,27 +184,19 @@ class ProcessTree:
         process.exe, process.args = event.path, event.args_raw[: event.args_len][:ARGS_MAX]
 
     def _exit(self, event: TaskEvent) -> None:
-        process = self._live.pop(event.pid, None)
-        if process is None:
-            return
-        if process.start_ns // TICK_NS != event.start_ns // TICK_NS:
-            self._live[event.pid] = process  # the exit of one before it, read late
-            return
-        self._bury(process)
+        process = self._live.get(event.pid)
+        # Else it is the exit of one before it, read late.
+        if process is not None and process.start_ns // TICK_NS == event.start_ns // TICK_NS:
+            self._live.pop(event.pid)
+            self._bury(process)
 
     def _add(self, process: Process) -> None:
-        live = self._live
-        if (before := live.pop(process.pid, None)) is not None:  # its exit was lost
+        if (before := self._live.get(process.pid)) is not None:  # its exit was lost
             self._bury(before)
-        elif len(live) >= self._live_max:
-            del live[next(iter(live))]
-            self.evicted += 1
-        live[process.pid] = process
+        self._live.put(process.pid, process)
 
     def _bury(self, process: Process) -> None:
-        if len(self._dead) >= self._dead_max:
-            del self._dead[next(iter(self._dead))]
-        self._dead[process.pid, process.start_ns] = process
+        self._dead.put((process.pid, process.start_ns), process)
 
     # -- questions -----------------------------------------------------------
 
@@ -180,13 +230,13 @@ class ProcessTree:
 
     def of_container(self, container: int) -> list[Process]:
         """The living processes of a container, oldest first."""
-        return [process for process in self._live.values() if process.container == container]
+        return self._live.of(container)
 
     def forget(self, container: int) -> int:
         """A container is gone, and so are its processes, whatever was lost. Returns how many were left."""
         left = self.of_container(container)
         for process in left:
-            del self._live[process.pid]
+            self._live.pop(process.pid)
         return len(left)
 
     # -- adoption ------------------------------------------------------------
@@ -201,7 +251,7 @@ class ProcessTree:
         there = {process.pid for process in found}
         ended = [p for p in self.of_container(container) if p.pid not in there and p.start_ns < asked_ns]
         for process in ended:
-            del self._live[process.pid]
+            self._live.pop(process.pid)
             self._bury(process)
         return self._take(found), len(ended)
 

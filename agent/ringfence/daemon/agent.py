@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ringfence import log
 from ringfence.bpf.attach import AttachPlan
+from ringfence.bpf.objects import return_free_memory
 from ringfence.config import Config
 from ringfence.containers.enrich import Worker, default_sources
-from ringfence.containers.hierarchy import walk
+from ringfence.containers.hierarchy import own_cgroup, walk
 from ringfence.containers.model import Container, Facts
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.registry import Registry
@@ -35,6 +36,7 @@ from ringfence.daemon.entry import Entry
 from ringfence.daemon.handover import GAP
 from ringfence.daemon.healing import Healer
 from ringfence.daemon.identity import Identity
+from ringfence.daemon.limits import OwnLimits, spare_us
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
 from ringfence.daemon.outlets import Outlets, limiter_of, open_outbox
@@ -180,7 +182,14 @@ class Agent:
     def _supervise(self) -> None:
         """What keeps the kernel's tables, our picture of them, and our own load in order."""
         kernel, config = self.kernel, self.config
-        self.pressure = Pressure(kernel.activity, config.activity_ring, kernel.map("halvings"), self.stats)
+        own = own_cgroup(self._hierarchy)
+        found = f"/{own.relative_to(self._hierarchy.mount)}" if own is not None else ""
+        self.limits = OwnLimits(found)
+        spare_us()
+        self.pressure = Pressure(
+            kernel.activity, config.activity_ring, kernel.map("halvings"), self.stats,
+            self.limits.load, return_free_memory,
+        )  # fmt: skip
         self.healer = Healer(
             kernel.losses,
             self.registry,
@@ -234,6 +243,7 @@ class Agent:
         self.stream = StreamServer(config.socket, snapshots.answer, self._render)
         self._stack.callback(self.stream.close)
         snapshots.stream = self.stream
+        snapshots.trouble = lambda: self.continuity.problem or self.kernel.pin_failure
         self.probes = self._custom_probes(config.probes_directory) if config.probes_directory else None
         snapshots.probes = self.probes.keeper.states if self.probes else {}
         self.dispatch = Dispatcher(

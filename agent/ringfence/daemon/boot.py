@@ -13,9 +13,10 @@ from dataclasses import asdict
 
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Kernel, KernelSettings
+from ringfence.bpf.lsm import HOOKS, decided_by
 from ringfence.config import Config
 from ringfence.containers.hierarchy import Hierarchy, HostNamespaces, cgroup_id, detect, host_namespaces
-from ringfence.daemon.handover import admit
+from ringfence.daemon.handover import NOTHING, admit, earlier_pins
 from ringfence.daemon.lock import Lock
 
 __all__ = ["Boot", "kernel_settings", "run"]
@@ -38,10 +39,10 @@ class Boot:
     """What the node offers, its lock, and the kernel's part, which is being loaded from construction on."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
-        self.handover = admit(config)  # before anything that what is pinned would end us for
+        stack.callback(Lock(config.state_dir).close)
+        self.handover = _pass_pins(config)  # before anything that what is pinned would end us for
         self.capabilities = NodeCapabilities.detect()
         self.capabilities.require()
-        stack.callback(Lock(config.state_dir).close)
         self.hierarchy: Hierarchy = detect()
         host = host_namespaces()
         self.notes = host.notes  # what had to be assumed of the host
@@ -71,6 +72,19 @@ class Boot:
         self._thread.join()
         if self._kernel is not None:
             self._kernel.close()
+
+
+def _pass_pins(config: Config) -> str:
+    """As a container among others: what is wrong with our own part is told before a ticket or a pin is
+    spent."""
+    earlier = earlier_pins(config)
+    if not earlier:
+        return NOTHING
+    from ringfence.daemon.policies import load
+    from ringfence.policy import NodeTiers
+
+    load(config, NodeTiers.usual().with_hooks(decided_by(HOOKS)))
+    return admit(earlier, config.state_dir)
 
 
 def kernel_settings(

@@ -15,6 +15,7 @@ from ringfence.containers.registry import Registry
 from ringfence.daemon import handover
 from ringfence.daemon.inherit import Inheritance
 from ringfence.daemon.takeover import Takeover
+from ringfence.errors import KernelError
 from ringfence.policy import CompiledPolicies, rulebook
 from ringfence.policy.install import Generations
 from ringfence.policy.rulebook import RuleBook
@@ -32,7 +33,13 @@ class Continuity:
         self._registry, self.takeover = registry, takeover
         self._base: Path | None = None  # of the pins
         self._book = config.state_dir / rulebook.FILE
+        self.problem = ""  # why nothing of ours outlives us, where it should
         self._log = log.get_logger("continuity")
+
+    @property
+    def pinned(self) -> bool:
+        """Whether all that is attached is pinned."""
+        return bool(self._kernel.pinned_as) and not self._kernel.pin_failure
 
     @property
     def outlives(self) -> bool:
@@ -41,11 +48,23 @@ class Continuity:
 
     def begin(self, inheritance: Inheritance) -> None:
         """Before anything is attached: see what an earlier agent left."""
-        if self._config.pins != "off":
-            self._base = pins.find_base(pins.candidates(self._config.pins))
-        if self._base is not None:
-            self.takeover.begin(self._base, rulebook.read(self._book))
+        if self._config.pins == "off":
+            return
+        places = pins.candidates(self._config.pins)
+        try:
+            base = self._base = pins.find_base(places)
+        except (KernelError, OSError) as error:
+            self._unpinned(error)
+            base = pins.find_base(places, create=False)
+        if base is not None:
+            self.takeover.begin(base, rulebook.read(self._book))
             inheritance.open(self.takeover.before)
+
+    def _unpinned(self, error: Exception) -> None:
+        """Better a node that is defended while the agent runs than one that is not."""
+        self._base = None
+        self.problem = f"nothing can be pinned: {error}"
+        self._log.error("nothing can be pinned: enforcement ends with this agent", error=str(error))
 
     def announce(self, compiled: CompiledPolicies) -> None:
         """Before a set is in force: whoever comes after us must know what its numbers mean."""
@@ -60,14 +79,26 @@ class Continuity:
     def adopted(self) -> None:
         """Everything is attached and what runs is known: from here on it outlives us."""
         if self._base is not None:
-            self._kernel.pin(self._base)
-            self.takeover.adopted()
-            self._leave_ticket(self._base)
+            self._pin(self._base)
+        self.takeover.adopted()
+        if self._base is not None:
+            self._leave_tickets(self._base)
         self.answered()
 
-    def _leave_ticket(self, base: Path) -> None:
+    def _pin(self, base: Path) -> None:
         try:
-            handover.issue(self._kernel.map("tickets"), base, self._config.state_dir)
+            self._kernel.pin(base)
+        except OSError:
+            # No room, perhaps: what the agent before left makes some. Ours decides by now.
+            self.takeover.release()
+            try:
+                self._kernel.pin(base)
+            except OSError as error:
+                self._unpinned(error)
+
+    def _leave_tickets(self, base: Path) -> None:
+        try:
+            handover.issue(pins.PinDirectory.all(base), self._config.state_dir, self._kernel.map("tickets"))
         except OSError as error:
             self._log.warning("no ticket for the next agent", error=str(error))
 

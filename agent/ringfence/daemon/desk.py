@@ -7,8 +7,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from ringfence.abi import Action
 from ringfence.containers.model import Container
 from ringfence.containers.tree import ProcessTree
 from ringfence.events import Event
@@ -20,15 +21,34 @@ from ringfence.export.records import (
     timestamp,
 )
 from ringfence.export.stats import Stats
+from ringfence.policy.compiled import CompiledRule
 from ringfence.policy.install import Generations
-from ringfence.response.alert import Alert, assemble
+from ringfence.response.alert import (
+    Alert,
+    Outcome,
+    assemble,
+    is_half_killed,
+    outcome_of,
+    program_of,
+    same_as,
+    severity_of,
+)
+from ringfence.response.describe import describe
 from ringfence.response.detectors import Finding
 from ringfence.response.kill import kill_process
-from ringfence.response.limiter import Limiter
+from ringfence.response.limiter import Decision, Limiter
 
 __all__ = ["Desk"]
 
 Emit = Callable[[Mapping[str, Any], Container | None], None]
+
+
+class _Late(NamedTuple):
+    """A verdict that was held back, and is put together only if it is the last one of its kind."""
+
+    event: Event
+    container: Container | None
+    rule: CompiledRule | None
 
 
 class Desk:
@@ -45,7 +65,7 @@ class Desk:
         node: str,
     ) -> None:
         self._generations, self._tree, self._stats, self._emit = generations, tree, stats, emit
-        self._limiter = limiter or Limiter()
+        self.limiter = Limiter() if limiter is None else limiter  # an empty one is false
         self._node = node
         self._offset = boot_offset_ns()
         self.responses: Counter[str] = Counter()
@@ -55,19 +75,21 @@ class Desk:
     def verdict(self, event: Event, container: Container | None) -> None:
         """A rule matched: answer, count, tell."""
         rule = self._generations.rule(event.generation, event.rule)
-        alert = assemble(event, container, rule, self._tree, self._node)
-        if alert.must_kill:
-            alert = self._kill(alert)
         rule_id = rule.rule_id if rule else "unknown"
         name = self._stats.series(rule_id)
         self.watch(event, container, rule_id)
-        self._stats.alerts[name, alert.severity, alert.action.label, str(alert.outcome)] += 1
-        namespace = container.namespace if container else None
-        self._stats.attempts.add(rule.attack if rule else (), namespace, str(alert.outcome))
-        decision = self._limiter.admit(event.container, rule_id, alert.same, alert)
+        alert: Alert | None = None
+        if is_half_killed(event):
+            alert = self._kill(assemble(event, container, rule, self._tree, self._node))
+            self._count(event, container, rule, name, alert.outcome)
+            decision = self.limiter.admit(event.container, rule_id, alert.same, alert)
+        else:
+            self._count(event, container, rule, name, outcome_of(event, rule))
+            decision = self._ask(event, container, rule, rule_id)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
+        alert = alert or assemble(event, container, rule, self._tree, self._node)
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         latency = now - event.time_ns
         record = alert_record(alert, self._offset, latency)
@@ -76,6 +98,30 @@ class Desk:
         self._emit(record, container)
         self._stats.alert_latency.observe(latency / 1e9)
 
+    def _ask(
+        self, event: Event, container: Container | None, rule: CompiledRule | None, rule_id: str
+    ) -> Decision:
+        """May it be told? In a flood mostly not: then nothing more is put together than what that takes."""
+        late = _Late(event, container, rule)
+        if not self.limiter.may_pass(event.container, rule_id):
+            return self.limiter.hold(event.container, rule_id, late)
+        exe, _ = program_of(event, self._tree)
+        same = same_as(event, outcome_of(event, rule), exe, describe(event))
+        return self.limiter.admit(event.container, rule_id, same, late)
+
+    def _count(
+        self,
+        event: Event,
+        container: Container | None,
+        rule: CompiledRule | None,
+        name: str,
+        outcome: Outcome,
+    ) -> None:
+        action = rule.asked_action if rule else Action(event.action)
+        self._stats.alerts[name, severity_of(rule), action.label, str(outcome)] += 1
+        namespace = container.namespace if container else None
+        self._stats.attempts.add(rule.attack if rule else (), namespace, str(outcome))
+
     def finding(self, found: Finding) -> None:
         """A detector found something: count and tell."""
         detector, cgroup = found.detector, found.container.cgroup_id if found.container else 0
@@ -83,7 +129,7 @@ class Desk:
         self._stats.alerts[name, detector.severity, "alert", "seen"] += 1
         namespace = found.container.namespace if found.container else None
         self._stats.attempts.add(detector.attack, namespace, "seen")
-        decision = self._limiter.admit(cgroup, detector.id, str(found.details))
+        decision = self.limiter.admit(cgroup, detector.id, str(found.details))
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
@@ -103,13 +149,16 @@ class Desk:
     def tick(self) -> None:
         """Tell what was held back and no later alert will tell; follow the clock. Called by a timer."""
         self._offset = boot_offset_ns()
-        for held in self._limiter.flush():
-            if isinstance(held.what, Alert):
+        for held in self.limiter.flush():
+            what = held.what
+            if isinstance(what, _Late):
+                what = assemble(what.event, what.container, what.rule, self._tree, self._node)
+            if isinstance(what, Alert):
                 now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-                record = alert_record(held.what, self._offset, now - held.what.event.time_ns)
+                record = alert_record(what, self._offset, now - what.event.time_ns)
                 record["suppressed"] = held.times - 1  # this line is the last of them
                 record["told"] = timestamp(now, self._offset)
-                self._emit(record, held.what.container)
+                self._emit(record, what.container)
 
     def _kill(self, alert: Alert) -> Alert:
         result = kill_process(alert.event.pid, alert.event.start_ns, alert.id)

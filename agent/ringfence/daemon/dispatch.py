@@ -26,6 +26,8 @@ from ringfence.wire import HEADER, DecodeError, decode
 __all__ = ["Dispatcher"]
 
 _TIME = HEADER.offset_of("time_ns")
+_OWNER = HEADER.offset_of("container")
+_Taken = tuple[int, Callable[[bytes], None], bytes]  # when, who takes it, the record
 _SLOT, _CONTAINER = 7, 9  # positions in every event; a look-up by name costs more
 _MEMBER_KINDS = frozenset(kind for kind in EventKind if kind.name.startswith(("CONTAINER_", "CGROUP_")))
 _CGROUP_KINDS = frozenset(
@@ -83,18 +85,15 @@ class Dispatcher:
                 self._bug(error)
 
     def on_records(self, alerts: Sequence[bytes], activity: Sequence[bytes]) -> None:
-        """A batch of each ring; with alerts among them, in the order of their times."""
+        """A batch of each ring; with alerts among them, each container's in the order of their times."""
         if not alerts:
             self.on_activity(activity)
             return
-        if not activity:
-            for record in alerts:
-                self._alert(record)
-            return
-        mixed = [(_time_of(record), self._alert, record) for record in alerts]
-        mixed += [(_time_of(record), self._one, record) for record in activity]
-        mixed.sort(key=_first)
-        for _, handle, record in mixed:
+        mixed: list[_Taken] = [(_time_of(record), self._alert, record) for record in alerts]
+        if activity:
+            mixed += [(_time_of(record), self._one, record) for record in activity]
+            mixed.sort(key=_first)
+        for _, handle, record in _fairly(mixed):
             handle(record)
 
     def _one(self, record: bytes) -> None:
@@ -132,6 +131,21 @@ def _was_refused(event: Any) -> bool:
 def _time_of(record: bytes) -> int:
     """The time in a record's header, before it is decoded; 0 in one that is too short."""
     return int.from_bytes(record[_TIME : _TIME + 8], "little")
+
+
+def _fairly(mixed: list[_Taken]) -> list[_Taken]:
+    """One record of each container in turn: who sends many waits for who sends few. Within a container the
+    order stays."""
+    counts: dict[bytes, int] = {}
+    turns: list[tuple[int, _Taken]] = []
+    for one in mixed:
+        owner = one[2][_OWNER : _OWNER + 8]
+        turn = counts[owner] = counts.get(owner, -1) + 1
+        turns.append((turn, one))
+    if len(counts) < 2:
+        return mixed
+    turns.sort(key=_first)
+    return [one for _, one in turns]
 
 
 _first = itemgetter(0)

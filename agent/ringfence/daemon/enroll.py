@@ -58,7 +58,12 @@ class Enroller:
         self._callers: dict[int, _Caller] = {}
         self._listener: socket.socket | None = None
         self._log = log.get_logger("enroll")
-        self.results: Counter[str] = Counter({"enrolled": 0, "refused": 0})
+        self.results: Counter[str] = Counter({"enrolled": 0, "refused": 0, "busy": 0})
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Callers that wait for their answer, and may."""
+        return len(self._callers), _MAX_CALLERS
 
     def start(self) -> None:
         """Listen. Raises OSError."""
@@ -84,7 +89,11 @@ class Enroller:
             except OSError:
                 return
             connection.setblocking(False)
-            if len(self._callers) >= _MAX_CALLERS or not _trusted(connection):
+            if len(self._callers) >= _MAX_CALLERS:
+                self.results["busy"] += 1  # the runtime sees the end, and decides what that means to it
+                connection.close()
+                continue
+            if not _trusted(connection):
                 connection.close()
                 continue
             self._callers[connection.fileno()] = _Caller(connection)

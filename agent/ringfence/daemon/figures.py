@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ringfence.containers.hierarchy import mount_points
 from ringfence.export.metrics import Sources
 from ringfence.export.metrics_pressure import PressureMetrics
+from ringfence.export.metrics_room import continuity_metrics, limit_metrics, room_metrics
 
 if TYPE_CHECKING:
     from ringfence.daemon.agent import Agent
@@ -35,7 +36,13 @@ def sources(agent: Agent) -> Sources:
         stream=agent.stream,
         extra=lambda: _counters(agent),
         outbox=agent.outbox,
-        more=[lambda: agent.identity.metrics(agent.worker.counts.errors), agent.audit.metrics],
+        more=[
+            lambda: agent.identity.metrics(agent.worker.counts.errors),
+            agent.audit.metrics,
+            lambda: room_metrics(_rooms(agent), _evicted(agent)),
+            lambda: continuity_metrics(agent.continuity.pinned, dict(agent.takeover.lost)),
+            lambda: limit_metrics(agent.limits),
+        ],
         redacted=lambda: agent.outlets.redactor.redacted,
         probes=agent.probes.metrics if agent.probes else tuple,
     )
@@ -50,6 +57,31 @@ def _counters(agent: Agent) -> list[tuple[str, str, float]]:
         "ringfence_takeover_records": agent.takeover.counts,
     }
     return [(name, word, count) for name, table in tables.items() for word, count in list(table.items())]
+
+
+def _rooms(agent: Agent) -> dict[str, tuple[int, int]]:
+    return {
+        "containers": (agent.slots.size - agent.slots.unused, agent.slots.size),
+        "processes": agent.tree.room,
+        "ended_processes": agent.tree.room_of_dead,
+        "ended_containers": agent.registry.room,
+        "questions": agent.worker.room,
+        "lines": agent.writer.room,
+        "stream": agent.stream.room,
+        "rate_limits": agent.desk.limiter.room,
+        "unnamed_alerts": agent.outlets.room,
+        "handshakes": agent.enroller.room,
+        "guest_policies": agent.keeper.room,
+        "calls": agent.loop.room,
+    }
+
+
+def _evicted(agent: Agent) -> dict[str, int]:
+    return {
+        "processes": agent.tree.evicted,
+        "ended_containers": agent.registry.counts.evicted,
+        "containers": agent.slots.full,
+    }
 
 
 def _pressure() -> PressureMetrics:

@@ -16,7 +16,9 @@ from ringfence.containers.model import Container
 from ringfence.policy import Policy, PolicySet
 from ringfence.policy.load import load_bytes
 
-__all__ = ["GuestFile", "Guests"]
+__all__ = ["WAITING_MAX", "GuestFile", "Guests"]
+
+WAITING_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,16 @@ class Guests:
         """Whether its policies are in force already."""
         return any(policy.bound == key for policy in self._seated)
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """How many wait, and may."""
+        return len(self._waiting), WAITING_MAX
+
     def wait(self, file: GuestFile) -> None:
-        """Queue up."""
+        """Queue up. Who finds the queue full is told so at once."""
+        if len(self._waiting) >= WAITING_MAX:
+            file.done("", "too many policy files wait: try again")
+            return
         self._waiting.append(file)
 
     def next(self) -> GuestFile | None:

@@ -2,11 +2,14 @@
 """From one agent's pod to the next: what the first pinned must not stop the second, and must not go away.
 
 In a pod the agent is a container like others. The running agent is no subject of its own programs, but its
-successor is one of what it pinned: its first bpf(2) would be its last call. So every agent leaves a ticket in
-the kernel and, for root alone, in its state directory. The next one begins by making a cgroup of that name
-inside its own, and is let go (container.bpf.c, rf_admit). A ticket is good for one task, once. Without one,
-the pins are removed first: a gap as long as a start, which is told. On a host nobody is armed, and nothing is
-needed.
+successor is one of what it pinned: its first bpf(2) would be its last call. So every agent leaves tickets
+in the kernel and, for root alone, in its state directory. The next one begins by making a cgroup of that
+name inside its own, and is let go (container.bpf.c, rf_admit). A ticket is good for one task, once. There
+are a few, and new ones are issued as soon as one was used: an agent that ends before it is ready leaves
+some to the one after it. Without any, the pins are removed first: a gap as long as a start, which is told.
+
+All that may be found wrong without the kernel is found before: an agent whose policies are broken must not
+use up tickets, let alone remove pins. On a host nobody is armed, and nothing is needed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import contextlib
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ringfence.abi import MAPS
@@ -25,22 +29,32 @@ from ringfence.config import Config
 from ringfence.containers.hierarchy import detect, host_namespaces, own_cgroup
 from ringfence.errors import KernelError
 
-__all__ = ["ADMITTED", "FILE", "GAP", "NOTHING", "admit", "issue"]
+__all__ = ["ADMITTED", "FILE", "GAP", "NOTHING", "admit", "earlier_pins", "issue"]
 
 NOTHING, ADMITTED, GAP = "nothing", "admitted", "gap"
 FILE = "ticket"
 _PATIENCE = 5.0  # seconds
+_TICKETS = 3  # at most the entries of the kernel's table
 _PREFIX = "ringfence-admit-"
 
 
-def admit(config: Config) -> str:
-    """Get past what an earlier agent pinned; before the first bpf(2). Says how."""
+def earlier_pins(config: Config) -> list[PinDirectory]:
+    """What earlier agents pinned, where that would end this process; empty: it may do what it likes."""
     base = find_base(candidates(config.pins), create=False) if config.pins != "off" else None
-    earlier = PinDirectory.all(base) if base is not None else []
-    if not earlier or _on_the_host():
+    if base is None or _on_the_host():
+        return []
+    return PinDirectory.all(base)
+
+
+def admit(earlier: Sequence[PinDirectory], state_dir: Path) -> str:
+    """Get past what earlier agents pinned; before the first bpf(2). Says how."""
+    if not earlier:
         return NOTHING
-    if _use_ticket(config.state_dir / FILE) and _may_use_bpf():
-        return ADMITTED
+    while name := _take_ticket(state_dir):
+        if _use_ticket(name) and _may_use_bpf():
+            with contextlib.suppress(OSError):
+                issue(earlier, state_dir)
+            return ADMITTED
     for directory in earlier:
         directory.remove()
     # Programs that lost their last pin end some RCU grace periods later.
@@ -50,23 +64,43 @@ def admit(config: Config) -> str:
     return GAP
 
 
-def issue(tickets: Map, base: Path, state_dir: Path) -> None:
-    """A new ticket, for the agent after this one. Raises OSError.
+def issue(pinned: Sequence[PinDirectory], state_dir: Path, own: Map | None = None) -> None:
+    """New tickets, for the agents after this one. Raises OSError.
 
-    Good with every agent whose pins are still there: this one may end before it has removed them.
+    Good with every agent whose pins are still there, and with `own`: this one may end before it has removed
+    the others. Where a table of tickets is not as ours is, it is left alone.
     """
-    name = _PREFIX + secrets.token_hex(16)
-    key = name.encode().ljust(MAPS["tickets"].key, b"\0")
-    tickets.set(key, 1)
-    for earlier in PinDirectory.all(base):
-        found = earlier.open_map("tickets")
-        if found is not None:
-            with contextlib.closing(found), contextlib.suppress(OSError):
-                found.set(key, 1)
+    names = [_PREFIX + secrets.token_hex(16) for _ in range(_TICKETS)]
+    for earlier in pinned:
+        with contextlib.suppress(OSError):
+            found = earlier.open_map("tickets")
+            if found is not None:
+                with contextlib.closing(found):
+                    _fill(found, names)
+    if own is not None:
+        _fill(own, names)
+    _write(state_dir, names)
+
+
+def _fill(tickets: Map, names: Sequence[str]) -> None:
+    if tickets.key_size != MAPS["tickets"].key or tickets.value_size != MAPS["tickets"].value:
+        return
+    tickets.delete_all()  # of earlier ones, whose names are in no file any more
+    for name in names[: tickets.max_entries]:
+        tickets.set(name.encode().ljust(tickets.key_size, b"\0"), 1)
+
+
+def _write(state_dir: Path, names: Sequence[str]) -> None:
+    """Written whole and renamed: it is never half there, and a full disk leaves what was."""
     fresh = state_dir / f"{FILE}.{os.getpid()}"
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(name)
-    fresh.rename(state_dir / FILE)
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write("".join(f"{name}\n" for name in names))
+        fresh.rename(state_dir / FILE)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
 
 
 def _on_the_host() -> bool:
@@ -88,16 +122,25 @@ def _may_use_bpf() -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def _use_ticket(file: Path) -> bool:
+def _take_ticket(state_dir: Path) -> str:
+    """The next ticket, which is in the file no more; empty: there is none."""
     try:
-        name = file.read_text()
-        file.unlink()
+        names = (state_dir / FILE).read_text().split()
+        if names:
+            _write(state_dir, names[1:])
+    except (OSError, ValueError):
+        return ""
+    return names[0] if names else ""
+
+
+def _use_ticket(name: str) -> bool:
+    try:
         own = own_cgroup(detect())
         if own is None or not name.startswith(_PREFIX) or "/" in name:
             return False
         (own / name).mkdir()
         with contextlib.suppress(OSError):
             (own / name).rmdir()
-    except (OSError, ValueError, KernelError):
+    except (OSError, KernelError):
         return False
     return True

@@ -38,8 +38,9 @@ class Lock:
                 f"another agent runs on this node (pid {holder or 'unknown'}, {self.path})",
                 hint="`ringfence status` asks it; end it before starting another",
             ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk takes the pid from the message, not the lock from us
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self, *, remove: bool = False) -> None:
         """Let go. The file stays unless `remove`: a path that is unlinked could be locked twice."""

@@ -27,11 +27,12 @@ from typing import Any, Protocol, TypeVar
 
 from ringfence.faults import Guard, handler_errors
 
-__all__ = ["BATCH", "CALLS_MAX", "Loop", "RingLike"]
+__all__ = ["ALERTS", "BATCH", "CALLS_MAX", "Loop", "RingLike"]
 
 BATCH = 256  # activity records a turn: under a millisecond of work
+ALERTS = 4096  # of alerts: who takes them is to see who makes many, and serve the others first
 CALLS_MAX = 10_000  # that wait: a loop that stands still must not fill the memory
-_ROUNDS = 64  # batches of alerts a turn, so that timers and signals are served in a storm, too
+_ROUNDS = 4  # batches of alerts a turn, so that timers and signals are served in a storm, too
 _ACTIVITY_PAUSE = 0.01  # seconds between two looks at a ring of activity that was not empty
 Records = Sequence[Any]
 T = TypeVar("T")
@@ -114,9 +115,9 @@ class Loop:
         return True
 
     @property
-    def waiting(self) -> int:
-        """Calls that were handed in and not run yet."""
-        return len(self._calls)
+    def room(self) -> tuple[int, int]:
+        """Calls that were handed in and not run yet, and may be."""
+        return len(self._calls), CALLS_MAX
 
     def ask(self, question: Callable[[], T], timeout: float = 10.0) -> T:
         """Run `question` in the loop and wait for its answer. From any other thread; what it raises is
@@ -163,7 +164,7 @@ class Loop:
     def drain(self) -> None:
         """Take what the rings still hold; at the end."""
         for _ in range(_ROUNDS):
-            alerts, activity = self._alerts.read(BATCH, keep=True), self._activity.read(BATCH)
+            alerts, activity = self._alerts.read(ALERTS, keep=True), self._activity.read(BATCH)
             if not alerts and not activity:
                 break
             self._on_records(alerts, activity)
@@ -197,7 +198,7 @@ class Loop:
         now = time.monotonic()
         due = bool(self._activity_due) and self._activity_due <= now
         for _ in range(_ROUNDS):
-            alerts = self._alerts.read(BATCH, keep=True)
+            alerts = self._alerts.read(ALERTS, keep=True)
             if not alerts:
                 break
             # Read after the alerts: the exec that came before a verdict is in here.
@@ -210,7 +211,7 @@ class Loop:
             activity = self._activity.read(BATCH)
             if activity:
                 # Read after the activity: the making of a container that is already active is in here.
-                self._on_records(self._alerts.read(BATCH, keep=True), activity)
+                self._on_records(self._alerts.read(ALERTS, keep=True), activity)
             self._look_again(now, len(activity))
 
     def _look_again(self, now: float, taken: int) -> None:

@@ -97,6 +97,11 @@ class Outlets:
         self._count = 0
 
     @property
+    def room(self) -> tuple[int, int]:
+        """Alerts that wait for a name, and may."""
+        return self._count, _HELD_MAX
+
+    @property
     def waiting(self) -> int:
         """Alerts that wait for a name."""
         return self._count

@@ -89,6 +89,11 @@ class PolicyKeeper:
         """What is in force."""
         return self._generations.compiled
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """Policy files of containers that wait, and may."""
+        return self._guests.room
+
     def start(self, compiled: CompiledPolicies) -> None:
         """Put the first set in force. Before the loop runs: everything at once."""
         self._base = compiled.policies

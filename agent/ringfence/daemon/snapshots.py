@@ -69,6 +69,7 @@ class Snapshots:
         self._stats, self._writer, self._ready, self._hierarchy = stats, writer, ready, hierarchy
         self._started = time.monotonic()
         self.stream: StreamServer | None = None
+        self.trouble: Callable[[], str] = str  # of what is to outlive the agent
         self.probes: Mapping[str, Any] = {}  # states of custom probes, where there are some
         self._operations: dict[str, Callable[[Request], Any]] = {
             "status": self._status,
@@ -120,6 +121,8 @@ class Snapshots:
 
     def _problems(self) -> list[str]:
         problems = [self._ready()] if self._ready() else []
+        if trouble := self.trouble():
+            problems.append(trouble)
         if self._keeper.state.refused:
             problems.append("the policies on disk were refused; those before are in force")
         if bugs := handler_errors.total() + thread_failures.total():

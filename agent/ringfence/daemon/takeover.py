@@ -76,6 +76,7 @@ class Takeover:
         self._due = 0.0  # monotonic time of the next step
         self._overlap: list[Event] = []  # of the old rings, from after we began
         self._seen: dict[_Call, deque[int]] = defaultdict(deque)
+        self._witnessed = 0  # of the times in it
         self._gone: dict[int, Container] = {}  # containers that lived and died in the gap
         self._log = log.get_logger("takeover")
         self.counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
@@ -103,18 +104,19 @@ class Takeover:
         ]
         self._began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._due = time.monotonic() + _PATIENCE
-        if book is not None:
-            self._generations.follow(book.generations)
+        known = dict(book.generations) if book is not None else {}
+        # Without a book, the numbers go on all the same: a rule of that time has no name, and no other's.
+        known |= {number: {} for found in self._before if (number := _generation(found)) not in known}
+        self._generations.follow(known)
         if self._before:
             self._log.info("an earlier agent's programs decide until this one is complete",
                            pins=[found.name for found in self._before])  # fmt: skip
 
     def witness(self, event: Event) -> None:
         """A verdict from our own ring, while both decide."""
-        if self.pending:
-            times = self._seen[self._call(event)]
-            if len(times) < _WITNESSED:
-                times.append(event.time_ns)
+        if self.pending and self._witnessed < _WITNESSED:
+            self._seen[self._call(event)].append(event.time_ns)
+            self._witnessed += 1
 
     def adopted(self) -> None:
         """The containers that run are known: tell what happened before we began."""
@@ -138,6 +140,10 @@ class Takeover:
             self._count_dropped(found)
         for found in before:
             found.remove()
+            if found.path.exists():
+                self._log.error(
+                    "pins of an earlier agent cannot be removed: its programs decide on", pins=found.name
+                )
         self._due = time.monotonic() + _GOING
 
     def _count_dropped(self, found: PinDirectory) -> None:
@@ -164,6 +170,7 @@ class Takeover:
         self._rings = []
         self._overlap.clear()
         self._seen.clear()
+        self._witnessed = 0
         self._gone.clear()
         self._log.info("taken over", **self.counts)
 
@@ -239,6 +246,16 @@ def _ring(found: PinDirectory, name: str) -> Ring | None:
             with left:  # the pages stay mapped
                 return Ring(left.fd, left.max_entries)
     return None
+
+
+def _generation(found: PinDirectory) -> int:
+    """The number of the policies that were in force there; 0: it does not tell."""
+    with suppress(OSError):
+        left = found.open_map("generation")
+        if left is not None:
+            with left:
+                return left.get_int(0) if (left.key_size, left.value_size) == MAPS["generation"] else 0
+    return 0
 
 
 def _dropped(found: PinDirectory) -> Iterator[tuple[int, int, str, int]]:

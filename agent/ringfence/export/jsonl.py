@@ -78,6 +78,11 @@ class LineWriter:
         self._lines.put(line)
         return True
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """Lines that wait, and may."""
+        return self._lines.qsize(), self._capacity
+
     def settle(self, timeout: float) -> bool:
         """Wait until every line taken so far was written or lost, for at most `timeout` seconds."""
         wanted = self._queued

@@ -79,11 +79,18 @@ def _programs(kernel: KernelLike, *, timed: bool) -> Iterator[Metric]:
     seconds = CounterMetricFamily(
         "ringfence_program_run_seconds", "Time in a BPF program.", labels=["program"]
     )
+    misses = CounterMetricFamily(
+        "ringfence_program_misses",
+        "Times that a BPF program did not run, as it ran on that CPU already.",
+        labels=["program"],
+    )
     for program in kernel.program_stats():
+        misses.add_metric([program.name], program.misses)
         runs.add_metric([program.name], program.run_count)
         seconds.add_metric([program.name], program.run_time_ns / 1e9)
     yield runs
     yield seconds
+    yield misses
     counted = GaugeMetricFamily(
         "ringfence_program_stats_enabled", "1 when this agent has BPF programs timed."
     )

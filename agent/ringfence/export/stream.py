@@ -92,6 +92,11 @@ class StreamServer:
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
 
     @property
+    def room(self) -> tuple[int, int]:
+        """Records that wait for the server's thread, and may."""
+        return len(self._queue), _QUEUE
+
+    @property
     def clients(self) -> int:
         """Connections now open."""
         return len(self._clients)

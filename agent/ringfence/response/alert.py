@@ -20,7 +20,9 @@ from ringfence.response.describe import Details, describe, notes
 from ringfence.response.ids import AlertIds
 from ringfence.response.kill import KillResult
 
-__all__ = ["Alert", "Outcome", "assemble", "outcome_of"]
+__all__ = [
+    "Alert", "Outcome", "assemble", "is_half_killed", "outcome_of", "program_of", "same_as", "severity_of"
+]  # fmt: skip
 
 
 class Outcome(StrEnum):
@@ -69,24 +71,17 @@ class Alert:
     @property
     def severity(self) -> str:
         """Of the rule; a verdict whose rule is not known any more counts as high."""
-        return self.rule.severity if self.rule else "high"
+        return severity_of(self.rule)
 
     @property
     def same(self) -> object:
         """What a repetition of this alert has in common with it (the limiter's `same`)."""
-        details = tuple(
-            (key, str(value)) for key, value in self.details.items() if key not in ("args", "inode")
-        )
-        return (self.event.event, self.outcome, self.exe, details)
+        return same_as(self.event, self.outcome, self.exe, self.details)
 
     @property
     def must_kill(self) -> bool:
         """The kernel's program could only refuse: the kill that the rule asks for is still to be done."""
-        return (
-            self.event.action == Action.KILL
-            and self.event.mechanism == Mechanism.CGROUP
-            and not self.response
-        )
+        return is_half_killed(self.event) and not self.response
 
     def answered(self, result: KillResult) -> Alert:
         """This alert after user space acted on it."""
@@ -95,6 +90,30 @@ class Alert:
 
 
 _new_id = AlertIds()
+
+
+def same_as(event: Event, outcome: Outcome, exe: bytes, details: Details) -> object:
+    """What alerts that tell the same have in common."""
+    told = tuple((key, str(value)) for key, value in details.items() if key not in ("args", "inode"))
+    return (event.event, outcome, exe, told)
+
+
+def program_of(event: Event, tree: ProcessTree) -> tuple[bytes, bytes]:
+    """Path and arguments of the program that made the call; empty: not known."""
+    if isinstance(event, ExecEvent):
+        return event.path, event.args
+    process = tree.find(event.pid, event.start_ns)
+    return (process.exe, process.args) if process else (b"", b"")
+
+
+def is_half_killed(event: Event) -> bool:
+    """Whether the kernel's program could only refuse what the rule wants killed."""
+    return event.action == Action.KILL and event.mechanism == Mechanism.CGROUP
+
+
+def severity_of(rule: CompiledRule | None) -> str:
+    """A verdict whose rule is not known any more counts as high."""
+    return rule.severity if rule else "high"
 
 
 def outcome_of(event: Event, rule: CompiledRule | None) -> Outcome:
@@ -121,11 +140,7 @@ def assemble(
     suppressed: int = 0,
 ) -> Alert:
     """The alert of one verdict."""
-    process = tree.find(event.pid, event.start_ns)
-    if isinstance(event, ExecEvent):
-        exe, args = event.path, event.args
-    else:
-        exe, args = (process.exe, process.args) if process else (b"", b"")
+    exe, args = program_of(event, tree)
     return Alert(
         id=_new_id(),
         event=event,

@@ -66,8 +66,38 @@ class Limiter:
         self._orphans: dict[Key, Suppressed] = {}
         self.suppressed = 0
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """Pairs of container and rule that are remembered, and may be."""
+        return len(self._buckets), self._size
+
     def __len__(self) -> int:
         return len(self._buckets)
+
+    def may_pass(self, container: int, rule: str) -> bool:
+        """Whether an alert of this pair could go out now, whatever it is about. Cheap: an alert that cannot
+        need not be put together; `hold` counts it."""
+        bucket = self._buckets.get((container, rule))
+        return bucket is None or self._fill(bucket, self._now_ns()) >= 1.0
+
+    def hold(self, container: int, rule: str, what: object = None) -> Decision:
+        """Count an alert that does not go out."""
+        now, key = self._now_ns(), (container, rule)
+        bucket = self._buckets.get(key) or self._new(key, now)
+        self._buckets.move_to_end(key)
+        self._fill(bucket, now)
+        return self._held(bucket, what)
+
+    def _held(self, bucket: _Bucket, what: object) -> Decision:
+        bucket.suppressed += 1
+        bucket.what = what
+        self.suppressed += 1
+        return Decision(False, bucket.suppressed)
+
+    def _fill(self, bucket: _Bucket, now: int) -> float:
+        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.seen_ns) * self._rate_ns)
+        bucket.seen_ns = now
+        return bucket.tokens
 
     def admit(self, container: int, rule: str, same: object, what: object = None) -> Decision:
         """May this alert go out? `same` says what it is about: equal twice in a row is a repetition."""
@@ -77,15 +107,9 @@ class Limiter:
             bucket = self._new(key, now)
         else:
             self._buckets.move_to_end(key)
-        elapsed = now - bucket.seen_ns
-        bucket.tokens = min(self._burst, bucket.tokens + elapsed * self._rate_ns)
         repeated = bucket.passed == same and now - bucket.passed_ns < self._same_ns
-        bucket.seen_ns = now
-        if repeated or bucket.tokens < 1.0:
-            bucket.suppressed += 1
-            bucket.what = what
-            self.suppressed += 1
-            return Decision(False, bucket.suppressed)
+        if self._fill(bucket, now) < 1.0 or repeated:
+            return self._held(bucket, what)
         bucket.tokens -= 1.0
         bucket.passed, bucket.passed_ns, bucket.what = same, now, None
         held, bucket.suppressed = bucket.suppressed, 0

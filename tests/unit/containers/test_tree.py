@@ -216,3 +216,24 @@ def test_no_order_of_events_breaks_the_tree(steps: list[tuple[str, int, int, int
         assert len(tree) <= 3
         assert tree.dead <= 2
         assert len(tree.ancestry(pid, at * S, ppid=other)) <= DEPTH_MAX
+
+
+def test_a_fork_bomb_costs_its_own_container_alone() -> None:
+    """The living and the dead of the others stay, whoever is older; also when a newcomer comes last."""
+    tree = ProcessTree(live_max=100, dead_max=50)
+    for pid in range(1, 21):
+        tree.on_event(execute(pid, b"/bin/quiet", at=S, container=7))
+    for pid in range(21, 31):
+        tree.on_event(execute(pid, b"/bin/quiet", at=S, container=7))
+        tree.on_event(leave(pid, at=S))
+    for pid in range(1000, 3000):
+        tree.on_event(fork(1, pid, at=2 * S, container=5))
+        if pid % 2:
+            tree.on_event(leave(pid, at=2 * S))
+    tree.on_event(execute(5000, b"/bin/late", at=3 * S, container=9))
+    assert len(tree.of_container(7)) == 20
+    assert tree.find(5000, 3 * S) is not None
+    assert all(tree.find(pid, S) for pid in range(21, 31))
+    assert tree.room == (100, 100)
+    assert tree.room_of_dead == (50, 50)
+    assert tree.evicted == 1000 - 80 + 1

@@ -16,6 +16,8 @@ from ringfence.daemon import desk as module
 from ringfence.daemon.desk import Desk
 from ringfence.export.records import boot_offset_ns
 from ringfence.export.stats import Stats
+from ringfence.response.alert import assemble
+from ringfence.response.limiter import Limiter
 from ringfence.wire import make
 
 DAY = 86_400 * 10**9
@@ -40,3 +42,31 @@ def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyP
     assert before["time"][:10] < after["time"][:10]
     assert {before["node"], after["node"]} == {"node-1"}
     assert 0 <= before["latency_us"] <= after["latency_us"] < 60_000_000
+
+
+def test_a_flood_is_counted_and_only_its_last_alert_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand verdicts, as many as the rate lets pass are assembled; the rest is counted, and the
+    last told."""
+    lines: list[Mapping[str, Any]] = []
+    made_up: list[Any] = []
+
+    def count(*args: Any, **more: Any) -> Any:
+        made_up.append(args)
+        return assemble(*args, **more)
+
+    monkeypatch.setattr(module, "assemble", count)
+    clock = mock.Mock(return_value=0)
+    limiter = Limiter(rate=1.0, burst=3, same_ns=10**9, now_ns=clock)
+    stats = Stats()
+    desk = Desk(
+        cast(Any, mock.Mock(rule=lambda *_: None)), ProcessTree(), stats, lambda record, *_:
+        lines.append(record), limiter, node="node-1",
+    )  # fmt: skip
+    for number in range(1000):
+        desk.verdict(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
+    assert (len(lines), len(made_up)) == (1, 1)  # all tell the same
+    assert sum(stats.alerts.values()) == 1000
+    assert stats.alerts_suppressed["unknown"] == 999
+    clock.return_value = 60 * 10**9
+    desk.tick()
+    assert (len(made_up), lines[1]["process"]["pid"], lines[1]["suppressed"]) == (2, 999, 998)

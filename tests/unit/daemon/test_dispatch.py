@@ -52,3 +52,15 @@ def test_a_bug_met_by_one_record_does_not_end_the_loop() -> None:
     )
     made.on_records([good, good], [])
     assert (handler_errors["record"] - before, desk.verdict.call_count) == (1, 2)
+
+
+def test_who_sends_few_does_not_wait_for_who_sends_many() -> None:
+    """One record of each container in turn; each container's own come in their order."""
+    desk = mock.Mock()
+    made, _, slot = dispatcher(desk)
+    loud = [make(EventKind.FILE_OPEN, container=CGROUP, slot=slot, action=1, pid=n) for n in range(1000)]
+    quiet = [make(EventKind.FILE_OPEN, container=55, slot=slot, action=1, pid=n) for n in range(2)]
+    made.on_records([encode(event) for event in (*loud, *quiet)], [])
+    told = [(call.args[0].container, call.args[0].pid) for call in desk.verdict.call_args_list]
+    assert told[:5] == [(CGROUP, 0), (55, 0), (CGROUP, 1), (55, 1), (CGROUP, 2)]
+    assert [pid for container, pid in told if container == CGROUP] == list(range(1000))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.daemon.loop import BATCH, CALLS_MAX, Loop
+from ringfence.daemon.loop import ALERTS, BATCH, CALLS_MAX, Loop
 from ringfence.faults import handler_errors
 
 
@@ -71,10 +71,10 @@ def bench() -> Iterator[Bench]:
 def test_alerts_bring_the_activity_before_them_along(bench: Bench) -> None:
     """Whoever handles them can put the exec before the verdict on it; all alerts are taken in one turn."""
     bench.activity.add(1, 2)
-    bench.alerts.add(*range(BATCH + 1))
+    bench.alerts.add(*range(ALERTS + 1))
     bench.loop.turn()
     assert [(kind, len(some)) for kind, some in bench.seen] == [
-        ("alerts", BATCH),
+        ("alerts", ALERTS),
         ("activity", 2),
         ("alerts", 1),
     ]
@@ -228,7 +228,7 @@ def test_calls_that_are_never_run_are_bounded(bench: Bench) -> None:
     before = handler_errors["call_dropped"]
     for _ in range(CALLS_MAX + 5):
         bench.loop.call(lambda: None)
-    assert bench.loop.waiting == CALLS_MAX
+    assert bench.loop.room == (CALLS_MAX, CALLS_MAX)
     with pytest.raises(TimeoutError, match="too much"):
         bench.loop.ask(lambda: 1)
     assert handler_errors["call_dropped"] - before == 6

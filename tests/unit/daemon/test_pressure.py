@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
+
+from ringfence.daemon.limits import Load
 from ringfence.daemon.pressure import Pressure
 from ringfence.export.stats import Stats
 
@@ -51,3 +54,24 @@ def test_it_never_halves_without_end() -> None:
     for _ in range(100):
         pressure.tick()
     assert table[0] == 8
+
+
+@pytest.mark.parametrize(("near", "why"), [(Load(memory=0.95), "memory"), (Load(throttled=0.4), "cpu")])
+def test_it_halves_when_its_own_limits_are_near(near: Load, why: str) -> None:
+    """Memory or CPU time of the agent's cgroup, with a ring that is empty; and it gives memory back."""
+    ring, table, stats, relieved = FakeRing(), FakeMap(), Stats(), list[int]()
+    now = [near]
+    pressure = Pressure(
+        cast(Any, ring), 1000, cast(Any, table), stats, lambda: now[0], lambda: relieved.append(1)
+    )
+    pressure.tick()
+    assert table[0] == stats.activity_halvings == 1
+    assert bool(relieved) is (why == "memory")
+    now[0] = Load(memory=0.85, throttled=0.1)  # neither near nor calm
+    for _ in range(30):
+        pressure.tick()
+    assert table[0] == 1
+    now[0] = Load()
+    for _ in range(10):
+        pressure.tick()
+    assert table[0] == 0

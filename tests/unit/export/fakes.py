@@ -24,6 +24,7 @@ from ringfence.export.metrics_alerts import SenderLike
 from ringfence.export.metrics_identity import identity_metrics
 from ringfence.export.metrics_pressure import PressureMetrics
 from ringfence.export.metrics_probes import ProbeRow, probe_metrics
+from ringfence.export.metrics_room import continuity_metrics, limit_metrics, room_metrics
 from ringfence.export.stats import Stats
 from ringfence.faults import Guard, SupervisedThread
 from ringfence.probes.tally import Tally
@@ -72,6 +73,7 @@ class Stat(NamedTuple):
     name: str
     run_count: int
     run_time_ns: int
+    misses: int = 0
 
 
 class FakeKernel:
@@ -91,6 +93,15 @@ class FakeKernel:
 
     def program_stats(self) -> list[Stat]:
         return [Stat("on_exec", 12, 3_000)]
+
+
+class FakeLimits:
+    """An agent with limits of its own."""
+
+    memory_limit, cpus, throttled_seconds = 1 << 28, 0.5, 1.5
+
+    def memory_used(self) -> float:
+        return 0.25
 
 
 class FakeSpool:
@@ -175,7 +186,9 @@ class World:
             pressure=FakePressure(),
             stats=self.stats, kernel=self.kernel, containers=lambda: list(self.live), slots=self.slots.get,
             life=Counts(), outbox=FakeOutbox(), redacted=lambda: 4,
-            more=[lambda: identity_metrics(FakeWatch(), range(5), {"kubernetes": 3}), audited().metrics],
+            more=[lambda: identity_metrics(FakeWatch(), range(5), {"kubernetes": 3}), audited().metrics,
+                  lambda: room_metrics({"lines": (1, 9)}, {"processes": 2}),
+                  lambda: limit_metrics(FakeLimits()), lambda: continuity_metrics(True, {(16, 1): 3})],
             policies=lambda: self.policies, ready=lambda: self.why_not_ready,
             container_limit=limit, probes=self.probes, extra=lambda: EXTRA,
         )  # fmt: skip

@@ -106,3 +106,22 @@ def test_every_alert_is_told_or_counted(steps: list[tuple[int, int, int]]) -> No
     clock.now += 100 * S
     told += sum(held.times for held in limit.flush())
     assert told == len(steps)
+
+
+def test_what_cannot_pass_need_not_be_put_together() -> None:
+    """`may_pass` says no exactly where `admit` would; `hold` counts as a refused `admit` does."""
+    clock = Clock()
+    limit = limiter(clock)
+    for number in range(3):
+        assert limit.may_pass(1, "r")
+        assert limit.admit(1, "r", number).passes
+    assert not limit.may_pass(1, "r")
+    assert limit.may_pass(1, "other")
+    limit.hold(1, "r", "late")
+    clock.now += S
+    assert limit.may_pass(1, "r")
+    assert limit.admit(1, "r", 9).suppressed == 1
+    limit.hold(1, "r", "last")
+    clock.now += 20 * S
+    assert [(held.times, held.what) for held in limit.flush()] == [(1, "last")]
+    assert limit.suppressed == 2

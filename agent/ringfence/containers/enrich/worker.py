@@ -145,6 +145,11 @@ class Worker:
         """For epoll."""
         return self._event
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """Requests that wait, and may."""
+        return len(self._queue), self._queue_max
+
     def submit(self, request: Request) -> bool:
         """Ask; False: the queue is full, and the request was dropped and counted."""
         with self._wake:

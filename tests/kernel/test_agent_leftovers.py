@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent finds when it starts: half of what another one left, another build's, a place that is
+full."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf.capabilities import mounts_of
+from ringfence.bpf.maps import MapType, create_map
+from ringfence.bpf.pins import PinDirectory
+from tests.escape.program import build, read_attempt
+from tests.support import force
+from tests.support.agent import Agent
+from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.waiting import patience, wait_for
+
+pytestmark = pytest.mark.root
+
+LABEL = "left"
+PACK = Path(__file__).parents[2] / "policies"
+RULE, ATTACK = "userns-create", ("unshare", "0x10000000")
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    """An enforcing agent with pins of its own, not started."""
+    force.need_root()
+    pins = str(tmp_path / "bpf")
+    made = Agent(
+        tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"],
+        flags={"pins": pins, "containers-adopt": "yes"},
+    )  # fmt: skip
+    yield made
+    made.stop()
+    with suppress(OSError):
+        subprocess.run(["mount", "-o", "remount,rw", pins], capture_output=True, check=False)
+    subprocess.run([*made.argv, "--uninstall"], capture_output=True, timeout=patience(30), check=True)
+    assert pins not in mounts_of("bpf")
+
+
+@contextmanager
+def full(path: Path) -> Iterator[None]:
+    """A bpffs that takes nothing more: read-only is what can be had of that."""
+    subprocess.run(["mount", "-o", "remount,ro", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(path)], check=True)
+
+
+def base_of(agent: Agent) -> Path:
+    """Where its pins lie."""
+    return Path(agent.argv[agent.argv.index("--pins") + 1]) / "ringfence"
+
+
+def kill(agent: Agent) -> None:
+    """SIGKILL, and wait for its end."""
+    os.kill(agent.pid, signal.SIGKILL)
+    wait_for(lambda: agent.status is not None, "the end")
+
+
+def stopped(cgroup: Cgroup) -> bool:
+    """Make one attempt; whether it was stopped."""
+    done = cgroup.run([str(build()), *ATTACK], stdout=subprocess.PIPE, text=True)
+    attempt = read_attempt(done.returncode, done.stdout)
+    assert attempt.tried
+    return attempt.killed or attempt.refused
+
+
+def metric(agent: Agent, name: str, **labels: str) -> float:
+    """One sample."""
+    return agent.metrics()[name, tuple(sorted(labels.items()))]
+
+
+def names(agent: Agent) -> list[str]:
+    """Directories of pins."""
+    return sorted(path.name for path in base_of(agent).iterdir())
+
+
+@pytest.mark.parametrize("half", ["links only", "maps only", "unfinished"])
+def test_half_a_pin_directory_goes_when_the_next_agent_is_complete(agent: Agent, half: str) -> None:
+    """It is all that there is: its programs decide until then, and not a moment longer."""
+    agent.start()
+    kill(agent)
+    (left,) = PinDirectory.all(base_of(agent))
+    if half == "links only":
+        shutil.rmtree(left.path / "maps")
+    elif half == "maps only":
+        shutil.rmtree(left.path / "links")
+    else:
+        left.path.rename(left.path.with_name(f"new-{left.name}"))
+    with new_cgroup(LABEL) as cgroup:
+        if half != "maps only":
+            assert stopped(cgroup)
+        agent.start()
+        wait_for(
+            lambda: len(names(agent)) == 1 and not names(agent)[0].endswith(left.name), "the old pins to go"
+        )
+        assert stopped(cgroup)
+        agent.wait_alert(RULE, cgroup.name)
+
+
+def test_pins_of_a_newer_build_are_swapped_and_not_read(agent: Agent) -> None:
+    """Tables of another shape, and another ABI: left alone, removed in the end; the start does not fail."""
+    agent.start()
+    kill(agent)
+    (left,) = PinDirectory.all(base_of(agent))
+    (left.path / "abi").unlink()
+    (left.path / "abi").symlink_to("99")
+    for name, key, value in (
+        ("tickets", 128, 8),
+        ("processes", 4, 64),
+        ("drops", 16, 16),
+        ("generation", 4, 16),
+    ):
+        (left.path / "maps" / name).unlink()
+        with create_map(MapType.HASH, name, key, value, 4) as strange:
+            _libbpf.pin(strange.fd, str(left.path / "maps" / name))
+    agent.start()
+    with new_cgroup(LABEL) as cgroup:
+        assert stopped(cgroup)
+        agent.wait_alert(RULE, cgroup.name)
+    wait_for(lambda: left.name not in names(agent), "the old pins to go")
+
+
+def test_without_a_book_of_rules_no_wrong_name_is_told(agent: Agent) -> None:
+    """The numbers go on where the kernel's are: a record of the gap has no rule, and not another one's."""
+    agent.start()
+    with new_cgroup(LABEL) as cgroup:
+        kill(agent)
+        assert stopped(cgroup)
+        (agent.directory / "state" / "rules.json").write_text('{"1": [')
+        agent.start()
+        alert = agent.wait_record(lambda one: one.get("kind") == "alert", "the alert of the gap")
+        assert alert["rule"]["id"] in ("", "unknown")
+        assert metric(agent, "ringfence_policy_generation") == 2
+
+
+def test_a_place_that_takes_no_pins_is_no_reason_not_to_defend(agent: Agent) -> None:
+    """It is said loudly, in the log, the status and a metric; what was pinned before is taken over all the
+    same."""
+    agent.start()
+    kill(agent)
+    with full(base_of(agent).parent):
+        agent.start()
+        with new_cgroup(LABEL) as cgroup:
+            assert stopped(cgroup)
+            agent.wait_alert(RULE, cgroup.name)
+        assert metric(agent, "ringfence_pinned") == 0
+        assert '"level": "error"' in agent.log.read_text()
+        assert "enforcement ends with this agent" in agent.log.read_text()
+        assert agent.stop() == 0
+    agent.start()
+    assert metric(agent, "ringfence_pinned") == 1
+
+
+def test_a_task_that_left_its_cgroup_stays_a_subject_over_restarts(agent: Agent) -> None:
+    """Whether its container is still there or no more than this task: two agents later its call is
+    stopped."""
+    agent.start()
+    program = str(build())
+    script = f"once() {{ read a; {program} {' '.join(ATTACK)} >/dev/null 2>&1; echo $?; }}; once; once"
+    with new_cgroup(LABEL) as cgroup:
+        left = cgroup.popen(
+            ["/bin/sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert left.stdin is not None
+        assert left.stdout is not None
+        wait_for(lambda: (Path(f"/proc/{left.pid}/comm").read_text()) == "sh\n", "the program")
+        wait_for(lambda: metric(agent, "ringfence_armed_tasks") == 1, "it to be armed")
+        for path in set(cgroup.paths.values()):
+            (path.parent / "cgroup.procs").write_text(f"{left.pid}\n")
+        kill(agent)
+        agent.start()
+        assert metric(agent, "ringfence_armed_tasks") == 1
+        name = cgroup.name
+        left.stdin.write("\n")
+        left.stdin.flush()
+        assert left.stdout.readline().strip() == str(128 + signal.SIGKILL)
+        agent.wait_alert(RULE, name)
+    kill(agent)  # its cgroup is gone; the container is what is left of it
+    agent.start()
+    assert metric(agent, "ringfence_armed_tasks") == 1
+    before = len(agent.alerts(rule=RULE))
+    left.stdin.write("\n")
+    left.stdin.flush()
+    assert left.stdout.readline().strip() == str(128 + signal.SIGKILL)
+    wait_for(lambda: len(agent.alerts(rule=RULE)) > before, "its alert")
+    left.stdin.close()
+    left.wait()
+    wait_for(
+        lambda: metric(agent, "ringfence_room_used", of="containers") == 0, "its slot to be free", seconds=15
+    )
+
+
+def test_another_product_beside_us_keeps_its_pins(agent: Agent) -> None:
+    """In the same bpffs, and in our own directory a name that is no number."""
+    agent.start()
+    kill(agent)
+    other = base_of(agent).parent / "another-product"
+    other.mkdir()
+    with create_map(MapType.ARRAY, "theirs", 4, 4, 1) as theirs:
+        _libbpf.pin(theirs.fd, str(other / "map"))
+    agent.start()
+    wait_for(lambda: len(names(agent)) == 1, "the old pins to go")
+    assert (other / "map").exists()
+    (other / "map").unlink()
+
+
+def test_a_full_state_directory_ends_nothing(agent: Agent, tmp_path: Path) -> None:
+    """Neither the book of rules, tickets nor what runtimes told can be written: policies hold, alerts
+    come."""
+    state = tmp_path / "agent" / "state"
+    state.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "full", str(state)], check=True)
+    try:
+        with suppress(OSError), open(state / "filler", "wb", buffering=0) as filler:
+            while filler.write(bytes(4096)):
+                pass
+        agent.start()
+        with new_cgroup(LABEL) as cgroup:
+            assert stopped(cgroup)
+            agent.wait_alert(RULE, cgroup.name)
+            said = [json.loads(line)["message"] for line in agent.log.read_text().splitlines()]
+            assert "the next agent will not know the rules of this one" in said
+            kill(agent)
+            assert stopped(cgroup)
+            agent.start()
+            wait_for(
+                lambda: metric(agent, "ringfence_takeover_records_total", outcome="told") >= 1, "the gap"
+            )
+            assert agent.stop() == 0
+    finally:
+        _syscalls.unmount(str(state))

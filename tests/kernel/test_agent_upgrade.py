@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From one build of the agent and its programs to another, and back, while a container attacks without a
+pause.
+
+The other build is this one with another ABI, and with a map of another shape: compiled here, from a copy.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.test_agent_continuity import ATTACKS, LABEL, PACK, Attacker, kill
+from tests.support import force
+from tests.support.agent import Agent
+from tests.support.cgroups import PREFIX, new_cgroup
+from tests.support.waiting import patience, wait_for
+
+pytestmark = pytest.mark.root
+
+ROOT = Path(__file__).resolve().parents[2]
+#: file -> what is changed in it: C and its Python mirror alike
+CHANGES = {
+    "probes/include/events.h": ("#define RF_ABI_VERSION 1\n", "#define RF_ABI_VERSION 2\n"),
+    "agent/ringfence/abi/constants.py": ("ABI_VERSION = 1\n", "ABI_VERSION = 2\n"),
+    "probes/include/maps.h": ("#define RF_COUNTERS 32\n", "#define RF_COUNTERS 40\n"),
+}
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of the other build."""
+    force.need_root()
+    for program in ("clang", "make", "bpftool"):
+        force.need_program(program)
+    root = tmp_path_factory.mktemp("other")
+    for part in ("probes", "agent", "tools"):
+        shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__", "*.bpf.o"))
+    for name, (old, new) in CHANGES.items():
+        text = (root / name).read_text()
+        assert text.count(old) == 1, name
+        (root / name).write_text(text.replace(old, new))
+    constants = root / "agent/ringfence/abi/constants.py"
+    text = constants.read_text()
+    assert text.count("\nCOUNTERS = 32\n") == 1
+    constants.write_text(text.replace("\nCOUNTERS = 32\n", "\nCOUNTERS = 40\n"))
+    subprocess.run(["make", "-s", "-C", str(root / "probes")], check=True)
+    return root
+
+
+@pytest.fixture
+def agents(tmp_path: Path, other: Path) -> Iterator[tuple[Agent, Agent]]:
+    """This build and the other one, on one state directory and one bpffs."""
+    flags = {"pins": str(tmp_path / "bpf"), "containers-adopt": "yes"}
+    made = [
+        Agent(tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"], flags=flags)
+        for _ in range(2)
+    ]
+    path = os.pathsep.join((str(other / "agent"), os.environ.get("PYTHONPATH", "")))
+    made[1].argv = ["env", f"PYTHONPATH={path}", *made[1].argv]
+    yield made[0], made[1]
+    for agent in made:
+        agent.stop()
+    subprocess.run([*made[0].argv, "--uninstall"], capture_output=True, timeout=patience(30), check=True)
+
+
+def test_another_build_takes_over_under_attack(agents: tuple[Agent, Agent]) -> None:
+    """There and back, each time after a kill: no attack gets through, and the programs are swapped."""
+    this, other = agents
+    with new_cgroup(LABEL) as cgroup:
+        this.start()
+        with Attacker(cgroup) as attacker:
+            before = this
+            for agent in (other, this, other):
+                attacker.round("attacks under an agent")
+                kill(before)
+                attacker.round("attacks without one")
+                agent.start()
+                attacker.round("attacks under the next")
+                wait_for(lambda one=agent: taken_over(one), "the take-over", seconds=15)  # type: ignore[misc]
+                assert unreadable(agent) > 0, "it reads records of the other ABI"
+                before = agent
+        assert not attacker.through
+        assert attacker.stopped.total() >= 9 * len(ATTACKS)
+        assert before.stop() == 0
+
+
+def taken_over(agent: Agent) -> bool:
+    """Whether it has said so."""
+    return '"message": "taken over"' in agent.tail(20_000).rpartition('"message": "ready"')[2]
+
+
+def unreadable(agent: Agent) -> float:
+    """Records of the gap that it could not read: counted, one by one."""
+    return agent.metrics()["ringfence_takeover_records_total", (("outcome", "unreadable"),)]

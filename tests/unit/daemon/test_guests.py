@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy files that containers bring, and wait."""
+
+from __future__ import annotations
+
+from ringfence.daemon.guests import WAITING_MAX, GuestFile, Guests
+
+
+def test_a_full_queue_turns_the_next_one_away() -> None:
+    """At once, with words; those that wait are served in their order."""
+    told: list[tuple[str, str]] = []
+    guests = Guests()
+    for number in range(WAITING_MAX + 1):
+        guests.wait(GuestFile("f", str(number).encode(), lambda key, problem: told.append((key, problem))))
+    assert guests.room == (WAITING_MAX, WAITING_MAX)
+    assert told == [("", "too many policy files wait: try again")]
+    first = guests.next()
+    assert first is not None
+    assert first.data == b"0"
