@@ -128,3 +128,23 @@ def test_a_terminal_of_its_own(box: Box, tmp_path: Path) -> None:
         os.close(master)
         peer.close()
         server.close()
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "0<&- 1>&- 2>&-"])
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_a_standard_descriptor_that_is_closed_is_dev_null_inside(box: Box, closed: str, command: str) -> None:
+    """Whatever the runtime opens first would else have its number: a directory of the host's, say."""
+    script = "for n in 0 1 2; do stat -L -c %t:%T /proc/self/fd/$n; done > /seen"
+    if command == "exec":
+        box.start()
+        words = f"exec {box.name} /bin/sh -c '{script}'"
+    else:
+        box.shell(script).write()
+        words = f"run {box.name}"
+    base = f"exec '{box.runtime.executable}' --root '{box.runtime.root}'"
+    subprocess.run(
+        ["/bin/bash", "-c", f"{base} {words} {closed}"], cwd=box.directory, check=True, timeout=patience(30),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    seen = (box.rootfs / "seen").read_text().split()
+    assert [seen[0], seen[2]] == ["1:3", "1:3"]

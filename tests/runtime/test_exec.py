@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.conftest import Box
+from tests.support import force
 
 pytestmark = pytest.mark.root
 
@@ -81,3 +83,38 @@ def test_exec_of_something_missing_says_so(box: Box) -> None:
     assert got.returncode != 0
     assert "no such file or directory" in got.stderr
     assert "not found in $PATH" in box.exec("nosuchprogram").stderr
+
+
+def cpus(box: Box, *words: str) -> str:
+    """CPUs that a process of `exec --process` may run on, after what `words` of a shell do."""
+    got = box.runtime("exec", *words, box.name)
+    assert got.returncode == 0, got.stderr
+    return got.stdout.split()[-1]
+
+
+def test_cpu_affinity_of_exec(box: Box, tmp_path: Path) -> None:
+    """execCPUAffinity: `final` is what the process has. Without it the caller's own is not handed on."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        force.elsewhere("one processor has no choice")
+    box.start()
+    process = {**box.config["process"], "args": ["/bin/grep", "Cpus_allowed_list", "/proc/self/status"]}
+    file = tmp_path / "process.json"
+    file.write_text(json.dumps({**process, "execCPUAffinity": {"initial": "0", "final": str(allowed[-1])}}))
+    assert cpus(box, "--process", str(file)) == str(allowed[-1])
+    file.write_text(json.dumps(process))
+    os.sched_setaffinity(0, allowed[:1])
+    try:
+        shown = cpus(box, "--process", str(file))
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert shown != str(allowed[0])
+
+
+def test_an_initial_affinity_that_cannot_be_is_an_error(box: Box, tmp_path: Path) -> None:
+    """With its place."""
+    box.start()
+    file = tmp_path / "process.json"
+    process = {**box.config["process"], "args": ["/bin/true"], "execCPUAffinity": {"initial": "4000"}}
+    file.write_text(json.dumps(process))
+    assert "process.execCPUAffinity.initial" in box.runtime("exec", "--process", str(file), box.name).stderr

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime.launcher import decode
+from ringfence_runtime.launcher import decode, server
 from tests.runtime.conftest import ROOT, Box, Runtime
 from tests.support import force
 from tests.support.waiting import wait_for
@@ -223,6 +223,41 @@ def test_another_mount_namespace_is_not_served(hot: Box, warm: Warm) -> None:
     ]
     got = subprocess.run(command, cwd=hot.directory, capture_output=True, text=True, check=False)
     assert got.stdout == "apart\n", got.stderr
+
+
+CALLERS = {
+    "the same": ([], True),
+    "no new privileges": (["setpriv", "--no-new-privs"], False),
+    "fewer capabilities": (["setpriv", "--bounding-set", "-net_raw"], False),
+    "another mount namespace": (["unshare", "--mount"], False),
+    "another root": (["chroot", "{root}"], False),
+}
+
+
+@pytest.mark.parametrize("how", CALLERS)
+def test_who_may_do_less_is_not_served(how: str, box: Box) -> None:
+    """What a command may do must not depend on whether a launcher listens: the caller's own fences count."""
+    words, served = CALLERS[how]
+    before = [word.format(root=box.rootfs) for word in words]
+    with subprocess.Popen([*before, "/bin/sleep", "60"]) as caller:
+        shown = Path(f"/proc/{caller.pid}/cmdline")
+        wait_for(lambda: shown.read_bytes().startswith(b"/bin/sleep"), "the caller")
+        try:
+            assert server._World("self").serves(server._World(caller.pid)) == served
+        finally:
+            caller.kill()
+
+
+def test_a_command_under_no_new_privs_runs_under_it(hot: Box) -> None:
+    """As seen from the workload: the command does it itself."""
+    hot.config["process"]["noNewPrivileges"] = False
+    hot.args("/bin/grep", "NoNewPrivs", "/proc/self/status").write()
+    command = [str(hot.runtime.executable), "--root", str(hot.runtime.root), "run", hot.name]
+    for before, expected in (([], "0"), (["setpriv", "--no-new-privs"], "1")):
+        got = subprocess.run(
+            [*before, *command], cwd=hot.directory, capture_output=True, text=True, check=False
+        )
+        assert got.stdout.split() == ["NoNewPrivs:", expected], got.stderr
 
 
 def test_junk_and_silence_do_not_end_it(hot: Box, warm: Warm) -> None:

@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 
 __all__ = ["front", "tree"]
 pytestmark = pytest.mark.root
-FIRST = 0x70000000  # of the pool where /etc/subuid names no range
+FIRST = autouserns.POOL[0]  # where /etc/subuid names no range
 
 
 @pytest.fixture(autouse=True)
@@ -101,18 +101,57 @@ def test_many_at_once_get_different_ranges(tmp_path: Path, ranges: Path) -> None
     assert sorted(found) == [FIRST + 65536 * index for index in range(64)]
 
 
-def test_ranges_of_subuid_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def files(monkeypatch: pytest.MonkeyPatch, subuid: list[str], subgid: list[str]) -> None:
+    """Let /etc/subuid and /etc/subgid say this."""
+    texts = {"/etc/subuid": "\n".join(subuid), "/etc/subgid": "\n".join(subgid)}
+    real = autouserns._read
+    monkeypatch.setattr(autouserns, "_read", lambda path: texts[path] if path in texts else real(path))
+
+
+def test_ranges_of_subuid_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole ranges of the user's lines, in their order; other users' and broken lines are not ours."""
-    lines = ("other:1:65536", "ringfence:100000:131072", "ringfence:x:1", "ringfence:900000:65535")
-    text = "\n".join((*lines, "ringfence:500000:65536"))
-    monkeypatch.setattr(autouserns, "_read", lambda path: text if path == "/etc/subuid" else "")
-    assert autouserns._starts("/etc/subuid") == [100000, 165536, 500000]
-    assert autouserns._starts("/etc/subgid")[:2] == [FIRST, FIRST + 65536]
+    lines = ["other:1:65536", "ringfence:100000:131072", "ringfence:x:1", "ringfence:900000:65535"]
+    files(monkeypatch, [*lines, "ringfence:500000:65536"], ["ringfence:700000:196608"])
+    expected = [(0, 100000, 700000), (1, 165536, 765536), (2, 500000, 831072)]
+    assert autouserns.ranges() == expected
+
+
+@pytest.mark.parametrize("both", [("/etc/subuid", 1), ("/etc/subgid", 0)])
+def test_uids_without_gids_are_an_error(monkeypatch: pytest.MonkeyPatch, both: tuple[str, int]) -> None:
+    """Half from the administrator and half from the pool would be nobody's intention."""
+    given = [["ringfence:100000:65536"], ["other:1:2"]]
+    files(monkeypatch, given[both[1]], given[1 - both[1]])
+    with pytest.raises(Error, match=both[0]):
+        autouserns.ranges()
+
+
+def test_what_others_were_given_is_left_out_of_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uids or gids, in part or whole; the numbers of the other ranges stay what they were."""
+    files(monkeypatch, [f"alice:{FIRST + 65536}:1"], [f"bob:{FIRST + 4 * 65536 - 1}:2"])
+    assert [number for number, _, _ in autouserns.ranges()][:4] == [0, 2, 5, 6]
+
+
+def test_the_pool_is_beside_what_others_take() -> None:
+    """sssd-ldap(5): ldap_idmap_range_max; systemd.io/UIDS-GIDS: the foreign range."""
+    sssd, foreign = 2000200000, 2147352576
+    assert sssd <= FIRST
+    assert FIRST + autouserns.POOL[1] * 65536 <= foreign
+
+
+@pytest.mark.parametrize("text", ["1", "x:1", "4294967295:1", "1:-1", "4000000000:9999"])
+def test_a_pool_can_be_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """And one that makes no sense is an error."""
+    files(monkeypatch, [], [])
+    monkeypatch.setenv("RINGFENCE_USERNS_POOL", "3000000000:2")
+    assert [uid for _, uid, _ in autouserns.ranges()] == [3000000000, 3000065536]
+    monkeypatch.setenv("RINGFENCE_USERNS_POOL", text)
+    with pytest.raises(Error, match="RINGFENCE_USERNS_POOL"):
+        autouserns.ranges()
 
 
 def test_no_range_left_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what helps."""
-    monkeypatch.setattr(autouserns, "_starts", lambda path: [100000])
+    files(monkeypatch, ["ringfence:100000:65536"], ["ringfence:100000:65536"])
     assert autouserns.take(str(tmp_path)).uid == 100000
     with pytest.raises(Error, match="every range of ids is taken"):
         autouserns.take(str(tmp_path))

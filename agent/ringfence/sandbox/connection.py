@@ -6,12 +6,13 @@ What needs links is imported only where there are some.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ringfence.sandbox import files
 from ringfence.sandbox.network.plan import Plan
 from ringfence.sandbox.place import Place, find
-from ringfence.sandbox.remove import init_of
+from ringfence.sandbox.remove import open_of_init
 from ringfence.sandbox.request import Request
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ class Connection:
         self._network: dict[str, Any] = {}
         self._lease: dict[str, Any] = {"addresses": [], "ports": []}
         self._helper: Helper | None = None
+        self._joined = -1
 
     def lease(self, place: Place, defaults: ProcessDefaults | None, warn: Callable[[str], None]) -> None:
         """Take addresses and ports, where there are some to take."""
@@ -75,7 +77,11 @@ class Connection:
     def namespace(self) -> str:
         """`new`, `host`, or the path of another sandbox's."""
         if self.plan.mode == "container":
-            return f"/proc/{init_of(find(self.request.roots, self.plan.name))}/ns/net"
+            # By a descriptor, which is open until the start is over: a number may be another's by then.
+            if self._joined < 0:
+                other = find(self.request.roots, self.plan.name)
+                self._joined = open_of_init(other, "ns/net", os.O_RDONLY)
+            return f"/proc/self/fd/{self._joined}"
         return "host" if self.plan.mode == "host" else "new"
 
     def attach(self, pid: int) -> None:
@@ -85,8 +91,15 @@ class Connection:
 
     def close(self) -> None:
         """A start that failed needs the helper no more."""
+        self.forget()
         if self._helper is not None:
             self._helper.close()
+
+    def forget(self) -> None:
+        """The sandbox has its network: what it was joined by is not needed any more."""
+        if self._joined >= 0:
+            os.close(self._joined)
+            self._joined = -1
 
     def files(
         self, place: Place, rootfs: Rootfs, root: int, warn: Callable[[str], None]

@@ -10,8 +10,8 @@ import os
 from typing import NamedTuple
 
 from ringfence.sandbox.errors import translated
-from ringfence.sandbox.place import find
-from ringfence.sandbox.remove import init_of
+from ringfence.sandbox.place import Place, find
+from ringfence.sandbox.remove import init_of, open_of_init
 from ringfence.sandbox.request import Roots
 from ringfence.sandbox.stdio import Streams
 from ringfence_runtime.errors import Error as RuntimeProblem
@@ -34,15 +34,18 @@ class Inner(NamedTuple):
 def execute(roots: Roots, name: str, inner: Inner) -> int:
     """Run it; gives its status."""
     from ringfence_runtime.seal import ensure_sealed
+    from ringfence_runtime.stdio import fill_standard
 
+    fill_standard()
     with translated():
-        pid = init_of(find(roots, name))
+        place = find(roots, name)
+        init_of(place)
         ensure_sealed()
         words = ["--tty"] if inner.tty else []
         words += ["--detach"] if inner.detach else []
         words += [f"--env={each}" for each in inner.environment]
         words += [f"--cwd={inner.workdir}"] if inner.workdir else []
-        words += _user(pid, inner.user) if inner.user else []
+        words += _user(place, inner.user) if inner.user else []
         words += ["--", name, *inner.command]
         if inner.tty:
             return _enter(roots, words)
@@ -99,11 +102,11 @@ def _child(roots: Roots, words: list[str], failure: int) -> None:
         os._exit(code)
 
 
-def _user(pid: int, user: str) -> list[str]:
+def _user(place: Place, user: str) -> list[str]:
     """A user of the sandbox's own, as numbers."""
     from ringfence_runtime.images import resolve_user
 
-    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = open_of_init(place, "root", os.O_PATH | os.O_DIRECTORY)
     try:
         found = resolve_user(root, user)
     finally:

@@ -10,7 +10,7 @@ from ringfence.sandbox.errors import SandboxError
 from ringfence.sandbox.place import Place, places
 from ringfence.sandbox.request import Roots
 
-__all__ = ["dispose", "init_of", "remove", "retire", "stop", "sweep"]
+__all__ = ["dispose", "init_of", "open_of_init", "remove", "retire", "stop", "sweep"]
 
 
 def init_of(place: Place) -> int:
@@ -23,6 +23,23 @@ def init_of(place: Place) -> int:
         if container.status() in ("running", "paused"):
             return container.pid
     except Error:
+        pass
+    raise SandboxError(f"sandbox {place.name} is not running")
+
+
+def open_of_init(place: Place, name: str, flags: int) -> int:
+    """A file below /proc/PID of a running sandbox's first process, opened while that is surely who it is."""
+    from ringfence_runtime.errors import Error
+    from ringfence_runtime.state import Store
+
+    try:
+        container = Store(place.roots.runtime).load(place.name)
+        os.close(container.open_init())
+        fd = os.open(f"/proc/{container.pid}/{name}", flags | os.O_CLOEXEC)
+        if container.alive():  # so its number was not another's meanwhile
+            return fd
+        os.close(fd)
+    except (Error, FileNotFoundError, ProcessLookupError):
         pass
     raise SandboxError(f"sandbox {place.name} is not running")
 

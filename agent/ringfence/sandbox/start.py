@@ -51,7 +51,9 @@ def run(
     `created` gets the pid of the init when all is ready and the workload is not executing yet.
     """
     from ringfence_runtime.seal import ensure_sealed
+    from ringfence_runtime.stdio import fill_standard
 
+    fill_standard()
     if os.geteuid() != 0:
         raise UsageError("ringfence run needs root")
     if request.tty and request.detach:
@@ -201,6 +203,7 @@ class _Start:
             if not self.request.detach:
                 forward_signals(launched.pidfd)
             self.network.attach(launched.pid)
+            self.network.forget()
             launched.start()
         except BaseException:
             launched.discard()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from ringfence_runtime.errors import Error, UsageError
 
@@ -96,7 +97,7 @@ def private_directory(path: str) -> str:
     except FileExistsError:
         pass
     status = os.lstat(path)
-    if status.st_mode & 0o170077 != 0o040000 or status.st_uid != os.geteuid():
+    if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
         raise Error(
             f"{path} is not a directory of this user alone", hint="remove it, or name another by --root"
         )

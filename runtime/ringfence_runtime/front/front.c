@@ -198,12 +198,21 @@ static int ask_launcher(int count, char **words)
 	return code;
 }
 
+/* What is opened next would take the number of one that is closed, and go to a workload as its input or output. */
+static void fill_standard(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)!open("/dev/null", O_RDWR);
+}
+
 int main(int count, char **words)
 {
 	char **arguments = calloc((size_t)count + 3, sizeof(char *));
 
 	if (!arguments)
 		return 1;
+	fill_standard();
 	if (suits_launcher(count, words)) {
 		int code = ask_launcher(count, words);
 

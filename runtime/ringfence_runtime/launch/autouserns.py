@@ -2,7 +2,8 @@
 """`userns: auto`: 65,536 ids of the host's for each container, which no other container has.
 
 The ranges come from the lines of user `ringfence` in /etc/subuid and /etc/subgid, as for Docker's userns-
-remap, or from a pool of our own where there are none. Which are taken lies in one directory, a file a
+remap. Where there are none they come from a pool (RINGFENCE_USERNS_POOL=FIRST:COUNT names another), without
+what those files give to others. Which are taken lies in one directory, a file a
 range, changed under a lock. A file whose container is gone and whose taker died is taken over: a killed
 runtime loses none.
 """
@@ -21,13 +22,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.spec.config import Config
 
-__all__ = ["SIZE", "Range", "release", "rewrite", "take", "wanted"]
+__all__ = ["POOL", "SIZE", "Range", "ranges", "release", "rewrite", "take", "wanted"]
 
 DIRECTORY = "/run/ringfence/userns"
 USER = "ringfence"
 SIZE = 65536
-# Above what systemd-nspawn takes for itself, below its foreign range (systemd.io/UIDS-GIDS).
-_POOL = (0x70000000, 4093)
+#: Above what sssd makes of a directory's ids (ldap_idmap_range_max is 2000200000), and so above what systemd-
+#: nspawn takes for itself; below systemd's foreign range (systemd.io/UIDS-GIDS).
+POOL = (0x77390000, 2245)
+POOL_VARIABLE = "RINGFENCE_USERNS_POOL"
+_FILES = ("/etc/subuid", "/etc/subgid")
+_LAST = (1 << 32) - 2
 
 
 class Range:
@@ -65,7 +70,7 @@ def take(container: str) -> Range:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         taken = set(os.listdir(directory))
-        for index, (uid, gid) in enumerate(zip(_starts("/etc/subuid"), _starts("/etc/subgid"), strict=False)):
+        for index, uid, gid in ranges():
             if str(index) in taken and _is_held(f"{directory}/{index}"):
                 continue
             pid = os.getpid()
@@ -95,15 +100,55 @@ def release(index: int, container: str) -> None:
         os.close(lock)
 
 
-def _starts(file: str) -> list[int]:
-    """The first id of every range in a file of subuid(5)."""
-    found: list[int] = []
+def ranges() -> list[tuple[int, int, int]]:
+    """(number, first uid, first gid) of every range that a container may have.
+
+    Numbers stay the same while the files do: they name what is taken.
+    """
+    lines = [_lines(file) for file in _FILES]
+    given = [
+        [
+            first
+            for name, begin, count in each
+            if name == USER
+            for first in range(begin, begin + count - SIZE + 1, SIZE)
+        ]
+        for each in lines
+    ]
+    if bool(given[0]) != bool(given[1]):
+        missing = _FILES[0 if not given[0] else 1]
+        raise Error(f"userns auto: {missing} gives user {USER} no range", hint="uids and gids come together")
+    if given[0]:
+        return [(number, *pair) for number, pair in enumerate(zip(*given, strict=False))]
+    begin, count = _pool()
+    others = [(first, first + size) for each in lines for name, first, size in each if name != USER]
+    return [
+        (number, first, first)
+        for number, first in enumerate(range(begin, begin + count * SIZE, SIZE))
+        if not any(first < end and start < first + SIZE for start, end in others)
+    ]
+
+
+def _pool() -> tuple[int, int]:
+    """(first id, number of ranges)."""
+    text = os.environ.get(POOL_VARIABLE, "")
+    if not text:
+        return POOL
+    begin, _, count = text.partition(":")
+    if not begin.isdecimal() or not count.isdecimal() or not 0 < int(begin) + int(count) * SIZE <= _LAST:
+        raise Error(f"{POOL_VARIABLE}={text!a} is not FIRST:COUNT, an id and a number of ranges of {SIZE}")
+    return int(begin), int(count)
+
+
+def _lines(file: str) -> list[tuple[str, int, int]]:
+    """(user, first id, number of ids) of each line of a file of subuid(5); what is none is left out."""
+    found = []
     for line in _read(file).splitlines():
         name, _, rest = line.strip().partition(":")
         begin, _, count = rest.partition(":")
-        if name == USER and begin.isdecimal() and count.isdecimal():
-            found += range(int(begin), int(begin) + int(count) - SIZE + 1, SIZE)
-    return found or list(range(_POOL[0], _POOL[0] + _POOL[1] * SIZE, SIZE))
+        if begin.isdecimal() and count.isdecimal():
+            found.append((name, int(begin), int(count)))
+    return found
 
 
 def _is_held(path: str) -> bool:

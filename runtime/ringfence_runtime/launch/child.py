@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ringfence_runtime.spec.process import Process
     from ringfence_runtime.state import Container
 
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h
+
 __all__ = ["Init", "enter", "execute"]
 
 
@@ -310,7 +312,7 @@ def _loopback_up() -> None:
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     try:
         request = pack("16sh14x", b"lo", 0)
-        flags = int.from_bytes(fcntl.ioctl(sock.fileno(), 0x8913, request)[16:18], "little")
-        fcntl.ioctl(sock.fileno(), 0x8914, pack("16sH14x", b"lo", flags | 1))
+        flags = int.from_bytes(fcntl.ioctl(sock.fileno(), SIOCGIFFLAGS, request)[16:18], "little")
+        fcntl.ioctl(sock.fileno(), SIOCSIFFLAGS, pack("16sH14x", b"lo", flags | IFF_UP))
     finally:
         sock.close()

@@ -1,55 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copy a directory by descriptors, as `tmpcopyup` asks: symlinks stay symlinks, devices are left out."""
+"""Copy a directory by descriptors, as `tmpcopyup` asks: symlinks stay symlinks, devices are left out.
+
+What is copied comes from an image: its size, its depth and its number of files have limits.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
-__all__ = ["copy_directory"]
+__all__ = ["MAX_BYTES", "copy_directory"]
 
 MAX_ENTRIES = 100_000
+MAX_BYTES = 1 << 30
+MAX_DEPTH = 128  # two descriptors are open for each directory on the way
+_PIECE = 1 << 20
+_INTO = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def copy_directory(source: int, target: int, budget: list[int] | None = None) -> None:
+class _Budget:
+    """What is left of the limits."""
+
+    def __init__(self) -> None:
+        self.entries = MAX_ENTRIES
+        self.bytes = MAX_BYTES
+
+    def take(self, entries: int = 0, size: int = 0) -> None:
+        self.entries -= entries
+        self.bytes -= size
+        if self.entries < 0 or self.bytes < 0:
+            raise OSError(errno.E2BIG, "there is too much to copy")
+
+
+def copy_directory(source: int, target: int) -> None:
     """Copy what is in `source` into `target`; both are directory descriptors and stay open."""
-    left = [MAX_ENTRIES] if budget is None else budget
+    budget = _Budget()
+    # (source, target, names to come) of each directory on the way down
+    stack = [(os.dup(source), os.dup(target), _begin(source, target, budget))]
+    try:
+        while stack:
+            inner, outer, names = stack[-1]
+            if not names:
+                os.close(inner)
+                os.close(outer)
+                stack.pop()
+                continue
+            below = _copy_entry(inner, outer, names.pop(), budget)
+            if below is not None:
+                stack.append((*below, _begin(*below, budget)))
+            if len(stack) > MAX_DEPTH:
+                raise OSError(errno.ENAMETOOLONG, "directories lie too deep to be copied")
+    finally:
+        for inner, outer, _ in stack:
+            os.close(inner)
+            os.close(outer)
+
+
+def _begin(source: int, target: int, budget: _Budget) -> list[str]:
     status = os.fstat(source)
     os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, status.st_mode & 0o7777)
-    for name in os.listdir(source):
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(7, "too many files to copy")
-        _copy_entry(source, target, name, left)
+    names = os.listdir(source)
+    budget.take(entries=len(names))
+    return names
 
 
-def _copy_entry(source: int, target: int, name: str, left: list[int]) -> None:
+def _copy_entry(source: int, target: int, name: str, budget: _Budget) -> tuple[int, int] | None:
+    """Copy one entry; of a directory, the descriptors of it and its copy, still empty."""
     status = os.stat(name, dir_fd=source, follow_symlinks=False)
-    kind = status.st_mode & 0o170000
-    if kind == 0o040000:
+    if stat.S_ISDIR(status.st_mode):
         os.mkdir(name, 0o700, dir_fd=target)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        inner, outer = os.open(name, flags, dir_fd=source), os.open(name, flags, dir_fd=target)
+        inner = os.open(name, _INTO, dir_fd=source)
         try:
-            copy_directory(inner, outer, left)
-        finally:
+            return inner, os.open(name, _INTO, dir_fd=target)
+        except OSError:
             os.close(inner)
-            os.close(outer)
-    elif kind == 0o120000:
+            raise
+    if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
-    elif kind == 0o100000:
-        _copy_file(source, target, name, status)
+    elif stat.S_ISREG(status.st_mode):
+        _copy_file(source, target, name, budget)
+    return None
 
 
-def _copy_file(source: int, target: int, name: str, status: os.stat_result) -> None:
-    inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=source)
-    outer = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=target)
+def _copy_file(source: int, target: int, name: str, budget: _Budget) -> None:
+    reading = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    writing = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    inner = os.open(name, reading, dir_fd=source)
     try:
-        while os.sendfile(outer, inner, None, 1 << 20):
-            pass
-        os.fchown(outer, status.st_uid, status.st_gid)
-        os.fchmod(outer, status.st_mode & 0o7777)
+        status = os.fstat(inner)
+        budget.take(size=status.st_size)  # of a sparse file too: its holes become zeros
+        outer = os.open(name, writing, 0o600, dir_fd=target)
+        try:
+            left = status.st_size  # not what it may have grown to
+            while left and (sent := os.sendfile(outer, inner, None, min(left, _PIECE))):
+                left -= sent
+            os.fchown(outer, status.st_uid, status.st_gid)
+            os.fchmod(outer, status.st_mode & 0o7777)
+        finally:
+            os.close(outer)
     finally:
         os.close(inner)
-        os.close(outer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import Error
@@ -118,7 +119,7 @@ def _existing(directory: int, name: str, device: Device) -> None:
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         status = os.fstat(fd)
-        same = status.st_mode & 0o170000 == DEVICE_TYPES[device.type]
+        same = stat.S_IFMT(status.st_mode) == DEVICE_TYPES[device.type]
         if same and (device.type == "p" or status.st_rdev == os.makedev(device.major, device.minor)):
             return
     finally:
@@ -137,9 +138,7 @@ def _bind(directory: int, name: str, device: Device) -> None:
     try:
         if device.type == "b":
             status = os.fstat(source)
-            if status.st_mode & 0o170000 != 0o060000 or status.st_rdev != os.makedev(
-                device.major, device.minor
-            ):
+            if not stat.S_ISBLK(status.st_mode) or status.st_rdev != os.makedev(device.major, device.minor):
                 raise OSError(errno.ENODEV, "the host's node of this name is another device")
         else:
             check_device(source, device.major, device.minor, device.path)

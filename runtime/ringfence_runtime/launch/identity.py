@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 from _struct import pack
 
 from ringfence_runtime import _sys
@@ -29,6 +30,7 @@ __all__ = [
     "change_directory",
     "environment",
     "find_executable",
+    "free_cpus",
     "own_stdio",
     "schedule",
     "set_rlimits",
@@ -57,6 +59,16 @@ def set_rlimits(pid: int, limits: Sequence[Rlimit]) -> None:
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def free_cpus(pid: int) -> None:
+    """Let a process run on every CPU that its cgroup allows: our own affinity is not the container's."""
+    try:
+        count = os.sysconf("SC_NPROCESSORS_CONF")
+        if len(os.sched_getaffinity(pid)) < count:
+            os.sched_setaffinity(pid, range(count))
+    except OSError:
+        return  # an outer cpuset decides
 
 
 def schedule(process: Process) -> None:
@@ -105,7 +117,7 @@ def _home(root: int, uid: int) -> str:
     except OSError:
         return "/"
     try:
-        if os.fstat(fd).st_mode & 0o170000 != 0o100000:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             return "/"
         text = os.read(fd, 1 << 20).decode(errors="surrogateescape")
     finally:
@@ -158,7 +170,7 @@ def find_executable(name: str, env: Sequence[str]) -> str:
 def _check_executable(path: str) -> str:
     try:
         mode = os.stat(path).st_mode
-        if mode & 0o170000 == 0o040000 or not os.access(path, os.X_OK, effective_ids=True):
+        if stat.S_ISDIR(mode) or not os.access(path, os.X_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         kind = {errno.ENOENT: "no such file or directory", errno.EACCES: "permission denied"}
@@ -174,7 +186,7 @@ def own_stdio(process: Process) -> None:
     for fd in range(3):
         try:
             status = os.fstat(fd)
-            if status.st_mode & 0o170000 == 0o020000 and status.st_rdev == os.makedev(1, 3):
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3):
                 continue
             group = -1 if os.isatty(fd) else process.user.gid  # a terminal keeps its group, `tty`
             if status.st_uid != process.user.uid or group not in (-1, status.st_gid):

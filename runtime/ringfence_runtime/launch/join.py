@@ -17,9 +17,10 @@ from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.child import enter, execute
-from ringfence_runtime.launch.identity import environment, find_executable, schedule, set_rlimits
+from ringfence_runtime.launch.identity import environment, find_executable, free_cpus, schedule, set_rlimits
 from ringfence_runtime.launch.keyring import join_keyring
-from ringfence_runtime.launch.parent import await_exec, set_oom_score
+from ringfence_runtime.launch.outside import set_oom_score
+from ringfence_runtime.launch.parent import await_exec
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
 from ringfence_runtime.launch.steps import complete
 from ringfence_runtime.security import landlock
@@ -37,6 +38,28 @@ if TYPE_CHECKING:
 __all__ = ["Joined"]
 
 _FILES = {"network": "net", "mount": "mnt", "pid": "pid_for_children", "time": "time_for_children"}
+
+
+class _on_cpus:
+    """For a moment on these CPUs, so that what is forked has never been on others before it is in the
+    container's cgroup (execCPUAffinity.initial).
+    """
+
+    def __init__(self, cpus: frozenset[int] | None) -> None:
+        self.cpus = cpus
+        self.before: set[int] = set()
+
+    def __enter__(self) -> None:
+        if self.cpus:
+            self.before = os.sched_getaffinity(0)
+            try:
+                os.sched_setaffinity(0, self.cpus)
+            except OSError as error:
+                raise Error(f"config: process.execCPUAffinity.initial: {error.strerror}") from None
+
+    def __exit__(self, *_: object) -> None:
+        if self.before:
+            os.sched_setaffinity(0, self.before)
 
 
 class Joined:
@@ -78,10 +101,11 @@ class Joined:
         try:
             tasks = self._cgroups()
             ours, theirs = say.pair()
-            stage, stage_fd = _sys.clone3(0)
-            if stage == 0:
-                ours.close()
-                self._stage(init, theirs, tasks)
+            with _on_cpus(self.process.affinity_initial):
+                stage, stage_fd = _sys.clone3(0)
+                if stage == 0:
+                    ours.close()
+                    self._stage(init, theirs, tasks)
             for fd in tasks:
                 os.close(fd)
             theirs.close()
@@ -189,6 +213,8 @@ class Joined:
             enter_cgroup(tasks)
             if channel.receive()[0] != say.GO:
                 os._exit(1)
+            if not (self.process.affinity_initial or self.process.affinity_final):
+                free_cpus(0)
             flags = self._flags()
             if flags:
                 _sys.setns(init, flags)
@@ -220,8 +246,8 @@ class Joined:
         env = environment(process, root)
         os.close(root)
         os.umask(0o022 if process.user.umask is None else process.user.umask)
-        if process.affinity_final or process.affinity_initial:
-            os.sched_setaffinity(0, process.affinity_final or process.affinity_initial or ())
+        if process.affinity_final:
+            os.sched_setaffinity(0, process.affinity_final)
         schedule(process)
         if process.apparmor or process.selinux:
             self._labels()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import Error
@@ -93,7 +94,7 @@ def propagate(mount: Mount, tree: int) -> None:
 
 def attach(root: int, mount: Mount, tree: int) -> None:
     """Attach `tree` at the mount's destination below `root`, which is made where it is missing."""
-    directory = os.fstat(tree).st_mode & 0o170000 == 0o040000
+    directory = stat.S_ISDIR(os.fstat(tree).st_mode)
     # CVE-2019-19921, CVE-2023-27561: an image with /proc as a symlink moved the real procfs out of the way.
     follow = mount.type not in NEEDS_REAL_DIRECTORY
     if mount.dest_nofollow:
@@ -101,7 +102,7 @@ def attach(root: int, mount: Mount, tree: int) -> None:
     else:
         target = ensure(root, mount.destination, directory=directory, follow=follow)
     try:
-        if not follow and os.fstat(target).st_mode & 0o170000 == 0o120000:
+        if not follow and stat.S_ISLNK(os.fstat(target).st_mode):
             raise Error(f"{mount.path}: {mount.destination} is a symlink in the root filesystem")
         _check_procfs(target, mount)
         _sys.move_mount(tree, target, path=mount.destination)
@@ -234,7 +235,7 @@ def mask(root: int, path: str, null: int, label: str = "") -> None:
     if target is None:
         return
     try:
-        if os.fstat(target).st_mode & 0o170000 == 0o040000:
+        if stat.S_ISDIR(os.fstat(target).st_mode):
             options = [("size", "0"), ("nr_inodes", "1"), ("mode", "0")]
             if label:
                 options.append(("context", label))

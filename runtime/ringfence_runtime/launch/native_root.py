@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from _struct import pack
 
 from ringfence_runtime import _sys
@@ -147,7 +148,7 @@ def _enter(build: _Builder, plan: Plan) -> Slot:
     place, null = program.slot(), program.slot()
     program.call("openat", _sys.AT_FDCWD, _text(plan.rootfs), _O_PATH | os.O_DIRECTORY, 0, into=place)
     program.call("openat", _sys.AT_FDCWD, b"/dev/null", _O_PATH, 0, into=null)
-    program.step("check_device", null, 0o020000, os.makedev(1, 3))
+    program.step("check_device", null, stat.S_IFCHR, os.makedev(1, 3))
     build.move(build.root, place)
     return null
 

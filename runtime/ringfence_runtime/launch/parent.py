@@ -12,13 +12,14 @@ import os
 
 from ringfence_runtime import log
 from ringfence_runtime.cgroup.group import Cgroup
-from ringfence_runtime.errors import Error
+from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.agent import announce
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.ending import Undo, destroy, end, kill_child, run_poststart
 from ringfence_runtime.launch.hooks import HookError, run_hooks
 from ringfence_runtime.launch.identity import set_rlimits
+from ringfence_runtime.launch.outside import from_outside
 from ringfence_runtime.launch.plan import USERNS, Options, Plan, make_plan
 from ringfence_runtime.launch.starting import Start
 from ringfence_runtime.launch.steps import complete
@@ -188,8 +189,7 @@ def creating(
     """The steps of `create`. `loaded` is the configuration where the caller has read it already."""
     check_id(name)
     config, data = loaded or load_config(config_path or f"{bundle}/config.json")
-    if config.process is not None:
-        _check_terminal(config, options, detached=detached_start or detach)
+    _check_process(config, options, detached=detached_start or detach)
     group = _group(config, name, options)
     undo = Undo(name)
     try:
@@ -262,8 +262,9 @@ def _own_ids(
     return parse_config(rewritten), rewritten
 
 
-def _check_terminal(config: Config, options: Options, *, detached: bool) -> None:
-    assert config.process is not None
+def _check_process(config: Config, options: Options, *, detached: bool) -> None:
+    if config.process is None:
+        raise SpecError("process", "is required: a container without one could never be started")
     if config.process.terminal and detached and not options.console_socket:
         raise Error("config: process.terminal: a detached container with a terminal needs --console-socket")
     if options.console_socket and not config.process.terminal:
@@ -323,7 +324,7 @@ def _launch(
         listener.close()
     container.pid, container.start = pid, process_start(pid)
     container.save()
-    _from_outside(plan, container.cgroup, pid)
+    from_outside(plan, container.cgroup, pid)
     plan.close()
     if start.message is None:
         ours.send(say.GO)
@@ -331,37 +332,6 @@ def _launch(
     if plan.config.process is not None:
         set_rlimits(pid, plan.config.process.rlimits)
     return Launched(container, plan.config, pid, pidfd, ours, seccomp)
-
-
-def _from_outside(plan: Plan, group: Cgroup, pid: int) -> None:
-    """What the init may not do to itself, before it goes on."""
-    if plan.staged:
-        group.join(pid)
-    process = plan.config.process
-    if process is not None and process.oom_score_adj is not None:
-        set_oom_score(pid, process.oom_score_adj)
-    if plan.config.linux.net_devices:
-        from ringfence_runtime.launch.netdev import move_devices
-
-        target = plan.namespaces.get("network", -1)
-        own = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if target < 0 else -1
-        try:
-            move_devices(max(target, own), plan.config.linux.net_devices)
-        finally:
-            if own >= 0:
-                os.close(own)
-
-
-def set_oom_score(pid: int, value: int) -> None:
-    """Write oom_score_adj from outside."""
-    try:
-        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(value))
-    except OSError as error:
-        raise Error(
-            f"config: process.oomScoreAdj: cannot set {value}: {error.strerror}",
-            hint="lowering it below the runtime's own needs CAP_SYS_RESOURCE",
-        ) from None
 
 
 def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> Steps[None]:

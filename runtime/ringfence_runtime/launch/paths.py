@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import Error
@@ -156,7 +157,7 @@ def check_device(fd: int, major: int, minor: int, path: str) -> None:
     /dev/null).
     """
     status = os.fstat(fd)
-    if status.st_mode & 0o170000 != 0o020000 or status.st_rdev != os.makedev(major, minor):
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(major, minor):
         raise Error(f"{path} is not the character device {major}:{minor}")
 
 

@@ -8,6 +8,7 @@ the host's mount namespace and with the host's rights: a bind source is what the
 from __future__ import annotations
 
 import os
+import stat
 
 from ringfence_runtime import _sys, log
 from ringfence_runtime.errors import Error, SpecError
@@ -161,7 +162,7 @@ def open_rootfs(path: str) -> int:
         tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE | _sys.AT_RECURSIVE)
     except OSError as error:
         raise Error(f"config: root.path: cannot open {path}: {error.strerror}") from None
-    if os.fstat(tree).st_mode & 0o170000 != 0o040000:
+    if not stat.S_ISDIR(os.fstat(tree).st_mode):
         raise Error(f"config: root.path: {path} is not a directory")
     return tree
 
@@ -190,6 +191,11 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
 def _check_able(plan: Plan) -> None:
     """What this runtime could do, but not here."""
     linux = plan.config.linux
+    if linux.same_ids:
+        log.warn(
+            "config: linux.uidMappings: none are given, so every id of the container is the host's of that"
+            " number; its capabilities hold in its namespaces alone"
+        )
     if linux.mount_label and not selinux_enabled():
         raise SpecError(
             "linux.mountLabel", f"{linux.mount_label!r} is asked for, but this host has no SELinux"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from _struct import pack, unpack
 
 import ringfence_runtime
@@ -138,7 +139,7 @@ class Start:
 
     def _lay_out(self) -> tuple[bytes, list[str]] | None:
         plan, group = self.plan, self.container.cgroup
-        kinds = tuple(os.fstat(fd).st_mode & 0o170000 for fd in plan.mount_fds.values())
+        kinds = tuple(stat.S_IFMT(os.fstat(fd).st_mode) for fd in plan.mount_fds.values())
         key = (
             plan.config,
             plan.rootfs,

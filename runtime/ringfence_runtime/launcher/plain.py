@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Plain", "plain"]
 
 # What the runtime reads of a caller's environment; a caller that sets one of these gets a worker.
-_VARIABLES = ("LISTEN_FDS=", "LISTEN_PID=", "RINGFENCE_ENROLL_SOCKET=", "RINGFENCE_USERNS_DIR=")
+_VARIABLES = ("LISTEN_FDS=", "LISTEN_PID=", "RINGFENCE_ENROLL_SOCKET=", "RINGFENCE_USERNS_")
 _MOST_CACHED = 32
 
 

@@ -80,8 +80,35 @@ def listen(path: str) -> _socket.socket:
     return server
 
 
-def _namespaces(pid: int | str) -> list[int]:
-    return [os.stat(f"/proc/{pid}/ns/{name}").st_ino for name in _NAMESPACES]
+class _World:
+    """What decides on the meaning of a caller's words, and on what he may do: a command of his must not do
+    more by us than by himself.
+    """
+
+    def __init__(self, pid: int | str) -> None:
+        places = [f"/proc/{pid}/root", *(f"/proc/{pid}/ns/{name}" for name in _NAMESPACES)]
+        self.places = [(status.st_dev, status.st_ino) for status in map(os.stat, places)]
+        with open(f"/proc/{pid}/status", "rb") as file:
+            lines = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
+        self.capabilities = [int(lines[name], 16) for name in (b"CapPrm", b"CapEff", b"CapBnd")]
+        self.fences = [lines.get(name) for name in (b"NoNewPrivs", b"Seccomp", b"Seccomp_filters")]
+        self.label = _label(pid)
+
+    def serves(self, caller: _World) -> bool:
+        """Whether a caller in that world loses and gains nothing if we do it here."""
+        if (caller.places, caller.fences, caller.label) != (self.places, self.fences, self.label):
+            return False
+        pairs = zip(self.capabilities, caller.capabilities, strict=True)
+        return all(own & ~theirs == 0 for own, theirs in pairs)
+
+
+def _label(pid: int | str) -> bytes:
+    """What AppArmor or SELinux calls it; empty where neither is in force."""
+    try:
+        with open(f"/proc/{pid}/attr/current", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 class Server:
@@ -90,7 +117,7 @@ class Server:
     def __init__(self, path: str) -> None:
         self.socket = listen(path)
         self.waiting = Waiting()
-        self._own_namespaces = _namespaces("self")
+        self._world = _World("self")
 
     def serve(self) -> None:
         """Until a signal ends it."""
@@ -123,10 +150,10 @@ class Server:
         yield from work(peer, request, self.socket) if found is None else found.steps()
 
     def _same_world(self, pid: int) -> bool:
-        """Whether the caller lives in our namespaces: paths and pids mean the same then."""
+        """Whether the caller lives as we do: paths and pids mean the same then, and he may do what we may."""
         try:
-            return _namespaces(pid) == self._own_namespaces
-        except OSError:
+            return self._world.serves(_World(pid))
+        except (OSError, KeyError, ValueError):
             return False
 
 

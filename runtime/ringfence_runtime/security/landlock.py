@@ -13,6 +13,7 @@ procfs that cannot be done, as the directories of processes come and go: there t
 from __future__ import annotations
 
 import os
+import stat
 from _struct import pack
 
 from ringfence_runtime import _sys, log
@@ -171,7 +172,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     except OSError:
         return  # what is not there needs no rule
     try:
-        if os.fstat(fd).st_mode & 0o170000 != 0o040000:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
             rights &= _FILE_ONLY
         if rights:
             _sys.landlock_add_rule(ruleset, _PATH_BENEATH, pack("=Qi", rights, fd))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from ringfence_runtime import jsonio
 from ringfence_runtime.errors import Error, SpecError
@@ -103,7 +104,7 @@ def read_file(path: str) -> bytes:
         raise Error(f"cannot read {path}: {error.strerror}") from None
     try:
         status = os.fstat(fd)
-        if status.st_mode & 0o170000 != 0o100000 and path != "/dev/stdin":
+        if not stat.S_ISREG(status.st_mode) and path != "/dev/stdin":
             raise Error(f"{path} is not a regular file")
         if status.st_size > jsonio.MAX_BYTES:
             raise Error(f"{path} has {status.st_size} bytes; at most {jsonio.MAX_BYTES} are read")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import stat
+
 from ringfence_runtime import _sys
 from ringfence_runtime.errors import SpecError
 from ringfence_runtime.spec.mounts import IdMapping, mappings, propagation_of
@@ -21,7 +23,7 @@ NAMESPACES = {
     "cgroup": _sys.CLONE_NEWCGROUP,
     "time": _sys.CLONE_NEWTIME,
 }
-DEVICE_TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
+DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _IPC_SYSCTLS = frozenset(
     (
         "kernel.msgmax",
@@ -155,6 +157,7 @@ class Linux:
         "propagation",
         "readonly",
         "resources",
+        "same_ids",
         "seccomp",
         "sysctls",
         "time_offsets",
@@ -165,6 +168,7 @@ class Linux:
         self.namespaces = _namespaces(node)
         self.uid_map = mappings(node, "uidMappings")
         self.gid_map = mappings(node, "gidMappings")
+        self.same_ids = False  # a user namespace whose ids are the host's, because none were given
         self._check_user(node)
         self.devices = [Device(item) for item in node.nodes("devices")]
         self.sysctls = {
@@ -197,6 +201,7 @@ class Linux:
         if space == "" and not self.uid_map:
             # As crun does: every id maps to itself. Capabilities are confined all the same, ids are not.
             self.uid_map = self.gid_map = (IdMapping(0, 0, U32),)
+            self.same_ids = True
 
     def new(self, name: str) -> bool:
         """Whether the container gets a new namespace of this kind."""

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container's files: mounts of every kind, masks, read-only paths, devices."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import Box
+from tests.support import force
+
+pytestmark = pytest.mark.root
+BOTH_INITS = True
+
+
+def test_idmapped_mount(box: Box, tmp_path: Path) -> None:
+    """A file of the host's id 1000 belongs to 0 inside."""
+    source = tmp_path / "data"
+    source.mkdir()
+    (source / "file").write_text("x")
+    os.chown(source / "file", 1000, 1000)
+    ranges = [{"containerID": 1000, "hostID": 0, "size": 1}]
+    box.config["mounts"].append(
+        {
+            "destination": "/data",
+            "type": "bind",
+            "source": str(source),
+            "options": ["rbind"],
+            "uidMappings": ranges,
+            "gidMappings": ranges,
+        }
+    )
+    got = box.args("/bin/stat", "-c", "%u %g", "/data/file").run()
+    if "cannot be id-mapped" in got.stderr:
+        force.elsewhere(
+            "this kernel cannot id-map the filesystem of the temporary directory (tmpfs: from 6.3)"
+        )
+    assert got.stdout.split() == ["0", "0"], got.stderr
+
+
+def test_a_label_for_mounts_needs_selinux(box: Box) -> None:
+    """It is not ignored."""
+    if Path("/sys/fs/selinux/enforce").exists():
+        force.elsewhere("this host has SELinux")
+    box.config["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0"
+    assert "config: linux.mountLabel: " in box.refused()
+
+
+def test_the_hosts_tree_is_gone(box: Box) -> None:
+    """No mount of the host's is left in the container's table, and / is the container's."""
+    table = box.args("/bin/cat", "/proc/self/mountinfo").output().splitlines()
+    assert len(table) < 20
+    assert table[0].split()[3] == str(box.rootfs) or str(box.rootfs).endswith(table[0].split()[3])
+    assert not any(" shared:" in line for line in table)
+
+
+def test_mounts_do_not_reach_the_host(box: Box) -> None:
+    """Not even when the bundle lies on a shared mount."""
+    before = Path("/proc/self/mountinfo").read_text()
+    box.start()
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_read_only_root_and_paths(box: Box) -> None:
+    """Neither the root, a read-only path nor a read-only mount can be written."""
+    box.config["root"]["readonly"] = True
+    targets = "/x /proc/sys/kernel/domainname /sys/x"
+    script = f"for f in {targets}; do {{ echo 1 > $f; }} 2>/dev/null && echo $f; done; echo end"
+    assert box.shell(script).output() == "end\n"
+
+
+def test_masked_paths_are_empty(box: Box, tmp_path: Path) -> None:
+    """A file reads as /dev/null, a directory as an empty one."""
+    (box.rootfs / "secret").mkdir()
+    (box.rootfs / "secret/file").write_text("x")
+    box.config["linux"]["maskedPaths"] += ["/secret", "/etc/passwd", "/absent"]
+    got = box.shell("ls /secret | wc -l; wc -c < /etc/passwd; stat -c %t:%T /etc/passwd").output().split()
+    assert got == ["0", "0", "1:3"]
+
+
+def test_recursive_attributes(box: Box, tmp_path: Path) -> None:
+    """`rro` makes the mounts below read-only, too; `ro` only the one."""
+    source = tmp_path / "tree"
+    (source / "below").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "rftest", str(source / "below")], check=True)
+    try:
+        for word, expected in (("ro", "written\n"), ("rro", "")):
+            box.config["mounts"][-1] = {
+                "destination": "/tree",
+                "type": "bind",
+                "source": str(source),
+                "options": ["rbind", word],
+            }
+            box.shell(
+                "touch /tree/x 2>/dev/null && echo wrong; touch /tree/below/x 2>/dev/null && echo written"
+            )
+            assert box.run().stdout == expected
+    finally:
+        subprocess.run(["umount", str(source / "below")], check=True)
+
+
+def test_default_devices_and_links(box: Box) -> None:
+    """The six nodes with their numbers, the links, and a pty multiplexer of its own."""
+    box.shell("cd /dev; stat -c '%n %t:%T %a' null zero full random urandom tty; readlink ptmx; readlink fd")
+    got = box.output().splitlines()
+    assert [line.split()[1] for line in got[:6]] == ["1:3", "1:5", "1:7", "1:8", "1:9", "5:0"]
+    assert {line.split()[2] for line in got[:6]} == {"666"}
+    assert got[6:] == ["pts/ptmx", "/proc/self/fd"]
+
+
+def test_a_device_of_the_configuration(box: Box) -> None:
+    """With its owner and its mode."""
+    box.config["linux"]["devices"] = [
+        {"path": "/dev/sub/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 5, "gid": 6}
+    ]
+    assert box.args("/bin/stat", "-c", "%t:%T %a %u %g", "/dev/sub/mine").output().split() == [
+        "1:5",
+        "640",
+        "5",
+        "6",
+    ]
+
+
+def test_a_bound_dev_is_not_written_to(box: Box, tmp_path: Path) -> None:
+    """It is the host's: what the configuration names is looked for there, and never made."""
+    place = tmp_path / "dev"
+    place.mkdir()
+    os.mknod(place / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    box.config["mounts"] = [
+        *(each for each in box.config["mounts"] if not each["destination"].startswith("/dev")),
+        {"destination": "/dev", "type": "bind", "source": str(place), "options": ["rbind"]},
+    ]
+    box.config["linux"]["devices"] = [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]
+    assert box.args("/bin/true").run().returncode == 0
+    for device, why in (("/dev/zero", "No such file"), ("/dev/null", "another file is there")):
+        box.config["linux"]["devices"] = [{"path": device, "type": "c", "major": 1, "minor": 5}]
+        assert why in box.refused()
+    assert os.listdir(place) == ["null"]
+
+
+def test_devices_that_are_not_allowed_fail(box: Box) -> None:
+    """A node can be made, and not opened; so for /dev/kmsg."""
+    box.config["process"]["capabilities"]["bounding"].append("CAP_MKNOD")
+    box.config["process"]["capabilities"]["effective"].append("CAP_MKNOD")
+    box.config["process"]["capabilities"]["permitted"].append("CAP_MKNOD")
+    box.shell(
+        "mknod /tmp/k c 1 11; cat /dev/null && echo null; cat /tmp/k 2>/dev/null && echo kmsg; echo end"
+    )
+    box.config["mounts"][-1]["options"] = []
+    assert box.output().split() == ["null", "end"]
+
+
+def test_tmpfs_copies_what_it_covers(box: Box) -> None:
+    """tmpcopyup."""
+    (box.rootfs / "data").mkdir(mode=0o751)
+    (box.rootfs / "data/file").write_text("kept")
+    (box.rootfs / "data/link").symlink_to("/etc/passwd")
+    box.config["mounts"].append(
+        {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}
+    )
+    got = box.shell("cat /data/file; readlink /data/link; stat -c %a /data; echo x > /data/file").output()
+    assert got.split() == ["kept/etc/passwd", "751"]
+    assert (box.rootfs / "data/file").read_text() == "kept"
+
+
+def copied_up(box: Box) -> Box:
+    """With a tmpfs that copies /data up."""
+    (box.rootfs / "data").mkdir()
+    mount = {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}
+    box.config["mounts"].append(mount)
+    return box
+
+
+def test_what_is_copied_into_a_tmpfs_is_bounded(box: Box) -> None:
+    """A sparse file of an image would fill the memory of the host with zeros."""
+    copied_up(box)
+    with (box.rootfs / "data/sparse").open("w") as file:
+        file.truncate(1 << 40)
+    message = box.refused()
+    assert f"mounts[{len(box.config['mounts']) - 1}]" in message
+    assert "too much to copy" in message
+
+
+def test_a_deep_tree_is_copied_or_refused_in_words(box: Box) -> None:
+    """A hundred levels are fine; two thousand are not, and are no bug of ours either."""
+    top = copied_up(box).rootfs / "data"
+    deep = top.joinpath(*["d"] * 100)
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("found")
+    assert box.args("/bin/cat", "/data/" + "d/" * 100 + "file").output() == "found"
+    here = os.open(deep, os.O_RDONLY)
+    for _ in range(1900):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        assert "too deep" in box.refused()
+    finally:
+        subprocess.run(["rm", "-rf", str(top)], check=True)
+
+
+def test_overlay_mount(box: Box, tmp_path: Path) -> None:
+    """A filesystem with options of its own."""
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower/file").write_text("lower")
+    options = [f"lowerdir={tmp_path}/lower", f"upperdir={tmp_path}/upper", f"workdir={tmp_path}/work"]
+    box.config["mounts"].append(
+        {"destination": "/o", "type": "overlay", "source": "overlay", "options": options}
+    )
+    assert box.shell("cat /o/file; echo new > /o/file").output() == "lower"
+    assert (tmp_path / "upper/file").read_text() == "new\n"
