@@ -149,3 +149,45 @@ def test_any_number_of_cgroups_of_one_container_costs_the_others_nothing(tmp_pat
 def used(agent: Agent) -> float:
     """Slots of the kernel's table."""
     return agent.metrics()["ringfence_room_used", (("of", "containers"),)]
+
+
+def test_an_agent_at_its_own_limit_does_less_and_says_so(tmp_path: Path) -> None:
+    """A twentieth of a CPU, and a container whose activity takes more: the rate of activity goes down,
+    visibly, and an alert is told."""
+    force.need_root()
+    flags = {"containers-adopt": "yes", "activity-rate": "100000", "activity-burst": "100000"}
+    with new_cgroup(f"{LABEL}room") as room:
+        for name, value in (("cpu.cfs_quota_us", "5000"), ("cpu.max", "5000 100000")):
+            path = next((path / name for path in room.paths.values() if (path / name).exists()), None)
+            if path is not None:
+                path.write_text(value)
+        agent = Agent(tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}-*"], flags=flags)
+        agent.argv = room.command(agent.argv, armed=False)
+        agent.start(wait=False)
+        try:
+            wait_for(lambda: ready(agent), "it to be ready, with so little", seconds=120)
+            with new_cgroup(LABEL) as loud, inside(loud, "/bin/sh", "-c", FORKS):
+                wait_for(lambda: halvings(agent) > 0, "the rate to go down", seconds=60)
+                assert agent.metrics()["ringfence_agent_cpu_limit", ()] == 0.05
+                assert agent.metrics()["ringfence_agent_throttled_seconds_total", ()] > 0
+                with new_cgroup(LABEL) as other:
+                    done = other.run([str(build()), "unshare", "0x10000000"], stdout=subprocess.DEVNULL)
+                    assert done.returncode < 0
+                    agent.wait_alert("userns-create", other.name, seconds=60)
+            assert '"message": "the rate of activity is changed"' in agent.log.read_text()
+        finally:
+            agent.stop(60)
+
+
+def ready(agent: Agent) -> bool:
+    """Whether it answers so."""
+    with contextlib.suppress(OSError):
+        return agent.get("/readyz")[0] == 200
+    return False
+
+
+def halvings(agent: Agent) -> float:
+    """How often the rate of activity is halved."""
+    with contextlib.suppress(OSError):
+        return agent.metrics()["ringfence_activity_halvings", ()]
+    return 0.0

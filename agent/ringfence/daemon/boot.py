@@ -17,6 +17,7 @@ from ringfence.bpf.lsm import HOOKS, decided_by
 from ringfence.config import Config
 from ringfence.containers.hierarchy import Hierarchy, HostNamespaces, cgroup_id, detect, host_namespaces
 from ringfence.daemon.handover import NOTHING, admit, earlier_pins
+from ringfence.daemon.limits import hurry_us
 from ringfence.daemon.lock import Lock
 
 __all__ = ["Boot", "kernel_settings", "run"]
@@ -40,6 +41,7 @@ class Boot:
 
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
         stack.callback(Lock(config.state_dir).close)
+        hurry_us()  # before any thread is made: who holds the interpreter must not be held up, either
         self.handover = _pass_pins(config)  # before anything that what is pinned would end us for
         self.capabilities = NodeCapabilities.detect()
         self.capabilities.require()
