@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the words of a configuration become receivers of alerts: an address, and what is this receiver's alone.
+"""How the words of a configuration become receivers of alerts: an address, and settings of one receiver.
 
 In the file a receiver is a URL, or `{url: URL, headers: PATH, ca: PATH, certificate: PATH, key: PATH}`; as a
 flag or in a variable the same is written `URL headers=PATH ca=PATH ...`.

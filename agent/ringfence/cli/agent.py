@@ -34,11 +34,11 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_FILE}, if it is there"
     )
-    parser.add_argument("--check", action="store_true", help="check configuration and policies, then end")
+    parser.add_argument("--check", action="store_true", help="check configuration and policies, then exit")
     parser.add_argument(
-        "--uninstall", action="store_true", help="remove everything of ours from the kernel, then end"
+        "--uninstall", action="store_true", help="remove everything of ours from the kernel, then exit"
     )
-    parser.add_argument("--debug", action="store_true", help="on an error, show all that the kernel said")
+    parser.add_argument("--debug", action="store_true", help="on an error, show the complete verifier log")
     keys = parser.add_argument_group("configuration")
     for key in KEYS:
         keys.add_argument(
@@ -76,7 +76,7 @@ def _check(config: Any) -> int:
         raise ProbeError([problem for problems in found.problems.values() for problem in problems])
     policies = load_policies(config.policies, found.words())
     probes = f", and {len(found.definitions)} probes can be read" if config.probes_directory else ""
-    print(f"configuration and {len(policies.policies)} policies are well{probes}")
+    print(f"configuration and {len(policies.policies)} policies are valid{probes}")
     return 0
 
 

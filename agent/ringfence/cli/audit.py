@@ -18,8 +18,8 @@ def register(commands: Commands) -> None:
         commands,
         "audit",
         run,
-        help="how containers and this node are set up, and what to mend",
-        text="Look at the containers that run and at this node: privileges, mounts, namespaces, filters,\n"
+        help="check how containers and this node are configured, with fixes",
+        text="Inspect the running containers and this node: privileges, mounts, namespaces, seccomp,\n"
         "kernels and runtimes with known holes, open APIs. Scores each finding from 0 to 100, with a\n"
         "fix. Only reads; needs no agent. Exit code 1 when something is at least as bad as --fail-on.",
         examples=(
@@ -32,7 +32,9 @@ def register(commands: Commands) -> None:
     add_output(parser, "table", "json", "sarif")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the agent's configuration")
     parser.add_argument("--only", choices=("containers", "node"), help="default: both")
-    parser.add_argument("--min-severity", choices=SEVERITIES, default="info", help="show these and worse")
+    parser.add_argument(
+        "--min-severity", choices=SEVERITIES, default="info", help="show findings of this severity and above"
+    )
     parser.add_argument("--fail-on", choices=(*SEVERITIES, "never"), default="high", help="default: high")
     for flag, key, metavar in (
         ("--containers-patterns", "containers.patterns", "NAME"),

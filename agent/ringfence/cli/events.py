@@ -26,7 +26,7 @@ def register(commands: Commands) -> None:
         "events",
         run,
         help="show alerts and events, live with --follow",
-        text="Show what happened lately (the agent keeps the last 1000 alerts and lifecycle events),\n"
+        text="Show recent alerts and events (the agent keeps the last 1000 alerts and lifecycle events),\n"
         "and with --follow what happens. Without filters: alerts, and the life of containers.",
         examples=(
             "ringfence events --follow\n"
@@ -35,7 +35,7 @@ def register(commands: Commands) -> None:
             "ringfence events -f --all -o json | jq .details"
         ),
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep running until interrupted")
     parser.add_argument(
         "--since", type=_since, default=0.0, metavar="TIME", help="30s, 10m, 2h, 1d, or an ISO time"
     )
@@ -52,7 +52,7 @@ def register(commands: Commands) -> None:
         "-s", "--severity", choices=SEVERITIES, default="info", help="alerts of this severity and above"
     )
     parser.add_argument("--alerts", action="store_true", help="only alerts")
-    parser.add_argument("--all", action="store_true", help="also what is observed without a rule")
+    parser.add_argument("--all", action="store_true", help="include events that no rule matched")
     add_output(parser, "compact", "json")
     add_socket(parser)
 

@@ -17,7 +17,7 @@ def register(commands: Commands) -> None:
         "image",
         run,
         help="import, list and remove images",
-        text="The images from which `ringfence run` starts sandboxes. Registries are skopeo's work.",
+        text="Manage the images that `ringfence run` starts sandboxes from. Use skopeo for registries.",
         examples=(
             "ringfence image import ./alpine-layout:3.20\n"
             "ringfence image import saved.tar --name alpine\n"

@@ -13,13 +13,13 @@ __all__ = ["EXIT_CODES", "Commands", "Parser", "add_command", "add_output", "add
 
 EXIT_CODES = """\
 exit codes:
-  0  done, nothing found
-  1  something was found, or a check failed
-  2  wrong use, or a bad file
-  3  this kernel lacks something that is needed
-  4  not permitted: most commands need root
-  5  another agent runs on this node
-  6  the agent does not answer"""
+  0  success, nothing found
+  1  findings, or a failed check
+  2  usage error, or an invalid file
+  3  this kernel lacks a required feature
+  4  not permitted (most commands need root)
+  5  another agent is running on this node
+  6  the agent does not respond"""
 
 Commands = Any  # argparse's action that holds the commands; its type is private
 
@@ -46,7 +46,7 @@ def new_parser() -> tuple[Parser, Commands]:
     """The program's parser, and where its commands are added."""
     parser = Parser(
         prog="ringfence",
-        description="See what containers do to the kernel they share, and stop escapes there.",
+        description="Observe what containers do to the kernel they share, and stop container escapes there.",
         epilog=EXIT_CODES,
         formatter_class=Formatter,
     )

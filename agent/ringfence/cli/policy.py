@@ -41,8 +41,8 @@ def _register_reading(parts: Commands) -> None:
         parts,
         "list",
         list_loaded,
-        help="list the rules in the kernel",
-        text="List the rules that the running agent has in the kernel, and what carries each out.",
+        help="list the loaded rules",
+        text="List the rules that the running agent has loaded, with the mechanism that enforces each.",
         examples="ringfence policy list\nringfence policy list -o json | jq -r '.[].rule'",
     )
     add_output(listing, "table", "json")
@@ -56,8 +56,8 @@ def _register_offline(parts: Commands) -> None:
         parts,
         "check",
         check_files,
-        help="find every mistake in policy files",
-        text="Read policy files and say every mistake, with file, line and column. Nothing is loaded.",
+        help="validate policy files",
+        text="Report every error in policy files, with file, line and column. Nothing is loaded.",
         examples="ringfence policy check policies/\nringfence policy check -o json a.yaml b.yaml",
     )
     _add_files(check)
@@ -66,12 +66,12 @@ def _register_offline(parts: Commands) -> None:
         parts,
         "explain",
         explain_files,
-        help="say in words what policies do",
-        text="Say in words what each rule matches, does, and needs, and what it comes to on this node.",
+        help="explain policies in plain words",
+        text="Explain what each rule matches, what it does, and which mechanism enforces it on this node.",
         examples="ringfence policy explain policies/\nringfence policy explain -r core-pattern policies/",
     )
     explain.add_argument(
-        "-r", "--rule", action="append", default=[], metavar="ID", help="only this; repeatable"
+        "-r", "--rule", action="append", default=[], metavar="ID", help="only this rule; repeatable"
     )
     _add_files(explain)
 
@@ -83,7 +83,7 @@ def _register_showing(parts: Commands) -> None:
         "schema",
         print_schema,
         help="print the JSON Schema of policies",
-        text="Print the JSON Schema of policy files, for editors and for checks elsewhere.",
+        text="Print the JSON Schema of policy files, for editors and external validation.",
         examples="ringfence policy schema > policy.schema.json",
     )
 
@@ -97,7 +97,10 @@ def _add_files(parser: Parser) -> None:
         help=f"files, directories; default: as in {DEFAULT_FILE}",
     )
     parser.add_argument(
-        "--probes", type=Path, metavar="DIR", help="custom probes that rules may name; default: as the agent"
+        "--probes",
+        type=Path,
+        metavar="DIR",
+        help="custom probes that rules may refer to (default: as the agent)",
     )
 
 

@@ -33,11 +33,11 @@ def register(parts: Commands) -> None:
         parts,
         "test",
         run,
-        help="try each rule's attack and its lawful twin",
-        text="Run the attack of each rule, made harmless, and the nearest lawful thing, its twin, in\n"
-        "throw-away containers under an agent of the test's own, in audit mode and enforcing, and say\n"
-        "what became of them. Nothing outside these containers is touched. Status 1 where something is\n"
-        "not as it must be.",
+        help="run each rule's attack and its benign twin",
+        text="Run a harmless version of each rule's attack and its benign twin (the nearest\n"
+        "legitimate operation) in throw-away containers, under a private agent, in audit and in\n"
+        "enforce mode, and report the outcomes. Nothing outside these containers is touched.\n"
+        "Exit status 1 if any outcome is not the expected one.",
         examples=(
             "ringfence policy test\n"
             "ringfence policy test --rows 1-10,13 --json\n"
@@ -47,19 +47,25 @@ def register(parts: Commands) -> None:
     )
     parser.add_argument(
         "--policy", action="append", type=Path, default=[], metavar="PATH",
-        help="files, directories; default: the packs of the package",
+        help="files or directories (default: the bundled packs)",
     )  # fmt: skip
     parser.add_argument(
-        "--rows", type=_rows, default=frozenset(), metavar="N,M-K", help="only these of the escape checklist"
+        "--rows",
+        type=_rows,
+        default=frozenset(),
+        metavar="N,M-K",
+        help="only these rows of the escape checklist",
     )
     parser.add_argument(
-        "--mode", choices=("both", "enforce", "audit"), default="both", help="which of the two modes"
+        "--mode", choices=("both", "enforce", "audit"), default="both", help="which modes to test"
     )
     parser.add_argument("--runtime", metavar="PATH", help="OCI runtime (default: runc, crun, or our own)")
-    parser.add_argument("--vm", metavar="KERNEL", help="in a virtual machine (a checkout with tests/vm)")
+    parser.add_argument(
+        "--vm", metavar="KERNEL", help="run in a virtual machine with this kernel (needs a source checkout)"
+    )
     parser.add_argument(
         "--json", dest="output", action="store_const", const="json", default=argparse.SUPPRESS,
-        help="as -o json",
+        help="same as -o json",
     )  # fmt: skip
     parser.add_argument("--prefix", default=_PREFIX, help=argparse.SUPPRESS)  # tests that run side by side
     parser.add_argument("--slowdown", type=float, default=1.0, help=argparse.SUPPRESS)  # of an emulated guest
@@ -178,7 +184,7 @@ def _show(options: Any, judged: Sequence[Judged], unknown: Sequence[str]) -> int
     verdict = colour("FAILED", "red") if failed else colour("ok", "green")
     print(
         f"{verdict}: {len(judged)} attacks: {stopped} stopped, {len(judged) - stopped - absent} told of, "
-        f"{absent} not to be had here; {len(failed)} not as they must be"
+        f"{absent} not available here; {len(failed)} unexpected"
     )
     return 1 if failed else 0
 

@@ -21,8 +21,8 @@ def register(commands: Commands) -> None:
         commands,
         "probe",
         run,
-        help="what this kernel offers; custom probes",
-        text="Say what this kernel offers: for each event and each rule deny, kill, see or blind, and\n"
+        help="show what this kernel can enforce; manage custom probes",
+        text="Show what this kernel offers. For each event and each rule: deny, kill, see or blind, and\n"
         "what to change to get more. Loads no policy and attaches nothing. Exit code 3 when the\n"
         "agent cannot run here, 4 when it takes root to say. With a part: write, try and watch custom\n"
         "probes, bcc programs of your own (docs/custom-probes.md).",
@@ -36,7 +36,7 @@ def register(commands: Commands) -> None:
         action="append",
         type=Path,
         metavar="PATH",
-        help="rules to look at; default: as the agent",
+        help="policies to evaluate (default: as the agent)",
     )
     add_output(parser, "text", "json")
     probe_custom.register(

@@ -19,16 +19,18 @@ def register(parts: Commands) -> None:
     """Add the three parts."""
     new = add_command(
         parts, "new", write_new,
-        help="write a custom probe to begin with",
-        text="Write NAME.c and NAME.yaml, a custom probe that works as it is: slow calls of fsync.",
+        help="create a custom probe from a template",
+        text="Create NAME.c and NAME.yaml, a working custom probe that reports slow fsync calls.",
         examples="ringfence probe new slow-sync\nringfence probe new slow-sync --directory probes.d",
     )  # fmt: skip
     new.add_argument("name", metavar="NAME", help="a-z, 0-9 and `-`")
-    new.add_argument("--directory", type=Path, default=Path(), metavar="DIR", help="where to; default: here")
+    new.add_argument(
+        "--directory", type=Path, default=Path(), metavar="DIR", help="target directory (default: current)"
+    )
     check = add_command(
         parts, "check", check_files,
         help="compile and verify custom probes",
-        text="Have bcc compile custom probes and the kernel verify them. Nothing is attached.",
+        text="Compile custom probes with bcc and have the kernel verify them. Nothing is attached.",
         examples="ringfence probe check probes.d/\nringfence probe check -o json slow-sync.yaml",
     )  # fmt: skip
     _add_files(check, "+")
@@ -36,19 +38,19 @@ def register(parts: Commands) -> None:
     run = add_command(
         parts, "run", run_file,
         help="attach one custom probe and print its events",
-        text="Attach one custom probe and print its events until interrupted. Containers are told by\n"
+        text="Attach one custom probe and print its events until interrupted. Containers are identified by\n"
         "their cgroups' names; no policy is asked.",
         examples="ringfence probe run slow-sync.yaml\n"
         "ringfence probe run --seconds 10 -o json slow-sync.c | jq .details",
     )  # fmt: skip
     _add_files(run, 1)
-    run.add_argument("--seconds", type=float, default=0.0, metavar="N", help="end after so long")
-    run.add_argument("--count", type=int, default=0, metavar="N", help="end after so many events")
+    run.add_argument("--seconds", type=float, default=0.0, metavar="N", help="stop after this many seconds")
+    run.add_argument("--count", type=int, default=0, metavar="N", help="stop after this many events")
     add_output(run, "compact", "json")
     add_command(
         parts, "schema", print_schema,
         help="print the JSON Schema of custom probes",
-        text="Print the JSON Schema of a custom probe's YAML, for editors and for checks elsewhere.",
+        text="Print the JSON Schema of a custom probe's YAML, for editors and external validation.",
         examples="ringfence probe schema > probe.schema.json",
     )  # fmt: skip
 
@@ -57,7 +59,7 @@ def _add_files(parser: Parser, count: Any) -> None:
     parser.add_argument(
         "files", nargs=count, type=Path, metavar="FILE", help="NAME.yaml, NAME.c, or a directory of them"
     )
-    parser.add_argument("--debug", action="store_true", help="show all that clang and the verifier said")
+    parser.add_argument("--debug", action="store_true", help="show the complete compiler and verifier output")
 
 
 def write_new(options: Any) -> int:

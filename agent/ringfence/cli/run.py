@@ -19,7 +19,7 @@ def register(commands: Commands) -> None:
         "run",
         run,
         help="run a program in a fenced sandbox",
-        text="Run a program in a sandbox of its own, already fenced: Docker's fourteen capabilities,\n"
+        text="Run a program in a fenced sandbox of its own: Docker's fourteen capabilities,\n"
         "no new privileges, Landlock, seccomp, masked paths, at most 2048 tasks, and no network unless\n"
         "it is asked for. The image comes from the store (ringfence image import), from an OCI layout or\n"
         "archive (./PATH[:TAG]), or is a directory (./DIR). Options end at the image's name.\n\n"

@@ -20,10 +20,10 @@ _Group = Any  # argparse's group; its type is private
 def add_roots(parser: Parser) -> None:
     """Where things are kept; tests and second installations choose other places."""
     group = parser.add_argument_group("where things are kept")
-    group.add_argument("--state-root", metavar="DIR", help="of running sandboxes (default: /run/ringfence)")
     group.add_argument(
-        "--image-root", metavar="DIR", help="the store of images (default: /var/lib/ringfence/images)"
+        "--state-root", metavar="DIR", help="state of running sandboxes (default: /run/ringfence)"
     )
+    group.add_argument("--image-root", metavar="DIR", help="image store (default: /var/lib/ringfence/images)")
 
 
 def add_options(parser: Parser) -> None:
@@ -48,48 +48,74 @@ def _sandbox(group: _Group) -> None:
     group.add_argument(
         "--rootfs", metavar="host|DIR", help="the host's own programs, read-only; or a directory"
     )
-    group.add_argument("--name", default="", help="default: the image's name and six digits")
+    group.add_argument("--name", default="", help="sandbox name (default: the image's name and six digits)")
+    group.add_argument("-d", "--detach", action="store_true", help="run in the background and print the name")
+    group.add_argument("--rm", action="store_true", help="remove a detached sandbox when it exits")
     group.add_argument(
-        "-d", "--detach", action="store_true", help="let it run in the background, print its name"
+        "--keep", action="store_true", help="keep the sandbox after it exits, until `ringfence rm`"
     )
-    group.add_argument("--rm", action="store_true", help="remove a detached sandbox when it has ended")
-    group.add_argument("--keep", action="store_true", help="keep an ended sandbox until `ringfence rm`")
-    group.add_argument("--hostname", default="", metavar="NAME", help="default: the sandbox's name")
-    _list(group, "-l", "--label", metavar="KEY=VALUE", help="a label for policies, alerts and `ps`")
-    group.add_argument("--cgroup-parent", default="", metavar="PATH", help="default: none, /ringfence-NAME")
+    group.add_argument(
+        "--hostname", default="", metavar="NAME", help="host name (default: the sandbox's name)"
+    )
+    _list(
+        group,
+        "-l",
+        "--label",
+        metavar="KEY=VALUE",
+        help="label, shown in alerts and `ps` and usable in policy selectors",
+    )
+    group.add_argument(
+        "--cgroup-parent",
+        default="",
+        metavar="PATH",
+        help="parent cgroup (default: none; the cgroup is /ringfence-NAME)",
+    )
 
 
 def _program(group: _Group) -> None:
-    group.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
-    group.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
-    _list(group, "-e", "--env", metavar="NAME[=VALUE]", help="a variable; without a value, ours")
-    _list(group, "--env-file", metavar="FILE", help="variables, one a line")
-    group.add_argument("-w", "--workdir", default="", metavar="PATH", help="where it begins")
-    group.add_argument(
-        "-u", "--user", default="", metavar="USER[:GROUP]", help="names of the image, or numbers"
+    group.add_argument("-i", "--interactive", action="store_true", help="keep standard input open")
+    group.add_argument("-t", "--tty", action="store_true", help="allocate a terminal")
+    _list(
+        group,
+        "-e",
+        "--env",
+        metavar="NAME[=VALUE]",
+        help="environment variable; without a value, taken from the caller",
     )
-    _list(group, "--group-add", metavar="GID", help="a further group")
-    group.add_argument("--entrypoint", metavar="PROGRAM", help="instead of the image's")
+    _list(group, "--env-file", metavar="FILE", help="file of environment variables, one per line")
+    group.add_argument("-w", "--workdir", default="", metavar="PATH", help="working directory")
     group.add_argument(
-        "--stop-signal", default="", metavar="SIGNAL", help="for `ringfence stop` (default: the image's)"
+        "-u", "--user", default="", metavar="USER[:GROUP]", help="user, by name (from the image) or number"
+    )
+    _list(group, "--group-add", metavar="GID", help="additional group")
+    group.add_argument("--entrypoint", metavar="PROGRAM", help="override the image's entrypoint")
+    group.add_argument(
+        "--stop-signal",
+        default="",
+        metavar="SIGNAL",
+        help="signal for `ringfence stop` (default: the image's)",
     )
     group.add_argument(
-        "--stop-timeout", type=int, default=10, metavar="SECONDS", help="then it is killed (default: 10)"
+        "--stop-timeout",
+        type=int,
+        default=10,
+        metavar="SECONDS",
+        help="grace period before SIGKILL (default: 10)",
     )
 
 
 def _files(group: _Group) -> None:
-    _list(group, "-v", "--volume", metavar="PATH:PATH[:ro]", help="mount a path of the host")
+    _list(group, "-v", "--volume", metavar="PATH:PATH[:ro]", help="bind-mount a host path")
     _list(group, "--mount", metavar="KEY=VALUE,...", help="type=bind|tmpfs,source=,target=,readonly")
-    _list(group, "--tmpfs", metavar="PATH[:OPTIONS]", help="an empty directory in memory")
-    group.add_argument("--read-only", action="store_true", help="its root filesystem cannot be written")
-    group.add_argument("--shm-size", default="64m", metavar="SIZE", help="of /dev/shm (default: 64m)")
-    _list(group, "--device", metavar="PATH[:PATH[:rwm]]", help="a device of the host")
+    _list(group, "--tmpfs", metavar="PATH[:OPTIONS]", help="mount a tmpfs")
+    group.add_argument("--read-only", action="store_true", help="mount the root filesystem read-only")
+    group.add_argument("--shm-size", default="64m", metavar="SIZE", help="size of /dev/shm (default: 64m)")
+    _list(group, "--device", metavar="PATH[:PATH[:rwm]]", help="make a host device available")
 
 
 def _fences(group: _Group) -> None:
-    _list(group, "--cap-add", metavar="CAPABILITY", help="beyond the fourteen; ALL")
-    _list(group, "--cap-drop", metavar="CAPABILITY", help="of the fourteen; ALL")
+    _list(group, "--cap-add", metavar="CAPABILITY", help="add a capability, or ALL")
+    _list(group, "--cap-drop", metavar="CAPABILITY", help="drop a capability, or ALL")
     _list(
         group,
         "--security-opt",
@@ -101,18 +127,21 @@ def _fences(group: _Group) -> None:
         "--policy",
         default="",
         metavar="FILE|NAME",
-        help="rules for this sandbox: of a file, or loaded",
+        help="policy for this sandbox: a file, or the name of a loaded policy",
     )
     group.add_argument(
-        "--learn", default="", metavar="DIR", help="watch this run, and write the fences that it needs"
+        "--learn",
+        default="",
+        metavar="DIR",
+        help="record this run and write the policy and profiles that it needs",
     )
     group.add_argument(
         "--verify",
         default="",
         metavar="DIR",
-        help="run what was learned under its fences, say what they refuse",
+        help="replay a learned run under its own fences and report what they refuse",
     )
-    group.add_argument("--fences", default="", metavar="DIR", help="run under fences that were learned")
+    group.add_argument("--fences", default="", metavar="DIR", help="run under previously learned fences")
     group.add_argument(
         "--userns",
         default="",
@@ -120,27 +149,27 @@ def _fences(group: _Group) -> None:
         help="auto: 65536 ids that nobody else has (the default with --rootfs host)",
     )
     group.add_argument(
-        "--require-agent", action="store_true", help="start nothing that no agent watches over"
+        "--require-agent", action="store_true", help="refuse to start unless an agent enforces policy"
     )
-    _list(group, "--sysctl", metavar="NAME=VALUE", help="a sysctl of the sandbox's own namespaces")
+    _list(group, "--sysctl", metavar="NAME=VALUE", help="set a namespaced sysctl")
 
 
 def _limits(group: _Group) -> None:
-    group.add_argument("-m", "--memory", default="", metavar="SIZE", help="of memory")
+    group.add_argument("-m", "--memory", default="", metavar="SIZE", help="memory limit")
     group.add_argument(
-        "--memory-swap", default="", metavar="SIZE", help="memory and swap together; -1: no limit"
+        "--memory-swap", default="", metavar="SIZE", help="memory plus swap limit; -1: unlimited"
     )
-    group.add_argument("--memory-reservation", default="", metavar="SIZE", help="kept when memory is short")
-    group.add_argument("--cpus", type=float, default=0.0, metavar="N", help="so much time of processors: 1.5")
+    group.add_argument("--memory-reservation", default="", metavar="SIZE", help="soft memory limit")
+    group.add_argument("--cpus", type=float, default=0.0, metavar="N", help="CPU limit, such as 1.5")
     group.add_argument(
-        "--cpu-shares", type=int, default=0, metavar="N", help="weight against others (1024 is usual)"
+        "--cpu-shares", type=int, default=0, metavar="N", help="relative CPU weight (default: 1024)"
     )
-    group.add_argument("--cpuset-cpus", default="", metavar="LIST", help="processors: 0-3,6")
+    group.add_argument("--cpuset-cpus", default="", metavar="LIST", help="CPUs to run on, such as 0-3,6")
     group.add_argument(
         "--pids-limit", type=int, default=PIDS, metavar="N", help=f"tasks; -1: no limit (default: {PIDS})"
     )
-    _list(group, "--ulimit", metavar="NAME=SOFT[:HARD]", help="an rlimit: nofile=1024:4096")
-    group.add_argument("--oom-score-adj", type=int, metavar="N", help="-1000 to 1000")
+    _list(group, "--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit, such as nofile=1024:4096")
+    group.add_argument("--oom-score-adj", type=int, metavar="N", help="OOM score adjustment, -1000 to 1000")
 
 
 def _network(group: _Group) -> None:
@@ -152,16 +181,16 @@ def _network(group: _Group) -> None:
         " ipvlan:PARENT[:l2|l3], container:NAME; with bridge, macvlan, ipvlan:"
         " ,subnet=CIDR,ip=IP,gateway=IP,mtu=N,internal",
     )
-    _list(
-        group, "-p", "--publish", metavar="[IP:][HOST:]PORT[/udp]", help="a port of the host's leads into it"
-    )
-    group.add_argument("-P", "--publish-all", action="store_true", help="all ports that the image declares")
-    _list(group, "--dns", metavar="IP", help="a name server (default: the host's)")
-    _list(group, "--dns-search", metavar="DOMAIN", help="a domain to search")
-    _list(group, "--dns-option", metavar="OPTION", help="an option of resolv.conf")
-    _list(group, "--add-host", metavar="NAME:IP", help="a line of /etc/hosts; host-gateway is this host")
+    _list(group, "-p", "--publish", metavar="[IP:][HOST:]PORT[/udp]", help="publish a port on the host")
     group.add_argument(
-        "--ip-forward", action="store_true", help="let this host pass packets on, if it does not"
+        "-P", "--publish-all", action="store_true", help="publish every port that the image declares"
+    )
+    _list(group, "--dns", metavar="IP", help="DNS server (default: the host's)")
+    _list(group, "--dns-search", metavar="DOMAIN", help="DNS search domain")
+    _list(group, "--dns-option", metavar="OPTION", help="resolv.conf option")
+    _list(group, "--add-host", metavar="NAME:IP", help="extra /etc/hosts entry; host-gateway means this host")
+    group.add_argument(
+        "--ip-forward", action="store_true", help="enable IP forwarding on this host if it is off"
     )
 
 

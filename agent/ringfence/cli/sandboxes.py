@@ -30,7 +30,7 @@ def _register_ps(commands: Commands) -> None:
         text="List the sandboxes of `ringfence run`.",
         examples="ringfence ps\nringfence ps --all -o json",
     )
-    ps.add_argument("-a", "--all", action="store_true", help="those that have ended, too")
+    ps.add_argument("-a", "--all", action="store_true", help="include stopped sandboxes")
     add_output(ps, "table", "json")
     add_roots(ps)
 
@@ -47,9 +47,9 @@ def _register_exec(commands: Commands) -> None:
     )
     execute.add_argument("name", metavar="NAME")
     execute.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND...")
-    execute.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
-    execute.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
-    execute.add_argument("-d", "--detach", action="store_true", help="do not wait for it")
+    execute.add_argument("-i", "--interactive", action="store_true", help="keep standard input open")
+    execute.add_argument("-t", "--tty", action="store_true", help="allocate a terminal")
+    execute.add_argument("-d", "--detach", action="store_true", help="run in the background")
     execute.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="repeatable")
     execute.add_argument("-w", "--workdir", default="", metavar="PATH")
     execute.add_argument("-u", "--user", default="", metavar="USER[:GROUP]")
@@ -66,7 +66,7 @@ def _register_logs(commands: Commands) -> None:
         examples="ringfence logs web\nringfence logs --follow web",
     )
     logs.add_argument("name", metavar="NAME")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
+    logs.add_argument("-f", "--follow", action="store_true", help="follow until it exits")
     add_roots(logs)
 
 
@@ -75,23 +75,27 @@ def _register_ends(commands: Commands) -> None:
         commands,
         "stop",
         stop_all,
-        help="end sandboxes",
-        text="Ask the programs of sandboxes to end, and kill them when their time is over.",
+        help="stop sandboxes",
+        text="Send the stop signal to sandboxes, then SIGKILL after the grace period.",
         examples="ringfence stop web\nringfence stop --time 1 web db",
     )
     _add_names(stop)
-    stop.add_argument("-t", "--time", type=float, metavar="SECONDS", help="default: as `run` was told, 10")
-    stop.add_argument("-s", "--signal", default="", metavar="SIGNAL", help="default: the image's, or TERM")
+    stop.add_argument(
+        "-t", "--time", type=float, metavar="SECONDS", help="grace period (default: as given to `run`, 10)"
+    )
+    stop.add_argument(
+        "-s", "--signal", default="", metavar="SIGNAL", help="signal (default: the image's, or TERM)"
+    )
     remove = add_command(
         commands,
         "rm",
         remove_all,
         help="remove sandboxes",
-        text="Remove ended sandboxes, with all that they hold; --force ends running ones first.",
+        text="Remove stopped sandboxes and their layers; --force stops running ones first.",
         examples="ringfence rm web\nringfence rm --force web db",
     )
     _add_names(remove)
-    remove.add_argument("-f", "--force", action="store_true", help="though they run")
+    remove.add_argument("-f", "--force", action="store_true", help="also remove running sandboxes")
 
 
 def _add_names(parser: Parser) -> None:

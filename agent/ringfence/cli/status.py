@@ -16,8 +16,8 @@ def register(commands: Commands) -> None:
         commands,
         "status",
         run,
-        help="show how the agent on this node does",
-        text="Show how the agent on this node does: policies, containers, events, losses, cost.\n"
+        help="show the agent's status",
+        text="Show the status of this node's agent: policies, containers, events, losses, cost.\n"
         "Exit code 1 means that it runs, but is not well; the first line says why.",
         examples="ringfence status\nringfence status -o json | jq .policies.generation",
     )

@@ -45,14 +45,14 @@ def register(commands: Commands) -> None:
         "top",
         run,
         help="containers by activity, live",
-        text="Containers by what they ask of the kernel, per second. On a terminal the table renews\n"
+        text="Containers by system activity per second. On a terminal the table refreshes\n"
         "itself until interrupted; into a pipe it is printed once.",
         examples="ringfence top\nringfence top --once --sort alerts\nringfence top -n 5 -i 2 | tee top.txt",
     )
     parser.add_argument(
-        "-1", "--once", action="store_true", help="print one table (over one interval) and end"
+        "-1", "--once", action="store_true", help="print one table (for one interval) and exit"
     )
-    parser.add_argument("-n", "--count", type=_positive, metavar="N", help="print N tables and end")
+    parser.add_argument("-n", "--count", type=_positive, metavar="N", help="print N tables and exit")
     parser.add_argument("-i", "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="default: 1")
     parser.add_argument("-l", "--limit", type=_positive, default=40, metavar="ROWS", help="default: 40")
     parser.add_argument("--sort", choices=_SORTS, default="activity", help="default: activity")

@@ -18,10 +18,10 @@ def register(commands: Commands) -> None:
         "tree",
         run,
         help="processes by container",
-        text="Show the armed processes of every container, or of some: what runs workload code now.",
+        text="Show the armed processes (those running workload code) of all containers, or of some.",
         examples="ringfence tree\nringfence tree web-1\nringfence tree -o json 3f2a",
     )
-    parser.add_argument("container", nargs="*", help="id (its beginning), name or pod; default: all")
+    parser.add_argument("container", nargs="*", help="id (prefix), name or pod (default: all)")
     add_output(parser, "text", "json")
     add_socket(parser)
 

@@ -69,7 +69,7 @@ class Entry:
         container = restored(slot, value).at(path)
         _, policies = self._members.tell(container, facts, name, chosen)
         if self._slots.owner(cgroup_id) != slot or not self._generations.confirm(slot, policies):
-            raise Error("what was read back from the kernel is not what was written")
+            raise Error("the kernel's entry does not match what was written")
         if remember:
             self._told.keep(ToldRecord(cgroup_id, container.cgroup_path, name, facts, chosen))
         compiled = self._generations.compiled
@@ -113,7 +113,7 @@ class Entry:
                     return
                 if self._slots.owner(here.st_ino) is not None:
                     raise Error(
-                        f"the cgroup {name} lies inside of another container's",
+                        f"the cgroup {name} is inside another container's cgroup",
                         hint="a container in a container is that container: give it a cgroup beside it",
                     )
         finally:
