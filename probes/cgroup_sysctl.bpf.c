@@ -31,10 +31,8 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 		return rf_allow();
 	rf_count(bound->slot, RF_COUNT_SYSCTL);
 	buffer = rf_scratch_get();
-	if (!buffer) {
-		rf_drop(RF_SYSCTL_ACCESS, RF_DROP_TABLE_FULL, bound->slot);
-		return rf_allow();
-	}
+	if (!buffer)
+		return rf_refuses_blindly(RF_SYSCTL_ACCESS, bound, container) ? rf_deny() : rf_allow();
 	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
 	buffer->text.event = RF_SYSCTL_ACCESS;
 	buffer->text.dim = RF_DIM_OBJECT;

@@ -72,10 +72,8 @@ static __always_inline bool rf_may_name(struct bpf_sock_addr *ctx)
 		return true;
 	rf_count(bound->slot, RF_COUNT_CONNECT);
 	buffer = rf_scratch_get();
-	if (!buffer) {
-		rf_drop(RF_UNIX_CONNECT, RF_DROP_TABLE_FULL, bound->slot);
-		return true;
-	}
+	if (!buffer)
+		return !rf_refuses_blindly(RF_UNIX_CONNECT, bound, container);
 	rf_unix_name(buffer, bpf_cast_to_kern_ctx(ctx));
 	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
 	question.text = buffer->bit + 1;

@@ -109,6 +109,40 @@ __noinline int rf_asked(__u32 event)
 	return rules && rules->rules;
 }
 
+__noinline int rf_enforced(__u32 event, __u32 profile0, __u32 profile1)
+{
+	const struct rf_ruleset *of_event, *active;
+	struct rf_event_rules *rules;
+	struct rf_actions *act;
+	__u32 zero = 0, half, i, profile, *active_id;
+	__u64 *now = bpf_map_lookup_elem(&generation, &zero);
+	void *events, *profiles, *sets, *actions;
+
+	if (!now || !*now)
+		return 0;
+	half = *now & (RF_GENERATIONS - 1);
+	events = bpf_map_lookup_elem(&rule_events, &half);
+	profiles = bpf_map_lookup_elem(&rule_profiles, &half);
+	sets = bpf_map_lookup_elem(&rule_sets, &half);
+	actions = bpf_map_lookup_elem(&rule_actions, &half);
+	if (!events || !profiles || !sets || !actions)
+		return 0;
+	rules = bpf_map_lookup_elem(events, &event);
+	profile = half ? profile1 : profile0;
+	active_id = bpf_map_lookup_elem(profiles, &profile);
+	act = bpf_map_lookup_elem(actions, &zero);
+	if (!rules || !rules->rules || !active_id || !act)
+		return 0;
+	of_event = rf_set(sets, rules->rules);
+	active = rf_set(sets, *active_id);
+	if (!of_event || !active)
+		return 0;
+	for (i = 0; i < RF_RULE_WORDS; i++)
+		if (of_event->word[i] & active->word[i] & (act->deny[i] | act->kill[i]) & ~act->except[i])
+			return 1;
+	return 0;
+}
+
 /* Clears the rules whose exceptions are among the hits, and the exceptions. A loop of its own: see rf_lowest. */
 __noinline __u64 rf_except(__u32 half, __u32 word, __u64 hits)
 {

@@ -67,6 +67,14 @@ static __always_inline bool rf_denies(const struct rf_question *question)
 	return question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL;
 }
 
+/* No buffer is left, so that nobody can be asked: counted, and refused where that may be the answer. */
+static __always_inline bool rf_refuses_blindly(__u32 event, const struct rf_task *bound,
+					       const struct rf_container *container)
+{
+	rf_drop(event, RF_DROP_TABLE_FULL, bound->slot);
+	return rf_enforced(event, container->profile[0], container->profile[1]);
+}
+
 /* Asks the rules and counts. Returns where the record goes. */
 static __always_inline __u32 rf_answer_cgroup(struct rf_question *question, struct task_struct *task,
 					      const struct rf_task *bound, struct rf_container *container,

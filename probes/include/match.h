@@ -40,6 +40,12 @@ struct rf_question {
 int rf_match(struct rf_question *question, const struct rf_address_key *address);
 
 /*
+ * Whether some rule on this event would refuse or kill in such a container: for who cannot ask, as no memory was left
+ * for the question. Then the call is refused: a container that uses memory up must not get through by that.
+ */
+int rf_enforced(__u32 event, __u32 profile0, __u32 profile1);
+
+/*
  * In the operand, of a program that is not as the image has it: who may write there can put any other in its
  * place. Rules on a program are about this one, too; exceptions for it are not (ringfence/policy/lower.py).
  */

@@ -27,6 +27,7 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.root
 K = EventKind
 TIMES = 5000
+REFUSED = (-errno.EPERM, -errno.EFAULT)  # also of what is written of a file that could not be read
 SERVER = "rf-rate-server"  # whom the hook is asked about: a name without a server asks none
 SYSCTL = "/proc/sys/kernel/randomize_va_space"
 
@@ -132,3 +133,41 @@ def test_a_hook_refuses_without_telling(act: str, tmp_path: Path, rule: Rule, ca
         refused = unrefused(cgroup, act, call.format(tmp=tmp_path))
         probes.enforce()
     assert refused == 0
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.place in ("sysctl", "connect_unix")])
+def test_who_cannot_be_asked_about_is_refused(probes: Probes, cgroup: Cgroup, act: str, case: Case) -> None:
+    """All buffers of the probes are taken, as by calls that were preempted: where a rule might refuse, it is
+    refused; where none would, nothing is."""
+    if case.place not in {link.target for link in probes.kernel.attached}:
+        force.elsewhere(f"this kernel has no hook cgroup/{case.place}")
+    busy = probes.kernel.map("scratch_busy")
+    cpus = len(busy.get(0) or b"") // 8
+    child = cgroup.popen([act, *["wait", case.call] * 3], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin is not None
+    assert child.stdout is not None
+
+    def call() -> int:
+        """It makes one more call: what that returned."""
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"x")
+        child.stdin.flush()
+        child.stdout.readline()
+        return int(child.stdout.readline().split()[1])
+
+    try:
+        probes.wait(cgroup, K.CONTAINER_START)
+        before = probes.drops().get((case.kind.label, "table_full"), 0)
+        probes.enforce(Rule(case.kind, "alert"))
+        busy.set(0, (0xF).to_bytes(8, "little") * cpus)
+        assert call() not in REFUSED
+        probes.enforce(Rule(case.kind, "deny", {3: {12345}}))  # of no such call
+        assert call() in REFUSED
+        busy.set(0, bytes(8 * cpus))
+        assert call() not in REFUSED
+        assert probes.drops()[case.kind.label, "table_full"] - before >= 2
+    finally:
+        busy.set(0, bytes(8 * cpus))
+        probes.enforce()
+        child.communicate()

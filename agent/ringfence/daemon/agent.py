@@ -96,6 +96,7 @@ class Agent:
         self._log.info("stopping", enforcement="goes on (pinned)" if self.continuity.outlives else "ends")
         self.loop.drain()
         self.continuity.stop()
+        self.kernel.map("heartbeat").set(0, 0)  # from here on the kernel gives slots back by itself
         self.desk.tick()
         self.outlets.flush()
 
