@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -106,6 +107,26 @@ def test_sums_add_up_the_cpus() -> None:
         assert counters.sums(1) == (width * 10**12 + sum(range(width)), 0, width * last)
         assert counters.sum(1) == width * 10**12 + sum(range(width))
         assert dict(counters.all_sums())[(0).to_bytes(4, "little")] == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "keys", [[], [0], [0, 1, 2], [7, 3, 3], [0, 17, 18, 699], range(700), range(5, 700, 40), [698, 699]]
+)
+def test_many_sums_are_those_of_each(keys: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in ranges, whatever lies between; and one by one on a kernel that has no such call."""
+    with create_map(MapType.PERCPU_ARRAY, "rftest_percpu", 4, 16, 700) as counters:
+        for key in range(700):
+            row = counters.get(key)
+            assert row is not None
+            counters.set(key, b"".join(struct.pack("=2Q", key, 10**9 + key) for _ in range(len(row) // 16)))
+        expected = {key: counters.sums(key) for key in keys}
+        assert counters.sums_of(keys) == expected
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EOPNOTSUPP, "no batches here")
+
+        monkeypatch.setattr("ringfence.bpf._libbpf.map_lookup_batch", refuse)
+        assert counters.sums_of(keys) == expected
 
 
 def test_array_is_shared_with_its_mapping() -> None:

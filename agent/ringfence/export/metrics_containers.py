@@ -25,10 +25,63 @@ __all__ = ["ACTIVITY_CLASSES", "OTHER", "ContainerMetrics"]
 OTHER = "other"
 ACTIVITY_CLASSES = {int(counter): counter.label for counter in Class if counter}
 _LABEL_LIMIT = 128
+Counts = tuple[int, ...]  # by number of the class
+
+
+class _Families:
+    """Those of one scrape that have series for each container."""
+
+    def __init__(self) -> None:
+        self.info = BulkFamily(
+            "gauge", "ringfence_container_info", "What is known of a container; join on `container`.",
+            ["container", "name", "image", "runtime", "namespace", "pod"],
+        )  # fmt: skip
+        self.activity = BulkFamily(
+            "counter", "ringfence_container_activity", "What the tasks of a container did, by class.",
+            ["container", "class"],
+        )  # fmt: skip
+        self.tasks = BulkFamily(
+            "gauge", "ringfence_container_armed_tasks", "Armed tasks alive.", ["container"]
+        )
+
+
+class _Series:
+    """The lines of one container, as far as they stay the same from scrape to scrape."""
+
+    __slots__ = ("_about", "_activity", "_info", "_tasks", "block", "container", "counts", "label")
+
+    def __init__(self, container: Container, families: _Families) -> None:
+        self.container = container
+        self.label = escape(container.short_id, 64)
+        self._about = [self.label, *map(_label, _about(container))]
+        self._info = f"{families.info.prefix(self._about)}1\n"
+        self._tasks = families.tasks.prefix([self.label])
+        self._activity = [
+            (index, families.activity.prefix([self.label, name])) for index, name in ACTIVITY_CLASSES.items()
+        ]
+        self.counts: Counts = ()
+        self.block = ""
+
+    def add_to(self, families: _Families, counts: Counts, alive: int) -> None:
+        """Its lines; those of counts that did not change are those of the last time."""
+        if counts != self.counts:
+            lines = [f"{prefix}{counts[index]}\n" for index, prefix in self._activity if counts[index]]
+            self.counts, self.block = counts, "".join(lines)
+        families.info.add_block(self._info, lambda: [(self._about, 1)])
+        families.tasks.add_block(f"{self._tasks}{alive}\n", lambda: [([self.label], alive)])
+        families.activity.add_block(
+            self.block,
+            lambda: [
+                ([self.label, name], counts[n])
+                for n, name in ACTIVITY_CLASSES.items()
+                if counts and counts[n]
+            ],
+        )
 
 
 class ContainerMetrics:
-    """Remembers between scrapes only who has series, and what the summed ones had counted."""
+    """Remembers between scrapes who has series and what they looked like, and what the summed ones had
+    counted."""
 
     def __init__(
         self,
@@ -38,9 +91,9 @@ class ContainerMetrics:
         limit: int,
     ) -> None:
         self._kernel, self._slots, self._containers, self._limit = kernel, slots, containers, limit
-        self._own: set[int] = set()  # cgroup ids
-        self._summed: dict[int, Counter[str]] = {}
-        self._ended: Counter[str] = Counter()
+        self._own: dict[int, _Series | None] = {}  # by cgroup id
+        self._summed: dict[int, Counts] = {}
+        self._ended: Counts = ()
         self._lock = threading.Lock()  # two scrapes at once
 
     def own(self) -> list[Container]:
@@ -56,49 +109,53 @@ class ContainerMetrics:
             yield from self._families(live)
 
     def _assign(self, live: dict[int, Container]) -> None:
-        self._own &= live.keys()
+        for cgroup in self._own.keys() - live.keys():
+            del self._own[cgroup]
         for cgroup in self._summed.keys() - live.keys():
-            self._ended += self._summed.pop(cgroup)
+            self._ended = _add(self._ended, self._summed.pop(cgroup))
         for cgroup in live:
             if cgroup not in self._own and cgroup not in self._summed:
                 if len(self._own) < self._limit:
-                    self._own.add(cgroup)
+                    self._own[cgroup] = None
                 else:
-                    self._summed[cgroup] = Counter()
+                    self._summed[cgroup] = ()
 
     def _families(self, live: dict[int, Container]) -> Iterator[Metric]:
-        info = BulkFamily(
-            "gauge", "ringfence_container_info", "What is known of a container; join on `container`.",
-            ["container", "name", "image", "runtime", "namespace", "pod"],
-        )  # fmt: skip
-        activity = BulkFamily(
-            "counter", "ringfence_container_activity", "What the tasks of a container did, by class.",
-            ["container", "class"],
-        )  # fmt: skip
-        tasks = BulkFamily("gauge", "ringfence_container_armed_tasks", "Armed tasks alive.", ["container"])
+        families = _Families()
         states: Counter[str] = Counter({"created": 0, "running": 0, "stopped": 0})
+        slots = {cgroup: self._slot(container) for cgroup, container in live.items()}
+        counts = self._kernel.map("counters").sums_of(
+            [live[cgroup].slot for cgroup, slot in slots.items() if slot]
+        )
         all_tasks = other_tasks = 0
         for cgroup, container in live.items():
             states[str(container.state)] += 1
-            slot = self._slot(container)
+            slot = slots[cgroup]
             alive = max(slot.tasks, 0) if slot else 0
             all_tasks += alive
-            counts = self._counts(container.slot) if slot else Counter[str]()
-            if cgroup not in self._own:
-                if slot:  # else it just ended: what was counted last stays
-                    self._summed[cgroup] = counts
-                other_tasks += alive
+            counted = counts[container.slot] if slot else ()
+            if cgroup in self._own:
+                self._series(container, families).add_to(families, counted, alive)
                 continue
-            label = escape(container.short_id, 64)
-            info.add_metric([label, *map(_label, _about(container))], 1)
-            tasks.add_metric([label], alive)
-            for name, count in counts.items():
-                activity.add_metric([label, name], count)
+            if slot:  # else it just ended: what was counted last stays
+                self._summed[cgroup] = counted
+            other_tasks += alive
         if self._summed or self._ended:
-            tasks.add_metric([OTHER], other_tasks)
-            for name, count in sum(self._summed.values(), self._ended).items():
-                activity.add_metric([OTHER, name], count)
-        yield from (info, activity, tasks, self._lost(live), *self._totals(states, all_tasks))
+            families.tasks.add_metric([OTHER], other_tasks)
+            whole = self._ended
+            for counted in self._summed.values():
+                whole = _add(whole, counted)
+            for index, name in ACTIVITY_CLASSES.items():
+                if whole and whole[index]:
+                    families.activity.add_metric([OTHER, name], whole[index])
+        yield from (families.info, families.activity, families.tasks, self._lost(live))
+        yield from self._totals(states, all_tasks)
+
+    def _series(self, container: Container, families: _Families) -> _Series:
+        known = self._own[container.cgroup_id]
+        if known is None or known.container is not container:  # more is known of it, say
+            known = self._own[container.cgroup_id] = _Series(container, families)
+        return known
 
     def _totals(self, states: Counter[str], all_tasks: int) -> Iterator[Metric]:
         containers = GaugeMetricFamily("ringfence_containers", "Containers, by state.", labels=["state"])
@@ -121,9 +178,10 @@ class ContainerMetrics:
             "ringfence_container_events_dropped", "Records of a container that did not leave the kernel.",
             labels=["container", "reason"],
         )  # fmt: skip
-        owner = {live[cgroup].slot: live[cgroup] for cgroup in self._own}
         found: Counter[tuple[str, str]] = Counter()
-        for lost, count in self._kernel.losses.by_slot().items():
+        lost_by_slot = self._kernel.losses.by_slot()
+        owner = {live[cgroup].slot: live[cgroup] for cgroup in self._own} if lost_by_slot else {}
+        for lost, count in lost_by_slot.items():
             container = owner.get(lost.slot)
             if container is not None and self._slot(container):
                 found[escape(container.short_id, 64), reason_label(lost.reason)] += count
@@ -131,9 +189,10 @@ class ContainerMetrics:
             family.add_metric(labels, count)
         return family
 
-    def _counts(self, slot: int) -> Counter[str]:
-        sums = self._kernel.map("counters").sums(slot)
-        return Counter({name: sums[index] for index, name in ACTIVITY_CLASSES.items() if sums[index]})
+
+def _add(one: Counts, other: Counts) -> Counts:
+    """Sums; what has counted nothing is empty."""
+    return tuple(map(sum, zip(one, other, strict=True))) if one and other else one or other
 
 
 def _about(container: Container) -> tuple[str | None, ...]:

@@ -103,7 +103,7 @@ def _maps(kernel: KernelLike) -> Iterator[Metric]:
     room = GaugeMetricFamily("ringfence_map_max_entries", "Entries that a BPF map can hold.", labels=["map"])
     for name in _FILLED:
         bpf_map = kernel.map(name)
-        entries.add_metric([name], sum(1 for _ in bpf_map.items()))
+        entries.add_metric([name], bpf_map.fill())
         room.add_metric([name], bpf_map.max_entries)
     yield entries
     yield room

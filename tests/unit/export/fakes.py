@@ -55,6 +55,12 @@ class FakeMap:
     def sums(self, key: int) -> tuple[int, ...]:
         return self.totals.get(key, (0,) * COUNTERS)
 
+    def sums_of(self, keys: Iterable[int]) -> dict[int, tuple[int, ...]]:
+        return {key: self.sums(key) for key in keys}
+
+    def fill(self) -> int:
+        return len(self.entries)
+
     def all_sums(self) -> Iterator[tuple[bytes, tuple[int, ...]]]:
         for key, values in self.totals.items():
             yield key.to_bytes(4, "little"), values
@@ -148,10 +154,10 @@ class FakePressure(PressureMetrics):
     def collect(self, containers: Iterable[Container]) -> Iterator[Metric]:
         return super().collect(replace(container, cgroup_path="/web") for container in containers)
 
-    def _stalled(self, path: str) -> Iterator[tuple[str, str, float]]:
+    def _stalled(self, path: str, absent: set[str]) -> Iterator[tuple[str, str, float]]:
         yield "cpu", "some", 1.0
 
-    def _throttled(self, path: str) -> float | None:
+    def _throttled(self, path: str, absent: set[str]) -> float | None:
         return 2.0
 
 

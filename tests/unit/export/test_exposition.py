@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
@@ -53,7 +55,7 @@ def test_a_gauge_keeps_its_name_and_fractions() -> None:
 
 
 def test_a_whole_scrape_is_the_same_both_ways() -> None:
-    """Every family of the agent."""
+    """Every family of the agent; again after counts, names and containers changed: no line is an old one."""
     world = World(limit=3)
     for number in range(5):
         world.add(number, f'we"b\\{number}', opens=7 + number)
@@ -63,4 +65,16 @@ def test_a_whole_scrape_is_the_same_both_ways() -> None:
     def steady(text: str) -> Samples:
         return {one for one in samples(text) if not one[0].startswith(volatile)}
 
-    assert steady(exposition(registry).decode()) == steady(generate_latest(registry).decode())
+    for change in (
+        lambda: None,
+        lambda: world.open(0, 1000),
+        lambda: world.live.__setitem__(1, replace(world.live[1], name="known by now", image="x:1")),
+        lambda: world.remove(world.live[0]),
+        lambda: world.add(9, "new", opens=3),
+        lambda: world.open(9, 0),
+    ):
+        change()
+        text = exposition(registry).decode()
+        assert steady(text) == steady(generate_latest(registry).decode())
+        assert len(text.splitlines()) == len(set(text.splitlines())), "a line twice"
+    assert 'name="known by now"' in text

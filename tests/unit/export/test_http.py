@@ -174,7 +174,7 @@ def test_silent_and_slow_clients_are_left_in_time(
 
 
 def test_scrapes_at_once_are_made_once(server: HttpServer, slow_scrapes: list[threading.Event]) -> None:
-    """Many clients ask while one answer is being made: they all get that one. A second later it is another."""
+    """Many clients ask while one answer is being made: they all get that one; a second later, another."""
     with ThreadPoolExecutor(PER_PEER) as pool:
         answers = [pool.submit(get, server, "/metrics") for _ in range(PER_PEER - 1)]
         wait_for(lambda: slow_scrapes, "the first scrape")

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from ringfence.containers.model import Container
 from ringfence.export.metrics_pressure import PressureMetrics
@@ -48,6 +51,30 @@ def test_cgroup_v1_tells_throttling(tmp_path: Path) -> None:
     assert samples(PressureMetrics(None, tmp_path), container("/web")) == {
         ("ringfence_container_throttled_seconds_total", "web"): 2.0
     }
+
+
+def test_what_a_container_does_not_have_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file for each resource and container, at each scrape, is most of what a scrape takes."""
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/cpu.stat").write_text("throttled_usec 1000000\n")
+    opened: list[str] = []
+    real = os.open
+
+    def watch(path: str, flags: int) -> int:
+        opened.append(path.removeprefix(str(tmp_path)))
+        return real(path, flags)
+
+    monkeypatch.setattr(os, "open", watch)
+    metrics = PressureMetrics(tmp_path, None)
+    for _ in range(3):
+        assert len(samples(metrics, container("/web"))) == 1
+    missing = [f"/web/{name}.pressure" for name in ("cpu", "memory", "io")]
+    assert opened == [*missing, *["/web/cpu.stat"] * 3]
+    samples(metrics)
+    samples(metrics, container("/web"))
+    assert opened[-4:] == [*missing, "/web/cpu.stat"], "forgotten with the container"
 
 
 def test_what_is_not_there_or_is_nonsense_has_no_series(tmp_path: Path) -> None:
