@@ -79,3 +79,4 @@ def test_the_node_alone_needs_no_container() -> None:
     assert code == 0
     assert document["containers"] == 0
     assert {one["scope"] for one in document["findings"]} <= {"node"}
+    assert all(one["check"] and one["what"] for one in document["not_seen"])

@@ -113,6 +113,16 @@ def test_the_source_takes_labels_from_the_api_server_and_the_rest_from_the_runti
     assert Kubernetes(cri, None).find(other) is None  # the cgroup says another pod than the runtime
 
 
+def test_the_runtime_says_its_version(daemon: CriDaemon) -> None:
+    """What the audit compares with known holes; nothing is run for it."""
+    cri = Cri(daemon.socket)
+    name, version = cri.version()
+    assert name == "containerd"
+    said = daemon.ctr("version").stdout.decode()
+    assert version in said
+    cri.close()
+
+
 def test_the_first_answer_comes_quickly(daemon: CriDaemon, pod: CriPod) -> None:
     """Names must be there before a short container is gone."""
     identifier = pod.run("quick", "/bin/sleep", "600")

@@ -50,11 +50,12 @@ KERNEL = (
 
 
 class RuntimeCve(NamedTuple):
-    """`fixed`: branch -> first good version; the newest entry holds for all later branches."""
+    """`fixed`: the newest of them holds for all later branches; `since`: the branch that brought the hole."""
 
     id: str
     what: str
-    fixed: tuple[Version, ...]  # one for each branch that got the fix, oldest first
+    fixed: tuple[Version, ...]  # first good version of each branch that got the fix, oldest first
+    since: Version = (0, 0)
 
 
 RUNTIMES: Mapping[str, tuple[RuntimeCve, ...]] = {
@@ -63,6 +64,12 @@ RUNTIMES: Mapping[str, tuple[RuntimeCve, ...]] = {
         RuntimeCve("CVE-2021-30465", "links changed while mounts are made", ((1, 0, 0),)),
         RuntimeCve("CVE-2024-21626", "a leaked directory descriptor leads to the host", ((1, 1, 12),)),
         RuntimeCve("CVE-2025-31133", "masked paths bound over a replaced /dev/null", ((1, 2, 8), (1, 3, 3))),
+        RuntimeCve("CVE-2025-52565", "/dev/console bound before paths are masked", ((1, 2, 8), (1, 3, 3))),
+        RuntimeCve("CVE-2025-52881", "its own writes to /proc led elsewhere", ((1, 2, 8), (1, 3, 3))),
+    ),
+    "cri-o": (
+        RuntimeCve("CVE-2022-0811", "sysctls that are smuggled past its check, core_pattern among them",
+                   ((1, 19, 6), (1, 20, 7), (1, 21, 6), (1, 22, 3), (1, 23, 2)), (1, 19)),
     ),
     "crun": (RuntimeCve("CVE-2022-27650", "inheritable capabilities that should not be", ((1, 4, 4),)),),
     "containerd": (
@@ -113,7 +120,7 @@ def runtime_cves(name: str, text: str) -> Iterator[tuple[RuntimeCve, str, bool]]
     version = int(found[1]), int(found[2]), int(found[3])
     before_release = bool(re.match(r"-(rc|alpha|beta)", found[4]))
     for cve in RUNTIMES.get(name, ()):
-        if not _is_fixed(version, cve.fixed, before_release=before_release):
+        if version[:2] >= cve.since and not _is_fixed(version, cve.fixed, before_release=before_release):
             yield cve, found[0].lstrip("v"), found[4] == "" or before_release
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CHECKS", "Check", "Finding", "severity_of"]
+__all__ = ["CHECKS", "Check", "Finding", "Unseen", "severity_of"]
 
 _LEAST = (("critical", 90), ("high", 70), ("medium", 40), ("low", 10), ("info", 0))
 _ESCAPE, _PRIVILEGES, _CREDENTIALS = ("T1611",), ("T1068",), ("T1552",)
@@ -45,6 +45,13 @@ class Finding(NamedTuple):
     def severity(self) -> str:
         """info, low, medium, high or critical."""
         return severity_of(self.points)
+
+
+class Unseen(NamedTuple):
+    """Something that could not be looked at: no finding of that check says nothing."""
+
+    check: str
+    what: str
 
 
 _TABLE = (
@@ -95,11 +102,14 @@ _TABLE = (
     Check("runtime-cve", "node", 75, "the container runtime has a known way out of containers",
           "update it; running containers keep the old one until they are restarted"),
     Check("docker-tcp", "node", 95, "the Docker API listens on TCP: whoever reaches it is root on the node",
-          "listen on the Unix socket only, or ask for client certificates (2376)"),
-    Check("docker-socket-mode", "node", 90, "every user of the node may write to a runtime's socket",
+          "listen on the Unix socket only, or ask for client certificates (--tlsverify)"),
+    Check("runtime-socket-mode", "node", 90, "every user of the node may write to a runtime's socket",
           "chmod 660, a group of its own"),
     Check("kubelet-read-only-port", "node", 60, "the kubelet's read-only port answers without asking who is there",
           "readOnlyPort: 0", _CREDENTIALS),
+    Check("kubelet-anonymous", "node", 90, "the kubelet answers requests that do not say who makes them: port 10250"
+          " runs commands in every pod", "authentication: {anonymous: {enabled: false}}; authorization: {mode: Webhook}",
+          _CREDENTIALS),
     Check("unprivileged-bpf", "node", 60, "every user may load BPF programs: the verifier is the only wall",
           "sysctl kernel.unprivileged_bpf_disabled=1", _PRIVILEGES),
     Check("unprivileged-userns", "node", 20, "every user may make user namespaces: most kernel exploits of recent"

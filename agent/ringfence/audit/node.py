@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings about the node itself. Reads files below one root, so that a test can give it another."""
+"""Findings about the node itself, and what could not be looked at. Reads files below two roots (that of /proc
+and /sys, and that of the host's disks), so that a test can give it others."""
 
 from __future__ import annotations
 
@@ -10,31 +11,43 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ringfence.audit import daemons
 from ringfence.audit.cves import RUNTIMES, kernel_version, runtime_cves, unfixed
-from ringfence.audit.model import CHECKS, Finding
+from ringfence.audit.model import CHECKS, Finding, Unseen
 
 __all__ = ["Node", "findings", "has_mac", "versions_of_runtimes"]
 
 _LISTEN = "0A"  # TCP_LISTEN, include/net/tcp_states.h
 _DOCKER, _KUBELET_READ_ONLY = 2375, 10255
 _SOCKETS = tuple(
-    f"run/{name}.sock" for name in ("docker", "containerd/containerd", "crio/crio", "podman/podman")
-)
+    f"run/{name}.sock"
+    for name in (
+        "docker", "containerd/containerd", "crio/crio", "podman/podman", "cri-dockerd",
+        "k3s/containerd/containerd", "k0s/containerd",
+    )
+)  # fmt: skip
 _DIRECTORIES = ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin")
 _LESS_SURE = 30  # points less where a distribution may have fixed it in place
 
 
 class Node(NamedTuple):
-    """The node: its name, kernel, runtimes, and where its files are."""
+    """The node: its name, kernel, runtimes, and where its files are. `disks` None: below `root`, too."""
 
     name: str
     release: str
     build: str = ""
     root: Path = Path("/")
-    runtimes: Mapping[str, str] = {}  # name -> what `--version` prints
+    runtimes: Mapping[str, str] = {}  # name -> what `--version` prints, or the runtime's socket says
+    disks: Path | None = None
+    not_asked: tuple[str, ...] = ()  # runtimes whose version nobody was asked for
+
+    @property
+    def host(self) -> Path:
+        """The root of the host's disks."""
+        return self.disks or self.root
 
 
-def findings(node: Node) -> Iterator[Finding]:
+def findings(node: Node) -> Iterator[Finding | Unseen]:
     """Everything about the node."""
     for look in (_kernel, _runtimes, _ports, _sockets, _sysctls, _system):
         yield from look(node)
@@ -76,7 +89,7 @@ def _found(check: str, node: Node, detail: str, score: int = -1) -> Finding:
     return Finding(CHECKS[check], node.name, detail, "", score)
 
 
-def _kernel(node: Node) -> Iterator[Finding]:
+def _kernel(node: Node) -> Iterator[Finding | Unseen]:
     version, upstream = kernel_version(node.release, node.build, _read(node.root / "proc/version_signature"))
     if version is None:
         yield _found("kernel-unknown", node, node.release)
@@ -88,7 +101,9 @@ def _kernel(node: Node) -> Iterator[Finding]:
         yield _found("kernel-cve", node, f"{cve.id} ({cve.what}): Linux {shown}{sure}", score)
 
 
-def _runtimes(node: Node) -> Iterator[Finding]:
+def _runtimes(node: Node) -> Iterator[Finding | Unseen]:
+    for name in node.not_asked:
+        yield Unseen("runtime-cve", f"the version of {name}: no program is run to ask for it")
     for name, text in node.runtimes.items():
         for cve, version, upstream in runtime_cves(name, text):
             score = CHECKS["runtime-cve"].score - (0 if upstream else _LESS_SURE)
@@ -96,8 +111,22 @@ def _runtimes(node: Node) -> Iterator[Finding]:
             yield _found("runtime-cve", node, f"{cve.id} ({cve.what}): {name} {version}{sure}", score)
 
 
-def _ports(node: Node) -> Iterator[Finding]:
+def _ports(node: Node) -> Iterator[Finding | Unseen]:
     """Listeners of the host's network: what answers without TLS has a port of its own."""
+    listening = _listening(node)
+    told = list(daemons.docker(node.name, node.root / "proc", node.host, listening))
+    yield from told
+    if _DOCKER in listening and not any(isinstance(one, Finding) for one in told):
+        only_here = listening[_DOCKER] == {True}
+        where = "on the loopback only" if only_here else "for other machines, too"
+        yield _found("docker-tcp", node, f"port {_DOCKER}, {where}", 75 if only_here else -1)
+    if False in listening.get(_KUBELET_READ_ONLY, set()):
+        yield _found("kubelet-read-only-port", node, f"port {_KUBELET_READ_ONLY}")
+    yield from daemons.kubelet(node.name, node.root / "proc", node.host, listening)
+
+
+def _listening(node: Node) -> dict[int, set[bool]]:
+    """Port -> {on the loopback?}."""
     listening: dict[int, set[bool]] = {}
     for name in ("tcp", "tcp6"):
         for line in _read(node.root / "proc/1/net" / name, most=4 << 20).splitlines()[1:]:
@@ -105,12 +134,7 @@ def _ports(node: Node) -> Iterator[Finding]:
             if len(fields) > 3 and fields[3] == _LISTEN:
                 address, _, port = fields[1].rpartition(":")
                 listening.setdefault(int(port, 16), set()).add(_loopback(address))
-    if _DOCKER in listening:
-        only_here = listening[_DOCKER] == {True}
-        where = "on the loopback only" if only_here else "for other machines, too"
-        yield _found("docker-tcp", node, f"port {_DOCKER}, {where}", 75 if only_here else -1)
-    if False in listening.get(_KUBELET_READ_ONLY, set()):
-        yield _found("kubelet-read-only-port", node, f"port {_KUBELET_READ_ONLY}")
+    return listening
 
 
 def _loopback(address: str) -> bool:
@@ -122,17 +146,20 @@ def _loopback(address: str) -> bool:
     )
 
 
-def _sockets(node: Node) -> Iterator[Finding]:
+def _sockets(node: Node) -> Iterator[Finding | Unseen]:
     for name in _SOCKETS:
         try:
-            mode = (node.root / name).stat().st_mode
-        except OSError:
+            mode = (node.host / name).stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            yield Unseen("runtime-socket-mode", f"/{name}: {error.strerror}")
             continue
         if mode & stat.S_IWOTH:
-            yield _found("docker-socket-mode", node, f"/{name} has mode {stat.S_IMODE(mode):04o}")
+            yield _found("runtime-socket-mode", node, f"/{name} has mode {stat.S_IMODE(mode):04o}")
 
 
-def _sysctls(node: Node) -> Iterator[Finding]:
+def _sysctls(node: Node) -> Iterator[Finding | Unseen]:
     kernel = node.root / "proc/sys/kernel"
     if _read(kernel / "unprivileged_bpf_disabled") == "0":
         yield _found("unprivileged-bpf", node, "kernel.unprivileged_bpf_disabled = 0")
@@ -149,7 +176,7 @@ def _sysctls(node: Node) -> Iterator[Finding]:
         yield _found("kernel-pointers", node, "kernel.kptr_restrict = 0")
 
 
-def _system(node: Node) -> Iterator[Finding]:
+def _system(node: Node) -> Iterator[Finding | Unseen]:
     if not has_mac(node.root):
         yield _found("no-mac", node, "see /sys/kernel/security/lsm")
     if " - cgroup " in _read(node.root / "proc/1/mountinfo", most=1 << 20):

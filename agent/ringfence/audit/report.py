@@ -7,9 +7,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from ringfence import __version__
-from ringfence.audit.model import CHECKS, Finding
+from ringfence.audit.model import CHECKS, Finding, Unseen
 from ringfence.export.escape import escape
 from ringfence.severity import SEVERITIES
 
@@ -32,7 +33,9 @@ def summary(findings: Sequence[Finding]) -> dict[str, int]:
     return {severity: counts[severity] for severity in reversed(SEVERITIES)}
 
 
-def as_json(findings: Sequence[Finding], node: str, containers: int) -> dict[str, Any]:
+def as_json(
+    findings: Sequence[Finding], node: str, containers: int, unseen: Sequence[Unseen] = ()
+) -> dict[str, Any]:
     """One document."""
     return {
         "version": __version__,
@@ -54,11 +57,13 @@ def as_json(findings: Sequence[Finding], node: str, containers: int) -> dict[str
             }
             for one in ordered(findings)
         ],
+        "not_seen": [{"check": one.check, "what": escape(one.what)} for one in unseen],
     }
 
 
-def as_sarif(findings: Sequence[Finding], node: str) -> dict[str, Any]:
-    """One run. Rules are all checks, so that a tool can tell what passed."""
+def as_sarif(findings: Sequence[Finding], node: str, unseen: Sequence[Unseen] = ()) -> dict[str, Any]:
+    """One run. Rules are all checks, so that a tool can tell what passed; what was not seen is a notification
+    of the run (3.20.21)."""
     index = {check: number for number, check in enumerate(CHECKS)}
     rules = [
         {
@@ -76,22 +81,45 @@ def as_sarif(findings: Sequence[Finding], node: str) -> dict[str, Any]:
     ]
     driver = {"name": "Ringfence", "version": __version__, "informationUri": _PROJECT, "rules": rules}
     results = [_result(one, node, index[one.check.id]) for one in ordered(findings)]
-    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    notes = [
+        {
+            "level": "note",
+            "message": {"text": f"not looked at: {escape(one.what)}"},
+            "associatedRule": {"id": one.check, "index": index[one.check]},
+        }
+        for one in unseen
+    ]
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
+        "results": results,
+    }
     return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _which(finding: Finding) -> str:
+    """Of several findings of one check: the hole's name; the rest of a detail may change."""
+    return finding.detail.partition(" ")[0] if finding.check.id.endswith("-cve") else ""
 
 
 def _result(finding: Finding, node: str, rule: int) -> dict[str, Any]:
     subject, detail = escape(finding.subject, 256), escape(finding.detail)
     whole = f"{escape(node)}/{subject}" if finding.check.scope == "container" else subject
-    identity = hashlib.sha256(f"{finding.check.id}\0{whole}".encode()).hexdigest()
+    identity = hashlib.sha256(f"{finding.check.id}\0{whole}\0{_which(finding)}".encode()).hexdigest()
+    # Code hosts (GitHub) show a result at a file and take none without one: a place of ours, which is stable.
+    place = f"{quote(escape(node), safe='')}/{quote(subject) if subject != node else 'node'}"
     return {
         "ruleId": finding.check.id,
         "ruleIndex": rule,
         "level": _LEVELS[finding.severity],
         "message": {"text": f"{subject}: {finding.check.title}: {detail}. To mend it: {finding.check.fix}."},
         "locations": [
-            {"logicalLocations": [{"name": subject, "fullyQualifiedName": whole, "kind": "resource"}]}
+            {
+                "physicalLocation": {"artifactLocation": {"uri": place}, "region": {"startLine": 1}},
+                "logicalLocations": [{"name": subject, "fullyQualifiedName": whole, "kind": "resource"}],
+            }
         ],
-        "partialFingerprints": {"ringfence/v1": identity},
+        "partialFingerprints": {"ringfence/v1": identity, "primaryLocationLineHash": f"{identity[:16]}:1"},
         "properties": {"security-severity": f"{finding.points / 10:.1f}", "severity": finding.severity},
     }

@@ -3,26 +3,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.audit import containers as container_checks
 from ringfence.audit import node as node_checks
 from ringfence.audit.containers import Subject
-from ringfence.audit.model import Finding
+from ringfence.audit.model import Finding, Unseen
 from ringfence.audit.node import Node
 from ringfence.config import Config
 from ringfence.containers.enrich import Request, Source, default_sources
 from ringfence.containers.enrich.worker import enrich
 from ringfence.containers.hierarchy import Hierarchy, detect, walk
-from ringfence.containers.kubernetes.cri import Cri, sockets_of
+from ringfence.containers.host import host_root
+from ringfence.containers.kubernetes.cri import Cri, CriError, sockets_of
 from ringfence.containers.kubernetes.source import Kubernetes
 from ringfence.containers.model import Container, Facts
 from ringfence.containers.patterns import identify, matches, patterns_for
 
-__all__ = ["Survey", "display_name", "of_containers", "subject_of", "survey", "this_node"]
+__all__ = ["Survey", "display_name", "of_containers", "parted", "subject_of", "survey", "this_node"]
 
 
 class Survey(NamedTuple):
@@ -31,35 +33,57 @@ class Survey(NamedTuple):
     node: str
     containers: int
     findings: list[Finding]
+    unseen: list[Unseen]
 
 
 def survey(config: Config, *, node: bool = True, containers: bool = True) -> Survey:
     """Look at this node and at the containers whose cgroups the configuration's patterns name."""
-    here = this_node(config.node_name, versions=node)
-    found: list[Finding] = list(node_checks.findings(here)) if node else []
+    found, unseen = parted(node_checks.findings(this_node(config, programs=True)) if node else ())
     subjects = list(_subjects(config)) if containers else []
     mac = node_checks.has_mac()
     for subject in subjects:
-        found += container_checks.findings(subject, mac=mac)
-    return Survey(here.name, len(subjects), found)
+        if isinstance(subject, Subject):
+            found += container_checks.findings(subject, mac=mac)
+        else:
+            unseen.append(subject)
+    count = sum(isinstance(subject, Subject) for subject in subjects)
+    return Survey(config.node_name, count, found, unseen)
 
 
-def of_containers(containers: Sequence[Container]) -> list[Finding]:
+def parted(looked: Iterable[Finding | Unseen]) -> tuple[list[Finding], list[Unseen]]:
+    """What was found, and what could not be looked at."""
+    found: list[Finding] = []
+    unseen: list[Unseen] = []
+    for one in looked:
+        if isinstance(one, Finding):
+            found.append(one)
+        else:
+            unseen.append(one)
+    return found, unseen
+
+
+def of_containers(containers: Sequence[Container]) -> Iterator[Finding | Unseen]:
     """Of containers that the agent knows already: nothing is looked up."""
     mac = node_checks.has_mac()
-    found: list[Finding] = []
     for container in containers:
         if container.posture is not None:
             subject = Subject(display_name(container), container.short_id, container.posture)
-            found += container_checks.findings(subject, mac=mac)
-    return found
+            yield from container_checks.findings(subject, mac=mac)
+        else:
+            yield _not_seen(container.short_id)
 
 
-def this_node(name: str, *, versions: bool = True) -> Node:
-    """The node that we run on; without `versions` no program is asked for its own."""
-    about = os.uname()
-    runtimes = node_checks.versions_of_runtimes() if versions else {}
-    return Node(name, about.release, about.version, runtimes=runtimes)
+def this_node(config: Config, *, programs: bool) -> Node:
+    """The node that we run on. `programs`: runtimes that do not say their version at a socket may be run."""
+    about, host = os.uname(), host_root()
+    asked = programs and host == Path("/")  # programs of a container are not the host's
+    runtimes = node_checks.versions_of_runtimes() if asked else {}
+    for socket in sockets_of(config.cri_socket):
+        with contextlib.suppress(CriError), contextlib.closing(Cri(socket)) as cri:
+            name, version = cri.version()
+            runtimes[name] = f"{name} {version}"
+    not_asked = () if asked else ("runc", "crun")  # which have no socket to say it at
+    return Node(config.node_name, about.release, about.version, Path("/"), runtimes, host, not_asked)
 
 
 def display_name(container: Container | Facts) -> str:
@@ -76,7 +100,7 @@ def subject_of(identifier: str, pid: int, facts: Facts) -> Subject | None:
     return Subject(display_name(facts) or short, short, facts.posture, _is_root(pid))
 
 
-def _subjects(config: Config) -> Iterator[Subject]:
+def _subjects(config: Config) -> Iterator[Subject | Unseen]:
     hierarchy = detect()
     sockets = sockets_of(config.cri_socket)
     sources: list[Source] = [Kubernetes(Cri(sockets[0]), None)] if sockets else []
@@ -92,8 +116,11 @@ def _subjects(config: Config) -> Iterator[Subject]:
         request = Request(found.cgroup_id, identifier, found.path, "", pid, 0)
         facts = enrich(request, sources, exists=lambda path: True)
         subject = subject_of(identifier, pid, facts)
-        if subject is not None:
-            yield subject
+        yield subject or _not_seen(identifier[:12])
+
+
+def _not_seen(identifier: str) -> Unseen:
+    return Unseen("privileged", f"how the container {identifier} is held: all checks of containers")
 
 
 def _first_pid(hierarchy: Hierarchy, path: str) -> int:

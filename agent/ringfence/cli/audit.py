@@ -57,9 +57,9 @@ def run(options: Any) -> int:
     found = survey(config, node=options.only != "containers", containers=options.only != "node")
     shown = [one for one in ordered(found.findings) if at_least(one.severity, options.min_severity)]
     if options.output == "sarif":
-        print_json(as_sarif(shown, found.node))
+        print_json(as_sarif(shown, found.node, found.unseen))
     elif options.output == "json":
-        print_json(as_json(shown, found.node, found.containers))
+        print_json(as_json(shown, found.node, found.containers, found.unseen))
     else:
         print("\n".join(_text(shown, found)))
     if options.fail_on == "never":
@@ -85,6 +85,9 @@ def _text(findings: list[Any], found: Any) -> list[str]:
     if fixes:
         lines += ["", colour("to mend it:", "bold")]
         lines += [f"  {check.id}: {check.title}; {check.fix}" for check in fixes.values()]
+    if found.unseen:
+        lines += ["", colour("not looked at:", "bold")]
+        lines += [f"  {one.check}: {escape(one.what, 120)}" for one in found.unseen]
     width = shutil.get_terminal_size((100, 24)).columns
     head = f"{found.containers} containers and node {escape(found.node, 64)}: {counts or 'nothing found'}"
     return [head[:width], "", *lines] if lines else [head[:width]]

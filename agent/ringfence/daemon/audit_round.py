@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from ringfence import log
-from ringfence.audit.model import Finding
+from ringfence.audit.model import Finding, Unseen
+from ringfence.config import Config
 from ringfence.containers.model import Container
+from ringfence.faults import SupervisedThread
 
 __all__ = ["AuditRound"]
 
@@ -22,12 +23,13 @@ _FIRST = 10.0  # seconds after the start, which it must not slow down
 class AuditRound:
     """Counts findings by check and severity. Containers are those that the agent holds; no program is run."""
 
-    def __init__(self, interval: int, containers: Callable[[], Sequence[Container]], node: str) -> None:
-        self._interval, self._containers, self._node = interval, containers, node
+    def __init__(self, config: Config, containers: Callable[[], Sequence[Container]]) -> None:
+        self._config, self._interval, self._containers = config, config.audit_interval, containers
         self._stop = threading.Event()
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._unseen: Counter[str] = Counter()
         self._at = 0.0
-        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread = SupervisedThread("audit", self._run)
 
     def start(self) -> None:
         """Begin, unless the interval is 0."""
@@ -37,18 +39,20 @@ class AuditRound:
     def close(self) -> None:
         """End."""
         self._stop.set()
+        self._thread.stop()
 
     def look(self) -> None:
         """One round."""
         from ringfence.audit import node
-        from ringfence.audit.survey import of_containers, this_node
+        from ringfence.audit.survey import of_containers, parted, this_node
 
-        here = this_node(self._node, versions=False)
-        self.found([*node.findings(here), *of_containers(self._containers())])
+        here = this_node(self._config, programs=False)
+        self.found(*parted([*node.findings(here), *of_containers(self._containers())]))
 
-    def found(self, found: Sequence[Finding]) -> None:
-        """What a round found."""
+    def found(self, found: Sequence[Finding], unseen: Sequence[Unseen] = ()) -> None:
+        """What a round found, and could not look at."""
         self._counts = Counter((one.check.id, one.check.scope, one.severity) for one in found)
+        self._unseen = Counter(one.check for one in unseen)
         self._at = time.time()
 
     def metrics(self) -> Iterator[Metric]:
@@ -59,6 +63,12 @@ class AuditRound:
         for labels, count in self._counts.items():
             findings.add_metric(labels, count)
         yield findings
+        unseen = GaugeMetricFamily(
+            "ringfence_audit_not_seen", "Things that a check could not look at.", labels=["check"]
+        )
+        for check, count in self._unseen.items():
+            unseen.add_metric([check], count)
+        yield unseen
         when = GaugeMetricFamily(
             "ringfence_audit_timestamp_seconds", "When the audit last looked.", labels=[]
         )
@@ -69,8 +79,5 @@ class AuditRound:
     def _run(self) -> None:
         wait = min(_FIRST, self._interval)
         while not self._stop.wait(wait):
-            try:
-                self.look()
-            except Exception as error:  # a round that fails must not end the rounds
-                log.get_logger("audit").error("the audit met a bug of the agent", exc_info=error)
+            self.look()
             wait = self._interval

@@ -51,7 +51,7 @@ def audit_of(
     config: Config, stack: contextlib.ExitStack, containers: Callable[[], Sequence[Container]]
 ) -> AuditRound:
     """The audit, in rounds from now on."""
-    made = AuditRound(config.audit_interval, containers, config.node_name)
+    made = AuditRound(config, containers)
     stack.callback(made.close)
     made.start()
     return made

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.abi import HELPER_KEY
+from ringfence.containers.host import host_root
 from ringfence.policy.operand import fnv1a
 
 __all__ = ["Helper", "configured", "find", "host_root", "keys"]
@@ -46,14 +47,6 @@ class Helper(NamedTuple):
     path: str
     device: int
     inode: int
-
-
-def host_root() -> Path:
-    """Where the host's files are: the agent may be in a container itself."""
-    with suppress(OSError):
-        if os.stat("/proc/1/ns/mnt").st_ino != os.stat("/proc/self/ns/mnt").st_ino:
-            return Path("/proc/1/root")
-    return Path("/")
 
 
 def configured(root: Path = Path("/")) -> Iterator[str]:

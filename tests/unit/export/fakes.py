@@ -14,8 +14,9 @@ from prometheus_client import Metric
 
 from ringfence.abi import ACTIVITY, COUNTERS, DROP_KEY, ContainerValue, Drop, EventKind
 from ringfence.abi import Counter as Class
-from ringfence.audit.model import CHECKS, Finding
+from ringfence.audit.model import CHECKS, Finding, Unseen
 from ringfence.bpf.losses import Losses
+from ringfence.config import load
 from ringfence.containers.model import Container, State
 from ringfence.containers.registry import Counts
 from ringfence.daemon.audit_round import AuditRound
@@ -163,8 +164,8 @@ class FakePressure(PressureMetrics):
 
 def audited() -> AuditRound:
     """An audit that found one thing."""
-    made = AuditRound(0, list, "node-1")
-    made.found([Finding(CHECKS["privileged"], "web", "")])
+    made = AuditRound(load(None, {}, {"audit.interval": ["0"]}), list)
+    made.found([Finding(CHECKS["privileged"], "web", "")], [Unseen("runtime-cve", "runc")])
     return made
 
 

@@ -102,6 +102,18 @@ class Cri:
         self._failures = 0
         return found
 
+    def version(self) -> tuple[str, str]:
+        """The runtime's name and version, as it says them (containerd, cri-o). Raises CriError."""
+        try:
+            answer = proto.decode(self._ask("Version", b""), proto.VERSION)
+        except (GrpcError, proto.ProtoError) as error:
+            raise CriError(str(error)) from error
+        return str(answer.get("runtime_name", ""))[:64], str(answer.get("runtime_version", ""))[:64]
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+
     def _find(self, identifier: str) -> CriContainer | None:
         chosen = proto.text_field(1, proto.text_field(1, identifier))
         listed = proto.decode(self._ask("ListContainers", chosen), proto.CONTAINERS).get("containers", [])
