@@ -9,7 +9,8 @@ ATTACKS = agent/ringfence/_bpf/attacks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-vm venv build demo test lint format fuzz bench test-vm test-vm-all vm-fetch wheel clean
+.PHONY: help deps deps-test deps-vm venv build demo test lint format fuzz bench test-vm test-vm-all vm-fetch \
+  test-cluster cluster-fetch wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +67,13 @@ test-vm: build deps-vm venv ## kernel and escape tests under Linux 6.1 and 6.12 
 
 test-vm-all: build deps-vm venv ## the same, and under the newest kernels
 	@$(VENV)/bin/python -m tests.vm test --all $(ARGS)
+
+cluster-fetch: venv ## build Kubernetes' programs into the cache (ten minutes; Debian's source package)
+	@tools/deps cluster
+	@$(VENV)/bin/python -m tests.cluster.build $(ARGS)
+
+test-cluster: build cluster-fetch ## the chart on a real Kubernetes: API server, kubelet, containerd
+	@RINGFENCE_FORCE=root,cluster $(PYTEST) tests/cluster $(ARGS)
 
 wheel: build venv ## dist/*.whl with the compiled probes and the policies in it
 	@$(VENV)/bin/python -m build -q --wheel

@@ -229,14 +229,16 @@ def test_what_the_runtime_unmounts_goes_in_the_agent_too() -> None:
 
 def test_metrics_are_for_the_namespaces_that_read_them() -> None:
     """Not for every pod of the cluster; the test's own pod is let in."""
-    (rule,) = by_kind(render(), "NetworkPolicy")["spec"]["ingress"]
+    checks, rule = by_kind(render(), "NetworkPolicy")["spec"]["ingress"]
+    assert checks == {"ports": [{"port": "health", "protocol": "TCP"}]}
+    assert rule["ports"] == [{"port": "metrics", "protocol": "TCP"}]
     monitoring, test = rule["from"]
     assert monitoring["namespaceSelector"]["matchExpressions"] == [
         {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["monitoring"]}
     ]
     assert test["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
     closed = {"networkPolicy": {"namespaces": []}, "test": {"enabled": False}}
-    assert by_kind(render(closed), "NetworkPolicy")["spec"]["ingress"] == []
+    assert by_kind(render(closed), "NetworkPolicy")["spec"]["ingress"] == [checks]
 
 
 def test_notes_say_what_to_look_at_first() -> None:

@@ -82,6 +82,8 @@ def test_the_schema_refuses(what: str, values: dict[str, Any]) -> None:
 MEMORY = {"resources": {"limits": {"memory": "192Mi"}}}
 ARITHMETIC: tuple[tuple[dict[str, Any], str], ...] = (
     ({"page": {"enabled": True, "port": 9911}}, "page.port: is the same port as metrics.port"),
+    ({"health": {"port": 9911}}, "health.port: is the same port as metrics.port"),
+    ({"page": {"enabled": True, "port": 9913}}, "page.port: is the same port as health.port"),
     ({"resources": {"limits": {"memory": "8Mi"}}}, "resources.limits.memory: 8Mi is less than 96Mi"),
     ({"resources": {"limits": {"memory": "0.05Gi"}}}, "resources.limits.memory: 0.05Gi is less than 96Mi"),
     ({"resources": {"limits": {"memory": 8000000}}}, "resources.limits.memory: .* is less than 96Mi"),

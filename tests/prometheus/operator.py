@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Prometheus operator makes of the chart's PodMonitor: a scrape configuration.
 
-The labels that the operator adds to every target (namespace, container, pod, endpoint, and job by `jobLabel`)
-come before the monitor's own relabelings, in the order of its generator; a series meets them as it would in a
-cluster. `static` stands for the discovery of one pod, whose `__meta_kubernetes_*` labels are given.
+The labels that the operator adds to every target (namespace, container, pod, endpoint, and job by
+`jobLabel`) come before the monitor's own relabelings, in the order of its generator; a series meets them as
+it would in a cluster. `labels_of` stands for Prometheus' own discovery, whose `__meta_kubernetes_*` labels
+it gives.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["discovered", "scrape_config", "static"]
+__all__ = ["labels_of", "scrape_config", "static"]
 
 Object = dict[str, Any]
 _WORDS = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
@@ -64,25 +64,22 @@ def _relabeling(one: Object) -> Object:
     return {_WORDS.get(key, key): value for key, value in one.items()}
 
 
-def static(config: Object, pod: Object, name: str, node: str, address: str) -> Object:
-    """The scrape of one pod of this template, running on `node` and answering at `address`."""
+def static(config: Object, pod: Object, address: str) -> Object:
+    """The scrape of one pod, found for good."""
+    return {**config, "static_configs": [{"targets": [address], "labels": labels_of(pod)}]}
+
+
+def labels_of(pod: Object) -> dict[str, str]:
+    """What Prometheus' discovery says of a pod that the API server has, and of its first port."""
+    container = pod["spec"]["containers"][0]
     labels = {
-        "__meta_kubernetes_namespace": "security",
-        _meta("name"): name,
-        _meta("node_name"): node,
-        _meta("phase"): "Running",
-        _meta("container_name"): pod["spec"]["containers"][0]["name"],
-        _meta("container_port_name"): pod["spec"]["containers"][0]["ports"][0]["name"],
+        "__meta_kubernetes_namespace": pod["metadata"]["namespace"],
+        _meta("name"): pod["metadata"]["name"],
+        _meta("node_name"): pod["spec"]["nodeName"],
+        _meta("phase"): pod["status"]["phase"],
+        _meta("container_name"): container["name"],
+        _meta("container_port_name"): container["ports"][0]["name"],
     }
     for key, value in pod["metadata"]["labels"].items():
         labels |= {_meta(f"label_{key}"): value, _meta(f"labelpresent_{key}"): "true"}
-    return {**config, "static_configs": [{"targets": [address], "labels": labels}]}
-
-
-def discovered(config: Object, server: str, namespace: str, files: Mapping[str, str]) -> Object:
-    """The scrape of the pods that an API server names; `files`: token and certificate to ask it with."""
-    kubernetes = {
-        "role": "pod", "api_server": server, "namespaces": {"names": [namespace]},
-        "authorization": {"credentials_file": files["token"]}, "tls_config": {"ca_file": files["ca"]},
-    }  # fmt: skip
-    return {**config, "kubernetes_sd_configs": [kubernetes]}
+    return labels

@@ -91,9 +91,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def scrape_of(agent: Agent) -> dict[str, Any]:
     """As the chart's PodMonitor has the operator configure it, with the labels of a pod."""
     objects = render_chart({"podMonitor": {"enabled": True}})
-    pod = by_kind(objects, "DaemonSet")["spec"]["template"]
-    config = scrape_config(by_kind(objects, "PodMonitor"))
-    return static(config, pod, AGENT_POD, "node-1", f"127.0.0.1:{agent.port}")
+    template = by_kind(objects, "DaemonSet")["spec"]["template"]
+    pod = {
+        "metadata": {"name": AGENT_POD, "namespace": "security", "labels": template["metadata"]["labels"]},
+        "spec": {**template["spec"], "nodeName": "node-1"},
+        "status": {"phase": "Running"},
+    }
+    return static(scrape_config(by_kind(objects, "PodMonitor")), pod, f"127.0.0.1:{agent.port}")
 
 
 def _attack(stage: Any, enough: threading.Event) -> None:

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "build/image")
     parser.add_argument("--wheel", type=Path, help="default: the newest of dist/ (make wheel)")
     parser.add_argument("--reference", default="ringfence:dev", help="name of the image")
+    parser.add_argument("--with-bcc", action="store_true", help="for custom probes: bcc, LLVM, bpftool")
     parser.add_argument("--rootfs-only", action="store_true", help="what the Dockerfile needs")
     options = parser.parse_args()
     try:
@@ -42,7 +43,7 @@ def build(options: argparse.Namespace) -> dict[str, object]:
     output.mkdir(parents=True, exist_ok=True)
     for name in ("rootfs", "layout"):
         shutil.rmtree(output / name, ignore_errors=True)
-    packages = assemble(output / "rootfs", wheel.resolve(), output / "packages")
+    packages = assemble(output / "rootfs", wheel.resolve(), output / "packages", bcc=options.with_bcc)
     size = sum(path.lstat().st_size for path in (output / "rootfs").rglob("*") if not path.is_dir())
     report: dict[str, object] = {"reference": options.reference, "unpacked": size, "packages": packages}
     if not options.rootfs_only:

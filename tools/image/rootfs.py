@@ -33,6 +33,7 @@ _NOT_NEEDED = (
       ("_dbm", "_gdbm", "_curses", "_curses_panel", "nis", "readline", "_sqlite3", "_test*", "_tkinter")),
     "usr/lib/python3.*/sqlite3", "usr/lib/python3.*/curses", "usr/lib/python3.*/dbm",
 )  # fmt: skip
+_BCC = ("python3-bpfcc", "bpftool")
 _LAUNCHER = """\
 #!/usr/bin/python3 -I
 import sys
@@ -81,7 +82,23 @@ def choose(packages: Iterable[str]) -> list[str]:
     return chosen
 
 
-def assemble(root: Path, wheel: Path, cache: Path) -> list[str]:
+def with_bcc(known: Iterable[str]) -> list[str]:
+    """The packages that custom probes need beside those: bcc, the compiler that it is built of, bpftool.
+
+    Which libraries of LLVM these are is the distribution's business: they are what the packages depend on.
+    """
+    found: dict[str, None] = {}
+    ahead = list(_BCC)
+    while ahead:
+        asked = _run("apt-cache", "depends", "--important", ahead.pop())
+        names = re.findall(r"^ +(?:Pre)?Depends: (lib[^\s:]+)", asked, re.M)
+        new = [name for name in names if name not in found and name not in known]
+        found |= dict.fromkeys(new)
+        ahead += new
+    return [*_BCC, *sorted(found)]
+
+
+def assemble(root: Path, wheel: Path, cache: Path, *, bcc: bool = False) -> list[str]:
     """Make everything below `root`, which must not exist; the packages that went in, with their versions."""
     root.mkdir(parents=True)
     for name in _MERGED:
@@ -91,7 +108,10 @@ def assemble(root: Path, wheel: Path, cache: Path) -> list[str]:
         (root / name).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
     python = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    versions = _unpack(root, choose(wanted(python, PACKAGES.read_text())), cache)
+    packages = choose(wanted(python, PACKAGES.read_text()))
+    versions = _unpack(root, [*packages, *(with_bcc(packages) if bcc else ())], cache)
+    if bcc:
+        shutil.move(root / "usr/sbin/bpftool", root / "usr/bin/bpftool")
     (root / "usr/bin/python3").symlink_to(python)
     _install(root, wheel)
     _certificates(root)

@@ -112,6 +112,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
       "policies" (list "/etc/ringfence/policies")
       "canary" .Values.canary
       "http" (dict "listen" (printf "[::]:%d" (int .Values.metrics.port)))
+      "health" (dict "listen" (printf "[::]:%d" (int .Values.health.port)))
       "metrics" (dict "containers" (int .Values.metrics.containers) "program_stats" .Values.metrics.programStats)
       "kubernetes" (dict "watch" (ternary "on" "off" .Values.kubernetes.watch)) -}}
 {{- if .Values.page.enabled -}}

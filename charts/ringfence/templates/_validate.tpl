@@ -9,8 +9,12 @@
 
 {{/* What contradicts itself in a way that values.schema.json cannot say. */}}
 {{- define "ringfence.validate" -}}
-{{- if and .Values.page.enabled (eq (int .Values.page.port) (int .Values.metrics.port)) -}}
-{{- fail "page.port: is the same port as metrics.port" -}}
+{{- $ports := dict (toString .Values.metrics.port) "metrics.port" -}}
+{{- range $name, $port := dict "health.port" .Values.health.port "page.port" (.Values.page.enabled | ternary .Values.page.port "") -}}
+{{- with get $ports (toString $port) -}}
+{{- fail (printf "%s: is the same port as %s" $name .) -}}
+{{- end -}}
+{{- $_ := set $ports (toString $port) $name -}}
 {{- end -}}
 {{- $limit := dig "limits" "memory" "" .Values.resources -}}
 {{- $request := dig "requests" "memory" "" .Values.resources -}}
