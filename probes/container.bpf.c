@@ -84,6 +84,15 @@ static __always_inline void rf_admit(struct cgroup *cgroup, struct rf_container 
 	__sync_fetch_and_add(&container->tasks, -1);
 }
 
+/* The current task made this container: a runtime, whose own mounts are not the container's. */
+static __always_inline void rf_made(__u32 slot)
+{
+	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
+
+	if (container)
+		container->maker_mnt_ns = rf_mnt_ns(bpf_get_current_task_btf());
+}
+
 SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 {
@@ -102,7 +111,7 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 		if (maker && maker->container)
 			slot = maker->slot;
 		else if (rf_named(at))
-			rf_enroll(at, rf_text_address(path));
+			rf_made(rf_enroll(at, rf_text_address(path)));
 	}
 	/* Below a container everything is that container, whatever its name. */
 	container = bpf_map_lookup_elem(&slots, &slot);

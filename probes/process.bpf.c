@@ -98,6 +98,7 @@ static __always_inline void rf_executed(struct task_struct *task, struct rf_task
 /* The binding that a task would get in its cgroup; false: it is in no container, or not yet in its own mounts. */
 static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task *like)
 {
+	struct rf_container *container;
 	__u64 cgroup;
 
 	if (!rf_own_mounts(task) || rf_is_agent(task))
@@ -106,7 +107,15 @@ static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task
 	like->slot = rf_slot_of(cgroup);
 	if (like->slot == RF_NO_SLOT)
 		like->slot = rf_enroll_late(cgroup);
-	return rf_is_slot(like->slot);
+	if (!rf_is_slot(like->slot))
+		return false;
+	/*
+	 * A node may live in mounts of its own (in a container, or as a service that systemd shields): its runtime, which
+	 * executes itself anew (runc, against CVE-2019-5736) when its caller may have moved it into the cgroup already, has
+	 * not left them yet.
+	 */
+	container = bpf_map_lookup_elem(&slots, &like->slot);
+	return container && container->maker_mnt_ns != rf_mnt_ns(task);
 }
 
 SEC("tp_btf/sched_process_exec")

@@ -25,8 +25,9 @@ __all__ = ["OWN", "SCHEMA", "config_properties", "derived", "shape"]
 SCHEMA = Path(__file__).resolve().parents[1] / "charts/ringfence/values.schema.json"
 #: what the chart decides, by values of its own
 OWN = frozenset((
-    "mode", "policies", "canary", "http.listen", "health.listen", "page.listen", "output", "socket", "state_dir",
-    "pins", "kubernetes.watch", "kubernetes.node", "kubernetes.token", "kubernetes.ca", "kubernetes.taint",
+    "mode", "policies", "canary", "http.listen", "health.listen", "page.listen", "output", "socket",
+    "state_dir", "pins", "kubernetes.watch", "kubernetes.node", "kubernetes.token", "kubernetes.ca",
+    "kubernetes.taint",
     "alerts.headers", "alerts.ca", "alerts.file", "alerts.queue_dir", "alerts.queue_size",
     "probes.directory", "metrics.containers", "metrics.program_stats",
 ))  # fmt: skip

@@ -121,6 +121,7 @@ struct rf_container {
 	__u64 alert_bucket_ns; /* (lives of containers take no token) */
 	__u64 told_second;
 	__u64 told[RF_TOLD_WORDS]; /* rules, and events without one, that were told in this second */
+	__u64 maker_mnt_ns;	   /* mount namespace of who made its cgroup; 0: not known */
 };
 
 /* Mapped by the agent: it stores `profile` alone, beside what the probes count here. */

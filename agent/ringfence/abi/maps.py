@@ -43,6 +43,7 @@ CONTAINER = Layout(
     Field("alert_bucket_ns", "u64"),
     Field("told_second", "u64"),
     Field("told", "u64", TOLD_WORDS),
+    Field("maker_mnt_ns", "u64"),
 )
 
 CARRIED = Layout("rf_carried", Field("container", "u64"), Field("start_ns", "u64"))
@@ -212,6 +213,7 @@ class ContainerValue(NamedTuple):
     told5: int = 0
     told6: int = 0
     told7: int = 0
+    maker_mnt_ns: int = 0
 
 
 class MapShape(NamedTuple):
