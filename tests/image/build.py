@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tests.support.force import missing, need_program
 
-__all__ = ["REFERENCE", "Image", "image"]
+__all__ = ["OUTPUT", "REFERENCE", "Image", "image"]
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "build/image"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.build import ROOT, Image, image
+from tests.image.build import OUTPUT, REFERENCE, ROOT, Image, image
 from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.force import missing, need_root
 from tests.support.waiting import patience
@@ -130,6 +131,56 @@ def _run(rootfs: Path, directory: Path, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
+def test_the_same_sources_give_the_same_bytes(built: Image, tmp_path: Path) -> None:
+    """Wheel and image are built again, elsewhere, at another time and under another umask."""
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
+    for argv in (
+        [sys.executable, "-m", "build", "-q", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
+        [sys.executable, "-m", "tools.image", "--output", str(tmp_path / "image"), "--reference", REFERENCE,
+         "--wheel", "WHEEL"],
+    ):  # fmt: skip
+        words = [str(next(tmp_path.glob("*.whl"))) if word == "WHEEL" else word for word in argv]
+        done = subprocess.run(
+            words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, umask=0o077
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    again = json.loads((tmp_path / "image/report.json").read_text())
+    if again["packages"] != built.report["packages"]:
+        pytest.fail(
+            "the distribution has newer packages than the image in build/: remove build/image", pytrace=False
+        )
+    assert again["digest"] == built.report["digest"]
+
+
+def test_with_bcc_it_holds_what_custom_probes_need(tmp_path: Path) -> None:
+    """The variant: bcc can be imported in it, its bpftool reads the kernel's types, and still no shell."""
+    need_root()
+    wheel = max((OUTPUT / "wheel").glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    argv = [
+        sys.executable,
+        "-m",
+        "tools.image",
+        "--with-bcc",
+        "--rootfs-only",
+        "--output",
+        str(tmp_path / "image"),
+    ]
+    done = subprocess.run(
+        [*argv, "--wheel", str(wheel)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if "no package" in done.stderr:
+        missing("bcc", f"the distribution has no bcc: {done.stderr.strip()[-200:]}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rootfs = tmp_path / "image/rootfs"
+    assert not missing_libraries(rootfs)
+    assert {path.name for path in (rootfs / "usr/bin").iterdir()} >= {"bpftool", "ringfence"}
+    assert not (rootfs / "usr/bin/sh").exists()
+    assert "0x" not in _run(
+        rootfs, tmp_path, ["/usr/bin/python3", "-I", "-c", "import bcc; print(bcc.__name__)"]
+    )
+    assert "bpftool" in _run(rootfs, tmp_path, ["/usr/bin/bpftool", "version"])
+
+
 def test_the_dockerfile_and_the_builder_share_one_list() -> None:
     """The last stage copies what the builder made, and runs nothing."""
     text = (ROOT / "Dockerfile").read_text()
@@ -138,6 +189,7 @@ def test_the_dockerfile_and_the_builder_share_one_list() -> None:
     assert "COPY --from=build /image/rootfs/ /" in last
     assert not re.search(r"^(RUN|ADD)\b", last, re.M)
     assert "tools.image --rootfs-only --output /image" in text
+    assert "tools.image --rootfs-only --with-bcc --output /image-bcc" in text
     assert re.search(r"^ARG BASE=[a-z]+:[\w.-]+$", text, re.M), "a public name, of no registry of anybody's"
 
 

@@ -100,6 +100,7 @@ def with_bcc(known: Iterable[str]) -> list[str]:
 
 def assemble(root: Path, wheel: Path, cache: Path, *, bcc: bool = False) -> list[str]:
     """Make everything below `root`, which must not exist; the packages that went in, with their versions."""
+    os.umask(0o022)  # else the modes of what is made here would be the caller's business
     root.mkdir(parents=True)
     for name in _MERGED:
         (root / "usr" / name).mkdir(parents=True)
@@ -147,10 +148,20 @@ def _install(root: Path, wheel: Path) -> None:
         sys.executable, "-m", "pip", "-q", "install", "--disable-pip-version-check", "--no-compile",
         "--only-binary", ":all:", "--root-user-action", "ignore", "--target", str(target), str(wheel),
     )  # fmt: skip
+    _forget_where_from(target)
     for name, module in _COMMANDS.items():
         path = root / "usr/bin" / name
         path.write_text(_LAUNCHER.format(module=module))
         path.chmod(0o755)
+
+
+def _forget_where_from(target: Path) -> None:
+    """pip writes down the path of the wheel: the same wheel in another place would be another image."""
+    for note in target.glob("*.dist-info/direct_url.json"):
+        note.unlink()
+        record = note.with_name("RECORD")
+        lines = record.read_text().splitlines(keepends=True)
+        record.write_text("".join(line for line in lines if "/direct_url.json," not in line))
 
 
 def _certificates(root: Path) -> None:
