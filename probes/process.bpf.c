@@ -105,7 +105,7 @@ static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task
 		return false;
 	cgroup = rf_cgroup_of(task);
 	like->slot = rf_slot_of(cgroup);
-	if (like->slot == RF_NO_SLOT)
+	if (like->slot == RF_NO_SLOT && config.late)
 		like->slot = rf_enroll_late(cgroup);
 	if (!rf_is_slot(like->slot))
 		return false;

@@ -56,7 +56,7 @@ def measure(*, quick: bool) -> Measurement:
     children = 5_000 if quick else 50_000
     # As many lines as the quiet ones have alerts; the loud one is held to as many.
     flags = {
-        "containers-adopt": "yes", "alerts-rate": "7200", "alerts-burst": "20", "alerts-repeat": "0",
+        "containers-adopt": "yes", "alerts-rate": "7200", "alerts-burst": "300", "alerts-repeat": "0",
         "canary": "yes",
     }  # fmt: skip
     with bench_agent(POLICIES, **flags) as agent, new_cgroup("bench-loud") as loud:

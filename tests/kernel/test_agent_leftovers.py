@@ -111,6 +111,37 @@ def test_half_a_pin_directory_goes_when_the_next_agent_is_complete(agent: Agent,
         agent.wait_alert(RULE, cgroup.name)
 
 
+def test_agents_that_are_killed_one_after_the_other_do_not_pile_up(agent: Agent) -> None:
+    """Each is killed as soon as it has pinned: a cgroup takes 64 programs of one kind, and no more."""
+    agent.start()
+    with new_cgroup(LABEL) as cgroup:
+        for _ in range(6):
+            last = newest(agent)
+            kill(agent)
+            assert stopped(cgroup)
+            agent.start(wait=False)
+            wait_for(lambda one=last: newest(agent) > one, "its pins", seconds=20)  # type: ignore[misc]
+            assert len(names(agent)) <= 4
+        kill(agent)
+        assert stopped(cgroup)
+        agent.start()
+        wait_for(lambda: len(names(agent)) == 1, "the old pins to go", seconds=20)
+        wait_for(lambda: counted(agent) >= 2, "the gap to be told")
+
+
+def newest(agent: Agent) -> int:
+    """The number of the last directory of pins."""
+    return max(int(name.removeprefix("new-").partition("-")[0]) for name in names(agent))
+
+
+def counted(agent: Agent) -> float:
+    """Alerts of the rule that it counted."""
+    samples = agent.metrics().items()
+    return sum(
+        v for (name, labels), v in samples if name == "ringfence_alerts_total" and ("rule", RULE) in labels
+    )
+
+
 def test_pins_of_a_newer_build_are_swapped_and_not_read(agent: Agent) -> None:
     """Tables of another shape, and another ABI: left alone, removed in the end; the start does not fail."""
     agent.start()

@@ -164,6 +164,14 @@ def test_a_container_that_found_no_slot_is_enrolled_when_it_runs_a_program(act: 
             first.create()
 
 
+def test_containers_of_before_are_left_alone_where_they_are_not_to_be_adopted(act: str) -> None:
+    """`containers.adopt: no`: also by what is run in them later."""
+    with new_cgroup(LABEL) as old, running(late=False) as probes:
+        assert not armed(probes, old, act)
+        with new_cgroup(LABEL) as fresh:
+            assert armed(probes, fresh, act)
+
+
 @pytest.mark.parametrize("storage", [None, False], ids=["as this kernel can", "by number"])
 def test_a_full_table_of_processes_lets_nobody_through(
     act: str, tmp_path: Path, storage: bool | None

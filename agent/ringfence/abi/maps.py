@@ -156,6 +156,8 @@ CONFIG = Layout(
     Field("exec_hooked", "u32"),
     Field("process_share", "u32"),
     Field("cgroup_storage", "u32"),
+    Field("late", "u32"),
+    Field("pad", "u32"),
     Field("root_cgroup", "u64"),
 )
 

@@ -88,6 +88,7 @@ class KernelSettings:
     slots: int = 4096
     processes: int = 65536
     process_share: int = 0  # of them, for one container; 0: a quarter
+    late: bool = True  # containers that were not enrolled when they were made are at their next exec
     root_cgroup: int = 0  # id of the topmost cgroup that can be seen; 0: the hierarchy's own root
     task_storage: bool | None = None  # cgroup programs use it; None: where they can
     drop_entries: int = 16384
@@ -123,7 +124,12 @@ class KernelSettings:
         rates = (self.activity_rate, self.activity_burst, self.alert_rate, self.alert_burst)
         agent = (self.agent_pid, self.agent_start_ns)
         storage = cgroup_storage() if self.task_storage is None else self.task_storage
-        table = (self.process_share or max(1, self.processes // _SHARES), storage, self.root_cgroup)
+        table = (
+            self.process_share or max(1, self.processes // _SHARES),
+            storage,
+            self.late,
+            self.root_cgroup,
+        )
         return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table)
 
 
@@ -293,8 +299,15 @@ class Kernel:
         fresh = PinDirectory.create(base)
         fresh.pin(self.attached, self._loaded.maps)
         if self._pins is not None:
+            if self._pins.complete:
+                fresh.mark_complete()
             self._pins.remove()
         self._pins, self.pin_failure = fresh, ""
+
+    def mark_complete(self) -> None:
+        """Nothing of an earlier agent is needed any more."""
+        if self._pins is not None:
+            self._pins.mark_complete()
 
     @property
     def pinned_as(self) -> str:

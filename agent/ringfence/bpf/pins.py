@@ -28,6 +28,7 @@ __all__ = ["PinDirectory", "candidates", "find_base", "uninstall"]
 _NAME = "ringfence"
 _UNFINISHED = "new-"
 _ABI = "abi"  # a symbolic link that leads to the number
+_COMPLETE = "complete"  # a symbolic link: its agent had nothing left to take over
 
 
 def candidates(word: str) -> Sequence[str]:
@@ -106,6 +107,22 @@ class PinDirectory:
             return os.readlink(self.path / _ABI) == str(ABI_VERSION)
         except OSError:
             return False
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is pinned that its agent had attached."""
+        return not self.path.name.startswith(_UNFINISHED)
+
+    @property
+    def complete(self) -> bool:
+        """Whether its agent came to where it needed those before it no more."""
+        return self.whole and (self.path / _COMPLETE).is_symlink()
+
+    def mark_complete(self) -> None:
+        """From now on those before it are needed no more. What cannot be marked keeps them a little
+        longer."""
+        with suppress(OSError):
+            (self.path / _COMPLETE).symlink_to("1")
 
     def open_map(self, name: str) -> Map | None:
         """A map that an earlier agent left, None when it did not. The caller closes it.

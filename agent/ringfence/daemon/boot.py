@@ -96,6 +96,7 @@ def kernel_settings(
     namespaces = {name: inum for name, inum in asdict(host).items() if name != "notes"}
     return KernelSettings(
         hierarchy=hierarchy.code,
+        late=config.adopt,
         root_cgroup=cgroup_id(hierarchy.mount),
         namespaces=namespaces,
         slots=config.max_containers,

@@ -33,6 +33,7 @@ class Continuity:
         self._registry, self.takeover = registry, takeover
         self._base: Path | None = None  # of the pins
         self._book = config.state_dir / rulebook.FILE
+        takeover.on_complete = kernel.mark_complete
         self.problem = ""  # why nothing of ours outlives us, where it should
         self._log = log.get_logger("continuity")
 
@@ -59,6 +60,7 @@ class Continuity:
         if base is not None:
             self.takeover.begin(base, rulebook.read(self._book))
             inheritance.open(self.takeover.before)
+            self.takeover.thin_out()
 
     def _unpinned(self, error: Exception) -> None:
         """Better a node that is defended while the agent runs than one that is not."""
@@ -105,7 +107,7 @@ class Continuity:
     def answered(self) -> None:
         """Policies may select by what only the runtimes know: until they answer, the old programs stay."""
         waiting = (container.enrichment is Enrichment.PENDING for container in self._registry)
-        if self.takeover.pending and not any(waiting):
+        if not any(waiting):
             self.takeover.release()
 
     def stop(self) -> None:

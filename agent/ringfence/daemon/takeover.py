@@ -69,6 +69,7 @@ class Takeover:
     ) -> None:
         """`tell` gets verdicts; whoever they are about may be gone for good. `path_of` a cgroup by its id."""
         self._path_of = path_of
+        self.on_complete: Callable[[], None] = lambda: None
         self._generations, self._registry, self._tell = generations, registry, tell
         self._before: list[PinDirectory] = []
         self._rings: list[tuple[str, Ring]] = []
@@ -134,8 +135,24 @@ class Takeover:
         """This agent is complete: the old programs go. Their rings stay open until they have ended. Again: no
         effect."""
         before, self._before = self._before, []
-        if not before:
-            return
+        self.on_complete()
+        if before:
+            self._remove(before)
+            self._due = time.monotonic() + _GOING
+
+    def thin_out(self) -> None:
+        """Of agents that were killed one after the other before they were complete, all but the last are
+        needed no more, nor those before the last that was: a cgroup takes 64 programs, and a dozen agents
+        would fill it. What they left unread is read."""
+        kept = {id(found) for found in self._before[-1:]}
+        whole = [found for found in self._before if found.whole]
+        kept |= {id(found) for found in whole[-1:]}
+        kept |= {id(found) for found in [one for one in whole if one.complete][-1:]}
+        gone = [found for found in self._before if id(found) not in kept]
+        self._before = [found for found in self._before if id(found) in kept]
+        self._remove(gone)
+
+    def _remove(self, before: list[PinDirectory]) -> None:
         for found in before:
             self._count_dropped(found)
         for found in before:
@@ -144,7 +161,6 @@ class Takeover:
                 self._log.error(
                     "pins of an earlier agent cannot be removed: its programs decide on", pins=found.name
                 )
-        self._due = time.monotonic() + _GOING
 
     def _count_dropped(self, found: PinDirectory) -> None:
         """What that agent's programs could not tell since it began, by kind, reason and container."""
