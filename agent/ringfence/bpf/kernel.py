@@ -8,7 +8,6 @@ the agent supports is newer.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from ringfence.bpf.lsm import HELPER_HOOK, decided_by
 from ringfence.bpf.maps import Map
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
 from ringfence.bpf.pins import PinDirectory
+from ringfence.bpf.program_stats import ProgramStat, stat_of
 from ringfence.bpf.ring import Ring
 from ringfence.errors import ConfigError, KernelError
 
@@ -146,18 +146,6 @@ class Adopted(NamedTuple):
     pid: int
     tid: int
     slot: int
-
-
-class ProgramStat(NamedTuple):
-    """How often a program ran and how long, while somebody kept statistics. See `Kernel.keep_statistics`.
-
-    `misses`: times that it was not run, as it ran on that CPU already; always counted.
-    """
-
-    name: str
-    run_count: int
-    run_time_ns: int
-    misses: int = 0
 
 
 class Kernel:
@@ -292,7 +280,7 @@ class Kernel:
 
     def program_stats(self) -> list[ProgramStat]:
         """Of every loaded program, since it was loaded; zeros while nobody keeps statistics."""
-        return [_stat(program) for program in self.programs]
+        return [stat_of(program) for program in self.programs]
 
     def pin(self, base: Path) -> None:
         """Let links and maps outlive this process. What agents before it had pinned stays: see Takeover."""
@@ -397,10 +385,3 @@ def _pack_pattern(pattern: Pattern) -> bytes:
     if len(pattern.prefix) > PATTERN_LEN - 2:
         raise ConfigError(f"a cgroup pattern has at most {PATTERN_LEN - 2} bytes: {pattern.prefix!r}")
     return PATTERN.pack(pattern.kind, len(pattern.prefix), pattern.prefix)
-
-
-def _stat(program: Program) -> ProgramStat:
-    """struct bpf_prog_info: run_time_ns, run_cnt (9a8cca2b0d6c, 5.1), recursion_misses (9ed9e9ba2337, 5.12)
-    at 192."""
-    time_ns, count, misses = struct.unpack_from("=3Q", _libbpf.info(program.fd, 216), 192)
-    return ProgramStat(program.name, count, time_ns, misses)
