@@ -14,7 +14,6 @@ import json
 import os
 import selectors
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from ringfence.abi import EVENT_MAX
 from ringfence.errors import Error
 from ringfence.export.jsonl import dumps
 from ringfence.export.subscription import ALL_PROBES, Subscription
+from ringfence.faults import Guard, SupervisedThread
 
 __all__ = ["StreamServer"]
 
@@ -77,7 +77,7 @@ class StreamServer:
         self._probes: frozenset[str] = frozenset()
         self.lost = 0  # records that no client got, because the queue was full
         self.missed = 0  # records that one client did not get, because it read too slowly
-        self.errors = 0  # bugs of ours that a request or a record met
+        self._guard = Guard("stream")
         self._answer, self._render = answer, render
         self._queue: deque[tuple[Any, Any]] = deque(maxlen=_QUEUE)
         self._history: deque[Record] = deque(maxlen=_HISTORY)
@@ -89,7 +89,7 @@ class StreamServer:
         self._listener = _listen(path)
         self._selector.register(self._wake_fd, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
+        self._thread = SupervisedThread("stream", self._run, on_failure=self._hang_up)
 
     @property
     def room(self) -> tuple[int, int]:
@@ -108,14 +108,19 @@ class StreamServer:
     def close(self) -> None:
         """Stop serving and remove the socket."""
         self._stopping = True
+        self._thread.stop()
         self._wake()
-        if self._thread.is_alive():
-            self._thread.join(2.0)
+        self._thread.join(2.0)
         for client in list(self._clients.values()):
             client.connection.close()
         self._listener.close()
         with contextlib.suppress(OSError):
             self.path.unlink()
+
+    def _hang_up(self) -> None:
+        """What a client was about to get may have been the reason."""
+        for client in list(self._clients.values()):
+            self._drop(client)
 
     def recent(self, kind: str, most: int) -> list[Record]:
         """The last records of a kind, the newest first. From any thread."""
@@ -216,7 +221,7 @@ class StreamServer:
         except Error as error:
             reply = {"ok": False, "error": error.message, "hint": error.hint}
         except Exception as error:  # a bug of ours must not end the thread that serves everybody
-            self.errors += 1
+            self._guard.failed(error)
             reply = {"ok": False, "error": f"internal error: {type(error).__name__}: {error}"}
         client.send(dumps(reply).encode("utf-8", "backslashreplace") + b"\n", may_drop=False)
 
@@ -251,8 +256,8 @@ class StreamServer:
             else:
                 try:
                     record = self._render(event, item)
-                except Exception:  # a bug of ours costs one record
-                    self.errors += 1
+                except Exception as error:  # a bug of ours costs one record
+                    self._guard.failed(error)
                     continue
             line = b""
             for client in subscribers:

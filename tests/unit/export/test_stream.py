@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ringfence import faults
 from ringfence.abi import EventKind
 from ringfence.cli.client import request, subscribe
 from ringfence.errors import Error
@@ -77,10 +78,23 @@ def test_a_request_is_answered(server: StreamServer) -> None:
 
 def test_a_bug_in_an_answer_is_told_and_the_server_goes_on(server: StreamServer) -> None:
     """The thread that serves everybody must not end."""
+    before = faults.handler_errors["stream"]
     with pytest.raises(Error, match="internal error: RuntimeError"):
         request(server.path, "bug")
     assert request(server.path, "echo", value=1) == 1
-    assert server.errors == 1
+    assert faults.handler_errors["stream"] == before + 1  # ringfence_handler_errors_total
+
+
+def test_the_thread_of_the_server_comes_back(server: StreamServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in what it does for all: clients are hung up on, and the next one is served."""
+    with connect(server) as client:
+        client.sendall(b'{"op":"events","follow":true}\n')
+        assert client.recv(100) == b'{"ok":true}\n'
+        monkeypatch.setattr("ringfence.export.subscription.Subscription.wants", None)
+        server.publish({"kind": "alert"})
+        assert client.recv(100) == b""
+    monkeypatch.undo()
+    wait_for(lambda: request(server.path, "echo", value=2) == 2, "the server", seconds=10)
 
 
 @pytest.mark.parametrize(
