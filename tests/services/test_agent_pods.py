@@ -4,8 +4,11 @@ and policies follow the labels."""
 
 from __future__ import annotations
 
+import os
 import secrets
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,6 +113,43 @@ def test_the_first_alert_of_a_short_pod_names_it(scene: Scene, daemon: CriDaemon
     )  # fmt: skip
     assert last["image_digest"].startswith("registry.example/shop/web@sha256:")
     assert last["labels"]["app"] == "short"
+
+
+def burst(daemon: CriDaemon, first: int, count: int) -> dict[str, str]:
+    """Pods that live for a moment, one after the other; container -> pod. With a connection of its own."""
+    own = CriDaemon(daemon.directory)
+    made = {}
+    try:
+        for number in range(first, first + count):
+            with own.pod(f"burst-{number}", "rf-shop", {"app": f"app-{number}"}) as pod:
+                made[pod.run("job", "/bin/unshare", "-U", "true")] = f"burst-{number}"
+    finally:
+        own.channel.close()
+    return made
+
+
+def test_short_pods_under_load_are_all_named_right(scene: Scene, daemon: CriDaemon) -> None:
+    """Several at once, while the machine is busy: each alert has its own pod's names, and none is missing.
+
+    RINGFENCE_PODS=200 for more of them.
+    """
+    workers, each = 4, max(1, int(os.environ.get("RINGFENCE_PODS", "24")) // 4)
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            bursts = [pool.submit(burst, daemon, n * each, each) for n in range(workers)]
+            expected = {key: value for one in bursts for key, value in one.result().items()}
+        wait_for(lambda: len(set(scene.receiver.alerts())) >= len(expected), "all alerts", seconds=60)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    sent = [one for body in scene.receiver.bodies for one in body["alerts"]]
+    names = {one["container"]["id"]: one["container"].get("pod", "") for one in sent}
+    assert names == expected
+    labels = {one["container"]["id"]: one["container"]["labels"].get("app") for one in sent}
+    assert labels == {key: value.replace("burst", "app") for key, value in expected.items()}
+    assert scene.agent.metrics()["ringfence_events_unattributed_total", (("reason", "unknown"),)] == 0
 
 
 def test_labels_of_the_api_server_choose_policies_and_change_them(scene: Scene, daemon: CriDaemon) -> None:

@@ -44,6 +44,7 @@ def program(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 def outbox(directory: Path, **flags: str) -> Iterator[Outbox]:
     """Queues and senders as the agent makes them."""
     words = {key.replace("_", ".", 1): [value] for key, value in flags.items()}
+    directory.mkdir(exist_ok=True)
     words["alerts.queue_dir"] = [str(directory / "queue")]
     empty = directory / "agent.yaml"
     empty.write_text("{}\n")
@@ -163,3 +164,27 @@ def test_rsyslog_parses_what_it_gets(tmp_path: Path, rsyslog: tuple[Path, int], 
     assert (first["severity"], first["facility"]) == ("2", "13")
     assert 'outcome="denied"' in first["data"]
     assert 'pod="web-0"' in first["data"]
+
+
+def test_an_alert_beyond_a_datagram_arrives_as_its_headline(
+    tmp_path: Path, rsyslog: tuple[Path, int]
+) -> None:
+    """More than 8 KiB by udp: no cut JSON, and the structured data says what and who; by tcp it is whole."""
+    directory, port = rsyslog
+    big = alert(7, notes=["x" * 9000])
+    for scheme in ("udp", "tcp"):
+        with outbox(tmp_path / scheme, alerts_syslog=f"{scheme}://127.0.0.1:{port}") as made:
+            made.put(big)
+            wait_for(lambda made=made: made.senders[0].sent == 1, "the message", seconds=20)  # type: ignore[misc]
+
+    def written() -> list[dict[str, str]]:
+        out = directory / "out"
+        lines = out.read_text().splitlines() if out.exists() else []
+        return [json.loads(line) for line in lines] if len(lines) >= 2 else []
+
+    by_udp, by_tcp = sorted(
+        wait_for(written, "rsyslog to write", seconds=20), key=lambda one: len(one["msg"])
+    )
+    assert by_udp["msg"].endswith("/bin/busybox in shop/web-0/web: denied")
+    assert 'id="ab12cd-7"' in by_udp["data"]
+    assert json.loads(by_tcp["msg"])["notes"] == big["notes"]

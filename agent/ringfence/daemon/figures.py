@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from ringfence.daemon.agent import Agent
 
 __all__ = ["sources"]
+
+_DESCRIPTORS = 16_384  # four files each of as many containers as there may be by default
 
 
 def sources(agent: Agent) -> Sources:
@@ -86,4 +90,16 @@ def _evicted(agent: Agent) -> dict[str, int]:
 
 def _pressure() -> PressureMetrics:
     v1, v2 = mount_points(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
-    return PressureMetrics(Path(v2) if v2 else None, Path(v1["cpu"]) if "cpu" in v1 else None)
+    cpu = Path(v1["cpu"]) if "cpu" in v1 else None
+    return PressureMetrics(Path(v2) if v2 else None, cpu, files=_descriptors() // 2)
+
+
+def _descriptors() -> int:
+    """How many this process may have, after it was allowed as many as it may allow itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if most > soft:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return most
+    return soft

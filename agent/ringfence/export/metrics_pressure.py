@@ -7,6 +7,7 @@ a host does not have has no series.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from ringfence.export.exposition import BulkFamily
 __all__ = ["PressureMetrics"]
 
 _RESOURCES = ("cpu", "memory", "io")
+_FILES = 256  # that may stay open
 _FILE_MAX = 4096  # of these files, which the kernel writes in one piece
 _STALL = re.compile(rb"^(some|full) .*total=(\d+)$", re.M)  # microseconds
 _V2_THROTTLED = re.compile(rb"^throttled_usec (\d+)$", re.M)
@@ -28,21 +30,27 @@ _V1_THROTTLED = re.compile(rb"^throttled_time (\d+)$", re.M)  # nanoseconds
 
 
 class _Series:
-    """The lines of one container up to their values, and which files it does not have."""
+    """One container: its lines up to their values, its open files, and which files it does not have."""
 
-    __slots__ = ("absent", "label", "prefixes")
+    __slots__ = ("absent", "label", "open", "path", "prefixes")
 
     def __init__(self, container: Container) -> None:
+        self.path = container.cgroup_path.lstrip("/")
         self.label = escape(container.short_id, 64)
         self.prefixes: dict[tuple[str, ...], str] = {}  # by the labels behind the container's
         self.absent: set[str] = set()
+        self.open: dict[str, int] = {}
 
 
 class PressureMetrics:
-    """`v2` is where cgroup v2 is mounted, `cpu` the v1 controller; None where there is none."""
+    """`v2` is where cgroup v2 is mounted, `cpu` the v1 controller; None where there is none.
 
-    def __init__(self, v2: Path | None, cpu: Path | None) -> None:
-        self._v2, self._cpu = v2, cpu
+    Files stay open from one scrape to the next, at most `files` of them: opening one is most of what reading
+    it takes. `close` gives them back.
+    """
+
+    def __init__(self, v2: Path | None, cpu: Path | None, files: int = _FILES) -> None:
+        self._v2, self._cpu, self._files = v2, cpu, files
         self._series: dict[int, _Series] = {}  # by cgroup id
 
     def collect(self, containers: Iterable[Container]) -> Iterator[Metric]:
@@ -55,32 +63,73 @@ class PressureMetrics:
             "counter", "ringfence_container_throttled_seconds", "Time that its CPU limit held a container.",
             ["container"],
         )  # fmt: skip
-        before, self._series = self._series, {}
-        for container in containers:
-            path = container.cgroup_path.lstrip("/")
-            if not path:
-                continue
-            series = before.get(container.cgroup_id) or _Series(container)
-            self._series[container.cgroup_id] = series
-            for resource, kind, seconds in self._stalled(path, series.absent):
+        for series in self._live(containers):
+            for resource, kind, seconds in self._stalled(series):
                 _add(stalled, series, (resource, kind), seconds)
-            held = self._throttled(path, series.absent)
+            held = self._throttled(series)
             if held is not None:
                 _add(throttled, series, (), held)
         yield stalled
         yield throttled
 
-    def _stalled(self, path: str, absent: set[str]) -> Iterator[tuple[str, str, float]]:
+    def close(self) -> None:
+        """Give the files back."""
+        self._live(())
+
+    def _live(self, containers: Iterable[Container]) -> list[_Series]:
+        """Those whose path is known; what the others held is given back."""
+        before, self._series = self._series, {}
+        for container in containers:
+            if not container.cgroup_path.lstrip("/"):
+                continue
+            known = before.get(container.cgroup_id)
+            if known is None or known.path != container.cgroup_path.lstrip("/"):
+                known = _Series(container)
+            else:
+                del before[container.cgroup_id]
+            self._series[container.cgroup_id] = known
+        for gone in before.values():
+            self._files += len(gone.open)
+            for fd in gone.open.values():
+                os.close(fd)
+        return list(self._series.values())
+
+    def _stalled(self, series: _Series) -> Iterator[tuple[str, str, float]]:
         for resource in _RESOURCES if self._v2 else ():
-            for kind, total in _STALL.findall(_read(f"{self._v2}/{path}/{resource}.pressure", absent)):
+            data = self._read(f"{self._v2}/{series.path}/{resource}.pressure", series)
+            for kind, total in _STALL.findall(data):
                 yield resource, kind.decode(), int(total) / 1e6
 
-    def _throttled(self, path: str, absent: set[str]) -> float | None:
-        if self._cpu and (found := _V1_THROTTLED.search(_read(f"{self._cpu}/{path}/cpu.stat", absent))):
-            return int(found[1]) / 1e9
-        if self._v2 and (found := _V2_THROTTLED.search(_read(f"{self._v2}/{path}/cpu.stat", absent))):
-            return int(found[1]) / 1e6
+    def _throttled(self, series: _Series) -> float | None:
+        if self._cpu:
+            data = self._read(f"{self._cpu}/{series.path}/cpu.stat", series)
+            if found := _V1_THROTTLED.search(data):
+                return int(found[1]) / 1e9
+        if self._v2:
+            data = self._read(f"{self._v2}/{series.path}/cpu.stat", series)
+            if found := _V2_THROTTLED.search(data):
+                return int(found[1]) / 1e6
         return None
+
+    def _read(self, path: str, series: _Series) -> bytes:
+        """The whole file; empty where there is none, which is not asked for again, or no longer."""
+        if path in series.absent:
+            return b""
+        fd = series.open.get(path, -1)
+        try:
+            if fd < 0:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                if self._files > 0:
+                    series.open[path], self._files = fd, self._files - 1
+            return os.pread(fd, _FILE_MAX, 0)
+        except OSError as error:
+            # PSI may be compiled in and turned off. Without descriptors it is asked for again.
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                series.absent.add(path)
+            return b""
+        finally:
+            if fd >= 0 and path not in series.open:
+                os.close(fd)
 
 
 def _add(family: BulkFamily, series: _Series, more: tuple[str, ...], seconds: float) -> None:
@@ -89,21 +138,3 @@ def _add(family: BulkFamily, series: _Series, more: tuple[str, ...], seconds: fl
     if prefix is None:
         prefix = series.prefixes[more] = family.prefix(labels)
     family.add_block(f"{prefix}{seconds}\n", lambda: [(labels, seconds)])
-
-
-def _read(path: str, absent: set[str]) -> bytes:
-    """The whole file; empty where there is none, or no longer. What is not there is not asked for again."""
-    if path in absent:
-        return b""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        absent.add(path)
-        return b""
-    try:
-        return os.read(fd, _FILE_MAX)
-    except OSError:  # PSI is compiled in and turned off
-        absent.add(path)
-        return b""
-    finally:
-        os.close(fd)

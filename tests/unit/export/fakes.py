@@ -155,10 +155,10 @@ class FakePressure(PressureMetrics):
     def collect(self, containers: Iterable[Container]) -> Iterator[Metric]:
         return super().collect(replace(container, cgroup_path="/web") for container in containers)
 
-    def _stalled(self, path: str, absent: set[str]) -> Iterator[tuple[str, str, float]]:
+    def _stalled(self, series: object) -> Iterator[tuple[str, str, float]]:
         yield "cpu", "some", 1.0
 
-    def _throttled(self, path: str, absent: set[str]) -> float | None:
+    def _throttled(self, series: object) -> float | None:
         return 2.0
 
 

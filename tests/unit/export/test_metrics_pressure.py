@@ -53,8 +53,9 @@ def test_cgroup_v1_tells_throttling(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("files", "opened_again"), [(10, 0), (0, 2)])
 def test_what_a_container_does_not_have_is_not_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, opened_again: int
 ) -> None:
     """A file for each resource and container, at each scrape, is most of what a scrape takes."""
     (tmp_path / "web").mkdir()
@@ -67,14 +68,34 @@ def test_what_a_container_does_not_have_is_not_asked_for_again(
         return real(path, flags)
 
     monkeypatch.setattr(os, "open", watch)
-    metrics = PressureMetrics(tmp_path, None)
-    for _ in range(3):
-        assert len(samples(metrics, container("/web"))) == 1
+    metrics = PressureMetrics(tmp_path, None, files)
+    for seconds in (1, 2, 3):
+        (tmp_path / "web/cpu.stat").write_text(f"throttled_usec {seconds}000000\n")
+        assert [*samples(metrics, container("/web")).values()] == [seconds], "an old value"
     missing = [f"/web/{name}.pressure" for name in ("cpu", "memory", "io")]
-    assert opened == [*missing, *["/web/cpu.stat"] * 3]
+    assert opened == [*missing, *["/web/cpu.stat"] * (1 + opened_again)]
     samples(metrics)
     samples(metrics, container("/web"))
     assert opened[-4:] == [*missing, "/web/cpu.stat"], "forgotten with the container"
+    metrics.close()
+
+
+def test_files_of_containers_that_are_gone_are_given_back(tmp_path: Path) -> None:
+    """As many descriptors as before; and never more than were allowed."""
+    several = []
+    for number in range(5):
+        (tmp_path / f"c{number}").mkdir()
+        (tmp_path / f"c{number}/cpu.stat").write_text("throttled_usec 1\n")
+        several.append(Container(f"c{number}", number, number, cgroup_path=f"/c{number}"))
+    before = len(os.listdir("/proc/self/fd"))
+    metrics = PressureMetrics(tmp_path, None, 3)
+    for _ in range(2):
+        assert len(samples(metrics, *several)) == 5
+        assert len(os.listdir("/proc/self/fd")) == before + 3
+    samples(metrics, several[4])
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    metrics.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_is_not_there_or_is_nonsense_has_no_series(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -17,7 +18,7 @@ from ringfence.export.sinks.http import Http, HttpSettings
 from ringfence.export.sinks.local import RotatedFile, Syslog, syslog_line
 from ringfence.export.sinks.sender import Away, Refused
 from ringfence.export.sinks.web import Alertmanager, Otlp
-from tests.support.receivers import alert, http_receiver
+from tests.support.receivers import alert, http_receiver, whole_alert
 from tests.support.waiting import wait_for
 
 #: RFC 5424, section 6: HEADER SP STRUCTURED-DATA [SP MSG]
@@ -61,6 +62,32 @@ def test_otlp_is_a_logs_request() -> None:
     assert found["k8s.pod.name"] == {"stringValue": "web-0"}
     assert found["process.pid"] == {"intValue": "4242"}
     assert found["ringfence.rule.attack"]["arrayValue"]["values"][0] == {"stringValue": "T1611"}
+
+
+def test_otlp_is_what_opentelemetrys_own_code_reads() -> None:
+    """opentelemetry-proto parses the request, knows every field of it, and finds the alert whole."""
+    from google.protobuf import json_format
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+    with http_receiver() as server:
+        Otlp("otlp", Http(server.url, HttpSettings())).send([whole_alert(), alert(2, node="node-2")])
+    request = json_format.ParseDict(server.bodies[0], ExportLogsServiceRequest())
+    first, second = request.resource_logs
+    [log] = first.scope_logs[0].log_records
+    assert log.time_unix_nano == 1795485784123000000
+    assert log.severity_number == 21  # SEVERITY_NUMBER_FATAL
+    assert json.loads(log.body.string_value) == whole_alert()
+    resource = {one.key: one.value.string_value for one in first.resource.attributes}
+    assert resource == {"service.name": "ringfence", "host.name": "node-1", "k8s.node.name": "node-1",
+                        "k8s.cluster.name": "prod-eu"}  # fmt: skip
+    found = {one.key: one.value for one in log.attributes}
+    assert found["process.pid"].int_value == 4242
+    assert [one.string_value for one in found["process.command_args"].array_value.values] == [
+        "sh",
+        "-c",
+        "echo x",
+    ]
+    assert second.resource.attributes[1].value.string_value == "node-2"
 
 
 def test_otlp_takes_a_partial_success_for_what_it_is() -> None:
