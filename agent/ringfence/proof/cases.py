@@ -60,7 +60,7 @@ S: Outcome = "seen"
 CASES = (
     # credentials.yaml, devices.yaml
     Case("setuid-file", (32,), S, "chmod 04755", "chmod 0755"),
-    Case("block-device", (1, 2, 46), D, "mknod b 259 1048575", "mknod c 1 3"),
+    Case("block-device", (1, 2, 46), D, "mknod b 259 1048575", "mknod b 0 0"),
     Case("raw-device", (26,), D, "mknod c 1 1", "device c 1 3"),
     Case("control-device", (26, 58), D, "mknod c 1 11", "device c 1 9"),
     Case("video-device", (58,), S, "device c 81 0", "mknod c 81 0"),
