@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 from tests.bench.memory_bench import cpu_seconds, resident_mb
@@ -25,7 +26,7 @@ def measure(*, quick: bool) -> Measurement:
     count = 1_000 if quick else 10_000
     with bench_agent() as agent:
         _run(agent, count // 10, first=True)
-        warm, descriptors = resident_mb(agent.pid), _descriptors(agent)
+        warm, descriptors, tables = resident_mb(agent.pid), _descriptors(agent), _tables(agent)
         told_before, began = len(agent.alerts(rule=RULE)), time.monotonic()
         refused = _run(agent, count)
         seconds = time.monotonic() - began
@@ -35,6 +36,8 @@ def measure(*, quick: bool) -> Measurement:
         time.sleep(40)  # tombstones are kept for 30 s
         after, cpu = resident_mb(agent.pid), cpu_seconds(agent.pid)
         left = _descriptors(agent) - descriptors
+        entries = sum((_tables(agent) - tables).values())
+        cgroups = sum(1 for _ in Cgroup(f"{PREFIX}bench").path.parent.glob(f"{NAME}*"))
         live = agent.metrics()["ringfence_containers", (("state", "running"),)]
     grown = after - warm
     return Measurement(
@@ -52,6 +55,8 @@ def measure(*, quick: bool) -> Measurement:
             Bar("alerts of the wrong container", wrong, 0, ""),
             Bar("containers without an alert", count - len(alerts), 0, ""),
             Bar("descriptors left over", left, 0, ""),
+            Bar("slots and entries of the kernel's tables left over", entries, 0, ""),
+            Bar("cgroups left over", cgroups, 0, ""),
             Bar("containers left over", live, 0, ""),
         ],
     )
@@ -71,6 +76,17 @@ def _program() -> Path:
         program.parent.mkdir(exist_ok=True)
         subprocess.run(["gcc", "-O2", "-Wall", "-static", "-o", str(program), str(source)], check=True)
     return program
+
+
+def _tables(agent: Agent) -> Counter[str]:
+    """What is in use of the kernel's tables: slots, containers, processes."""
+    found: Counter[str] = Counter()
+    for (name, labels), value in agent.metrics().items():
+        if name == "ringfence_map_entries" and dict(labels)["map"] != "drops":
+            found[dict(labels)["map"]] = int(value)
+        if name == "ringfence_room_used" and ("of", "containers") in labels:
+            found["slots"] = int(value)
+    return found
 
 
 def _descriptors(agent: Agent) -> int:

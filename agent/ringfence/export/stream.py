@@ -162,8 +162,9 @@ class StreamServer:
         while not self._stopping:
             for key, mask in self._selector.select(timeout=5.0 if self._clients else None):
                 if key.fd == self._wake_fd:
-                    self._awake = False
+                    # In this order: else a wake-up that comes between is read away, and nobody sends another.
                     os.eventfd_read(self._wake_fd)
+                    self._awake = False
                 elif key.fileobj is self._listener:
                     self._accept()
                 elif client := self._clients.get(key.fd):

@@ -253,3 +253,23 @@ def test_a_socket_left_by_a_killed_agent_is_replaced(tmp_path: Path) -> None:
     assert request(path, "echo", value=5) == 5
     server.close()
     assert not os.path.exists(path)
+
+
+def test_a_record_that_comes_as_the_server_wakes_up_does_not_send_it_to_sleep(
+    server: StreamServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put just before the wake-up is read, and just after: the next one wakes the server all the same."""
+    real, between = os.eventfd_read, [1]
+
+    def read(fd: int) -> int:
+        if between:
+            between.pop()
+            server.publish(alert("between"))
+        return real(fd)
+
+    monkeypatch.setattr(os, "eventfd_read", read)
+    server.publish(alert("first"))
+    wait_for(lambda: len(server.recent("alert", 9)) == 2, "both records")
+    server.publish(alert("later"))
+    wait_for(lambda: len(server.recent("alert", 9)) == 3, "the record after them")
+    assert server.room[0] == 0
