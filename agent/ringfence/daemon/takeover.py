@@ -20,6 +20,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ OUTCOMES = ("told", "duplicate", "activity", "life", "unreadable", "dropped")
 #: two programs on one hook record one call within this, also where the task was preempted between them
 _SAME_CALL_NS = 50_000_000
 _WITNESSED = 100_000  # verdicts of the overlap that are remembered
+_SAME_CALL = 4096  # verdicts of one task and rule that are compared
 _BATCH = 4096
 _PATIENCE = 5.0  # seconds that the runtimes have to say who the containers are
 _GOING = 1.0  # seconds in which programs that lost their last pin have ended (RCU: some 40 ms)
@@ -54,6 +56,14 @@ class _Call(NamedTuple):
     kind: int
     tid: int
     rule: str
+
+
+@dataclass(slots=True)
+class _Left:
+    """A verdict of the gap that was told, and the last ring that it was found in."""
+
+    time_ns: int
+    ring: int
 
 
 class Takeover:
@@ -75,9 +85,11 @@ class Takeover:
         self._rings: list[tuple[str, Ring]] = []
         self._began = 0  # CLOCK_BOOTTIME in ns
         self._due = 0.0  # monotonic time of the next step
-        self._overlap: list[Event] = []  # of the old rings, from after we began
+        self._overlap: list[tuple[int, Event]] = []  # of the old rings (which), from after we began
         self._seen: dict[_Call, deque[int]] = defaultdict(deque)
-        self._witnessed = 0  # of the times in it
+        self._left: dict[_Call, deque[_Left]] = defaultdict(lambda: deque(maxlen=_SAME_CALL))
+        self._reading = 0  # which of the rings
+        self._witnessed = 0  # of the times in both
         self._gone: dict[int, Container] = {}  # containers that lived and died in the gap
         self._log = log.get_logger("takeover")
         self.counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
@@ -178,21 +190,24 @@ class Takeover:
 
     def _tell_the_rest(self) -> None:
         self._read()
-        for event in self._overlap:
-            self._one(event, witnessed=self._was_witnessed(event))
+        for ring, event in self._overlap:
+            self._reading = ring
+            self._one(event, witnessed=self._was_left_twice(event) or self._was_witnessed(event))
         for _, ring in self._rings:
             ring.commit()
             ring.close()
         self._rings = []
         self._overlap.clear()
         self._seen.clear()
+        self._left.clear()
         self._witnessed = 0
         self._gone.clear()
         self._log.info("taken over", **self.counts)
 
     def _read(self) -> None:
         # They stay in their rings until all is told: should we be killed, the next agent finds them there.
-        for name, ring in self._rings:
+        for number, (name, ring) in enumerate(self._rings):
+            self._reading = number
             while records := ring.read(_BATCH, keep=True):
                 if name == "alerts":
                     for record in records:
@@ -207,9 +222,9 @@ class Takeover:
             self.counts["unreadable"] += 1
             return
         if event.time_ns < self._began or not event.action:
-            self._one(event, witnessed=False)
+            self._one(event, witnessed=bool(event.action) and self._was_left_twice(event))
         elif len(self._overlap) < _WITNESSED:
-            self._overlap.append(event)
+            self._overlap.append((self._reading, event))
         else:
             self.counts["dropped"] += 1
 
@@ -247,6 +262,21 @@ class Takeover:
             if times[0] > event.time_ns:
                 return False
             times.popleft()  # ours alone saw that one
+        return False
+
+    def _was_left_twice(self, event: Event) -> bool:
+        """Whether another of the old rings holds the same verdict, and it was told from there: agents that
+        were killed one after the other leave programs that all decide."""
+        if sum(name == "alerts" for name, _ in self._rings) < 2:
+            return False
+        left = self._left[self._call(event)]
+        for one in left:
+            if one.ring != self._reading and abs(one.time_ns - event.time_ns) <= _SAME_CALL_NS:
+                one.ring = self._reading
+                return True
+        if self._witnessed < _WITNESSED:
+            left.append(_Left(event.time_ns, self._reading))
+            self._witnessed += 1
         return False
 
     def _call(self, event: Event) -> _Call:
