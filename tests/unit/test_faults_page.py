@@ -12,7 +12,8 @@ PAGE = (ROOT / "docs/faults.md").read_text()
 
 def test_every_row_names_a_test_that_exists() -> None:
     """The last cell of each row: file and function."""
-    rows = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| fault")]
+    table = PAGE.partition("## Measured")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| fault")]
     assert len(rows) > 25
     for row in rows:
         names = re.findall(r"`(test_[a-z0-9_]+\.py)::(test_\w+)`", row.split("|")[-2])
