@@ -190,8 +190,8 @@ class Takeover:
 
     def _tell_the_rest(self) -> None:
         self._read()
-        for ring, event in self._overlap:
-            self._reading = ring
+        for number, event in self._overlap:
+            self._reading = number
             self._one(event, witnessed=self._was_left_twice(event) or self._was_witnessed(event))
         for _, ring in self._rings:
             ring.commit()
