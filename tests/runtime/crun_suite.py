@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run crun's public Python suite against us: `python -m tests.runtime.crun_suite CHECKOUT [FILE...]`.
+"""Run crun's public Python suite against us: `make conformance SOURCE=...`, a clone of crun or its address.
 
-The checkout stays outside this tree. A test that fails and
-is not in `crun-exceptions.txt`, or is there and passes, ends it with 1. Needs root and gcc with a static C
-library.
+Its tests are taken at COMMIT and stay outside this tree. They run in a pid and a mount namespace of their own,
+in which /usr is a shared mount, as on a host with systemd. A test that fails and is not in
+`crun-exceptions.txt`, or is there and passes, ends it with 1. Needs root, git, and gcc with a static C library.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -20,6 +21,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+COMMIT = "ba38286f7d232be8087dbd393315bb05018da68c"
+INSIDE = "RINGFENCE_CONFORMANCE_INSIDE"
 LIMIT = 300  # seconds for one file
 RESULT = re.compile(r"^(not ok|ok) \d+ - (\S+)(.*)$", re.MULTILINE)
 
@@ -34,20 +37,22 @@ def exceptions() -> dict[str, str]:
     return found
 
 
-def prepare(checkout: Path, directory: Path) -> dict[str, str]:
+def checkout(source: str, directory: Path) -> Path:
+    """The suite's `tests` directory at COMMIT."""
+    place = directory / "crun"
+    place.mkdir()
+    git = ["git", "-c", "advice.detachedHead=false", "-C", str(place)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "fetch", "-q", "--depth", "1", source, COMMIT], check=True)
+    subprocess.run([*git, "checkout", "-q", "FETCH_HEAD", "--", "tests"], check=True)
+    return place / "tests"
+
+
+def prepare(tests: Path, directory: Path) -> dict[str, str]:
     """Build the suite's init and install our runtime; gives the environment."""
     (directory / "config.h").write_text("")
     init = directory / "init"
-    command = [
-        "gcc",
-        "-static",
-        "-O1",
-        "-w",
-        f"-I{directory}",
-        "-o",
-        str(init),
-        str(checkout / "tests/init.c"),
-    ]
+    command = ["gcc", "-static", "-O1", "-w", f"-I{directory}", "-o", str(init), str(tests / "init.c")]
     subprocess.run(command, check=True)
     runtime = directory / "ringfence-runtime"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
@@ -57,6 +62,7 @@ def prepare(checkout: Path, directory: Path) -> dict[str, str]:
         **os.environ,
         "INIT": str(init),
         "OCI_RUNTIME": str(runtime),
+        "PATH": f"{HERE}/crun_stubs/bin:{os.environ['PATH']}",
         "PYTHONPATH": str(HERE / "crun_stubs"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
@@ -71,6 +77,7 @@ def run_file(file: Path, environment: dict[str, str], directory: Path) -> list[t
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
         )
         try:
             process.wait(LIMIT)
@@ -90,16 +97,15 @@ def run_file(file: Path, environment: dict[str, str], directory: Path) -> list[t
 
 
 def cgroups() -> set[Path]:
-    """All cgroup directories two levels below the mounts."""
-    return {path for path in Path("/sys/fs/cgroup").glob("*/*") if path.is_dir()}
+    """All cgroup directories two levels below the mounts, or one on a version 2 host."""
+    top = Path("/sys/fs/cgroup")
+    return {path for path in (*top.glob("*"), *top.glob("*/*")) if path.is_dir()}
 
 
 def clean(before: set[Path]) -> None:
-    """Remove what the suite leaves: parents of its containers' cgroups, and one frozen process."""
+    """Remove what the suite leaves: parents of its containers' cgroups."""
     tops = [top for top in sorted(cgroups() - before) if top.name.startswith(("test-", "frozen"))]
     for top in tops:
-        for state in top.rglob("freezer.state"):
-            state.write_text("THAWED")  # a frozen process does not die
         for procs in top.rglob("cgroup.procs"):
             for pid in procs.read_text().split():
                 os.kill(int(pid), signal.SIGKILL)
@@ -113,24 +119,52 @@ def clean(before: set[Path]) -> None:
                     time.sleep(0.02)
 
 
+def enter() -> int:
+    """This program again, as process 1 of a pid namespace and with mounts of its own."""
+    script = 'mount --bind /usr /usr && mount --make-shared /usr && exec "$@"'
+    spaces = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]
+    words = [*spaces, "--", "/bin/sh", "-ec", script, "sh", sys.executable, *sys.orig_argv[1:]]
+    return subprocess.run(words, check=False, env={**os.environ, INSIDE: "1"}).returncode
+
+
+def judge(place: str, result: str, expected: dict[str, str]) -> str:
+    """The word that it is counted under."""
+    if result == "fail":
+        return "excepted" if place in expected else "unexpected"
+    return "stale" if result == "ok" and place in expected else {"ok": "passed", "skip": "skipped"}[result]
+
+
 def main() -> int:
     """Run all, or the files named; print what was not expected, and the counts as JSON."""
-    checkout, *names = Path(sys.argv[1]).resolve(), *sys.argv[2:]
+    parser = argparse.ArgumentParser(prog="python -m tests.runtime.crun_suite", description=__doc__)
+    parser.add_argument("source", help="a clone of crun, or the address of one")
+    parser.add_argument("files", nargs="*", help="such as test_exec (default: all)")
+    options = parser.parse_args()
+    if INSIDE not in os.environ:
+        return enter()
     expected = exceptions()
-    counts = {"ok": 0, "skip": 0, "expected": 0, "unexpected": 0, "stale": 0}
+    counts = dict.fromkeys(("passed", "skipped", "excepted", "unexpected", "stale"), 0)
     started = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="rftest-crun-"))
-    environment = prepare(checkout, directory)
+    directory.chmod(0o755)
+    tests = checkout(options.source, directory)
+    environment = prepare(tests, directory)
     before = cgroups()
-    for file in sorted((checkout / "tests").glob("test_*.py")):
-        if file.stem in expected or (names and file.stem not in names):
+    for file in sorted(tests.glob("test_*.py")):
+        if file.stem in expected or (options.files and file.stem not in options.files):
             continue
         for name, result in run_file(file, environment, directory):
             place = f"{file.stem}:{name}"
-            if result == "fail":
-                kind = "expected" if place in expected else "unexpected"
-            else:
-                kind = "stale" if result == "ok" and place in expected else result
+            kind = judge(place, result, expected)
             counts[kind] += 1
             if kind in ("unexpected", "stale"):
                 print(f"{kind}: {place} (log: {directory}/{file.stem}.log)", flush=True)  # noqa: T201

@@ -7,55 +7,50 @@ The attacks are harmless: they aim at files of the test's own, or try to open fo
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.runtime.conftest import Box
+from tests.runtime.conftest import ROOT, Box, Runtime
+from tests.runtime.hostile import bind, outside
+from tests.support import force
+from tests.support.cgroups import PREFIX
+from tests.support.waiting import wait_for
 
+__all__ = ["outside"]
 pytestmark = pytest.mark.root
 BOTH_INITS = True
 
 
-def bind(box: Box, source: Path, destination: str, *options: str) -> None:
-    """Add a bind mount."""
-    box.config["mounts"].append(
-        {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", *options]}
-    )
+PROFILE = """
+profile {name} flags=(attach_disconnected) {{
+  file,
+  network,
+  capability,
+  signal,
+  deny /denied w,
+}}
+"""
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    """A directory of the host's that no container may reach."""
-    path = tmp_path / "outside"
-    path.mkdir()
-    (path / "victim").write_text("untouched")
-    return path
-
-
-@pytest.mark.parametrize("link", ["{outside}", "../../../../../../../..{outside}", "/a/../..{outside}"])
-def test_cve_2021_30465_mount_through_a_symlink(box: Box, outside: Path, tmp_path: Path, link: str) -> None:
-    """Row 33: a volume whose mount point is a symlink out of the root; it is resolved inside."""
-    (box.rootfs / "mnt").rmdir() if (box.rootfs / "mnt").exists() else None
-    (box.rootfs / "mnt").symlink_to(link.format(outside=outside))
-    source = tmp_path / "volume"
-    source.mkdir()
-    (source / "planted").write_text("x")
-    bind(box, source, "/mnt/deep")
-    assert box.args("/bin/cat", "/mnt/deep/planted").output() == "x"
-    assert sorted(os.listdir(outside)) == ["victim"]
-
-
-def test_cve_2017_1002101_symlink_in_the_middle(box: Box, outside: Path, tmp_path: Path) -> None:
-    """Row 33: the directory before the last is the link."""
-    (box.rootfs / "data").symlink_to(str(outside.parent))
-    source = tmp_path / "volume"
-    source.mkdir()
-    bind(box, source, "/data/outside/made")
-    assert box.args("/bin/true").run().returncode == 0
-    assert sorted(os.listdir(outside)) == ["victim"]
+def apparmor() -> Iterator[str]:
+    """A profile that is loaded for the time of the test."""
+    enabled = Path("/sys/module/apparmor/parameters/enabled")
+    if not enabled.exists() or enabled.read_text() != "Y\n":
+        force.elsewhere("this kernel has no AppArmor")
+    parser = force.need_program("apparmor_parser")
+    name = f"{PREFIX}profile"
+    text = PROFILE.format(name=name)
+    options = ["--skip-cache", "--abort-on-error"]
+    subprocess.run([parser, "--replace", *options], input=text, text=True, check=True)
+    yield name
+    subprocess.run([parser, "--remove", *options], input=text, text=True, check=True)
 
 
 @pytest.mark.parametrize("how", ["argument", "interpreter", "link"])
@@ -75,20 +70,43 @@ def test_cve_2019_5736_the_runtimes_own_program(box: Box, how: str) -> None:
         box.args("/entry")
     got = box.run()
     assert "BufferedRandom" not in got.stdout
-    # And directly: the process that waits to be started is ours, on a read-only mount, and not dumpable.
-    waiting = box
-    waiting.config["process"]["args"] = ["/bin/sleep", "60"]
-    waiting.write()
-    assert waiting.do("create", capture=False).returncode == 0
-    pid = waiting.state()["pid"]
-    fd = os.open(f"/proc/{pid}/exe", os.O_PATH)
+
+
+@pytest.fixture
+def own_programs(request: pytest.FixtureRequest, box: Box, tmp_path: Path) -> Path:
+    """The container's runtime on an interpreter that nothing else executes, so that it is never busy."""
+    python = tmp_path / "python3"
+    shutil.copy(os.path.realpath("/usr/bin/python3"), python)
+    executable = tmp_path / "ringfence-runtime"
+    environment = {"PYTHONPATH": str(ROOT / "runtime"), "PATH": os.environ["PATH"]}
+    command = [str(python), "-m", "ringfence_runtime", "install", str(executable)]
+    small = request.node.callspec.params["executable"] == "small"
+    subprocess.run([*command, *([] if small else ["--no-init"])], check=True, env=environment)
+    box.runtime = Runtime(executable, box.runtime.root)
+    return tmp_path
+
+
+def test_cve_2019_5736_what_waits_to_be_the_workload_is_sealed(box: Box, own_programs: Path) -> None:
+    """Row 34: the program of a process that is not the workload yet cannot be written through it, not even
+    when nothing executes it any more (then the kernel itself has no objection).
+    """
+    box.args("/bin/sleep", "60").write()
+    assert box.do("create", capture=False).returncode == 0
+    pid = box.state()["pid"]
+    held = os.open(f"/proc/{pid}/exe", os.O_PATH)
+    [path] = [each for each in own_programs.iterdir() if os.path.samestat(os.stat(held), each.stat())]
+    assert os.stat(f"/proc/{pid}/environ").st_uid == 0  # it is not dumpable
     try:
-        assert os.fstatvfs(fd).f_flag & 1
+        assert os.fstatvfs(held).f_flag & os.ST_RDONLY
+        assert box.do("delete", "--force").returncode == 0
+        wait_for(lambda: not Path(f"/proc/{pid}/exe").exists(), "its end")
+        with pytest.raises(OSError) as refused:
+            os.open(f"/proc/self/fd/{held}", os.O_WRONLY)
+        assert refused.value.errno == errno.EROFS
+        # The twin: by its own name it can be written, so nothing but the mount stood in the way.
+        os.close(os.open(path, os.O_WRONLY))
     finally:
-        os.close(fd)
-    with pytest.raises(OSError, match=r"Read-only|Text file busy"):
-        os.open(f"/proc/{pid}/exe", os.O_WRONLY)
-    assert os.stat(f"/proc/{pid}/environ").st_uid == 0
+        os.close(held)
 
 
 @pytest.mark.parametrize("fd", range(3, 12))
@@ -160,24 +178,57 @@ def test_cve_2025_52565_console_is_a_symlink(box: Box, outside: Path, tmp_path: 
     assert "magic" in log.read_text()
 
 
-def test_cve_2025_52881_procfs_writes_go_to_our_own_procfs(box: Box, outside: Path, tmp_path: Path) -> None:
-    """Row 38: /proc of the container is replaced by a directory that sends sysctl writes elsewhere."""
-    fake = tmp_path / "fake"
-    (fake / "sys/kernel").mkdir(parents=True)
-    (fake / "sys/kernel/msgmax").symlink_to(str(outside / "victim"))
-    (fake / "sys/net/ipv4").mkdir(parents=True)
-    (fake / "sys/net/ipv4/ip_forward").write_text("fake")
+@pytest.fixture
+def fake(box: Box, outside: Path, tmp_path: Path) -> Path:
+    """A directory instead of /proc that sends what the runtime writes elsewhere."""
+    made = tmp_path / "fake"
+    (made / "sys/kernel").mkdir(parents=True)
+    (made / "sys/kernel/msgmax").symlink_to(str(outside / "victim"))
+    (made / "sys/net/ipv4").mkdir(parents=True)
+    (made / "sys/net/ipv4/ip_forward").write_text("fake")
+    for name in ("self", "thread-self"):
+        (made / name / "attr/apparmor").mkdir(parents=True)
+        for file in ("attr/exec", "attr/apparmor/exec"):
+            (made / name / file).write_text("fake")
     box.config["mounts"][0] = {
         "destination": "/proc",
         "type": "bind",
-        "source": str(fake),
+        "source": str(made),
         "options": ["rbind"],
     }
-    box.config["linux"]["sysctl"] = {"kernel.msgmax": "4097", "net.ipv4.ip_forward": "1"}
     box.config["linux"]["readonlyPaths"] = box.config["linux"]["maskedPaths"] = []
+    return made
+
+
+def test_cve_2025_52881_procfs_writes_go_to_our_own_procfs(box: Box, outside: Path, fake: Path) -> None:
+    """Row 38: /proc of the container is replaced by a directory that sends sysctl writes elsewhere."""
+    box.config["linux"]["sysctl"] = {"kernel.msgmax": "4097", "net.ipv4.ip_forward": "1"}
     assert box.args("/bin/true").run().returncode == 0
     assert (outside / "victim").read_text() == "untouched"
     assert (fake / "sys/net/ipv4/ip_forward").read_text() == "fake"
+
+
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_cve_2025_52881_labels_go_to_our_own_procfs(
+    box: Box, fake: Path, apparmor: str, command: str
+) -> None:
+    """Row 38: the same for the label of the workload, which then has it; a write to a file of the container's
+    would have gone well, and confined nobody.
+    """
+    label = ["/bin/cat", "/mnt/self/attr/current"]
+    box.config["mounts"].append({"destination": "/mnt", "type": "proc", "source": "proc"})
+    if command == "run":
+        box.config["process"]["apparmorProfile"] = apparmor
+        assert box.args(*label).output() == f"{apparmor} (enforce)\n"
+    else:
+        box.start()
+        assert box.exec(*label).stdout == "unconfined\n"
+        got = box.runtime("exec", "--apparmor", apparmor, box.name, *label)
+        assert got.stdout == f"{apparmor} (enforce)\n", got.stderr
+    assert {path.read_text() for path in fake.rglob("exec")} == {"fake"}
+    box.do("delete", "--force")
+    box.config["process"]["apparmorProfile"] = "rftest-no-such-profile"
+    assert "process.apparmorProfile" in box.refused()
 
 
 @pytest.mark.parametrize("name", ["proc", "sys"])
@@ -220,6 +271,28 @@ def test_cve_2026_47766_device_path_is_a_symlink(box: Box, outside: Path) -> Non
     before = (outside / "victim").stat()
     box.refused()
     assert (outside / "victim").stat() == before
+
+
+def test_cve_2026_53489_53492_nothing_is_restored_from_a_checkpoint(box: Box, tmp_path: Path) -> None:
+    """Row 41: whoever writes a checkpoint would say what the host mounts, opens and executes."""
+    (tmp_path / "config.dump").write_text("{}")
+    for command in ("checkpoint", "restore"):
+        got = box.runtime(command, "--image-path", str(tmp_path), box.name)
+        assert got.returncode == 1
+        assert "not supported" in got.stderr
+    assert not (box.runtime.root / box.name).exists()
+
+
+@pytest.mark.parametrize("option", ["--pid-file", "--pidfd-socket"])
+def test_cve_2026_53492_a_link_where_a_file_is_written(
+    box: Box, outside: Path, tmp_path: Path, option: str
+) -> None:
+    """Row 41: what a container could have put at such a place is replaced, or refused, and never followed."""
+    place = tmp_path / "place"
+    place.symlink_to(outside / "victim")
+    box.args("/bin/true").write()
+    box.do("run", option, str(place))
+    assert (outside / "victim").read_text() == "untouched"
 
 
 def test_cve_2022_23648_text_of_the_image_stays_text(box: Box) -> None:
@@ -281,30 +354,3 @@ def test_cve_2025_23266_hooks_get_no_loader_variables(box: Box, tmp_path: Path, 
     assert "MINE=1" in text
     assert "LD_" not in text
     assert "FROM_IMAGE" not in text
-
-
-def test_cve_2024_0132_a_link_swapped_during_the_launch(box: Box, outside: Path, tmp_path: Path) -> None:
-    """Rows 33 and 44: a process of the host swaps a directory and a link all the while; no mount lands
-    outside.
-    """
-    import subprocess
-
-    source = tmp_path / "volume"
-    source.mkdir()
-    (source / "planted").write_text("x")
-    (box.rootfs / "a").mkdir()
-    (box.rootfs / "b").symlink_to(str(outside))
-    swap = (
-        "import ctypes, sys\nlibc = ctypes.CDLL(None)\n"
-        "while True: libc.renameat2(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2)\n"
-    )
-    command = ["/usr/bin/python3", "-c", swap, str(box.rootfs / "a"), str(box.rootfs / "b")]
-    bind(box, source, "/a/deep/er")
-    box.config["process"]["args"] = ["/bin/true"]
-    with subprocess.Popen(command) as swapper:
-        try:
-            for _ in range(15):
-                box.run()
-                assert sorted(os.listdir(outside)) == ["victim"]
-        finally:
-            swapper.kill()

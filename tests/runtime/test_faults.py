@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -17,12 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.conftest import Box
-from tests.support import force
 from tests.support.waiting import patience, wait_for
 
 pytestmark = [pytest.mark.root]
-# Steps that a launch is killed at: every call of the runtime's own is one in the long form.
-STRIDE = 1 if os.environ.get("RINGFENCE_FUZZ") else 11
 
 
 def processes(box: Box) -> list[str]:
@@ -56,28 +52,6 @@ def clean(box: Box) -> None:
     got = box.do("delete", "--force")
     assert got.returncode == 0, got.stderr
     wait_for(lambda: not left_over(box), f"nothing to be left, but there is {left_over(box)}")
-
-
-@pytest.mark.slow
-def test_killed_at_any_of_its_calls_it_leaves_nothing_after_delete_force(box: Box, tmp_path: Path) -> None:
-    """SIGKILL on entering the n-th system call of the launch, for n from the first to the last."""
-    strace = force.need_program("strace")
-    box.write()
-    log = tmp_path / "trace"
-    assert launch(box, strace, "-o", str(log)).returncode == 0
-    clean(box)
-    names = re.findall(r"^(\w+)\(", log.read_text(), re.M)
-    assert len(names) > 100, "the trace is not of a launch"
-    killed = 0
-    steps = range(1, len(names), STRIDE)
-    for step in steps:
-        name, which = names[step], names[: step + 1].count(names[step])  # strace counts by call
-        inject = ["-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={which}"]
-        killed += launch(box, strace, "-o", "/dev/null", *inject).returncode == -signal.SIGKILL
-        clean(box)
-    assert killed > 0.8 * len(steps)  # the number of some calls varies from run to run
-    assert launch(box).returncode == 0, "and the name can be used again"
-    clean(box)
 
 
 @contextlib.contextmanager

@@ -202,6 +202,7 @@ def test_its_cgroup_belongs_to_the_workloads_user_where_it_may_manage_it(box: Bo
     mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
     box.config["mounts"].append(mount)
     box.config["mounts"] = [each for each in box.config["mounts"] if each["type"] != "sysfs"]
+    (box.rootfs / "sys/fs/cgroup").mkdir(parents=True)
     box.start()
     assert box.cgroups()[0].stat().st_uid == 0
     assert box.do("delete", "--force").returncode == 0

@@ -244,7 +244,13 @@ def test_a_cgroup_of_the_users_own_is_used(user: Rootless) -> None:
         mine.add(os.getpid())  # who moves must own the nearest common ancestor: run from within
         try:
             user.config["linux"]["cgroupsPath"] = f"/{mine.name}/inner"
-            assert "/inner" in user.shell("cat /proc/1/cgroup").output()
+            user.shell("exec sleep 3600")
+            got = user("run", "--detach", user.name, capture=False)
+            assert got.returncode == 0
+            pid = json.loads(user("state", user.name).stdout)["pid"]
+            assert (mine.path / "inner/cgroup.procs").read_text() == f"{pid}\n"
+            assert user("delete", "--force", user.name).returncode == 0
+            assert not (mine.path / "inner").exists()
         finally:
             (mine.path.parent / "cgroup.procs").write_text(str(os.getpid()))
 

@@ -138,6 +138,25 @@ def test_the_image_says_what_runs(sandboxes: Sandboxes, tmp_path: Path) -> None:
     assert "no user 'nobody'" in sandboxes.refused("-u", "nobody", source=source, words=())
 
 
+def test_cve_2026_53488_labels_of_an_image_are_no_annotations(sandboxes: Sandboxes, tmp_path: Path) -> None:
+    """ESCAPES row 41: an image cannot ask the runtime or the agent for anything; --label of its user can."""
+    asked = {
+        "ringfence.io/policy": "none", "ringfence.io/require-agent": "true", "ringfence.io/userns": "auto",
+        "org.ringfence.landlock": "derive", "run.oci.hooks.prestart": "/bin/touch /tmp/rftest-label",
+        "io.kubernetes.cri.sandbox-id": "x", "org.ringfence.name": "somebody-else",
+    }  # fmt: skip
+    source = image(tmp_path, sandboxes.rootfs / "bin/busybox", Labels=asked)
+    name = sandboxes.name()
+    words = (source, "/bin/busybox", "sleep", "3600")
+    got = sandboxes("run", *sandboxes.named("--detach", "--label", "mine=1", name=name), *words)
+    assert got.returncode == 0, got.stderr
+    config = json.loads((sandboxes.state / "runtime" / name / "config.json").read_text())
+    given = config["annotations"]
+    assert given.pop("org.opencontainers.image.ref.name")
+    assert given == {"mine": "1", "org.ringfence.name": name}
+    assert not any(space["type"] == "user" for space in config["linux"]["namespaces"])
+
+
 def test_volumes_of_a_read_only_image_are_writable(sandboxes: Sandboxes, tmp_path: Path) -> None:
     """With what the image has there."""
     source = image(

@@ -146,7 +146,7 @@ def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
     directory = group.unified
     assert directory is not None
     if resources.devices or not update:
-        attach(directory, resources.devices)
+        _devices(directory, resources)
     if resources.memory_check and resources.memory is not None and resources.memory > 0:
         usage = int(read(f"{directory}/memory.current"))
         if usage > resources.memory:
@@ -170,6 +170,15 @@ def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
     for item in resources.io_device_weights:
         if item.rate is not None:
             _weight(directory, resources, item.rate, f"{item.major}:{item.minor} ")
+
+
+def _devices(directory: str, resources: Resources) -> None:
+    try:
+        attach(directory, resources.devices)
+    except PermissionError:
+        # A user who is not root may not, and in his user namespace nobody can open a node of his own making.
+        if not resources.in_userns:
+            raise Error(f"{resources.path}.devices: a program for devices is not permitted here") from None
 
 
 def _weight(directory: str, resources: Resources, weight: int, device: str) -> None:

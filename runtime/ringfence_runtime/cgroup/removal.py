@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["claim", "destroy", "kill", "processes", "tree", "undo"]
 
 _PATIENCE = 10.0  # seconds until a cgroup must be empty
+_NOT_SEEN = 0  # how a process of a pid namespace above ours is listed; kill(2) takes it for our own group
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
 
 
@@ -58,7 +59,7 @@ def tree(base: str) -> list[str]:
 def _listed(directory: str) -> set[int]:
     """Processes of one directory; a threaded one of version 2 lists threads only."""
     try:
-        return {int(pid) for pid in read(f"{directory}/cgroup.procs").split()}
+        return {int(pid) for pid in read(f"{directory}/cgroup.procs").split()} - {_NOT_SEEN}
     except FileNotFoundError:
         return set()
     except OSError as error:
@@ -66,7 +67,7 @@ def _listed(directory: str) -> set[int]:
             return set()
         if error.errno != errno.EOPNOTSUPP:
             raise
-        return {int(pid) for pid in read(f"{directory}/cgroup.threads").split()}
+        return {int(pid) for pid in read(f"{directory}/cgroup.threads").split()} - {_NOT_SEEN}
 
 
 def processes(paths: list[str]) -> set[int]:

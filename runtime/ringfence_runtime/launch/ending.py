@@ -29,6 +29,7 @@ _PATIENCE_MS = 10_000
 
 def kill_child(pid: int) -> None:
     """End a child of ours and take its status."""
+    assert pid > 0  # to kill(2) anything else is a group of processes
     try:
         os.kill(pid, 9)
         os.waitpid(pid, 0)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command that is killed at any system call of its own, or of a process that it made: nothing is left after
+`delete --force`, and what ran before runs on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import Box
+from tests.runtime.test_faults import clean
+from tests.support import force
+from tests.support.waiting import patience, wait_for
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+BOTH_INITS = True
+# Every call is one in the long form; else each so-manieth, which makes some twenty kills a command.
+MOST = 1 << 30 if os.environ.get("RINGFENCE_FUZZ") else 20
+CALL = re.compile(r"^(\d+) +(\w+)\(", re.M)
+
+
+def traced(box: Box, options: list[str], *words: str) -> int:
+    """Run a command of the runtime under strace, with all that it forks; gives its status."""
+    command = [force.need_program("strace"), "-f", *options, str(box.runtime.executable)]
+    return subprocess.run(
+        [*command, "--root", str(box.runtime.root), *words], cwd=box.directory, check=False,
+        timeout=patience(60), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ).returncode  # fmt: skip
+
+
+def steps(box: Box, log: Path, *words: str) -> list[tuple[str, int]]:
+    """(call, its number among those of its process) for all processes of a run of the command, once each."""
+    assert traced(box, ["-o", str(log)], *words) == 0
+    counts: dict[tuple[str, str], int] = {}
+    found: dict[tuple[str, int], None] = {}
+    for pid, name in CALL.findall(log.read_text()):
+        counts[pid, name] = counts.get((pid, name), 0) + 1
+        found[name, counts[pid, name]] = None
+    assert len(found) > 30, "the trace is not of a command of ours"
+    return list(found)
+
+
+def some(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """A part of them that goes from the first to the last."""
+    return found[:: max(1, len(found) // MOST)]
+
+
+def kill_at(box: Box, step: tuple[str, int], *words: str) -> int:
+    """SIGKILL to whichever process enters that call so often first; gives the status of the command."""
+    name, which = step
+    inject = ["-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={which}"]
+    return traced(box, ["-o", "/dev/null", *inject], *words)
+
+
+def inside(box: Box) -> list[int]:
+    """The processes of the container."""
+    got: list[int] = json.loads(box.runtime("ps", "--format", "json", box.name).stdout)
+    return got
+
+
+def waiting(box: Box) -> None:
+    """A container that waits to be started."""
+    box.write()
+    assert box.do("create", capture=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["run", "create"])
+def test_a_launch_that_is_killed_leaves_nothing(box: Box, tmp_path: Path, command: str) -> None:
+    """The runtime itself, the init, or what makes the init."""
+    box.write()
+    words = ("run", "--detach", box.name) if command == "run" else ("create", box.name)
+    found = steps(box, tmp_path / "trace", *words)
+    clean(box)
+    failed = 0
+    for step in some(found):
+        failed += kill_at(box, step, *words) != 0
+        clean(box)
+    assert failed > len(some(found)) // 2  # the number of some calls varies from run to run
+    assert box.do(*words[:-1], capture=False).returncode == 0, "and the name can be used again"
+    clean(box)
+
+
+def test_a_start_that_is_killed_can_be_told_from_one_that_was_not(box: Box, tmp_path: Path) -> None:
+    """The container waits still, or runs, or is gone; it is never `created` while its workload executes."""
+    waiting(box)
+    found = steps(box, tmp_path / "trace", "start", box.name)
+    clean(box)
+    for step in some(found):
+        waiting(box)
+        kill_at(box, step, "start", box.name)
+        pid = box.state()["pid"]
+        executes = pid and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sleep")
+        assert (box.state()["status"] == "running") == bool(executes)
+        if not executes and pid:
+            assert box.do("start").returncode == 0
+            assert box.state()["status"] == "running"
+        clean(box)
+
+
+def test_an_exec_that_is_killed_takes_nothing_with_it(box: Box, tmp_path: Path) -> None:
+    """The container runs on, and nothing of the exec outlives its end."""
+    box.start()
+    words = ("exec", box.name, "/bin/true")
+    found = steps(box, tmp_path / "trace", *words)
+    for step in some(found):
+        kill_at(box, step, *words)
+        assert box.state()["status"] == "running"
+        wait_for(lambda: inside(box) == [box.state()["pid"]], "the exec to be gone")
+    assert box.exec("/bin/true").returncode == 0
+    clean(box)
+
+
+@pytest.mark.parametrize("status", ["running", "created", "stopped"])
+def test_a_delete_that_is_killed_can_be_repeated(box: Box, tmp_path: Path, status: str) -> None:
+    """By force, whatever the first one did."""
+
+    def prepare() -> None:
+        if status == "created":
+            waiting(box)
+        else:
+            box.start()
+        if status == "stopped":
+            assert box.runtime("kill", box.name, "KILL").returncode == 0
+            box.wait("stopped")
+
+    prepare()
+    words = ("delete", "--force", box.name)
+    found = steps(box, tmp_path / "trace", *words)
+    for step in some(found):
+        prepare()
+        code = kill_at(box, step, *words)
+        assert code in (0, 1, -signal.SIGKILL)
+        clean(box)
+
+
+def test_no_process_of_ours_is_left_beside_a_detached_container(box: Box) -> None:
+    """On the whole host: none that executes the runtime, has its state open, or descends from the command."""
+    before = {path.name for path in Path("/proc").glob("[0-9]*")}
+    box.start()
+    init = str(box.state()["pid"])
+
+    def ours() -> list[str]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            if path.name in before or path.name == init:
+                continue
+            try:
+                words = (path / "cmdline").read_bytes()
+                open_ = [os.readlink(fd) for fd in (path / "fd").iterdir()]
+            except OSError:
+                continue
+            texts = [words.decode(errors="replace"), *open_]
+            marks = (box.name, str(box.runtime.executable), str(box.runtime.root))
+            if any(mark in text for mark in marks for text in texts) or words.startswith(b"ringfence-init"):
+                found.append(f"{path.name}: {words!r}")
+        return found
+
+    wait_for(lambda: not ours(), "no process of ours to be left")
+    assert Path(f"/proc/{init}/cmdline").read_bytes() == b"/bin/sleep\x003600\x00"
