@@ -9,7 +9,7 @@ ATTACKS = agent/ringfence/_bpf/attacks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-vm venv build demo test lint format fuzz bench test-vm test-vm-all vm-fetch \
+.PHONY: help deps deps-test deps-vm venv build demo test lint format fuzz bench conformance test-vm test-vm-all vm-fetch \
   test-cluster cluster-fetch wheel clean
 
 help: ## this list
@@ -58,6 +58,10 @@ fuzz: venv ## longer runs of the property tests
 bench: build venv ## measure; raw results go to tests/bench/results (ARGS=--quick for a short run)
 	@tools/deps peers
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
+
+conformance: deps venv ## crun's public test-suite on the runtime (SOURCE=a clone of crun, or its address)
+	@[ -n "$(SOURCE)" ] || { echo "conformance: SOURCE= is missing: a clone of crun, or its address" >&2; exit 2; }
+	@$(VENV)/bin/python -m tests.runtime.crun_suite $(SOURCE) $(ARGS)
 
 vm-fetch: deps-vm venv ## fetch the kernels of test-vm (and QEMU) into the cache
 	@$(VENV)/bin/python -m tests.vm fetch $(ARGS)

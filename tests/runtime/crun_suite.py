@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run crun's public Python suite against us: `make conformance SOURCE=...`, a clone of crun or its address.
 
-Its tests are taken at COMMIT and stay outside this tree. They run in a pid and a mount namespace of their own,
-in which /usr is a shared mount, as on a host with systemd. A test that fails and is not in
-`crun-exceptions.txt`, or is there and passes, ends it with 1. Needs root, git, and gcc with a static C library.
+Its tests are taken at COMMIT and stay outside this tree. They run in a pid and a mount namespace of their
+own, in which /usr is a shared mount, as on a host with systemd. A test that fails and is not in
+`crun-exceptions.txt`, or is there and passes, ends it with 1. Needs root, git, gcc with a static C library.
 """
 
 from __future__ import annotations
@@ -119,20 +119,23 @@ def clean(before: set[Path]) -> None:
                     time.sleep(0.02)
 
 
+def reap() -> None:
+    """As process 1: take the statuses of all orphans until the one that works is done. Returns in that."""
+    child = os.fork()
+    if child == 0:
+        return
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            sys.exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
 def enter() -> int:
     """This program again, as process 1 of a pid namespace and with mounts of its own."""
     script = 'mount --bind /usr /usr && mount --make-shared /usr && exec "$@"'
-    spaces = [
-        "unshare",
-        "--mount",
-        "--propagation",
-        "private",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-    ]
-    words = [*spaces, "--", "/bin/sh", "-ec", script, "sh", sys.executable, *sys.orig_argv[1:]]
+    spaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    inner = ["/bin/sh", "-ec", script, "sh", sys.executable, *sys.orig_argv[1:]]
+    words = ["unshare", *spaces, "--", *inner]
     return subprocess.run(words, check=False, env={**os.environ, INSIDE: "1"}).returncode
 
 
@@ -151,6 +154,7 @@ def main() -> int:
     options = parser.parse_args()
     if INSIDE not in os.environ:
         return enter()
+    reap()
     expected = exceptions()
     counts = dict.fromkeys(("passed", "skipped", "excepted", "unexpected", "stale"), 0)
     started = time.monotonic()

@@ -67,7 +67,7 @@ def test_a_hook_that_goes_wrong_ends_the_launch(box: Box, tmp_path: Path, kind: 
     assert "Traceback" not in got.stderr
     said = log.read_text()
     assert (said.count('"stopped"'), said.count("second")) == (1, 1)
-    assert "a poststop hook failed: hooks.poststop[0]" in got.stderr
+    assert "poststop hook failed with exit code 1: hooks.poststop[0]: /bin/sh" in got.stderr
     wait_for(lambda: not left_over(box), f"nothing to be left of {kind}")
 
 

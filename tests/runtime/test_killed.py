@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -27,17 +28,33 @@ CALL = re.compile(r"^(\d+) +(\w+)\(", re.M)
 
 
 def traced(box: Box, options: list[str], *words: str) -> int:
-    """Run a command of the runtime under strace, with all that it forks; gives its status."""
-    command = [force.need_program("strace"), "-f", *options, str(box.runtime.executable)]
+    """Run a command of the runtime under strace, with all that it forks; gives its status.
+
+    The tracer is nobody's parent, and ends with the last process that it traces, be it the container's.
+    """
+    command = [force.need_program("strace"), "-D", "-f", *options, str(box.runtime.executable)]
     return subprocess.run(
         [*command, "--root", str(box.runtime.root), *words], cwd=box.directory, check=False,
         timeout=patience(60), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ).returncode  # fmt: skip
 
 
+def tracers(log: Path) -> list[str]:
+    """Processes that write this trace."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if words[0].endswith(b"strace") and str(log).encode() in words:
+                found.append(path.parent.name)
+    return found
+
+
 def steps(box: Box, log: Path, *words: str) -> list[tuple[str, int]]:
     """(call, its number among those of its process) for all processes of a run of the command, once each."""
     assert traced(box, ["-o", str(log)], *words) == 0
+    clean(box)
+    wait_for(lambda: not tracers(log), "the trace to be whole", seconds=20)
     counts: dict[tuple[str, str], int] = {}
     found: dict[tuple[str, int], None] = {}
     for pid, name in CALL.findall(log.read_text()):
@@ -77,7 +94,6 @@ def test_a_launch_that_is_killed_leaves_nothing(box: Box, tmp_path: Path, comman
     box.write()
     words = ("run", "--detach", box.name) if command == "run" else ("create", box.name)
     found = steps(box, tmp_path / "trace", *words)
-    clean(box)
     failed = 0
     for step in some(found):
         failed += kill_at(box, step, *words) != 0
@@ -91,7 +107,6 @@ def test_a_start_that_is_killed_can_be_told_from_one_that_was_not(box: Box, tmp_
     """The container waits still, or runs, or is gone; it is never `created` while its workload executes."""
     waiting(box)
     found = steps(box, tmp_path / "trace", "start", box.name)
-    clean(box)
     for step in some(found):
         waiting(box)
         kill_at(box, step, "start", box.name)
@@ -109,6 +124,7 @@ def test_an_exec_that_is_killed_takes_nothing_with_it(box: Box, tmp_path: Path) 
     box.start()
     words = ("exec", box.name, "/bin/true")
     found = steps(box, tmp_path / "trace", *words)
+    box.start()
     for step in some(found):
         kill_at(box, step, *words)
         assert box.state()["status"] == "running"

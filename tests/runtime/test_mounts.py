@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,61 @@ def test_the_hosts_tree_is_gone(box: Box) -> None:
     table = box.args("/bin/cat", "/proc/self/mountinfo").output().splitlines()
     assert len(table) < 20
     assert table[0].split()[3] == str(box.rootfs) or str(box.rootfs).endswith(table[0].split()[3])
+    assert not any(" shared:" in line for line in table)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the host's on a shared mount, as all are under systemd."""
+    place = tmp_path / "shared"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "rftest", str(place)], check=True)
+    subprocess.run(["mount", "--make-shared", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "--recursive", str(place)], check=True)
+
+
+def peers(table: str, place: str) -> set[str]:
+    """Propagation of the mount at a place: `shared:N`, `master:N`."""
+    [line] = [line for line in table.splitlines() if line.split()[4] == place]
+    return set(line.split(" - ")[0].split()[6:])
+
+
+@pytest.mark.parametrize("root", ["", "private", "rprivate", "slave", "rslave", "rshared"])
+@pytest.mark.parametrize("own", ["", "rprivate", "rslave", "rshared"])
+def test_a_mount_has_its_own_propagation_whatever_the_root_has(
+    box: Box, shared: Path, root: str, own: str
+) -> None:
+    """A mount that shall share stays a peer of its source; one that shall not is none, also below a shared
+    root.
+    """
+    if root:
+        box.config["linux"]["rootfsPropagation"] = root
+    options = ["rbind", *([own] if own else [])]
+    box.config["mounts"].append(
+        {"destination": "/s", "type": "bind", "source": str(shared), "options": options}
+    )
+    [host] = peers(Path("/proc/self/mountinfo").read_text(), str(shared))
+    inside = peers(box.args("/bin/cat", "/proc/self/mountinfo").output(), "/s")
+    if own == "rshared":
+        assert host in inside
+    elif own == "rslave":
+        assert inside == {f"master:{host.partition(':')[2]}"}
+    elif own == "rprivate" or root == "rprivate":
+        assert inside == set()
+    else:
+        assert host not in inside  # it receives, at most
+
+
+def test_a_bound_cgroup_is_no_peer_of_the_hosts(box: Box) -> None:
+    """Without a cgroup namespace the directories themselves are bound."""
+    spaces = box.config["linux"]["namespaces"]
+    box.config["linux"]["namespaces"] = [each for each in spaces if each["type"] != "cgroup"]
+    box.config["mounts"].append(
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
+    )
+    table = box.args("/bin/cat", "/proc/self/mountinfo").output().splitlines()
+    assert any(line.split()[4].startswith("/sys/fs/cgroup") for line in table)
     assert not any(" shared:" in line for line in table)
 
 

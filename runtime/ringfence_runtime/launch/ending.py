@@ -87,7 +87,9 @@ def run_poststop(container: Container, hooks: Sequence[Hook]) -> None:
         try:
             run_hooks([hook], container.hook_state("stopped", 0), cwd=container.bundle)
         except HookError as error:
-            log.warn(f"a poststop hook failed: {error.message}")
+            log.warn(
+                f"poststop hook failed {error.how}: {error.where}" + (f": {error.said}" if error.said else "")
+            )
 
 
 class Undo:

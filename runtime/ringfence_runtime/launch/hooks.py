@@ -29,7 +29,14 @@ _SAID = 1024  # bytes of a hook's last words that go into the error
 
 
 class HookError(Error):
-    """A hook failed: the container is stopped and destroyed (runtime.md#lifecycle)."""
+    """A hook failed: the container is stopped and destroyed (runtime.md#lifecycle).
+
+    `where` says which hook, `how` what became of it, and `said` its last words.
+    """
+
+    def __init__(self, message: str = "", *, where: str = "", how: str = "", said: str = "") -> None:
+        super().__init__(message or f"{where} failed {how}" + (f": {said}" if said else ""))
+        self.where, self.how, self.said = where, how, said
 
 
 def clean_environment(env: Sequence[str]) -> dict[str, str]:
@@ -89,13 +96,15 @@ def run_hook(hook: Hook, state: str, *, cwd: str = "/") -> None:
         if code:
             os.lseek(sink, max(0, os.lseek(sink, 0, os.SEEK_END) - _SAID), os.SEEK_SET)
             said = os.read(sink, _SAID).decode(errors="replace").strip()
-            how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
-            raise HookError(
-                f"{hook.place}: {hook.path} {how}: {said}" if said else f"{hook.place}: {hook.path} {how}"
-            )
+            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            raise HookError(where=_where(hook), how=how, said=said)
     finally:
         os.close(source)
         os.close(sink)
+
+
+def _where(hook: Hook) -> str:
+    return f"{hook.place}: {hook.path}"
 
 
 def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
@@ -110,7 +119,7 @@ def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
                 _sys.pidfd_send_signal(pidfd, 9)
             os.waitpid(pid, 0)
             os.close(pidfd)
-            raise HookError(f"{hook.place}: {hook.path} did not end within {timeout} s and was killed")
+            raise HookError(where=_where(hook), how=f"to end within {timeout} s, and was killed")
 
 
 def run_hooks(hooks: Sequence[Hook], state: str, *, cwd: str = "/") -> None:

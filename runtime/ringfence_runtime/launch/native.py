@@ -76,7 +76,7 @@ def lay_out(
     _settle(program, plan, group, keyring)
     if not furnish(program, plan, group):
         return None
-    leave_host(program, config)
+    leave_host(program, plan)
     if not _identity(program, config, config.process, seccomp, listening=listening):
         return None
     return (program, keyring) if program.fits() else None

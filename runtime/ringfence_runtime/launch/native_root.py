@@ -13,6 +13,7 @@ from _struct import pack
 from ringfence_runtime import _sys
 from ringfence_runtime.launch.devices import LINKS, default_devices
 from ringfence_runtime.launch.mounts import HARD, NEEDS_REAL_DIRECTORY, may_cover
+from ringfence_runtime.launch.plan import early_propagation, late_propagation
 from ringfence_runtime.launch.program import Program, Slot
 from ringfence_runtime.spec.linux import DEVICE_TYPES
 from ringfence_runtime.spec.mounts import words
@@ -150,17 +151,23 @@ def _enter(build: _Builder, plan: Plan) -> Slot:
     program.call("openat", _sys.AT_FDCWD, b"/dev/null", _O_PATH, 0, into=null)
     program.step("check_device", null, stat.S_IFCHR, os.makedev(1, 3))
     build.move(build.root, place)
+    if kind := early_propagation(plan):
+        build.set_attributes(build.root, propagation=kind, recursive=True)
     return null
 
 
 def _mount(build: _Builder, plan: Plan, group: Cgroup, index: int, mount: Mount) -> Slot | None:
     if mount.copy_up or mount.copy_symlink or mount.dest_nofollow or mount.destination.strip("/") == "":
         return None
+    if mount.own_propagation and late_propagation(plan):
+        return None
     if mount.type == "cgroup" or (mount.type == "cgroup2" and not mount.bind):
         return _cgroup(build, plan, group, mount)
     if mount.bind:
         tree = build.program.fd(f"mount {index}")
         directory = os.path.isdir(f"/proc/self/fd/{plan.mount_fds[index]}")
+        if (kind := early_propagation(plan)) and not mount.own_propagation:
+            build.set_attributes(tree, propagation=kind, recursive=True)
         if mount.attr_set or mount.attr_clr:
             build.set_attributes(tree, on=mount.attr_set, off=mount.attr_clr)
     else:
@@ -316,12 +323,11 @@ def _mask(build: _Builder, path: str, null: Slot) -> None:
     program.skip(absent)
 
 
-def leave_host(program: Program, config: Config) -> None:
+def leave_host(program: Program, plan: Plan) -> None:
     """pivot_root, and what follows it: see rootfs.pivot."""
     program.call("fchdir", program.fd("rootfs"))
     program.call("pivot_root", b".", b".")
     program.call("umount2", b".", _sys.MNT_DETACH)
     program.call("chdir", b"/")
-    propagation, recursive = config.linux.propagation
-    if propagation:
-        program.call("mount", 0, b"/", 0, propagation | (_sys.MS_REC if recursive else 0), 0)
+    if kind := late_propagation(plan):
+        program.call("mount", 0, b"/", 0, kind, 0)

@@ -167,6 +167,22 @@ def open_rootfs(path: str) -> int:
     return tree
 
 
+def early_propagation(plan: Plan) -> int:
+    """`rootfsPropagation` where it must be given to each tree before that is attached: afterwards, to all at
+    once, it would undo what a mount asks for itself.
+    """
+    kind, recursive = plan.config.linux.propagation
+    return kind if recursive and kind in (_sys.MS_PRIVATE, _sys.MS_SLAVE) else 0
+
+
+def late_propagation(plan: Plan) -> int:
+    """The flags for the root when all is attached: what is mounted may not reach a peer of a shared root."""
+    kind, recursive = plan.config.linux.propagation
+    if not kind or early_propagation(plan):
+        return 0
+    return kind | (_sys.MS_REC if recursive else 0)
+
+
 def make_plan(config: Config, bundle: str, options: Options) -> Plan:
     """Check, open and copy all that the child needs of the host."""
     plan = Plan(config, bundle, options)

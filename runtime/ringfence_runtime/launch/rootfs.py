@@ -13,7 +13,7 @@ from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import mounts
 from ringfence_runtime.launch.devices import make_devices
 from ringfence_runtime.launch.paths import check_device, check_magic, ensure
-from ringfence_runtime.launch.plan import Plan, open_rootfs
+from ringfence_runtime.launch.plan import Plan, early_propagation, late_propagation, open_rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ class Rootfs:
     namespace.
     """
 
-    __slots__ = ("cgroup", "devpts", "fd", "null", "plan", "procfs")
+    __slots__ = ("apart", "cgroup", "devpts", "fd", "null", "plan", "procfs")
 
     def __init__(self, plan: Plan, cgroup: Cgroup) -> None:
         self.plan = plan
         self.cgroup = cgroup
+        self.apart: list[tuple[Mount, int]] = []  # mounts whose propagation is not that of the root
         self.devpts = -1
         self.procfs = -1
         self.null = -1
@@ -65,6 +66,8 @@ class Rootfs:
         _sys.move_mount(plan.rootfs_fd, place)
         os.close(place)
         self.fd = plan.rootfs_fd
+        if kind := early_propagation(plan):
+            _sys.mount_setattr(self.fd, propagation=kind, recursive=True)
 
     def furnish(self) -> None:
         """All mounts in the order of the configuration, then the devices."""
@@ -96,6 +99,8 @@ class Rootfs:
                 tree = self.plan.mount_fds.pop(index, -1)
                 if tree < 0:
                     tree = mounts.open_source(mount, self.plan.bundle)
+                if (kind := early_propagation(self.plan)) and not mount.own_propagation:
+                    _sys.mount_setattr(tree, propagation=kind, recursive=True)
                 mounts.attributes(mount, tree)
             else:
                 tree = self._filesystem(mount)
@@ -104,6 +109,8 @@ class Rootfs:
             if mount.copy_up:
                 mounts.copy_up(self.fd, mount, tree)
             mounts.attach(self.fd, mount, tree)
+            if mount.own_propagation and late_propagation(self.plan):
+                self.apart.append((mount, os.dup(tree)))
             if mount.type == "devpts" and mount.destination.rstrip("/") == "/dev/pts":
                 self.devpts = tree
             else:
@@ -182,9 +189,11 @@ class Rootfs:
             _sys.pivot_root(".", ".")
             _sys.umount2(".", _sys.MNT_DETACH)
         os.chdir("/")
-        propagation, recursive = self.plan.config.linux.propagation
-        if propagation:
-            _sys.mount(None, "/", None, propagation | (_sys.MS_REC if recursive else 0), None)
+        if kind := late_propagation(self.plan):
+            _sys.mount(None, "/", None, kind, None)
+        for mount, tree in self.apart:
+            mounts.propagate(mount, tree)
+            os.close(tree)
         for fd in (self.null, self.devpts):
             if fd >= 0:
                 os.close(fd)

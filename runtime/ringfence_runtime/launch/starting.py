@@ -189,6 +189,8 @@ class Start:
             if any(name.startswith("cgroup mount") for name in names):
                 clone = _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH
                 trees += [_sys.open_tree(directory, "", clone) for directory in directories]
+                for tree in trees:  # else what is mounted on it in the container is mounted on the host
+                    _sys.mount_setattr(tree, propagation=_sys.MS_PRIVATE)
             into = directories[list(group.dirs).index("")] if group.unified else -1
             pid, pidfd = _helper.spawn(self.plan.clone_flags, self.channel.fileno(), into)
             ours.send_raw(message, self._descriptors(names, directories, trees))

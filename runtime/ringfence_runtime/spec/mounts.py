@@ -179,6 +179,11 @@ class Mount:
         if not self.bind and not self.type:
             raise node.error("type", "is required for what is not a bind mount")
 
+    @property
+    def own_propagation(self) -> int:
+        """What its options ask for; 0: what the root filesystem has."""
+        return self.propagation | self.rpropagation
+
     def _option(self, node: Node, index: int, option: str) -> None:
         recursive = option[:1] == "r" and option[1:] in _ATTRIBUTES and option not in _ATTRIBUTES
         word = option[1:] if recursive else option
