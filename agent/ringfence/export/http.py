@@ -28,8 +28,15 @@ Check = Callable[[], str]  # "" when well, else what is wrong
 class HealthServer(Server):
     """The two checks, and nothing else."""
 
-    def __init__(self, listen: Listen, healthy: Check, ready: Check, key: str = "health") -> None:
-        super().__init__(listen, key, self._answer, self._compute_answer)
+    def __init__(
+        self,
+        listen: Listen,
+        healthy: Check,
+        ready: Check,
+        key: str = "health",
+        slow: Callable[[Request], Response] | None = None,
+    ) -> None:
+        super().__init__(listen, key, self._answer, slow)
         self._checks = {"/healthz": healthy, "/readyz": ready}
 
     def _answer(self, request: Request) -> Response | None:
@@ -41,9 +48,6 @@ class HealthServer(Server):
 
     def _other(self, path: str) -> Response | None:
         return text("200 OK" if path == "/" else "404 Not Found", "/healthz /readyz\n")
-
-    def _compute_answer(self, request: Request) -> Response:
-        raise NotImplementedError
 
 
 class HttpServer(HealthServer):
@@ -59,7 +63,7 @@ class HttpServer(HealthServer):
         compress: bool = False,
     ) -> None:
         """`compress`: with gzip, for clients that take it."""
-        super().__init__(listen, healthy, ready, "http")
+        super().__init__(listen, healthy, ready, "http", self._metrics)
         self._page, self._compress = _Scrape(registry), compress
 
     def _other(self, path: str) -> Response | None:
@@ -67,7 +71,7 @@ class HttpServer(HealthServer):
             return None
         return text("200 OK" if path == "/" else "404 Not Found", "/metrics /healthz /readyz\n")
 
-    def _compute_answer(self, request: Request) -> Response:
+    def _metrics(self, request: Request) -> Response:
         if self._compress and request.gzip:
             return Response("200 OK", CONTENT_TYPE, self._page.compressed(), (("Content-Encoding", "gzip"),))
         return Response("200 OK", CONTENT_TYPE, self._page.plain())

@@ -82,9 +82,11 @@ class Server:
         listen: Listen,
         key: str,
         quick: Callable[[Request], Response | None],
-        slow: Callable[[Request], Response] = lambda request: text("404 Not Found", "not here\n"),
+        slow: Callable[[Request], Response] | None = None,
     ) -> None:
-        """`key` is the section of the configuration that says where. Raises Error."""
+        """`key` is the section of the configuration that says where. Without `slow` all is answered at once.
+        Raises Error.
+        """
         self._quick, self._slow = quick, slow
         self._listener = _listen(listen, key)
         self._selector = selectors.DefaultSelector()
@@ -100,7 +102,8 @@ class Server:
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._woken, selectors.EVENT_READ, self._answered)
         self._threads = [SupervisedThread(key, self._run, on_failure=self._drop_all)]
-        self._threads += [SupervisedThread(f"{key}-{n}", self._compute) for n in range(_WORKERS)]
+        workers = range(_WORKERS) if slow is not None else ()
+        self._threads += [SupervisedThread(f"{key}-{n}", self._compute) for n in workers]
 
     @property
     def address(self) -> Listen:
@@ -198,8 +201,8 @@ class Server:
         else:
             one.method = request.method
             response = self._quick(request)
-            if response is not None:
-                self._send(one, response)
+            if response is not None or self._slow is None:
+                self._send(one, response or text("404 Not Found", "not here\n"))
                 return
             one.reading, one.deadline = False, time.monotonic() + _ANSWER_S
             self._selector.unregister(one.sock)
@@ -208,7 +211,7 @@ class Server:
     def _compute(self) -> None:
         while not self._stopping.is_set():
             found = self._work.get()
-            if found is None:
+            if found is None or self._slow is None:
                 return
             one, request = found
             if one not in self._connections:

@@ -123,6 +123,20 @@ def test_secrets_are_hidden_in_lines_and_alerts_and_names(world: World) -> None:
     assert world.sent[0]["container"]["labels"]["app"] == "web"
 
 
+def test_alerts_carry_the_labels_of_the_agent(tmp_path: Path) -> None:
+    """Lines and receivers alike, held or not; other records do not."""
+    world = World(tmp_path, alerts_labels="cluster=prod")
+    world.outlets.emit(alert(1), NAMED)
+    world.outlets.emit(alert(2), BORN)
+    world.outlets.identified(NAMED)
+    world.outlets.emit({"kind": "lifecycle", "event": "container.start"}, NAMED)
+    assert [record["labels"] for record in world.sent] == [{"cluster": "prod"}] * 2
+    assert [record.get("labels") for record in world.shown if record["kind"] == "alert"] == [
+        {"cluster": "prod"}
+    ] * 2
+    assert not [record for record in world.shown if record["kind"] != "alert" and "labels" in record]
+
+
 def test_a_flood_of_waiting_alerts_is_bounded(world: World) -> None:
     """Beyond the bound they leave as they are: nothing is lost."""
     for number in range(5000):
