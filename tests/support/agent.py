@@ -26,6 +26,7 @@ from tests.support.waiting import patience, wait_for
 __all__ = ["Agent", "Record", "Sample", "free_port", "running_agent"]
 
 Record = dict[str, Any]
+SCRAPE_FRESH_S = 1.0  # how old an answer of /metrics may be
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -73,6 +74,7 @@ class Agent:
         self.records: list[Record] = []
         self.arrived: list[int] = []  # CLOCK_BOOTTIME of each record's line, in ns
         self.ready_seconds = 0.0
+        self._scraped_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
 
@@ -87,7 +89,10 @@ class Agent:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if wait:
-            wait_for(self._is_ready, "the agent to be ready", seconds=15)
+            try:
+                wait_for(self._is_ready, "the agent to be ready", seconds=15)
+            except AssertionError as error:
+                raise AssertionError(f"{error}; its log ends:\n{self.tail(1500)}") from None
             self.ready_seconds = time.monotonic() - started
 
     def _is_ready(self) -> bool:
@@ -130,9 +135,15 @@ class Agent:
             return error.code, error.read().decode()
 
     def metrics(self) -> dict[Sample, float]:
-        """Every sample of /metrics: (name, sorted labels) -> value."""
+        """Every sample of /metrics as of now: (name, sorted labels) -> value.
+
+        The agent may answer with what it made up to a second ago, so this waits until that is over.
+        """
+        time.sleep(max(0.0, self._scraped_at + SCRAPE_FRESH_S - time.monotonic()))
+        page = self.get("/metrics")[1]
+        self._scraped_at = time.monotonic()
         samples: dict[Sample, float] = {}
-        for family in text_string_to_metric_families(self.get("/metrics")[1]):
+        for family in text_string_to_metric_families(page):
             for sample in family.samples:
                 samples[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
         return samples
