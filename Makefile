@@ -21,8 +21,8 @@ deps: ## system packages to build and to run the demo (apt, only what is missing
 deps-test: deps ## system packages that the tests want beside them
 	@tools/deps test bcc observe image
 
-deps-vm: deps ## system packages to boot virtual machines
-	@tools/deps vm
+deps-vm: deps ## system packages to boot virtual machines, and what is run in them
+	@tools/deps vm test bcc containers benign
 
 venv: $(STAMP) ## a virtual environment in .venv, with the development tools
 
@@ -66,11 +66,11 @@ conformance: deps venv ## crun's public test-suite on the runtime (SOURCE=a clon
 vm-fetch: deps-vm venv ## fetch the kernels of test-vm (and QEMU) into the cache
 	@$(VENV)/bin/python -m tests.vm fetch $(ARGS)
 
-test-vm: build deps-vm venv ## kernel and escape tests under Linux 6.1 and 6.12 in virtual machines
+test-vm: build deps-vm venv ## what the kernel has a say in, under Linux 6.1 and the newest, in virtual machines
 	@$(VENV)/bin/python -m tests.vm test $(ARGS)
 
-test-vm-all: build deps-vm venv ## the same, and under the newest kernels
-	@$(VENV)/bin/python -m tests.vm test --all $(ARGS)
+test-vm-all: build deps-vm venv ## all that a guest can run, under every kernel of the matrix (hours)
+	@$(VENV)/bin/python -m tests.vm test --all --full $(ARGS)
 
 cluster-fetch: venv ## build Kubernetes' programs into the cache (ten minutes; Debian's source package)
 	@tools/deps cluster

@@ -59,9 +59,15 @@ def result(case: Case, mode: str) -> Result:
         force.missing("loop", got.missing)
     if got.attack.absent:
         force.elsewhere(f"this kernel has no {got.attack.call} of `{case.attack}`")
-    if case.rule in UNIX_RULES and "connect_unix" not in NodeCapabilities.detect().cgroup:
-        force.elsewhere("this kernel has no cgroup-BPF for unix sockets (Linux 6.7)")
+    if case.rule in UNIX_RULES and not _sees_unix_sockets():
+        force.elsewhere("this kernel has no cgroup-BPF for unix sockets (Linux 6.7), and no BPF-LSM")
     return got
+
+
+@functools.cache
+def _sees_unix_sockets() -> bool:
+    node = NodeCapabilities.detect()
+    return bool(node.lsm_hooks) or "connect_unix" in node.cgroup
 
 
 def check(case: Case, got: Result) -> None:

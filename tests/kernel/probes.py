@@ -102,7 +102,7 @@ def running(
         force.missing("probes", "the probes are not built: make build")
     node = NodeCapabilities.detect()
     if lsm and not node.lsm_hooks:
-        force.elsewhere(f"no BPF-LSM: {node.lsm_lack}")
+        force.no_lsm(node.lsm_lack)
     decided = decided_by(node.lsm_hooks) if lsm else {}
     hooked = frozenset(names_of(decided))
     layout = hierarchy.detect()

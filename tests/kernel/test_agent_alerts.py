@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.cli.client import request, subscribe
 from ringfence.export.records import boot_offset_ns
 from tests.support.agent import Agent, running_agent
@@ -114,7 +115,8 @@ def test_an_alert_says_who_what_and_why(small: Agent, container: Container) -> N
     assert ended.returncode == 128 + signal.SIGKILL
     alert = small.wait_alert("test-user-namespace", container.name)
     assert alert["event"] == "unshare"
-    assert (alert["action"], alert["outcome"], alert["mechanism"]) == ("kill", "killed", "kill")
+    by = "lsm" if "userns_create" in NodeCapabilities.detect().lsm_hooks else "kill"
+    assert (alert["action"], alert["outcome"], alert["mechanism"]) == ("kill", "killed", by)
     assert alert["severity"] == "high"
     assert alert["rule"]["file"].endswith("policies/test.yaml")
     assert alert["rule"]["line"] == 9

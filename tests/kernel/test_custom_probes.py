@@ -70,7 +70,12 @@ def agent_with(
         policy.write_text(POLICY.format(rules=rules.rstrip(), mode=mode))
     else:
         policy = Path(__file__).resolve().parents[2] / "policies"
-    options = {"probes-directory": str(probes), **{k.replace("_", "-"): v for k, v in flags.items()}}
+    seconds = min(int(patience(60)), 600)
+    options = {
+        "probes-directory": str(probes),
+        "probes-timeout": str(seconds),
+        **{k.replace("_", "-"): v for k, v in flags.items()},
+    }
     with running_agent(directory / "agent", policies=[policy], mode="policy", flags=options) as agent:
         wait_running(agent, *names)
         yield agent

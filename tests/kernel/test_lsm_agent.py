@@ -52,7 +52,7 @@ def policies(tmp_path: Path) -> Path:
     force.need_root()
     node = NodeCapabilities.detect()
     if not node.lsm_hooks:
-        force.elsewhere(f"no BPF-LSM: {node.lsm_lack}")
+        force.no_lsm(node.lsm_lack)
     directory = tmp_path / "policies"
     directory.mkdir()
     (directory / "test.yaml").write_text(POLICY + RULES)

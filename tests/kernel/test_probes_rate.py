@@ -120,8 +120,9 @@ def test_the_calls_are_refused_by_the_rule_alone(
 def test_a_hook_refuses_without_telling(act: str, tmp_path: Path, rule: Rule, call: str) -> None:
     """The same where BPF-LSM decides. How many are told or held back depends: a call that is made again is
     told once."""
-    if not NodeCapabilities.detect().lsm_hooks:
-        force.elsewhere("no BPF-LSM")
+    node = NodeCapabilities.detect()
+    if not node.lsm_hooks:
+        force.no_lsm(node.lsm_lack)
     with (
         socket.socket(socket.AF_UNIX) as server,
         running(lsm=True, alert_rate=1, alert_burst=1) as probes,

@@ -15,7 +15,17 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["ELSEWHERE", "VARIABLE", "elsewhere", "forced", "missing", "need_program", "need_root"]
+__all__ = [
+    "ELSEWHERE",
+    "VARIABLE",
+    "elsewhere",
+    "forced",
+    "in_guest",
+    "missing",
+    "need_program",
+    "need_root",
+    "no_lsm",
+]
 
 VARIABLE = "RINGFENCE_FORCE"
 ELSEWHERE = "elsewhere: "
@@ -37,6 +47,18 @@ def missing(part: str, reason: str) -> NoReturn:
 def elsewhere(reason: str) -> NoReturn:
     """End the test: this kernel or cgroup layout is another one; a virtual machine runs it."""
     pytest.skip(ELSEWHERE + reason)
+
+
+def no_lsm(lack: str) -> NoReturn:
+    """End the test: LSM programs decide nothing here. In a virtual machine that is a failure."""
+    if in_guest():
+        pytest.fail(f"BPF-LSM decides nothing in this virtual machine: {lack}", pytrace=False)
+    elsewhere(f"no BPF-LSM: {lack}")
+
+
+def in_guest() -> bool:
+    """True in a virtual machine of tests/vm."""
+    return bool(os.environ.get("RINGFENCE_VM"))
 
 
 def need_root() -> None:

@@ -46,7 +46,7 @@ def test_the_floor_is_the_one_that_is_told() -> None:
 def test_paths_and_kernels_are_those_of_the_code() -> None:
     """Where pins go without a bpffs, and what the virtual machines run."""
     assert BPFFS[1] in PAGE
-    assert " and ".join(DEFAULT) in PAGE
+    assert f"`tests/vm`: {DEFAULT[0]} and the {DEFAULT[1]} " in PAGE
 
 
 def test_the_error_is_the_one_that_comes() -> None:

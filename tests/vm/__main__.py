@@ -8,11 +8,13 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.vm import coverage
+from tests.vm import benign, cost, coverage
 from tests.vm.catalogue import DEFAULT, KERNELS, Prepared, cache_directory, prepared
+from tests.vm.coverage_page import PAGE, page
 from tests.vm.fetch import fetch
 from tests.vm.machine import ENVIRONMENT, Job, run
-from tests.vm.suite import failure_lines, run_suite
+from tests.vm.side_by_side import JOBS, run_side_by_side
+from tests.vm.suite import FULL, FULL_TIMEOUT, TIMEOUT, bad_lines, run_suite
 
 
 def main() -> int:
@@ -53,12 +55,17 @@ def _arguments() -> argparse.Namespace:
     one = commands.add_parser("test", help="run the kernel and escape tests in one boot of each kernel")
     one.add_argument("-k", "--kernel", choices=KERNELS, action="append", help=f"default: {' '.join(DEFAULT)}")
     one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
+    one.add_argument("--full", action="store_true", help="all that a guest can run (hours)")
+    one.add_argument("-j", "--jobs", type=int, default=JOBS, help=f"guests at a time (default: {JOBS})")
+    one.add_argument("-t", "--timeout", type=float, help="seconds for each kernel")
     one.add_argument("tests", nargs="*", help="what pytest is asked for (default: see suite.py)")
     one.set_defaults(act=_test)
 
     one = commands.add_parser("coverage", help="run every attack on every kernel: docs/coverage.md")
     chosen = [*KERNELS, coverage.HOST]
     one.add_argument("-k", "--kernel", choices=chosen, action="append", help="default: all of them")
+    one.add_argument("--benign", action="store_true", help="honest work under the pack, and nothing else")
+    one.add_argument("--cost", action="store_true", help="what lawful calls cost more, and nothing else")
     one.add_argument("--render", action="store_true", help="measure nothing, write the page anew")
     one.set_defaults(act=_coverage)
     return parser.parse_args()
@@ -84,7 +91,7 @@ def _list(options: argparse.Namespace) -> int:
     print(f"cache: {cache_directory()}")
     for source in KERNELS.values():
         kernel = prepared(source.name)
-        print(f"  {source.name:18} {source.suite:20} {kernel.release if kernel else '-'}")
+        print(f"  {source.name:18} {', '.join(source.suites):24} {kernel.release if kernel else '-'}")
     return 0
 
 
@@ -100,21 +107,37 @@ def _run(options: argparse.Namespace) -> int:
 
 def _test(options: argparse.Namespace) -> int:
     names = list(KERNELS) if options.all else options.kernel or DEFAULT
-    reports = []
-    for name in names:
-        kernel = _need(name)
-        print(f"== Linux {kernel.release}", flush=True)
-        reports.append(run_suite(kernel, options.tests, echo=sys.stdout.buffer))
+    timeout = options.timeout or (FULL_TIMEOUT if options.full else TIMEOUT)
+    tests = options.tests or (FULL if options.full else ())
+    if len(names) > 1 and options.jobs > 1:
+        for name in names:
+            _need(name)
+        words = ["-t", str(timeout), "--", *tests]
+        reports = run_side_by_side(names, words, jobs=options.jobs, echo=sys.stdout)
+    else:
+        reports = []
+        for kernel in map(_need, names):
+            print(f"== Linux {kernel.release}", flush=True)
+            reports.append(run_suite(kernel, tests, echo=sys.stdout.buffer, timeout=timeout))
     print("\n== virtual machines")
     for report in reports:
         print(("ok      " if report.ok else "FAILED  ") + report.line())
-        for line in failure_lines(report):
+        for line in bad_lines(report):
             print(f"        {line}")
     return 0 if all(report.ok for report in reports) else 1
 
 
 def _coverage(options: argparse.Namespace) -> int:
-    names = [] if options.render else options.kernel or [coverage.HOST, *KERNELS]
+    if options.cost:
+        print(f"{cost.measure()} calls were timed")
+    for name in (options.kernel or [coverage.HOST, *KERNELS]) if options.benign else ():
+        kernel = None if name == coverage.HOST else _need(name)
+        print(f"{name}: {benign.measure(name, kernel, echo=sys.stdout.buffer)} workloads not left alone")
+    names = (
+        []
+        if options.render or options.cost or options.benign
+        else options.kernel or [coverage.HOST, *KERNELS]
+    )
     for name in names:
         if name == coverage.HOST:
             result = coverage.measure_host()
@@ -122,7 +145,7 @@ def _coverage(options: argparse.Namespace) -> int:
             result = coverage.measure_guest(_need(name), echo=sys.stdout.buffer)
         bad = sum(bool(case["problems"]) for case in result["cases"])
         print(f"{name}: {len(result['cases'])} attacks, {bad} not as they must be", flush=True)
-    coverage.PAGE.write_text(coverage.page(coverage.saved()))
+    PAGE.write_text(page(coverage.saved(), benign.saved_benign(), coverage.saved_cost()))
     return 0
 
 

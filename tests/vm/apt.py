@@ -6,14 +6,16 @@ The machine's own apt set-up is read (which mirror to ask) and never changed; no
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["Apt"]
+__all__ = ["Apt", "Found"]
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 CONFIGURATION = """\
@@ -54,6 +56,23 @@ def mirror() -> str:
     raise RuntimeError("no Debian mirror in the apt sources: the kernels of the tests are Debian packages")
 
 
+class Found(NamedTuple):
+    """A version of a package that a suite has."""
+
+    package: str
+    version: str
+    suite: str
+
+
+def _compared(one: Found, other: Found) -> int:
+    """Which version is newer, as Debian orders them: <0, 0, >0."""
+    for word, result in (("lt", -1), ("gt", 1)):
+        argv = ["dpkg", "--compare-versions", one.version, word, other.version]
+        if subprocess.run(argv, check=False).returncode == 0:
+            return result
+    return 0
+
+
 class Apt:
     """apt with everything of its own below `directory`."""
 
@@ -78,13 +97,26 @@ class Apt:
             raise RuntimeError(f"{' '.join(argv)}: status {got.returncode}\n{got.stderr.strip()}")
         return got.stdout
 
+    def newest(self, pattern: str, suites: Sequence[str]) -> Found:
+        """The newest of the packages whose whole name fits the pattern, in these suites."""
+        found: list[Found] = []
+        for name in self._run("apt-cache", "search", "--names-only", f"^{pattern}$").splitlines():
+            found += self._versions(name.split()[0], suites)
+        if not found:
+            raise RuntimeError(f"no package {pattern} in {', '.join(suites)}")
+        return max(found, key=functools.cmp_to_key(_compared))
+
     def version(self, package: str, suite: str) -> str:
         """The newest version of a package in a suite."""
+        found = [*self._versions(package, [suite])]
+        if not found:
+            raise RuntimeError(f"no package {package} in {suite}")
+        return max(found, key=functools.cmp_to_key(_compared)).version
+
+    def _versions(self, package: str, suites: Sequence[str]) -> Iterator[Found]:
         for line in self._run("apt-cache", "madison", package).splitlines():
             _, version, place = (part.strip() for part in line.split("|"))
-            if f" {suite}/" in place:
-                return version
-        raise RuntimeError(f"no package {package} in {suite}")
+            yield from (Found(package, version, suite) for suite in suites if f" {suite}/" in place)
 
     def depends(self, package: str, version: str) -> list[str]:
         """Names of the packages that one version of a package depends on."""

@@ -3,32 +3,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["DEFAULT", "KERNELS", "Prepared", "Source", "cache_directory", "prepared"]
+__all__ = ["DEFAULT", "KERNELS", "Prepared", "Source", "cache_directory", "locked", "prepared"]
 
 
 class Source(NamedTuple):
-    """A kernel of a Debian suite, by its metapackage: numbered packages vanish from mirrors."""
+    """Where a kernel comes from: the newest that any of the suites has of a package.
+
+    `package` is a metapackage, or a pattern of numbered ones where no metapackage leads to them any more.
+    """
 
     name: str
-    suite: str
-    package: str
+    suites: tuple[str, ...]
+    package: str = "linux-image-cloud-amd64"
+    headers: bool = True  # False: mirrors have dropped them, and no module can be built for it
 
 
 KERNELS = {
     source.name: source
     for source in (
-        Source("6.1", "bookworm", "linux-image-cloud-amd64"),
-        Source("6.12", "bookworm-backports", "linux-image-cloud-amd64"),
-        Source("trixie-backports", "trixie-backports", "linux-image-cloud-amd64"),
-        Source("sid", "sid", "linux-image-cloud-amd64"),
+        Source("6.1", ("bookworm",)),
+        Source("6.12", ("bookworm-backports",)),
+        Source("6.18", ("trixie-backports",), r"linux-image-6\.18\.[0-9]+\+deb13-cloud-amd64", headers=False),
+        Source("testing", ("forky",)),
+        Source("newest", ("trixie-backports", "sid")),
     )
 }
-DEFAULT = ("6.1", "6.12")
+DEFAULT = ("6.1", "newest")
 
 
 class Prepared(NamedTuple):
@@ -59,3 +67,13 @@ def prepared(name: str) -> Prepared | None:
     except FileNotFoundError:
         return None
     return Prepared(name, facts["release"], directory, directory / "package", facts["drivers"])
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """One at a time fills the cache: two guests may be started side by side."""
+    directory = cache_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tests.vm import qemu
 from tests.vm.apt import Apt
-from tests.vm.catalogue import KERNELS, Source, cache_directory, prepared
+from tests.vm.catalogue import KERNELS, Source, cache_directory, locked, prepared
+from tests.vm.headers import fetch_headers
 from tests.vm.prepare import prepare
 
 __all__ = ["fetch"]
@@ -26,11 +27,17 @@ def fetch(names: Iterable[str], *, renew: bool = False) -> list[str]:
     Gives one line for each thing that was fetched. Raises RuntimeError with apt's message.
     """
     cache = cache_directory()
+    with locked():
+        return _fetch(cache, names, renew=renew)
+
+
+def _fetch(cache: Path, names: Iterable[str], *, renew: bool) -> list[str]:
     sources = [KERNELS[name] for name in names if renew or prepared(name) is None]
     need_qemu = qemu.needs_fetch()
     if not sources and not need_qemu:
         return []
-    apt = Apt(cache / "apt", [source.suite for source in sources] + [QEMU_SUITE] * need_qemu)
+    suites = [suite for source in sources for suite in source.suites]
+    apt = Apt(cache / "apt", suites + [QEMU_SUITE] * need_qemu)
     done = []
     if need_qemu:
         apt.unpack((f"{name}/{QEMU_SUITE}" for name in QEMU_PACKAGES), cache / "qemu")
@@ -40,13 +47,13 @@ def fetch(names: Iterable[str], *, renew: bool = False) -> list[str]:
 
 
 def _fetch_kernel(apt: Apt, source: Source) -> str | None:
-    version = apt.version(source.package, source.suite)
+    found = apt.newest(source.package, source.suites)
     directory = cache_directory() / "kernels" / source.name
-    if prepared(source.name) and json.loads((directory / "meta.json").read_text()).get("version") == version:
+    if prepared(source.name) and _version(directory) == found.version:
         return None
-    image = next(
-        name for name in apt.depends(source.package, version) if re.match(r"linux-image-[0-9]", name)
-    )
+    numbered = re.compile(r"linux-image-[0-9]")
+    names = (found.package, *apt.depends(found.package, found.version))
+    image = next(name for name in names if numbered.match(name))
     release = image.removeprefix("linux-image-")
     packages = [image]
     # From 7.x the image package is a shell around two others.
@@ -56,8 +63,16 @@ def _fetch_kernel(apt: Apt, source: Source) -> str | None:
     fresh = directory.with_name(directory.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     apt.unpack(packages, fresh / "package")
-    install(fresh, directory, version)
-    return f"kernel {release} of {source.suite}"
+    install(fresh, directory, found.version)
+    if source.headers:  # now: the mirror drops them with the next version
+        kernel = prepared(source.name)
+        assert kernel is not None
+        fetch_headers(apt, kernel, found.suite)
+    return f"kernel {release} of {found.suite}"
+
+
+def _version(directory: Path) -> str:
+    return str(json.loads((directory / "meta.json").read_text()).get("version"))
 
 
 def install(fresh: Path, directory: Path, version: str) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.support import force
@@ -12,12 +10,13 @@ from tests.vm.catalogue import DEFAULT, Prepared, prepared
 from tests.vm.cpio import Archive
 from tests.vm.fetch import fetch
 from tests.vm.machine import Job, run
-from tests.vm.suite import failure_lines, run_suite
+from tests.vm.side_by_side import run_side_by_side
+from tests.vm.suite import FULL, ROOT, SHARES, SUITE, Report, bad_lines
 
 
 def kernel_or_skip(name: str) -> Prepared:
     """A kernel of the cache; where virtual machines are forced it is fetched."""
-    if os.environ.get("RINGFENCE_VM"):
+    if force.in_guest():
         force.elsewhere("this is a virtual machine already")
     force.need_root()
     if prepared(name) is None and not force.forced("vm"):
@@ -28,13 +27,21 @@ def kernel_or_skip(name: str) -> Prepared:
     return kernel
 
 
+@pytest.fixture(scope="module")
+def reports() -> dict[str, Report]:
+    """The suites of all kernels that every check boots, run side by side."""
+    for name in DEFAULT:
+        kernel_or_skip(name)
+    return {report.kernel: report for report in run_side_by_side(DEFAULT)}
+
+
 @pytest.mark.vm
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEFAULT)
-def test_the_kernel_tests_pass_on(name: str) -> None:
-    """tests/kernel and tests/escape in one boot of a distribution's kernel, with pure cgroup v2."""
-    report = run_suite(kernel_or_skip(name))
-    failures = "\n".join(failure_lines(report))
+def test_the_kernel_tests_pass_on(name: str, reports: dict[str, Report]) -> None:
+    """What the kernel has a say in, in one boot of a distribution's kernel, with pure cgroup v2."""
+    report = reports[name]
+    failures = "\n".join(bad_lines(report))
     assert report.ok, f"{report.line()}\n{failures}\n(see tests/results/vm/{name}.log)"
 
 
@@ -72,3 +79,45 @@ def test_an_archive_is_what_cpio_reads() -> None:
     assert whole[110:112] == b"a\0"
     assert whole[112:117] == b"12345"
     assert b"TRAILER!!!\0" in whole
+
+
+def _report(**changed: object) -> Report:
+    whole: dict[str, object] = {
+        "kernel": "6.1", "release": "6.1.0", "passed": 5, "skips": [], "failures": [], "seconds": 1.0,
+        "broken": "",
+    }  # fmt: skip
+    return Report(**{**whole, **changed})  # type: ignore[arg-type]
+
+
+def test_a_skip_that_nobody_allowed_is_a_failure() -> None:
+    """What would be skipped in every guest would be run by nobody, and nobody would know."""
+    assert _report().ok
+    unknown = _report(skips=[("test_x", "elsewhere: no BPF-LSM: not among the modules")])
+    assert not unknown.ok
+    assert bad_lines(unknown) == ["test_x: skipped: elsewhere: no BPF-LSM: not among the modules"]
+    allowed = _report(skips=[("test_x", "elsewhere: needs a hybrid cgroup host")])
+    assert (allowed.ok, bad_lines(allowed)) == (True, [])
+    young = [("test_x", "elsewhere: this kernel has no hook for unix sockets (6.7 has)")]
+    assert _report(skips=young).ok
+    assert not _report(kernel="newest", skips=young).ok
+
+
+def test_no_results_and_failures_are_not_well() -> None:
+    """A suite in which nothing ran is none."""
+    assert not _report(passed=0).ok
+    assert not _report(broken="the machine did not end in time").ok
+    assert not _report(failures=[("test_x", "assert 1 == 2")]).ok
+
+
+@pytest.mark.parametrize("pattern", [*SUITE, *FULL, *(one for share in SHARES.values() for one in share)])
+def test_what_guests_are_asked_to_run_is_there(pattern: str) -> None:
+    """A file that was renamed would not be missed otherwise."""
+    file, _, test = pattern.partition("::")
+    found = list(ROOT.glob(file))
+    assert found
+    assert not test or f"def {test}(" in found[0].read_text()
+
+
+def test_shares_are_of_kernels_that_every_check_boots() -> None:
+    """Nobody else's share would be run."""
+    assert set(SHARES) == set(DEFAULT)

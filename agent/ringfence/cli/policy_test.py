@@ -50,12 +50,9 @@ def register(parts: Commands) -> None:
         help="files or directories (default: the bundled packs)",
     )  # fmt: skip
     parser.add_argument(
-        "--rows",
-        type=_rows,
-        default=frozenset(),
-        metavar="N,M-K",
+        "--rows", type=_rows, default=frozenset(), metavar="N,M-K",
         help="only these rows of the escape checklist",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--mode", choices=("both", "enforce", "audit"), default="both", help="which modes to test"
     )
@@ -69,8 +66,6 @@ def register(parts: Commands) -> None:
     )  # fmt: skip
     parser.add_argument("--prefix", default=_PREFIX, help=argparse.SUPPRESS)  # tests that run side by side
     parser.add_argument("--slowdown", type=float, default=1.0, help=argparse.SUPPRESS)  # of an emulated guest
-    # What detectors see does not depend on the kernel; a guest takes long for it.
-    parser.add_argument("--no-detectors", action="store_true", help=argparse.SUPPRESS)
     add_output(parser, "table", "json")
 
 
@@ -117,8 +112,6 @@ def _groups(options: Any) -> tuple[list[tuple[list[Path], list[Case]]], list[str
     from ringfence.proof.cases import CASES
 
     wanted = [case for case in CASES if not options.rows or options.rows & set(case.rows)]
-    if options.no_detectors:
-        wanted = [case for case in wanted if not case.detector]
     if not options.policy:
         pack = packaged_policies()
         if pack is None:

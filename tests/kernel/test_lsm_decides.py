@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In a virtual machine BPF-LSM decides, or every other test of it would be skipped and nobody would know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.bpf.lsm import HOOKS
+from tests.support import force
+
+pytestmark = pytest.mark.root
+#: hooks that some kernel of the matrix lacks, all others are on every one
+YOUNG = {"uring_allowed", "file_ioctl_compat"}
+
+
+def test_the_hooks_of_a_guest_decide() -> None:
+    """The module list has bpf, a trial program refuses, and no hook is missing but those that are young."""
+    if not force.in_guest():
+        force.elsewhere("a virtual machine's kernel is to have BPF-LSM")
+    assert "bpf" in Path("/sys/kernel/security/lsm").read_text().split(",")
+    node = NodeCapabilities.detect()
+    assert node.lsm_lack == ""
+    assert set(HOOKS) - set(node.lsm_hooks) <= YOUNG
