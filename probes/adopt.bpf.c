@@ -45,12 +45,14 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 {
 	struct rf_task *bound, like = {};
 	struct rf_file file;
-	__u64 exe;
+	__u64 exe, home;
 
 	exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
 	if (!exe)
 		return NULL;
-	like.facts = rf_program(rf_address(task), buffer, &file, exe);
+	/* Not its own root: who is in a chroot by now is not to be taken for the container's first process. */
+	home = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
+	like.facts = rf_program(rf_address(task), buffer, &file, exe, home);
 	like.exe_hash = buffer->hash;
 	if (!was_armed && rf_is_runtime(task, &file))
 		return NULL;
@@ -60,7 +62,9 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 	bound = rf_bind(task, container, &like);
 	if (!bound)
 		return NULL;
+	((struct rf_armed *)bound)->home = home;
 	rf_watch(task, bound);
+	rf_settle(task, bound->container);
 	rf_publish(task, bound, container);
 	rf_counted(task, bound, container, true);
 	return bound;

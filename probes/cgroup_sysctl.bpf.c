@@ -30,15 +30,15 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	if (!container)
 		return rf_allow();
 	rf_count(bound->slot, RF_COUNT_SYSCTL);
+	rf_ask(&question, RF_SYSCTL_ACCESS, bound, container);
+	question.value[0] = write;
 	buffer = rf_scratch_get();
 	if (!buffer)
-		return rf_refuses_blindly(RF_SYSCTL_ACCESS, bound, container) ? rf_deny() : rf_allow();
+		return rf_starved_cgroup(&question, task, bound) ? rf_deny() : rf_allow();
 	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
 	buffer->text.event = RF_SYSCTL_ACCESS;
 	buffer->text.dim = RF_DIM_OBJECT;
 	len = bpf_sysctl_get_name(ctx, buffer->text.text, RF_SYSCTL_LEN, 0);
-	rf_ask(&question, RF_SYSCTL_ACCESS, bound, container);
-	question.value[0] = write;
 	question.text = buffer->bit + 1;
 	route = rf_answer_cgroup(&question, task, bound, container, NULL);
 	if (route != RF_TO_NOWHERE) {

@@ -71,11 +71,11 @@ static __always_inline bool rf_may_name(struct bpf_sock_addr *ctx)
 	if (!container)
 		return true;
 	rf_count(bound->slot, RF_COUNT_CONNECT);
+	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
 	buffer = rf_scratch_get();
 	if (!buffer)
-		return !rf_refuses_blindly(RF_UNIX_CONNECT, bound, container);
+		return !rf_starved_cgroup(&question, task, bound);
 	rf_unix_name(buffer, bpf_cast_to_kern_ctx(ctx));
-	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
 	question.text = buffer->bit + 1;
 	route = rf_answer_cgroup(&question, task, bound, container, NULL);
 	if (route != RF_TO_NOWHERE)

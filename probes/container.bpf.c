@@ -188,17 +188,6 @@ static __always_inline __u32 rf_mover(const struct rf_task *moved, struct task_s
 	return mover->container == moved->container ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
 }
 
-/*
- * Leaving: an armed task moved to a cgroup that is not its container's, or, in
- * a hierarchy that we do not attribute by, to the root. It stays bound to its container.
- */
-static __always_inline bool rf_leaves(struct cgroup *to, const struct rf_task *bound)
-{
-	if (!rf_our_hierarchy(to))
-		return to->level == 0;
-	return rf_slot_of(rf_cgroup_address(to)) != bound->slot;
-}
-
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct task_struct *task)
 {

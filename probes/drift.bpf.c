@@ -14,7 +14,6 @@
 #include <bpf/bpf_tracing.h>
 #include "include/drift.h"
 #include "include/match.h"
-#include "include/scratch.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -179,12 +178,12 @@ static __always_inline void rf_drift_record(struct task_struct *task, const stru
 	rf_submit(record, RF_TASK_DRIFT);
 }
 
-/* Not on the stack: the programs that look are deep already when they do. */
+/* Not on the stack: the programs that look are deep already when they do. With the task: whoever looks finds it. */
 struct rf_drift_room {
 	struct rf_identity now;
 	struct rf_question question;
 };
-_Static_assert(sizeof(struct rf_drift_room) <= RF_WALK_LEN, "fits the buffer");
+_Static_assert(sizeof(struct rf_drift_room) <= RF_ROOM_WORDS * sizeof(__u64), "fits the room");
 
 /* Returns the verdict. */
 static __always_inline __u32 rf_drifted(struct task_struct *task, const struct rf_task *bound,
@@ -209,26 +208,79 @@ static __always_inline __u32 rf_drifted(struct task_struct *task, const struct r
 	return question->action;
 }
 
+#define RF_ENTERED(index, type, host, bit)                                 \
+	if (now->namespaces[index] != was->namespaces[index] &&            \
+	    RF_READ(struct type, now->namespaces[index], ns.inum) == host) \
+	entered |= bit
+
+/* CLONE_NEW* of the namespaces that are the host's, and were not. */
+__noinline __u32 rf_entered_host(const struct rf_identity *was, const struct rf_identity *now)
+{
+	__u32 entered = 0;
+
+	if (!was || !now)
+		return 0;
+	RF_ENTERED(0, mnt_namespace, config.host_mnt_ns, RF_CLONE_NEWNS);
+	RF_ENTERED(1, net, config.host_net_ns, RF_CLONE_NEWNET);
+	RF_ENTERED(2, pid_namespace, config.host_pid_ns, RF_CLONE_NEWPID);
+	RF_ENTERED(3, ipc_namespace, config.host_ipc_ns, RF_CLONE_NEWIPC);
+	RF_ENTERED(4, uts_namespace, config.host_uts_ns, RF_CLONE_NEWUTS);
+	RF_ENTERED(5, cgroup_namespace, config.host_cgroup_ns, RF_CLONE_NEWCGROUP);
+	if (now->user_ns != was->user_ns &&
+	    RF_READ(struct user_namespace, now->user_ns, ns.inum) == config.host_user_ns)
+		entered |= RF_CLONE_NEWUSER;
+	return entered;
+}
+
+/*
+ * setns is judged by the file behind its descriptor, which another thread may have changed between the kernel's look
+ * and ours. So the outcome is judged, too: who is in a namespace of the host's that no rule would have let it enter is
+ * killed. What rules only alert of was told then. The facts are those of the task as it was.
+ */
+static __always_inline __u32 rf_enters_host(struct task_struct *task, const struct rf_task *bound,
+					    struct rf_drift_room *room, __u32 entered)
+{
+	struct rf_container *container = rf_container_of(bound);
+	struct rf_question *question = &room->question;
+	struct rf_syscall_event *record;
+
+	if (!container)
+		return RF_ACTION_NONE;
+	rf_ask(question, RF_SYS_SETNS, bound, container);
+	question->value[0] = entered;
+	question->value[1] = RF_RELATION_HOST;
+	rf_learn_facts(question, task, bound);
+	question->value[RF_DIM_FACTS] &= ~rf_facts_of_host(entered);
+	rf_judge(question, task, bound, NULL);
+	if (question->action <= RF_ACTION_ALERT)
+		return RF_ACTION_NONE;
+	rf_carry_out(question);
+	rf_count_verdict(question);
+	record = RF_RECORD(rf_syscall_event, RF_SYS_SETNS, bound->slot, RF_TO_ALERTS);
+	if (record) {
+		rf_header(&record->header, RF_SYS_SETNS, task, bound);
+		rf_header_verdict(&record->header, question, task, bound);
+		record->nr = RF_NO_CALL;
+		__builtin_memcpy(record->operand, question->value, sizeof(record->operand));
+		rf_submit(record, RF_SYS_SETNS);
+	}
+	return question->action;
+}
+
 __noinline int rf_examine(__u32 at)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_task *bound = rf_bound(task);
 	struct rf_identity *was, *now;
 	struct rf_drift_room *room;
-	__u32 strange, verdict = RF_ACTION_NONE;
-	struct rf_scratch *buffer;
+	__u32 strange, entered, verdict = RF_ACTION_NONE;
 
 	if (!bound || !BPF_CORE_READ(task, nsproxy)) /* it is ending */
 		return RF_ACTION_NONE;
 	was = &((struct rf_armed *)bound)->identity;
 	if (!was->cred)
 		return RF_ACTION_NONE;
-	buffer = rf_scratch_get();
-	if (!buffer) {
-		rf_drop(RF_TASK_DRIFT, RF_DROP_TABLE_FULL, bound->slot);
-		return RF_ACTION_NONE;
-	}
-	room = (struct rf_drift_room *)buffer->walk;
+	room = (struct rf_drift_room *)((struct rf_armed *)bound)->room;
 	now = &room->now;
 	rf_remember(now, rf_address(task));
 	strange = rf_strange(was, now);
@@ -237,9 +289,11 @@ __noinline int rf_examine(__u32 at)
 		strange |= RF_DRIFT_BORROWED;
 	if (strange)
 		verdict = rf_drifted(task, bound, was, room, strange, at);
+	entered = rf_entered_host(was, now);
+	if (entered && verdict <= RF_ACTION_ALERT)
+		verdict = rf_enters_host(task, bound, room, entered);
 	if (verdict <= RF_ACTION_ALERT) /* it is let live: told once */
 		__builtin_memcpy(was, now, sizeof(*was));
-	rf_scratch_put(buffer);
 	return verdict;
 }
 

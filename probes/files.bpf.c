@@ -37,13 +37,13 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	if (!at)
 		return 0;
 	rf_file_read(&file, at);
-	whose = rf_opens_by_handle(rf_call_number(regs), compat) ? rf_foreign_or_outside(task, &file)
-								 : rf_foreign(task, &file);
+	whose = rf_opens_by_handle(rf_call_number(regs), compat) ? rf_foreign_or_outside(task, bound, &file)
+								 : rf_foreign(task, bound, &file);
 	answer = rf_first_look(&question, task, bound, container, &file, whose, compat);
 	if (!rf_file_matters(&question, RF_FILE_OPEN, answer, bound, container))
 		return 0;
 	rf_second_look(&question, task, bound, container, &file, answer, fd, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_KILL);
+		       RF_MECHANISM_KILL, false);
 	return 0;
 }
 

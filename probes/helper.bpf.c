@@ -2,7 +2,7 @@
 /*
  * Usermode helpers: programs of the host that the kernel runs by itself, as root, because somebody wrote
  * a path somewhere (core_pattern, modprobe, release_agent, uevent_helper, and whatever comes next).
- * All of them begin as an exec of a child of kthreadd, and that is looked at here. The subject is no armed
+ * All of them begin as an exec of a kernel thread's child, and that is looked at here. The subject is no armed
  * task, so the rules are those of a container of which nothing is known (profile 0).
  */
 #include "include/vmlinux.h"
@@ -35,23 +35,32 @@ static __always_inline __u64 rf_hash_text(struct rf_scratch *buffer, const char 
 	return hash;
 }
 
+#define RF_RLIMIT_CORE 4 /* include/uapi/asm-generic/resource.h */
+
+/* Whether the kernel runs it as the handler of a core dump, which has this limit and nobody else (umh_pipe_setup). */
+static __always_inline __u32 rf_helper_use(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, signal, rlim[RF_RLIMIT_CORE].rlim_max) == 1 ? RF_HELPER_CORE : RF_HELPER_OTHER;
+}
+
 /*
- * A script is gone when its interpreter runs: it is known by the path that the kernel was given. That lies in
- * kernel memory and is looked up from the root of the host.
+ * By the path that the kernel was given, which lies in its memory and is looked up from the root of the host, and by
+ * the file. A script is gone when its interpreter runs: then by the path alone.
  */
 static __always_inline bool rf_is_known(struct rf_scratch *buffer, struct linux_binprm *binprm,
-					const struct rf_object *object)
+					const struct rf_file *file, struct task_struct *task)
 {
 	const char *asked = BPF_CORE_READ(binprm, filename);
-	struct rf_helper_key key = {};
+	struct rf_helper_key key = { .path = rf_hash_text(buffer, asked) };
+	__u32 *uses;
 
-	if (asked != BPF_CORE_READ(binprm, interp)) {
-		key.inode = rf_hash_text(buffer, asked);
-	} else {
-		key.device = object->device;
-		key.inode = object->inode;
+	if (asked == BPF_CORE_READ(binprm, interp)) {
+		key.device = RF_READ(struct super_block, file->super, s_dev);
+		key.inode = RF_READ(struct inode, file->inode, i_ino);
+		key.changed = rf_changed_ns(file->inode);
 	}
-	return bpf_map_lookup_elem(&helpers, &key);
+	uses = bpf_map_lookup_elem(&helpers, &key);
+	return uses && *uses & rf_helper_use(task);
 }
 
 static __always_inline void rf_helper_record(struct task_struct *task, const struct rf_task *nobody,
@@ -91,13 +100,14 @@ static __always_inline void rf_ask_of_helper(struct rf_helper_room *room, struct
 
 	__builtin_memset(room, 0, sizeof(*room));
 	room->nobody.slot = RF_NO_SLOT;
-	room->nobody.facts = rf_program(rf_address(task), buffer, &room->file, (__u64)BPF_CORE_READ(binprm, file));
+	room->nobody.facts =
+		rf_program(rf_address(task), buffer, &room->file, (__u64)BPF_CORE_READ(binprm, file), rf_root_of(task));
 	room->nobody.exe_hash = buffer->hash;
 	rf_object_read(&room->object, &room->file);
 	dentry = room->file.dentry;
 	rf_ask(question, RF_KERNEL_HELPER, &room->nobody, &room->anyone);
 	question->value[0] = room->file.magic;
-	question->value[RF_DIM_KNOWN] = rf_is_known(buffer, binprm, &room->object);
+	question->value[RF_DIM_KNOWN] = rf_is_known(buffer, binprm, &room->file, task);
 	question->value[RF_DIM_NAME] = rf_hash_name(buffer, dentry);
 	rf_text_key_path(buffer, RF_KERNEL_HELPER);
 	question->text = buffer->bit + 1;
@@ -117,6 +127,20 @@ static __always_inline __u32 rf_tell_of_helper(struct rf_helper_room *room, stru
 	return question->action;
 }
 
+/* Without a buffer the path cannot be asked about, so none is known. */
+rf_subprogram __u32 rf_starved_helper(void)
+{
+	struct rf_question question = {
+		.event = RF_KERNEL_HELPER,
+		.slot = RF_NO_SLOT,
+		.rule = RF_NO_RULE,
+		.known = RF_KNOWS(RF_DIM_KNOWN),
+	};
+
+	rf_starved(&question);
+	return question.action;
+}
+
 __noinline int rf_helper(__u64 binprm, __u32 at_hook)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -132,6 +156,8 @@ __noinline int rf_helper(__u64 binprm, __u32 at_hook)
 		room = (struct rf_helper_room *)second->walk;
 		rf_ask_of_helper(room, buffer, task, (struct linux_binprm *)binprm);
 		verdict = rf_tell_of_helper(room, buffer, task, at_hook);
+	} else if (at_hook) {
+		verdict = rf_starved_helper();
 	} else {
 		rf_drop(RF_KERNEL_HELPER, RF_DROP_TABLE_FULL, RF_NO_SLOT);
 	}
@@ -148,7 +174,7 @@ int BPF_PROG(helper_executed, struct task_struct *task, pid_t old_pid, struct li
 {
 	__u64 address = 0;
 
-	if (config.helper_hook || !rf_is_helper(task))
+	if (config.helper_hook || !rf_is_helper(task, 1))
 		return 0;
 	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
 	rf_helper(address, false);

@@ -14,10 +14,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* A call that is made again from the same place with the same arguments within this time is taken for the same one. */
-#define RF_SAME_CALL_NS 100000000ULL
-#define RF_MIX 0x9e3779b97f4a7c15ULL
-
 /* Events that nothing but `capable` sees before their effect, or nothing as early. */
 #define RF_BY_CAPABLE                                                                                                 \
 	(RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_SETNS) | RF_EVENT_BIT(RF_SYS_FSOPEN) |                    \
@@ -27,24 +23,24 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	 RF_EVENT_BIT(RF_SYS_REBOOT) | RF_EVENT_BIT(RF_SYS_SWAP) | RF_EVENT_BIT(RF_SYS_SETTIME) |                     \
 	 RF_EVENT_BIT(RF_SYS_ACCT) | RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
 
-static __always_inline __u64 rf_call_mix(const struct rf_call *call, struct pt_regs *regs)
-{
-	__u64 mix = rf_call_site(regs) ^ (__u64)call->nr << 48;
-	__u32 i;
-
-	for (i = 0; i < RF_SYSCALL_ARGS; i++)
-		mix = (mix ^ call->args[i]) * RF_MIX;
-	return mix;
-}
-
 /* The operands that hooks know as the kernel's objects, and not as the call's arguments. */
-static __always_inline void rf_take_hint(struct rf_question *question, __u64 target, __u64 flags)
+static __always_inline void rf_take_hint(struct rf_question *question, const struct rf_syscall *known, __u64 target,
+					 __u64 flags)
 {
+	bool whole = flags & RF_FLAGS_ARE_WHOLE;
 	__u32 relation =
 		target ? rf_relation_of_process(RF_READ(struct task_struct, target, tgid)) : RF_RELATION_UNKNOWN;
 
+	flags &= ~RF_FLAGS_ARE_WHOLE;
 	switch (question->event) {
 	case RF_SYS_CLONE:
+		if (whole)
+			question->value[0] = flags;
+		else if (known->source[0] == RF_FROM_ARG) /* clone(2): the kernel's copy is without the signal */
+			question->value[0] = (question->value[0] & ~RF_CSIGNAL) | flags;
+		else
+			question->value[0] |= flags;
+		break;
 	case RF_SYS_UNSHARE:
 		question->value[0] |= flags;
 		break;
@@ -70,7 +66,6 @@ static __always_inline __u32 rf_hooked_event(const struct rf_syscall *known, __u
 	return known->event & RF_SYSCALL_HOOKED && bit < 64 && events >> bit & 1 ? event : RF_EVENT_NONE;
 }
 
-/* The question lies in the buffer: with it, hook, rules and exceptions do not fit a stack. */
 static __always_inline __u32 rf_answer_call(struct task_struct *task, const struct rf_task *bound,
 					    const struct rf_call *call, struct rf_question *question,
 					    struct rf_scratch *buffer, __u8 flags)
@@ -83,6 +78,8 @@ static __always_inline __u32 rf_answer_call(struct task_struct *task, const stru
 	question->text = buffer->bit + 1;
 	rf_judge(question, task, bound, NULL);
 	flags |= rf_lsm_carry_out(question);
+	if (rf_was_told((struct rf_armed *)bound, question))
+		return question->action;
 	rf_count_verdict(question);
 	route = rf_route_verdict(question, container);
 	if (route != RF_TO_NOWHERE)
@@ -96,7 +93,6 @@ static __always_inline void rf_ask_call(struct task_struct *task, const struct r
 {
 	__u32 i;
 
-	rf_count(bound->slot, known->counter);
 	rf_ask(question, known->event & ~RF_SYSCALL_HOOKED, bound, container);
 	if (call->compat)
 		question->value[RF_DIM_FACTS] = rf_compat_facts(task);
@@ -108,13 +104,12 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_answered *answered;
 	struct rf_question *question;
 	struct rf_scratch *buffer;
 	struct rf_syscall *known;
 	struct rf_task *bound;
 	struct rf_call call;
-	__u64 mix, now;
+	__u32 verdict;
 	__u8 notes;
 
 	bound = rf_bound(task);
@@ -126,27 +121,24 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 	container = rf_container_of(bound);
 	if (!container)
 		return RF_ACTION_NONE;
-	answered = &((struct rf_armed *)bound)->answered;
-	mix = rf_call_mix(&call, (struct pt_regs *)bpf_task_pt_regs(task));
-	now = bpf_ktime_get_boot_ns();
-	if (answered->call == mix && now - answered->time_ns < RF_SAME_CALL_NS)
-		return answered->verdict;
+	if (!rf_asks_again(task, (struct rf_armed *)bound, &call))
+		rf_count(bound->slot, known->counter);
+	question = (struct rf_question *)((struct rf_armed *)bound)->room;
+	rf_ask_call(task, bound, container, &call, known, question);
+	rf_take_hint(question, known, target, flags);
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		rf_drop(known->event & ~RF_SYSCALL_HOOKED, RF_DROP_TABLE_FULL, bound->slot);
-		return RF_ACTION_NONE;
+		question->known |= RF_KNOWS_OPERANDS;
+		rf_learn_facts(question, task, bound);
+		rf_starved(question);
+		return question->action;
 	}
-	question = (struct rf_question *)buffer->walk;
-	rf_ask_call(task, bound, container, &call, known, question);
-	rf_take_hint(question, target, flags);
 	notes = rf_call_text(buffer, &call, known->text_arg, question->event);
 	if (call.compat)
 		notes |= RF_FLAG_COMPAT;
-	answered->verdict = rf_answer_call(task, bound, &call, question, buffer, notes);
-	answered->call = mix;
-	answered->time_ns = now;
+	verdict = rf_answer_call(task, bound, &call, question, buffer, notes);
 	rf_scratch_put(buffer);
-	return answered->verdict;
+	return verdict;
 }
 
 SEC("lsm/capable")

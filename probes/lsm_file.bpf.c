@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Files that are opened, mapped for execution, handed over, or given an ioctl.
+ * Files that are opened, mapped for execution, handed over, or given an ioctl; names of files: lsm_names.bpf.c.
  *
- * file_open comes before the file's own open and before O_TRUNC empties it. A file that O_CREAT makes is there by
- * then, empty. O_PATH asks no hook: such a descriptor gives no access to the file, and what is opened through it
- * comes here.
+ * file_open comes before the file's own open and before O_TRUNC empties it. O_PATH asks no hook: such a
+ * descriptor gives no access to the file, and what is opened through it comes here.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -14,11 +13,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_FMODE_EXEC 0x20	      /* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
-#define RF_FMODE_NOACCOUNT 0x20000000 /* a file behind a file of overlayfs, fuse ...: the kernel's own */
+#define RF_FMODE_EXEC 0x20 /* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
 #define RF_PROT_EXEC 4
-#define RF_O_WRONLY 1
-#define RF_O_RDWR 2
 
 SEC("lsm/file_open")
 int BPF_PROG(lsm_file_open, struct file *opened, int ret)
@@ -41,12 +37,15 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 		return 0;
 	rf_count(bound->slot, RF_COUNT_OPEN);
 	rf_file_read(&file, (__u64)opened);
+	if (file.flags & RF_O_TRUNC && !(file.flags & RF_O_ACCMODE))
+		file.flags |= RF_O_RDWR; /* it is emptied, although it was opened for reading */
 	compat = rf_in_compat(task);
-	answer = rf_first_look(&question, task, bound, container, &file, rf_foreign_or_outside(task, &file), compat);
+	answer = rf_first_look(&question, task, bound, container, &file, rf_foreign_or_outside(task, bound, &file),
+			       compat);
 	if (!rf_file_matters(&question, RF_FILE_OPEN, answer, bound, container))
 		return 0;
 	rf_second_look(&question, task, bound, container, &file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_LSM);
+		       RF_MECHANISM_LSM, false);
 	return rf_lsm_result(&question);
 }
 
@@ -57,13 +56,24 @@ static __always_inline int rf_lsm_about(__u32 event, struct task_struct *task, s
 	struct rf_question question;
 	__u32 answer, whose;
 
-	whose = rf_foreign_or_outside(task, file);
+	whose = rf_foreign_or_outside(task, bound, file);
 	answer = rf_ask_file(&question, event, task, bound, container, file, rf_file_type(file, whose), compat);
 	if (!rf_file_matters(&question, event, answer, bound, container))
 		return 0;
 	rf_second_look(&question, task, bound, container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_LSM);
+		       RF_MECHANISM_LSM, false);
 	return rf_lsm_result(&question);
+}
+
+/* Of a file behind one of overlayfs or fuse: that one, which the rules are about. */
+static __always_inline void rf_file_in_front(struct rf_file *file, __u64 behind)
+{
+	struct path *path = (struct path *)rf_path_of_backing(behind);
+	__u64 dentry = (__u64)BPF_CORE_READ(path, dentry);
+	__u32 flags = file->flags;
+
+	rf_file_named(file, (__u64)BPF_CORE_READ(path, mnt), dentry, (__u64)RF_READ(struct dentry, dentry, d_inode));
+	file->flags = flags;
 }
 
 /* The other events on a file that is open. */
@@ -81,57 +91,9 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 	if (!container)
 		return 0;
 	rf_file_read(&file, of);
+	if (RF_READ(struct file, of, f_mode) & RF_FMODE_NOACCOUNT)
+		rf_file_in_front(&file, of);
 	return rf_lsm_about(event, task, bound, container, &file);
-}
-
-/*
- * A file that is given another name: by that one, a rule on its path would not know it. So who may not open it
- * for reading and writing may not do that. Who replaces a file needs leave to write it.
- */
-static __always_inline int rf_lsm_name(const struct path *dir, struct dentry *dentry, __u32 access)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_container *container;
-	struct rf_task *bound;
-	struct rf_file file;
-
-	bound = rf_bound(task);
-	if (!bound)
-		return 0;
-	container = rf_container_of(bound);
-	if (!container)
-		return 0;
-	file.inode = (__u64)BPF_CORE_READ(dentry, d_inode);
-	if (!file.inode)
-		return 0;
-	file.mnt = (__u64)BPF_CORE_READ(dir, mnt);
-	file.dentry = rf_number_of(dentry);
-	file.flags = access;
-	file.mode = RF_READ(struct inode, file.inode, i_mode);
-	file.super = (__u64)RF_READ(struct inode, file.inode, i_sb);
-	file.magic = RF_READ(struct super_block, file.super, s_magic);
-	return rf_lsm_about(RF_FILE_OPEN, task, bound, container, &file);
-}
-
-SEC("lsm/path_link")
-int BPF_PROG(lsm_path_link, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
-{
-	if (ret)
-		return ret;
-	return rf_lsm_name(new_dir, old_dentry, RF_O_RDWR);
-}
-
-/*
- * Both files: the other one is replaced, or gets the first one's name. The flags came in 5.19 (100f59d96405), so
- * where the result of programs before this one lies differs. It is not needed: who refuses is the last one asked.
- */
-SEC("lsm/path_rename")
-int BPF_PROG(lsm_path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry)
-{
-	if (rf_lsm_name(old_dir, old_dentry, RF_O_RDWR))
-		return rf_lsm_refused();
-	return rf_lsm_name(new_dir, new_dentry, RF_O_WRONLY);
 }
 
 SEC("lsm/mmap_file")

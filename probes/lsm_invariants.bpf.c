@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The two invariants. At opens: who opens (drift.bpf.c). Before an exec: who comes to it (drift.bpf.c), and whether the kernel runs a
+ * The invariants, and what else is asked at opens. At opens: who opens (drift.bpf.c). Before an exec: who comes to it (drift.bpf.c), and whether the kernel runs a
  * helper (helper.bpf.c). bprm_creds_for_exec (5.8) is asked once, with the file that was asked for: for a script,
  * the script and not its interpreter.
  */
@@ -25,21 +25,31 @@ int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 	if (bound && bound->container) {
 		return rf_lsm_verdict(rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK));
 	}
-	if (!config.helper_hook || !rf_is_helper(task))
+	if (!config.helper_hook || !rf_is_helper(task, 0))
 		return 0;
 	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
 	return rf_lsm_verdict(rf_helper(address, true));
 }
 
+#define RF_O_TMPFILE 020000000
+#define RF_TMPFILE_SETID 06000
+
+/* What is asked at opens beside the rules on files, on a stack of its own: who opens, and whether it is a chmod. */
 SEC("lsm/file_open")
-int BPF_PROG(drift_file_open, struct file *opened, int ret)
+int BPF_PROG(beside_file_open, struct file *opened, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_task *bound = rf_bound(task);
+	__u32 mode;
 
 	if (ret)
 		return ret;
 	if (!bound)
 		return 0;
+	if (opened->f_flags & RF_O_TMPFILE) {
+		mode = BPF_CORE_READ(opened, f_inode, i_mode);
+		if (mode & RF_TMPFILE_SETID && rf_decide_tmpfile(mode) > RF_ACTION_ALERT)
+			return rf_lsm_refused();
+	}
 	return rf_lsm_verdict(rf_checkpoint(task, bound, RF_FILE_OPEN | RF_AT_HOOK));
 }

@@ -38,6 +38,20 @@ int lsm_kernel_load_data(void *ctx)
 	return rf_lsm_verdict(rf_decide_call(RF_LOADS, 0, 0));
 }
 
+/* Before modprobe runs, by the name that it would be given: net-pf-38, fs-xfs, crypto-cbc(aes). */
+SEC("lsm/kernel_module_request")
+int BPF_PROG(lsm_kernel_module_request, char *name, int ret)
+{
+	struct rf_lsm lsm;
+
+	if (ret)
+		return ret;
+	if (!rf_lsm_armed(&lsm))
+		return 0;
+	rf_lsm_ask(&lsm, RF_MODULE_REQUEST);
+	return rf_lsm_decide(&lsm, rf_number_of(name));
+}
+
 SEC("lsm/locked_down")
 int lsm_locked_down(void *ctx)
 {
@@ -56,10 +70,53 @@ int lsm_quotactl(void *ctx)
 	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_QUOTACTL), 0, 0));
 }
 
-SEC("lsm/inode_init_security_anon")
-int lsm_inode_init_security_anon(void *ctx)
+/* The heads of "[userfaultfd]" and "[io_uring]", little endian */
+#define RF_USERFAULTFD_NAME 0x756166726573755bULL
+#define RF_IO_URING_NAME 0x6e6972755f6f695bULL
+#define RF_IOCTL_ARGUMENT 2
+
+/* Whether the task is in a call of that event. */
+__noinline int rf_in_call_of(__u32 event)
 {
-	return rf_lsm_verdict(rf_decide_call(RF_ANONYMOUS, 0, 0));
+	struct rf_call call;
+
+	return rf_call_in_progress(bpf_get_current_task_btf(), &call) && rf_call_of_event(&call, event);
+}
+
+/* Made by an ioctl of /dev/userfaultfd, whose argument is the flags. */
+__noinline int rf_decide_anonymous(__u32 event)
+{
+	struct rf_lsm lsm;
+
+	if (!rf_lsm_armed(&lsm))
+		return RF_ACTION_NONE;
+	rf_lsm_ask(&lsm, event);
+	if (event == RF_SYS_USERFAULTFD)
+		rf_lsm_operand(&lsm, 0, lsm.call.args[RF_IOCTL_ARGUMENT]);
+	rf_lsm_decide(&lsm, 0);
+	return lsm.question.action;
+}
+
+SEC("lsm/inode_init_security_anon")
+int BPF_PROG(lsm_inode_init_security_anon, struct inode *inode, const struct qstr *name, const struct inode *context,
+	     int ret)
+{
+	__u64 text = 0;
+	__u32 event;
+
+	if (ret)
+		return ret;
+	/* What is made is known by its name. */
+	bpf_probe_read_kernel(&text, sizeof(text), BPF_CORE_READ(name, name));
+	if (text == RF_USERFAULTFD_NAME)
+		event = RF_SYS_USERFAULTFD;
+	else if (text == RF_IO_URING_NAME)
+		event = RF_SYS_IO_URING_SETUP;
+	else
+		return 0;
+	if (rf_in_call_of(event))
+		return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(event), 0, 0));
+	return rf_lsm_verdict(rf_decide_anonymous(event));
 }
 
 SEC("lsm/uring_allowed")

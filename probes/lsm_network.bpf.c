@@ -27,6 +27,23 @@ int BPF_PROG(lsm_socket_create, int family, int type, int protocol, int kern, in
 	rf_lsm_operand(&lsm, 0, (__u32)family);
 	rf_lsm_operand(&lsm, 1, (__u32)type);
 	rf_lsm_operand(&lsm, 2, (__u32)protocol);
+	return rf_lsm_decide_once(&lsm); /* socketpair asks twice */
+}
+
+/* By call, 32-bit socketcall or ring. */
+SEC("lsm/socket_setsockopt")
+int BPF_PROG(lsm_socket_setsockopt, struct socket *sock, int level, int option, int ret)
+{
+	struct rf_lsm lsm;
+
+	if (ret)
+		return ret;
+	if (!rf_lsm_armed(&lsm))
+		return 0;
+	rf_lsm_ask(&lsm, RF_SETSOCKOPT);
+	rf_lsm_operand(&lsm, 0, (__u32)level);
+	rf_lsm_operand(&lsm, 1, (__u32)option);
+	rf_lsm_operand(&lsm, 2, (__u64)(__u32)level << 32 | (__u32)option);
 	return rf_lsm_decide(&lsm, 0);
 }
 
@@ -98,14 +115,16 @@ __noinline int rf_unix_decide(__u64 other)
 	if (!container)
 		return RF_ACTION_NONE;
 	rf_count(bound->slot, RF_COUNT_CONNECT);
-	buffer = rf_scratch_get();
-	if (!buffer) {
-		rf_drop(RF_UNIX_CONNECT, RF_DROP_TABLE_FULL, bound->slot);
-		return RF_ACTION_NONE;
-	}
-	rf_bound_name(buffer, other);
 	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
 	question.value[0] = rf_server_of(other);
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		question.known |= RF_KNOWS_OPERANDS;
+		rf_learn_facts(&question, task, bound);
+		rf_starved(&question);
+		return question.action;
+	}
+	rf_bound_name(buffer, other);
 	question.text = buffer->bit + 1;
 	rf_judge(&question, task, bound, NULL);
 	flags = rf_lsm_carry_out(&question);

@@ -10,10 +10,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_S_IFREG 0100000
-#define RF_S_IFSOCK 0140000
-#define RF_S_ISUGID 06000
-
 /*
  * mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. A socket that is
  * bound comes here, too, and is no mknod.
@@ -42,6 +38,19 @@ int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umod
 		return 0;
 	rf_lsm_operand(&lsm, 0, type);
 	return rf_lsm_decide(&lsm, name);
+}
+
+/* open with O_TMPFILE makes it, and linkat gives it a name: asked by beside_file_open (lsm_invariants.bpf.c). */
+__noinline int rf_decide_tmpfile(__u32 mode)
+{
+	struct rf_lsm lsm;
+
+	if (!rf_lsm_armed(&lsm))
+		return RF_ACTION_NONE;
+	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
+	rf_lsm_operand(&lsm, 0, mode);
+	rf_lsm_decide(&lsm, 0);
+	return lsm.question.action;
 }
 
 SEC("lsm/path_symlink")

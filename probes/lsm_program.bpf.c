@@ -33,12 +33,18 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 	if (!container)
 		return 0;
 	buffer = rf_scratch_get();
-	if (!buffer) {
-		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, bound->slot);
-		return 0;
-	}
 	__builtin_memcpy(&next, bound, sizeof(next)); /* who the task would be */
-	next.facts = rf_program(rf_address(task), buffer, &exe, (__u64)BPF_CORE_READ(binprm, file));
+	if (!buffer) {
+		rf_file_read(&exe, (__u64)BPF_CORE_READ(binprm, file));
+		next.facts = rf_program_facts(&exe);
+		rf_ask(&question, RF_PROCESS_EXEC, &next, container);
+		rf_exec_operands(&question, task, &next, &exe);
+		question.known = RF_KNOWS(0) | RF_KNOWS(1) | RF_KNOWS(2); /* not: its path, and by which name */
+		rf_learn_facts(&question, task, &next);
+		return rf_starved(&question) ? rf_lsm_refused() : 0;
+	}
+	next.facts = rf_program(rf_address(task), buffer, &exe, (__u64)BPF_CORE_READ(binprm, file),
+				((struct rf_armed *)bound)->home);
 	next.exe_hash = buffer->hash;
 	rf_ask_exec(&question, task, &next, container, &exe, buffer);
 	rf_judge(&question, task, &next, NULL);

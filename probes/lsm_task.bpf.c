@@ -10,6 +10,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+#define RF_MAKES_USER_NS (RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_CLONE))
+
 /* What looks into another process; opens of its /proc/PID are file.open's. */
 #define RF_LOOKS                                                                                            \
 	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | \
@@ -37,16 +39,19 @@ int BPF_PROG(lsm_task_alloc, struct task_struct *task, unsigned long clone_flags
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_CLONE), 0, clone_flags));
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_CLONE), 0, clone_flags | RF_FLAGS_ARE_WHOLE));
 }
 
-/* 6.1: 7cd4c5c2101c. Needs no capability: what unshare(CLONE_NEWUSER) reaches first. */
+/*
+ * 6.1: 7cd4c5c2101c. Needs no capability: what unshare(CLONE_NEWUSER) reaches first, and clone before its task_alloc.
+ * That a user namespace is to be made is certain here, whatever memory says by now.
+ */
 SEC("lsm/userns_create")
 int BPF_PROG(lsm_userns_create, const struct cred *cred, int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_UNSHARE), 0, RF_CLONE_NEWUSER));
+	return rf_lsm_verdict(rf_decide_call(RF_MAKES_USER_NS, 0, RF_CLONE_NEWUSER));
 }
 
 SEC("lsm/capset")

@@ -40,25 +40,26 @@ static __always_inline __u32 rf_lowest(__u64 word)
  * ANDs one dim's set in; leaves the function when nothing is left. What is missing is noted in memory, not
  * in a variable: the verifier would follow each of its 128 values to the end.
  */
-#define RF_NARROW(d, set, lookup)                                     \
-	do {                                                          \
-		if (rules->dim[d]) {                                  \
-			if (!(question->known & RF_KNOWS(d))) {       \
-				question->need |= RF_KNOWS(d);        \
-			} else {                                      \
-				const struct rf_ruleset *__set;       \
-				__u32 *__id = lookup;                 \
-                                                                      \
-				set = __id ? *__id : rules->other[d]; \
-				__set = rf_set(sets, set);            \
-				if (!__set)                           \
-					return RF_MATCH_NOTHING;      \
-				summary &= __set->summary;            \
-				hits &= __set->word[first];           \
-				if (!summary || (single && !hits))    \
-					return RF_MATCH_NOTHING;      \
-			}                                             \
-		}                                                     \
+#define RF_NARROW(d, set, lookup)                                      \
+	do {                                                           \
+		if (rules->dim[d]) {                                   \
+			if (!(question->known & RF_KNOWS(d))) {        \
+				if (!question->starved)                \
+					question->need |= RF_KNOWS(d); \
+			} else {                                       \
+				const struct rf_ruleset *__set;        \
+				__u32 *__id = lookup;                  \
+                                                                       \
+				set = __id ? *__id : rules->other[d];  \
+				__set = rf_set(sets, set);             \
+				if (!__set)                            \
+					return RF_MATCH_NOTHING;       \
+				summary &= __set->summary;             \
+				hits &= __set->word[first];            \
+				if (!summary || (single && !hits))     \
+					return RF_MATCH_NOTHING;       \
+			}                                              \
+		}                                                      \
 	} while (0)
 
 #define RF_LOOKUP_VALUE(d)                                                                      \
@@ -81,8 +82,7 @@ static __always_inline __u32 *rf_lookup_object(void *texts, void *addresses, __u
 	__u32 index = question->text;
 
 	if (kind == RF_DIM_TEXT && index) {
-		index--;
-		buffer = bpf_map_lookup_elem(&scratch, &index);
+		buffer = rf_scratch_numbered(index - 1);
 		return buffer ? bpf_map_lookup_elem(texts, &buffer->text) : NULL;
 	}
 	if (kind == RF_DIM_ADDRESS && address) {
@@ -90,6 +90,29 @@ static __always_inline __u32 *rf_lookup_object(void *texts, void *addresses, __u
 		return bpf_map_lookup_elem(addresses, &key);
 	}
 	return NULL;
+}
+
+#define RF_TRIES 16 /* others may take the bit that was seen free */
+
+__noinline int rf_scratch_take(void)
+{
+	__u64 *busy, free;
+	__u32 zero = 0, i;
+
+	busy = bpf_map_lookup_elem(&scratch_shared_busy, &zero);
+	if (!busy)
+		return 0;
+	for (i = 0; i < RF_TRIES; i++) {
+		__u32 bit;
+
+		free = ~*(volatile __u64 *)busy;
+		if (!free)
+			return 0;
+		bit = rf_lowest(free);
+		if (!(__sync_fetch_and_or(busy, 1ULL << bit) & (1ULL << bit)))
+			return bit + 1;
+	}
+	return 0;
 }
 
 __noinline int rf_asked(__u32 event)
@@ -107,40 +130,6 @@ __noinline int rf_asked(__u32 event)
 		return 0;
 	rules = bpf_map_lookup_elem(events, &event);
 	return rules && rules->rules;
-}
-
-__noinline int rf_enforced(__u32 event, __u32 profile0, __u32 profile1)
-{
-	const struct rf_ruleset *of_event, *active;
-	struct rf_event_rules *rules;
-	struct rf_actions *act;
-	__u32 zero = 0, half, i, profile, *active_id;
-	__u64 *now = bpf_map_lookup_elem(&generation, &zero);
-	void *events, *profiles, *sets, *actions;
-
-	if (!now || !*now)
-		return 0;
-	half = *now & (RF_GENERATIONS - 1);
-	events = bpf_map_lookup_elem(&rule_events, &half);
-	profiles = bpf_map_lookup_elem(&rule_profiles, &half);
-	sets = bpf_map_lookup_elem(&rule_sets, &half);
-	actions = bpf_map_lookup_elem(&rule_actions, &half);
-	if (!events || !profiles || !sets || !actions)
-		return 0;
-	rules = bpf_map_lookup_elem(events, &event);
-	profile = half ? profile1 : profile0;
-	active_id = bpf_map_lookup_elem(profiles, &profile);
-	act = bpf_map_lookup_elem(actions, &zero);
-	if (!rules || !rules->rules || !active_id || !act)
-		return 0;
-	of_event = rf_set(sets, rules->rules);
-	active = rf_set(sets, *active_id);
-	if (!of_event || !active)
-		return 0;
-	for (i = 0; i < RF_RULE_WORDS; i++)
-		if (of_event->word[i] & active->word[i] & (act->deny[i] | act->kill[i]) & ~act->except[i])
-			return 1;
-	return 0;
 }
 
 /* Clears the rules whose exceptions are among the hits, and the exceptions. A loop of its own: see rf_lowest. */
@@ -281,7 +270,7 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 		hits = of_event->word[word] & active->word[word] & set0->word[word] & set1->word[word] &
 		       set2->word[word] & set3->word[word] & set4->word[word] & set5->word[word] & set6->word[word];
 		if (hits & act->except[word])
-			hits = rf_except(half, word, hits);
+			hits = question->starved ? hits & ~act->except[word] : rf_except(half, word, hits);
 		if (hits)
 			rf_strongest(question, act, word, hits);
 	}

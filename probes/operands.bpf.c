@@ -166,9 +166,6 @@ __noinline int rf_is_chrooted(void)
 	return 1;
 }
 
-#define RF_S_IFREG 0100000
-#define RF_S_ISUGID 06000
-
 /* Whether a descriptor is of a program that runs as its owner or its group. */
 static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
 {
@@ -180,6 +177,9 @@ static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
 	mode = RF_READ(struct file, file, f_inode, i_mode);
 	return (mode & RF_S_IFMT) == RF_S_IFREG && mode & RF_S_ISUGID;
 }
+
+#define RF_PERF_FLAGS 4 /* argument of perf_event_open */
+#define RF_PERF_FLAG_PID_CGROUP 4
 
 /* The operand that a rule tests. A global function: it is asked for each of them. */
 __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
@@ -230,6 +230,11 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 		break;
 	case RF_FROM_PID_TARGET:
 		word = rf_relation_of_pid(task, bound, value);
+		break;
+	case RF_FROM_PERF_TARGET:
+		/* Of a cgroup the number is a descriptor: all that run there are measured, whoever they are. */
+		word = call->args[RF_PERF_FLAGS] & RF_PERF_FLAG_PID_CGROUP ? RF_RELATION_HOST
+									   : rf_relation_of_pid(task, bound, value);
 		break;
 	case RF_FROM_PIDFD_TARGET:
 		word = rf_relation_of_pidfd(task, bound, value);

@@ -10,10 +10,12 @@
 #include "include/exec.h"
 #include "include/lifecycle.h"
 #include "include/drift.h"
+#include "include/member.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_CLONE_THREAD 0x10000
+#define RF_CLONE_INTO_CGROUP 0x200000000ULL
 
 static __always_inline void rf_task_record(__u32 event, struct task_struct *subject, const struct rf_task *bound,
 					   struct rf_container *container, struct task_struct *child, __u64 flags)
@@ -34,6 +36,44 @@ static __always_inline void rf_task_record(__u32 event, struct task_struct *subj
 	record->child_start_ns = BPF_CORE_READ(child, group_leader, start_boottime);
 	record->exit_code = subject->exit_code;
 	rf_submit(record, event);
+}
+
+/*
+ * clone3 with CLONE_INTO_CGROUP: nobody is moved, the child begins in another cgroup of v2. Told as the leaving that it
+ * is; a verdict is about its parent. It is bound to its container all the same.
+ */
+rf_subprogram int rf_born_elsewhere(struct task_struct *child, const struct rf_task *like,
+				    struct rf_container *container)
+{
+	struct cgroup *into = BPF_CORE_READ(child, cgroups, dfl_cgrp);
+	struct rf_cgroup_event *record;
+	struct rf_question question;
+	__u32 route;
+	__u8 flags;
+	long len;
+
+	if (!rf_leaves(into, like))
+		return 0;
+	rf_ask(&question, RF_CGROUP_ATTACH, like, container);
+	question.value[0] = RF_RELATION_CONTAINER;
+	rf_judge(&question, child, like, NULL);
+	flags = rf_carry_out(&question);
+	rf_count_verdict(&question);
+	route = rf_route(RF_CGROUP_ATTACH, like->slot, container, question.action);
+	if (route == RF_TO_NOWHERE)
+		return 0;
+	record = RF_RECORD(rf_cgroup_event, RF_CGROUP_ATTACH, like->slot, route);
+	if (!record)
+		return 0;
+	rf_header(&record->header, RF_CGROUP_ATTACH, child, like);
+	rf_header_verdict(&record->header, &question, child, like);
+	record->header.flags = flags;
+	record->cgroup = BPF_CORE_READ(into, kn, id);
+	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), BPF_CORE_READ(into, kn, name));
+	if (len > 0)
+		record->path_len = len - 1;
+	rf_submit(record, RF_CGROUP_ATTACH);
+	return 0;
 }
 
 SEC("tp_btf/task_newtask")
@@ -59,12 +99,17 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 		like.start_ns = started;
 	of_child = rf_bind(child, container, &like);
 	if (of_child) {
+		((struct rf_armed *)of_child)->home = ((struct rf_armed *)bound)->home;
 		__builtin_memcpy(&((struct rf_armed *)of_child)->identity, &((struct rf_armed *)bound)->identity,
 				 sizeof(struct rf_identity));
 		__sync_fetch_and_add(&container->tasks, 1);
 	}
 	if (clone_flags & RF_CLONE_THREAD)
 		return 0;
+	if (clone_flags & RF_CLONE_NEWNS)
+		rf_settle(child, like.container);
+	if (clone_flags & RF_CLONE_INTO_CGROUP)
+		rf_born_elsewhere(child, &like, container);
 	rf_count(like.slot, RF_COUNT_FORK);
 	/* Who is not bound is not followed to its end: its entry would stay, and be of whoever gets its number. */
 	if (of_child)
@@ -124,7 +169,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	struct rf_container *container;
 	struct rf_task *bound, like = {};
 	struct rf_scratch *buffer;
-	__u64 file;
+	__u64 file, home;
 	struct rf_file exe;
 	__u32 facts;
 	bool arms = false;
@@ -143,30 +188,37 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	if (!container)
 		return 0;
 	file = (__u64)BPF_CORE_READ(binprm, file);
+	home = bound ? ((struct rf_armed *)bound)->home : rf_root_of(task);
 	buffer = rf_scratch_get();
-	if (!buffer) {
+	if (buffer) {
+		facts = rf_program(rf_address(task), buffer, &exe, file, home);
+		like.exe_hash = buffer->hash;
+	} else { /* armed all the same, by a program that is not known, and so has no exception */
 		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, like.slot);
-		return 0;
+		facts = RF_PROGRAM_ELSEWHERE;
 	}
-	facts = rf_program(rf_address(task), buffer, &exe, file);
-	like.exe_hash = buffer->hash;
 	if (arms) {
 		like.container = container->cgroup;
 		like.facts = facts;
 		like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 		bound = rf_bind(task, container, &like);
+		if (bound)
+			((struct rf_armed *)bound)->home = home;
 	}
 	if (bound) {
 		bound->exe_hash = like.exe_hash;
 		bound->facts = facts;
 		__builtin_memset(((struct rf_armed *)bound)->memo, 0, sizeof(((struct rf_armed *)bound)->memo));
 		rf_watch(task, bound);
+		rf_settle(task, bound->container);
 		rf_publish(task, bound, container);
 		if (arms)
 			rf_counted(task, bound, container, false);
-		rf_executed(task, bound, container, &exe, buffer, arms);
+		if (buffer)
+			rf_executed(task, bound, container, &exe, buffer, arms);
 	}
-	rf_scratch_put(buffer);
+	if (buffer)
+		rf_scratch_put(buffer);
 	return 0;
 }
 

@@ -57,36 +57,26 @@ __noinline __u32 rf_facts(__u64 address, __u32 program_facts)
 		facts |= RF_FACT_NO_SECCOMP;
 	if (BPF_CORE_READ(task, atomic_flags) & RF_PFA_NO_NEW_PRIVS)
 		facts |= RF_FACT_NO_NEW_PRIVS;
-	if (shared & RF_CLONE_NEWPID)
-		facts |= RF_FACT_HOST_PID;
-	if (shared & RF_CLONE_NEWNET)
-		facts |= RF_FACT_HOST_NETWORK;
-	if (shared & RF_CLONE_NEWIPC)
-		facts |= RF_FACT_HOST_IPC;
-	if (shared & RF_CLONE_NEWUTS)
-		facts |= RF_FACT_HOST_UTS;
-	if (shared & RF_CLONE_NEWCGROUP)
-		facts |= RF_FACT_HOST_CGROUP;
-	return facts;
+	return facts | rf_facts_of_host(shared);
 }
 
-__noinline __u32 rf_program(__u64 address, struct rf_scratch *buffer, struct rf_file *exe, __u64 file)
+__noinline __u32 rf_program(__u64 address, struct rf_scratch *buffer, struct rf_file *exe, __u64 file, __u64 home)
 {
 	struct task_struct *task = (struct task_struct *)address;
 	__u64 root_mount, root_dentry, dentry;
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
-	__u32 facts = 0;
+	__u32 facts;
 
 	if (!buffer || !exe)
 		return 0;
 	rf_file_read(exe, file);
-	if (!RF_READ(struct inode, exe->inode, i_nlink))
-		facts |= RF_FACT_MEMFD_EXE;
-	if (exe->magic == RF_MAGIC_OVERLAY && rf_is_overlay_upper(exe->inode))
-		facts |= RF_FACT_UPPER_EXE;
+	facts = rf_program_facts(exe);
 	root_dentry = (__u64)BPF_CORE_READ(fs, root.dentry);
 	root_mount = (__u64)BPF_CORE_READ(fs, root.mnt) - bpf_core_field_offset(struct mount, mnt);
 	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
+	/* A path is the program's name in the image only from the container's root, and on the mount that it is of. */
+	if (root_dentry != home || rf_mount_of(exe) != root_mount)
+		facts |= RF_PROGRAM_ELSEWHERE;
 	rf_path_as_mounted(buffer, dentry, rf_mount_of(exe), root_dentry, root_mount);
 	buffer->hash = rf_hash_path(buffer);
 	return facts;

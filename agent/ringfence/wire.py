@@ -233,6 +233,8 @@ def _layout_of(kind: EventKind) -> Layout:
         "SYSCTL": SYSCTL_EVENT,
         "NET": NET_EVENT,
         "UNIX": UNIX_EVENT,
+        "MODULE": SYSCALL_EVENT,
+        "SETSOCKOPT": SYSCALL_EVENT,
     }
     return by_group[kind.name.partition("_")[0]]
 

@@ -67,12 +67,13 @@ static __always_inline bool rf_denies(const struct rf_question *question)
 	return question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL;
 }
 
-/* No buffer is left, so that nobody can be asked: counted, and refused where that may be the answer. */
-static __always_inline bool rf_refuses_blindly(__u32 event, const struct rf_task *bound,
-					       const struct rf_container *container)
+/* There is no buffer for the text: see rf_starved. */
+static __always_inline bool rf_starved_cgroup(struct rf_question *question, struct task_struct *task,
+					      const struct rf_task *bound)
 {
-	rf_drop(event, RF_DROP_TABLE_FULL, bound->slot);
-	return rf_enforced(event, container->profile[0], container->profile[1]);
+	question->known |= RF_KNOWS_OPERANDS;
+	rf_learn_facts(question, task, bound);
+	return rf_starved(question);
 }
 
 /* Asks the rules and counts. Returns where the record goes. */

@@ -35,6 +35,9 @@ struct rf_call {
 	__u32 pad;
 };
 
+/* One number on every architecture, and for 32-bit callers, too. */
+#define RF_NR_IO_URING_ENTER 426
+
 #if defined(__TARGET_ARCH_x86)
 
 #define RF_TS_COMPAT 2		  /* arch/x86/include/asm/thread_info.h */
@@ -139,6 +142,16 @@ static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
 	return nr == (compat ? 342 : 304);
 }
 
+/* open, openat, creat, openat2 */
+static __always_inline bool rf_is_open_call(const struct rf_call *call)
+{
+	__u32 nr = call->nr & ~RF_X32_BIT;
+
+	if (call->compat && !(call->nr & RF_X32_BIT))
+		return rf_opens_file(nr);
+	return nr == 2 || nr == 257 || nr == 85 || nr == 437;
+}
+
 #elif defined(__TARGET_ARCH_arm64)
 
 #define RF_TIF_32BIT (1UL << 22) /* arch/arm64/include/asm/thread_info.h */
@@ -181,6 +194,11 @@ static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
 	return nr == (compat ? 371 : 265);
 }
 
+static __always_inline bool rf_is_open_call(const struct rf_call *call)
+{
+	return call->compat ? rf_opens_file(call->nr) : call->nr == 56 || call->nr == 437;
+}
+
 static __always_inline long rf_return_value(struct pt_regs *regs)
 {
 	return (long)regs->regs[0];
@@ -216,6 +234,10 @@ static __always_inline __u32 rf_call_number(struct pt_regs *regs)
 
 #define RF_PFA_NO_NEW_PRIVS 1UL /* bit 0 of task->atomic_flags */
 
+/* task_struct.flags: include/linux/sched.h */
+#define RF_PF_IO_WORKER 0x00000010
+#define RF_PF_KTHREAD 0x00200000
+
 /* ---- namespaces -------------------------------------------------------- */
 
 #define RF_CLONE_NEWTIME 0x80
@@ -250,36 +272,43 @@ static __always_inline __u32 rf_ns_type(__u64 ns)
 	return BPF_CORE_READ(old, ops, type);
 }
 
+/*
+ * Numbers of mount namespaces that are never used again: their own up to 6.17, that of every namespace from 6.18 on.
+ * What fsmount and open_tree make lies in one that no task can be in: its number is 0, or it says so (7.x).
+ */
+struct mnt_namespace___numbered {
+	u64 seq;
+} __attribute__((preserve_access_index));
+struct mnt_namespace___anonymous {
+	bool is_anon;
+} __attribute__((preserve_access_index));
+struct ns_common___numbered {
+	u64 ns_id;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 rf_mnt_ns_number(__u64 ns)
+{
+	const struct mnt_namespace___numbered *own = (void *)ns;
+	const struct ns_common___numbered *common = (void *)(ns + bpf_core_field_offset(struct mnt_namespace, ns));
+
+	if (bpf_core_field_exists(own->seq))
+		return BPF_CORE_READ(own, seq);
+	return BPF_CORE_READ(common, ns_id);
+}
+
+static __always_inline bool rf_mnt_ns_is_anonymous(__u64 ns, __u64 number)
+{
+	const struct mnt_namespace___anonymous *told = (void *)ns;
+
+	if (bpf_core_field_exists(told->is_anon))
+		return BPF_CORE_READ(told, is_anon);
+	return !number;
+}
+
 /* A failed or internal mount namespace is an error pointer (MNT_NS_INTERNAL is -EINVAL). */
 static __always_inline bool rf_is_error(__u64 pointer)
 {
 	return pointer >= (__u64)-4095;
-}
-
-/* ---- filesystems ------------------------------------------------------- */
-
-#define RF_MAGIC_OVERLAY 0x794c7630
-#define RF_MAGIC_NSFS 0x6e736673
-#define RF_MAGIC_PIDFS 0x50494446
-#define RF_MAGIC_ANON_INODE 0x09041934
-
-/*
- * A pidfd is an anonymous inode named [pidfd] whose file's private_data is its struct pid up to 6.8, and
- * a file of pidfs whose inode's i_private is that from 6.9 (cb12fd8e0dab); the old form stays where
- * CONFIG_FS_PID is off (until 6.14).
- */
-#define RF_PIDFD_NAME 0x5d64666469705bULL /* "[pidfd]", little endian */
-
-/*
- * struct ovl_inode belongs to a module: its BTF is not at hand on every node. In every kernel
- * from 4.13 on __upperdentry follows vfs_inode directly.
- */
-static __always_inline bool rf_is_overlay_upper(__u64 inode)
-{
-	__u64 upper = 0;
-
-	bpf_probe_read_kernel(&upper, sizeof(upper), (void *)(inode + bpf_core_type_size(struct inode)));
-	return upper != 0;
 }
 
 /* ---- cgroups ----------------------------------------------------------- */
@@ -317,5 +346,7 @@ static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
  * there still). The argument is not read: a thread group has ended when signal->live is 0, which is counted
  * down before the tracepoint on every kernel.
  */
+
+#include "compat_file.h"
 
 #endif

@@ -21,7 +21,7 @@ int rf_asked(__u32 event);
 /* What an exec or the adoption has made of a task is lawful. Watched from here on, if a rule asks for it. */
 static __always_inline void rf_watch(struct task_struct *task, struct rf_task *bound)
 {
-	if (rf_asked(RF_TASK_DRIFT))
+	if (rf_asked(RF_TASK_DRIFT) || rf_asked(RF_SYS_SETNS))
 		rf_remember(&((struct rf_armed *)bound)->identity, rf_address(task));
 	else
 		((struct rf_armed *)bound)->identity.cred = 0;

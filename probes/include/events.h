@@ -48,8 +48,10 @@ enum rf_event {
 	RF_NET_BIND = 20,
 	RF_NET_SENDMSG = 21,
 	RF_UNIX_CONNECT = 22,
-	RF_FILE_MAP = 23,     /* mapped for execution; LSM hooks alone */
-	RF_FILE_RECEIVE = 24, /* handed over as a descriptor; LSM hooks alone */
+	RF_FILE_MAP = 23,	/* mapped for execution; LSM hooks alone */
+	RF_FILE_RECEIVE = 24,	/* handed over as a descriptor; LSM hooks alone */
+	RF_MODULE_REQUEST = 25, /* the kernel is about to ask modprobe for a module, on the task's behalf */
+	RF_SETSOCKOPT = 26,
 
 	/* properties of every container, with no list of names behind them (drift.bpf.c, helper.bpf.c) */
 	RF_KERNEL_HELPER = 28, /* the kernel runs a program of the host: modprobe, core_pattern, release_agent ... */
@@ -103,6 +105,7 @@ enum rf_event {
 	RF_SYS_QUOTACTL = 76,
 	RF_SYS_SETDOMAIN = 77, /* sethostname, setdomainname */
 	RF_SYS_RENAME = 78,    /* renameat2: the only one with flags */
+	RF_SYS_SETXATTR = 79,  /* setxattr, lsetxattr, fsetxattr, setxattrat */
 
 	RF_EVENT_MAX = 96,
 };
@@ -120,6 +123,8 @@ enum rf_mechanism {
 	RF_MECHANISM_CGROUP = 2,
 	RF_MECHANISM_LSM = 3,
 };
+
+#define RF_NO_CALL 0xffffffff
 
 /* header.flags */
 #define RF_FLAG_COMPAT 0x01	   /* made by a 32-bit system call */
@@ -279,13 +284,13 @@ struct rf_drift_event { /* TASK_DRIFT */
 	__u32 user_ns[2]; /* inums */
 };
 
-struct rf_syscall_event { /* SYS_* */
+struct rf_syscall_event { /* SYS_*, MODULE_REQUEST, SETSOCKOPT */
 	struct rf_header header;
-	__u32 nr; /* as the calling ABI numbers it */
+	__u32 nr; /* of the call in progress, as the calling ABI numbers it; RF_NO_CALL: not known */
 	__u32 text_len;
 	__u64 args[RF_SYSCALL_ARGS];
 	__u64 operand[RF_OPERANDS]; /* what the rules were asked about */
-	char text[RF_PATH_LEN];	    /* best effort copy of the call's string argument at entry: never decided on */
+	char text[RF_PATH_LEN];	    /* of a call's entry: a best effort copy of its string argument */
 };
 
 /* Why a record did not leave: the key of the `drops` map. */

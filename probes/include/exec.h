@@ -9,14 +9,21 @@
 #include "match.h"
 #include "object.h"
 
+/* What can be known of it without its path. */
+static __always_inline void rf_exec_operands(struct rf_question *question, struct task_struct *task,
+					     const struct rf_task *bound, const struct rf_file *exe)
+{
+	question->value[0] = exe->magic;
+	question->value[2] = (exe->mode & RF_S_IFMT) | rf_foreign_or_outside(task, bound, exe) << 16;
+}
+
 /* Begins the question. The path of the program is in the buffer, its hash and facts are in `bound`. */
 static __always_inline void rf_ask_exec(struct rf_question *question, struct task_struct *task,
 					const struct rf_task *bound, const struct rf_container *container,
 					const struct rf_file *exe, struct rf_scratch *buffer)
 {
 	rf_ask(question, RF_PROCESS_EXEC, bound, container);
-	question->value[0] = exe->magic;
-	question->value[2] = rf_foreign(task, exe) << 16;
+	rf_exec_operands(question, task, bound, exe);
 	question->value[3] = rf_hash_name(buffer, exe->dentry);
 	rf_text_key_path(buffer, RF_PROCESS_EXEC);
 	question->text = buffer->bit + 1;

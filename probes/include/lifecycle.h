@@ -76,11 +76,24 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 	rf_unlisted();
 }
 
+/* RF_FACTS_OF_PROGRAM of an executable. */
+static __always_inline __u32 rf_program_facts(const struct rf_file *exe)
+{
+	__u32 facts = 0;
+
+	if (!RF_READ(struct inode, exe->inode, i_nlink))
+		facts |= RF_FACT_MEMFD_EXE;
+	if (exe->magic == RF_MAGIC_OVERLAY && rf_is_overlay_upper(exe->inode))
+		facts |= RF_FACT_UPPER_EXE;
+	return facts;
+}
+
 /*
  * What the program of a task is (task.bpf.c): its path as the task sees it, and the hash of that, in
- * the buffer; its identity; RF_FACTS_OF_PROGRAM. `file` is its executable.
+ * the buffer; its identity; RF_FACTS_OF_PROGRAM and RF_PROGRAM_ELSEWHERE. `file` is its executable, `home` the
+ * container's root directory.
  */
-__u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file);
+__u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file, __u64 home);
 
 /* Counts an armed task; tells of the container's start if it is the first, with its posture. */
 static __always_inline void rf_counted(struct task_struct *task, struct rf_task *bound, struct rf_container *container,

@@ -26,9 +26,9 @@
 #include "call.h"
 
 #define RF_EPERM 1
-#define RF_PF_IO_WORKER 0x00000010 /* include/linux/sched.h */
-#define RF_PF_KTHREAD 0x00200000
-#define RF_NO_CALL 0xffffffff
+
+/* lsm_path.bpf.c: decides a file without a name (O_TMPFILE) that has set-id bits from the start. Returns the verdict. */
+int rf_decide_tmpfile(__u32 mode);
 
 struct rf_lsm {
 	struct task_struct *task;
@@ -162,8 +162,63 @@ static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, 
 	return len == RF_PATH_LEN ? RF_FLAG_TRUNCATED : 0;
 }
 
+/*
+ * A call that asks from the same place with the same arguments within this time is taken for the same one: what comes
+ * to the same is not told or counted again. It is judged again, each time: memory that arguments point to and files
+ * behind descriptors may be others by then.
+ */
+#define RF_SAME_CALL_NS 100000000ULL
+#define RF_MIX 0x9e3779b97f4a7c15ULL
+
+static __always_inline __u64 rf_call_mix(const struct rf_call *call, struct pt_regs *regs)
+{
+	__u64 mix = rf_call_site(regs) ^ (__u64)call->nr << 48;
+	__u32 i;
+
+	for (i = 0; i < RF_SYSCALL_ARGS; i++)
+		mix = (mix ^ call->args[i]) * RF_MIX;
+	return mix;
+}
+
+/* What is told of a call: two of its questions that come to the same are told once. */
+static __always_inline __u64 rf_answer_mix(const struct rf_question *question)
+{
+	__u64 mix = (__u64)question->event << 48 ^ (__u64)question->action << 40 ^ (__u64)question->rule << 16 ^
+		    question->generation;
+	__u32 i;
+
+	for (i = 0; i < RF_OPERANDS; i++)
+		mix = (mix ^ question->value[i]) * RF_MIX;
+	return mix;
+}
+
+/* Whether the call in progress has asked before. From here on it has. */
+static __always_inline bool rf_asks_again(struct task_struct *task, struct rf_armed *armed, const struct rf_call *call)
+{
+	struct rf_answered *answered = &armed->answered;
+	__u64 mix = rf_call_mix(call, (struct pt_regs *)bpf_task_pt_regs(task)), now = bpf_ktime_get_boot_ns();
+
+	if (answered->call == mix && now - answered->time_ns < RF_SAME_CALL_NS)
+		return true;
+	answered->call = mix;
+	answered->time_ns = now;
+	answered->told = 0;
+	return false;
+}
+
+/* Whether the same was told of this call before. From here on it was. */
+static __always_inline bool rf_was_told(struct rf_armed *armed, const struct rf_question *question)
+{
+	__u64 mix = rf_answer_mix(question);
+
+	if (armed->answered.told == mix)
+		return true;
+	armed->answered.told = mix;
+	return false;
+}
+
 /* What is left of a question on a system call's event whose string is in the buffer: rules, verdict, report. */
-static __always_inline int rf_lsm_answer(struct rf_lsm *lsm, struct rf_scratch *buffer, __u8 flags)
+static __always_inline int rf_lsm_answer(struct rf_lsm *lsm, struct rf_scratch *buffer, __u8 flags, const bool once)
 {
 	struct rf_question *question = &lsm->question;
 	__u32 route;
@@ -173,6 +228,10 @@ static __always_inline int rf_lsm_answer(struct rf_lsm *lsm, struct rf_scratch *
 	question->text = buffer->bit + 1;
 	rf_judge(question, lsm->task, lsm->bound, NULL);
 	flags |= rf_lsm_carry_out(question);
+	if (once && rf_was_told((struct rf_armed *)lsm->bound, question)) {
+		rf_scratch_put(buffer);
+		return rf_lsm_result(question);
+	}
 	rf_count_verdict(question);
 	route = rf_route_verdict(question, lsm->container);
 	if (route != RF_TO_NOWHERE)
@@ -181,16 +240,34 @@ static __always_inline int rf_lsm_answer(struct rf_lsm *lsm, struct rf_scratch *
 	return rf_lsm_result(question);
 }
 
+static __always_inline int rf_lsm_starved(struct rf_lsm *lsm)
+{
+	lsm->question.known |= RF_KNOWS_OPERANDS;
+	rf_learn_facts(&lsm->question, lsm->task, lsm->bound);
+	return rf_starved(&lsm->question) ? rf_lsm_refused() : 0;
+}
+
 /* Asks the rules, carries out, counts, reports. `text`: the event's string, as a kernel address; 0: it has none. */
 static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
 {
 	struct rf_scratch *buffer = rf_scratch_get();
 
-	if (!buffer) {
-		rf_drop(lsm->question.event, RF_DROP_TABLE_FULL, lsm->bound->slot);
-		return 0;
-	}
-	return rf_lsm_answer(lsm, buffer, rf_lsm_text(buffer, lsm->question.event, text));
+	if (!buffer)
+		return rf_lsm_starved(lsm);
+	return rf_lsm_answer(lsm, buffer, rf_lsm_text(buffer, lsm->question.event, text), false);
+}
+
+/* The same, of an event without a string that one call may ask about more than once. */
+static __always_inline int rf_lsm_decide_once(struct rf_lsm *lsm)
+{
+	struct rf_scratch *buffer = rf_scratch_get();
+
+	if (!buffer)
+		return rf_lsm_starved(lsm);
+	if (lsm->call.nr == RF_NO_CALL)
+		return rf_lsm_answer(lsm, buffer, rf_lsm_text(buffer, lsm->question.event, 0), false);
+	rf_asks_again(lsm->task, (struct rf_armed *)lsm->bound, &lsm->call);
+	return rf_lsm_answer(lsm, buffer, rf_lsm_text(buffer, lsm->question.event, 0), true);
 }
 
 /* The same; the string is the path of an object as the task sees it. */
@@ -202,17 +279,15 @@ static __always_inline int rf_lsm_decide_path(struct rf_lsm *lsm, __u64 mnt, __u
 	__u64 mount = bpf_core_field_offset(struct mount, mnt);
 	__u8 flags = 0;
 
-	if (!buffer) {
-		rf_drop(lsm->question.event, RF_DROP_TABLE_FULL, lsm->bound->slot);
-		return 0;
-	}
+	if (!buffer)
+		return rf_lsm_starved(lsm);
 	rf_path_as_mounted(buffer, dentry, mnt - mount, (__u64)BPF_CORE_READ(fs, root.dentry),
 			   (__u64)BPF_CORE_READ(fs, root.mnt) - mount);
 	rf_text_key_path(buffer, lsm->question.event);
 	if (rf_path_copy(buffer->name, RF_PATH_LEN, buffer))
 		flags = RF_FLAG_TRUNCATED;
 	buffer->len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
-	return rf_lsm_answer(lsm, buffer, flags);
+	return rf_lsm_answer(lsm, buffer, flags, false);
 }
 
 #endif

@@ -11,6 +11,12 @@
 /* Sets of events, those of system calls. */
 #define RF_EVENT_BIT(event) (1ULL << ((event)-RF_SYS_CLONE))
 
+/* The signal at a child's end, in the flags of clone(2): include/uapi/linux/sched.h */
+#define RF_CSIGNAL 0xff
+
+/* Or'ed to `flags`: the kernel's copy of all of them, and not some that are known to be among them. */
+#define RF_FLAGS_ARE_WHOLE (1ULL << 63)
+
 /*
  * lsm_call.bpf.c: decides the call in progress, if its event is one of `events`. Returns the verdict. What the hook
  * knows better than the call's arguments do: `target`, the task_struct of the process that it is about; `flags` of a

@@ -51,6 +51,7 @@ enum rf_operand_source {
 	RF_FROM_MOUNT_FLAGS = 10,   /* args[arg] without the magic number that the kernel takes off mount's flags */
 	RF_FROM_SOCKET_FAMILY = 11, /* args[arg]; AF_PACKET where the type args[arg+1] makes the kernel take that */
 	RF_FROM_CHROOTED = 12,	    /* 1: the task's root is not that of its mount namespace; args are not read */
+	RF_FROM_PERF_TARGET = 14,   /* enum rf_relation of what perf_event_open(attr, args[arg], ...) measures */
 	RF_FROM_FD_SETUID = 13,	    /* 1: descriptor args[arg] is of a program that runs as its owner or group */
 };
 
@@ -92,13 +93,21 @@ struct {
 } observe __weak SEC(".maps");
 
 /*
- * The programs that the kernel may run on the host, found by the agent: device and inode of the file; of a script,
- * whose interpreter is all that is left of it when it runs, 0 and FNV-1a of its path.
+ * The programs that the kernel may run on the host, found by the agent: by the path that the kernel is told (FNV-1a), as a
+ * program is another one by another name (busybox, systemctl), and the file that this is: device, inode, and when that was
+ * last changed (its ctime in ns: an inode's number is used again). Of a script, whose interpreter is all that is left of it
+ * when it runs, the path alone.
  */
 struct rf_helper_key {
 	__u64 device;
 	__u64 inode;
+	__u64 changed;
+	__u64 path;
 };
+
+/* The value: what the kernel may run it for. core_pattern alone lets its writer choose arguments. */
+#define RF_HELPER_CORE 1
+#define RF_HELPER_OTHER 2
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

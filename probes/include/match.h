@@ -28,7 +28,7 @@ struct rf_question {
 	__u16 rule;
 	__u8 action;
 	__u8 mechanism;
-	__u32 pad;
+	__u32 starved; /* what is not known could be anything, and no exception holds: there is no buffer to learn it */
 	__u64 value[RF_OPERANDS + 2]; /* operands, facts, exe */
 };
 
@@ -39,15 +39,13 @@ struct rf_question {
 
 int rf_match(struct rf_question *question, const struct rf_address_key *address);
 
-/*
- * Whether some rule on this event would refuse or kill in such a container: for who cannot ask, as no memory was left
- * for the question. Then the call is refused: a container that uses memory up must not get through by that.
- */
-int rf_enforced(__u32 event, __u32 profile0, __u32 profile1);
+/* task.bpf.c: counts an alert of the container, and what was done about it. */
+int rf_count_action(__u32 slot, __u32 action);
 
 /*
- * In the operand, of a program that is not as the image has it: who may write there can put any other in its
- * place. Rules on a program are about this one, too; exceptions for it are not (ringfence/policy/lower.py).
+ * In the operand, of a program that is not known to be as the image has it (it was changed, lies on another mount than
+ * the root, or was reached from another root): who may write there can put any other in its place. Rules on a program
+ * are about this one, too; exceptions for it are not (ringfence/policy/lower.py).
  */
 #define RF_EXE_CHANGED (1ULL << 63)
 
@@ -60,7 +58,9 @@ static __always_inline void rf_ask(struct rf_question *question, __u32 event, co
 	question->rule = RF_NO_RULE;
 	question->profile[0] = container->profile[0];
 	question->profile[1] = container->profile[1];
-	question->value[RF_DIM_EXE] = bound->exe_hash ^ (bound->facts & RF_FACTS_OF_PROGRAM ? RF_EXE_CHANGED : 0);
+	question->value[RF_DIM_EXE] = bound->exe_hash;
+	if (bound->facts & (RF_FACTS_OF_PROGRAM | RF_PROGRAM_ELSEWHERE))
+		question->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
 	question->known = RF_KNOWS_EXE;
 }
 
@@ -85,6 +85,24 @@ static __always_inline void rf_judge(struct rf_question *question, struct task_s
 	rf_match(question, address);
 }
 
+/*
+ * There is no buffer, so no text and no name can be asked for. The strongest that a rule could say, whatever these are:
+ * only a refusal counts, and is all that is done; the loss of the record is counted. Returns whether to refuse.
+ */
+static __always_inline bool rf_starved(struct rf_question *question)
+{
+	rf_drop(question->event, RF_DROP_TABLE_FULL, question->slot);
+	question->starved = 1;
+	rf_match(question, NULL);
+	if (question->action != RF_ACTION_DENY && question->action != RF_ACTION_KILL) {
+		question->action = RF_ACTION_NONE;
+		return false;
+	}
+	question->action = RF_ACTION_DENY;
+	rf_count_action(question->slot, RF_ACTION_DENY);
+	return true;
+}
+
 /* Raises SIGKILL for the calling thread group where the verdict is kill. Returns flags for the header. */
 static __always_inline __u8 rf_carry_out(struct rf_question *question)
 {
@@ -106,9 +124,6 @@ static __always_inline __u8 rf_lsm_carry_out(struct rf_question *question)
 		return 0;
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }
-
-/* task.bpf.c: counts an alert of the container, and what was done about it. */
-int rf_count_action(__u32 slot, __u32 action);
 
 static __always_inline void rf_count_verdict(const struct rf_question *question)
 {

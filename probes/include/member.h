@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Cgroups by address, and the record of a container's life: what container.bpf.c and member.bpf.c share.
+ * Cgroups by address, and the record of a container's life: what container.bpf.c, member.bpf.c and process.bpf.c share.
  */
 #ifndef RINGFENCE_MEMBER_H
 #define RINGFENCE_MEMBER_H
@@ -58,6 +58,17 @@ static __always_inline void rf_container_record(__u32 event, __u64 id, __u64 par
 	if (len == sizeof(record->path) || !path)
 		record->header.flags |= RF_FLAG_TRUNCATED;
 	rf_submit(record, event);
+}
+
+/*
+ * Leaving: an armed task moved to a cgroup that is not its container's, or, in
+ * a hierarchy that we do not attribute by, to the root. It stays bound to its container.
+ */
+static __always_inline bool rf_leaves(struct cgroup *to, const struct rf_task *bound)
+{
+	if (!rf_our_hierarchy(to))
+		return BPF_CORE_READ(to, level) == 0;
+	return rf_slot_of(rf_cgroup_address(to)) != bound->slot;
 }
 
 #endif

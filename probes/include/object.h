@@ -14,16 +14,22 @@
 #include "task.h"
 
 #define RF_S_IFMT 0170000
+#define RF_S_IFDIR 0040000
+#define RF_S_IFREG 0100000
+#define RF_S_IFLNK 0120000
+#define RF_S_IFSOCK 0140000
+#define RF_S_ISUGID 06000
 #define RF_WALK_DEPTH 64
 
 #define RF_FNV_OFFSET 0xcbf29ce484222325ULL
 #define RF_FNV_PRIME 0x100000001b3ULL
 
-/* rf_file.foreign */
-#define RF_MOUNT_OWN 0	   /* of the task's mount namespace */
-#define RF_MOUNT_OTHER 1   /* of another one */
-#define RF_MOUNT_NONE 2	   /* of none: internal (pipe, memfd), or detached */
-#define RF_MOUNT_OUTSIDE 3 /* of the task's own, but not below that mount's root: reached by its handle */
+/* Whose mount a file is reached by. */
+#define RF_MOUNT_OWN 0	    /* of the task's mount namespace, or of another one of its container's */
+#define RF_MOUNT_OTHER 1    /* of another one */
+#define RF_MOUNT_NONE 2	    /* of none: detached, or not attached yet */
+#define RF_MOUNT_OUTSIDE 3  /* of the task's own, but not below that mount's root: reached by its handle */
+#define RF_MOUNT_INTERNAL 4 /* the kernel's own: of a pipe, a memfd, a socket, a namespace */
 
 struct rf_file {
 	__u64 mnt;
@@ -69,6 +75,18 @@ rf_subprogram void rf_file_read(struct rf_file *out, __u64 file)
 	out->magic = RF_READ(struct super_block, out->super, s_magic);
 }
 
+/* A file that is not open, by its mount and name; `inode` 0: there is none yet, and the mode is the caller's. */
+rf_subprogram void rf_file_named(struct rf_file *out, __u64 mnt, __u64 dentry, __u64 inode)
+{
+	out->mnt = mnt;
+	out->dentry = dentry;
+	out->inode = inode;
+	out->super = (__u64)RF_READ(struct dentry, dentry, d_sb);
+	out->magic = RF_READ(struct super_block, out->super, s_magic);
+	out->flags = 0;
+	out->mode = inode ? RF_READ(struct inode, inode, i_mode) : 0;
+}
+
 /* The file behind a descriptor of the task; 0: none. */
 static __always_inline __u64 rf_file_of_fd(struct task_struct *task, __u32 fd)
 {
@@ -90,15 +108,42 @@ static __always_inline __u64 rf_mount_of(const struct rf_file *file)
 	return file->mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
+/* Of a mount that is not of the task's mount namespace: RF_MOUNT_*. */
+rf_subprogram __u32 rf_whose_other(__u64 ns, __u64 container)
+{
+	__u64 number, *owner;
+
+	if (!ns)
+		return RF_MOUNT_NONE;
+	if (rf_is_error(ns))
+		return RF_MOUNT_INTERNAL;
+	number = rf_mnt_ns_number(ns);
+	if (rf_mnt_ns_is_anonymous(ns, number))
+		return RF_MOUNT_NONE;
+	owner = bpf_map_lookup_elem(&mount_namespaces, &number);
+	return owner && *owner == container ? RF_MOUNT_OWN : RF_MOUNT_OTHER;
+}
+
 /* RF_MOUNT_*: whose mount a file was opened through. */
-static __always_inline __u32 rf_foreign(struct task_struct *task, const struct rf_file *file)
+static __always_inline __u32 rf_foreign(struct task_struct *task, const struct rf_task *bound,
+					const struct rf_file *file)
 {
 	__u64 ns = (__u64)RF_READ(struct mount, rf_mount_of(file), mnt_ns);
 	struct nsproxy *proxy = task->nsproxy; /* followed directly: this is a hot path */
 
-	if (!ns || rf_is_error(ns))
-		return RF_MOUNT_NONE;
-	return proxy && ns == (__u64)proxy->mnt_ns ? RF_MOUNT_OWN : RF_MOUNT_OTHER;
+	if (proxy && ns == (__u64)proxy->mnt_ns)
+		return RF_MOUNT_OWN;
+	return rf_whose_other(ns, bound->container);
+}
+
+/* From here on the mount namespace of a task is its container's: to all that the container's tasks leave or share. */
+static __always_inline void rf_settle(struct task_struct *task, __u64 container)
+{
+	__u64 ns = (__u64)BPF_CORE_READ(task, nsproxy, mnt_ns), number = rf_mnt_ns_number(ns);
+
+	/* Never the host's, and nobody else's before. Looked up first: an update of such a map makes room beforehand. */
+	if (rf_own_mounts(task) && !bpf_map_lookup_elem(&mount_namespaces, &number))
+		bpf_map_update_elem(&mount_namespaces, &number, &container, BPF_NOEXIST);
 }
 
 #define RF_ROOT_DEPTH 256
@@ -129,9 +174,10 @@ rf_subprogram bool rf_below_root(const struct rf_file *file)
 }
 
 /* RF_MOUNT_*, with the look for the mount's root. */
-static __always_inline __u32 rf_foreign_or_outside(struct task_struct *task, const struct rf_file *file)
+static __always_inline __u32 rf_foreign_or_outside(struct task_struct *task, const struct rf_task *bound,
+						   const struct rf_file *file)
 {
-	__u32 whose = rf_foreign(task, file);
+	__u32 whose = rf_foreign(task, bound, file);
 
 	return whose == RF_MOUNT_OWN && !rf_below_root(file) ? RF_MOUNT_OUTSIDE : whose;
 }

@@ -12,6 +12,13 @@
 #define RF_DIM_FILE_TYPE 2 /* file type | foreign << 16 */
 #define RF_DIM_FILE_NAME 3 /* hash of the last component */
 
+/* f_flags: include/uapi/asm-generic/fcntl.h */
+#define RF_O_WRONLY 01
+#define RF_O_RDWR 02
+#define RF_O_ACCMODE 03
+#define RF_O_CREAT 0100
+#define RF_O_TRUNC 01000
+
 static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_file *file, struct rf_question *question,
 					   struct rf_scratch *buffer, __u32 route, __u32 fd, __u8 flags)
@@ -128,18 +135,21 @@ static __always_inline bool rf_file_matters(struct rf_question *question, __u32 
 	return true;
 }
 
-/* Something may match, or the open is observed. */
+/* Something may match, or the open is observed. `quiet`: only what is stopped is told, as another question follows. */
 static __always_inline void rf_second_look(struct rf_question *question, struct task_struct *task,
 					   struct rf_task *bound, struct rf_container *container,
 					   const struct rf_file *file, __u32 answer, long fd, __u8 flags,
-					   const __u32 by)
+					   const __u32 by, const bool quiet)
 {
 	__u64 dentry = file->dentry;
 	struct rf_scratch *buffer = rf_scratch_get();
 	__u32 route;
 
 	if (!buffer) {
-		rf_drop(question->event, RF_DROP_TABLE_FULL, bound->slot);
+		if (by == RF_MECHANISM_LSM && answer == RF_MATCH_ASK)
+			rf_starved(question);
+		else
+			rf_drop(question->event, RF_DROP_TABLE_FULL, bound->slot);
 		return;
 	}
 	if (answer == RF_MATCH_ASK)
@@ -147,6 +157,10 @@ static __always_inline void rf_second_look(struct rf_question *question, struct 
 	if (answer == RF_MATCH_ASK)
 		rf_ask_again(question, task, bound, buffer, dentry);
 	flags |= by == RF_MECHANISM_LSM ? rf_lsm_carry_out(question) : rf_carry_out(question);
+	if (quiet && question->action <= RF_ACTION_ALERT) {
+		rf_scratch_put(buffer);
+		return;
+	}
 	rf_count_verdict(question);
 	route = rf_route_verdict(question, container);
 	if (route != RF_TO_NOWHERE) {

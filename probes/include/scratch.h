@@ -2,7 +2,9 @@
 /*
  * Memory for what does not fit a stack of 512 bytes. A program may be preempted by another
  * one on its CPU (cgroup programs always were preemptible; tracing programs become so),
- * so one buffer a CPU is not safe: each CPU has a few, taken and given back by an atomic bit.
+ * so one buffer a CPU is not safe: each CPU has a few, taken and given back by an atomic bit. Who finds none takes one
+ * that all CPUs share. Who finds none of those either cannot ask for texts: a program that can refuse does so where a
+ * rule that refuses could match (rf_starved in match.h), or threads that are preempted in turn would be a way round.
  */
 #ifndef RINGFENCE_SCRATCH_H
 #define RINGFENCE_SCRATCH_H
@@ -10,6 +12,7 @@
 #include "maps.h"
 
 #define RF_SCRATCH_SLOTS 4
+#define RF_SCRATCH_SHARED 64
 #define RF_WALK_LEN 4096
 #define RF_NAME_MAX 256 /* NAME_MAX + 1 */
 
@@ -39,7 +42,35 @@ struct {
 	__type(value, __u64);
 } scratch_busy __weak SEC(".maps");
 
-/* A buffer of this CPU; NULL when more programs are nested than there are buffers. */
+/* Numbered on from those of a CPU: bit RF_SCRATCH_SLOTS is the first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_SCRATCH_SHARED);
+	__type(key, __u32);
+	__type(value, struct rf_scratch);
+} scratch_shared __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} scratch_shared_busy __weak SEC(".maps");
+
+/* match.bpf.c: takes one of the shared buffers. Returns 1 + its number, 0: none is free. */
+int rf_scratch_take(void);
+
+/* A buffer by its number. */
+static __always_inline struct rf_scratch *rf_scratch_numbered(__u32 bit)
+{
+	__u32 shared = bit - RF_SCRATCH_SLOTS;
+
+	if (bit < RF_SCRATCH_SLOTS)
+		return bpf_map_lookup_elem(&scratch, &bit);
+	return bpf_map_lookup_elem(&scratch_shared, &shared);
+}
+
+/* A buffer, of this CPU if there is one; NULL when more programs have been preempted than there are buffers. */
 static __always_inline struct rf_scratch *rf_scratch_get(void)
 {
 	struct rf_scratch *buffer;
@@ -59,16 +90,29 @@ static __always_inline struct rf_scratch *rf_scratch_get(void)
 			buffer->bit = i;
 		return buffer;
 	}
-	return NULL;
+	i = rf_scratch_take();
+	if (!i)
+		return NULL;
+	i += RF_SCRATCH_SLOTS - 1;
+	buffer = rf_scratch_numbered(i);
+	if (buffer)
+		buffer->bit = i;
+	return buffer;
 }
 
 static __always_inline void rf_scratch_put(struct rf_scratch *buffer)
 {
-	__u32 zero = 0;
-	__u64 *busy = bpf_map_lookup_elem(&scratch_busy, &zero);
+	__u32 zero = 0, bit = buffer->bit;
+	__u64 *busy;
 
+	if (bit < RF_SCRATCH_SLOTS) {
+		busy = bpf_map_lookup_elem(&scratch_busy, &zero);
+	} else {
+		bit -= RF_SCRATCH_SLOTS;
+		busy = bpf_map_lookup_elem(&scratch_shared_busy, &zero);
+	}
 	if (busy)
-		__sync_fetch_and_and(busy, ~(1ULL << (buffer->bit & 63)));
+		__sync_fetch_and_and(busy, ~(1ULL << (bit & 63)));
 }
 
 #endif

@@ -11,6 +11,8 @@
 
 /* Facts that hold for the program, not for the credentials: kept from exec to exec. */
 #define RF_FACTS_OF_PROGRAM (RF_FACT_MEMFD_EXE | RF_FACT_UPPER_EXE)
+/* In rf_task.facts only: it lies on another mount than the container's root, or the task has another root. */
+#define RF_PROGRAM_ELSEWHERE (1U << 31)
 
 /* The container that a binding names; NULL when its slot has another owner by now. */
 static __always_inline struct rf_container *rf_container_of(const struct rf_task *bound)
@@ -34,6 +36,12 @@ static __always_inline bool rf_is_agent(struct task_struct *task)
 	if ((__u32)task->tgid != config.agent_pid)
 		return false;
 	return BPF_CORE_READ(task, group_leader, start_boottime) - config.agent_start_ns < RF_TICK_NS;
+}
+
+/* The root directory of a task that is about to be armed. */
+static __always_inline __u64 rf_root_of(struct task_struct *task)
+{
+	return (__u64)BPF_CORE_READ(task, fs, root.dentry);
 }
 
 static __always_inline struct rf_task *rf_bound(struct task_struct *task)
@@ -106,6 +114,24 @@ static __always_inline bool rf_is_slot(__u32 slot)
 
 /* RF_FACT_*; read anew each time that a rule or a record asks: credentials change without an exec. */
 __u32 rf_facts(__u64 task, __u32 program_facts);
+
+/* The facts that say that a task shares these namespaces (CLONE_NEW*) with the host. */
+static __always_inline __u32 rf_facts_of_host(__u32 shared)
+{
+	__u32 facts = 0;
+
+	if (shared & RF_CLONE_NEWPID)
+		facts |= RF_FACT_HOST_PID;
+	if (shared & RF_CLONE_NEWNET)
+		facts |= RF_FACT_HOST_NETWORK;
+	if (shared & RF_CLONE_NEWIPC)
+		facts |= RF_FACT_HOST_IPC;
+	if (shared & RF_CLONE_NEWUTS)
+		facts |= RF_FACT_HOST_UTS;
+	if (shared & RF_CLONE_NEWCGROUP)
+		facts |= RF_FACT_HOST_CGROUP;
+	return facts;
+}
 
 /*
  * A task's address as a number, for global functions, which take no pointer to a task on most kernels: the

@@ -245,6 +245,7 @@ struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
 };
 struct vfsmount {
 	struct dentry *mnt_root;
@@ -294,8 +295,13 @@ struct linux_binprm {
 	const char *interp;   /* what runs it: another one for scripts */
 };
 
+struct rlimit {
+	unsigned long rlim_cur;
+	unsigned long rlim_max;
+};
 struct signal_struct {
 	atomic_t live;
+	struct rlimit rlim[16];
 };
 struct seccomp {
 	int mode;
@@ -315,6 +321,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	u64 start_boottime;
+	u64 self_exec_id; /* how often it has executed a program */
 	const struct cred *real_cred;
 	const struct cred *cred;
 	char comm[16];

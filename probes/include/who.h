@@ -43,20 +43,22 @@ struct rf_identity {
 	__u32 pad;
 };
 
-/*
- * The last call of this thread that a hook was asked about. A call asks several: the same one is answered the same
- * way, and told once. See lsm_call.bpf.c.
- */
+/* The last call of this thread that a hook was asked about. A call asks several, and is told once: lsm_call.bpf.c. */
 struct rf_answered {
 	__u64 call; /* a mix of its registers */
 	__u64 time_ns;
-	__u64 verdict;
+	__u64 told; /* a mix of what was told of it */
 };
+
+/* Room for what does not fit the stack of a program that looks at its own task; nothing stays in it. */
+#define RF_ROOM_WORDS 32
 
 struct rf_armed {
 	struct rf_task task;
 	struct rf_identity identity;
 	struct rf_answered answered;
+	__u64 home; /* the root directory of the container, as a dentry's address; for comparing only */
+	__u64 room[RF_ROOM_WORDS];
 	struct rf_memo memo[RF_MEMOS];
 };
 
@@ -164,6 +166,14 @@ struct {
 	__type(key, __u64);
 	__type(value, __u32);
 } containers __weak SEC(".maps");
+
+/* Number of a mount namespace -> the container whose task was the first to run a program in it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, __u64);
+} mount_namespaces __weak SEC(".maps");
 
 /* Names of cgroups that are containers: prefix, then 64 hex digits or anything; ".scope" may follow. */
 #define RF_PATTERN_HEX64 1

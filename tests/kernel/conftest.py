@@ -29,6 +29,12 @@ def tamper(tmp_path_factory: pytest.TempPathFactory) -> str:
     return _compiled(tmp_path_factory, "tamper")
 
 
+@pytest.fixture(scope="session")
+def names(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of fixtures/names.c, compiled: what can be done to the names of files."""
+    return _compiled(tmp_path_factory, "names")
+
+
 def _compiled(factory: pytest.TempPathFactory, name: str) -> str:
     source = Path(__file__).parent / "fixtures" / f"{name}.c"
     program = factory.mktemp(name) / name

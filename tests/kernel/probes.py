@@ -26,7 +26,7 @@ from tests.support.waiting import wait_for
 __all__ = ["ALWAYS", "LABEL", "Probes", "results", "running"]
 
 LABEL = "probes"
-SLOTS = 64
+SLOTS = 256
 ALWAYS = 1 << 62
 
 
@@ -109,17 +109,20 @@ def running(
     chosen = KernelSettings(
         hierarchy=layout.code,
         lsm_hooks=node.lsm_hooks if lsm else frozenset(),
+        tracing=node.tracing,
         **{"slots": SLOTS, "processes": 4096, **settings},
     )
     plan = AttachPlan(
         entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,
         exit=frozenset() if EventKind.FILE_OPEN in decided else frozenset(OPENS),
+        cgroup=frozenset(node.cgroup) - ({"setsockopt"} if EventKind.SETSOCKOPT in decided else set()),
         cgroup_path=node.cgroup2,
         compat=True,
         compat_exit=EventKind.FILE_OPEN not in decided,
         lsm=hooks_for(decided, decided),
         hooked=hooked,
         drift=True,
+        requests=EventKind.MODULE_REQUEST not in decided,
     )
     with Kernel.load(chosen) as kernel:
         for slot in reversed(range(chosen.slots)):

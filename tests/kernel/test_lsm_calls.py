@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -20,6 +20,7 @@ import pytest
 from ringfence.abi import FLAG_COMPAT, Action, EventKind, Mechanism
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule
+from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
@@ -57,6 +58,7 @@ CASES = [
     Case(K.SYS_PTRACE, "ptrace:1", "sys:101:0", {1: {HOST}, 0: {PTRACE_SEIZE}}),
     Case(K.SYS_BPF, "sys:321:0:0:0", "sys:321:1:0:0", {0: {0}}),
     Case(K.SYS_PERF_EVENT_OPEN, "perf"),
+    Case(K.SYS_PERF_EVENT_OPEN, "perfcgroup", "perf", {0: {HOST}}),
     Case(K.SYS_MODULE_LOAD, "sys:175:0:0:=x", "sys:313:-1:=x:0", {0: {1}}),
     Case(K.SYS_MODULE_LOAD, "sys:313:-1:=x:0", "sys:175:0:0:=x", {0: {2}}),
     Case(K.SYS_MODULE_UNLOAD, "sys:176:=no_such_module:0"),
@@ -66,8 +68,9 @@ CASES = [
     Case(K.SYS_SETGID, "sys:106:0", "sys:119:0:0:0", {1: {1}}),
     Case(K.SYS_SETGID, "sys:116:0:0", "sys:106:0", {1: {5}}),
     Case(K.SYS_USERFAULTFD, "sys:323:0", "sys:323:1", {0: {0}}),
+    Case(K.SYS_USERFAULTFD, "uffdev", "sys:323:1", {0: {0}}),
     Case(K.SYS_IO_URING_SETUP, "uring"),
-    Case(K.SYS_KEYCTL, "sys:250:0:-3:1", "sys:250:6:-3:0:0", {0: {0}, 1: {1}}),
+    Case(K.SYS_KEYCTL, "sys:250:1:0", "sys:250:6:-3:0:0", {0: {1}, 1: {1}}),
     Case(K.SYS_KEYCTL, "sys:248:=user:=rf-test:=x:1:-2", "sys:250:0:-3:1", {1: {2}}),
     Case(K.SYS_IOPL, "sys:172:3", "sys:173:0:1:0", {0: {1}}),
     Case(K.SYS_SYSLOG, "sys:103:10:0:0", "sys:103:9:0:0", {0: {10}}),
@@ -78,6 +81,8 @@ CASES = [
     Case(K.SYS_SETDOMAIN, "sys:170:=x:-1", "sys:171:=x:-1", {0: {1}}),
     Case(K.SYS_SOCKET, "socket:38:5:0", "socket:1:1:0", {0: {38}}),
     Case(K.SYS_SOCKET, "socket:40:1:0", "socket:2:1:0", {0: {40}}),
+    Case(K.SETSOCKOPT, "setsockopt:1:2:4", "setsockopt:1:9:4", {2: {1 << 32 | 2}}),
+    Case(K.SETSOCKOPT, "setsockopt:0:64:8192", "setsockopt:1:2:8192", {0: {0}, 1: {64}}),
     Case(K.SYS_SOCKET, "sys:53:1:3:0:=xxxxxxxx", "sys:53:1:1:0:=xxxxxxxx", {1: {3}}, {1: 15}),
 ]
 #: a twin may fail for reasons of its own, and `keyctl` for want of the keyring, but not with EPERM
@@ -104,6 +109,23 @@ def cgroup(probes: Probes) -> Iterator[Cgroup]:
     """A container that the probes enroll."""
     with new_cgroup(LABEL) as made:
         yield made
+
+
+@pytest.fixture
+def modprobe(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+    """A program of the test's in modprobe's place, and what it was asked for. Only in a virtual machine."""
+    if not os.environ.get("RINGFENCE_VM"):
+        force.elsewhere("changes the kernel itself: in virtual machines only")
+    setting, asked = Path("/proc/sys/kernel/modprobe"), tmp_path / "asked"
+    for path in (tmp_path, *tmp_path.parents[:3]):
+        path.chmod(0o755)
+    script = tmp_path / "modprobe"
+    script.write_text(f'#!/bin/sh\necho "$3" >>{asked}\n')  # kernel/module/kmod.c: modprobe -q -- NAME
+    script.chmod(0o755)
+    before = setting.read_text()
+    setting.write_text(str(script))
+    yield lambda: asked.read_text().split() if asked.exists() else []
+    setting.write_text(before)
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> dict[str, int]:
@@ -145,6 +167,18 @@ def test_a_call_is_told_once_however_often_it_asks(
     assert one(cgroup, act, case.attack) != -errno.EPERM
     (event,) = probes.wait(cgroup, case.kind)
     assert (event.action, event.mechanism) == (Action.ALERT, Mechanism.OBSERVE)
+
+
+def test_a_request_for_a_module_is_refused(
+    probes: Probes, cgroup: Cgroup, act: str, modprobe: Callable[[], list[str]]
+) -> None:
+    """Before modprobe runs, by the kernel's copy of the name. The call fails as if there were no module."""
+    probes.enforce(Rule(K.MODULE_REQUEST, "deny", text=b"net-pf-11\0"))
+    assert one(cgroup, act, "socket:11:5:0") == -errno.EAFNOSUPPORT
+    (event,) = probes.wait(cgroup, K.MODULE_REQUEST)
+    assert (event.text, event.action, event.mechanism) == (b"net-pf-11", Action.DENY, Mechanism.LSM)
+    assert one(cgroup, act, "socket:12:5:0") == -errno.EAFNOSUPPORT
+    assert modprobe() == ["net-pf-12"]
 
 
 def test_a_kill_refuses_too(probes: Probes, cgroup: Cgroup, act: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import array
 import os
 import shutil
+import signal
 import socket
 import stat
 from collections.abc import Iterator
@@ -13,17 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import DIM_EXE, Action, EventKind, Mechanism
+from ringfence.abi import DIM_EXE, Action, EventKind, Mechanism, Relation
 from tests.kernel.lsm import MAGIC, NAME, REFUSED, TYPE, Came, evading, mounted, named
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule, name_hash
+from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
 K = EventKind
 PROC, SYSFS, CGROUP2 = 0x9FA0, 0x62656572, 0x63677270
-FOREIGN, OUTSIDE, WHOSE = 1 << 16, 3 << 16, 3 << 16
+FOREIGN, OUTSIDE, WHOSE = 1 << 16, 3 << 16, 7 << 16
 OPENED = Came(0)
+NEWUSER = 0x10000000
 OSTYPE = "/proc/sys/kernel/ostype"
 OBJECT = Rule(K.FILE_OPEN, "deny", {MAGIC: {PROC}}, text=b"/sys/kernel/ostype\0")
 
@@ -69,13 +72,17 @@ def secret(tmp_path: Path) -> Path:
         ("namespace", OSTYPE),
         ("descriptor", OSTYPE),
         ("ring", OSTYPE),
+        ("tree", "/proc", "sys/kernel/ostype"),
+        ("move", "/proc", "SCRATCH", "sys/kernel/ostype"),
+        ("childs", OSTYPE),
     ],
     ids=lambda words: words[0],
 )
 def test_an_object_of_proc_is_the_same_by_any_way(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    """Links, bind mounts, second mounts by either API, namespaces, descriptors, rings: refused alike."""
+    """Links, bind mounts, second mounts by either API, mounts that are moved or nowhere, namespaces of its
+    own and of a child's, descriptors, rings: refused alike."""
     filled = [str(tmp_path / "first") if word == "SCRATCH" else word for word in words]
     assert evading(cgroup, evade, *filled) == OPENED
     probes.enforce(OBJECT)
@@ -146,6 +153,28 @@ def test_a_thread_that_rewrites_the_path_gains_nothing(
     assert evading(cgroup, evade, "race", secret, tmp_path / "public") == REFUSED
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Rule(K.SYS_CLONE, "deny", {0: {NEWUSER}}, {0: NEWUSER}), ("clone3twice", "-")),
+        (
+            Rule(K.SYS_SETNS, "deny", {1: {Relation.HOST}}),
+            ("setnstwice", "/proc/self/ns/mnt", "/proc/1/ns/mnt"),
+        ),
+    ],
+    ids=("clone3", "setns"),
+)
+def test_a_call_is_judged_each_time(
+    probes: Probes, cgroup: Cgroup, evade: str, rule: Rule, words: tuple[str, ...]
+) -> None:
+    """The same registers from the same place: what they point to, or what a descriptor is, is another."""
+    assert evading(cgroup, evade, *words) == OPENED
+    probes.enforce(rule)
+    assert evading(cgroup, evade, *words) == REFUSED
+    (event,) = probes.wait(cgroup, rule.event)
+    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+
+
 def test_a_32_bit_call_comes_to_the_same_hook(probes: Probes, cgroup: Cgroup, act: str, secret: Path) -> None:
     """int 0x80, which no tracepoint of a single call sees."""
     before = cgroup.run([act, f"open32:{secret}"], capture_output=True)
@@ -209,23 +238,87 @@ def test_a_foreign_file_is_not_handed_over(probes: Probes, cgroup: Cgroup, evade
         os.close(end)
 
 
-def test_an_exception_is_for_the_images_program(
-    probes: Probes, cgroup: Cgroup, evade: str, secret: Path, tmp_path: Path
+def test_a_thread_that_swaps_a_descriptor_does_not_get_into_the_host(
+    probes: Probes, cgroup: Cgroup, evade: str
 ) -> None:
-    """Who puts another program at a path that may pass gains nothing: overlayfs knows that it is another."""
-    image, upper, work, root = (tmp_path / name for name in ("image", "upper", "work", "root"))
+    """setns looks at the descriptor before we do. Who gets through all the same ends at its next step."""
+    host = f"/proc/{os.getpid()}/ns/uts"
+    words = ["unshare", "-u", evade, "setnsrace", "/proc/self/ns/uts", host]
+    done = cgroup.run(words, capture_output=True, text=True)
+    assert done.stdout.startswith("opened"), done
+    probes.enforce(Rule(K.SYS_SETNS, "deny", {1: {Relation.HOST}}))
+    done = cgroup.run(words, capture_output=True, text=True)
+    assert not done.stdout.startswith("opened"), done
+    assert done.returncode in (0, -signal.SIGKILL)
+
+
+def test_a_ring_connects_to_nothing_that_a_call_may_not(
+    probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
+) -> None:
+    """To a unix socket and to an address, by a worker of the kernel's."""
+    path = tmp_path / "server"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket() as net:
+        server.bind(str(path))
+        server.listen()
+        net.bind(("127.0.0.1", 0))
+        net.listen()
+        port = net.getsockname()[1]
+        assert evading(cgroup, evade, "ringconnect", path) == OPENED
+        assert evading(cgroup, evade, "ringconnect", port) == OPENED
+        probes.enforce(
+            Rule(K.UNIX_CONNECT, "deny", text=str(path).encode() + b"\0"),
+            Rule(K.NET_CONNECT, "deny", {0: {port}}),
+        )
+        assert evading(cgroup, evade, "ringconnect", path) == REFUSED
+        assert evading(cgroup, evade, "ringconnect", port) == REFUSED
+    (unix,), (address,) = probes.wait(cgroup, K.UNIX_CONNECT), probes.wait(cgroup, K.NET_CONNECT)
+    assert (unix.action, unix.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (address.action, address.mechanism) == (Action.DENY, Mechanism.CGROUP)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[Path]:
+    """The root of a container, an overlay of one program and a file that a rule can name."""
+    busybox = force.need_program("busybox")
     with mounted("-t", "tmpfs", "none", tmp_path):
-        for directory in (image, upper, work, root):
-            directory.mkdir()
-        secret.write_text("x")
-        shutil.copy2(evade, image / "allowed")
-        options = f"lowerdir={image},upperdir={upper},workdir={work}"
-        with mounted("-t", "overlay", "-o", options, "none", root):
-            program = root / "allowed"
-            exception = Rule(K.FILE_OPEN, clears=1, operands={DIM_EXE: {name_hash(str(program).encode())}})
-            probes.enforce(exception, named("secret"))
-            assert evading(cgroup, str(program), "open", secret) == OPENED
-            shutil.copy2(evade, program)
-            assert evading(cgroup, str(program), "open", secret) == REFUSED
-            probes.enforce()
-            assert evading(cgroup, str(program), "open", secret) == OPENED
+        for name in ("image", "image/mnt", "image/proc", "upper", "work", "root"):
+            (tmp_path / name).mkdir()
+        shutil.copy2(busybox, tmp_path / "image/busybox")
+        (tmp_path / "image/secret").write_text("x")
+        options = f"lowerdir={tmp_path}/image,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+        with mounted("-t", "overlay", "-o", options, "none", tmp_path / "root"):
+            yield tmp_path / "root"
+
+
+def inside(cgroup: Cgroup, root: Path, *argv: str) -> bool:
+    """Whether a program succeeds that is the first of a container with that root."""
+    words = ["unshare", "-m", f"--root={root}", *argv]
+    return cgroup.run(words, armed=False, capture_output=True).returncode == 0
+
+
+def test_an_exception_is_for_the_images_program(probes: Probes, cgroup: Cgroup, image: Path) -> None:
+    """Who puts another program at a path that may pass gains nothing: by writing over it, by a mount over it,
+    or by another root in which it lies at that path."""
+    exception = Rule(K.FILE_OPEN, clears=1, operands={DIM_EXE: {name_hash(b"/busybox")}})
+    look = ("/busybox", "cat", "/secret")
+    other_root = ("/busybox", "sh", "-c", "exec /busybox chroot /mnt /busybox cat /secret")
+    over_it = (
+        "/busybox",
+        "sh",
+        "-c",
+        "/busybox mount --bind /mnt/busybox /busybox; exec /busybox cat /secret",
+    )
+    with mounted("-t", "tmpfs", "none", image / "mnt"):
+        for name in ("busybox", "secret"):
+            shutil.copy2(image / name, image / "mnt" / name)
+        for way in (look, other_root, over_it):
+            assert inside(cgroup, image, *way), way
+        probes.enforce(exception, named("secret"))
+        assert inside(cgroup, image, *look)
+        for way in (other_root, over_it):
+            assert not inside(cgroup, image, *way), way
+        shutil.copy2(image / "busybox", image / "new")
+        (image / "new").rename(image / "busybox")
+        assert not inside(cgroup, image, *look)
+        probes.enforce()
+        assert inside(cgroup, image, *look)

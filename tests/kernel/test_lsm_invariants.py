@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The invariants against real causes, in virtual machines only, with and without LSM hooks.
 
-A module does to a task what a kernel exploit would, and core_pattern is really written.
+A module does to a task what a kernel exploit would. Helpers of the kernel: test_lsm_helpers.py.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
@@ -15,19 +14,25 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import DRIFT_BORROWED, DRIFT_CAPABILITIES, DRIFT_USER, Action, EventKind, Mechanism
-from ringfence.daemon.helpers import find, keys
+from ringfence.abi import (
+    DRIFT_BORROWED,
+    DRIFT_CAPABILITIES,
+    DRIFT_USER,
+    NO_CALL,
+    Action,
+    EventKind,
+    Mechanism,
+    Relation,
+)
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
-from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
 K = EventKind
 NAMESPACES = 0x20000 | 0x40000000 | 0x20000000 | 0x8000000 | 0x4000000 | 0x2000000
 NEWUSER = 0x10000000
-CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 
@@ -119,6 +124,21 @@ def test_namespaces_that_an_exploit_gave_end_the_task(
     assert not event.changed & ~NAMESPACES
 
 
+def test_who_got_into_the_host_unasked_is_killed(
+    probes: Probes, cgroup: Cgroup, act: str, exploit: str
+) -> None:
+    """Root with CAP_SYS_ADMIN could enter by setns, so it is no drift; but a rule would not have let it."""
+    probes.enforce(Rule(K.SYS_SETNS, "deny", {1: {Relation.HOST}}))
+    argv = ["unshare", "-nui", act, f"put:{exploit}:namespaces", "open:/proc/uptime:0"]
+    done = cgroup.run(argv, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done
+    (event,) = probes.wait(cgroup, K.SYS_SETNS)
+    assert (event.action, event.mechanism, event.nr) == (Action.KILL, Mechanism.KILL, NO_CALL)
+    assert event.operands[0] & NAMESPACES == 0x20000 | 0x40000000 | 0x8000000 | 0x4000000
+    probes.enforce(Rule(K.SYS_SETNS, "alert", {1: {Relation.HOST}}))
+    assert cgroup.run(argv, capture_output=True).returncode == 0
+
+
 def test_a_way_out_of_a_user_namespace_is_drift(
     probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str
 ) -> None:
@@ -151,62 +171,3 @@ def test_an_alert_is_told_once(probes: Probes, cgroup: Cgroup, nobodys: str, exp
     done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:commit", *opens], capture_output=True)
     assert done.returncode == 0
     assert len(probes.wait(cgroup, K.TASK_DRIFT)) == 1
-
-
-@pytest.fixture
-def handler(tmp_path: Path) -> Iterator[Path]:
-    """A script that the kernel gets as its core handler; core_pattern is put back."""
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        path.chmod(0o755)
-    script = tmp_path / "handler"
-    script.write_text(f"#!/bin/sh\ncat >/dev/null\necho ran >>{tmp_path}/mark\n")
-    script.chmod(0o755)
-    before = CORE_PATTERN.read_text()
-    CORE_PATTERN.write_text(f"|{script}")
-    yield script
-    CORE_PATTERN.write_text(before)
-
-
-def _crash() -> None:
-    subprocess.run(["/bin/sh", "-c", "kill -SEGV $$"], check=False, stderr=subprocess.DEVNULL)
-
-
-def test_a_helper_that_nobody_knows_does_not_run(probes: Probes, handler: Path, cgroup: Cgroup) -> None:
-    """Whoever wrote core_pattern, however: it ends where the kernel would run it. Known ones do run."""
-    mark = handler.parent / "mark"
-    probes.enforce(Rule(K.KERNEL_HELPER, "kill", {1: {0}}))
-    before = len(probes.events(None, K.KERNEL_HELPER))
-    _crash()
-    event = wait_for(lambda: probes.events(None, K.KERNEL_HELPER)[before:], "the helper's record")[0]
-    assert event.action == Action.KILL
-    assert event.mechanism in (Mechanism.LSM, Mechanism.KILL)
-    assert event.container == 0
-    assert not mark.exists()
-    # The same crash, and the same program: now the node knows it.
-    table = probes.kernel.map("helpers")
-    known = keys(find([str(handler)]))
-    table.update_batch(known)
-    _crash()
-    wait_for(mark.exists, "the handler to run", seconds=5)
-    for key in known:
-        table.delete(key)
-
-
-def test_a_helper_is_told_in_audit(probes: Probes, handler: Path, cgroup: Cgroup) -> None:
-    """With the program that was run, and it runs."""
-    probes.enforce(Rule(K.KERNEL_HELPER, "alert", {1: {0}}))
-    before = len(probes.events(None, K.KERNEL_HELPER))
-    _crash()
-    wait_for((handler.parent / "mark").exists, "the handler to run", seconds=5)
-    event = wait_for(lambda: probes.events(None, K.KERNEL_HELPER)[before:], "the helper's record")[0]
-    assert event.action == Action.ALERT
-    assert event.path in (str(handler).encode(), b"/usr/bin/dash", b"/bin/dash")
-
-
-def test_a_program_of_the_hosts_own_is_no_helper(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """Only children of kthreadd are looked at."""
-    probes.enforce(Rule(K.KERNEL_HELPER, "kill"))
-    before = len(probes.events(None, K.KERNEL_HELPER))
-    assert subprocess.run(["/bin/true"], check=False).returncode == 0
-    assert results(cgroup.run([act, "setuid:0"], capture_output=True))["setuid"] in (0, -errno.EPERM)
-    assert len(probes.events(None, K.KERNEL_HELPER)) == before

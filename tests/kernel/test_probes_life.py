@@ -17,7 +17,7 @@ from ringfence.bpf.kernel import Kernel
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
-from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.cgroups import PREFIX, Cgroup, hierarchies, new_cgroup
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
@@ -194,6 +194,20 @@ def test_leaving_the_cgroup_is_told_and_does_not_free(probes: Probes, cgroup: Cg
     probes.wait(cgroup, K.CONTAINER_STOP)
     assert len(probes.events(cgroup, K.PROCESS_FORK)) == 2
     assert probes.counters(cgroup)[Counter.FORK] == 2
+
+
+def test_a_child_that_begins_in_another_cgroup_left_its_own(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """clone3 with CLONE_INTO_CGROUP moves nobody; it is told as the leaving that it is."""
+    root, own = hierarchies()["v2"], cgroup.paths["v2"]
+    assert results(cgroup.run([act, f"into:{own}"], capture_output=True)) == {"into": 1}
+    assert probes.events(cgroup, K.CGROUP_ATTACH) == []
+    done = cgroup.run([act, f"into:{root}"], capture_output=True)
+    assert results(done) == {"into": 1}
+    (event,) = probes.wait(cgroup, K.CGROUP_ATTACH)
+    assert event.cgroup == root.stat().st_ino
+    probes.enforce(Rule(K.CGROUP_ATTACH, "kill", {0: {Relation.CONTAINER}}))
+    assert cgroup.run([act, f"into:{root}"]).returncode == -signal.SIGKILL
+    probes.enforce()
 
 
 def test_a_rule_tells_leaving_from_being_moved(probes: Probes, cgroup: Cgroup, act: str) -> None:

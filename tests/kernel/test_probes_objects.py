@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ringfence import abi
-from ringfence.abi import Action, Counter, EventKind, Fact, Mechanism
+from ringfence.abi import NO_CALL, Action, Counter, EventKind, Fact, Mechanism
 from ringfence.bpf.capabilities import NodeCapabilities
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule, name_hash
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.root
 K = EventKind
 PROC = 0x9FA0
 AF_INET, AF_INET6 = 2, 10
+SOL_IP, IPT_SO_SET_REPLACE = 0, 64  # linux/netfilter_ipv4/ip_tables.h
 MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
 OWN, OTHER = 0, 1
 WRITE = os.O_WRONLY
@@ -288,6 +289,30 @@ def test_a_unix_socket_is_denied_by_its_name(probes: Probes, cgroup: Cgroup, act
     first, second = probes.wait(cgroup, K.UNIX_CONNECT, 2)
     assert first.path == b"/run/rf-probes.sock"
     assert second.path == b"\0rf-shim/abc"
+
+
+def test_an_option_of_a_socket_is_denied(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """By level and number. Another one passes, also with a value longer than what the kernel copies."""
+    probes.enforce(Rule(K.SETSOCKOPT, "deny", {0: {SOL_IP}, 1: {IPT_SO_SET_REPLACE}}))
+    for length in (8, 8192):
+        denied = run(cgroup, act, f"setsockopt:{SOL_IP}:{IPT_SO_SET_REPLACE}:{length}")
+        assert results(denied) == {"setsockopt": -errno.EPERM}
+        done = run(cgroup, act, f"setsockopt:{socket.SOL_SOCKET}:{socket.SO_REUSEADDR}:{length}")
+        assert results(done) == {"setsockopt": 0}
+    (event, _) = probes.wait(cgroup, K.SETSOCKOPT, 2)
+    assert event.operands == (SOL_IP, IPT_SO_SET_REPLACE, SOL_IP << 32 | IPT_SO_SET_REPLACE, 0)
+    assert (event.action, event.mechanism, event.nr) == (Action.DENY, Mechanism.CGROUP, NO_CALL)
+
+
+def test_a_request_for_a_module_ends_the_task(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """By the name that modprobe would be given; a family of sockets that is built in asks for none."""
+    if "module_request" not in {attached.target for attached in probes.kernel.attached}:
+        force.elsewhere("this kernel has no modules")
+    probes.enforce(Rule(K.MODULE_REQUEST, "kill", text=b"net-pf-11\0"))
+    assert run(cgroup, act, "socket:12:5:0").returncode == 0
+    assert run(cgroup, act, "socket:11:5:0").returncode == -signal.SIGKILL
+    (event,) = probes.wait(cgroup, K.MODULE_REQUEST)
+    assert (event.text, event.action, event.mechanism) == (b"net-pf-11", Action.KILL, Mechanism.KILL)
 
 
 def test_unarmed_tasks_pass_every_hook(probes: Probes, cgroup: Cgroup, act: str) -> None:

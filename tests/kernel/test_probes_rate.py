@@ -142,7 +142,7 @@ def test_who_cannot_be_asked_about_is_refused(probes: Probes, cgroup: Cgroup, ac
     refused; where none would, nothing is."""
     if case.place not in {link.target for link in probes.kernel.attached}:
         force.elsewhere(f"this kernel has no hook cgroup/{case.place}")
-    busy = probes.kernel.map("scratch_busy")
+    busy, shared = probes.kernel.map("scratch_busy"), probes.kernel.map("scratch_shared_busy")
     cpus = len(busy.get(0) or b"") // 8
     child = cgroup.popen([act, *["wait", case.call] * 3], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin is not None
@@ -162,13 +162,16 @@ def test_who_cannot_be_asked_about_is_refused(probes: Probes, cgroup: Cgroup, ac
         before = probes.drops().get((case.kind.label, "table_full"), 0)
         probes.enforce(Rule(case.kind, "alert"))
         busy.set(0, (0xF).to_bytes(8, "little") * cpus)
+        shared.set(0, b"\xff" * 8)
         assert call() not in REFUSED
-        probes.enforce(Rule(case.kind, "deny", {3: {12345}}))  # of no such call
+        probes.enforce(Rule(case.kind, "deny", text=b"no/such/name\0"))
         assert call() in REFUSED
         busy.set(0, bytes(8 * cpus))
+        shared.set(0, bytes(8))
         assert call() not in REFUSED
         assert probes.drops()[case.kind.label, "table_full"] - before >= 2
     finally:
         busy.set(0, bytes(8 * cpus))
+        shared.set(0, bytes(8))
         probes.enforce()
         child.communicate()

@@ -14,7 +14,8 @@ from tests.vm.catalogue import DEFAULT
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/kernel-compat.md").read_text()
-SOURCES = [ROOT / "probes/include/compat.h", *sorted(ROOT.glob("probes/*.bpf.c"))]
+COMPAT = [ROOT / "probes/include/compat.h", ROOT / "probes/include/compat_file.h"]
+SOURCES = [*COMPAT, *sorted(ROOT.glob("probes/*.bpf.c"))]
 COMMITS = sorted({c for path in SOURCES for c in re.findall(r"\b[0-9a-f]{12}\b", path.read_text())})
 
 

@@ -56,9 +56,21 @@ def test_a_hook_is_the_strongest_mechanism() -> None:
     """deny stays deny, and the tiers know by which hook."""
     tiers = NodeTiers.of(NODE)
     assert tiers.outcome(K.FILE_OPEN, Action.DENY) == (Action.DENY, Mechanism.LSM, "")
-    assert tiers.hooks[K.FILE_OPEN] == ("file_open", "path_link", "path_rename")
+    assert tiers.hooks[K.FILE_OPEN] == ("file_open", *DECIDED[K.FILE_OPEN].also)
     without = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"file_open"}))
     assert without.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
+
+
+def test_a_request_for_a_module_falls_down_the_ladder() -> None:
+    """A hook, else the tracepoint, which kills, else nothing: such a kernel asks for no modules."""
+    without = replace(NODE, lsm_hooks=frozenset())
+    plan = attach_plan(frozenset({K.MODULE_REQUEST}), CONFIG, NODE, "/cg", NodeTiers.of(NODE))
+    assert plan.lsm == {"kernel_module_request"}
+    assert not plan.requests
+    traced = replace(without, tracing=frozenset({"module_request"}))
+    assert NodeTiers.of(traced).outcome(K.MODULE_REQUEST, Action.DENY).mechanism is Mechanism.KILL
+    assert attach_plan(frozenset({K.MODULE_REQUEST}), CONFIG, traced, "/cg", NodeTiers.of(traced)).requests
+    assert not NodeTiers.of(without).sees(K.MODULE_REQUEST)
 
 
 def test_a_program_that_was_refused_falls_down_the_ladder() -> None:
@@ -67,8 +79,22 @@ def test_a_program_that_was_refused_falls_down_the_ladder() -> None:
     tiers = tiers_of(NODE, sections)
     assert K.FILE_OPEN not in tiers.hooks
     less = tiers_of(NODE, {f"lsm/{hook}" for hook in HOOKS - {"path_link"}})
-    assert less.hooks[K.FILE_OPEN] == ("file_open", "path_rename")
+    assert set(less.hooks[K.FILE_OPEN]) == {"file_open", *DECIDED[K.FILE_OPEN].also} - {"path_link"}
     assert tiers.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
+
+
+def test_what_an_absent_hook_would_have_decided_is_told() -> None:
+    """A rule on files holds without them, and whoever asks learns what goes round it."""
+    whole = NodeTiers.of(NODE).limits(K.FILE_OPEN)
+    tiers = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"path_link", "path_rename"}))
+    assert tiers.sees(K.FILE_OPEN)
+    assert tiers.limits(K.FILE_OPEN).startswith(whole)
+    assert tiers.limits(K.FILE_OPEN).endswith("hard links, renames")
+    (one,) = load_documents(policy(rule(event="file.open", match={"path": "proc:kcore"}))).policies[0].rules
+    assert any("hard links, renames" in line for line in explain_rule(one, tiers))
+    # The others see it later: nothing is lost.
+    old = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"uring_allowed", "uring_sqpoll", "userns_create"}))
+    assert old.limits(K.SYS_IO_URING_SETUP) == NodeTiers.of(NODE).limits(K.SYS_IO_URING_SETUP) == ""
 
 
 def test_what_a_hook_decides_is_attached_nowhere_else() -> None:

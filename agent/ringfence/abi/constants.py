@@ -14,6 +14,7 @@ ARGS_LEN = 256
 SYSCTL_LEN = 128
 UNIX_PATH_LEN = 112
 EVENT_MAX = 96
+NO_CALL = 0xFFFFFFFF
 
 # header.flags
 FLAG_COMPAT = 0x01
@@ -68,6 +69,10 @@ DIM_USED = 1
 DIM_TEXT = 2
 DIM_ADDRESS = 3
 
+# values of `helpers`: what the kernel may run a program for
+HELPER_CORE = 1
+HELPER_OTHER = 2
+
 # rf_config.hierarchy
 HIERARCHY_V2 = 0
 HIERARCHY_DEVICES = 1
@@ -101,6 +106,8 @@ class EventKind(IntEnum):
     UNIX_CONNECT = 22
     FILE_MAP = 23
     FILE_RECEIVE = 24
+    MODULE_REQUEST = 25
+    SETSOCKOPT = 26
     KERNEL_HELPER = 28
     TASK_DRIFT = 29
     SYS_CLONE = 32
@@ -150,6 +157,7 @@ class EventKind(IntEnum):
     SYS_QUOTACTL = 76
     SYS_SETDOMAIN = 77
     SYS_RENAME = 78
+    SYS_SETXATTR = 79
 
     @property
     def label(self) -> str:
@@ -257,6 +265,7 @@ class OperandSource(IntEnum):
     SOCKET_FAMILY = 11
     CHROOTED = 12
     FD_SETUID = 13
+    PERF_TARGET = 14
 
 
 class Relation(IntEnum):

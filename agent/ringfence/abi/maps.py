@@ -131,6 +131,8 @@ HELPER_KEY = Layout(
     "rf_helper_key",
     Field("device", "u64"),
     Field("inode", "u64"),
+    Field("changed", "u64"),
+    Field("path", "u64"),
 )
 
 ACTIVITY = Layout("rf_counters", Field("n", "u64", COUNTERS))

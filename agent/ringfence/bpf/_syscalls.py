@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls that neither Python nor libbpf offers, by ctypes: perf_event_open, fsopen, a bare bpf(2).
+"""System calls that neither Python nor libbpf offers, by ctypes: perf_event_open, fsopen, openat2, bpf(2).
 
 Numbers are those of the architecture's table; struct layouts are include/uapi/linux/{perf_event,bpf}.h.
 """
@@ -17,6 +17,7 @@ _u64 = ctypes.c_uint64
 
 # One number for every architecture since 5.2.
 _NR_MOVE_MOUNT, _NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 429, 430, 431, 432
+_NR_OPENAT2 = 437
 # These two are older than that agreement.
 _NR_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _NR_BPF = {"x86_64": 321, "aarch64": 280}
@@ -26,6 +27,7 @@ _PERF_FLAG_FD_CLOEXEC = 8
 _FSOPEN_CLOEXEC, _FSCONFIG_CMD_CREATE, _FSMOUNT_CLOEXEC, _MOVE_MOUNT_F_EMPTY_PATH = 1, 6, 1, 4
 _AT_FDCWD = -100
 _BPF_PROG_LOAD = 5
+_RESOLVE_IN_ROOT = 0x10
 
 
 class _PerfEventAttr(ctypes.Structure):
@@ -43,6 +45,12 @@ class _PerfEventAttr(ctypes.Structure):
         ("bp_type", _u32),
         ("bp_addr", _u64),
     ]
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of openat2(2)."""
+
+    _fields_ = [("flags", _u64), ("mode", _u64), ("resolve", _u64)]
 
 
 class _ProgLoadAttr(ctypes.Structure):
@@ -121,6 +129,18 @@ def move_mount(mount: int, path: str) -> None:
     """Put a detached mount at a path of this mount namespace."""
     target = (ctypes.c_long(_AT_FDCWD), os.fsencode(path), ctypes.c_ulong(_MOVE_MOUNT_F_EMPTY_PATH))
     _syscall("move_mount", path, _NR_MOVE_MOUNT, ctypes.c_long(mount), b"", *target)
+
+
+def open_in_root(root: int, path: str) -> int:
+    """openat2(2) with O_PATH and RESOLVE_IN_ROOT."""
+    how = _OpenHow(flags=os.O_PATH | os.O_CLOEXEC, resolve=_RESOLVE_IN_ROOT)
+    arguments = (
+        ctypes.c_long(root),
+        os.fsencode(path),
+        ctypes.byref(how),
+        ctypes.c_ulong(ctypes.sizeof(how)),
+    )
+    return _syscall("openat2", path, _NR_OPENAT2, *arguments)
 
 
 def unmount(path: str) -> None:

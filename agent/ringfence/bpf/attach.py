@@ -41,7 +41,8 @@ class AttachPlan:
     `compat` and `compat_exit` see the same calls of 32-bit programs, too, at some 30 ns on each call of the
     node. With `compat` one program at every call takes the place of those at the tracepoints of `entry`.
     `lsm` are hooks of ringfence.bpf.lsm; `hooked` the calls that they decide, which are not in `entry`.
-    `drift`: programs that look for drift, at the places that are asked for.
+    `drift`: programs that look for drift, at the places that are asked for. `requests`: at requests
+    for modules.
     """
 
     entry: frozenset[str] = frozenset()
@@ -54,6 +55,7 @@ class AttachPlan:
     lsm: frozenset[str] = frozenset()
     hooked: frozenset[str] = frozenset()
     drift: bool = False
+    requests: bool = False
 
 
 class Attached(NamedTuple):
@@ -148,6 +150,8 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
 def _is_wanted(plan: AttachPlan, target: str) -> bool:
     if target in ("sys_enter", "sys_exit"):
         return plan.compat if target == "sys_enter" else plan.compat_exit
+    if target == "module_request":
+        return plan.requests
     return plan.tracing is None or target in plan.tracing
 
 

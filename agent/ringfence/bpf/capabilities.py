@@ -18,7 +18,15 @@ from ringfence.bpf.maps import MapType
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
 
-__all__ = ["BPFFS", "CGROUP_ATTACHES", "Lack", "NodeCapabilities", "cgroup_storage", "mounts_of"]
+__all__ = [
+    "BPFFS",
+    "CGROUP_ATTACHES",
+    "TRACEPOINTS",
+    "Lack",
+    "NodeCapabilities",
+    "cgroup_storage",
+    "mounts_of",
+]
 
 #: where pins go: the node's bpffs, else one that the agent mounts
 BPFFS = ("/sys/fs/bpf", "/run/ringfence/bpf")
@@ -35,7 +43,10 @@ CGROUP_ATTACHES = {
     "sendmsg6": (18, 15),
     "connect_unix": (18, 49),  # 859051dd165e, 6.7
     "sendmsg_unix": (18, 50),  # 859051dd165e, 6.7
+    "setsockopt": (25, 22),
 }
+#: tracepoints of tp_btf programs that a kernel may lack: CONFIG_MODULES
+TRACEPOINTS = {"module_request": "module/module_request"}
 
 
 _TASK_STORAGE_GET = 156  # enum bpf_func_id
@@ -54,7 +65,8 @@ class Lack:
 class NodeCapabilities:
     """See `detect`.
 
-    `syscalls` are the calls that have a tracepoint here, `cgroup` the keys of CGROUP_ATTACHES that load,
+    `syscalls` are the calls that have a tracepoint here, `tracing` the keys of TRACEPOINTS that are there,
+    `cgroup` the keys of CGROUP_ATTACHES that load,
     `lsm` the security modules in force, `lsm_hooks` the hooks of ringfence.bpf.lsm that programs of ours can
     decide at, `lsm_lack` why there are none, `compat` whether 32-bit programs run, `bpffs` and `cgroup2`
     where those are mounted (empty: nowhere), `lacks` what an agent cannot do without.
@@ -68,6 +80,7 @@ class NodeCapabilities:
     ring_buffer: bool
     tracefs: bool
     syscalls: frozenset[str] = frozenset()
+    tracing: frozenset[str] = frozenset()
     cgroup: frozenset[str] = frozenset()
     lsm: tuple[str, ...] = ()
     lsm_hooks: frozenset[str] = frozenset()
@@ -82,7 +95,7 @@ class NodeCapabilities:
         """Look at this node, for some milliseconds. Without privileges most is unknown, and so absent."""
         permitted = not privileges.lacking(privileges.held(), vital=True)
         version, library_lack = _library()
-        tracefs, syscalls = _syscall_tracepoints() if permitted else (False, frozenset())
+        tracefs, syscalls, tracing = _tracepoints() if permitted else (False, frozenset(), frozenset())
         ring = permitted and version > (0, 0) and _has_ring_buffer()
         btf = Path("/sys/kernel/btf/vmlinux").exists()
         hooks, lsm_lack = available_hooks() if ring and btf else (frozenset[str](), "not permitted to try")
@@ -95,6 +108,7 @@ class NodeCapabilities:
             ring_buffer=ring,
             tracefs=tracefs,
             syscalls=syscalls,
+            tracing=tracing,
             cgroup=frozenset(_cgroup_attaches()) if permitted else frozenset(),
             lsm=_lsm(),
             lsm_hooks=hooks,
@@ -156,12 +170,14 @@ def _has_ring_buffer() -> bool:
     return True
 
 
-def _syscall_tracepoints() -> tuple[bool, frozenset[str]]:
+def _tracepoints() -> tuple[bool, frozenset[str], frozenset[str]]:
+    """Whether system calls have any, which calls have, and which of TRACEPOINTS there are."""
     try:
         with open_tracefs() as tracefs:
-            return tracefs.has("syscalls/sys_enter_openat"), frozenset(_traced(tracefs, CALLS))
+            others = frozenset(name for name, place in TRACEPOINTS.items() if tracefs.has(place))
+            return tracefs.has("syscalls/sys_enter_openat"), frozenset(_traced(tracefs, CALLS)), others
     except KernelError:
-        return False, frozenset()
+        return False, frozenset(), frozenset()
 
 
 def _traced(tracefs: Tracefs, names: Iterable[str]) -> Iterable[str]:
@@ -203,7 +219,7 @@ def mounts_of(kind: str) -> list[str]:
     From a cgroup namespace of one's own, as in a pod, the root of a cgroup hierarchy is called "/../..".
     """
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         before, _, after = line.partition(" - ")
         if after.split(" ", 1)[0] == kind and _WHOLE.match(before.split(" ")[3]):
             found.append(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), before.split(" ")[4]))

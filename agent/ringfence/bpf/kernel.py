@@ -26,7 +26,7 @@ from ringfence.abi import (
 )
 from ringfence.bpf import _libbpf, _syscalls, syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
-from ringfence.bpf.capabilities import CGROUP_ATTACHES, cgroup_storage
+from ringfence.bpf.capabilities import CGROUP_ATTACHES, TRACEPOINTS, cgroup_storage
 from ringfence.bpf.losses import Losses
 from ringfence.bpf.lsm import HELPER_HOOK, decided_by
 from ringfence.bpf.maps import Map
@@ -100,6 +100,7 @@ class KernelSettings:
     alert_burst: int = 0
     learn: bool = False  # count every call and capability (probes/learn.bpf.c)
     lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node can have; the others are left out
+    tracing: frozenset[str] = frozenset()  # the same of TRACEPOINTS
 
     def sizes(self) -> dict[str, int]:
         """Map -> entries."""
@@ -343,6 +344,9 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
             if program not in refused and not _loads(*CGROUP_ATTACHES[target]):
                 missing.append(Skipped(program, section, "this kernel has no such attach type (6.7 has)"))
                 refused.add(program)
+        point = section.removeprefix("tp_btf/")
+        if point in TRACEPOINTS and point not in settings.tracing:
+            refused.add(program)
         if section.startswith("lsm/") and not _has_hook(program, section, settings, missing):
             refused.add(program)
         if program in refused or (program.startswith("learn_") and not settings.learn):

@@ -8,6 +8,7 @@ is said in probes/include/lsm.h.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ringfence.abi import EventKind
@@ -18,12 +19,13 @@ __all__ = ["DECIDED", "HELPER_HOOK", "HOOKS", "Decided", "decided_by", "hooks_fo
 class Decided(NamedTuple):
     """How an event is decided: by every hook of `needs`, or not at all; by those of `also` that are there.
 
-    `less` says in which cases the weaker tiers would have seen more; empty: in none. `text`: its string is
-    the kernel's own, which the caller cannot change any more.
+    `also` says what is not decided where a hook is not there; empty: the others see it, later. `less` says in
+    which cases the weaker tiers would have seen more; empty: in none. `text`: its string is the kernel's own,
+    which the caller cannot change any more.
     """
 
     needs: tuple[str, ...]
-    also: tuple[str, ...] = ()
+    also: Mapping[str, str] = MappingProxyType({})
     less: str = ""
     text: bool = False
 
@@ -36,16 +38,27 @@ _UNPRIVILEGED = "what the kernel refuses for want of a capability asks no hook: 
 DECIDED: Mapping[EventKind, Decided] = {
     # ---- invariants: lsm_invariants.bpf.c
     _K.KERNEL_HELPER: Decided((HELPER_HOOK,)),
-    _K.TASK_DRIFT: Decided((HELPER_HOOK,), also=("file_open",)),
+    _K.TASK_DRIFT: Decided((HELPER_HOOK,), also={"file_open": "a look at each open"}),
     # ---- files: lsm_file.bpf.c
     _K.FILE_OPEN: Decided(
         ("file_open",),
-        also=("path_link", "path_rename"),
+        also={
+            "path_link": "hard links",
+            "path_rename": "renames",
+            "path_unlink": "removal",
+            "path_rmdir": "removal of directories",
+            "path_mkdir": "new directories",
+            "path_mknod": "new files, of which O_CREAT leaves an empty one",
+            "path_symlink": "new symbolic links",
+            "path_truncate": "truncate",
+            "path_chmod": "changes of mode",
+            "path_chown": "changes of owner",
+        },
         less="an open with O_PATH, which gives no access, asks no hook: it is not seen",
     ),
     _K.FILE_MAP: Decided(("mmap_file", "file_mprotect")),
     _K.FILE_RECEIVE: Decided(("file_receive",)),
-    _K.SYS_IOCTL: Decided(("file_ioctl",), also=("file_ioctl_compat",)),
+    _K.SYS_IOCTL: Decided(("file_ioctl",), also={"file_ioctl_compat": ""}),
     # ---- programs: lsm_program.bpf.c
     _K.PROCESS_EXEC: Decided(
         ("bprm_check_security",),
@@ -54,7 +67,8 @@ DECIDED: Mapping[EventKind, Decided] = {
     # ---- directories and modes: lsm_path.bpf.c
     _K.SYS_MKNOD: Decided(("path_mknod",)),
     _K.SYS_SYMLINK: Decided(("path_symlink",), text=True),
-    _K.SYS_CHMOD: Decided(("path_chmod", "path_mknod")),
+    _K.SYS_CHMOD: Decided(("path_chmod", "path_mknod"), also={"file_open": "files made without a name"}),
+    _K.SYS_SETXATTR: Decided(("inode_setxattr",), text=True),
     _K.SYS_CHROOT: Decided(("path_chroot",), less=_UNPRIVILEGED, text=True),
     # ---- mounts: lsm_mount.bpf.c
     _K.SYS_MOUNT: Decided(("sb_mount", "sb_kern_mount", "sb_remount"), text=True),
@@ -74,7 +88,7 @@ DECIDED: Mapping[EventKind, Decided] = {
     ),
     _K.SYS_MOUNT_SETATTR: Decided(("capable",), less=_UNPRIVILEGED),
     # ---- tasks: lsm_task.bpf.c, lsm_call.bpf.c
-    _K.SYS_CLONE: Decided(("task_alloc",)),
+    _K.SYS_CLONE: Decided(("task_alloc",), also={"userns_create": ""}),
     _K.SYS_UNSHARE: Decided(("capable", "userns_create"), less=_UNPRIVILEGED),
     _K.SYS_SETNS: Decided(("capable", "ptrace_access_check"), less=_UNPRIVILEGED),
     _K.SYS_PTRACE: Decided(
@@ -91,27 +105,29 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_BPF: Decided(("bpf",), less=_UNPRIVILEGED),
     _K.SYS_PERF_EVENT_OPEN: Decided(("perf_event_open",), less=_UNPRIVILEGED),
     _K.SYS_MODULE_LOAD: Decided(
-        ("capable", "kernel_read_file", "kernel_load_data"), ("locked_down",), less=_UNPRIVILEGED
+        ("capable", "kernel_read_file", "kernel_load_data"), {"locked_down": ""}, less=_UNPRIVILEGED
     ),
     _K.SYS_MODULE_UNLOAD: Decided(("capable",), less=_UNPRIVILEGED),
     _K.SYS_KEXEC: Decided(
-        ("capable", "kernel_read_file", "kernel_load_data"), ("locked_down",), less=_UNPRIVILEGED
+        ("capable", "kernel_read_file", "kernel_load_data"), {"locked_down": ""}, less=_UNPRIVILEGED
     ),
     _K.SYS_USERFAULTFD: Decided(("inode_init_security_anon",), less=_UNPRIVILEGED),
-    _K.SYS_IO_URING_SETUP: Decided(("inode_init_security_anon",), ("uring_allowed", "uring_sqpoll")),
+    _K.SYS_IO_URING_SETUP: Decided(("inode_init_security_anon",), {"uring_allowed": "", "uring_sqpoll": ""}),
     _K.SYS_KEYCTL: Decided(
         ("key_alloc", "key_permission"), less="a call that comes to no key asks no hook: it is not seen"
     ),
-    _K.SYS_IOPL: Decided(("capable",), ("locked_down",), less=_UNPRIVILEGED),
+    _K.MODULE_REQUEST: Decided(("kernel_module_request",), text=True),
+    _K.SYS_IOPL: Decided(("capable",), {"locked_down": ""}, less=_UNPRIVILEGED),
     _K.SYS_SYSLOG: Decided(("syslog",), less=_UNPRIVILEGED),
     _K.SYS_REBOOT: Decided(("capable",), less=_UNPRIVILEGED),
     _K.SYS_SWAP: Decided(("capable",), less=_UNPRIVILEGED),
     _K.SYS_SETTIME: Decided(("capable",), less=_UNPRIVILEGED),
     _K.SYS_ACCT: Decided(("capable",), less=_UNPRIVILEGED),
-    _K.SYS_QUOTACTL: Decided(("quotactl",), ("capable",), less=_UNPRIVILEGED),
+    _K.SYS_QUOTACTL: Decided(("quotactl",), {"capable": ""}, less=_UNPRIVILEGED),
     _K.SYS_SETDOMAIN: Decided(("capable",), less=_UNPRIVILEGED),
     # ---- network: lsm_network.bpf.c
     _K.SYS_SOCKET: Decided(("socket_create",)),
+    _K.SETSOCKOPT: Decided(("socket_setsockopt",)),
     _K.UNIX_CONNECT: Decided(("unix_stream_connect", "unix_may_send")),
 }
 

@@ -24,7 +24,7 @@ from ringfence.containers.patterns import patterns_for
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon import faces, figures, helpers, node
+from ringfence.daemon import faces, figures, node
 from ringfence.daemon.adoption import Adoption
 from ringfence.daemon.boot import Boot
 from ringfence.daemon.canary import Canary, sings
@@ -35,6 +35,7 @@ from ringfence.daemon.enroll import SOCKET_NAME, Enroller
 from ringfence.daemon.entry import Entry
 from ringfence.daemon.handover import GAP
 from ringfence.daemon.healing import Healer
+from ringfence.daemon.helpers import Helpers
 from ringfence.daemon.identity import Identity
 from ringfence.daemon.limits import OwnLimits, spare_us
 from ringfence.daemon.loop import Loop
@@ -277,12 +278,12 @@ class Agent:
         self.continuity.begin(self.adoption.inheritance)
         fill_free_slots(self.slots)
         self.adoption.exempt()
+        self.helpers = Helpers(kernel.map("helpers"), config.helpers)
         self._beat()
         canary = Canary(self._hierarchy, self.stats) if sings(config) else None
         patterns = node.kernel_patterns(config)
         kernel.configure_patterns([*patterns, canary.pattern] if canary else patterns)
         kernel.observe_only(node.observe_levels(config))
-        kernel.map("helpers").update_batch(helpers.keys(self._helpers()))
         self.keeper.start(self._compiled)
         began = time.monotonic()
         kernel.attach(self._plan(self._compiled))
@@ -308,14 +309,6 @@ class Agent:
         canary.start()
         self.dispatch.canary = canary
         self.loop.every(_BEAT, canary.beat)
-
-    def _helpers(self) -> list[helpers.Helper]:
-        root = helpers.host_root()
-        found = helpers.find([*helpers.configured(root), *map(str, self.config.helpers)], root)
-        lost = sorted({str(path) for path in self.config.helpers} - {helper.path for helper in found})
-        if lost:
-            self._log.warning("helpers that are not there", paths=lost)
-        return found
 
     def _watch(self) -> None:
         """Timers, signals, threads; then what was made so far is never looked at by the collector again."""
@@ -357,6 +350,7 @@ class Agent:
         self.stats.loop_seen = time.monotonic()
         self.kernel.map("heartbeat").set(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self.takeover.tick()
+        self.helpers.refresh()
 
     def _on_answers(self) -> None:
         self.members.on_answers()

@@ -48,7 +48,7 @@ class Boot:
         self.hierarchy: Hierarchy = detect()
         host = host_namespaces()
         self.notes = host.notes  # what had to be assumed of the host
-        self._settings = kernel_settings(config, self.hierarchy, host, self.capabilities.lsm_hooks)
+        self._settings = kernel_settings(config, self.hierarchy, host, self.capabilities)
         self._kernel: Kernel | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._load, name="load", daemon=True)
@@ -90,7 +90,7 @@ def _pass_pins(config: Config) -> str:
 
 
 def kernel_settings(
-    config: Config, hierarchy: Hierarchy, host: HostNamespaces, lsm_hooks: frozenset[str] = frozenset()
+    config: Config, hierarchy: Hierarchy, host: HostNamespaces, node: NodeCapabilities
 ) -> KernelSettings:
     """Sizes and constants of the probes."""
     namespaces = {name: inum for name, inum in asdict(host).items() if name != "notes"}
@@ -106,6 +106,7 @@ def kernel_settings(
         activity_burst=config.activity_burst,
         alert_rate=config.alert_rate,
         alert_burst=config.alert_burst,
-        lsm_hooks=lsm_hooks,
+        lsm_hooks=node.lsm_hooks,
+        tracing=node.tracing,
         learn=config.learn,
     )

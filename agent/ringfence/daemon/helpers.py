@@ -1,34 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """The programs that the kernel may run on this node: those that it was told of before the agent came, and
-those that the configuration adds. Nothing here writes anything.
+those that the configuration adds. Nothing here writes anything but the map of the probes.
 
 Rules know all others by `known: no` of the event kernel.helper. What somebody wrote into core_pattern before
-the agent started is known: the agent cannot tell who did.
+the agent started is known: the agent cannot tell who did. What is written later is not. So the paths are
+fixed at the start; which files they are is looked up again and again, as packages are upgraded.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from ringfence.abi import HELPER_KEY
+from ringfence import log
+from ringfence.abi import HELPER_CORE, HELPER_KEY, HELPER_OTHER
+from ringfence.bpf.rooted import open_in_root
 from ringfence.containers.host import host_root
 from ringfence.policy.operand import fnv1a
 
-__all__ = ["Helper", "configured", "find", "host_root", "keys"]
+__all__ = ["Helper", "Helpers", "configured", "find", "keys"]
 
 #: files that hold a program's path; of core_pattern and poweroff_cmd the first word, the former behind a `|`
-_SETTINGS = (
-    "proc/sys/kernel/modprobe",
-    "proc/sys/kernel/core_pattern",
-    "proc/sys/kernel/hotplug",
-    "proc/sys/kernel/poweroff_cmd",
-    "sys/kernel/uevent_helper",
-)
+_SETTINGS = {
+    "proc/sys/kernel/modprobe": HELPER_OTHER,
+    "proc/sys/kernel/core_pattern": HELPER_CORE,
+    "proc/sys/kernel/hotplug": HELPER_OTHER,
+    "proc/sys/kernel/poweroff_cmd": HELPER_OTHER,
+    "sys/kernel/uevent_helper": HELPER_OTHER,
+}
 #: paths that lie in the kernel's source: kernel/reboot.c, security/keys, net/bridge, fs/nfsd, fs/nfs, drbd
 _BUILT_IN = (
     "/sbin/poweroff",
@@ -39,31 +42,46 @@ _BUILT_IN = (
     "/sbin/nfs_cache_getent",
     "/sbin/drbdadm",
 )
+_MOST = 4096  # bytes of a setting: PATH_MAX
 
 
 class Helper(NamedTuple):
-    """A program: as the kernel is told of it, and which file that is. device as the kernel packs it."""
+    """A program: as the kernel is told of it, what for (HELPER_*), and which file that is.
+
+    device as the kernel packs it; `changed` is the inode's ctime in nanoseconds: the number of an inode that
+    is gone is used again.
+    """
 
     path: str
+    uses: int
     device: int
     inode: int
+    changed: int
 
 
-def configured(root: Path = Path("/")) -> Iterator[str]:
-    """The paths that the kernel has been told, on the host whose root this is."""
-    for name in _SETTINGS:
+def configured(root: Path = Path("/")) -> Iterator[tuple[str, int]]:
+    """The paths that the kernel has been told, on the host whose root this is, with what for (HELPER_*).
+
+    Whoever wrote them chose the bytes: lone surrogates stand for those that are no UTF-8.
+    """
+    for name, use in _SETTINGS.items():
         with suppress(OSError):
-            yield from _program((root / name).read_text())
+            yield from _program(_head(root / name), use)
     for mount in _cgroup_mounts(root):
         with suppress(OSError):
-            yield from _program((root / mount.lstrip("/") / "release_agent").read_text())
-    yield from _BUILT_IN
+            yield from _program(_head(root / mount.lstrip("/") / "release_agent"), HELPER_OTHER)
+    yield from ((path, HELPER_OTHER) for path in _BUILT_IN)
 
 
-def _program(setting: str) -> Iterator[str]:
-    words = setting.strip().removeprefix("|").split()
-    if words and words[0].startswith("/"):
-        yield words[0]
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MOST)
+
+
+def _program(setting: bytes, use: int) -> Iterator[tuple[str, int]]:
+    words = setting.strip().removeprefix(b"|").split()
+    if words and words[0].startswith(b"/"):
+        yield words[0].decode(errors="surrogateescape"), use
 
 
 def _cgroup_mounts(root: Path) -> Iterator[str]:
@@ -74,7 +92,7 @@ def _cgroup_mounts(root: Path) -> Iterator[str]:
 
 def _mounts(root: Path) -> Iterator[tuple[list[str], str]]:
     with suppress(OSError):
-        for line in (root / "proc/1/mountinfo").read_text().splitlines():
+        for line in (root / "proc/1/mountinfo").read_text(errors="surrogateescape").splitlines():
             before, _, after = line.partition(" - ")
             yield before.split(), after.split(" ", 1)[0]
 
@@ -83,27 +101,38 @@ def _unescaped(path: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
 
 
-def find(paths: Iterable[str], root: Path = Path("/")) -> list[Helper]:
-    """Those of the paths that are there."""
+def find(paths: Mapping[str, int], root: Path = Path("/")) -> list[Helper]:
+    """Those of the paths (with HELPER_*) that are there, as the host sees them: absolute links start at its
+    root."""
     devices = {fields[0]: fields[2] for fields, _ in _mounts(root)}
-    found = {}
-    for path in paths:
-        with suppress(OSError):
-            found[path] = _identify(path, root, devices)
-    return list(found.values())
+    return [Helper(path, paths[path], *_identify(fd, devices)) for path, fd in _opened(paths, root)]
 
 
-def _identify(path: str, root: Path, devices: dict[str, str]) -> Helper:
-    """The device is the mount's: overlayfs and Btrfs tell stat(2) others than the kernel's own."""
-    fd = os.open(root / path.lstrip("/"), os.O_PATH | os.O_CLOEXEC)
+def _opened(paths: Iterable[str], root: Path) -> Iterator[tuple[str, int]]:
+    """Each of the paths that is there, with a descriptor of it until the next one is asked for."""
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        status = os.fstat(fd)
-        fact = re.search(r"^mnt_id:\s*(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.M)
+        for path in paths:
+            try:
+                fd = open_in_root(top, path)
+            except OSError:
+                continue
+            try:
+                yield path, fd
+            finally:
+                os.close(fd)
     finally:
-        os.close(fd)
+        os.close(top)
+
+
+def _identify(fd: int, devices: dict[str, str]) -> tuple[int, int, int]:
+    """Device, inode, ctime. The device is the mount's: overlayfs and Btrfs tell stat(2) others than the
+    kernel's own."""
+    status = os.fstat(fd)
+    fact = re.search(r"^mnt_id:\s*(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.M)
     numbers = devices.get(fact[1], "") if fact else ""
     major, minor = map(int, numbers.split(":")) if numbers else _split(status.st_dev)
-    return Helper(path, major << 20 | minor, status.st_ino)
+    return major << 20 | minor, status.st_ino, status.st_ctime_ns
 
 
 def _split(device: int) -> tuple[int, int]:
@@ -111,9 +140,67 @@ def _split(device: int) -> tuple[int, int]:
 
 
 def keys(helpers: Iterable[Helper]) -> dict[bytes, bytes]:
-    """For the map `helpers`: each by its file, and by its path, which is what is left of a script."""
-    found = {}
+    """For the map `helpers`: each by its path and its file, and by its path, all that is left of a script."""
+    found: dict[bytes, int] = {}
     for helper in helpers:
-        found[HELPER_KEY.pack(helper.device, helper.inode)] = b"\1\0\0\0"
-        found[HELPER_KEY.pack(0, fnv1a(helper.path.encode()))] = b"\1\0\0\0"
-    return found
+        path = fnv1a(helper.path.encode(errors="surrogateescape"))
+        for file in ((helper.device, helper.inode, helper.changed), (0, 0, 0)):
+            key = HELPER_KEY.pack(*file, path)
+            found[key] = found.get(key, 0) | helper.uses
+    return {key: uses.to_bytes(4, "little") for key, uses in found.items()}
+
+
+class Table(Protocol):
+    """The map `helpers`, as far as it is needed here."""
+
+    def update_batch(self, entries: dict[bytes, bytes]) -> None: ...
+    def delete(self, key: bytes) -> bool: ...
+
+
+class Helpers:
+    """The paths that are trusted, fixed here, and the map of the probes, with the files that they are."""
+
+    def __init__(self, table: Table, more: Iterable[Path] = (), root: Path | None = None) -> None:
+        """`more` are those of the configuration."""
+        self._table, self._root = table, root or host_root()
+        self._paths: dict[str, int] = dict.fromkeys(map(str, more), HELPER_CORE | HELPER_OTHER)
+        for path, use in configured(self._root):
+            self._paths[path] = self._paths.get(path, 0) | use
+        self._known: dict[str, Helper] = {}
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._fails = False
+        self._log = log.get_logger("helpers")
+        self.refresh()
+        if lost := sorted({str(path) for path in more} - self._known.keys()):
+            self._log.warning("helpers that are not there", paths=lost)
+
+    def refresh(self) -> None:
+        """Look again which files these are, and tell the probes. For each beat."""
+        try:
+            seen = self._look()
+            if seen == self._seen and not self._fails:
+                return
+            now = {helper.path: helper for helper in find(self._paths, self._root)}
+        except OSError as error:
+            if not self._fails:
+                self._log.error(
+                    "the node's helpers cannot be looked up", root=str(self._root), error=str(error)
+                )
+            self._fails = True
+            return  # those that were known are
+        self._seen, self._fails = seen, False
+        self._take(now)
+
+    def _look(self) -> dict[str, tuple[int, int, int]]:
+        """What is cheap to know of each file, and is another where the file is."""
+        states = ((path, os.fstat(fd)) for path, fd in _opened(self._paths, self._root))
+        return {path: (state.st_dev, state.st_ino, state.st_ctime_ns) for path, state in states}
+
+    def _take(self, now: dict[str, Helper]) -> None:
+        for path in sorted(path for path, helper in now.items() if self._known.get(path, helper) != helper):
+            self._log.info("helper is another file now", path=path, inode=now[path].inode)
+        wanted = keys(now.values())
+        self._table.update_batch(wanted)
+        for key in keys(self._known.values()).keys() - wanted.keys():
+            self._table.delete(key)
+        self._known = now

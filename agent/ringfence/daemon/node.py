@@ -41,6 +41,7 @@ _CGROUP_PROGRAMS: Mapping[EventKind, tuple[str, ...]] = {
     _K.NET_BIND: ("bind4", "bind6"),
     _K.NET_SENDMSG: ("sendmsg4", "sendmsg6"),
     _K.UNIX_CONNECT: ("connect_unix", "sendmsg_unix"),
+    _K.SETSOCKOPT: ("setsockopt",),
 }
 #: counted for every container (opens, connects) even where no rule asks
 _COUNTED = frozenset((_K.FILE_OPEN, _K.NET_CONNECT))
@@ -111,6 +112,7 @@ def attach_plan(
         lsm=hooks_for(hooked, tiers.hooks),
         hooked=frozenset(names_of(hooked)),
         drift=_K.TASK_DRIFT in kinds,
+        requests=_K.MODULE_REQUEST in weaker,
     )
 
 

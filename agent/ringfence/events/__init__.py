@@ -171,7 +171,10 @@ class DriftEvent(DriftFields, Observed):
 
 
 class SyscallEvent(SyscallFields, Observed):
-    """SYS_*. `nr` as the calling ABI numbers it; the text was never decided on."""
+    """SYS_*, MODULE_REQUEST, SETSOCKOPT. `nr` as the calling ABI numbers it, NO_CALL where it is not known.
+
+    The text of a call's entry was never decided on; at a hook it is the kernel's own.
+    """
 
     __slots__ = ()
 

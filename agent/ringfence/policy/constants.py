@@ -29,6 +29,8 @@ __all__ = [
     "RENAME_FLAGS",
     "SECCOMP_OPERATIONS",
     "SOCKET_FAMILIES",
+    "SOCKET_LEVELS",
+    "SOCKET_OPTIONS",
     "SOCKET_TYPES",
     "SYSLOG_TYPES",
     "UMOUNT_FLAGS",
@@ -132,6 +134,7 @@ OPEN_FLAGS: Mapping[str, int] = {
     "O_APPEND": 0o2000,
     "O_NONBLOCK": 0o4000,
     "O_PATH": 0o10000000,
+    "moved": 1 << 30,  # ours: a link or a rename, see probes/lsm_names.bpf.c
 }
 #: linux/stat.h
 FILE_TYPES: Mapping[str, int] = {
@@ -184,6 +187,41 @@ SOCKET_TYPES: Mapping[str, int] = {
     "SOCK_SEQPACKET": 5,
     "SOCK_DCCP": 6,
     "SOCK_PACKET": 10,
+}
+#: linux/socket.h; SOL_IP is 0 and SOL_SOCKET 1, others are the protocol's number or begin at 255
+SOCKET_LEVELS: Mapping[str, int] = {
+    "SOL_IP": 0,
+    "SOL_SOCKET": 1,
+    "SOL_TCP": 6,
+    "SOL_UDP": 17,
+    "SOL_IPV6": 41,
+    "SOL_SCTP": 132,
+    "SOL_RAW": 255,
+    "SOL_PACKET": 263,
+    "SOL_NETLINK": 270,
+    "SOL_TIPC": 271,
+    "SOL_RDS": 276,
+    "SOL_ALG": 279,
+    "SOL_TLS": 282,
+    "SOL_XDP": 283,
+}
+
+
+def _options(level: str, **numbers: int) -> dict[str, int]:
+    return {name: SOCKET_LEVELS[level] << 32 | number for name, number in numbers.items()}
+
+
+#: those that attacks on the kernel go through, each with its level in the upper half: linux/netfilter_*.h,
+#: linux/if_packet.h, asm/socket.h, linux/tcp.h, linux/udp.h, linux/in.h, linux/in6.h, linux/if_alg.h
+SOCKET_OPTIONS: Mapping[str, int] = {
+    **_options("SOL_IP", IPT_SO_SET_REPLACE=64, IPT_SO_SET_ADD_COUNTERS=65, ARPT_SO_SET_REPLACE=96),
+    **_options("SOL_IP", EBT_SO_SET_ENTRIES=128, IP_XFRM_POLICY=17, MCAST_MSFILTER=48),
+    **_options("SOL_IPV6", IP6T_SO_SET_REPLACE=64, IP6T_SO_SET_ADD_COUNTERS=65, IPV6_XFRM_POLICY=35),
+    **_options("SOL_SOCKET", SO_ATTACH_FILTER=26, SO_ATTACH_BPF=50, SO_BINDTODEVICE=25, SO_MARK=36),
+    **_options("SOL_PACKET", PACKET_RX_RING=5, PACKET_VERSION=10, PACKET_TX_RING=13, PACKET_FANOUT=18),
+    **_options("SOL_TCP", TCP_REPAIR=19, TCP_ULP=31),
+    **_options("SOL_UDP", UDP_ENCAP=100),
+    **_options("SOL_ALG", ALG_SET_KEY=1),
 }
 #: linux/in.h for AF_INET and AF_INET6, linux/netlink.h for AF_NETLINK
 PROTOCOLS: Mapping[str, int] = {

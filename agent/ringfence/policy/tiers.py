@@ -18,7 +18,15 @@ __all__ = ["NodeTiers", "Outcome"]
 _K = EventKind
 #: decided by cgroup-BPF programs, before the effect
 _CGROUP = frozenset(
-    (_K.DEVICE_ACCESS, _K.SYSCTL_ACCESS, _K.NET_CONNECT, _K.NET_BIND, _K.NET_SENDMSG, _K.UNIX_CONNECT)
+    (
+        _K.DEVICE_ACCESS,
+        _K.SYSCTL_ACCESS,
+        _K.NET_CONNECT,
+        _K.NET_BIND,
+        _K.NET_SENDMSG,
+        _K.UNIX_CONNECT,
+        _K.SETSOCKOPT,
+    )
 )
 #: seen by LSM hooks alone
 _LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE))
@@ -29,6 +37,7 @@ _ATTACHES = {
     ("bind4", "bind6"): _K.NET_BIND,
     ("sendmsg4", "sendmsg6"): _K.NET_SENDMSG,
     ("connect_unix",): _K.UNIX_CONNECT,
+    ("setsockopt",): _K.SETSOCKOPT,
 }
 
 
@@ -72,6 +81,10 @@ class NodeTiers:
         seen = kinds_of(node.syscalls)
         unseen = [kind for kind in EVENTS if kind.is_syscall and kind not in seen]
         tiers = tiers.without(unseen, "this kernel has no such call, or no tracepoint for it")
+        if "module_request" not in node.tracing:
+            tiers = tiers.without(
+                (_K.MODULE_REQUEST,), "this kernel has no tracepoint for it (CONFIG_MODULES)"
+            )
         return tiers.with_hooks(decided_by(node.lsm_hooks))
 
     def without(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
@@ -113,7 +126,14 @@ class NodeTiers:
 
     def limits(self, kind: EventKind) -> str:
         """What the strongest mechanism does not see that a weaker one would; empty: nothing."""
-        return DECIDED[kind].less if kind in self.hooks else ""
+        if kind not in self.hooks:
+            return ""
+        way = DECIDED[kind]
+        lost = [what for hook, what in way.also.items() if what and hook not in self.hooks[kind]]
+        absent = (
+            f"this kernel has no hook for some of it, which is not decided: {', '.join(lost)}" if lost else ""
+        )
+        return "; ".join(filter(None, (way.less, absent)))
 
     def sees(self, kind: EventKind) -> bool:
         """Whether a rule on that event can do anything here."""

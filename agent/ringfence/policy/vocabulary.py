@@ -26,8 +26,9 @@ __all__ = ["EVENTS", "TASK_WORDS", "describe", "event_words", "labels"]
 _LOW32 = 0xFFFFFFFF
 _AT_ENTRY = "read from the process's memory when the call begins: another thread can change it after that"
 _BY_PATH = (
-    "a path inside the container: who may write there can put another program in its place. On overlayfs an "
-    "exception or a `not` holds only while the program is as the image has it"
+    "a path inside the container: who may write there can put another program in its place. An exception or "
+    "a `not` holds only from the container's own root and on the mount of it (not on volumes), and on "
+    "overlayfs only while the program is as the image has it"
 )
 
 TASK_WORDS: Mapping[str, int] = {
@@ -94,19 +95,23 @@ _FILE = (
     Operand("name", Kind.NAME, 3, "the last component of its path"),
     Operand("path", Kind.OBJECT, DIM_OBJECT, "filesystem:path-inside-it"),
 )
-_MOUNTS = {"own": 0, "foreign": 1 << 16, "none": 2 << 16}
-_OPENED = (
-    Operand("access", Kind.CHOICE, 1, "what it is opened for", {"read": (0, 2), "write": (1, 2)}, mask=3),
+_MOUNTS = {"own": 0, "foreign": 1 << 16, "none": 2 << 16, "outside": 3 << 16, "internal": 4 << 16}
+_REACHED = (
     Operand("type", Kind.CHOICE, 2, "what kind of file", _one(c.FILE_TYPES), mask=0o170000),
     Operand(
         "mount",
         Kind.CHOICE,
         2,
-        "whose mount the file was reached by: of the task's own mount namespace, of another one, of none "
-        "(detached, or the kernel's own), or its own but outside of that mount's root (by file handle)",
-        _one(_MOUNTS | {"outside": 3 << 16}),
-        mask=3 << 16,
+        "whose mount the file was reached by: of a mount namespace of the task's or its container's own, of "
+        "another one (foreign), of none (detached, or not attached yet), its own but outside of that mount's "
+        "root (by file handle), or the kernel's own (internal: pipes, memfds, sockets)",
+        _one(_MOUNTS),
+        mask=7 << 16,
     ),
+)
+_OPENED = (
+    Operand("access", Kind.CHOICE, 1, "what it is opened for", {"read": (0, 2), "write": (1, 2)}, mask=3),
+    *_REACHED,
 )
 _NET = (
     Operand("port", Kind.NUMBER, 0, "the port of the other side (bind: its own)", largest=65535),
@@ -141,7 +146,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             _K.PROCESS_EXEC,
             "executes a program",
             *_FILE,
-            _choice("mount", 2, "whose mount the program was reached by, as of file.open", _MOUNTS, 3 << 16),
+            *_REACHED,
             hot="asked on every exec of every container",
         ),
         _event(_K.CGROUP_ATTACH, "leaves its container's cgroup", _target(0, "who moves it", "by")),
@@ -150,7 +155,9 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             "opens a file",
             *_FILE,
             *_OPENED,
-            _flags(1, "other open flags", c.OPEN_FLAGS),
+            _flags(
+                1, "other open flags; moved: it is no open, but a rename or a link (BPF-LSM)", c.OPEN_FLAGS
+            ),
             hot=_ON_OPEN,
         ),
         _event(_K.FILE_MAP, "maps a file for execution", *_FILE, *_OPENED, hot=_ON_OPEN),
@@ -182,6 +189,26 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
                 "(with BPF-LSM: the name that the server bound it to, which no link changes)",
             ),
             _target(0, "whose server it is, of streams; needs BPF-LSM, else unknown", "server"),
+        ),
+        _event(
+            _K.SETSOCKOPT,
+            "sets an option of a socket",
+            _choice("level", 0, "the protocol that the option is of", c.SOCKET_LEVELS),
+            Operand("option", Kind.CHOICE, 2, "the option, its level included", _one(c.SOCKET_OPTIONS)),
+            Operand(
+                "number",
+                Kind.NUMBER,
+                1,
+                "the option's number, at whatever level",
+                mask=_LOW32,
+                largest=_LOW32,
+            ),
+            hot="without BPF-LSM the kernel copies every option's value once more, of every process",
+        ),
+        _event(
+            _K.MODULE_REQUEST,
+            "makes the kernel ask modprobe for a module",
+            _text("name", "what modprobe is asked for: a module or an alias, net-pf-38, fs-xfs", caution=""),
         ),
         _event(
             _K.KERNEL_HELPER,
@@ -317,6 +344,11 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             "renames a file with flags",
             _flags(0, "how", c.RENAME_FLAGS),
             _text("path", "the new name, as written"),
+        ),
+        _event(
+            _K.SYS_SETXATTR,
+            "sets an extended attribute of a file",
+            _text("name", "its name: security.capability"),
         ),
         _event(_K.SYS_PERSONALITY, "changes its execution domain", _flags(0, "flags", c.PERSONALITY_FLAGS)),
         _event(

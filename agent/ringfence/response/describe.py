@@ -20,6 +20,7 @@ from ringfence.abi import (
     FLAG_SIGNAL_FAILED,
     FLAG_TRUNCATED,
     FLAG_UNREADABLE,
+    NO_CALL,
     EventKind,
     Fact,
 )
@@ -224,13 +225,15 @@ def _drift(event: DriftEvent) -> Details:
 
 def _syscall(event: SyscallEvent) -> Details:
     kind = event.kind
-    found: Details = {"call": call_name(event.nr, compat=bool(event.flags & FLAG_COMPAT))}
+    known = event.nr != NO_CALL
+    found: Details = {"call": call_name(event.nr, compat=bool(event.flags & FLAG_COMPAT))} if known else {}
     found |= {name: word for name, word in describe_operands(kind, event.operands).items() if name != "call"}
     if event.text_len:
         words = EVENTS.get(kind)
         named = next((o.name for o in words.operands if o.dim == DIM_OBJECT), "text") if words else "text"
         found[named] = event.text
-    found["args"] = [hex(argument) for argument in event.args]
+    if known:
+        found["args"] = [hex(argument) for argument in event.args]
     return found
 
 

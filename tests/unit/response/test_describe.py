@@ -178,7 +178,7 @@ def test_notes_and_task_words() -> None:
 
 _u64 = st.integers(0, 2**64 - 1)
 _SHAPES: dict[Any, list[EventKind]] = {
-    SyscallEvent: [kind for kind in K if kind.is_syscall],
+    SyscallEvent: [*(kind for kind in K if kind.is_syscall), K.MODULE_REQUEST, K.SETSOCKOPT],
     FileEvent: [K.FILE_OPEN],
     DeviceEvent: [K.DEVICE_ACCESS],
     NetEvent: [K.NET_BIND],

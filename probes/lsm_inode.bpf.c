@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * What only a hook on inodes sees. Such hooks come for what overlayfs does on a process's behalf, too: not asked about.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/lsm.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/*
+ * Whether a filesystem acts for the task, with credentials that it has lent it. An io_uring lends a task credentials of
+ * its own, for what it was asked to do.
+ */
+static __always_inline bool rf_is_lent(const struct rf_lsm *lsm)
+{
+	return BPF_CORE_READ(lsm->task, cred) != BPF_CORE_READ(lsm->task, real_cred) && lsm->call.nr != RF_NO_CALL &&
+	       lsm->call.nr != RF_NR_IO_URING_ENTER;
+}
+
+/* security.capability makes a program as good as setuid. By the kernel's copy of the name. */
+SEC("lsm/inode_setxattr")
+int BPF_PROG(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char *name)
+{
+	struct rf_lsm lsm;
+
+	if (!rf_lsm_armed(&lsm))
+		return 0;
+	rf_lsm_ask(&lsm, RF_SYS_SETXATTR);
+	if (rf_is_lent(&lsm))
+		return 0;
+	return rf_lsm_decide(&lsm, rf_number_of(name));
+}

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of files at LSM hooks: what is protected from being written is protected from losing, getting and
+changing its name; and files of mounts that are not the container's own, reached in every way.
+
+Each refusal has its control: the same act without the rule.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import Action, EventKind, Mechanism
+from tests.kernel.lsm import REFUSED, TYPE, Came, evading, mounted, named
+from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.rules import Rule, name_hash
+from tests.support import force
+from tests.support.cgroups import Cgroup, new_cgroup
+
+pytestmark = pytest.mark.root
+K = EventKind
+FLAGS, NAME = 1, 3  # operands of file.open
+ACCESS, WRITE = 3, {1, 2}
+OTHER, NONE, OUTSIDE = 1 << 16, 2 << 16, 3 << 16
+WHOSE = 7 << 16
+DONE = Came(0)
+HERE = "-100"  # AT_FDCWD
+#: what invariant I2 asks for: files, directories and disks of mounts that are not the container's own
+NOT_OWN = {
+    kind | whose for kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFBLK) for whose in (OTHER, NONE, OUTSIDE)
+}
+I2 = [
+    Rule(kind, "deny", {TYPE: NOT_OWN}, {TYPE: WHOSE | 0o170000})
+    for kind in (K.FILE_OPEN, K.FILE_MAP, K.PROCESS_EXEC)
+]
+
+
+@pytest.fixture(scope="module")
+def probes() -> Iterator[Probes]:
+    """Probes at every LSM hook, without a rule."""
+    with running(lsm=True) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quiet_again(probes: Probes) -> Iterator[None]:
+    """What one test enforces ends with it."""
+    yield
+    probes.enforce()
+
+
+@pytest.fixture
+def cgroup(probes: Probes) -> Iterator[Cgroup]:
+    """A container that the probes enroll."""
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+def protected(action: str = "deny") -> Rule:
+    """A file called `protected` may not be opened for writing."""
+    return Rule(K.FILE_OPEN, action, {FLAGS: WRITE, NAME: {name_hash(b"protected")}}, {FLAGS: ACCESS})
+
+
+def scene(directory: Path) -> None:
+    """The files that the acts are about, as they were."""
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
+    (directory / "empty").mkdir(parents=True)
+    (directory / "mine").write_text("mine")
+    (directory / "protected").write_text("kept")
+
+
+LOSES = ["write", "empty", "truncate", "unlink", "chmod", "chown"]
+MOVES = ["link", "rename", "exchange"]
+GETS = ["create", "mknod", "fifo", "bind", "symlink", "mkdir"]
+
+
+@pytest.mark.parametrize("way", LOSES)
+def test_a_protected_file_is_not_changed_by_its_name(
+    probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path, way: str
+) -> None:
+    """EPERM before the effect, one record; another file may be changed; without the rule this one, too."""
+    place = tmp_path / "place"
+    scene(place)
+    probes.enforce(protected())
+    assert evading(cgroup, names, HERE, way, place / "protected") == REFUSED
+    assert (place / "protected").read_text() == "kept"
+    (event,) = probes.wait(cgroup, K.FILE_OPEN)
+    assert (event.action, event.mechanism, event.path[-10:]) == (Action.DENY, Mechanism.LSM, b"/protected")
+    assert event.inode == (place / "protected").stat().st_ino
+    assert evading(cgroup, names, HERE, way, place / "mine") == DONE
+    probes.enforce()
+    assert evading(cgroup, names, HERE, way, place / "protected") == DONE
+
+
+@pytest.mark.parametrize(
+    ("way", "name", "other", "is_there"),
+    [
+        ("link", "protected", "new", True),
+        ("link", "mine", "protected", False),
+        ("rename", "protected", "new", True),
+        ("rename", "protected", "mine", True),
+        ("rename", "mine", "protected", True),
+        ("rename", "mine", "protected", False),
+        ("exchange", "mine", "protected", True),
+        ("exchange", "protected", "mine", True),
+    ],
+)
+def test_a_protected_name_is_neither_given_nor_taken(
+    probes: Probes,
+    cgroup: Cgroup,
+    names: str,
+    tmp_path: Path,
+    way: str,
+    name: str,
+    other: str,
+    is_there: bool,
+) -> None:
+    """A file from elsewhere does not get the name, whether there is one or not; who has it keeps it."""
+    place = tmp_path / "place"
+    for rules, came in (([], DONE), ([protected()], REFUSED)):
+        scene(place)
+        if not is_there:
+            (place / "protected").unlink()
+        before = {path.name: path.stat().st_ino for path in place.iterdir()}
+        probes.enforce(*rules)
+        assert evading(cgroup, names, HERE, way, place / name, place / other) == came
+        after = {path.name: path.stat().st_ino for path in place.iterdir()}
+        assert (after == before) == (came == REFUSED)
+
+
+@pytest.mark.parametrize("way", GETS)
+def test_a_protected_name_is_not_made(
+    probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path, way: str
+) -> None:
+    """Nothing is left behind, not even an empty file: O_CREAT is asked about before there is one."""
+    place = tmp_path / "place"
+    scene(place)
+    (place / "protected").unlink()
+    probes.enforce(protected())
+    assert evading(cgroup, names, HERE, way, place / "protected") == REFUSED
+    assert not os.path.lexists(place / "protected")
+    (event,) = probes.wait(cgroup, K.FILE_OPEN)
+    assert (event.action, event.path[-10:]) == (Action.DENY, b"/protected")
+    assert evading(cgroup, names, HERE, way, place / "other") == DONE
+    probes.enforce()
+    assert evading(cgroup, names, HERE, way, place / "protected") == DONE
+
+
+@pytest.mark.parametrize("way", ["create", "empty", "unlink", "mknod"])
+def test_an_act_is_told_once(probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path, way: str) -> None:
+    """In audit, where an open goes on after its name was asked about."""
+    place = tmp_path / "place"
+    scene(place)
+    if way in ("create", "mknod"):
+        (place / "protected").unlink()
+    probes.enforce(protected("alert"))
+    assert evading(cgroup, names, HERE, way, place / "protected") == DONE
+    (event,) = probes.wait(cgroup, K.FILE_OPEN)
+    assert event.action == Action.ALERT
+
+
+def test_a_directory_that_is_named_in_a_rule_is_not_moved(
+    probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
+) -> None:
+    """As then what lies in it would have another path. Nobody opens a directory for writing otherwise."""
+    (tmp_path / "protected").mkdir()
+    probes.enforce(protected())
+    assert evading(cgroup, names, HERE, "rename", tmp_path / "protected", tmp_path / "away") == REFUSED
+    assert evading(cgroup, names, HERE, "rmdir", tmp_path / "protected") == REFUSED
+    assert evading(cgroup, names, HERE, "open", tmp_path / "protected") == DONE
+
+
+def test_a_program_that_runs_as_its_owner_is_not_made_without_a_name(
+    probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
+) -> None:
+    """O_TMPFILE with set-id bits: linkat would give it a name later."""
+    rule = Rule(K.SYS_CHMOD, "deny", {0: {0o4000}}, {0: 0o4000})
+    with mounted("-t", "tmpfs", "none", tmp_path):
+        assert evading(cgroup, names, HERE, "tmpfile", tmp_path) == DONE
+        probes.enforce(rule)
+        assert evading(cgroup, names, HERE, "tmpfile", tmp_path) == REFUSED
+    (event,) = probes.wait(cgroup, K.SYS_CHMOD)
+    assert event.operands[0] & 0o7777 == 0o4755
+
+
+def test_capabilities_of_a_file_are_not_set(
+    probes: Probes, cgroup: Cgroup, act: str, names: str, tmp_path: Path
+) -> None:
+    """They make a program as good as setuid. Other attributes pass, and what overlayfs copies for itself."""
+
+    def sets(path: Path, name: str) -> int:
+        """What setting it comes to."""
+        done = cgroup.run([act, f"xattr:{path}:{name}"], capture_output=True)
+        return results(done)["xattr"]
+
+    with mounted("-t", "tmpfs", "none", tmp_path):
+        for name in ("lower", "upper", "work", "root"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "lower/tool").write_text("x")
+        options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+        assert sets(tmp_path / "lower/tool", "security.capability") == 0
+        with mounted("-t", "overlay", "-o", options, "none", tmp_path / "root"):
+            probes.enforce(Rule(K.SYS_SETXATTR, "deny", text=b"security.capability\0"))
+            assert sets(tmp_path / "root/tool", "security.capability") == -errno.EPERM
+            (event,) = probes.wait(cgroup, K.SYS_SETXATTR)
+            assert (event.text, event.mechanism) == (b"security.capability", Mechanism.LSM)
+            assert sets(tmp_path / "root/tool", "trusted.other") == 0
+        with mounted("-t", "overlay", "-o", options, "none", tmp_path / "root"):
+            (tmp_path / "upper/tool").unlink()
+        with mounted("-t", "overlay", "-o", options, "none", tmp_path / "root"):
+            assert evading(cgroup, names, HERE, "write", tmp_path / "root/tool") == DONE
+        assert len(probes.events(cgroup, K.SYS_SETXATTR)) == 1
+
+
+@pytest.fixture
+def leaked(tmp_path: Path) -> Iterator[int]:
+    """A directory of the host's mounts as a descriptor that a container inherits: on a tmpfs."""
+    with ExitStack() as stack:
+        stack.enter_context(mounted("-t", "tmpfs", "none", tmp_path))
+        fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, fd)
+        yield fd
+
+
+THROUGH = [*LOSES, *GETS, *MOVES, "open", "rmdir", "exec"]
+
+
+@pytest.mark.parametrize("way", THROUGH)
+def test_nothing_is_done_through_a_leaked_directory(
+    probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path, leaked: int, way: str
+) -> None:
+    """On whatever filesystem: what is opened, changed, made, moved or run there is not the container's."""
+
+    def act() -> Came:
+        """A new scene each time."""
+        for path in tmp_path.iterdir():
+            subprocess.run(["rm", "-rf", str(path)], check=True)
+        (tmp_path / "file").write_bytes(Path("/bin/true").read_bytes())
+        (tmp_path / "file").chmod(0o755)
+        (tmp_path / "other").write_text("x")
+        (tmp_path / "directory").mkdir()
+        name = {"rmdir": "directory"}.get(way, "new" if way in GETS else "file")
+        other = "other" if way == "exchange" else "new"
+        return evading(cgroup, names, leaked, way, name, other, pass_fds=(leaked,))
+
+    if way != "exec":  # its control leaves nothing to say: see below
+        assert act() == DONE
+    probes.enforce(*I2)
+    assert act() == REFUSED
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file", "other"]
+
+
+def test_a_program_of_a_foreign_mount_is_not_run(probes: Probes, cgroup: Cgroup, evade: str) -> None:
+    """By /proc/PID/root. The same file by the container's own mounts runs."""
+    theirs = f"/proc/{os.getpid()}/root/bin/true"
+    assert cgroup.run([evade, "exec", theirs, "-"]).returncode == 0
+    probes.enforce(*I2)
+    assert evading(cgroup, evade, "exec", theirs, "-") == REFUSED
+    (event,) = probes.wait(cgroup, K.PROCESS_EXEC)
+    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert cgroup.run([evade, "exec", "/bin/true", "-"]).returncode == 0
+
+
+def test_what_a_container_kept_from_its_first_namespace_is_its_own(
+    probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
+) -> None:
+    """A directory that was opened before unshare(CLONE_NEWNS): the mount is the container's."""
+    (tmp_path / "file").write_text("x")
+    probes.enforce(*I2)
+    assert evading(cgroup, names, HERE, "before", tmp_path, "file") == DONE
+
+
+def test_what_lies_in_no_mount_of_anybodys_is_nobodys(
+    probes: Probes, cgroup: Cgroup, names: str, evade: str
+) -> None:
+    """memfd, pipes, namespaces and terminals of its own: opened anew by /proc/self/fd."""
+    probes.enforce(*I2)
+    assert evading(cgroup, names, HERE, "memory", "-") == DONE
+    assert evading(cgroup, evade, "open", "/proc/self/ns/net") == DONE
+    assert evading(cgroup, evade, "ioctl", 0x80045430, "-") == DONE
+    reader, writer = os.pipe()
+    try:
+        assert evading(cgroup, evade, "open", f"/proc/self/fd/{reader}", pass_fds=(reader,)) == DONE
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_fifo_and_a_terminal_of_the_hosts_stay_usable(
+    probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
+) -> None:
+    """nginx opens /dev/stdout anew, which is one of these."""
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+    master, terminal = os.openpty()
+    probes.enforce(*I2)
+    try:
+        for fd in (fifo, terminal):
+            assert evading(cgroup, evade, "open", f"/proc/self/fd/{fd}", pass_fds=(fd,)) == DONE
+    finally:
+        for fd in (fifo, master, terminal):
+            os.close(fd)
+
+
+def disk(directory: Path) -> ExitStack:
+    """An ext4 filesystem in a file, mounted at directory/disk."""
+    stack = ExitStack()
+    image, place = directory / "image", directory / "disk"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run([force.need_program("mkfs.ext4"), "-q", str(image)], check=True)
+    subprocess.run(["modprobe", "-q", "loop"], check=False)
+    stack.enter_context(mounted("-o", "loop", image, place))
+    return stack
+
+
+def test_a_mapping_of_an_overlay_on_a_disk_becomes_executable(
+    probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
+) -> None:
+    """The mapping knows the file behind, on a mount of the kernel's own; rules are about the one in front."""
+    with ExitStack() as stack:
+        stack.enter_context(mounted("-t", "tmpfs", "none", tmp_path))
+        stack.enter_context(disk(tmp_path))
+        for name in ("upper", "work", "root"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "disk/tool").write_bytes(Path("/bin/true").read_bytes())
+        options = f"lowerdir={tmp_path}/disk,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+        stack.enter_context(mounted("-t", "overlay", "-o", options, "none", tmp_path / "root"))
+        probes.enforce(*I2)
+        assert evading(cgroup, names, HERE, "map", tmp_path / "root/tool") == DONE
+        probes.enforce(named("tool", K.FILE_MAP))
+        assert evading(cgroup, names, HERE, "map", tmp_path / "root/tool") == REFUSED
+        (event,) = probes.wait(cgroup, K.FILE_MAP)
+        assert event.path == b"/tool"
+        assert event.fs_magic == 0x794C7630  # overlayfs: the file that was mapped
