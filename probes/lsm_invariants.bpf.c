@@ -40,6 +40,7 @@ int BPF_PROG(beside_file_open, struct file *opened, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_task *bound = rf_bound(task);
+	__u64 magic;
 	__u32 mode;
 
 	if (ret)
@@ -48,7 +49,8 @@ int BPF_PROG(beside_file_open, struct file *opened, int ret)
 		return 0;
 	if (opened->f_flags & RF_O_TMPFILE) {
 		mode = BPF_CORE_READ(opened, f_inode, i_mode);
-		if (mode & RF_TMPFILE_SETID && rf_decide_tmpfile(mode) > RF_ACTION_ALERT)
+		magic = BPF_CORE_READ(opened, f_inode, i_sb, s_magic);
+		if (mode & RF_TMPFILE_SETID && rf_decide_tmpfile(mode, magic) > RF_ACTION_ALERT)
 			return rf_lsm_refused();
 	}
 	return rf_lsm_verdict(rf_checkpoint(task, bound, RF_FILE_OPEN | RF_AT_HOOK));

@@ -7,8 +7,22 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lsm.h"
+#include "include/open.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_RENAME_EXCHANGE 2
+
+/* operands */
+#define RF_DIM_CHMOD_FILESYSTEM 1
+#define RF_DIM_EXCHANGED 1
+#define RF_EXCHANGED_ALIKE 1
+#define RF_EXCHANGED_DIRECTORY_AND_LINK 2
+
+static __always_inline __u64 rf_magic_of(const struct dentry *dentry)
+{
+	return BPF_CORE_READ(dentry, d_sb, s_magic);
+}
 
 /*
  * mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. A socket that is
@@ -31,6 +45,7 @@ int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umod
 	if (type == RF_S_IFREG && mode & RF_S_ISUGID) {
 		rf_lsm_ask(&lsm, RF_SYS_CHMOD);
 		rf_lsm_operand(&lsm, 0, mode);
+		rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, rf_magic_of(BPF_CORE_READ(dir, dentry)));
 		if (rf_lsm_decide(&lsm, name))
 			return rf_lsm_refused();
 	}
@@ -41,7 +56,7 @@ int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umod
 }
 
 /* open with O_TMPFILE makes it, and linkat gives it a name: asked by beside_file_open (lsm_invariants.bpf.c). */
-__noinline int rf_decide_tmpfile(__u32 mode)
+__noinline int rf_decide_tmpfile(__u32 mode, __u64 magic)
 {
 	struct rf_lsm lsm;
 
@@ -49,8 +64,74 @@ __noinline int rf_decide_tmpfile(__u32 mode)
 		return RF_ACTION_NONE;
 	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
 	rf_lsm_operand(&lsm, 0, mode);
+	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, magic);
 	rf_lsm_decide(&lsm, 0);
 	return lsm.question.action;
+}
+
+/* What a link's text says of where it leads. */
+#define RF_LEADS_ABSOLUTE 1
+#define RF_LEADS_CLIMBING 2
+
+/* A text that does not fit may climb behind its end. */
+__noinline int rf_link_leads(struct rf_scratch *buffer)
+{
+	__u32 i, dots = 0, leads;
+
+	if (!buffer)
+		return 0;
+	leads = buffer->name[0] == '/' ? RF_LEADS_ABSOLUTE : 0;
+	for (i = 0; i < RF_NAME_MAX - 1; i++) {
+		char c = buffer->name[i];
+
+		if (c == '/' || !c) {
+			if (dots == 2)
+				leads |= RF_LEADS_CLIMBING;
+			if (!c)
+				return leads;
+			dots = 0;
+		} else {
+			dots = c == '.' && dots < 2 ? dots + 1 : 3;
+		}
+	}
+	return leads | RF_LEADS_CLIMBING;
+}
+
+/* Decides file.link: a link that is about to be made. */
+__noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_question question;
+	struct rf_scratch *buffer;
+	struct rf_task *bound;
+	struct rf_file file;
+	__u32 answer;
+
+	bound = rf_bound(task);
+	if (!bound)
+		return RF_ACTION_NONE;
+	container = rf_container_of(bound);
+	if (!container)
+		return RF_ACTION_NONE;
+	buffer = rf_scratch_get();
+	if (!buffer) {
+		rf_ask(&question, RF_FILE_LINK, bound, container);
+		rf_starved(&question);
+		return question.action;
+	}
+	rf_file_named(&file, mnt, dentry, 0);
+	file.mode = RF_S_IFLNK;
+	buffer->name[0] = 0;
+	bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target);
+	file.flags = rf_link_leads(buffer);
+	rf_scratch_put(buffer);
+	answer = rf_ask_file(&question, RF_FILE_LINK, task, bound, container, &file,
+			     rf_file_type(&file, rf_foreign(task, bound, &file)), rf_in_compat(task));
+	if (!rf_file_matters(&question, RF_FILE_LINK, answer, bound, container))
+		return RF_ACTION_NONE;
+	rf_second_look(&question, task, bound, container, &file, answer, -1, 0, RF_MECHANISM_LSM, false);
+	return question.action;
 }
 
 SEC("lsm/path_symlink")
@@ -66,6 +147,15 @@ int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, co
 	return rf_lsm_decide(&lsm, (__u64)target);
 }
 
+/* Beside it, on a stack of its own. */
+SEC("lsm/path_symlink")
+int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, const char *target, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_number_of(dentry), (__u64)target));
+}
+
 SEC("lsm/path_chmod")
 int BPF_PROG(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
 {
@@ -77,6 +167,7 @@ int BPF_PROG(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
 		return 0;
 	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
 	rf_lsm_operand(&lsm, 0, mode);
+	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, rf_magic_of(BPF_CORE_READ(path, dentry)));
 	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt), (__u64)BPF_CORE_READ(path, dentry));
 }
 
@@ -84,11 +175,41 @@ SEC("lsm/path_chroot")
 int BPF_PROG(lsm_path_chroot, const struct path *path, int ret)
 {
 	struct rf_lsm lsm;
+	bool host;
 
 	if (ret)
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
 	rf_lsm_ask(&lsm, RF_SYS_CHROOT);
+	rf_lsm_operand(&lsm, RF_DIM_CHROOTED, rf_is_chrooted());
+	host = rf_is_host_root((__u64)BPF_CORE_READ(path, dentry));
+	rf_lsm_operand(&lsm, RF_DIM_NEW_ROOT, host ? RF_ROOT_OF_HOST : RF_ROOT_OTHER);
 	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt), (__u64)BPF_CORE_READ(path, dentry));
+}
+
+/*
+ * renameat2 with RENAME_EXCHANGE, as a directory is swapped for a link under a runtime that walks through it. The
+ * flags came here in 5.19 (100f59d96405); before, this is the result of the programs before us, and the call's own
+ * are taken.
+ */
+SEC("lsm/path_rename")
+int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry, unsigned int flags)
+{
+	__u32 one, other, kinds = RF_EXCHANGED_ALIKE;
+	struct rf_lsm lsm;
+
+	if (!rf_lsm_armed(&lsm))
+		return 0;
+	if (!rf_lsm_ask(&lsm, RF_SYS_RENAME))
+		rf_lsm_operand(&lsm, 0, flags);
+	if (!lsm.question.value[0])
+		return 0;
+	one = BPF_CORE_READ(old_dentry, d_inode, i_mode) & RF_S_IFMT;
+	other = BPF_CORE_READ(new_dentry, d_inode, i_mode) & RF_S_IFMT;
+	if ((one == RF_S_IFDIR && other == RF_S_IFLNK) || (one == RF_S_IFLNK && other == RF_S_IFDIR))
+		kinds = RF_EXCHANGED_DIRECTORY_AND_LINK;
+	rf_lsm_operand(&lsm, RF_DIM_EXCHANGED, lsm.question.value[0] & RF_RENAME_EXCHANGE ? kinds : 0);
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_dir, mnt), rf_number_of(new_dentry));
 }

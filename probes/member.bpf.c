@@ -13,9 +13,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_CGROUP_NAME 128 /* the longest name that a pattern can ask for fits */
 #define RF_HEX_DIGITS 64
+#define RF_BUILD_DIGITS 25
 
 struct rf_cgroup_name {
-	char text[RF_CGROUP_NAME];
+	char text[RF_CGROUP_NAME] __attribute__((aligned(8)));
 };
 
 __noinline __u32 rf_slot_of(__u64 cgroup)
@@ -46,10 +47,15 @@ static __always_inline bool rf_is_hex(char c)
 	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
 }
 
-/* prefix, then 64 hex digits (and nothing, or .scope), or anything. */
+static __always_inline bool rf_is_digit_of(char c, __u32 kind)
+{
+	return rf_is_hex(c) || (kind == RF_PATTERN_BUILD && c >= 'g' && c <= 'z');
+}
+
+/* prefix, then as many digits as the kind has (and nothing, or .scope), or anything. */
 __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf_cgroup_name *name)
 {
-	__u32 i, at, len;
+	__u32 i, at, len, digits;
 
 	if (!pattern || !name)
 		return 0;
@@ -68,12 +74,17 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 	len = *(const volatile __u8 *)&pattern->len;
 	if (len > sizeof(pattern->prefix))
 		return 0;
+	digits = pattern->kind == RF_PATTERN_BUILD ? RF_BUILD_DIGITS : RF_HEX_DIGITS;
 	for (i = 0; i < RF_HEX_DIGITS; i++) {
+		if (i >= digits)
+			break;
 		at = (len + i) & (RF_CGROUP_NAME - 1);
-		if (!rf_is_hex(name->text[at]))
+		if (!rf_is_digit_of(name->text[at], pattern->kind))
 			return 0;
 	}
-	at = len + RF_HEX_DIGITS; /* at most 46 + 64: .scope fits behind */
+	/* Read again, for the same reason. */
+	digits = *(const volatile __u8 *)&pattern->kind == RF_PATTERN_BUILD ? RF_BUILD_DIGITS : RF_HEX_DIGITS;
+	at = len + digits; /* at most 46 + 64: .scope fits behind */
 	if (at > RF_CGROUP_NAME - 8)
 		return 0;
 	if (!name->text[at])
@@ -83,19 +94,30 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 	       !name->text[at + 6];
 }
 
+#define RF_BUILDKIT 0x74696b646c697562ULL /* "buildkit", little endian */
+
+static __always_inline void rf_name_of(struct rf_cgroup_name *name, __u64 cgroup)
+{
+	bpf_probe_read_kernel_str(name->text, sizeof(name->text), RF_READ(struct cgroup, cgroup, kn, name));
+}
+
 __noinline int rf_named(__u64 cgroup)
 {
 	struct rf_cgroup_name name = {};
+	bool steps;
 	__u32 i;
 
-	bpf_probe_read_kernel_str(name.text, sizeof(name.text), RF_READ(struct cgroup, cgroup, kn, name));
+	/* In the same room: what lies behind the end of a name is not looked at. */
+	rf_name_of(&name, rf_parent_address(cgroup));
+	steps = *(__u64 *)name.text == RF_BUILDKIT && !name.text[8];
+	rf_name_of(&name, cgroup);
 	for (i = 0; i < RF_PATTERNS; i++) {
 		__u32 index = i;
 		struct rf_pattern *pattern = bpf_map_lookup_elem(&patterns, &index);
 
 		if (!pattern || !pattern->kind)
 			return 0;
-		if (rf_name_matches(pattern, &name))
+		if (rf_name_matches(pattern, &name) && (pattern->kind != RF_PATTERN_BUILD || pattern->len || steps))
 			return 1;
 	}
 	return 0;

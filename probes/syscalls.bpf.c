@@ -118,3 +118,32 @@ int BPF_PROG(every_call, struct pt_regs *regs, long id)
 	}
 	return rf_entered(task, compat);
 }
+
+/*
+ * Where chroot(2) led is only known when it is done. It is asked about at its entry, too: whether the task was
+ * chrooted before is only known there.
+ */
+SEC("tracepoint/syscalls/sys_exit_chroot")
+int chroot_exit(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+	struct rf_syscall *known, now;
+	struct rf_task *bound;
+	struct rf_call call;
+
+	bound = rf_bound(task);
+	if (!bound || rf_return_value(regs) || !rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)))
+		return 0;
+	rf_read_call(&call, regs, false);
+	known = bpf_map_lookup_elem(&syscalls, &call.index);
+	if (!known || known->event != RF_SYS_CHROOT)
+		return 0;
+	now = *known;
+	now.counter = RF_COUNT_NONE;
+	now.source[RF_DIM_CHROOTED] = RF_FROM_NOTHING;
+	now.source[RF_DIM_NEW_ROOT] = RF_FROM_CONST;
+	now.arg[RF_DIM_NEW_ROOT] = RF_ROOT_OF_HOST;
+	return rf_call_event(task, bound, &call, &now, 0);
+}

@@ -60,10 +60,11 @@ class Listen(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """Cgroup names that are containers: the prefix, then 64 hex digits or anything."""
+    """Cgroup names that are containers: the prefix, then 64 hex digits, 25 base-36 digits, or anything."""
 
     prefix: str
     hex64: bool
+    build: bool = False  # the base-36 digits of BuildKit; without a prefix, in a cgroup named buildkit alone
 
 
 class Key(NamedTuple):

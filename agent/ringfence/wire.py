@@ -229,6 +229,7 @@ def _layout_of(kind: EventKind) -> Layout:
         "CONTAINER": CONTAINER_EVENT,
         "CGROUP": CGROUP_EVENT,
         "FILE": FILE_EVENT,
+        "HOST": FILE_EVENT,
         "DEVICE": DEVICE_EVENT,
         "SYSCTL": SYSCTL_EVENT,
         "NET": NET_EVENT,

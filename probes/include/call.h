@@ -12,6 +12,16 @@
 /* operands.bpf.c: the operand that a rule tests; a global function, as it is asked for each of them. */
 __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg);
 
+/* Operands of chroot, and where it leads. */
+#define RF_DIM_CHROOTED 0
+#define RF_DIM_NEW_ROOT 1
+#define RF_ROOT_UNKNOWN 0
+#define RF_ROOT_OTHER 1
+#define RF_ROOT_OF_HOST 2
+
+/* operands.bpf.c: whether the current task's root is another than that of its mount namespace. */
+int rf_is_chrooted(void);
+
 /* operands.bpf.c: enum rf_relation of a process, by its number on the host, to the current task. */
 __u32 rf_relation_of_process(__u32 tgid);
 

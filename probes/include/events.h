@@ -52,10 +52,12 @@ enum rf_event {
 	RF_FILE_RECEIVE = 24,	/* handed over as a descriptor; LSM hooks alone */
 	RF_MODULE_REQUEST = 25, /* the kernel is about to ask modprobe for a module, on the task's behalf */
 	RF_SETSOCKOPT = 26,
+	RF_FILE_LINK = 27, /* a symbolic link is made; LSM hooks alone. open_flags: RF_LEADS_* */
 
 	/* properties of every container, with no list of names behind them (drift.bpf.c, helper.bpf.c) */
 	RF_KERNEL_HELPER = 28, /* the kernel runs a program of the host: modprobe, core_pattern, release_agent ... */
 	RF_TASK_DRIFT = 29,    /* credentials or namespaces that no call of the task could have given it */
+	RF_HOST_MAP = 30,      /* a program of the host maps a file of a container for execution; LSM hooks alone */
 
 	/* system calls (syscalls.bpf.c); several calls may share one event */
 	RF_SYS_CLONE = 32, /* clone, clone3, fork, vfork */

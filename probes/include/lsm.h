@@ -28,7 +28,7 @@
 #define RF_EPERM 1
 
 /* lsm_path.bpf.c: decides a file without a name (O_TMPFILE) that has set-id bits from the start. Returns the verdict. */
-int rf_decide_tmpfile(__u32 mode);
+int rf_decide_tmpfile(__u32 mode, __u64 magic);
 
 struct rf_lsm {
 	struct task_struct *task;

@@ -271,7 +271,9 @@ struct rf_config {
 	__u32 cgroup_storage; /* cgroup-BPF programs have task storage */
 	__u32 late;	      /* containers that were not enrolled when they were made are at their next exec */
 	__u32 pad;
-	__u64 root_cgroup; /* the topmost that the agent sees: nothing above it is its business */
+	__u64 root_cgroup;	/* the topmost that the agent sees: nothing above it is its business */
+	__u64 host_root_device; /* of the host's root directory; 0: not known */
+	__u64 host_root_inode;
 };
 extern const volatile struct rf_config config;
 

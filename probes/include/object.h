@@ -197,6 +197,15 @@ static __always_inline void rf_object_read(struct rf_object *object, const struc
 	object->fs_magic = file->magic;
 }
 
+/* Whether a directory is the root of the host's files, under whatever name. Not known: false. */
+static __always_inline bool rf_is_host_root(__u64 dentry)
+{
+	__u64 inode = (__u64)RF_READ(struct dentry, dentry, d_inode);
+
+	return config.host_root_device && RF_READ(struct inode, inode, i_ino) == config.host_root_inode &&
+	       RF_READ(struct inode, inode, i_sb, s_dev) == config.host_root_device;
+}
+
 /* path.bpf.c; all return the length without the NUL, and leave the path at buffer->walk[buffer->start]. */
 int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry);
 int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount, __u64 root_dentry, __u64 root_mount);

@@ -175,9 +175,10 @@ struct {
 	__type(value, __u64);
 } mount_namespaces __weak SEC(".maps");
 
-/* Names of cgroups that are containers: prefix, then 64 hex digits or anything; ".scope" may follow. */
+/* Names of cgroups that are containers: prefix, then digits or anything; ".scope" may follow. */
 #define RF_PATTERN_HEX64 1
 #define RF_PATTERN_ANY 2
+#define RF_PATTERN_BUILD 3 /* 25 base-36 digits; without a prefix, in a cgroup named buildkit alone */
 struct rf_pattern {
 	__u8 kind; /* 0: end of the list */
 	__u8 len;

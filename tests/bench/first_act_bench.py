@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ringfence.proof.box import make_root, privileged_config
+from ringfence.proof.box import privileged_config
+from ringfence.proof.image import make_root
 from tests.bench.record import Bar, Measurement, Row, row
 from tests.bench.setup import POLICIES
 from tests.escape.program import REFUSED, build

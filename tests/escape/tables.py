@@ -44,7 +44,7 @@ def _rules() -> Iterator[str]:
         yield "| rule | rows | asks | without LSM | attack | twin |"
         yield "|---|---|---|---|---|---|"
         for rule in policy.rules:
-            here = {tiers.outcome(event, rule.action, rule.otherwise).action.label for event in rule.events}
+            here = {tiers.outcome_of(rule, event).action.label for event in rule.events}
             cases = [case for case in CASES if case.rule == rule.id]
             attacks = "; ".join(f"`{case.attack}`" for case in cases) or "-"
             twins = "; ".join(dict.fromkeys(f"`{case.twin}`" for case in cases)) or "-"

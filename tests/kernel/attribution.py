@@ -15,10 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ringfence.abi import ARGS_LEN, OBSERVE_ACTIVITY, OBSERVE_ALERTS, PATTERN_ANY, PATTERN_HEX64, EventKind
+from ringfence.abi import ARGS_LEN, OBSERVE_ACTIVITY, OBSERVE_ALERTS, EventKind
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.kernel import Kernel, KernelSettings
-from ringfence.bpf.kernel import Pattern as KernelPattern
 from ringfence.config_values import Pattern
 from ringfence.containers.adopt import Adopter, pids_by_slot
 from ringfence.containers.hierarchy import cgroup_id, detect, host_namespaces
@@ -26,6 +25,7 @@ from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
+from ringfence.daemon.node import kernel_pattern
 from ringfence.events import Event, ExecEvent
 from ringfence.wire import decode
 from tests.support.waiting import patience, wait_for
@@ -63,9 +63,7 @@ class Observer:
         self.registry = Registry(self.slots)
         self.tree = ProcessTree()
         self.seen: list[Seen] = []
-        kernel.configure_patterns(
-            KernelPattern(PATTERN_HEX64 if p.hex64 else PATTERN_ANY, p.prefix.encode()) for p in patterns
-        )
+        kernel.configure_patterns(map(kernel_pattern, patterns))
         for kind in _LIFE:
             kernel.set_observe(kind, OBSERVE_ALERTS)
         for kind in _PROCESS:

@@ -13,6 +13,7 @@ import pytest
 from ringfence.abi import FLAG_ADOPTED, EventKind
 from ringfence.config_values import Pattern
 from ringfence.containers.model import State
+from ringfence.containers.patterns import matches
 from ringfence.response.describe import describe
 from tests.kernel.attribution import Observer, TestCgroup, Workload, new_prefix, observing
 from tests.support import force
@@ -74,6 +75,26 @@ def test_the_first_record_of_a_container_carries_its_id_and_path(
         assert "mnt" not in found.posture.shared_namespaces
         assert "net" in found.posture.shared_namespaces
     assert observer.mistakes() == []
+
+
+def test_the_steps_of_a_build_are_containers(prefix: str) -> None:
+    """By their digits and the cgroup above them, or a prefix: as `matches` says, and as nothing else is."""
+    step = "0123456789abcdefghijklmxyz"
+    patterns = (Pattern("", hex64=False, build=True), Pattern(prefix, hex64=False, build=True))
+    top = TestCgroup(f"{prefix}build").make()
+    names = [f"buildkit/{step[:25]}", f"buildkit/{step}", f"buildkits/{step[:25]}", f"buildkit/{step[:24]}-"]
+    places = [*(f"{top.name}/{name}" for name in names), f"{prefix}{step[:25]}.scope", f"{prefix}{step[:24]}"]
+    with observing(*patterns) as observer:
+        made = [TestCgroup(place).make() for place in places]
+        try:
+            wanted = [one.id for one in made if matches(f"/{one.name}", patterns)]
+            assert len(wanted) == 2
+            observer.wait(EventKind.CONTAINER_CREATE, count=2)
+            owned = [one.id for one in made if observer.slots.owner(one.id) is not None]
+            assert owned == wanted
+        finally:
+            for one in (*made, top):
+                one.remove()
 
 
 def test_tasks_outside_containers_are_no_subjects(

@@ -72,7 +72,7 @@ def test_every_call_has_a_number_and_every_kind_a_call() -> None:
 @pytest.mark.parametrize("kind", [kind for kind in EventKind if kind.is_syscall], ids=lambda kind: kind.label)
 def test_operands_are_what_policies_may_ask(kind: EventKind) -> None:
     """A rule that tests an operand which no call fills in would never match."""
-    asked = {operand.dim for operand in EVENTS[kind].operands if operand.dim < OPERANDS}
+    asked = {o.dim for o in EVENTS[kind].operands if o.dim < OPERANDS and not o.by_hook}
     assert asked <= operand_dims(kind)
 
 

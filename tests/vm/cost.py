@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ringfence.cli.client import request
 from ringfence.proof.agent import private_agent
-from ringfence.proof.box import Box, make_root, new_box, privileged_config
+from ringfence.proof.box import Box, Kind, new_box, privileged_config
+from ringfence.proof.image import new_root
 from ringfence.proof.props import new_props
 from tests.escape.program import build
 from tests.escape.rows import PACK, Case
@@ -34,7 +35,7 @@ Times = dict[str, float]
 def measure() -> int:
     """Measure, keep it as results/cost.json; how many calls could be timed."""
     build()
-    cases = [case for case in PACK if case.twin]
+    cases = [case for case in PACK if case.twin and not case.host]
     times: dict[str, dict[str, float]] = {"without": {}, "with": {}}
     with tempfile.TemporaryDirectory(prefix="rfcost-") as name:
         for number in range(ROUNDS):
@@ -70,18 +71,19 @@ def _round(cases: Sequence[Case], directory: Path, *, fenced: bool) -> Times:
                     patterns=[f"{PREFIX}cost-box*"],
                 )
             )  # fmt: skip
-        root = make_root(directory / "root")
+        root = stack.enter_context(new_root(directory / "root"))
         found: Times = {}
-        for host_pid in (False, True):
-            config = privileged_config(root, props, host_pid=host_pid)
+        kinds: tuple[Kind, ...] = ("plain", "host-pid", "userns")
+        for kind in kinds:
+            config = privileged_config(root, props, kind=kind)
             box = stack.enter_context(
                 new_box(
-                    f"cost-box{host_pid:d}", config, runtime=[force.need_program("runc")],
+                    f"cost-box-{kind}", config, runtime=[force.need_program("runc")],
                     directory=directory, props=props, prefix=PREFIX,
                 )
             )  # fmt: skip
             for case in cases:
-                if (case.host_pid and not case.plain_twin) == host_pid:
+                if (case.twin_box or case.box) == kind:
                     found |= _time(box, case)
     return found
 

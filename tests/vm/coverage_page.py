@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.escape.rows import TECHNIQUES, Technique
 from tests.vm.coverage import HOST, ORDER
-from tests.vm.reasons import ABSENT, EVERYWHERE, WITHOUT_LSM
+from tests.vm.reasons import ABSENT, EVERYWHERE, UNSEEN, WITHOUT_LSM
 from tests.vm.suite import ROOT
 
 __all__ = ["PAGE", "page"]
@@ -17,20 +17,18 @@ PAGE = ROOT / "docs/coverage.md"
 Result = Mapping[str, Any]
 Case = Mapping[str, Any]
 _STRENGTH = ("denied", "killed", "seen", "blind", "untried", "absent")
-_RUNTIME_ROW, _DRIFT_ROW = 42, 59
 
 _HEAD = """\
 # Coverage
 
 What became of each way out of a container, on each kernel, under the pack in enforce mode. Every cell is the outcome of an attack that `ringfence policy test` ran in a
-container of its own on that kernel, but for two rows: what row 42 is about happens in a program of the host (`tests/runtime/test_cves.py` tries it on our
-runtime), and row 59 needs a kernel module that stands in for an exploit (`tests/kernel/test_lsm_invariants.py`, in virtual machines only). `python -m tests.vm coverage`
-runs all of it and writes this page anew.
+container of its own on that kernel (of rows 42 and 43, in a program of the host). Row 59 needs a kernel module that stands in for an exploit, and some attacks write settings of the node: these run in
+virtual machines only (*untried* elsewhere). `python -m tests.vm coverage` runs all of it and writes this page anew.
 
 - **denied**: the call failed with EPERM before it had an effect, by BPF-LSM (`lsm`) or by cgroup-BPF (`cgroup`).
 - **killed**: SIGKILL as the call began or the file was opened: the task never ran another instruction, but the call it was in may have taken effect.
 - **seen**: told of, and let through. Why is said for each.
-- **blind**: not told of.
+- **blind**: not told of, for want of BPF-LSM. Why is said for each.
 - **absent**: this kernel has no such call or file, so there was nothing to try ([why](#what-was-not-there)).
 
 A row with several outcomes has several attacks; all of them are in the [second table](#every-attack). *Our runtime* means that `ringfence-runtime` refuses
@@ -80,43 +78,29 @@ def _rows(results: Sequence[Result]) -> Iterator[str]:
 
 def _cell(row: int, result: Result) -> str:
     """The distinct outcomes of a row's attacks, the strongest first; those that are absent only if all are."""
-    if row == _DRIFT_ROW:
-        return _drift(result)
     found = {
         (_STRENGTH.index(case["outcome"]), _words(case)) for case in result["cases"] if row in case["rows"]
     }
     there = sorted(entry for entry in found if entry[0] < _STRENGTH.index("untried"))
-    otherwise = "by our runtime only" if row == _RUNTIME_ROW else "-"
-    return ", ".join(words for _, words in (there or sorted(found))) or otherwise
-
-
-def _drift(result: Result) -> str:
-    """Row 59, by the tests with the module."""
-    counts = result.get("invariants") or {}
-    if result["name"] == HOST or not counts:
-        return "not tried: needs a kernel module"
-    if counts["failed"]:
-        return f"{counts['failed']} tests failed"
-    if counts["skipped"]:
-        return "not tried: no headers of this kernel can be had"
-    return f"killed `{'lsm' if _has_lsm(result) else 'kill'}`"
+    told = [entry for entry in there if entry[0] != _STRENGTH.index("blind")]
+    return ", ".join(words for _, words in (told or there or sorted(found))) or "-"
 
 
 def _why(technique: Technique, results: Sequence[Result]) -> str:
     """For each rule of the row whose attack was let through on some kernel, the reason; once."""
-    if technique.row == _RUNTIME_ROW:
-        return technique.why
     found = dict.fromkeys(
         _reason(case)
         for result in results
         for case in result["cases"]
-        if technique.row in case["rows"] and case["outcome"] == "seen"
+        if technique.row in case["rows"] and case["outcome"] in ("seen", "blind")
     )
     return "; ".join(found)
 
 
 def _reason(case: Case) -> str:
     rule = case["rule"]
+    if case["outcome"] == "blind":
+        return f"`{rule}` needs BPF-LSM: {UNSEEN.get(rule, 'unexpected')}"
     if rule in WITHOUT_LSM:
         return f"`{rule}` without BPF-LSM: {WITHOUT_LSM[rule]}"
     return f"`{rule}`: {EVERYWHERE[rule]}"
@@ -145,16 +129,19 @@ def _absent(results: Sequence[Result]) -> Iterator[str]:
     yield "| attack | on | because |"
     yield "|---|---|---|"
     where: dict[str, list[str]] = {}
+    notes: dict[str, str] = {}
     for result in results:
         for case in result["cases"]:
             if case["outcome"] in ("absent", "untried"):
                 where.setdefault(case["attack"], []).append(str(result["name"]))
+                notes[case["attack"]] = _lack(case)
     for attack, names in where.items():
-        yield f"| `{attack}` | {', '.join(names)} | {_lack(attack)} |"
+        yield f"| `{attack}` | {', '.join(names)} | {notes[attack]} |"
 
 
-def _lack(attack: str) -> str:
-    return next(why for word, why in ABSENT.items() if word in attack.split())
+def _lack(case: Case) -> str:
+    words = case["attack"].split()
+    return next((why for word, why in ABSENT.items() if word in words), "") or str(case["note"])
 
 
 def _benign(found: Mapping[str, Result]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ABSENT", "EVERYWHERE", "WITHOUT_LSM"]
+__all__ = ["ABSENT", "EVERYWHERE", "UNSEEN", "WITHOUT_LSM"]
 
 #: rules and detectors that only tell, whatever the kernel offers
 EVERYWHERE: Mapping[str, str] = {
@@ -15,15 +15,16 @@ EVERYWHERE: Mapping[str, str] = {
     "token-by-tool": "a workload may read its own token by a tool, too",
     "keyring-use": "programs that log in and Kerberos do it",
     "keyring-add": "programs that log in and Kerberos do it",
-    "chroot-call": "sshd, postfix and vsftpd lock themselves in; the way back out is `foreign-file`",
     "rename-exchange": "deployments swap directories so; the fault is the runtime's that follows",
+    "cloud-own-identity": "it is where a workload asks for what is its own",
+    "new-program": "package managers and build steps bring programs",
+    "helper-changed": "it is told of when it has happened; the write from inside is `sysctl-helper`",
+    "host-loads-container-code": "it is a program of the host; whoever owns the node may let the rule deny",
     "setns-other": "node agents with hostPID do it for a living",
     "etcd-api": "some workloads bring an etcd of their own",
     "netfilter-socket": "side-cars set up redirection in their own network namespace",
-    "memory-file": "debuggers of the container's own processes do it",
     "token-read": "every workload that speaks to the API does it",
     "host-symlink": "images hold such links; the fault is whose who follows",
-    "splice-call": "proxies and web servers do it all day",
     "image-link": "it happens before the container runs: a runtime has to refuse it, as ours does",
     "spec-sysctl": "the runtime writes it before the container runs; from inside it is `sysctl-helper`",
     "spec-loader": "the runtime's hooks run before the container does",
@@ -36,9 +37,20 @@ EVERYWHERE: Mapping[str, str] = {
 #: rules that deny where BPF-LSM decides, and only tell where the one other way would be to kill
 WITHOUT_LSM: Mapping[str, str] = {
     "kernel-symbols": "profilers read it, and to most it shows zeroes; the one other way is to kill",
+    "kernel-log-file": "log collectors try it; the one other way is to kill",
+    "memory-file": "debuggers of the container's own processes do it, and let go when refused; the one other way is to kill",
+    "token-by-dropped-program": "installers that bring their own client do it; the one other way is to kill",
     "kernel-log": "people type dmesg; the one other way is to kill",
     "io-uring": "libuv, MariaDB and others try it and do without when it is refused, but not when killed",
     "old-socket-family": "old network tools try these to see what there is; the one other way is to kill",
+}
+#: rules whose attack nobody sees without BPF-LSM, and what else of the row is seen there
+UNSEEN: Mapping[str, str] = {
+    "setuid-on-disk": "which filesystem it is on is known at the hook; `setuid-file` tells of the call",
+    "log-symlink": "where the link is made is known at the hook; `host-symlink` tells of its text",
+    "rename-exchange-link": "what the names lead to is known at the hook; `rename-exchange` tells of the call",
+    "terminal-injection": "without a hook every ioctl of the node would pay: the optional rule `terminal-injection-anywhere` does",
+    "host-loads-container-code": "a program of the host's maps it: there is no call of a container to look at",
 }
 #: what an attack needs that not every kernel has
 ABSENT: Mapping[str, str] = {

@@ -30,7 +30,6 @@ __all__ = [
     "guest_environment",
     "report_file",
     "run_suite",
-    "warm",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]

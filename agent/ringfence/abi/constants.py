@@ -58,6 +58,7 @@ STATE_ADOPTED = 8
 # rf_pattern.kind
 PATTERN_HEX64 = 1
 PATTERN_ANY = 2
+PATTERN_BUILD = 3
 
 # values of `observe`
 OBSERVE_OFF = 0
@@ -108,8 +109,10 @@ class EventKind(IntEnum):
     FILE_RECEIVE = 24
     MODULE_REQUEST = 25
     SETSOCKOPT = 26
+    FILE_LINK = 27
     KERNEL_HELPER = 28
     TASK_DRIFT = 29
+    HOST_MAP = 30
     SYS_CLONE = 32
     SYS_UNSHARE = 33
     SYS_SETNS = 34

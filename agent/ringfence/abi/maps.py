@@ -161,6 +161,8 @@ CONFIG = Layout(
     Field("late", "u32"),
     Field("pad", "u32"),
     Field("root_cgroup", "u64"),
+    Field("host_root_device", "u64"),
+    Field("host_root_inode", "u64"),
 )
 
 LAYOUTS = (

@@ -107,7 +107,7 @@ def _subjects(config: Config) -> Iterator[Subject | Unseen]:
     sources += default_sources(config.runtime_roots)
     patterns = patterns_for(config.patterns, known=config.known_names)
     for found in walk(hierarchy):
-        if matches(found.path.rpartition("/")[2], patterns) is None:
+        if matches(found.path, patterns) is None:
             continue
         pid = _first_pid(hierarchy, found.path)
         if not pid:

@@ -24,6 +24,7 @@ _NR_BPF = {"x86_64": 321, "aarch64": 280}
 
 _PERF_TYPE_TRACEPOINT = 2
 _PERF_FLAG_FD_CLOEXEC = 8
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING = 0, 1
 _FSOPEN_CLOEXEC, _FSCONFIG_CMD_CREATE, _FSMOUNT_CLOEXEC, _MOVE_MOUNT_F_EMPTY_PATH = 1, 6, 1, 4
 _AT_FDCWD = -100
 _BPF_PROG_LOAD = 5
@@ -109,14 +110,21 @@ def perf_event_open_tracepoint(tracepoint: int) -> int:
     return _syscall("perf_event_open", tracepoint, number, ctypes.byref(attr), *arguments)
 
 
-def mount_detached(kind: str) -> int:
+def mount_detached(kind: str, **parameters: str) -> int:
     """A new mount of a filesystem that is in no mount namespace: it lives as long as the descriptor.
+
+    `parameters` as of mount -o; an empty text is a flag.
 
     On tracefs and bpffs of kernels before 5.2, which have no fsopen(2), this fails with ENOSYS.
     """
     name = kind.encode()
     context = _syscall("fsopen", kind, _NR_FSOPEN, name, ctypes.c_ulong(_FSOPEN_CLOEXEC))
     try:
+        for key, value in parameters.items():
+            command = ctypes.c_ulong(_FSCONFIG_SET_STRING if value else _FSCONFIG_SET_FLAG)
+            text = value.encode() if value else None
+            given = (ctypes.c_long(context), command, key.encode(), text, ctypes.c_ulong(0))
+            _syscall("fsconfig", kind, _NR_FSCONFIG, *given)
         create = (ctypes.c_ulong(_FSCONFIG_CMD_CREATE), None, None, ctypes.c_ulong(0))
         _syscall("fsconfig", kind, _NR_FSCONFIG, ctypes.c_long(context), *create)
         flags = (ctypes.c_ulong(_FSMOUNT_CLOEXEC), ctypes.c_ulong(0))

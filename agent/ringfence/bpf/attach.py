@@ -47,6 +47,7 @@ class AttachPlan:
 
     entry: frozenset[str] = frozenset()
     exit: frozenset[str] = frozenset()
+    done: frozenset[str] = frozenset()
     tracing: frozenset[str] | None = None
     cgroup: frozenset[str] | None = None
     cgroup_path: str = ""
@@ -138,9 +139,12 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
     for program in programs:
         entry = frozenset[str]() if plan.compat else plan.entry
         for prefix, names in (("syscalls/sys_enter", entry), ("syscalls/sys_exit", plan.exit)):
-            if program.section.startswith(f"tracepoint/{prefix}"):
+            if program.section == f"tracepoint/{prefix}":
                 for name in sorted(names):
                     yield Place(program, "tracepoint", f"{prefix}_{tracepoint(name)}")
+        for name in sorted(plan.done):
+            if program.section == f"tracepoint/syscalls/sys_exit_{tracepoint(name)}":
+                yield Place(program, "tracepoint", program.section.removeprefix("tracepoint/"))
     for program in programs:
         kind, _, target = program.section.partition("/")
         if kind == "cgroup" and plan.cgroup_path and (plan.cgroup is None or target in plan.cgroup):

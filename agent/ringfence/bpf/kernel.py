@@ -27,6 +27,7 @@ from ringfence.abi import (
 from ringfence.bpf import _libbpf, _syscalls, syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
 from ringfence.bpf.capabilities import CGROUP_ATTACHES, TRACEPOINTS, cgroup_storage
+from ringfence.bpf.host import FileIdentity, host_root
 from ringfence.bpf.losses import Losses
 from ringfence.bpf.lsm import HELPER_HOOK, decided_by
 from ringfence.bpf.maps import Map
@@ -83,6 +84,7 @@ class KernelSettings:
     object_path: Path = DEFAULT_OBJECT
     hierarchy: int = HIERARCHY_V2
     namespaces: Mapping[str, int] = field(default_factory=host_namespaces)
+    root: FileIdentity = field(default_factory=host_root)
     agent_pid: int = field(default_factory=os.getpid)
     agent_start_ns: int = field(default_factory=_own_start)  # CLOCK_BOOTTIME, of the tick that it was in
     slots: int = 4096
@@ -131,7 +133,7 @@ class KernelSettings:
             self.late,
             self.root_cgroup,
         )
-        return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table)
+        return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table, *self.root)
 
 
 class Pattern(NamedTuple):

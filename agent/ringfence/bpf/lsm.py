@@ -58,6 +58,8 @@ DECIDED: Mapping[EventKind, Decided] = {
     ),
     _K.FILE_MAP: Decided(("mmap_file", "file_mprotect")),
     _K.FILE_RECEIVE: Decided(("file_receive",)),
+    _K.FILE_LINK: Decided(("path_symlink",)),
+    _K.HOST_MAP: Decided(("mmap_file",), also={"file_mprotect": ""}),
     _K.SYS_IOCTL: Decided(("file_ioctl",), also={"file_ioctl_compat": ""}),
     # ---- programs: lsm_program.bpf.c
     _K.PROCESS_EXEC: Decided(
@@ -70,6 +72,7 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_CHMOD: Decided(("path_chmod", "path_mknod"), also={"file_open": "files made without a name"}),
     _K.SYS_SETXATTR: Decided(("inode_setxattr",), text=True),
     _K.SYS_CHROOT: Decided(("path_chroot",), less=_UNPRIVILEGED, text=True),
+    _K.SYS_RENAME: Decided(("path_rename",), text=True),
     # ---- mounts: lsm_mount.bpf.c
     _K.SYS_MOUNT: Decided(("sb_mount", "sb_kern_mount", "sb_remount"), text=True),
     _K.SYS_UMOUNT: Decided(("sb_umount",), less=_UNPRIVILEGED),

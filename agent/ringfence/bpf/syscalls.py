@@ -14,7 +14,17 @@ from typing import NamedTuple
 from ringfence.abi import COMPAT_BASE, OPERANDS, SYSCALL, SYSCALL_HOOKED, Counter, EventKind, OperandSource
 from ringfence.bpf.syscall_numbers import NUMBERS
 
-__all__ = ["CALLS", "OPENS", "Syscall", "entries", "kinds_of", "names_of", "operand_dims", "tracepoint"]
+__all__ = [
+    "CALLS",
+    "DONE",
+    "OPENS",
+    "Syscall",
+    "entries",
+    "kinds_of",
+    "names_of",
+    "operand_dims",
+    "tracepoint",
+]
 
 _Source = tuple[OperandSource, int]
 
@@ -66,7 +76,8 @@ CALLS: dict[str, Syscall] = {
     "umount2": _call(_K.SYS_UMOUNT, _C.SYS_MOUNT, _arg(1), text=0),
     "oldumount": _call(_K.SYS_UMOUNT, _C.SYS_MOUNT, text=0),
     "pivot_root": _call(_K.SYS_PIVOT_ROOT, _C.SYS_MOUNT, text=0),
-    "chroot": _call(_K.SYS_CHROOT, _C.SYS_MOUNT, text=0),
+    # Where it leads is not known before its exit: see DONE.
+    "chroot": _call(_K.SYS_CHROOT, _C.SYS_MOUNT, (_S.CHROOTED, 0), _const(0), text=0),
     "fsopen": _call(_K.SYS_FSOPEN, _C.SYS_MOUNT, text=0),
     "fsconfig": _call(_K.SYS_FSCONFIG, _C.SYS_MOUNT, _arg(1), text=2),
     "fsmount": _call(_K.SYS_FSMOUNT, _C.SYS_MOUNT),
@@ -109,8 +120,8 @@ CALLS: dict[str, Syscall] = {
     "mknodat": _call(_K.SYS_MKNOD, _C.SYS_FILE, (_S.DEV_TYPE, 2), text=1),
     "socket": _call(_K.SYS_SOCKET, _C.SYS_SOCKET, (_S.SOCKET_FAMILY, 0), _arg(1), _arg(2)),
     "socketpair": _call(_K.SYS_SOCKET, _C.SYS_SOCKET, (_S.SOCKET_FAMILY, 0), _arg(1), _arg(2)),
-    "iopl": _call(_K.SYS_IOPL, _C.SYS_KERNEL, _const(1)),
-    "ioperm": _call(_K.SYS_IOPL, _C.SYS_KERNEL, _const(2)),
+    "iopl": _call(_K.SYS_IOPL, _C.SYS_KERNEL, _const(1), _arg(0)),
+    "ioperm": _call(_K.SYS_IOPL, _C.SYS_KERNEL, _const(2), _arg(2)),
     "syslog": _call(_K.SYS_SYSLOG, _C.SYS_KERNEL, _arg(0)),
     "reboot": _call(_K.SYS_REBOOT, _C.SYS_KERNEL, _arg(2)),
     "swapon": _call(_K.SYS_SWAP, _C.SYS_KERNEL, _const(1), text=0),
@@ -124,7 +135,7 @@ CALLS: dict[str, Syscall] = {
     "fchmodat": _call(_K.SYS_CHMOD, _C.SYS_FILE, _arg(2), text=1),
     "fchmodat2": _call(_K.SYS_CHMOD, _C.SYS_FILE, _arg(2), text=1),
     "ioctl": _call(_K.SYS_IOCTL, _C.SYS_FILE, _arg(1)),
-    "splice": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(1)),
+    "splice": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(1), (_S.FD_SETUID, 0)),
     "vmsplice": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(2)),
     "tee": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(3)),
     "symlink": _call(_K.SYS_SYMLINK, _C.SYS_FILE, text=0),
@@ -147,6 +158,9 @@ CALLS: dict[str, Syscall] = {
 
 #: The calls at whose exit file.open is decided.
 OPENS = ("open", "openat", "openat2", "creat", "open_by_handle_at")
+
+#: The calls that have a program of their own at their exit: what they came to is an operand.
+DONE = ("chroot",)
 
 #: 32-bit x86 has a second number for some calls, under a name of its own.
 _COMPAT_ALIASES = {

@@ -67,14 +67,18 @@ def run(options: Any) -> int:
 
 
 def _check(config: Any) -> int:
+    from ringfence.daemon.policies import override
     from ringfence.errors import ProbeError
-    from ringfence.policy import load_policies
+    from ringfence.policy import NodeTiers, compile_policies, load_policies
+    from ringfence.policy.review import refuse
     from ringfence.probes.read import Found, read_directory
 
     found = read_directory(config.probes_directory) if config.probes_directory else Found({}, {})
     if found.problems:
         raise ProbeError([problem for problems in found.problems.values() for problem in problems])
     policies = load_policies(config.policies, found.words())
+    compile_policies(policies, NodeTiers.usual(), override(config))
+    refuse(policies)
     probes = f", and {len(found.definitions)} probes can be read" if config.probes_directory else ""
     print(f"configuration and {len(policies.policies)} policies are valid{probes}")
     return 0

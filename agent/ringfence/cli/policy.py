@@ -123,13 +123,12 @@ def check_files(options: Any) -> int:
     """All mistakes, or a summary with what the authors should know."""
     from ringfence.errors import PolicyError
     from ringfence.policy import NodeTiers, compile_policies, load_policies
-    from ringfence.policy.review import mistakes
+    from ringfence.policy.review import refuse
 
     try:
         found = load_policies(_paths(options), _probes(options))
         compiled = compile_policies(found, NodeTiers.usual())
-        if wrong := mistakes(found):
-            raise PolicyError(wrong, hint="docs/policy-language.md says what `policy check` refuses, and why")
+        refuse(found)
     except PolicyError as error:
         if options.output == "text":
             raise
@@ -153,6 +152,7 @@ def _notes(policies: Any) -> list[dict[str, Any]]:
     """What is weak in each rule, in the order of the files."""
     from ringfence.policy.explain import cautions
     from ringfence.policy.review import Note, remarks
+    from ringfence.proof.twins import twins
 
     weak = [
         Note(rule.place.file, rule.place.line, rule.place.column, rule.id, "note", text)
@@ -160,7 +160,7 @@ def _notes(policies: Any) -> list[dict[str, Any]]:
         for rule in policy.rules
         for text in cautions(rule)
     ]
-    return [note._asdict() for note in sorted([*weak, *remarks(policies)])]
+    return [note._asdict() for note in sorted({*weak, *remarks(policies, twins())})]
 
 
 def explain_files(options: Any) -> int:
@@ -178,8 +178,15 @@ def explain_files(options: Any) -> int:
             raise Error(f"no rule {word!r} in these files", hint="without --rule, all are explained")
     node = NodeCapabilities.detect()
     tiers = NodeTiers.of(node) if node.permitted else None
-    print("\n".join(explain(found, frozenset(options.rule), tiers)))
+    print("\n".join(explain(found, frozenset(options.rule), tiers, _tried(known))))
     return 0
+
+
+def _tried(rules: set[str]) -> dict[str, list[str]]:
+    """By which attack and which lawful twin each of these rules is tested, where it is."""
+    from ringfence.proof.cases import cases_for
+
+    return {rule: [f"`{case.tried}`, beside `{case.lawful}`" for case in cases_for(rule)] for rule in rules}
 
 
 def list_loaded(options: Any) -> int:

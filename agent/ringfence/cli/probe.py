@@ -134,7 +134,7 @@ def _rule(rule: Any, tiers: Any) -> dict[str, str]:
     """What a rule comes to: its weakest event counts, for that is what an attacker takes."""
     from ringfence.abi import Action
 
-    outcomes = {kind: tiers.outcome(kind, rule.action, rule.otherwise) for kind in rule.events}
+    outcomes = {kind: tiers.outcome_of(rule, kind) for kind in rule.events}
     blind = sorted(kind.label for kind, outcome in outcomes.items() if not outcome.action)
     seen = [outcome for outcome in outcomes.values() if outcome.action] or list(outcomes.values())
     weakest = min(seen, key=lambda outcome: outcome.action)

@@ -108,7 +108,7 @@ class Adopter:
             return not (named and named[-1] is one) and self._slots.owner(one.cgroup_id) is None
 
         for directory in walk(self._hierarchy, descend=outside):
-            if matches(directory.name, self._patterns) and self._slots.owner(directory.cgroup_id) is None:
+            if matches(directory.path, self._patterns) and self._slots.owner(directory.cgroup_id) is None:
                 named.append(directory)
         return named
 
@@ -127,7 +127,7 @@ class Adopter:
         if slot is not None:
             self._remember(directory, slot)
             return True
-        if not matches(directory.name, self._patterns):
+        if not matches(directory.path, self._patterns):
             return False
         if not self._is_inhabited(directory):
             idle.append(directory)

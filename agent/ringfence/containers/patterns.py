@@ -18,14 +18,21 @@ from ringfence.errors import ConfigError
 __all__ = ["DEFAULT_PATTERNS", "Identity", "identify", "matches", "patterns_for"]
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
+_BASE36 = re.compile(r"[0-9a-z]{25}")
 _SCOPE = ".scope"
 
 DEFAULT_PATTERNS = tuple(
     Pattern(prefix, hex64=True) for prefix in ("", "docker-", "cri-containerd-", "crio-", "libpod-")
+) + tuple(
+    # The steps of a build: /buildkit/ID or /PARENT/buildkit/ID, and docker-ID.scope with the systemd driver
+    # (executor/oci/spec.go, identity/randomid.go).
+    Pattern(prefix, hex64=False, build=True)
+    for prefix in ("", "docker-")
 )
 _RUNTIMES = {"docker-": "docker", "cri-containerd-": "containerd", "crio-": "cri-o", "libpod-": "podman"}
 # Parents that only one runtime makes; below kubepods with the cgroupfs driver any of them is possible.
-_PARENTS = {"docker": "docker", "libpod_parent": "podman", "machine.slice": "podman", "buildkit": "buildkit"}
+_BUILDKIT = "buildkit"
+_PARENTS = {"docker": "docker", "libpod_parent": "podman", "machine.slice": "podman", _BUILDKIT: _BUILDKIT}
 
 # kubelet, pkg/kubelet/cm: /kubepods/burstable/pod<uid>/... (cgroupfs) and
 # /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid, - as _>.slice/... (systemd). A pod of
@@ -58,13 +65,18 @@ def patterns_for(configured: Iterable[Pattern] = (), *, known: bool = True) -> t
     return merged
 
 
-def matches(name: str, patterns: Iterable[Pattern]) -> Pattern | None:
-    """The first pattern that the last component of a cgroup path fits."""
+def matches(path: str, patterns: Iterable[Pattern]) -> Pattern | None:
+    """The first pattern that a cgroup fits, by the last component of its path."""
+    parents, _, name = path.rpartition("/")
     for pattern in patterns:
         if not name.startswith(pattern.prefix):
             continue
-        rest = name[len(pattern.prefix) :]
-        if not pattern.hex64 or _HEX64.fullmatch(rest.removesuffix(_SCOPE)):
+        rest = name[len(pattern.prefix) :].removesuffix(_SCOPE)
+        if pattern.build:
+            below = bool(pattern.prefix) or parents.rpartition("/")[2] == _BUILDKIT
+            if below and _BASE36.fullmatch(rest):
+                return pattern
+        elif not pattern.hex64 or _HEX64.fullmatch(rest):
             return pattern
     return None
 
@@ -77,6 +89,9 @@ def identify(path: str) -> Identity:
     if _HEX64.fullmatch(hexadecimal) and (not prefix or prefix in _RUNTIMES):
         identifier = hexadecimal
         runtime = _RUNTIMES.get(prefix) or _PARENTS.get(parents.rpartition("/")[2], "")
+    elif found := _BASE36.fullmatch(bare.removeprefix("docker-")):
+        in_build = parents.rpartition("/")[2] == _BUILDKIT or bare.startswith("docker-")
+        identifier, runtime = (found[0], _BUILDKIT) if in_build else (name, "")
     else:
         identifier, runtime = name, ""
     for driver, expression in (("cgroupfs", _POD_CGROUPFS), ("systemd", _POD_SYSTEMD)):

@@ -48,7 +48,7 @@ class Adoption:
     def exempt(self) -> None:
         """Before anything is attached: what holds the agent is no container to the kernel, either."""
         lineage = own_lineage(self._hierarchy)
-        named = [one for one in lineage if matches(one.name, self._patterns)]
+        named = [one for one in lineage if matches(one.path, self._patterns)]
         if lineage:
             self._slots.exempt([one.cgroup_id for one in named[:-1]], (named or lineage)[-1].cgroup_id)
 

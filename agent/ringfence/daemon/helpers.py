@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from ringfence import log
 from ringfence.abi import HELPER_CORE, HELPER_KEY, HELPER_OTHER
+from ringfence.bpf.host import identify
 from ringfence.bpf.rooted import open_in_root
 from ringfence.containers.host import host_root
 from ringfence.policy.operand import fnv1a
@@ -105,7 +106,10 @@ def find(paths: Mapping[str, int], root: Path = Path("/")) -> list[Helper]:
     """Those of the paths (with HELPER_*) that are there, as the host sees them: absolute links start at its
     root."""
     devices = {fields[0]: fields[2] for fields, _ in _mounts(root)}
-    return [Helper(path, paths[path], *_identify(fd, devices)) for path, fd in _opened(paths, root)]
+    return [
+        Helper(path, paths[path], *identify(fd, devices), os.fstat(fd).st_ctime_ns)
+        for path, fd in _opened(paths, root)
+    ]
 
 
 def _opened(paths: Iterable[str], root: Path) -> Iterator[tuple[str, int]]:
@@ -123,20 +127,6 @@ def _opened(paths: Iterable[str], root: Path) -> Iterator[tuple[str, int]]:
                 os.close(fd)
     finally:
         os.close(top)
-
-
-def _identify(fd: int, devices: dict[str, str]) -> tuple[int, int, int]:
-    """Device, inode, ctime. The device is the mount's: overlayfs and Btrfs tell stat(2) others than the
-    kernel's own."""
-    status = os.fstat(fd)
-    fact = re.search(r"^mnt_id:\s*(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.M)
-    numbers = devices.get(fact[1], "") if fact else ""
-    major, minor = map(int, numbers.split(":")) if numbers else _split(status.st_dev)
-    return major << 20 | minor, status.st_ino, status.st_ctime_ns
-
-
-def _split(device: int) -> tuple[int, int]:
-    return os.major(device), os.minor(device)
 
 
 def keys(helpers: Iterable[Helper]) -> dict[bytes, bytes]:

@@ -13,6 +13,7 @@ from ringfence.abi import (
     OBSERVE_ALERTS,
     OBSERVE_OFF,
     PATTERN_ANY,
+    PATTERN_BUILD,
     PATTERN_HEX64,
     EventKind,
 )
@@ -20,13 +21,22 @@ from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Pattern
 from ringfence.bpf.lsm import decided_by, hooks_for
-from ringfence.bpf.syscalls import OPENS, names_of
+from ringfence.bpf.syscalls import DONE, OPENS, names_of
 from ringfence.config import Config
+from ringfence.config_values import Pattern as NamePattern
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.policy import CompiledPolicies, NodeTiers
 
-__all__ = ["attach_plan", "kernel_patterns", "needed_kinds", "observe_levels", "process_age", "tiers_of"]
+__all__ = [
+    "attach_plan",
+    "kernel_pattern",
+    "kernel_patterns",
+    "needed_kinds",
+    "observe_levels",
+    "process_age",
+    "tiers_of",
+]
 
 _K = EventKind
 _LEVELS = {"off": OBSERVE_OFF, "activity": OBSERVE_ACTIVITY, "alerts": OBSERVE_ALERTS}
@@ -50,7 +60,13 @@ _COUNTED = frozenset((_K.FILE_OPEN, _K.NET_CONNECT))
 def kernel_patterns(config: Config) -> list[Pattern]:
     """The names of cgroups that are containers, as the probes take them."""
     patterns = patterns_for(config.patterns, known=config.known_names)
-    return [Pattern(PATTERN_HEX64 if p.hex64 else PATTERN_ANY, p.prefix.encode()) for p in patterns]
+    return [kernel_pattern(pattern) for pattern in patterns]
+
+
+def kernel_pattern(pattern: NamePattern) -> Pattern:
+    """One of them."""
+    kind = PATTERN_BUILD if pattern.build else PATTERN_HEX64 if pattern.hex64 else PATTERN_ANY
+    return Pattern(kind, pattern.prefix.encode())
 
 
 def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> NodeTiers:
@@ -105,6 +121,7 @@ def attach_plan(
     return AttachPlan(
         entry=calls,
         exit=opens,
+        done=frozenset(DONE) & calls,
         cgroup=frozenset(programs & node.cgroup),
         cgroup_path=cgroup2,
         compat=config.compat != "off" and node.compat and bool(calls),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from ringfence import log
@@ -18,6 +19,7 @@ from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.model import Container
+from ringfence.daemon.addresses import Addresses, node_addresses
 from ringfence.daemon.foresee import foresee
 from ringfence.daemon.guests import GuestFile, Guests
 from ringfence.daemon.watch import Watch
@@ -29,6 +31,7 @@ from ringfence.faults import SupervisedThread
 from ringfence.policy import CompiledPolicies, NodeTiers, PolicySet, compile_policies, load_policies
 from ringfence.policy.install import Generations
 from ringfence.policy.probe_rules import ProbeWords
+from ringfence.policy.review import refuse
 
 __all__ = ["PolicyKeeper", "load", "probe_words"]
 
@@ -39,7 +42,11 @@ Plan = Callable[..., AttachPlan]  # of one or more compiled sets: what they need
 
 def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
     """The configured policies for this node. Raises PolicyError with every problem."""
-    return compile_policies(load_policies(config.policies, probe_words(config)), tiers, override(config))
+    here = replace(tiers, addresses=node_addresses())
+    policies = load_policies(config.policies, probe_words(config))
+    compiled = compile_policies(policies, here, override(config))
+    refuse(policies)
+    return compiled
 
 
 def override(config: Config) -> Literal["audit", "enforce"] | None:
@@ -76,6 +83,7 @@ class PolicyKeeper:
         self._stats, self._plan, self._in_loop, self._facts = stats, plan, in_loop, facts
         self._announce = announce
         self._watch = Watch(config.policies)
+        self._addresses = Addresses()
         self._stopping = threading.Event()
         self._base = PolicySet(())  # what the files hold; guests come on top
         self._guests = Guests()
@@ -118,6 +126,8 @@ class PolicyKeeper:
         while not self._stopping.wait(_LOOK):
             if self._watch.changed():
                 self._in_loop(lambda: self.reload("files changed"))
+            elif self._addresses.changed() and self._base.names_node:
+                self._in_loop(lambda: self.reload("the node's addresses changed"))
 
     def reload(self, why: str) -> None:
         """Read everything again, in a thread."""
@@ -183,7 +193,9 @@ class PolicyKeeper:
 
     def _compile(self, policies: PolicySet) -> CompiledPolicies:
         """For this node, with every program attached that the old set or the new one needs."""
-        compiled = compile_policies(policies, self._tiers, override(self._config))
+        here = replace(self._tiers, addresses=self._addresses.now)
+        compiled = compile_policies(policies, here, override(self._config))
+        refuse(policies)
         old = self.compiled
         # First everything that either set asks for, then the switch, then what nobody asks for goes.
         both = self._plan(*([old] if old else []), compiled)

@@ -115,7 +115,8 @@ class CgroupEvent(CgroupFields, Observed):
 
 
 class FileEvent(FileFields, Observed):
-    """FILE_OPEN: the object that was opened. `rdev` is major << 20 | minor."""
+    """FILE_*, HOST_MAP: the object. `rdev` is major << 20 | minor. FILE_LINK has in `open_flags` where it
+    leads."""
 
     __slots__ = ()
 

@@ -63,7 +63,7 @@ def compile_policies(
         for rule in policy.rules:
             pieces += _pieces(index, rule, node, problems, shortfalls)
     try:
-        starts = place([Group(min(piece.atoms), piece.exceptions) for piece in pieces])
+        starts = place([Group(min(p.atoms), p.exceptions, p.outcome.action) for p in pieces])
     except OutOfBits as error:
         problems.append(_problem(pieces[_first_beyond(pieces)].rule, str(error)))
     if problems:
@@ -84,7 +84,7 @@ def _pieces(
 ) -> list[_Piece]:
     by_outcome: dict[Outcome, dict[EventKind, list[Atom]]] = {}
     for event in rule.events:
-        outcome = node.outcome(event, rule.action, rule.otherwise)
+        outcome = node.outcome_of(rule, event)
         if outcome.why:
             shortfalls.append(Shortfall(rule, event, outcome))
         if rule.require_deny and outcome.action is not Action.DENY:
@@ -93,7 +93,8 @@ def _pieces(
             )
         elif outcome.action is not Action.NONE:
             try:
-                by_outcome.setdefault(outcome, {})[event] = lower(rule, event)
+                atoms = [_on_node(atom, node) for atom in lower(rule, event)]
+                by_outcome.setdefault(outcome, {})[event] = atoms
             except TooMany as error:
                 problems.append(_problem(rule, f"on {event.label} {error}"))
     pieces = []
@@ -102,6 +103,18 @@ def _pieces(
             some = {event: atoms[n] for event, atoms in events.items() if n < len(atoms)}
             pieces.append(_Piece(index, rule, outcome, some))
     return pieces
+
+
+def _on_node(atom: Atom, node: NodeTiers) -> Atom:
+    """The atom with the node's own addresses in the place of the word for them."""
+
+    def expand(conjunction: Conjunction) -> Conjunction:
+        return tuple(
+            p._replace(networks=p.networks | node.addresses) if isinstance(p, Networks) and p.node else p
+            for p in conjunction
+        )
+
+    return Atom(expand(atom.matches), tuple(map(expand, atom.exceptions)))
 
 
 def _first_beyond(pieces: list[_Piece]) -> int:

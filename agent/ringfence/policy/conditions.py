@@ -23,6 +23,8 @@ Complain = Callable[[Node, str], None]
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _DEVICE = re.compile(r"([abc]) (\d+|\*):(\d+|\*)")
 _DEVICE_TYPES = {"b": 1, "c": 2}
+#: an address of the node that the rule is compiled on
+NODE = "node"
 MAX_RANGE = 1024
 MAX_LIST = 1024
 _MAX_DEVICE = {"major": 0xFFF, "minor": 0xFFFFF}
@@ -236,17 +238,20 @@ def _sysctl_name(text: str) -> str:
 def _networks(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
     found = set()
     for word in words.any:
+        if word.text == NODE:
+            continue
         try:
             network = ipaddress.ip_network(word.text)
         except ValueError as error:
-            complain(word, f"{word.text!r} is not an address or a range: {error}")
+            complain(word, f"{word.text!r} is not an address, a range or the word `{NODE}`: {error}")
             continue
         packed = network.network_address.packed
         found.add(Network(network.version, packed, network.prefixlen))
         if network.version == 4:
             # An IPv6 socket reaches IPv4 by ::ffff:a.b.c.d.
             found.add(Network(6, bytes(10) + b"\xff\xff" + packed, 96 + network.prefixlen))
-    return [(Networks(frozenset(found), words.negated),)]
+    node = any(word.text == NODE for word in words.any)
+    return [(Networks(frozenset(found), words.negated, node=node),)]
 
 
 def _devices(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:

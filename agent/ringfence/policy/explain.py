@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.policy.lower import TooMany, lower
@@ -24,9 +24,15 @@ _BY = {
 
 
 def explain(
-    policies: PolicySet, only: frozenset[str] = frozenset(), node: NodeTiers | None = None
+    policies: PolicySet,
+    only: frozenset[str] = frozenset(),
+    node: NodeTiers | None = None,
+    tried: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[str]:
-    """Lines on every rule (or on those with the ids in `only`). `node` None: a usual one, without LSM."""
+    """Lines on every rule (or on those with the ids in `only`). `node` None: a usual one, without LSM.
+
+    `tried`: how rules are tested, by their ids.
+    """
     tiers = node or NodeTiers.usual()
     for policy in policies.policies:
         rules = [rule for rule in policy.rules if not only or rule.id in only]
@@ -38,6 +44,7 @@ def explain(
         for rule in rules:
             yield ""
             yield from (f"  {line}" for line in explain_rule(rule, tiers))
+            yield from (f"    tested by {how}" for how in (tried or {}).get(rule.id, ()))
         for probe_rule in on_probes:
             yield ""
             yield from (f"  {line}" for line in _on_probe(probe_rule))
@@ -98,9 +105,7 @@ def explain_rule(rule: Rule, node: NodeTiers) -> list[str]:
     first = rule.events[0]
     lines.append(f"  when a process {events}{_when(rule.match[first])}")
     lines += [f"  unless {_sentence(block[first])}" for block in rule.exceptions]
-    for event, outcome in (
-        (event, node.outcome(event, rule.action, rule.otherwise)) for event in rule.events
-    ):
+    for event, outcome in ((event, node.outcome_of(rule, event)) for event in rule.events):
         where = f" on {event.label}" if len(rule.events) > 1 else ""
         lines.append(
             f"  asks for {rule.action.label}{where}; here: {_outcome(rule, outcome)}{_hooks(node, event)}"
@@ -126,7 +131,7 @@ def _any_of(condition: Condition) -> str:
 
 def _outcome(rule: Rule, outcome: Outcome) -> str:
     if outcome.action is Action.NONE:
-        return f"BLIND, {outcome.why}"
+        return f"{'nothing' if rule.otherwise is Action.NONE else 'BLIND'}, {outcome.why}"
     if rule.require_deny and outcome.action is not Action.DENY:
         return f"REFUSED, it requires deny and {outcome.why}"
     why = f" ({outcome.why})" if outcome.why else ""

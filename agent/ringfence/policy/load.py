@@ -24,6 +24,8 @@ KIND = "Policy"
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _MAX_PROBLEMS = 200
 _NO_PROBES: Mapping[str, ProbeWords] = {}
+#: events whose subject is no container
+_OF_THE_HOST = (EventKind.KERNEL_HELPER, EventKind.HOST_MAP)
 _TRAITS = ("names", "images", "runtimes", "namespaces", "pods", "labels", "privileged")
 _HINT = "`ringfence policy check FILE` shows all of this; docs/policy-language.md explains every key"
 
@@ -110,11 +112,10 @@ def _policy(notes: Notes, node: Node, probes: Mapping[str, ProbeWords]) -> Polic
     rules, probe_rules = (
         read_rules(notes, spec["rules"], "spec.rules", probes) if "rules" in spec else ((), ())
     )
-    if not _is_everything(selector) and any(EventKind.KERNEL_HELPER in rule.events for rule in rules):
-        message = (
-            f"{EventKind.KERNEL_HELPER.label} is of no container: the selector must be `containers: all`"
-        )
-        notes.add(spec["rules"], "spec.rules", message)
+    for kind in _OF_THE_HOST:
+        if not _is_everything(selector) and any(kind in rule.events for rule in rules):
+            message = f"{kind.label} is of no container: the selector must be `containers: all`"
+            notes.add(spec["rules"], "spec.rules", message)
     if len(notes.problems) > before:
         # Enough of it for the check of repeated names; the set is refused anyway.
         return _shell(notes, node, name, rules, probe_rules)

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, Protocol
 
 from ringfence.abi import Action, EventKind
-from ringfence.policy.operand import Conjunction
+from ringfence.policy.operand import Conjunction, Networks
 from ringfence.policy.probe_rules import ProbeRule
 
 __all__ = [
@@ -65,7 +65,7 @@ class Rule:
     exceptions: tuple[Mapping[EventKind, Match], ...]
     action: Action
     require_deny: bool
-    otherwise: Action  # where an asked `deny` cannot be had: KILL, or ALERT if the author says so
+    otherwise: Action  # where an asked `deny` cannot be had: KILL, or as the author says ALERT, NONE (skip)
     references: tuple[str, ...]
     place: Place
 
@@ -180,6 +180,20 @@ class PolicySet:
     """Every policy of a node, in the order of the files."""
 
     policies: tuple[Policy, ...]
+
+    @property
+    def names_node(self) -> bool:
+        """Whether a rule asks for the node's own addresses, which can change."""
+        return any(
+            isinstance(predicate, Networks) and predicate.node
+            for policy in self.policies
+            for rule in policy.rules
+            for block in (rule.match, *rule.exceptions)
+            for match in block.values()
+            for condition in match
+            for alternative in condition.alternatives
+            for predicate in alternative
+        )
 
     @property
     def rules(self) -> int:

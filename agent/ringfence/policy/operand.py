@@ -97,11 +97,15 @@ class Network(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """The event's address lies in one of the ranges (or, negated, in none)."""
+    """The event's address lies in one of the ranges (or, negated, in none).
+
+    `node`: the node's own addresses belong to them, whatever they are when the rule is compiled.
+    """
 
     networks: frozenset[Network]
     negated: bool = False
     dim: int = DIM_OBJECT
+    node: bool = False
 
     def holds(self, family: int, address: bytes) -> bool:
         """Whether an event with that address passes."""
@@ -144,6 +148,7 @@ class Operand:
     mask: int = FULL
     largest: int = 0  # of a plain number; 0: only words
     caution: str = ""
+    by_hook: bool = False  # known where LSM hooks decide the event, and nowhere else
 
     def word_of(self, value: int) -> str:
         """The value as people read it: a word where there is one."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ringfence.abi import MAX_RULES, RULE_WORDS, EventKind
+from ringfence.abi import MAX_RULES, RULE_WORDS, Action, EventKind
 
 __all__ = ["Group", "OutOfBits", "place"]
 
@@ -26,13 +26,14 @@ class Group(NamedTuple):
 
     event: EventKind  # that it is sorted by
     exceptions: int
+    action: Action = Action.ALERT  # the stronger come first: of two that alert, the lower bit is told of
 
 
 def place(groups: Sequence[Group]) -> list[int]:
     """The first bit of each group: its exceptions come first, then its rule. Raises OutOfBits."""
-    order = sorted(
-        range(len(groups)), key=lambda index: groups[index].event
-    )  # stable: file order within an event
+    # Stable: the order of the files within an action of an event. In audit mode all only alert, and the
+    # one that is told of must be the one that would have won.
+    order = sorted(range(len(groups)), key=lambda index: (groups[index].event, -groups[index].action))
     for keep_together in (True, False):
         starts = _fill(groups, order, keep_together=keep_together)
         if starts is not None:

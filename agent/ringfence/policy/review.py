@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with policies that load: rules that would stop every container or the node, that contradict
-each other, that except all they match; and what their authors should look at again. For `policy check`.
+each other, that except all they match; and what their authors should look at again.
+
+`refuse` is asked wherever a set is to be loaded: by `policy check`, `agent --check` and the agent itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 from ringfence.abi import Action, EventKind
-from ringfence.errors import Problem
-from ringfence.policy.lower import TooMany, by_program, lower
+from ringfence.errors import PolicyError, Problem
+from ringfence.policy.absent import absent_names
+from ringfence.policy.lower import Atom, TooMany, by_program, lower
 from ringfence.policy.model import Match, Policy, PolicySet, Rule
-from ringfence.policy.operand import Bits, Conjunction, Predicate, Texts, Values
+from ringfence.policy.operand import Conjunction, Values
 from ringfence.policy.ordinary import matched
+from ringfence.policy.overlap import covers, implies, may_meet
+from ringfence.policy.samples import Sample, meets
+from ringfence.policy.vocabulary import EVENTS
 
-__all__ = ["Note", "mistakes", "remarks"]
+__all__ = ["Note", "mistakes", "refuse", "remarks"]
+
+#: pairs of rules on one event that are held against each other
+_MOST_PAIRS = 50_000
+_K = EventKind
 
 
 class Note(NamedTuple):
@@ -31,53 +41,87 @@ class Note(NamedTuple):
     note: str
 
 
+def refuse(policies: PolicySet) -> None:
+    """Raises PolicyError with every mistake of a set that loads and must not be loaded."""
+    if wrong := mistakes(policies):
+        raise PolicyError(wrong, hint="docs/policy-language.md says what is refused, and why")
+
+
 def mistakes(policies: PolicySet) -> list[Problem]:
     """What makes a set that loads one that must not be loaded."""
     found: list[Problem] = []
-    seen: dict[object, tuple[Policy, Rule]] = {}
+    seen: dict[object, Rule] = {}
     for policy in policies.policies:
         for rule in policy.rules:
+            found += _hits_the_host(rule)
             found += _lock_out(policy, rule)
             found += _empty(rule)
-            key = (policy.selector, rule.events, _frozen(rule.match), tuple(map(_frozen, rule.exceptions)))
-            _, other = seen.setdefault(key, (policy, rule))
+            key = (policy.bound, policy.selector, rule.events, *map(_frozen, (rule.match, *rule.exceptions)))
+            other = seen.setdefault(key, rule)
             if other is not rule and other.action is not rule.action:
-                where = f"{other.place.file}:{other.place.line}"
-                what = f"asks for {rule.action.label}, and rule {other.id} ({where}) for {other.action.label}"
+                what = f"asks for {rule.action.label}, and rule {_named(other)} for {other.action.label}"
                 found.append(_problem(rule, f"{what}: the same events of the same containers"))
     return found
 
 
-def remarks(policies: PolicySet) -> Iterator[Note]:
-    """What may be meant, and mostly is not."""
+def remarks(policies: PolicySet, twins: Mapping[str, Sequence[Sample]] | None = None) -> Iterator[Note]:
+    """What may be meant, and mostly is not. `twins`: the lawful neighbours of rules by their ids."""
     for policy in policies.policies:
         for rule in policy.rules:
-            for sample in matched(rule):
-                text = f"matches what containers do lawfully: {sample.what}"
-                yield Note(rule.place.file, rule.place.line, rule.place.column, rule.id, "warning", text)
-            yield from _unknown_objects(rule)
+            for one in matched(rule):
+                yield _note(rule, "warning", f"matches what containers do lawfully: {one.what}")
+            for one in (twins or {}).get(rule.id, ()):
+                if meets(rule, one):
+                    yield _note(rule, "warning", f"matches its own benign twin: {one.what}")
+            if _K.HOST_MAP in rule.events and rule.action is not Action.ALERT:
+                yield _note(rule, "warning", "stops programs of the host: see what it tells of first")
+            for name in absent_names(rule):
+                level = "warning" if name.warns else "note"
+                place = rule.place.file, name.condition.line or rule.place.line, name.condition.column
+                yield Note(*place, rule.id, level, str(name))
+    yield from _overlaps(policies)
 
 
 def _problem(rule: Rule, message: str) -> Problem:
     return Problem(rule.place.file, rule.place.line, rule.place.column, f"rule {rule.id}", message)
 
 
-def _lock_out(policy: Policy, rule: Rule) -> Iterator[Problem]:
-    """A rule that stops what every container must do, or what the host itself does.
+def _note(rule: Rule, level: str, text: str) -> Note:
+    return Note(rule.place.file, rule.place.line, rule.place.column, rule.id, level, text)
 
-    A policy for chosen containers may do the first: their owner knows. Nobody may do the second.
-    """
-    if rule.action is Action.ALERT:
+
+def _named(rule: Rule) -> str:
+    return f"{rule.id} ({rule.place.file}:{rule.place.line})"
+
+
+def _hits_the_host(rule: Rule) -> Iterator[Problem]:
+    """A rule that stops helpers of the kernel must ask for those that the node does not know."""
+    kind = _K.KERNEL_HELPER
+    if rule.action is Action.ALERT or kind not in rule.events:
         return
-    for sample in matched(rule):
-        if not sample.vital:
-            continue
-        if sample.kind is EventKind.KERNEL_HELPER:
-            yield _problem(rule, f"would lock the node out: it would {rule.action.label} {sample.what}")
-        elif policy.selector.only is None:
+    known = EVENTS[kind].operand("known")
+    assert known is not None
+    spared = [
+        any(isinstance(p, Values) and p.dim == known.dim and not p.holds(*known.words["yes"]) for p in one)
+        for one in _matches(rule, kind)
+    ]
+    if not all(spared):
+        what = "programs that the node has for the kernel to run, such as modprobe; say `known: no`"
+        yield _problem(rule, f"would lock the node out: it would {rule.action.label} {what}")
+
+
+def _lock_out(policy: Policy, rule: Rule) -> Iterator[Problem]:
+    """A rule that stops what every container must do.
+
+    A policy for chosen containers may: their owner knows.
+    """
+    if rule.action is Action.ALERT or policy.bound or policy.selector.only is not None:
+        return
+    for one in matched(rule):
+        if one.vital:
             yield _problem(
                 rule,
-                f"would lock every container of the node out: it would {rule.action.label} {sample.what}; "
+                f"would lock every container of the node out: it would {rule.action.label} {one.what}; "
                 "say more in `match`, or choose containers",
             )
 
@@ -90,22 +134,29 @@ def _frozen(block: Mapping[EventKind, Match]) -> object:
     )
 
 
+def _atoms(rule: Rule, event: EventKind) -> list[Atom]:
+    try:
+        return lower(rule, event)
+    except TooMany:
+        return []
+
+
+def _matches(rule: Rule, event: EventKind) -> list[Conjunction]:
+    return [atom.matches for atom in _atoms(rule, event)]
+
+
 def _empty(rule: Rule) -> Iterator[Problem]:
     """An exception that holds whenever its rule does: nothing of the rule is left."""
     for event in rule.events:
-        try:
-            atoms = lower(rule, event)
-        except TooMany:
-            continue
+        atoms = _matches(rule, event)
         plain = [
             by_program(c, trusted=False)  # as written: what the rule has of a program in any state
             for block in rule.exceptions
             for c in _conjunctions(block[event])
         ]
-        if plain and all(any(_implies(atom.matches, exception) for exception in plain) for atom in atoms):
-            yield _problem(
-                rule, f"an exception takes all that it matches on {event.label}: it can never hold"
-            )
+        if plain and atoms and covers(plain, atoms):
+            what = f"an exception takes all that it matches on {event.label}: it can never hold"
+            yield _problem(rule, what)
             return
 
 
@@ -116,62 +167,45 @@ def _conjunctions(match: Match) -> list[Conjunction]:
     return found
 
 
-def _implies(match: Conjunction, exception: Conjunction) -> bool:
-    """Whether every event of the first is one of the second, as far as predicates of one kind tell."""
-    return all(any(_within(one, wanted) for one in match) for wanted in exception)
+def _overlaps(policies: PolicySet) -> Iterator[Note]:
+    """Rules of different actions that can match one event: the stronger one decides, and tells."""
+    by_event: dict[EventKind, list[tuple[Policy, Rule]]] = defaultdict(list)
+    for policy in policies.policies:
+        for rule in policy.rules:
+            for event in rule.events:
+                by_event[event].append((policy, rule))
+    told: set[tuple[str, str]] = set()
+    for event, rules in by_event.items():
+        if len(rules) ** 2 > _MOST_PAIRS:
+            continue
+        asked = {rule.id: _atoms(rule, event) for _, rule in rules}
+        for weak, strong in _contrasts(rules):
+            if (weak.id, strong.id) not in told and (text := _overlap(event, weak, strong, asked)):
+                told.add((weak.id, strong.id))
+                yield text
 
 
-def _within(one: Predicate, wanted: Predicate) -> bool:
-    if one == wanted:
-        return True
-    if isinstance(one, Values) and isinstance(wanted, Values):
-        same = (one.dim, one.mask) == (wanted.dim, wanted.mask)
-        return same and not one.negated and not wanted.negated and one.values <= wanted.values
-    if isinstance(one, Bits) and isinstance(wanted, Bits) and one.dim == wanted.dim:
-        some = not wanted.any or bool(one.all & wanted.any) or (bool(one.any) and not one.any & ~wanted.any)
-        return some and not wanted.all & ~one.all and not wanted.none & ~one.none
-    if isinstance(one, Texts) and isinstance(wanted, Texts) and not (one.negated or wanted.negated):
-        begins = all(any(p.startswith(q) for q in wanted.prefixes) for p in one.prefixes)
-        return begins and all(wanted.holds(text) for text in one.exact)
-    return False
+def _contrasts(rules: Iterable[tuple[Policy, Rule]]) -> Iterator[tuple[Rule, Rule]]:
+    """Pairs of rules for the same containers that ask for different actions, the weaker first."""
+    for (one, first), (other, second) in combinations(rules, 2):
+        everyone = one.selector.only is None or other.selector.only is None
+        if first.action is not second.action and (everyone or one.selector == other.selector):
+            yield (first, second) if first.action < second.action else (second, first)
 
 
-#: where the objects of a kind can be looked up on this node
-_ROOTS = {"proc": "/proc", "sysfs": "/sys"}
-
-
-def _unknown_objects(rule: Rule) -> Iterator[Note]:
-    """Names that this node does not have, where one that it has is near: mostly a slip of the pen."""
-    for event in rule.events:
-        for match in (rule.match[event], *(block[event] for block in rule.exceptions)):
-            for condition in match:
-                for word in condition.written.replace("not ", "").split(", "):
-                    path = _path_of(condition.operand, word)
-                    near = _near(path) if path and not path.exists() else ""
-                    if near:
-                        text = f"{condition.operand}: {word!r} is not on this node; did you mean {near!r}?"
-                        yield Note(
-                            rule.place.file, condition.line or rule.place.line, condition.column, rule.id,
-                            "warning", text,
-                        )  # fmt: skip
-        return  # the other events of a rule have the same operands
-
-
-def _path_of(operand: str, word: str) -> Path | None:
-    if "*" in word or not word.isprintable():
-        return None
-    if operand == "sysctl":
-        return Path("/proc/sys", word.removeprefix("/proc/sys/").replace(".", "/"))
-    kind, colon, below = word.partition(":")
-    if operand == "path" and colon and kind in _ROOTS:
-        return Path(_ROOTS[kind], below.lstrip("/"))
+def _overlap(event: EventKind, weak: Rule, strong: Rule, asked: Mapping[str, Sequence[Atom]]) -> Note | None:
+    less, more = ([atom.matches for atom in asked[rule.id]] for rule in (weak, strong))
+    if covers(less, more):
+        return None  # a general rule, and a special one that does more
+    if covers(more, less) and not strong.exceptions:
+        text = f"never decides on {event.label}: all of it is rule {_named(strong)}'s, which asks for"
+        return _note(weak, "warning", f"{text} {strong.action.label}")
+    if any(_both(event, atom, other) for atom in asked[weak.id] for other in more):
+        text = f"asks for {weak.action.label}; where rule {_named(strong)} matches, too, "
+        return _note(weak, "note", f"{text}{strong.action.label} wins")
     return None
 
 
-def _near(path: Path) -> str:
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return ""
-    found = get_close_matches(path.name, names, n=1, cutoff=0.8)
-    return found[0] if found else ""
+def _both(event: EventKind, atom: Atom, other: Conjunction) -> bool:
+    excepted = any(implies(other, exception) for exception in atom.exceptions)
+    return not excepted and may_meet(event, atom.matches, other)

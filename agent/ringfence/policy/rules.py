@@ -24,6 +24,7 @@ ATTACK = re.compile(r"T[0-9]{4}(\.[0-9]{3})?")
 _REQUIRED = ("id", "title", "severity", "event", "match", "action")
 RULE_KEYS = (*_REQUIRED, "attack", "references", "exceptions", "require", "otherwise")
 _ACTIONS = {"alert": Action.ALERT, "kill": Action.KILL, "deny": Action.DENY}
+_OTHERWISE = {"kill": Action.KILL, "alert": Action.ALERT, "skip": Action.NONE}
 _MAX_TITLE = 120
 
 Events = Sequence[tuple[EventKind, EventWords]]
@@ -150,8 +151,8 @@ def _response(notes: Notes, keys: Mapping[str, Node], where: str) -> tuple[Actio
     require = "require" in keys and notes.choice(keys["require"], f"{where}.require", ("deny",)) is not None
     otherwise = Action.KILL
     if "otherwise" in keys:
-        chosen = notes.choice(keys["otherwise"], f"{where}.otherwise", ("kill", "alert"))
-        otherwise = _ACTIONS[chosen or "kill"]
+        chosen = notes.choice(keys["otherwise"], f"{where}.otherwise", tuple(_OTHERWISE))
+        otherwise = _OTHERWISE[chosen or "kill"]
     for key in ("require", "otherwise"):
         if key in keys and word is not None and action is not Action.DENY:
             notes.add(keys[key], f"{where}.{key}", "only goes with `action: deny`")

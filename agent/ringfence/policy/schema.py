@@ -24,7 +24,7 @@ _PATTERNS = {
     Kind.OBJECT: "^([A-Za-z0-9_]+:.+|/.+|\\*\\*/.+)$",
     Kind.TEXT: "^[^*?\\[\\]]*\\**$",
     Kind.SOCKET: "^[/@][^*?\\[\\]]+\\**$",
-    Kind.NETWORK: "^[0-9A-Fa-f:.]+(/[0-9]+)?$",
+    Kind.NETWORK: "^(node|[0-9A-Fa-f:.]+(/[0-9]+)?)$",
     Kind.DEVICE: "^[abc] ([0-9]+:([0-9]+|\\*)|\\*:\\*)$",
 }
 
@@ -124,7 +124,7 @@ def _rule() -> Schema:
             "exceptions": {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}},
             "action": {"enum": ["alert", "kill", "deny"]},
             "require": {"const": "deny"},
-            "otherwise": {"enum": ["kill", "alert"]},
+            "otherwise": {"enum": ["kill", "alert", "skip"]},
         },
         *("id", "title", "severity", "event", "match", "action"),
     )

@@ -11,6 +11,8 @@ from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.lsm import DECIDED, decided_by
 from ringfence.bpf.syscalls import kinds_of
+from ringfence.policy.model import Condition, Rule
+from ringfence.policy.operand import Bits, Network, Values
 from ringfence.policy.vocabulary import EVENTS
 
 __all__ = ["NodeTiers", "Outcome"]
@@ -29,7 +31,7 @@ _CGROUP = frozenset(
     )
 )
 #: seen by LSM hooks alone
-_LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE))
+_LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE, _K.FILE_LINK, _K.HOST_MAP))
 _ATTACHES = {
     ("dev",): _K.DEVICE_ACCESS,
     ("sysctl",): _K.SYSCTL_ACCESS,
@@ -54,11 +56,13 @@ class NodeTiers:
     """Event -> the mechanisms that this node has for it. An event without any is blind; `why` says why.
 
     `hooks` are the LSM hooks of the events that have them. They decide alone: these are seen nowhere else.
+    `addresses` are the node's own.
     """
 
     mechanisms: Mapping[EventKind, frozenset[Mechanism]]
     why: Mapping[EventKind, str] = field(default_factory=dict)
     hooks: Mapping[EventKind, tuple[str, ...]] = field(default_factory=dict)
+    addresses: frozenset[Network] = frozenset()
 
     @classmethod
     def usual(cls) -> NodeTiers:
@@ -139,6 +143,16 @@ class NodeTiers:
         """Whether a rule on that event can do anything here."""
         return bool(self.mechanisms.get(kind))
 
+    def outcome_of(self, rule: Rule, kind: EventKind) -> Outcome:
+        """What a rule comes to under enforcement, on one of its events."""
+        if kind not in self.hooks:
+            for condition in rule.match[kind]:
+                operand = EVENTS[kind].operand(condition.operand)
+                if operand and operand.by_hook and not _may_be_unknown(condition, operand.dim):
+                    why = f"what `{operand.name}` asks is known to BPF-LSM alone"
+                    return Outcome(Action.NONE, Mechanism.OBSERVE, why)
+        return self.outcome(kind, rule.action, rule.otherwise)
+
     def outcome(self, kind: EventKind, asked: Action, otherwise: Action = Action.KILL) -> Outcome:
         """What an action comes to under enforcement: the strongest that can be had."""
         here = self.mechanisms.get(kind, frozenset())
@@ -150,6 +164,10 @@ class NodeTiers:
         for mechanism in (Mechanism.LSM, Mechanism.CGROUP):
             if mechanism in here:
                 return Outcome(asked, mechanism)
+        if otherwise is Action.NONE and asked is Action.DENY:
+            return Outcome(
+                Action.NONE, Mechanism.OBSERVE, "nothing here denies it, and the rule says to skip it then"
+            )
         if Mechanism.KILL in here and (asked is Action.KILL or otherwise is Action.KILL):
             why = "" if asked is Action.KILL else "nothing here denies it before its effect"
             return Outcome(Action.KILL, Mechanism.KILL, why)
@@ -158,3 +176,12 @@ class NodeTiers:
                 Action.ALERT, Mechanism.OBSERVE, "nothing here denies it, and the rule says not to kill"
             )
         return Outcome(Action.ALERT, Mechanism.OBSERVE, "it is only seen here")
+
+
+def _may_be_unknown(condition: Condition, dim: int) -> bool:
+    """Whether a condition holds where its number is not known, which is 0."""
+    numbers = (
+        [p for p in alternative if p.dim == dim and isinstance(p, (Values, Bits))]
+        for alternative in condition.alternatives
+    )
+    return any(all(predicate.holds(0) for predicate in some) for some in numbers)

@@ -73,8 +73,8 @@ class PrivateAgent:
         """Its answer on its own socket."""
         return self._ask(self.socket, operation)
 
-    def alerts(self, container: str, rule: str) -> list[Record]:
-        """What it has told of one rule about one container so far, in order."""
+    def alerts(self, container: str | None, rule: str) -> list[Record]:
+        """What it has told of one rule about one container (None: of none) so far, in order."""
         return [
             record
             for record in list(self.records)
@@ -83,7 +83,7 @@ class PrivateAgent:
             and (not rule or record["rule"].get("id") == rule)
         ]
 
-    def last_alert(self, container: str, rule: str) -> float:
+    def last_alert(self, container: str | None, rule: str) -> float:
         """When it last told of that rule about that container, as time of day; 0: never."""
         found = self.alerts(container, rule)
         return datetime.fromisoformat(found[-1]["time"]).timestamp() if found else 0.0

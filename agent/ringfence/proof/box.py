@@ -9,6 +9,7 @@ pid, network, ipc, uts and cgroup namespaces are its own.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -17,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ringfence.containers.hierarchy import mount_points
 from ringfence.containers.posture import capability_names
@@ -25,15 +26,25 @@ from ringfence.errors import Error
 from ringfence.proof.program import Attempt, program, read_attempt
 from ringfence.proof.props import Props
 
-__all__ = ["DISK", "HELPER", "LEAKED", "OWN", "Box", "Config", "make_root", "new_box", "privileged_config"]
+__all__ = ["DISK", "FS", "HELPER", "LEAKED", "MOUNT", "NODE", "OWN", "PEER", "RELEASE"]
+__all__ += ["Box", "Config", "Kind", "new_box", "privileged_config"]
 
 # What attacks may write for what differs from run to run.
-LEAKED = "{leaked}"  # number of the leaked descriptor: a directory of the disk
+LEAKED = "{leaked}"  # number of a leaked descriptor: a directory of the disk
+FS = "{fs}"  # of another: a filesystem in the making
+MOUNT = "{mount}"  # of another: a mount that is attached nowhere
 OWN = "{own}"  # cgroup.procs of the container's own cgroup, as it sees it
-HELPER = "{helper}"  # pid of the process outside, where the container shares the pid namespace
+HELPER = "{helper}"  # pid of a process outside, where the container shares the pid namespace
+PEER = "{peer}"  # of another, which is in the host's namespaces
+RELEASE = (
+    "{release}"  # a release_agent: of a hierarchy of the test's, else of the host's freezer, if it has one
+)
+NODE = "{node}"  # an address of the node
 DISK = "{disk}"  # where the disk is mounted outside
 
 Config = dict[str, Any]
+#: what kind of container: `host-pid` shares the host's processes, `userns` has a user namespace of its own
+Kind = Literal["plain", "host-pid", "userns"]
 _NAMESPACES = ("pid", "mount", "network", "ipc", "uts", "cgroup")
 _MOUNTS = (
     ("/proc", "proc", ()),
@@ -44,20 +55,8 @@ _MOUNTS = (
     ("/tmp", "tmpfs", ("mode=1777", "size=64m")),
     ("/sys/fs/cgroup", "cgroup", ("rw",)),
 )
-_APPLETS = ("attacks", "true", "pwd", "cat", "sleep", "busybox")
-
-
-def make_root(directory: Path) -> Path:
-    """A root filesystem of the attack program under several names."""
-    for name in ("bin", "etc", "root", "proc", "sys", "dev", "tmp", "run"):
-        (directory / name).mkdir(parents=True, exist_ok=True)
-    first = directory / "bin" / _APPLETS[0]
-    first.write_bytes(program().read_bytes())
-    first.chmod(0o755)
-    for name in _APPLETS[1:]:
-        os.link(first, directory / "bin" / name)
-    (directory / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/true\n")
-    return directory
+_DESCRIPTORS = {"leaked": 3, "fs": 4, "mount": 5}
+_HIERARCHY = 6
 
 
 def _capabilities() -> list[str]:
@@ -67,13 +66,17 @@ def _capabilities() -> list[str]:
     return [name for name in capability_names(int(bounding, 16)) if not name.removeprefix("CAP_").isdigit()]
 
 
-def privileged_config(root: Path, props: Props | None, *, host_pid: bool = False) -> Config:
-    """config.json, with the props where attacks look for them."""
-    kinds = [kind for kind in _NAMESPACES if kind != "pid" or not host_pid]
+def privileged_config(root: Path, props: Props | None, *, kind: Kind = "plain") -> Config:
+    """config.json, with the props where attacks look for them; in a user namespace there are none."""
+    namespaces = [name for name in _NAMESPACES if name != "pid" or kind != "host-pid"]
     mounts: list[dict[str, Any]] = [
-        {"destination": where, "type": kind, "source": kind, "options": list(options)}
-        for where, kind, options in _MOUNTS
+        {"destination": where, "type": fstype, "source": fstype, "options": list(options)}
+        for where, fstype, options in _MOUNTS
+        if kind != "userns" or fstype != "cgroup"
     ]
+    # Onto the same users: what is tested is the namespace, and our files are for root alone.
+    everyone = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    users = {"uidMappings": everyone, "gidMappings": everyone} if kind == "userns" else {}
     return {
         "ociVersion": "1.0.2",
         "process": {
@@ -87,9 +90,10 @@ def privileged_config(root: Path, props: Props | None, *, host_pid: bool = False
         "root": {"path": str(root), "readonly": False},
         "hostname": "ringfence-test",
         "annotations": {},
-        "mounts": mounts + (_furniture(props) if props else []),
+        "mounts": mounts + (_furniture(props) if props and kind != "userns" else []),
         "linux": {
-            "namespaces": [{"type": kind} for kind in kinds],
+            "namespaces": [{"type": name} for name in (*namespaces, *(["user"] if users else []))],
+            **users,
             "resources": {"devices": [{"allow": True, "access": "rwm"}]},
             "maskedPaths": [],
             "readonlyPaths": [],
@@ -101,24 +105,33 @@ def _furniture(props: Props) -> list[dict[str, Any]]:
     """The mounts that show the props inside, and what a careless or deceived runtime shows."""
     binds = [
         (props.socket, "/run/docker.sock"),
+        (props.hand, "/run/hand.sock"),
         (Path(f"/proc/{os.getpid()}/ns/uts"), "/run/ns-host-uts"),
         (Path(f"/proc/{props.helper}/ns/uts"), "/run/ns-other-uts"),
         (props.beside, "/run/cgroup-beside"),
         # As a masked path and a console look that were swapped for links while the runtime bound them.
         (Path("/proc/sys/kernel/core_pattern"), "/run/unmasked"),
         (Path("/proc/sysrq-trigger"), "/run/console"),
+        (Path("/proc/sys/kernel/core_pattern"), "/run/console-pattern"),
+        (Path("/dev/rfexploit"), "/run/exploit"),
     ]
     if props.disk:
         binds.append((props.disk / "etc/passwd", "/run/host-passwd"))
+        binds.append((props.disk / "var/log", "/var/log"))
+        binds.append((props.disk / "shared", "/run/shared"))
     v1, _ = mount_points(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
     if "freezer" in v1:
         binds.append((Path(v1["freezer"], "release_agent"), "/run/release_agent"))
+    if props.fuse:
+        binds.append((props.fuse, "/run/lxcfs"))
     known = Path("/proc/filesystems").read_text().split()
     found: list[dict[str, Any]] = [
-        {"destination": inside, "type": "bind", "source": str(outside), "options": ["rbind", "rw"]}
+        {"destination": inside, "type": "bind", "source": str(outside), "options": ["bind", "rw"]}
         for outside, inside in binds
         if outside.exists()
     ]
+    # The host's root, and not what is mounted below it.
+    found.append({"destination": "/run/host", "type": "bind", "source": "/", "options": ["bind", "ro"]})
     return found + [
         {"destination": f"/run/{kind}", "type": kind, "source": kind, "options": []}
         for kind in ("tracefs", "binfmt_misc")
@@ -142,9 +155,10 @@ class Box:
         theirs_in, self._commands = os.pipe()
         self._answers, theirs_out = os.pipe()
         log = self.directory / "runtime.log"
-        leak = self.props is not None and self.props.disk is not None
+        leak = self.props is not None
         argv = [*self.runtime, "run", "--detach", "--bundle", str(self.directory)]
-        argv += ["--preserve-fds", "1"] if leak else []
+        if leak:
+            argv = [str(program()), "hand", *argv, "--preserve-fds", str(_HIERARCHY - 2)]
         try:
             with log.open("wb") as errors:
                 got = subprocess.run(
@@ -160,26 +174,44 @@ class Box:
         self._line("ready", 120)
 
     def _leak(self) -> None:
-        """In the child before exec: a directory of the disk as descriptor 3, and no other descriptor."""
+        """In the child before exec: two directories, and no other descriptor; attacks/mounts.c adds two."""
         assert self.props is not None
-        fd = os.open(f"{self.props.disk}", os.O_RDONLY | os.O_DIRECTORY)
-        os.dup2(fd, 3)
-        os.set_inheritable(3, True)
-        os.closerange(4, 1024)
+        disk = os.open(self.props.disk or self.props.directory, os.O_RDONLY | os.O_DIRECTORY)
+        hierarchy = disk if self.props.hierarchy is None else self.props.hierarchy
+        # First out of the way: either may be a number that the other is to have.
+        held = fcntl.fcntl(disk, fcntl.F_DUPFD, 64), fcntl.fcntl(hierarchy, fcntl.F_DUPFD, 64)
+        for number, fd in zip((3, _HIERARCHY), held, strict=True):
+            os.dup2(fd, number, inheritable=True)
+        os.closerange(4, _HIERARCHY)
+        os.closerange(_HIERARCHY + 1, 1024)
 
     def run(self, words: str, *, seconds: float = 60.0) -> Attempt:
         """Run `attacks WORDS` inside; what it said, and how it ended."""
-        helper = self.props.helper if self.props else 0
-        disk = self.props.disk if self.props else None
+        props = self.props
+        known = (
+            {
+                "helper": props.helper,
+                "peer": props.peer,
+                "disk": props.disk,
+                "node": props.address,
+                "release": self._release_agent(),
+            }
+            if props
+            else {}
+        )
         own = "/sys/fs/cgroup/cgroup.procs"
         if Path("/sys/fs/cgroup/devices").is_dir():
             own = "/sys/fs/cgroup/devices/cgroup.procs"
-        text = " ".join(word.format(leaked=3, helper=helper, own=own, disk=disk) for word in words.split())
+        text = words.format(own=own, **_DESCRIPTORS, **known)
         os.write(self._commands, text.encode() + b"\n")
         said = []
         while not (line := self._line("", seconds)).startswith("end "):
             said.append(line)
         return read_attempt(int(line.split()[1]), "\n".join(said))
+
+    def _release_agent(self) -> str:
+        held = self.props is not None and self.props.hierarchy is not None
+        return f"/proc/self/fd/{_HIERARCHY}/release_agent" if held else "/run/release_agent"
 
     def _line(self, wanted: str, seconds: float) -> str:
         """The next line (`wanted`: the next one that is this)."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ringfence.proof.box import Config, make_root, privileged_config
+from ringfence.proof.box import Config, privileged_config
+from ringfence.proof.image import make_root
 
 __all__ = ["BUNDLES", "bundle"]
 
@@ -38,6 +39,22 @@ def _host_root(config: Config, *, odd: bool) -> None:
     )
 
 
+def _mounted_root(config: Config, *, odd: bool) -> None:
+    """A hook of the host's mounts it, and the configuration says nothing of it.
+
+    As where the hook follows a link that the image has put there (CVE-2024-0132).
+    """
+    source = "/" if odd else "/usr/share"
+    root = Path(config["root"]["path"])
+    (root / "hooked").mkdir()
+    # What a hook is told on its standard input: "pid": 123
+    script = (
+        f"pid=$(grep -o '\"pid\": *[0-9]*' | grep -o '[0-9]*'); "
+        f"exec nsenter --target $pid --mount mount --bind {source} {root}/hooked"
+    )
+    config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+
+
 def _few_processes(config: Config, *, odd: bool) -> None:
     config["linux"]["resources"]["pids"] = {"limit": 32}
 
@@ -52,6 +69,7 @@ BUNDLES: Mapping[str, Callable[..., None]] = {
     "spec-loader": _spec_loader,
     "spec-text": _spec_text,
     "host-root": _host_root,
+    "mounted-root": _mounted_root,
     "few-processes": _few_processes,
     "plain": _plain,
 }

@@ -9,12 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.proof.acts import act
 from ringfence.proof.agent import Ask, PrivateAgent, Record, private_agent
-from ringfence.proof.box import Box, make_root, new_box, privileged_config
+from ringfence.proof.box import Box, Kind, new_box, privileged_config
 from ringfence.proof.bundles import bundle
-from ringfence.proof.cases import Case
+from ringfence.proof.cases import Case, Outcome
+from ringfence.proof.image import new_root
 from ringfence.proof.program import Attempt
 from ringfence.proof.props import Props, new_props
 
@@ -22,17 +25,22 @@ __all__ = ["Result", "Stage", "run_cases"]
 
 _SAME_SECONDS = 1.05  # ringfence.response.limiter: `same_ns`, and a little
 _NOTHING = Attempt("start", 0, 0, "worked 0")
+_TELLS = frozenset({("alert", "observe")})  # what detectors do, wherever
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where and with what: `directory` is empty, `prefix` begins the names of all cgroups that are made."""
+    """Where and with what: `directory` is empty, `prefix` begins the names of all cgroups that are made.
+
+    `disposable`: the machine is thrown away afterwards, so that the node's own settings may be written.
+    """
 
     directory: Path
     prefix: str
     runtime: Sequence[str]
     ask: Ask
     patience: float = 1.0  # how much slower than usual this machine is
+    disposable: bool = False
 
 
 class Result(NamedTuple):
@@ -40,15 +48,64 @@ class Result(NamedTuple):
 
     case: Case
     mode: str
+    expected: Outcome  # what enforcing must come to on a node like this one
     attack: Attempt
     alerts: list[Record]
     twin: Attempt
-    twin_verdicts: Mapping[
-        str, int
-    ]  # verdicts counted in the kernel for the twin's container, during its run
+    #: verdicts counted in the kernel for the twin's container, during its run
+    twin_verdicts: Mapping[str, int]
     twin_alerts: list[Record]
     claims: frozenset[tuple[str, str]]  # what the agent says that the rule comes to, and by what
     missing: str = ""  # why it was not tried
+
+
+class _Run:
+    """One mode: its agent, and the containers that cases share, made when the first of them asks."""
+
+    def __init__(
+        self, mode: str, stage: Stage, directory: Path, props: Props, agent: PrivateAgent, stack: ExitStack
+    ) -> None:
+        self.mode, self.stage, self.directory, self.props = mode, stage, directory, props
+        self.agent, self.claims = agent, agent.claims()
+        self.root = stack.enter_context(new_root(directory))
+        self.lsm = bool(NodeCapabilities.detect().lsm_hooks)
+        self._stack = stack
+        self._boxes: dict[str, Box] = {}
+
+    def result(self, case: Case, **found: Any) -> Result:
+        """What came of it; by default: it was not tried."""
+        nothing = Attempt("", 0, 0, found.get("missing", ""))
+        blank: dict[str, Any] = {
+            "attack": nothing, "alerts": [], "twin": nothing, "twin_verdicts": {}, "twin_alerts": [],
+            "claims": self.claims.get(case.rule, frozenset()),
+        }  # fmt: skip
+        return Result(case, self.mode, case.with_lsm if self.lsm else case.outcome, **(blank | found))
+
+    def box(self, role: str, kind: Kind) -> Box:
+        """The container of the `attack` or of the `twin`."""
+        label = f"{role}-{kind}"
+        if label not in self._boxes:
+            config = privileged_config(self.root, self.props, kind=kind)
+            stage = self.stage
+            self._boxes[label] = self._stack.enter_context(
+                new_box(
+                    label, config, runtime=stage.runtime, directory=self.directory, props=self.props,
+                    prefix=stage.prefix,
+                )
+            )  # fmt: skip
+            for name in ("token", "mode"):
+                self._boxes[label].run(f"chmod 0600 /tmp/{name}", seconds=60 * stage.patience)
+        return self._boxes[label]
+
+    def missing(self, case: Case) -> str:
+        """Why a case cannot be tried here; empty: it can."""
+        if case.needs_disk and self.props.disk is None:
+            return "this machine has no loop device or no mkfs.ext4"
+        if case.needs_address and not self.props.address:
+            return "this node has no address but the loopback"
+        if case.disposable and not self.stage.disposable:
+            return "it changes the node's own settings: in virtual machines only"
+        return ""
 
 
 def run_cases(cases: Iterable[Case], policies: Sequence[Path], mode: str, stage: Stage) -> Iterator[Result]:
@@ -56,7 +113,9 @@ def run_cases(cases: Iterable[Case], policies: Sequence[Path], mode: str, stage:
     with ExitStack() as stack:
         directory = stage.directory / mode
         directory.mkdir(parents=True)
-        props = stack.enter_context(new_props(directory, f"{stage.prefix}beside-{os.getpid()}"))
+        props = stack.enter_context(
+            new_props(directory, f"{stage.prefix}beside-{os.getpid()}", disposable=stage.disposable)
+        )
         agent = stack.enter_context(
             private_agent(
                 directory / "agent",
@@ -67,93 +126,77 @@ def run_cases(cases: Iterable[Case], policies: Sequence[Path], mode: str, stage:
                 seconds=60 * stage.patience,
             )
         )
-        boxes = _Boxes(stage, directory, props, stack)
-        claims = agent.claims()
+        here = _Run(mode, stage, directory, props, agent, stack)
         for case in cases:
-            if case.needs_disk and props.disk is None:
-                yield _untried(case, mode, "this machine has no loop device or no mkfs.ext4")
+            if missing := here.missing(case):
+                yield here.result(case, missing=missing)
+            elif case.host:
+                yield _on_host(here, case)
             elif case.detector:
-                yield _run_bundle(case, mode, agent, stage, directory)
+                yield _by_bundle(here, case)
             else:
-                yield _run(case, mode, agent, boxes, stage, claims.get(case.rule, frozenset()))
+                yield _in_container(here, case)
 
 
-class _Boxes:
-    """The containers that cases share, made when the first of them asks."""
-
-    def __init__(self, stage: Stage, directory: Path, props: Props, stack: ExitStack) -> None:
-        self._stage, self._directory, self._props, self._stack = stage, directory, props, stack
-        self._root = make_root(directory / "root")
-        self._boxes: dict[str, Box] = {}
-
-    def get(self, role: str, *, host_pid: bool) -> Box:
-        """`attack` or `twin`; host_pid: in the host's pid namespace."""
-        label = f"{role}-hostpid" if host_pid else role
-        if label not in self._boxes:
-            config = privileged_config(self._root, self._props, host_pid=host_pid)
-            stage = self._stage
-            self._boxes[label] = self._stack.enter_context(
-                new_box(
-                    label, config, runtime=stage.runtime, directory=self._directory, props=self._props,
-                    prefix=stage.prefix,
-                )
-            )  # fmt: skip
-            for name in ("token", "mode"):
-                self._boxes[label].run(f"chmod 0600 /tmp/{name}", seconds=60 * stage.patience)
-        return self._boxes[label]
-
-
-def _untried(case: Case, mode: str, why: str) -> Result:
-    nothing = Attempt("", 0, 0, why)
-    return Result(case, mode, nothing, [], nothing, {}, [], frozenset(), why)
-
-
-def _run(
-    case: Case,
-    mode: str,
-    agent: PrivateAgent,
-    boxes: _Boxes,
-    stage: Stage,
-    claims: frozenset[tuple[str, str]],
-) -> Result:
-    attacker = boxes.get("attack", host_pid=case.host_pid)
-    lawful = boxes.get("twin", host_pid=case.host_pid and not case.plain_twin)
-    _let_pass(agent, attacker, case.rule)
+def _in_container(here: _Run, case: Case) -> Result:
+    agent, patience = here.agent, here.stage.patience
+    attacker = here.box("attack", case.box)
+    lawful = here.box("twin", case.twin_box or case.box)
+    _let_pass(agent, attacker.name, case.rule)
     told = len(agent.alerts(attacker.name, case.rule))
-    attack = attacker.run(case.attack, seconds=60 * stage.patience)
+    attack = attacker.run(case.attack, seconds=60 * patience)
     before = agent.verdicts(lawful.name)
-    twin = lawful.run(case.twin, seconds=60 * stage.patience)
+    twin = lawful.run(case.twin, seconds=60 * patience)
     after = agent.verdicts(lawful.name)
     moved = {kind: after[kind] - before[kind] for kind in after if after[kind] != before.get(kind, 0)}
-    seconds = 0.0 if attack.absent or not attack.tried else 2.0 * stage.patience
-    alerts = _new_alerts(agent, attacker, case.rule, told, seconds)
-    return Result(case, mode, attack, alerts, twin, moved, [], claims)
+    hopeless = attack.absent or not attack.tried or case.rule not in here.claims
+    alerts = _new_alerts(agent, attacker.name, case.rule, told, 0.0 if hopeless else 2.0 * patience)
+    return here.result(case, attack=attack, alerts=alerts, twin=twin, twin_verdicts=moved)
 
 
-def _let_pass(agent: PrivateAgent, box: Box, rule: str) -> None:
+def _on_host(here: _Run, case: Case) -> Result:
+    """The actor is of no container, and the alert names none; the twin must leave no alert of the rule."""
+    agent, patience = here.agent, here.stage.patience
+    claims = _TELLS if case.detector else here.claims.get(case.rule, frozenset())
+
+    def run(words: str, seconds: float) -> tuple[Attempt, list[Record]]:
+        _let_pass(agent, None, case.rule)
+        told = len(agent.alerts(None, case.rule))
+        attempt = act(words, here.props, here.root, patience)
+        seconds = 0.0 if attempt.absent or not claims else seconds
+        return attempt, _new_alerts(agent, None, case.rule, told, seconds)
+
+    attack, alerts = run(case.attack, 5.0 * patience)
+    twin, twin_alerts = run(case.twin, 0.5)
+    return here.result(
+        case, attack=attack, alerts=alerts, twin=twin, twin_alerts=twin_alerts, claims=claims
+    )  # fmt: skip
+
+
+def _let_pass(agent: PrivateAgent, container: str | None, rule: str) -> None:
     """Wait until the agent's limiter takes the same for news again: it tells the same thing once a second."""
-    since = time.clock_gettime(time.CLOCK_REALTIME) - agent.last_alert(box.name, rule)
+    since = time.clock_gettime(time.CLOCK_REALTIME) - agent.last_alert(container, rule)
     if since < _SAME_SECONDS:
         time.sleep(_SAME_SECONDS - since)
 
 
-def _run_bundle(case: Case, mode: str, agent: PrivateAgent, stage: Stage, directory: Path) -> Result:
+def _by_bundle(here: _Run, case: Case) -> Result:
     """A detector's case: the attack, and its twin, in a container of its own each."""
-    claims = frozenset({("alert", "observe")})
-    with _fresh_box(case, stage, directory, odd=True) as box:
-        attack = box.run(case.attack, seconds=120 * stage.patience) if case.attack else _NOTHING
-        alerts = _new_alerts(agent, box, case.rule, 0, min(12.0 * stage.patience, 40.0))
-    with _fresh_box(case, stage, directory, odd=False) as box:
-        twin = box.run(case.twin, seconds=120 * stage.patience) if case.twin else _NOTHING
+    agent, patience = here.agent, here.stage.patience
+    with _fresh_box(case, here.stage, here.directory, odd=True) as box:
+        attack = box.run(case.attack, seconds=120 * patience) if case.attack else _NOTHING
+        alerts = _new_alerts(agent, box.name, case.rule, 0, min(12.0 * patience, 40.0))
+    with _fresh_box(case, here.stage, here.directory, odd=False) as box:
+        twin = box.run(case.twin, seconds=120 * patience) if case.twin else _NOTHING
         # As long as the detector took for the attack, and a look more: there is nothing to wait for.
-        _new_alerts(agent, box, case.rule, 0, min(1.0 * stage.patience, 3.0))
+        _new_alerts(agent, box.name, case.rule, 0, min(1.0 * patience, 3.0))
         told = agent.alerts(box.name, "")
-    return Result(case, mode, attack, alerts, twin, {}, told, claims)
+    return here.result(case, attack=attack, alerts=alerts, twin=twin, twin_alerts=told, claims=_TELLS)
 
 
 @contextmanager
 def _fresh_box(case: Case, stage: Stage, directory: Path, *, odd: bool) -> Iterator[Box]:
-    label = f"{'attack' if odd else 'twin'}-{case.rule}"
+    label = f"{'attack' if odd else 'twin'}-{case.rule}-{case.bundle}"
     directory = directory / label
     config = bundle(case.bundle, directory, odd=odd)
     with new_box(
@@ -162,11 +205,13 @@ def _fresh_box(case: Case, stage: Stage, directory: Path, *, odd: bool) -> Itera
         yield box
 
 
-def _new_alerts(agent: PrivateAgent, box: Box, rule: str, told: int, seconds: float) -> list[Record]:
+def _new_alerts(
+    agent: PrivateAgent, container: str | None, rule: str, told: int, seconds: float
+) -> list[Record]:
     """Alerts of the rule about this container beyond those of before, waiting for the first."""
     end = time.monotonic() + seconds
     while True:
-        found = agent.alerts(box.name, rule)[told:]
+        found = agent.alerts(container, rule)[told:]
         if found or time.monotonic() > end:
             return found
         time.sleep(0.005)

@@ -1,38 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """For every rule: an attack that it must meet, and the nearest lawful thing, its twin, which must pass.
 
-Words are those of tests/escape/attacks. `outcome` is what enforcement must come to on a kernel without
-BPF-LSM: `denied` by cgroup-BPF, `killed`, or `seen` where the rule only tells. `rows` are those of the
-escape checklist (ringfence.proof.rows) that the attack stands for. Detectors have cases, too; theirs are made
-in containers of their own: `bundle` says what is odd about the attacker's.
+Words are those of tests/escape/attacks, or of ringfence.proof.acts where the actor is no container. `outcome` is
+what enforcement must come to on a kernel without BPF-LSM: `denied` by cgroup-BPF, `killed`, `seen` where the rule
+only tells, `blind` where only BPF-LSM could see it. `rows` are those of the escape checklist
+(ringfence.proof.rows) that the attack stands for. Detectors have cases, too; theirs are made in containers of
+their own: `bundle` says what is odd about the attacker's.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from ringfence.proof.box import DISK, HELPER, LEAKED, OWN
+from ringfence.proof.box import DISK, FS, HELPER, LEAKED, MOUNT, NODE, OWN, PEER, RELEASE, Kind
 
-__all__ = ["CASES", "Case", "Outcome"]
+__all__ = ["CASES", "Case", "Outcome", "cases_for"]
 
-Outcome = Literal["denied", "killed", "seen"]
+Outcome = Literal["denied", "killed", "seen", "blind"]
 
 
 class Case(NamedTuple):
-    """One attack on one rule. `host_pid`: both run in a container of the host's pid namespace (plain_twin: the
-    twin not). `lsm`: what enforcement comes to with BPF-LSM where that is not `denied`."""
+    """One attack on one rule. `lsm`: what enforcement comes to with BPF-LSM where that is not `denied`."""
 
     rule: str
     rows: tuple[int, ...]
     outcome: Outcome
     attack: str
     twin: str
-    host_pid: bool = False
-    plain_twin: bool = False
     lsm: Outcome | None = None
+    box: Kind = "plain"  # the container that both run in
+    twin_box: Kind | None = None  # the twin's, where that is another
     optional: bool = False  # the rule is in policies/optional
     bundle: str = ""  # what is odd about the attacker's bundle: see ringfence.proof.bundles
     detector: bool = False
+    host: bool = False  # the actor is of no container: the words are those of ringfence.proof.acts
+    disposable: bool = False  # writes settings of the node: only on machines that are thrown away
 
     @property
     def id(self) -> str:
@@ -43,119 +45,180 @@ class Case(NamedTuple):
     def needs_disk(self) -> bool:
         """Whether it aims at the disk."""
         words = f"{self.attack} {self.twin}"
-        return any(word in words for word in (LEAKED, DISK, "/run/host-passwd"))
+        return any(word in words for word in (LEAKED, DISK, "/run/host-passwd", "/run/shared", "/var/log"))
+
+    @property
+    def needs_address(self) -> bool:
+        """Whether it aims at an address of the node."""
+        return NODE in self.attack
 
     @property
     def with_lsm(self) -> Outcome:
         """What enforcement comes to where BPF-LSM carries out the rule."""
         return self.lsm or ("denied" if self.outcome != "seen" else "seen")
 
+    @property
+    def tried(self) -> str:
+        """The attack in words for people."""
+        return self.attack or f"start: {self.bundle}"
+
+    @property
+    def lawful(self) -> str:
+        """The twin in words for people."""
+        return self.twin or "start: the same, lawful"
+
 
 BESIDE = "/run/cgroup-beside"
 PROC = "/proc/sys"
+LXCFS = "/run/lxcfs/devices.allow"
 D: Outcome = "denied"
 K: Outcome = "killed"
 S: Outcome = "seen"
+B: Outcome = "blind"
 
 CASES = (
     # credentials.yaml, devices.yaml
+    Case("setuid-on-disk", (32,), B, "chmod 04755 /run/shared/tool", "chmod 0755 /run/shared/tool"),
     Case("setuid-file", (32,), S, "chmod 04755", "chmod 0755"),
-    Case("block-device", (1, 2, 46), D, "mknod b 259 1048575", "mknod b 0 0"),
-    Case("raw-device", (26,), D, "mknod c 1 1", "device c 1 3"),
-    Case("control-device", (26, 58), D, "mknod c 1 11", "device c 1 9"),
-    Case("video-device", (58,), S, "device c 81 0", "mknod c 81 0"),
-    Case("sysctl-helper", (36, 38), D, "rewrite /run/unmasked", "read /run/unmasked"),
+    Case("block-device", (1, 2), D, "mknod b 259 1048575", "mknod b 0 0"),
+    Case("raw-device", (26,), D, "mknod c 1 1", "mknod c 1 3"),
+    Case("control-device", (28,), D, "mknod c 1 11", "mknod c 1 9"),
+    Case("control-device", (58,), D, "mknod c 10 241", "mknod c 10 229"),
+    Case("video-device", (58,), S, "device c 81 0", "mknod c 81 0"),  # as images that carry /dev do
     # files.yaml
-    Case("helper-file", (4,), K, "open /run/release_agent w", "open /run/release_agent r"),
-    Case("helper-file", (8,), K, "open /sys/kernel/uevent_helper w", "open /sys/kernel/mm/transparent_hugepage/enabled r"),
-    Case("devices-allow", (3, 46), K, f"open {BESIDE}/devices.allow w", f"open {BESIDE}/devices.list r"),
+    Case("helper-file", (4,), K, f"open {RELEASE} w", f"open {RELEASE} r"),
+    Case("helper-file", (8,), K, "open /sys/kernel/uevent_helper w", "open /sys/kernel/uevent_helper r"),
+    Case("devices-allow", (3,), K, f"open {BESIDE}/devices.allow w", f"open {BESIDE}/devices.list r"),
+    Case("devices-allow", (46,), K, f"open {LXCFS} w", f"open {LXCFS} r"),
     Case("binfmt-register", (9,), K, "open /run/binfmt_misc/register w", "open /run/binfmt_misc/status r"),
-    Case("sysrq-trigger", (10,), K, "open /proc/sysrq-trigger w", "open /proc/uptime r"),
-    Case("sysrq-trigger", (37,), K, "open /run/console w", "open /dev/null w"),
+    Case("sysrq-trigger", (10,), K, "open /proc/sysrq-trigger w", "open /proc/sysrq-trigger r"),
+    Case("sysrq-trigger", (37,), K, "open /run/console w", "open /run/console r"),
     Case("kernel-memory-file", (28,), K, "open /proc/kpagecount r", "open /proc/meminfo r"),
     Case("kernel-symbols", (28,), S, "open /proc/kallsyms r", "open /proc/version r", lsm=D),
-    Case("kernel-filesystem-write", (8, 27), K, "open /run/tracefs/trace_marker w", "open /run/tracefs/trace_clock r"),
-    Case("sysfs-write", (8,), S, "open /sys/class/net/lo/mtu w", "open /sys/class/net/lo/mtu r"),
+    Case("kernel-log-file", (28,), S, "open /proc/kmsg r", "open /proc/uptime r", lsm=D),
+    Case("kernel-filesystem-write", (27,), K, "open /run/tracefs/trace_marker w", "open /run/tracefs/trace_clock r"),
+    Case("sysfs-write", (), S, "open /sys/class/net/lo/mtu w", "open /sys/class/net/lo/mtu r"),
     Case("host-file-write", (14,), K, "open /run/host-passwd w", "open /etc/passwd w"),
-    Case("foreign-file", (29, 31), K, f"openat {LEAKED} secret", "open /run/host-passwd r"),
+    Case("log-symlink", (15,), B, "symlink /etc/shadow /var/log/0.log", "symlink 1.log /var/log/0.log"),
+    Case("log-symlink", (15,), B, "symlink ../../secret /var/log/0.log", "symlink /etc/passwd /tmp/0.log"),
+    Case("foreign-file", (29,), K, f"openat {LEAKED} secret", "open /run/host-passwd r"),
+    Case("foreign-file", (31,), K, "take /run/hand.sock secret", "open /run/host-passwd r"),
     Case("foreign-file", (35,), K, f"cwd {LEAKED} etc/passwd", "open etc/passwd r"),
-    Case("foreign-file", (17,), K, f"open /proc/{HELPER}/root{DISK}/secret r", "open /proc/self/root/etc/passwd r", host_pid=True),
-    Case("foreign-file", (34,), K, f"open /proc/{HELPER}/exe r", "open /proc/self/exe r", host_pid=True),
+    Case("foreign-file", (17,), K, f"open /proc/{HELPER}/root{DISK}/secret r", "open /proc/self/root/etc/passwd r", box="host-pid"),
+    Case("foreign-file", (34,), K, f"open /proc/{HELPER}/exe r", "open /proc/self/exe r", box="host-pid"),
     Case("file-by-handle", (13,), K, "handle /tmp", "open /tmp r"),
     Case("token-by-tool", (24,), S, "run /bin/cat /tmp/token", "open /tmp/token r"),
+    Case("token-by-dropped-program", (24,), S, "drop open /tmp/token r", "open /tmp/token r", lsm=D),
     # kernel.yaml
-    Case("kernel-module", (11,), K, "finit_module", "open /proc/modules r"),
-    Case("kexec-load", (12,), K, "kexec", "open /proc/version r"),
-    Case("bpf-call", (27, 54), K, "bpf 5", "seccomp 2"),
+    Case("kernel-module", (11,), K, "finit_module", "sethostname"),
+    Case("kernel-module", (11,), K, "init_module", "sethostname"),
+    Case("kernel-module", (11,), K, "delete_module", "sethostname"),
+    Case("kexec-load", (12,), K, "kexec", "sethostname"),
+    Case("kexec-load", (12,), K, "kexec_file", "sethostname"),
+    Case("bpf-call", (27, 54), K, "bpf 5", "filter"),
     Case("perf-node", (28,), K, "perf -1", "perf 0"),
-    Case("io-ports", (26,), K, "ioperm", "personality 0x0040000"),
+    Case("io-ports", (26,), K, "ioperm 1", "ioperm 0"),
+    Case("io-ports", (26,), K, "iopl 3", "iopl 0"),
     Case("kernel-log", (28,), S, "syslog 3", "syslog 10", lsm=D),
     Case("reboot-kernel", (12,), K, "reboot 0x45584543", "reboot 0x01234567"),
-    Case("reboot-node", (10,), K, "reboot 0x01234567", "reboot 0", host_pid=True),
-    Case("userfaultfd-kernel", (47, 52), K, "userfaultfd 0", "userfaultfd 1"),
-    Case("io-uring", (57,), S, "io_uring", "memfd_create", lsm=D),
+    Case("reboot-node", (10,), K, "reboot 0x01234567", "reboot 0", box="host-pid"),
+    Case("userfaultfd-kernel", (52,), K, "userfaultfd 0", "userfaultfd 1"),
+    Case("io-uring", (57,), S, "io_uring", "userfaultfd 1", lsm=D),  # the same hook as the attack's
     Case("keyring-use", (52,), S, "keyctl 6", "keyctl 0"),
     Case("keyring-add", (52,), S, "add_key", "keyctl 0"),
     # mounts.yaml
     Case("mount-call", (1,), K, "mount ext4 /dev/null", "private /tmp"),
+    Case("mount-call", (1,), K, "mount_magic tmpfs", "private /tmp"),
     Case("mount-call", (3, 4), K, "mount cgroup none devices", "private /tmp"),
     Case("mount-call", (9,), K, "mount binfmt_misc", "private /tmp"),
     Case("mount-call", (30,), K, "remount /tmp", "private /tmp"),
+    Case("mount-call", (30,), K, "bind /proc", "private /tmp"),
     Case("mount-call", (55,), K, "mount overlay", "private /tmp"),
-    Case("mount-call", (1,), K, "mount_magic tmpfs", "private /tmp"),
     Case("mount-new-api", (30,), K, "mount_setattr /tmp", "open_tree /etc 0"),
+    Case("mount-new-api", (30,), K, "fspick /tmp", "open_tree /tmp 0"),
     Case("mount-new-api", (1, 51), K, "fsopen ext4", "open_tree /etc 0"),
-    Case("mount-clone", (31,), K, "open_tree /etc", "open_tree /etc 0"),
-    Case("umount-call", (30,), K, "umount /dev/shm", "open /proc/self/mountinfo r"),
-    Case("pivot-root", (29,), K, "pivot_root /etc /etc", "open / r"),
-    Case("chroot-call", (14, 29), S, "chroot /tmp", "run /bin/pwd"),
+    Case("mount-new-api", (51,), K, f"fsconfig {FS}", "open_tree /etc 0"),
+    Case("mount-new-api", (1,), K, "fsmount", "open_tree /etc 0"),
+    Case("mount-new-api", (31,), K, f"move_mount {MOUNT}", "open_tree /etc 0"),
+    Case("mount-clone", (31,), K, "open_tree /etc 1", "open_tree /etc 0"),
+    Case("mount-clone", (31,), K, "open_tree /etc 2", "open_tree /etc 0"),
+    Case("umount-call", (30,), K, "umount /dev/shm", "private /dev/shm"),
+    Case("pivot-root", (29,), K, "pivot_root /etc /etc", "chroot /tmp"),
+    Case("chroot-again", (29,), K, "chroot_out /tmp", "chroot /tmp"),
+    Case("chroot-host", (14,), K, "chroot /run/host", "chroot /tmp"),
+    Case("rename-exchange-link", (33,), B, "exchange 2 link", "exchange 0 link"),
     Case("rename-exchange", (33,), S, "exchange 2", "exchange 0"),
     # namespaces.yaml
     Case("userns-create", (5,), K, "unshare 0x12020000", "unshare 0x04000000"),
     Case("userns-create", (50, 52, 56), K, "unshare 0x50000000", "unshare 0x40000000"),
     Case("userns-create", (51, 55), K, "clone 0x10000000", "clone 0x04000000"),
+    Case("userns-create", (51, 55), K, "clone3 0x10000000", "clone3 0x04000000"),
     Case("setns-host", (16,), K, "setns /run/ns-host-uts", "setns /proc/self/ns/uts"),
-    Case("setns-other", (16,), S, "setns /run/ns-other-uts", "setns /run/ns-other-uts", host_pid=True, plain_twin=True),
+    Case("setns-host", (16,), K, f"setns_pidfd {PEER} 0x04000000", "setns_pidfd 0 0x04000000", box="host-pid"),
+    Case("setns-other", (16,), S, "setns /run/ns-other-uts", "setns /run/ns-other-uts", box="host-pid", twin_box="plain"),
     Case("cgroup-leave", (4,), K, f"leave {BESIDE}/cgroup.procs", f"leave {OWN}", lsm=K),
     Case("foreign-abi-call", (16, 30), K, "unshare32 0x4000000", "unshare 0x4000000"),
     # network.yaml
     Case("cloud-metadata", (23,), D, "connect 169.254.169.254 80", "connect 169.254.169.254 53"),
+    Case("cloud-metadata", (23,), D, "connect 168.63.129.16 32526", "connect 168.63.129.16 53"),
+    Case("cloud-own-identity", (23,), S, "connect 169.254.170.23 80", "connect 169.254.170.24 80"),
     Case("docker-tcp", (22,), D, "connect 127.0.0.1 2375", "connect 127.0.0.1 2374"),
     Case("kubelet-api", (15, 22), D, "connect 127.0.0.1 10250", "connect 127.0.0.1 10251"),
+    Case("etcd-node", (22,), D, f"connect {NODE} 2379", f"connect {NODE} 2378"),
     Case("etcd-api", (22,), S, "connect 127.0.0.1 2379", "connect 127.0.0.1 2378"),
     Case("runtime-socket", (21,), D, "unix /run/docker.sock", "unix /tmp/docker.sock"),
     Case("shim-socket", (20,), D, "unix @/containerd-shim/rftest.sock listen", "unix @/rftest.sock listen"),
     Case("packet-socket", (25, 53), K, "socket 17 3 0", "socket 2 2 0"),
     Case("packet-socket", (25, 53), K, "socket 2 10 0x300", "socket 2 3 1"),
     Case("exploited-socket-family", (49,), K, "socket 38 5", "socket 1 1"),
+    Case("exploited-socket-family", (49,), K, "socketcall 38 5", "socketcall 1 1"),
     Case("exploited-socket-family", (50,), K, "socket 33 2 2", "socket 10 1"),
     Case("exploited-socket-family", (58,), K, "socket 40 1", "socket 1 2"),
-    Case("old-socket-family", (50,), S, "socket 4 2", "socket 10 2", lsm=D),
-    Case("netfilter-socket", (50, 52), S, "socket 16 3 12", "socket 16 3 0"),
+    Case("old-socket-family", (), S, "socket 4 2", "socket 10 2", lsm=D),
+    Case("netfilter-socket", (52,), S, "socket 16 3 12", "socket 16 3 0"),
+    Case("netfilter-socket", (50,), S, "socket 16 3 6", "socket 16 3 0"),
+    Case("xfrm-socket", (50,), K, "socket 16 3 6", "socket 16 3 0", box="userns"),
     # processes.yaml
-    Case("ptrace-foreign", (18,), K, f"ptrace {HELPER}", "ptrace", host_pid=True),
-    Case("memory-foreign", (18,), K, f"process_vm {HELPER}", "process_vm", host_pid=True),
-    Case("pidfd-getfd", (19,), K, f"getfd {HELPER} 1", "getfd", host_pid=True),
-    Case("memory-file-foreign", (18,), K, f"open /proc/{HELPER}/mem w", f"open /proc/{HELPER}/stat r", host_pid=True),
-    Case("memory-file", (47,), S, "open /proc/self/mem w", "open /proc/self/mem r"),
+    Case("ptrace-foreign", (18,), K, f"ptrace {HELPER}", "ptrace", box="host-pid"),
+    Case("memory-foreign", (18,), K, f"process_vm {HELPER}", "process_vm", box="host-pid"),
+    Case("pidfd-getfd", (19,), K, f"getfd {HELPER} 1", "getfd", box="host-pid"),
+    Case("memory-file-foreign", (18,), K, f"open /proc/{HELPER}/mem w", f"open /proc/{HELPER}/stat r", box="host-pid"),
+    Case("memory-file", (47,), S, "open /proc/self/mem w", "open /proc/self/mem r", lsm=D),
+    Case("terminal-injection", (61,), B, "tty", "tty 0x5413"),
     Case("exec-from-memory", (60,), K, "memfd /bin/true", "run /bin/true"),
     # sysctl.yaml
-    Case("sysctl-helper", (6, 40), D, f"rewrite {PROC}/kernel/core_pattern", f"read {PROC}/kernel/core_pattern"),
-    Case("sysctl-helper", (7,), D, f"rewrite {PROC}/kernel/modprobe", f"read {PROC}/kernel/ostype"),
+    Case("sysctl-helper", (6,), D, f"rewrite {PROC}/kernel/core_pattern", f"read {PROC}/kernel/core_pattern"),
+    Case("sysctl-helper", (7,), D, f"rewrite {PROC}/kernel/modprobe", f"read {PROC}/kernel/modprobe"),
+    Case("sysctl-helper", (36,), D, "rewrite /run/unmasked", "read /run/unmasked"),
+    Case("sysctl-helper", (37,), D, "rewrite /run/console-pattern", "read /run/console-pattern"),
     Case("sysctl-hardening", (10,), D, f"rewrite {PROC}/kernel/randomize_va_space", f"read {PROC}/kernel/randomize_va_space"),
     Case("sysctl-node", (10,), D, f"rewrite {PROC}/vm/swappiness", f"rewrite {PROC}/net/ipv4/ip_default_ttl"),
+    # invariants.yaml: what a runtime is deceived into writing, the kernel runs
+    Case("unknown-helper", (6, 36, 38, 40), K, "host-helper core_pattern", "host-module", host=True, disposable=True),
+    Case("unknown-helper", (4, 5), K, "host-helper release_agent", "host-module", host=True, disposable=True),
+    Case("unknown-helper", (7,), K, "host-helper modprobe", "host-module", host=True, disposable=True),
+    Case("task-drift", (59,), K, "exploit /run/exploit commit", "exploit /run/exploit nothing", lsm=K, disposable=True),
+    Case("host-loads-container-code", (42, 43), B, "host-map image /bin/true", "host-map own", lsm=S, host=True),
     # optional/: told of where somebody asks for them
     Case("token-read", (24,), S, "open /tmp/token r", "open /tmp/mode r", optional=True),
     Case("host-symlink", (15,), S, "symlink /etc", "symlink /tmp/work", optional=True),
-    Case("terminal-injection", (61,), K, "tiocsti", "device c 1 3", optional=True),
-    Case("splice-call", (48,), S, "splice", "memfd_create", optional=True),
+    Case("new-program", (60,), S, "drop", "run /bin/true", optional=True),
+    Case("terminal-injection-anywhere", (61,), K, "tty", "tty 0x5413", optional=True),
+    Case("splice-setuid", (48,), K, "splice /bin/su", "splice /bin/true", lsm=K, optional=True),
     # detectors
     Case("image-link", (36, 37, 39), S, "", "", bundle="image-link", detector=True),
     Case("spec-sysctl", (40,), S, "", "", bundle="spec-sysctl", detector=True),
     Case("spec-loader", (43,), S, "", "", bundle="spec-loader", detector=True),
     Case("spec-text", (41,), S, "", "", bundle="spec-text", detector=True),
-    Case("host-root", (14, 44, 45), S, "", "", bundle="host-root", detector=True),
+    Case("host-root", (14, 45), S, "", "", bundle="host-root", detector=True),
+    Case("host-root", (44,), S, "", "", bundle="mounted-root", detector=True),
+    Case("helper-changed", (6, 38, 40), S, "host-helper core_pattern", "host-module", host=True, disposable=True, detector=True),
     Case("limit-hit", (62,), S, "bomb 200", "bomb 8", bundle="few-processes", detector=True),
     Case("task-burst", (62,), S, "bomb 1200 6000", "bomb 100 500", bundle="plain", detector=True),
     Case("sweep", (63,), S, "sweep 8", "bomb 8", bundle="plain", detector=True),
 )  # fmt: skip
+
+
+def cases_for(rule: str) -> list[Case]:
+    """The cases of one rule or detector."""
+    return [case for case in CASES if case.rule == rule]

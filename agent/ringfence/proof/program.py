@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from ringfence.errors import Error
 
-__all__ = ["PROGRAM", "REFUSED", "WORKED", "Attempt", "program", "read_attempt"]
+__all__ = ["DID_NOT_RUN", "PROGRAM", "REFUSED", "WORKED", "Attempt", "program", "read_attempt"]
 
 PROGRAM = Path(__file__).resolve().parents[1] / "_bpf/attacks"
 # Exit codes of attacks.h.
 WORKED, ERROR, USAGE, SETUP, REFUSED = 0, 1, 2, 3, 77
+#: of a program that the kernel was to run and did not: refused or killed, nobody can tell from outside
+DID_NOT_RUN = 78
 
 
 def program() -> Path:
@@ -43,6 +45,11 @@ class Attempt(NamedTuple):
     def refused(self) -> bool:
         """True where the call gave EPERM."""
         return self.status == REFUSED
+
+    @property
+    def stopped(self) -> bool:
+        """True where it came to nothing, one way or the other."""
+        return self.killed or self.refused or self.status == DID_NOT_RUN
 
     @property
     def tried(self) -> bool:

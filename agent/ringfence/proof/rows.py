@@ -15,8 +15,8 @@ __all__ = ["TECHNIQUES", "Technique", "cases_of"]
 class Technique(NamedTuple):
     """One row.
 
-    `guards`: tests of this project's own runtime, and of invariants, that hold for it. `why`: said where the
-    strongest that a rule can do is to tell.
+    `guards`: tests of this project's own runtime that hold for it. `why`: why a rule only tells of it, on all
+    kernels or on those where BPF-LSM does not decide.
     """
 
     row: int
@@ -30,9 +30,11 @@ def cases_of(row: int) -> list[Case]:
     return [case for case in CASES if row in case.rows]
 
 
-_PACKAGES = "package managers do it lawfully; what helps is a volume mounted nosuid, or a user namespace"
+_LSM = "what tells it from lawful work is known to BPF-LSM alone"
 _HOST = "it happens on the host before the container runs: only a runtime can refuse it, as ours does"
+_LOADS = "it is a program of the host: told of where BPF-LSM is; whoever owns the node may let the rule deny"
 _CVES = "tests/runtime/test_cves.py::test_cve_"
+_MOUNT_CVES = "tests/runtime/test_cves_mounts.py::test_cve_"
 
 _T = Technique
 TECHNIQUES = (
@@ -60,7 +62,8 @@ TECHNIQUES = (
     _T(22, "Docker, kubelet, etcd by TCP"),
     _T(23, "Cloud metadata"),
     _T(24, "Service-account token", (),
-       "a workload reads its own token lawfully: told is who reads it by a common tool"),
+       "a workload reads its own token lawfully: told of is who reads it by a common tool, and where BPF-LSM "
+       "decides a program that was not in the image is refused"),
     _T(25, "Packet sockets: ARP and DNS spoofing"),
     _T(26, "/dev/mem, I/O ports"),
     _T(27, "eBPF from a container"),
@@ -68,10 +71,11 @@ TECHNIQUES = (
     _T(29, "chroot breakout"),
     _T(30, "Unmask, remount writable"),
     _T(31, "Import a mount by a descriptor"),
-    _T(32, "setuid file on a shared volume", why=_PACKAGES),
+    _T(32, "setuid file on a shared volume", why=f"package managers make setuid files, too; {_LSM}"),
     _T(33, "Symlink races on volumes (CVE-2021-30465)",
-       (f"{_CVES}2021_30465_mount_through_a_symlink", f"{_CVES}2017_1002101_symlink_in_the_middle"),
-       "files that change names are the container's own business; the fault is the runtime's that follows"),
+       (f"{_MOUNT_CVES}2021_30465_mount_through_a_symlink",
+        f"{_MOUNT_CVES}2017_1002101_symlink_in_the_middle"),
+       f"deployments exchange directories lawfully; {_LSM}"),
     _T(34, "Overwrite the runtime (CVE-2019-5736)", (f"{_CVES}2019_5736_the_runtimes_own_program",)),
     _T(35, "Leaked descriptor as working directory (CVE-2024-21626)",
        (f"{_CVES}2024_21626_working_directory_through_a_descriptor",)),
@@ -85,16 +89,16 @@ TECHNIQUES = (
     _T(41, "Image metadata that acts on the host (CVE-2022-23648 and later)",
        (f"{_CVES}2022_23648_text_of_the_image_stays_text",), _HOST),
     _T(42, "A helper of the host loads the container's code (CVE-2019-14271)",
-       (f"{_CVES}2019_14271_nothing_of_the_image_is_loaded",), _HOST),
+       (f"{_CVES}2019_14271_nothing_of_the_image_is_loaded",), _LOADS),
     _T(43, "Loader variables for a hook (CVE-2025-23266)",
-       (f"{_CVES}2025_23266_hooks_get_no_loader_variables",), _HOST),
+       (f"{_CVES}2025_23266_hooks_get_no_loader_variables",), _LOADS),
     _T(44, "Link swapped during the launch (CVE-2024-0132)",
-       (f"{_CVES}2024_0132_a_link_swapped_during_the_launch",), _HOST),
+       (f"{_MOUNT_CVES}2024_0132_a_link_swapped_during_the_launch",), _HOST),
     _T(45, "Build that reaches out (CVE-2024-23651 to 23653)", (),
        "the daemon's own faults; steps of a build are containers, and what such a fault gives them is told"),
     _T(46, "lxcfs: devices.allow through FUSE"),
-    _T(47, "Dirty COW (CVE-2016-5195)"),
-    _T(48, "Dirty Pipe (CVE-2022-0847)", (), "web servers splice all day: an optional rule tells"),
+    _T(47, "Dirty COW (CVE-2016-5195)", (), "debuggers open it, too, and do without where it is refused"),
+    _T(48, "Dirty Pipe (CVE-2022-0847)"),
     _T(49, "Copy Fail (CVE-2026-31431)"),
     _T(50, "Dirty Frag, Fragnesia, DirtyDecrypt"),
     _T(51, "fsconfig overflow (CVE-2022-0185)"),

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a case went as it must, and its line in the table."""
+"""Whether a case went as it must, and its line in the table.
+
+Three things are held against each other: what became of the attack, what the agent says that the rule comes
+to on this node, and what the case expects of a node like this one. Where the first two differ, something is
+wrong. Where both are less than the third, the rule fell down the ladder: `shortfall` says so.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +13,28 @@ from typing import Any, NamedTuple
 from ringfence.proof.campaign import Result
 from ringfence.proof.cases import Case
 
-__all__ = ["Judged", "judge", "outcome_of", "problems_of"]
+__all__ = ["Judged", "judge", "outcome_of", "problems_of", "shortfall_of"]
 
 _OUTCOMES = {"deny": "denied", "kill": "killed", "alert": "seen"}
 _IN_AUDIT = {"denied": "would-deny", "killed": "would-kill", "seen": "seen"}
+#: strongest first
+_STRENGTH = ("denied", "killed", "seen", "blind")
 
 
 class Judged(NamedTuple):
-    """One case, both modes together. `outcome`: denied, killed, seen, absent, untried; `problems`: none is
-    good."""
+    """One case, both modes together.
+
+    `outcome`: denied, killed, seen, blind, absent, untried; `expected` the same, of a node like this one.
+    `problems`: none is good. `shortfall`: why the outcome is less than expected; empty: it is not.
+    """
 
     case: Case
     outcome: str
     mechanism: str
+    expected: str
     latency_us: int
     problems: tuple[str, ...]
+    shortfall: str
     note: str
 
     def record(self) -> dict[str, Any]:
@@ -31,8 +43,8 @@ class Judged(NamedTuple):
         return {
             "rule": case.rule,
             "rows": list(case.rows),
-            "attack": case.attack or f"start: {case.bundle}",
-            "twin": case.twin or "start: the same, lawful",
+            "attack": case.tried,
+            "twin": case.lawful,
             "optional": case.optional,
             "detector": case.detector,
             **{key: value for key, value in self._asdict().items() if key != "case"},
@@ -52,7 +64,10 @@ def judge(enforced: Result | None, audited: Result | None) -> Judged:
     outcome, mechanism = outcome_of(first)
     latency = int(first.alerts[0].get("latency_us", 0)) if first.alerts else 0
     note = first.missing or (f"this kernel has no {first.attack.call} of it" if first.attack.absent else "")
-    return Judged(first.case, outcome, mechanism, latency, tuple(problems), note)
+    shortfall = shortfall_of(enforced) if enforced else ""
+    return Judged(
+        first.case, outcome, mechanism, first.expected, latency, tuple(problems), shortfall, note
+    )  # fmt: skip
 
 
 def outcome_of(result: Result) -> tuple[str, str]:
@@ -64,6 +79,15 @@ def outcome_of(result: Result) -> tuple[str, str]:
     if not result.alerts:
         return "blind", ""
     return str(result.alerts[0]["outcome"]), str(result.alerts[0]["mechanism"])
+
+
+def shortfall_of(result: Result) -> str:
+    """Why an enforced case came to less than it must on a node like this one; empty: it did not."""
+    outcome, mechanism = outcome_of(result)
+    if outcome not in _STRENGTH or _STRENGTH.index(outcome) <= _STRENGTH.index(result.expected):
+        return ""
+    by = f" by {mechanism}" if mechanism else ""
+    return f"expected to be {result.expected} here, and was {outcome}{by}: `ringfence probe` says why"
 
 
 def problems_of(result: Result) -> list[str]:
@@ -80,26 +104,41 @@ def _attack_problems(result: Result) -> list[str]:
     if not attack.tried:
         return [f"the attack was not tried: {attack.said}"]
     if not result.alerts:
-        return [f"the attack was not told of; it ended: {attack.said or attack.status}"]
-    outcome, mechanism = outcome_of(result)
-    if result.mode == "audit":
-        problems = []
-        if attack.killed or attack.refused:
-            problems.append(
-                "the attack was stopped although the mode is audit, or the kernel refuses it anyway"
-            )
-        wanted = {_IN_AUDIT[_OUTCOMES[action]] for action, _ in result.claims}
-        return problems + ([f"told as {outcome}"] if outcome not in wanted else [])
+        said = attack.said or attack.status
+        if result.claims:
+            return [f"the attack was not told of; it ended: {said}"]
+        return [f"nobody sees it here, and yet it ended: {said}"] if attack.killed else []
+    return _in_audit(result) if result.mode == "audit" else _enforced(result)
+
+
+def _in_audit(result: Result) -> list[str]:
+    outcome, _ = outcome_of(result)
+    problems = []
+    if result.attack.stopped:
+        problems.append("the attack was stopped although the mode is audit, or the kernel refuses it anyway")
+    wanted = {_IN_AUDIT[_OUTCOMES[action]] for action, _ in result.claims}
+    return problems + ([f"told as {outcome}"] if outcome not in wanted else [])
+
+
+def _enforced(result: Result) -> list[str]:
+    attack, (outcome, mechanism) = result.attack, outcome_of(result)
     problems = []
     claimed = {(_OUTCOMES[action], by if action != "alert" else "observe") for action, by in result.claims}
     if (outcome, mechanism) not in claimed:
         said = " or ".join(f"{what} by {by}" for what, by in sorted(claimed))
-        problems.append(f"the attack was {outcome} by {mechanism}, and the agent says {said}")
-    if attack.killed != (outcome == "killed") or (attack.refused and outcome != "denied"):
+        problems.append(f"the attack was {outcome} by {mechanism}, and the agent says {said or 'nothing'}")
+    if not _ended_as(result, outcome):
         problems.append(f"told as {outcome}, but the attack ended: {attack.said or attack.status}")
-    if outcome == "denied" and not attack.refused:
-        problems.append(f"told as denied, but the attack ended: {attack.said or attack.status}")
     return problems
+
+
+def _ended_as(result: Result, outcome: str) -> bool:
+    """Whether the attack ended as the alert says. What the kernel runs tells only whether it ran."""
+    attack = result.attack
+    if result.case.host:
+        # A detector tells; another rule may stop what it tells of.
+        return attack.stopped == (outcome in ("denied", "killed")) or result.case.detector
+    return attack.killed == (outcome == "killed") and attack.refused == (outcome == "denied")
 
 
 def _twin_problems(result: Result) -> list[str]:

@@ -41,7 +41,8 @@ from ringfence.events import (
     UnixEvent,
 )
 from ringfence.policy import constants
-from ringfence.policy.vocabulary import EVENTS, TASK_WORDS
+from ringfence.policy.shared_operands import TASK_WORDS
+from ringfence.policy.vocabulary import EVENTS
 from ringfence.policy.vocabulary import describe as describe_operands
 
 __all__ = ["Details", "call_name", "describe", "device_text", "filesystem", "notes", "task_words"]
@@ -153,7 +154,20 @@ def _cgroup(event: CgroupEvent) -> Details:
     return {"cgroup": event.cgroup, "parent": event.parent, "path": event.path}
 
 
+def _link(event: FileEvent) -> Details:
+    leads = EVENTS[EventKind.FILE_LINK].operand("leads")
+    return {
+        "filesystem": filesystem(event.fs_magic),
+        "path": event.path,
+        "leads": leads.word_of(event.open_flags) if leads else hex(event.open_flags),
+        "device": device_text(event.device),
+        "mount_namespace": event.mnt_ns,
+    }
+
+
 def _file(event: FileEvent) -> Details:
+    if event.event == EventKind.FILE_LINK:
+        return _link(event)
     mode = event.mode & 0xFFFF
     kind = stat.S_IFMT(mode)
     found: Details = {

@@ -44,6 +44,7 @@ void need(int condition, const char *what);
 const char *word(char **args, int i, const char *otherwise);
 long number(char **args, int i, long otherwise);
 
-extern const struct attack mount_attacks[], file_attacks[], kernel_attacks[], task_attacks[], net_attacks[];
+extern const struct attack mount_attacks[], file_attacks[], kernel_attacks[], task_attacks[], net_attacks[],
+	fuse_attacks[];
 
 #endif

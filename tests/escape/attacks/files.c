@@ -2,6 +2,7 @@
 /* Files and devices: opened, never changed. */
 #include "attacks.h"
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -115,22 +116,32 @@ static int attack_chmod(char **args)
 	return result(chmod(path, number(args, 0, 04755)));
 }
 
+/* symlink TARGET [LINK]: make a link, and take it away again. */
 static int attack_symlink(char **args)
 {
-	unlink("/tmp/link");
+	const char *link = word(args, 1, "/tmp/link");
+	int status;
+
+	unlink(link);
 	try_now("symlink");
-	return result(symlink(word(args, 0, "/"), "/tmp/link"));
+	status = result(symlink(word(args, 0, "/"), link));
+	unlink(link);
+	return status;
 }
 
-/* exchange: two files of our own change names, in one step. */
+/* exchange [FLAGS [link]]: two names of our own change places, in one step; with `link` a directory and a link. */
 static int attack_exchange(char **args)
 {
-	int one = open("/tmp/one", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	int two = open("/tmp/two", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	const char *kind = word(args, 1, "files");
+	const char *one = "/tmp/exchange-one", *two = "/tmp/exchange-two";
 
-	need(one >= 0 && two >= 0, "two files");
+	unlink(one), rmdir(one), unlink(two), rmdir(two);
+	if (!strcmp(kind, "link"))
+		need(!mkdir(one, 0700) && !symlink("/", two), "a directory and a link");
+	else
+		need(!mknod(one, S_IFREG | 0600, 0) && !mknod(two, S_IFREG | 0600, 0), "two files");
 	try_now("renameat2");
-	return result(syscall(SYS_renameat2, AT_FDCWD, "/tmp/one", AT_FDCWD, "/tmp/two", number(args, 0, 2)));
+	return result(syscall(SYS_renameat2, AT_FDCWD, one, AT_FDCWD, two, number(args, 0, 2)));
 }
 
 /* cwd FD PATH: open a relative path with a leaked directory as the working directory. */
@@ -141,26 +152,54 @@ static int attack_cwd(char **args)
 	return result(open(word(args, 1, "."), O_RDONLY | O_CLOEXEC));
 }
 
-/* tiocsti: push a byte into the input of a terminal of our own. */
-static int attack_tiocsti(char **args)
+/* tty [REQUEST]: an ioctl of a terminal of our own; without REQUEST push a byte into its input. */
+static int attack_tty(char **args)
 {
+	char room[64] = "x";
 	int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
 
 	need(terminal >= 0, "a terminal");
-	(void)args;
 	try_now("ioctl");
-	return result(ioctl(terminal, TIOCSTI, "x"));
+	return result(ioctl(terminal, number(args, 0, TIOCSTI), room));
 }
 
-/* splice: one byte from a pipe to a pipe. */
+/* splice PATH: a byte of a file that is opened for reading, into a pipe. */
 static int attack_splice(char **args)
 {
-	int from[2], to[2];
+	int from = open(word(args, 0, "/bin/su"), O_RDONLY | O_CLOEXEC), to[2];
 
-	(void)args;
-	need(!pipe(from) && !pipe(to) && write(from[1], "x", 1) == 1, "pipes");
+	need(from >= 0 && !pipe(to), "a file and a pipe");
 	try_now("splice");
-	return result(splice(from[0], NULL, to[1], NULL, 1, 0));
+	return result(splice(from, NULL, to[1], NULL, 1, 0));
+}
+
+/* map PATH: map a file for execution, and run nothing of it. */
+static int attack_map(char **args)
+{
+	int fd = open(word(args, 0, "/bin/true"), O_RDONLY | O_CLOEXEC);
+	void *where;
+
+	need(fd >= 0, "the file");
+	try_now("mmap");
+	where = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+	return result(where == MAP_FAILED ? -1 : 0);
+}
+
+/* exploit DEVICE WORD: as nobody, let a kernel module do to us what an exploit would; then open a file. */
+static int attack_exploit(char **args)
+{
+	const char *what = word(args, 1, "commit");
+	int fd = open(word(args, 0, "/run/exploit"), O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT) {
+		try_now("openat");
+		errno = ENOENT;
+		return result(-1);
+	}
+	need(fd >= 0 && !setgid(65534) && !setuid(65534), "to be nobody, and the device");
+	need(write(fd, what, strlen(what)) >= 0, "the module");
+	try_now("openat");
+	return result(open("/proc/uptime", O_RDONLY | O_CLOEXEC));
 }
 
 const struct attack file_attacks[] = {
@@ -172,10 +211,12 @@ const struct attack file_attacks[] = {
 	{ "device", attack_device, "open a node: b|c MAJOR MINOR" },
 	{ "handle", attack_handle, "open PATH by its handle" },
 	{ "chmod", attack_chmod, "set MODE on a file of our own" },
-	{ "symlink", attack_symlink, "make a link to TARGET" },
-	{ "exchange", attack_exchange, "exchange the names of two files, or with FLAGS" },
+	{ "symlink", attack_symlink, "make a link to TARGET at LINK" },
+	{ "exchange", attack_exchange, "renameat2 of two files with FLAGS, or of a directory and a `link`" },
 	{ "cwd", attack_cwd, "open PATH below the leaked descriptor FD as working directory" },
-	{ "tiocsti", attack_tiocsti, "push input into a terminal of our own" },
-	{ "splice", attack_splice, "a byte from pipe to pipe" },
+	{ "tty", attack_tty, "ioctl REQUEST on a terminal of our own (default: push input)" },
+	{ "splice", attack_splice, "a byte of the file PATH into a pipe" },
+	{ "map", attack_map, "map PATH for execution" },
+	{ "exploit", attack_exploit, "what a kernel exploit would do: DEVICE WORD" },
 	{ NULL, NULL, NULL },
 };

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Calls that reach into the kernel itself, with arguments that cannot take effect. */
 #include "attacks.h"
+#include <linux/filter.h>
 #include <linux/perf_event.h>
 #include <sys/klog.h>
 #include <sys/personality.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 
 /* A finite-state program of no instructions is refused by the verifier: the call is what counts. */
@@ -77,11 +79,11 @@ static int attack_iopl(char **args)
 	return result(syscall(SYS_iopl, number(args, 0, 3)));
 }
 
+/* ioperm ON: ask for port 0x80, or (0) give it back. */
 static int attack_ioperm(char **args)
 {
-	(void)args;
 	try_now("ioperm");
-	return result(syscall(SYS_ioperm, 0x80, 1, 1));
+	return result(syscall(SYS_ioperm, 0x80, 1, number(args, 0, 1)));
 }
 
 /* syslog TYPE: 10 asks for the buffer's size, 3 reads it. */
@@ -139,6 +141,19 @@ static int attack_io_uring(char **args)
 	return result(syscall(SYS_io_uring_setup, 1, parameters));
 }
 
+/* A classic BPF program of one instruction, on a socket of our own: lawful, and no bpf(2). */
+static int attack_filter(char **args)
+{
+	struct sock_filter all = { .code = BPF_RET | BPF_K, .k = 0xffff };
+	struct sock_fprog program = { .len = 1, .filter = &all };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	(void)args;
+	need(fd >= 0, "a socket");
+	try_now("setsockopt");
+	return result(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
+}
+
 /* keyctl OPERATION: 0 asks for the session keyring's number. */
 static int attack_keyctl(char **args)
 {
@@ -177,7 +192,7 @@ const struct attack kernel_attacks[] = {
 	{ "kexec_file", attack_kexec_file, "kexec_file_load with impossible flags" },
 	{ "reboot", attack_reboot, "reboot COMMAND with wrong magic numbers" },
 	{ "iopl", attack_iopl, "iopl LEVEL" },
-	{ "ioperm", attack_ioperm, "ask for I/O port 0x80" },
+	{ "ioperm", attack_ioperm, "ask for I/O port 0x80, or (0) give it back" },
 	{ "syslog", attack_syslog, "read the kernel's log (TYPE 3)" },
 	{ "swapon", attack_swapon, "swap to a file that is not there" },
 	{ "settime", attack_settime, "set a clock that is not there" },
@@ -185,6 +200,7 @@ const struct attack kernel_attacks[] = {
 	{ "quotactl", attack_quotactl, "ask for quotas of no device" },
 	{ "userfaultfd", attack_userfaultfd, "a userfaultfd with FLAGS" },
 	{ "io_uring", attack_io_uring, "a ring of one entry" },
+	{ "filter", attack_filter, "a filter on a socket of our own" },
 	{ "keyctl", attack_keyctl, "keyctl OPERATION on our session keyring" },
 	{ "add_key", attack_add_key, "a key in our process keyring" },
 	{ "personality", attack_personality, "set a PERSONA" },

@@ -10,7 +10,7 @@
 #include <time.h>
 
 static const struct attack *const tables[] = {
-	mount_attacks, file_attacks, kernel_attacks, task_attacks, net_attacks,
+	mount_attacks, file_attacks, kernel_attacks, task_attacks, net_attacks, fuse_attacks,
 };
 
 /* Of `time`: when the call began, the shortest so far. */

@@ -98,38 +98,34 @@ static int attack_chroot(char **args)
 	return result(chroot(word(args, 0, "/tmp")));
 }
 
+/* chroot_out [DIRECTORY]: chroot, and once more from a directory outside that we have kept. */
+static int attack_chroot_out(char **args)
+{
+	int outside = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	need(outside >= 0 && !chroot(word(args, 0, "/tmp")) && !fchdir(outside), "chroot");
+	try_now("chroot");
+	return result(chroot("."));
+}
+
 static int attack_fsopen(char **args)
 {
 	try_now("fsopen");
 	return result(syscall(SYS_fsopen, word(args, 0, "proc"), 0));
 }
 
+/* fsconfig FD: set a parameter of a filesystem in the making that was left open. */
 static int attack_fsconfig(char **args)
 {
-	int fs = syscall(SYS_fsopen, "tmpfs", 0);
-
-	(void)args;
-	need(fs >= 0, "fsopen tmpfs");
 	try_now("fsconfig");
-	return result(syscall(SYS_fsconfig, fs, 1 /* SET_STRING */, "source", word(args, 0, "none"), 0));
+	return result(syscall(SYS_fsconfig, number(args, 0, -1), 1 /* SET_STRING */, "source", "none", 0));
 }
 
-static int new_mount(void)
-{
-	int fs = syscall(SYS_fsopen, "tmpfs", 0);
-
-	need(fs >= 0, "fsopen tmpfs");
-	need(!syscall(SYS_fsconfig, fs, 6 /* CMD_CREATE */, NULL, NULL, 0), "fsconfig create");
-	return fs;
-}
-
+/* fsmount [FD]: without one it fails by itself, but not before the kernel has asked whether we may. */
 static int attack_fsmount(char **args)
 {
-	int fs = new_mount();
-
-	(void)args;
 	try_now("fsmount");
-	return result(syscall(SYS_fsmount, fs, 0, 0));
+	return result(syscall(SYS_fsmount, number(args, 0, -1), 0, 0));
 }
 
 static int attack_fspick(char **args)
@@ -138,20 +134,46 @@ static int attack_fspick(char **args)
 	return result(syscall(SYS_fspick, AT_FDCWD, word(args, 0, "/tmp"), 0));
 }
 
+#define NEW_NAMESPACE 2 /* OPEN_TREE_NAMESPACE, of 7.0 */
+
+/* open_tree PATH [FLAGS]: take a mount, or with OPEN_TREE_CLONE a copy of it. */
 static int attack_open_tree(char **args)
 {
+	long flags = number(args, 1, OPEN_TREE_CLONE), tree;
+
 	try_now("open_tree");
-	return result(syscall(SYS_open_tree, AT_FDCWD, word(args, 0, "/etc"), number(args, 1, OPEN_TREE_CLONE)));
+	tree = syscall(SYS_open_tree, AT_FDCWD, word(args, 0, "/etc"), flags);
+	if (tree < 0 && flags & NEW_NAMESPACE && errno == EINVAL)
+		errno = ENOSYS; /* this kernel does not know the flag */
+	return result(tree);
 }
 
+/* move_mount FD: attach a mount that was left open. */
 static int attack_move_mount(char **args)
 {
-	int fs = new_mount(), made = syscall(SYS_fsmount, fs, 0, 0);
+	const char *where = spot("moved");
 
-	(void)args;
-	need(made >= 0, "fsmount");
 	try_now("move_mount");
-	return result(syscall(SYS_move_mount, made, "", AT_FDCWD, spot("moved"), 4 /* F_EMPTY_PATH */));
+	return result(syscall(SYS_move_mount, number(args, 0, -1), "", AT_FDCWD, where, 4 /* F_EMPTY_PATH */));
+}
+
+/*
+ * hand PROGRAM [ARG...]: become PROGRAM, with a filesystem in the making as descriptor 4 and a mount that is
+ * attached nowhere as 5, for containers that are to be given them.
+ */
+static int attack_hand(char **args)
+{
+	int fs = syscall(SYS_fsopen, "tmpfs", 0), other = syscall(SYS_fsopen, "tmpfs", 0);
+
+	need(args[0] && fs >= 0 && other >= 0, "fsopen tmpfs");
+	need(!syscall(SYS_fsconfig, other, 6 /* CMD_CREATE */, NULL, NULL, 0), "fsconfig create");
+	other = syscall(SYS_fsmount, other, 0, 0);
+	need(dup2(other, 10) == 10 && dup2(fs, 4) == 4 && dup2(10, 5) == 5, "descriptors");
+	for (int fd = 7; fd < 64; fd++)
+		close(fd);
+	execvp(args[0], args);
+	need(0, args[0]);
+	return SETUP;
 }
 
 /* mount_setattr: clear read-only and nosuid of a mount of our own. */
@@ -175,12 +197,14 @@ const struct attack mount_attacks[] = {
 	{ "umount", attack_umount, "umount [PATH [1: lazily]]" },
 	{ "pivot_root", attack_pivot_root, "pivot_root NEW OLD" },
 	{ "chroot", attack_chroot, "chroot [DIRECTORY]" },
+	{ "chroot_out", attack_chroot_out, "chroot [DIRECTORY], and out of it again" },
+	{ "hand", attack_hand, "PROGRAM [ARG...] with mounts in its hands" },
 	{ "fsopen", attack_fsopen, "fsopen [FSTYPE]" },
-	{ "fsconfig", attack_fsconfig, "configure a new tmpfs" },
-	{ "fsmount", attack_fsmount, "make a detached tmpfs mount" },
+	{ "fsconfig", attack_fsconfig, "configure the filesystem of descriptor FD" },
+	{ "fsmount", attack_fsmount, "make a mount of the filesystem [FD]" },
 	{ "fspick", attack_fspick, "pick [PATH] for a change of its options" },
 	{ "open_tree", attack_open_tree, "clone the tree at [PATH [FLAGS]]" },
-	{ "move_mount", attack_move_mount, "attach a detached tmpfs" },
+	{ "move_mount", attack_move_mount, "attach the mount of descriptor FD" },
 	{ "mount_setattr", attack_mount_setattr, "clear read-only and nosuid of [PATH]" },
 	{ NULL, NULL, NULL },
 };

@@ -139,6 +139,33 @@ static int attack_unix(char **args)
 	return result(connect(fd, (void *)&where, length));
 }
 
+/* take SOCKET PATH: be handed a directory of somebody's by a unix socket, and open PATH below it. */
+static int attack_take(char **args)
+{
+	const char *name = word(args, 0, "/run/hand.sock");
+	struct sockaddr_un where = { .sun_family = AF_UNIX };
+	char byte, room[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec text = { &byte, 1 };
+	struct msghdr message = {
+		.msg_iov = &text, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)
+	};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct cmsghdr *head;
+
+	strncpy(where.sun_path, name, sizeof(where.sun_path) - 1);
+	need(fd >= 0 && !connect(fd, (void *)&where, sizeof(where)), "who hands over");
+	try_now("recvmsg");
+	if (recvmsg(fd, &message, 0) != 1)
+		return result(-1);
+	head = CMSG_FIRSTHDR(&message);
+	if (!head) {
+		/* The kernel cuts off what the receiver may not have. */
+		errno = message.msg_flags & MSG_CTRUNC ? EPERM : ENOMSG;
+		return result(-1);
+	}
+	return result(openat(*(int *)CMSG_DATA(head), word(args, 1, "secret"), O_RDONLY | O_CLOEXEC));
+}
+
 const struct attack net_attacks[] = {
 	{ "socket", attack_socket, "a socket of FAMILY [TYPE [PROTOCOL]]" },
 	{ "socketcall", attack_socketcall, "a socket of FAMILY by the 32-bit call" },
@@ -146,6 +173,7 @@ const struct attack net_attacks[] = {
 	{ "storm", attack_storm, "connect for MILLISECONDS to ADDRESS PORT, refused each time" },
 	{ "bind_port", attack_bind_port, "bind to ADDRESS PORT" },
 	{ "send", attack_send, "send a datagram to ADDRESS PORT" },
+	{ "take", attack_take, "be handed a directory by SOCKET, open PATH below it" },
 	{ "unix", attack_unix, "connect to a unix socket" },
 	{ NULL, NULL, NULL },
 };

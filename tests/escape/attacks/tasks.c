@@ -80,10 +80,10 @@ static int attack_setns(char **args)
 	return result(setns(fd, number(args, 1, 0)));
 }
 
-/* setns_pidfd PID NSTYPE: the same through a pidfd. */
+/* setns_pidfd PID NSTYPE: the same through a pidfd; 0 is our own. */
 static int attack_setns_pidfd(char **args)
 {
-	int fd = syscall(SYS_pidfd_open, number(args, 0, 1), 0);
+	int target = number(args, 0, 0), fd = syscall(SYS_pidfd_open, target ? target : getpid(), 0);
 
 	need(fd >= 0, "pidfd_open");
 	try_now("setns");
@@ -163,6 +163,33 @@ static int attack_memfd(char **args)
 		need(write(memory, block, length) == length, "write");
 	try_now("execveat");
 	fexecve(memory, argv, env);
+	return result(-1);
+}
+
+/*
+ * drop [WORD...]: run a copy of ourselves that the image did not have, as `attacks WORD...`; without words as a
+ * program that does nothing.
+ */
+static int attack_drop(char **args)
+{
+	static char *const nothing[] = { "true", NULL };
+	char *words[16] = { "attacks" };
+	const char *where = "/root/dropped";
+	int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), to, count = 1;
+	char block[1 << 16];
+	ssize_t length;
+
+	unlink(where);
+	to = open(where, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0755);
+	need(from >= 0 && to >= 0, "a copy");
+	while ((length = read(from, block, sizeof(block))) > 0)
+		need(write(to, block, length) == length, "write");
+	close(to);
+	while (*args && count < 15)
+		words[count++] = *args++;
+	if (count == 1)
+		try_now("execve");
+	execv(where, count == 1 ? nothing : words);
 	return result(-1);
 }
 
@@ -292,6 +319,7 @@ const struct attack task_attacks[] = {
 	{ "getfd", attack_getfd, "copy descriptor FD of PID" },
 	{ "leave", attack_leave, "move to the cgroup of FILE" },
 	{ "memfd", attack_memfd, "run a copy of PROGRAM from memory" },
+	{ "drop", attack_drop, "run a new copy of ourselves as `attacks WORD...`" },
 	{ "memfd_create", attack_memfd_create, "memory without a name, not run" },
 	{ "run", attack_run, "execute PROGRAM [ARG...]" },
 	{ "capset", attack_capset, "set the capabilities that we have" },

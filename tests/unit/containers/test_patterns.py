@@ -46,6 +46,35 @@ def test_other_names_are_not(name: str) -> None:
     assert matches(name, DEFAULT_PATTERNS) is None
 
 
+STEP = "0123456789abcdefghijklmno"
+LAST = "pqrstuvwxyz01234567890123"
+
+
+@pytest.mark.parametrize("step", [STEP, LAST])
+@pytest.mark.parametrize(
+    ("place", "fits"),
+    [
+        ("/buildkit/{}", True),
+        ("/docker/buildkit/{}", True),
+        ("/system.slice/docker-{}.scope", True),
+        ("docker-{}", True),
+        ("/docker/{}", False),
+        ("{}", False),
+        ("/buildkit/x{}", False),
+        ("/buildkits/{}", False),
+        ("/buildkit/below/{}", False),
+        ("/system.slice/{}.scope", False),
+        ("/system.slice/docker-{}x.scope", False),
+    ],
+)
+def test_the_steps_of_a_build_are_containers(place: str, step: str, fits: bool) -> None:
+    """25 digits alone are too little to go by: it takes the prefix, or the cgroup above."""
+    found = matches(place.format(step), DEFAULT_PATTERNS)
+    assert (found is not None and found.build) is fits
+    if fits and place != "docker-{}":
+        assert identify(place.format(step))[:2] == (step, "buildkit")
+
+
 def test_a_configured_pattern_takes_anything_after_its_prefix() -> None:
     """`rftest-*`."""
     assert matches("rftest-a b\n", [RFTEST]) is RFTEST

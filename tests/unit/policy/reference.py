@@ -11,7 +11,8 @@ from pathlib import Path
 from ringfence.abi import Mechanism
 from ringfence.policy import NodeTiers
 from ringfence.policy.operand import EventWords, Kind, Operand
-from ringfence.policy.vocabulary import EVENTS, TASK_WORDS
+from ringfence.policy.shared_operands import TASK_WORDS
+from ringfence.policy.vocabulary import EVENTS
 
 __all__ = ["PAGE", "TABLES", "parts", "renewed"]
 

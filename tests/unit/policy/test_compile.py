@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.errors import PolicyError
 from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies
+from ringfence.policy.operand import Network
 from tests.unit.policy.documents import Document, load, policy, rule
 
 USUAL = NodeTiers.usual()
@@ -39,6 +42,61 @@ def test_a_rule_gets_the_strongest_mechanism_of_the_node(
     """Without LSM: cgroup-BPF where there is a hook, SIGKILL elsewhere."""
     (one,) = compiled(policy(rule(**changes))).rules.values()
     assert (one.action, one.mechanism) == (action, mechanism)
+
+
+SETUID_ON_DISK = {"event": "chmod", "match": {"mode": "setuid", "filesystem": "disk"}}
+BY_PEER = {"event": "unix.connect", "match": {"server": "host"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"otherwise": "skip"}, "nothing here denies it, and the rule says to skip it then"),
+        (SETUID_ON_DISK, "what `filesystem` asks is known to BPF-LSM alone"),
+        (BY_PEER, "what `server` asks is known to BPF-LSM alone"),
+    ],
+)
+def test_a_rule_that_can_do_nothing_here_is_left_out_and_that_is_noted(changes: Document, why: str) -> None:
+    """It would cost something, or look as if it held."""
+    found = compiled(policy(rule(**changes)))
+    assert not found.rules
+    assert not found.events
+    assert [note.rpartition("gets nothing here: ")[2] for note in found.notes] == [why]
+
+
+def test_such_a_rule_is_there_where_hooks_decide() -> None:
+    """Each of the three."""
+    hooks = {EventKind.SYS_UNSHARE: ("capable",), EventKind.SYS_CHMOD: ("path_chmod",)}
+    node = USUAL.with_hooks(hooks | {EventKind.UNIX_CONNECT: ("unix_stream_connect",)})
+    for changes in ({"otherwise": "skip"}, SETUID_ON_DISK, BY_PEER):
+        (one,) = compiled(policy(rule(**changes)), node=node).rules.values()
+        assert (one.action, one.mechanism) == (Action.DENY, Mechanism.LSM)
+
+
+def test_a_condition_that_holds_for_the_unknown_stays() -> None:
+    """`not` asks for all that is not known, too: the rule can match, and is wider than it is with BPF-LSM."""
+    changed = {"event": "unix.connect", "match": {"server": {"not": ["container"]}}}
+    (one,) = compiled(policy(rule(**changed))).rules.values()
+    assert one.mechanism is Mechanism.CGROUP
+
+
+def test_the_nodes_own_addresses_take_the_place_of_their_word() -> None:
+    """As they are when it is compiled; beside others, and in exceptions."""
+    own = Network(4, bytes((192, 0, 2, 7)), 32)
+    node = replace(USUAL, addresses=frozenset({own}))
+    match = {"address": ["node", "10.0.0.0/8"], "port": 2379}
+    document = policy(rule(event="network.connect", match=match))
+    assert load(document).names_node
+    found = compiled(document, node=node)
+    assert {(family, address) for _, family, address, _ in found.addresses if family == 4} == {
+        (4, own.address),
+        (4, bytes((10, 0, 0, 0))),
+    }
+    but = [{"address": "node"}]
+    excepted = policy(rule(event="network.connect", match={"port": 2379}, exceptions=but))
+    assert load(excepted).names_node
+    assert [address for _, _, address, _ in compiled(excepted, node=node).addresses] == [own.address]
+    assert not load(policy(rule(event="network.connect", match={"address": "10.0.0.1"}))).names_node
 
 
 def test_lsm_comes_first_where_it_is() -> None:

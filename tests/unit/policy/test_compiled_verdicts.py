@@ -203,3 +203,16 @@ def test_policies_beyond_one_word_still_decide_exactly() -> None:
         assert (action, number is not None and compiled.rules[number].rule_id) == (
             (Action.DENY, f"p{port}") if port <= 200 else (Action.NONE, False)
         )
+
+
+def test_in_audit_the_rule_that_would_have_won_is_told_of() -> None:
+    """Wherever it stands: all of them only alert, and what would have been done is the strongest's."""
+    told = {"event": "network.connect", "match": {"port": 80}, "action": "alert"}
+    denied = {"event": "network.connect", "match": {"port": [80, 81]}, "action": "deny"}
+    found = load(policy(rule(id="told", **told), rule(id="denied", **denied), mode="audit"))
+    compiled = compile_policies(found, NodeTiers.usual())
+    asked = Asked(EventKind.NET_CONNECT, (80, 2, 6, 0), address=(4, bytes(4)))
+    action, number = Twin(compiled).verdict(asked, compiled.bits(range(1)))
+    assert action is Action.ALERT
+    assert number is not None
+    assert (compiled.rules[number].rule_id, compiled.rules[number].enforced.action) == ("denied", Action.DENY)

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.benign.workloads import WORKLOADS
 from tests.escape.rows import CASES, TECHNIQUES
 from tests.vm.benign import saved_benign
 from tests.vm.catalogue import DEFAULT, KERNELS
 from tests.vm.coverage import HOST, ORDER, saved, saved_cost
 from tests.vm.coverage_page import PAGE, page
-from tests.vm.reasons import ABSENT, EVERYWHERE, WITHOUT_LSM
+from tests.vm.reasons import ABSENT, EVERYWHERE, UNSEEN, WITHOUT_LSM
 
 RESULTS = saved()
 
@@ -21,7 +19,6 @@ def test_the_page_is_what_was_measured() -> None:
     assert PAGE.read_text() == page(RESULTS, saved_benign(), saved_cost())
 
 
-@pytest.mark.xfail(strict=False, reason="attacks were added: they are measured when all of them are there")
 def test_the_kernels_of_the_matrix_are_there() -> None:
     """The machine's own, and those that every check boots."""
     assert set(ORDER) == {HOST, *KERNELS}
@@ -35,24 +32,30 @@ def test_every_row_is_on_the_page() -> None:
         assert text.count(f"\n| {technique.row} | {technique.title} |") == 1, technique
 
 
-@pytest.mark.xfail(strict=False, reason="attacks were added: they are measured when all of them are there")
-def test_every_attack_was_run_on_every_kernel_and_none_went_unseen() -> None:
-    """An attack that is new, or changed, is to be measured; one that nobody told of is a failure."""
-    wanted = {(case.rule, case.attack or f"start: {case.bundle}") for case in CASES}
+def test_every_attack_was_run_on_every_kernel() -> None:
+    """An attack that is new, or changed, is to be measured."""
+    wanted = {(case.rule, case.tried) for case in CASES}
     for result in RESULTS:
         assert {(case["rule"], case["attack"]) for case in result["cases"]} == wanted, result["name"]
-        unseen = [case["attack"] for case in result["cases"] if case["outcome"] == "blind"]
-        assert unseen == [], result["name"]
 
 
-def test_what_is_only_seen_has_a_reason() -> None:
-    """Of a rule that only tells, or denies where BPF-LSM decides. No reason is left over."""
-    seen = {case.rule for case in CASES if case.outcome == "seen"}
-    assert set(EVERYWHERE) | set(WITHOUT_LSM) == seen
+def test_no_row_goes_unseen() -> None:
+    """Where BPF-LSM decides; without it, what is known to it alone, and one row is a runtime's business."""
+    for result in RESULTS:
+        blind = {case["rule"] for case in result["cases"] if case["outcome"] == "blind"}
+        assert blind == (set(UNSEEN) if result["name"] == HOST else set()), result["name"]
+        told = {row for case in result["cases"] if case["outcome"] != "blind" for row in case["rows"]}
+        missing = set(range(1, 64)) - told
+        assert missing == ({42} if result["name"] == HOST else set()), result["name"]
+
+
+def test_what_is_not_stopped_has_a_reason() -> None:
+    """Of rules that only tell, deny where BPF-LSM decides, or are known to it alone. None is left over."""
+    assert set(EVERYWHERE) == {case.rule for case in CASES if case.with_lsm == "seen"}
     assert set(WITHOUT_LSM) == {case.rule for case in CASES if case.outcome == "seen" and case.lsm}
+    assert set(UNSEEN) == {case.rule for case in CASES if case.outcome == "blind"}
 
 
-@pytest.mark.xfail(strict=False, reason="attacks were added: they are measured when all of them are there")
 def test_what_is_stopped_somewhere_is_stopped_wherever_it_can_be() -> None:
     """Where BPF-LSM decides, only rules that do not ask to deny let their attack through."""
     for result in RESULTS:
@@ -62,16 +65,17 @@ def test_what_is_stopped_somewhere_is_stopped_wherever_it_can_be() -> None:
         assert through <= set(EVERYWHERE), result["name"]
 
 
-@pytest.mark.xfail(strict=False, reason="attacks were added: they are measured when all of them are there")
 def test_what_was_absent_has_a_reason() -> None:
     """The file or the call that the kernel does not have."""
     for result in RESULTS:
         for case in result["cases"]:
-            if case["outcome"] in ("absent", "untried"):
-                assert [word for word in ABSENT if word in case["attack"].split()], case["attack"]
+            known = [word for word in ABSENT if word in case["attack"].split()]
+            if case["outcome"] == "absent":
+                assert known, case["attack"]
+            if case["outcome"] == "untried":
+                assert known or case["note"], case["attack"]
 
 
-@pytest.mark.xfail(strict=False, reason="to be measured when policies and hooks are as they will be")
 def test_honest_work_was_left_alone_on_every_kernel_of_a_check() -> None:
     """Every workload of the study, and none of them met."""
     found = saved_benign()

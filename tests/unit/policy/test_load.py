@@ -238,6 +238,15 @@ def test_a_file_that_is_no_policy_is_refused_and_costs_little(data: bytes, words
     assert any(words in p.message for p in caught.value.problems), caught.value.problems
 
 
+@pytest.mark.parametrize("event", ["kernel.helper", "host.map"])
+def test_an_event_of_no_container_wants_all_of_them(event: str) -> None:
+    """A policy for chosen ones would never hold for it."""
+    one = rule(event=event, match="any", action="alert")
+    assert load_bytes({"x.yaml": text(policy(one))}).rules == 1
+    with pytest.raises(PolicyError, match="is of no container: the selector must be"):
+        load_bytes({"x.yaml": text(policy(one, names="web-*"))})
+
+
 @pytest.mark.parametrize("kept", range(1, 20))
 def test_a_half_written_file_is_refused(kept: int) -> None:
     """Wherever the writer was when it was read, short of the last line."""

@@ -5,48 +5,28 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ringfence.cli.main import main
+from ringfence.config import load as load_config
+from ringfence.daemon.policies import load
 from ringfence.errors import PolicyError
-from ringfence.policy import NodeTiers, compile_policies, load_bytes, load_policies
+from ringfence.policy import NodeTiers, PolicySet, compile_policies, load_bytes, load_policies
 from ringfence.policy.ordinary import ORDINARY, VITAL, matched
-from ringfence.policy.review import mistakes, remarks
+from ringfence.policy.review import mistakes, refuse, remarks
+from ringfence.proof.twins import twins
+from tests.unit.policy.reviewed import policy, rule, warned
 
 ROOT = Path(__file__).resolve().parents[3]
-HEAD = """\
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: NAME}
-spec:
-  selector: {containers: all}
-  rules:
-"""
-RULE = "    - {id: ID, title: x, severity: low, event: EVENT, match: MATCH, action: ACTION}\n"
-
-
-def rule(event: str, match: str, action: str = "deny", name: str = "one", more: str = "") -> str:
-    """One rule in flow style; its column is 7."""
-    text = RULE.replace("ID", name).replace("EVENT", event).replace("MATCH", match).replace("ACTION", action)
-    return text.replace("}\n", f"{more}}}\n")
-
-
-def policy(*rules: str, name: str = "p") -> bytes:
-    """A document; the first rule stands in line 7."""
-    return (HEAD.replace("NAME", name) + "".join(rules)).encode()
 
 
 def wrong(*documents: bytes) -> list[str]:
     """What `policy check` refuses in a set that loads."""
     found = load_bytes({f"{n}.yaml": document for n, document in enumerate(documents)})
     return [str(problem) for problem in mistakes(found)]
-
-
-def warned(document: bytes) -> list[str]:
-    """What it warns of."""
-    return [note.note for note in remarks(load_bytes({"0.yaml": document}))]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +43,20 @@ def warned(document: bytes) -> list[str]:
         ("clone", "{flags: {none: [CLONE_NEWUSER]}}", "the start of a process"),
         ("socket", "{family: {not: [AF_PACKET]}}", "a TCP socket"),
         ("container.start", "any", "the start of an ordinary container"),
+        ("file.map", "any", "the loading of a library"),
+        ("ioctl", "any", "the question whether output is a terminal"),
+        ("ioctl", "{request: {not: [TIOCSTI]}}", "the question whether output is a terminal"),
+        ("file.open", "{filesystem: overlay, access: write}", "the writing of a file of the container's own"),
+        ("file.open", "{path: /etc/ld.so.cache}", "/etc/ld.so.cache by the loader"),
+        ("file.open", "{filesystem: devpts}", "the container's terminal"),
+        ("device.access", "{device: ['c 136:*']}", "the container's terminal"),
+        ("network.sendmsg", "any", "asking the resolver"),
+        ("network.sendmsg", "{port: 53}", "asking the resolver"),
+        ("network.connect", "any", "a connection to another service"),
+        ("network.connect", "{protocol: udp}", "asking the resolver by a connected socket"),
+        ("network.bind", "any", "a server that takes a port"),
+        ("unix.connect", "any", "the image's own database"),
+        ("sysctl.access", "any", "reading the host name"),
     ],
 )
 @pytest.mark.parametrize("action", ["deny", "kill"])
@@ -88,10 +82,32 @@ def test_an_exception_can_make_it_lawful() -> None:
 
 
 def test_what_hits_the_host_is_refused() -> None:
-    """Helpers of the kernel are tasks of no container: unarmed, by construction."""
-    (found,) = wrong(policy(rule("kernel.helper", "any")))
-    assert found.startswith("0.yaml:7:7: rule one: would lock the node out: it would deny modprobe")
-    assert wrong(policy(rule("kernel.helper", "{known: no}"))) == []
+    """Helpers of the kernel are tasks of no container: unarmed, by construction. A path is no excuse."""
+    for match in (
+        "any",
+        "{path: '/sbin/**'}",
+        "{path: 'disk:tmp/**'}",
+        "{name: modprobe}",
+        "{known: [no, yes]}",
+        "{known: {not: [no]}}",
+    ):
+        for action in ("deny", "kill"):
+            (found,) = wrong(policy(rule("kernel.helper", match, action)))
+            assert found.startswith(
+                f"0.yaml:7:7: rule one: would lock the node out: it would {action} programs"
+            )
+        assert wrong(policy(rule("kernel.helper", match, "alert"))) == []
+    for match in ("{known: no}", "{known: {not: [yes]}}", "{known: no, path: 'disk:tmp/**'}"):
+        assert wrong(policy(rule("kernel.helper", match))) == [], match
+
+
+def test_a_file_that_a_container_brought_locks_out_nobody_else() -> None:
+    """Its policies are for that container alone: who wrote them knows it."""
+    found = load_bytes({"0.yaml": policy(rule("process.exec", "any"))})
+    own = PolicySet(tuple(replace(one, bound="key") for one in found.policies))
+    assert mistakes(own) == []
+    helper = load_bytes({"0.yaml": policy(rule("kernel.helper", "any"))})
+    assert mistakes(PolicySet(tuple(replace(one, bound="key") for one in helper.policies)))
 
 
 def test_conflicting_actions_are_refused() -> None:
@@ -201,15 +217,36 @@ def test_objects_that_do_not_exist_are_refused(event: str, match: str, word: str
     assert line[found.column - 1 :].lstrip("'").startswith(word)
 
 
-def test_a_name_that_this_node_lacks_is_warned_of() -> None:
-    """Where one that it has is near: a slip of the pen. It may be meant for another kernel, so no more."""
-    assert warned(policy(rule("sysctl.access", "{sysctl: kernel/hostnam, access: write}"))) == [
-        "sysctl: 'kernel/hostnam' is not on this node; did you mean 'hostname'?"
+def test_a_rule_that_stops_programs_of_the_host_is_warned_of() -> None:
+    """Nobody but the node's owner can say that it may."""
+    assert warned(policy(rule("host.map", "any", "deny"))) == [
+        "stops programs of the host: see what it tells of first"
     ]
-    assert warned(policy(rule("file.open", "{path: 'proc:meminf', access: write}"))) == [
-        "path: 'proc:meminf' is not on this node; did you mean 'meminfo'?"
-    ]
-    assert warned(policy(rule("sysctl.access", "{sysctl: [kernel/hostname, 'vm/*'], access: write}"))) == []
+    assert warned(policy(rule("host.map", "any", "alert"))) == []
+
+
+def test_the_twin_of_a_rule_of_the_pack_is_asked_about() -> None:
+    """Somebody changed the rule, and it meets the lawful thing that the pack's was tried with."""
+    document = policy(rule("perf_event_open", "{target: [host, self]}", "alert", "perf-node"))
+    found = load_bytes({"0.yaml": document})
+    assert "matches its own benign twin: perf_event_open 0" in [note.note for note in remarks(found, twins())]
+    as_it_is = load_policies([ROOT / "policies"])
+    assert [note for note in remarks(as_it_is, twins()) if "benign twin" in note.note] == []
+
+
+def test_everybody_who_loads_refuses_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`policy check`, `agent --check`, and the agent, at its start and when files change."""
+    file = tmp_path / "p.yaml"
+    file.write_bytes(policy(rule("process.exec", "any")))
+    said = f"{file}:7:7: rule one: would lock every container of the node out"
+    for command in (["policy", "check", str(file)], ["agent", "--check", "--policies", str(file)]):
+        assert main(command) == 2, command
+        assert said in capsys.readouterr().err
+    config = load_config(None, flags={"policies": [str(file)]})
+    with pytest.raises(PolicyError, match="would lock every container"):
+        load(config, NodeTiers.usual())
+    with pytest.raises(PolicyError, match="would lock every container"):
+        refuse(load_policies([file]))
 
 
 def test_a_rule_that_matches_its_own_twin_is_warned_of() -> None:
@@ -231,8 +268,10 @@ def test_the_packs_are_clean() -> None:
 
 def test_there_are_samples_of_both_kinds() -> None:
     """Or the tests above test nothing."""
-    assert len(VITAL) >= 8
-    assert len(ORDINARY) > 2 * len(VITAL)
+    assert len(VITAL) >= 20
+    assert len(ORDINARY) - len(VITAL) >= 15
+    assert all(one.vital for one in VITAL)
+    assert not any(one.vital for one in ORDINARY[len(VITAL) :])
 
 
 def test_the_command_refuses_and_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,8 @@ GOOD: list[dict[str, Any]] = [
     policy(rule(event="device.access", match={"device": ["c 1:3", "b *:*"], "access": {"all": ["read"]}})),
     policy(rule(require="deny")),
     policy(rule(otherwise="alert")),
+    policy(rule(otherwise="skip")),
+    policy(rule(event="network.connect", match={"address": ["node", "10.0.0.1"]})),
     policy(rule(), names=["a*"], labels={"app": "x"}, privileged=True),
     policy(rule(), containers="all", but={"images": "x"}, unidentified="apply"),
 ]  # fmt: skip

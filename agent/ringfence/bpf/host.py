@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's files as the kernel numbers them.
+
+Overlayfs and Btrfs tell stat(2) another device than that of the superblock, which is what probes compare: it
+is taken from the mount that a file was reached by.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["UNKNOWN", "FileIdentity", "host_root", "identify", "mount_devices"]
+
+
+class FileIdentity(NamedTuple):
+    """Device as the kernel packs it (major << 20 | minor), and inode."""
+
+    device: int
+    inode: int
+
+
+#: what probes take for no file at all
+UNKNOWN = FileIdentity(0, 0)
+
+
+def mount_devices(mountinfo: str) -> dict[str, str]:
+    """Id of each mount -> MAJOR:MINOR of its superblock, from the text of a /proc/PID/mountinfo."""
+    fields = (line.split(" ", 3) for line in mountinfo.splitlines())
+    return {found[0]: found[2] for found in fields if len(found) == 4}
+
+
+def identify(fd: int, devices: Mapping[str, str]) -> FileIdentity:
+    """An open file; `devices` of the mount namespace that it lies in. Raises OSError."""
+    status = os.fstat(fd)
+    mount = re.search(r"^mnt_id:\s*(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.M)
+    numbers = devices.get(mount[1], "") if mount else ""
+    major, minor = (
+        map(int, numbers.split(":")) if numbers else (os.major(status.st_dev), os.minor(status.st_dev))
+    )
+    return FileIdentity(major << 20 | minor, status.st_ino)
+
+
+def host_root(proc: Path = Path("/proc")) -> FileIdentity:
+    """The root directory of process 1, or this process's where that one may not be looked at."""
+    for process in ("1", "self"):
+        with suppress(OSError):
+            devices = mount_devices((proc / process / "mountinfo").read_text(errors="surrogateescape"))
+            fd = os.open(proc / process / "root", os.O_PATH | os.O_CLOEXEC)
+            try:
+                return identify(fd, devices)
+            finally:
+                os.close(fd)
+    return UNKNOWN

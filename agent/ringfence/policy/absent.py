@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names in rules that this machine does not have: sysctls, files of proc and sysfs, majors of devices,
+programs.
+
+A policy may be meant for another kernel, so none of it is a mistake. A rule of which nothing is there, and a
+name that is nearly one that is there, are mostly slips of the pen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from ringfence.policy.model import Condition, Rule
+
+__all__ = ["Absent", "absent_names"]
+
+#: where the objects of a kind can be looked up
+_ROOTS = {"proc": "/proc", "sysfs": "/sys"}
+_DEVICES = Path("/proc/devices")
+_DEVICE = re.compile(r"([bc]) (\d+):")
+
+
+class Absent(NamedTuple):
+    """A name and where it is written. `near` is one that is there; `alone`: nothing else of its list is."""
+
+    condition: Condition
+    word: str
+    near: str
+    alone: bool
+    excepts: bool  # it stands in an exception
+
+    @property
+    def warns(self) -> bool:
+        """Whether it is more likely a slip than a name of another kernel's."""
+        return bool(self.near) or (self.alone and not self.excepts)
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {self.near!r}?" if self.near else ""
+        if not hint and self.alone and not self.excepts:
+            hint = ", nor anything else of this list: here the rule matches nothing"
+        return f"{self.condition.operand}: {self.word!r} is not on this machine{hint}"
+
+
+def absent_names(rule: Rule) -> Iterator[Absent]:
+    """Those of one rule, its exceptions included. The events of a rule have the same words: one is enough."""
+    event = rule.events[0]
+    for number, match in enumerate((rule.match[event], *(block[event] for block in rule.exceptions))):
+        for condition in match:
+            words = condition.written.replace("not ", "").split(", ")
+            missing = [word for word in words if _is_missing(condition.operand, word)]
+            for word in missing:
+                near = _near(condition.operand, word)
+                if near or condition.operand != "exe":
+                    yield Absent(condition, word, near, len(missing) == len(words), number > 0)
+
+
+def _is_missing(operand: str, word: str) -> bool:
+    if operand == "device":
+        return _major_is_missing(word)
+    path = _path_of(operand, word)
+    return path is not None and not path.exists()
+
+
+def _major_is_missing(word: str) -> bool:
+    found = _DEVICE.match(word)
+    if not found:
+        return False
+    heads = {"c": "Character devices:", "b": "Block devices:"}
+    section = ""
+    try:
+        lines = _DEVICES.read_text().splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        if line.endswith(":"):
+            section = line
+        elif section == heads[found[1]] and line.split() and line.split()[0] == found[2]:
+            return False
+    return True
+
+
+def _path_of(operand: str, word: str) -> Path | None:
+    if "*" in word or not word.isprintable():
+        return None
+    if operand == "sysctl":
+        name = word.removeprefix("/proc/sys/")
+        return Path("/proc/sys", name if "/" in name else name.replace(".", "/"))
+    if operand == "exe":
+        return Path(word)
+    kind, colon, below = word.partition(":")
+    if operand == "path" and colon and kind in _ROOTS:
+        return Path(_ROOTS[kind], below.lstrip("/"))
+    return None
+
+
+def _near(operand: str, word: str) -> str:
+    """A name beside it that is there. Of programs, which lie in images, it must be nearer."""
+    path = _path_of(operand, word)
+    if path is None:
+        return ""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    found = get_close_matches(path.name, names, n=1, cutoff=0.9 if operand == "exe" else 0.8)
+    return found[0] if found else ""

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * host.map: a program of the host takes code from a container. A helper of an engine that has entered a container's
+ * files and then loads a library from there (docker cp), a hook that was given LD_PRELOAD by an image: the task is
+ * no container's, and what it maps for execution lies on an overlay that is not its own.
+ *
+ * Programs of containers lie on overlays themselves, and the kernel maps them when their task has become them. So
+ * the subject is who runs a program that lies on no overlay, or on that of the host's root. A hook that runs in
+ * its container's cgroup and mount namespace counts as armed; it still has the host's root.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/drift.h"
+#include "include/lsm.h"
+#include "include/open.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_PROT_EXEC 4
+
+static __always_inline bool rf_is_host_super(__u64 super)
+{
+	return RF_READ(struct super_block, super, s_dev) == config.host_root_device;
+}
+
+static __always_inline bool rf_is_foreign_overlay(__u64 super)
+{
+	return RF_READ(struct super_block, super, s_magic) == RF_MAGIC_OVERLAY && !rf_is_host_super(super);
+}
+
+/* Whether the current task runs a program of the host's. */
+static __always_inline bool rf_runs_hosts_program(struct task_struct *task)
+{
+	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file), root;
+	struct rf_task *bound = rf_bound(task);
+
+	if (!exe || rf_is_foreign_overlay((__u64)RF_READ(struct file, exe, f_inode, i_sb)))
+		return false;
+	if (!bound || !bound->container)
+		return true;
+	root = (__u64)BPF_CORE_READ(task, fs, root.dentry);
+	return rf_is_host_super((__u64)RF_READ(struct dentry, root, d_inode, i_sb));
+}
+
+static __always_inline void rf_host_record(struct task_struct *task, const struct rf_task *nobody,
+					   const struct rf_file *file, struct rf_question *question,
+					   struct rf_scratch *buffer, __u8 flags)
+{
+	__u32 event = RF_HOST_MAP, *level = bpf_map_lookup_elem(&observe, &event);
+
+	if (question->action == RF_ACTION_NONE && (!level || *level == RF_OBSERVE_OFF))
+		return;
+	rf_file_record(task, nobody, file, question, buffer, RF_TO_ALERTS, -1, flags);
+}
+
+/* The subject is of no container: the rules are those of one of which nothing is known, as for kernel.helper. */
+__noinline int rf_host_map(__u64 mapped)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container anyone = {};
+	struct rf_task nobody = { .slot = RF_NO_SLOT };
+	struct rf_question question;
+	struct rf_scratch *buffer;
+	struct rf_file file;
+	__u8 flags;
+
+	if (!rf_asked(RF_HOST_MAP))
+		return RF_ACTION_NONE;
+	buffer = rf_scratch_get();
+	rf_ask(&question, RF_HOST_MAP, &nobody, &anyone);
+	if (!buffer) {
+		rf_starved(&question);
+		return question.action;
+	}
+	rf_file_read(&file, mapped);
+	question.value[0] = file.magic;
+	question.value[1] = file.flags;
+	question.value[RF_DIM_FILE_TYPE] = rf_file_type(&file, rf_foreign(task, &nobody, &file));
+	question.value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, file.dentry);
+	rf_path_in_filesystem(buffer, file.dentry);
+	rf_text_key_path(buffer, RF_HOST_MAP);
+	question.text = buffer->bit + 1;
+	rf_judge(&question, task, &nobody, NULL);
+	flags = rf_lsm_carry_out(&question);
+	rf_host_record(task, &nobody, &file, &question, buffer, flags);
+	rf_scratch_put(buffer);
+	return question.action;
+}
+
+static __always_inline int rf_host_maps(__u64 file)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 super = (__u64)RF_READ(struct file, file, f_inode, i_sb);
+
+	if (!config.host_root_device || !rf_is_foreign_overlay(super) || !rf_runs_hosts_program(task))
+		return 0;
+	return rf_lsm_verdict(rf_host_map(file));
+}
+
+SEC("lsm/mmap_file")
+int BPF_PROG(host_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+{
+	if (ret)
+		return ret;
+	return file && prot & RF_PROT_EXEC ? rf_host_maps(rf_number_of(file)) : 0;
+}
+
+SEC("lsm/file_mprotect")
+int BPF_PROG(host_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+{
+	__u64 file;
+
+	if (ret)
+		return ret;
+	if (!(prot & RF_PROT_EXEC))
+		return 0;
+	file = (__u64)BPF_CORE_READ(vma, vm_file);
+	return file ? rf_host_maps(file) : 0;
+}

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debuggers under the pack: they open memory for writing, as exploits of copy on write do.
+
+Where BPF-LSM refuses it they do their work by ptrace(2); elsewhere it is only told of.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ringfence.bpf.capabilities import NodeCapabilities
+from tests.benign.machine import host_root, new_bundle
+from tests.benign.test_benign import POLICIES, need, stopped
+from tests.support import force
+from tests.support.agent import running_agent
+from tests.support.cgroups import PREFIX
+from tests.support.container import Container
+from tests.support.waiting import patience
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("runc")]
+
+RULE = "memory-file"
+SCRIPT = """
+cat > /srv/x.c <<'EOF'
+#include <stdio.h>
+int main(void)
+{
+	volatile int n = 1;
+	printf("n is %d\\n", n);
+	return n == 42 ? 0 : 1;
+}
+EOF
+gcc -g -O0 -o /srv/x /srv/x.c
+gdb -nx -batch -ex 'break 5' -ex run -ex 'set var n = 42' -ex 'break 6' -ex continue -ex 'print n' \\
+    -ex continue /srv/x
+strace -o /srv/trace -e inject=write:retval=9 /srv/x > /dev/null || test $? = 1
+grep -q 'write.*INJECTED' /srv/trace
+"""
+
+
+def test_a_debugger_does_its_work(tmp_path: Path) -> None:
+    """Break points are written into the program, variables are changed, it runs on; nothing else is met."""
+    force.need_root()
+    need(("gdb", "gcc", "strace"))
+    by_hook = bool(NodeCapabilities.detect().lsm_hooks)
+    with (
+        running_agent(tmp_path / "agent", policies=[POLICIES], mode="enforce") as agent,
+        host_root(tmp_path / "root") as root,
+    ):
+        bundle = new_bundle(tmp_path / "bundle", root, SCRIPT, ("CAP_SYS_PTRACE",))
+        name = f"{PREFIX}benign-gdb-{secrets.token_hex(3)}"
+        container = Container(name, bundle.write(name))
+        try:
+            got = container.runc(
+                "run", "--bundle", str(container.bundle), name, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=patience(120),
+            )  # fmt: skip
+        finally:
+            container.remove()
+        said = got.stdout.decode(errors="replace")
+        told = {(alert["rule"]["id"], alert["outcome"]) for alert in agent.alerts(name)}
+        assert "n is 42" in said, said
+        assert "$1 = 42" in said, said
+        assert got.returncode == 0, said
+        assert told == {(RULE, "denied" if by_hook else "seen")}
+        assert set(stopped(agent)) == ({RULE} if by_hook else set())
