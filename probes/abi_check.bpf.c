@@ -5,6 +5,7 @@
  */
 #define RF_RULE_MAPS
 #include "include/maps.h"
+#include "include/guard.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -19,6 +20,7 @@ RF_HOLD(enum, rf_drop);
 RF_HOLD(enum, rf_operand_source);
 RF_HOLD(enum, rf_relation);
 RF_HOLD(enum, rf_counter);
+RF_HOLD(enum, rf_tamper);
 
 RF_HOLD(struct, rf_header);
 RF_HOLD(struct, rf_object);
@@ -32,6 +34,7 @@ RF_HOLD(struct, rf_sysctl_event);
 RF_HOLD(struct, rf_net_event);
 RF_HOLD(struct, rf_unix_event);
 RF_HOLD(struct, rf_drift_event);
+RF_HOLD(struct, rf_tamper_event);
 RF_HOLD(struct, rf_syscall_event);
 
 RF_HOLD(struct, rf_task);
@@ -40,6 +43,10 @@ RF_HOLD(struct, rf_carried);
 RF_HOLD(struct, rf_pattern);
 RF_HOLD(struct, rf_syscall);
 RF_HOLD(struct, rf_helper_key);
+RF_HOLD(struct, rf_guard_key);
+RF_HOLD(struct, rf_guard_state);
+RF_HOLD(struct, rf_guard_wanted);
+RF_HOLD(struct, rf_guarded_call);
 RF_HOLD(struct, rf_ruleset);
 RF_HOLD(struct, rf_event_rules);
 RF_HOLD(struct, rf_operand_key);

@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/open.h"
+#include "include/guard.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -37,6 +38,11 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	if (!at)
 		return 0;
 	rf_file_read(&file, at);
+	if (rf_guard_asks(&file, file.flags & RF_O_ACCMODE)) {
+		whose = rf_guard_opened(&file, false);
+		if (whose)
+			rf_guard_met(whose, 0, file.dentry, 0, false);
+	}
 	whose = rf_opens_by_handle(rf_call_number(regs), compat) ? rf_foreign_or_outside(task, bound, &file)
 								 : rf_foreign(task, bound, &file);
 	answer = rf_first_look(&question, task, bound, container, &file, whose, compat);

@@ -132,6 +132,27 @@ __noinline int rf_asked(__u32 event)
 	return rules && rules->rules;
 }
 
+/* Whether some rule holds for a container, by its profiles; whatever it does. */
+__noinline int rf_has_rules(__u32 first, __u32 second)
+{
+	__u32 zero = 0, half, profile, *id;
+	__u64 *now = bpf_map_lookup_elem(&generation, &zero);
+	const struct rf_ruleset *active;
+	void *profiles, *sets;
+
+	if (!now || !*now)
+		return 0;
+	half = *now & (RF_GENERATIONS - 1);
+	profiles = bpf_map_lookup_elem(&rule_profiles, &half);
+	sets = bpf_map_lookup_elem(&rule_sets, &half);
+	if (!profiles || !sets)
+		return 0;
+	profile = half ? second : first;
+	id = bpf_map_lookup_elem(profiles, &profile);
+	active = id ? rf_set(sets, *id) : NULL;
+	return active && active->summary;
+}
+
 /* Clears the rules whose exceptions are among the hits, and the exceptions. A loop of its own: see rf_lowest. */
 __noinline __u64 rf_except(__u32 half, __u32 word, __u64 hits)
 {

@@ -24,26 +24,6 @@ static __always_inline __u64 rf_ns_of_fd(struct task_struct *task, __u32 fd)
 	return (__u64)RF_READ(struct inode, inode, i_private);
 }
 
-/* The struct pid behind a pidfd; 0: it is none. */
-static __always_inline __u64 rf_pid_of_fd(struct task_struct *task, __u32 fd)
-{
-	__u64 file = rf_file_of_fd(task, fd);
-	__u64 inode, super, magic, dentry, name = 0;
-
-	if (!file)
-		return 0;
-	inode = (__u64)RF_READ(struct file, file, f_inode);
-	super = (__u64)RF_READ(struct inode, inode, i_sb);
-	magic = RF_READ(struct super_block, super, s_magic);
-	if (magic == RF_MAGIC_PIDFS)
-		return (__u64)RF_READ(struct inode, inode, i_private);
-	if (magic != RF_MAGIC_ANON_INODE)
-		return 0;
-	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
-	bpf_probe_read_kernel(&name, sizeof(name), RF_READ(struct dentry, dentry, d_name.name));
-	return name == RF_PIDFD_NAME ? (__u64)RF_READ(struct file, file, private_data) : 0;
-}
-
 /* Whose a process is, by its number on the host. */
 static __always_inline __u32 rf_relation_of_tgid(struct task_struct *task, const struct rf_task *bound, __u32 tgid)
 {

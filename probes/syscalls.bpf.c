@@ -11,6 +11,7 @@
 #include <bpf/bpf_tracing.h>
 #include "include/call.h"
 #include "include/drift.h"
+#include "include/guard.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -37,7 +38,7 @@ rf_subprogram int rf_call_event(struct task_struct *task, const struct rf_task *
 {
 	struct rf_question question;
 	struct rf_scratch *buffer;
-	__u32 event = known->event, route;
+	__u32 event = known->event & RF_SYSCALL_EVENT, route;
 	struct rf_container *container = rf_container_of(bound);
 	__u32 i;
 
@@ -74,6 +75,7 @@ static __always_inline int rf_entered(struct task_struct *task, bool compat)
 	struct rf_task *bound;
 	struct rf_call call;
 	__u8 flags = 0;
+	__u32 event;
 
 	bound = rf_bound(task);
 	if (!bound)
@@ -82,11 +84,16 @@ static __always_inline int rf_entered(struct task_struct *task, bool compat)
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
 	if (!known || !known->event || known->event & RF_SYSCALL_HOOKED)
 		return 0;
-	if (known->event == RF_TASK_DRIFT) { /* an exec: before it makes the task another one */
+	event = known->event & RF_SYSCALL_EVENT;
+	if (known->event & RF_SYSCALL_GUARDED)
+		rf_guard_call(&call);
+	if (!event)
+		return 0;
+	if (event == RF_TASK_DRIFT) { /* an exec: before it makes the task another one */
 		rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY);
 		return 0;
 	}
-	rf_checkpoint(task, bound, known->event | RF_AT_ENTRY);
+	rf_checkpoint(task, bound, event | RF_AT_ENTRY);
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
 	return rf_call_event(task, bound, &call, known, flags);

@@ -10,6 +10,14 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Compared at once: the compiler would keep all numbers on the stack until the end. */
+#define RF_SHARES(number, hosts, flag)    \
+	do {                              \
+		if ((number) == (hosts))  \
+			shared |= (flag); \
+		barrier_var(shared);      \
+	} while (0)
+
 __noinline __u32 rf_shared_namespaces(__u64 address)
 {
 	struct task_struct *task = (struct task_struct *)address;
@@ -18,22 +26,14 @@ __noinline __u32 rf_shared_namespaces(__u64 address)
 
 	if (!proxy)
 		return 0;
-	if (BPF_CORE_READ(proxy, mnt_ns, ns.inum) == config.host_mnt_ns)
-		shared |= RF_CLONE_NEWNS;
-	if (BPF_CORE_READ(proxy, net_ns, ns.inum) == config.host_net_ns)
-		shared |= RF_CLONE_NEWNET;
-	if (BPF_CORE_READ(proxy, ipc_ns, ns.inum) == config.host_ipc_ns)
-		shared |= RF_CLONE_NEWIPC;
-	if (BPF_CORE_READ(proxy, uts_ns, ns.inum) == config.host_uts_ns)
-		shared |= RF_CLONE_NEWUTS;
-	if (BPF_CORE_READ(proxy, cgroup_ns, ns.inum) == config.host_cgroup_ns)
-		shared |= RF_CLONE_NEWCGROUP;
-	if (BPF_CORE_READ(proxy, time_ns, ns.inum) == config.host_time_ns)
-		shared |= RF_CLONE_NEWTIME;
-	if (BPF_CORE_READ(task, cred, user_ns, ns.inum) == config.host_user_ns)
-		shared |= RF_CLONE_NEWUSER;
-	if (rf_pid_ns(task) == config.host_pid_ns)
-		shared |= RF_CLONE_NEWPID;
+	RF_SHARES(BPF_CORE_READ(proxy, mnt_ns, ns.inum), config.host_mnt_ns, RF_CLONE_NEWNS);
+	RF_SHARES(BPF_CORE_READ(proxy, net_ns, ns.inum), config.host_net_ns, RF_CLONE_NEWNET);
+	RF_SHARES(BPF_CORE_READ(proxy, ipc_ns, ns.inum), config.host_ipc_ns, RF_CLONE_NEWIPC);
+	RF_SHARES(BPF_CORE_READ(proxy, uts_ns, ns.inum), config.host_uts_ns, RF_CLONE_NEWUTS);
+	RF_SHARES(BPF_CORE_READ(proxy, cgroup_ns, ns.inum), config.host_cgroup_ns, RF_CLONE_NEWCGROUP);
+	RF_SHARES(BPF_CORE_READ(proxy, time_ns, ns.inum), config.host_time_ns, RF_CLONE_NEWTIME);
+	RF_SHARES(BPF_CORE_READ(task, cred, user_ns, ns.inum), config.host_user_ns, RF_CLONE_NEWUSER);
+	RF_SHARES(rf_pid_ns(task), config.host_pid_ns, RF_CLONE_NEWPID);
 	return shared;
 }
 

@@ -48,6 +48,7 @@ Listen = values.Listen
 class Config(NamedTuple):
     """A checked configuration. Sizes are bytes, rates are records a second and container."""
 
+    file: Path  # it need not be there
     policies: tuple[Path, ...]
     mode: Mode
     patterns: tuple[values.Pattern, ...]
@@ -71,6 +72,7 @@ class Config(NamedTuple):
     state_dir: Path
     pins: str  # auto, off, or where a bpffs is or may be mounted
     fail_mode: Literal["closed", "open"]
+    self_defence: Literal["auto", "deny", "alert", "off"]
     canary: bool
     detectors_off: tuple[str, ...]
     output: Path | None  # None: standard output
@@ -114,6 +116,13 @@ class Config(NamedTuple):
     probes_headers: Literal["btf", "installed"]
     probes_memory: int
     probes_timeout: int  # seconds
+
+    @property
+    def defence(self) -> Literal["deny", "alert", "off"]:
+        """`self_defence`, decided: an agent that only looks on does so here, too."""
+        if self.self_defence == "auto":
+            return "alert" if self.mode == "audit" else "deny"
+        return self.self_defence
 
     @property
     def node_name(self) -> str:
@@ -177,6 +186,9 @@ KEYS: tuple[Key, ...] = (
     Key("fail_mode", "fail_mode", values.choice("closed", "open"), "closed",
         "closed: what is pinned is enforced on when the agent is stopped; open: an orderly stop ends it (a"
         " crash never does)", "closed|open"),
+    Key("self_defence", "self_defence", values.choice("auto", "deny", "alert", "off"), "auto",
+        "what becomes of a container that reaches for the agent itself (its process, programs, maps, pins,"
+        " files, sockets, cgroup): deny it, or alert only; auto: deny, in mode audit alert", "WORD"),
     Key("detectors.off", "detectors_off", values.detectors, (),
         "detectors to disable (policies/README.md lists them)", "ID", many=True),
     Key("canary", "canary", values.boolean, True,
@@ -227,7 +239,7 @@ def load(
             "\n".join(str(problem) for problem in problems),
             hint="`ringfence agent --help` lists the keys; `ringfence agent --check` tries a configuration",
         )
-    return Config(**{key.field: chosen[key.path] for key in KEYS})
+    return Config(file=file or DEFAULT_FILE, **{key.field: chosen[key.path] for key in KEYS})
 
 
 def _from_file(file: Path | None, chosen: dict[str, Any]) -> list[Problem]:

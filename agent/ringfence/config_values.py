@@ -39,7 +39,8 @@ __all__ = [
 
 #: as ringfence.response.detectors has them, which this module cannot import; a test compares
 DETECTORS = (
-    "image-link", "spec-sysctl", "spec-loader", "spec-text", "host-root", "helper-changed", "limit-hit",
+    "image-link", "spec-sysctl", "spec-loader", "spec-text", "host-root", "helper-changed",
+    "agent-tampered", "limit-hit",
     "task-burst", "sweep",
 )  # fmt: skip
 RUNTIMES = ("containerd", "crun", "docker", "podman", "runc")

@@ -34,6 +34,7 @@ from ringfence.events import (
     NetEvent,
     SyscallEvent,
     SysctlEvent,
+    TamperEvent,
     TaskEvent,
     UnixEvent,
 )
@@ -182,6 +183,18 @@ DRIFT_EVENT = Layout(
     Field("user_ns", "u32", 2),
 )
 
+TAMPER_EVENT = Layout(
+    "rf_tamper_event",
+    _HEADER,
+    Field("what", "u32"),
+    Field("nr", "u32"),
+    Field("detail", "u64"),
+    Field("agent_start_ns", "u64"),
+    Field("agent_pid", "u32"),
+    Field("path_len", "u32"),
+    Field("path", "char", PATH_LEN),
+)
+
 SYSCALL_EVENT = Layout(
     "rf_syscall_event",
     _HEADER,
@@ -204,6 +217,7 @@ RECORDS: dict[Layout, type[Any]] = {
     NET_EVENT: NetEvent,
     UNIX_EVENT: UnixEvent,
     DRIFT_EVENT: DriftEvent,
+    TAMPER_EVENT: TamperEvent,
     SYSCALL_EVENT: SyscallEvent,
 }
 
@@ -225,6 +239,8 @@ def _layout_of(kind: EventKind) -> Layout:
         return EXEC_EVENT
     if kind is EventKind.TASK_DRIFT:
         return DRIFT_EVENT
+    if kind is EventKind.AGENT_TAMPER:
+        return TAMPER_EVENT
     by_group = {
         "CONTAINER": CONTAINER_EVENT,
         "CGROUP": CGROUP_EVENT,

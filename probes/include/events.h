@@ -58,6 +58,7 @@ enum rf_event {
 	RF_KERNEL_HELPER = 28, /* the kernel runs a program of the host: modprobe, core_pattern, release_agent ... */
 	RF_TASK_DRIFT = 29,    /* credentials or namespaces that no call of the task could have given it */
 	RF_HOST_MAP = 30,      /* a program of the host maps a file of a container for execution; LSM hooks alone */
+	RF_AGENT_TAMPER = 31,  /* something that the agent lives by is reached for; asks no rule (guard.bpf.c) */
 
 	/* system calls (syscalls.bpf.c); several calls may share one event */
 	RF_SYS_CLONE = 32, /* clone, clone3, fork, vfork */
@@ -295,6 +296,36 @@ struct rf_syscall_event { /* SYS_*, MODULE_REQUEST, SETSOCKOPT */
 	char text[RF_PATH_LEN];	    /* of a call's entry: a best effort copy of its string argument */
 };
 
+/* What is reached for, and how: rf_tamper_event.what. Those from RF_TAMPER_LOOK on only look. */
+enum rf_tamper {
+	RF_TAMPER_SIGNAL = 1,	/* detail: the signal */
+	RF_TAMPER_TRACE = 2,	/* its memory, its registers, its descriptors; detail: PTRACE_MODE_* */
+	RF_TAMPER_LIMIT = 3,	/* detail: RLIMIT_*, where a hook tells it */
+	RF_TAMPER_PRIORITY = 4, /* nice, scheduler, CPUs, I/O; where its memory lies */
+	RF_TAMPER_PROC = 5,	/* a file of /proc/PID is opened for writing */
+	RF_TAMPER_MAP = 6,	/* detail: its id */
+	RF_TAMPER_PROGRAM = 7,
+	RF_TAMPER_LINK = 8,
+	RF_TAMPER_FILE = 9,    /* of its pins, state, configuration: opened for writing, or its name is changed */
+	RF_TAMPER_TICKET = 10, /* what lets the next agent in is read */
+	RF_TAMPER_CGROUP = 11, /* a file of its cgroup, or its place; detail: the cgroup's id */
+	RF_TAMPER_MOUNT = 12,  /* the pins' filesystem is unmounted, or mounted anew */
+	RF_TAMPER_SOCKET = 13,
+	RF_TAMPER_MAYBE = 0x100, /* or'ed to it: by the end of a path alone */
+	RF_TAMPER_LOOK = 32,	 /* detail: PTRACE_MODE_*: what /proc/PID shows to who may trace */
+};
+
+struct rf_tamper_event { /* AGENT_TAMPER */
+	struct rf_header header;
+	__u32 what; /* enum rf_tamper */
+	__u32 nr;   /* the system call, as the calling ABI numbers it; 0xffffffff: none */
+	__u64 detail;
+	__u64 agent_start_ns; /* who is defended: with agent_pid, the agent that loaded the program */
+	__u32 agent_pid;
+	__u32 path_len;
+	char path[RF_PATH_LEN]; /* of a file: inside its filesystem; of a call that names one: as it was written */
+};
+
 /* Why a record did not leave: the key of the `drops` map. */
 enum rf_drop {
 	RF_DROP_RING_FULL = 1,
@@ -319,6 +350,7 @@ RF_ASSERT_SIZE(rf_sysctl_event, 88 + 8 + RF_SYSCTL_LEN);
 RF_ASSERT_SIZE(rf_net_event, 88 + 24);
 RF_ASSERT_SIZE(rf_unix_event, 88 + 8 + RF_UNIX_PATH_LEN);
 RF_ASSERT_SIZE(rf_drift_event, 88 + 16 + 16 + 8);
+RF_ASSERT_SIZE(rf_tamper_event, 88 + 32 + RF_PATH_LEN);
 RF_ASSERT_SIZE(rf_syscall_event, 88 + 8 + 48 + 32 + RF_PATH_LEN);
 
 #endif

@@ -63,7 +63,9 @@ enum rf_relation {
 	RF_RELATION_HOST = 4,
 };
 
-#define RF_SYSCALL_HOOKED 0x8000 /* in rf_syscall.event: an LSM hook decides it, not the call's entry */
+#define RF_SYSCALL_HOOKED 0x8000  /* in rf_syscall.event: an LSM hook decides it, not the call's entry */
+#define RF_SYSCALL_GUARDED 0x4000 /* guard.bpf.c is asked first: what it reaches for may be the agent's */
+#define RF_SYSCALL_EVENT 0x0fff
 
 struct rf_syscall {
 	__u16 event;		  /* enum rf_event; 0: not ours */
@@ -274,6 +276,8 @@ struct rf_config {
 	__u64 root_cgroup;	/* the topmost that the agent sees: nothing above it is its business */
 	__u64 host_root_device; /* of the host's root directory; 0: not known */
 	__u64 host_root_inode;
+	__u32 guard;	    /* RF_GUARD_*: what becomes of who reaches for the agent (guard.bpf.c) */
+	__u32 guard_hooked; /* LSM hooks see to that: calls and opens are not looked at for it */
 };
 extern const volatile struct rf_config config;
 

@@ -20,6 +20,7 @@
 #define RF_S_IFSOCK 0140000
 #define RF_S_ISUGID 06000
 #define RF_WALK_DEPTH 64
+#define RF_O_ACCMODE 03 /* of f_flags */
 
 #define RF_FNV_OFFSET 0xcbf29ce484222325ULL
 #define RF_FNV_PRIME 0x100000001b3ULL
@@ -101,6 +102,26 @@ static __always_inline __u64 rf_file_of_fd(struct task_struct *task, __u32 fd)
 		return 0;
 	bpf_probe_read_kernel(&file, sizeof(file), (void *)((__u64)table->fd + (__u64)fd * sizeof(file)));
 	return file;
+}
+
+/* The struct pid behind a pidfd; 0: it is none. */
+static __always_inline __u64 rf_pid_of_fd(struct task_struct *task, __u32 fd)
+{
+	__u64 file = rf_file_of_fd(task, fd);
+	__u64 inode, super, magic, dentry, name = 0;
+
+	if (!file)
+		return 0;
+	inode = (__u64)RF_READ(struct file, file, f_inode);
+	super = (__u64)RF_READ(struct inode, inode, i_sb);
+	magic = RF_READ(struct super_block, super, s_magic);
+	if (magic == RF_MAGIC_PIDFS)
+		return (__u64)RF_READ(struct inode, inode, i_private);
+	if (magic != RF_MAGIC_ANON_INODE)
+		return 0;
+	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
+	bpf_probe_read_kernel(&name, sizeof(name), RF_READ(struct dentry, dentry, d_name.name));
+	return name == RF_PIDFD_NAME ? (__u64)RF_READ(struct file, file, private_data) : 0;
 }
 
 static __always_inline __u64 rf_mount_of(const struct rf_file *file)

@@ -15,7 +15,6 @@
 /* f_flags: include/uapi/asm-generic/fcntl.h */
 #define RF_O_WRONLY 01
 #define RF_O_RDWR 02
-#define RF_O_ACCMODE 03
 #define RF_O_CREAT 0100
 #define RF_O_TRUNC 01000
 

@@ -26,6 +26,8 @@ struct rf_scratch {
 	__u32 truncated;
 	__u32 bit;
 	__u64 hash; /* of the program's path */
+	__u64 ends[8];
+	__u64 above[8]; /* of a path, see self.bpf.c */
 };
 
 struct {

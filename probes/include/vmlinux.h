@@ -34,53 +34,7 @@ typedef unsigned short umode_t;
 #define true 1
 #define false 0
 
-/* ---- UAPI of BPF ------------------------------------------------------- */
-
-enum bpf_map_type {
-	BPF_MAP_TYPE_HASH = 1,
-	BPF_MAP_TYPE_ARRAY = 2,
-	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
-	BPF_MAP_TYPE_LRU_HASH = 9,
-	BPF_MAP_TYPE_LPM_TRIE = 11,
-	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
-	BPF_MAP_TYPE_STACK = 23,
-	BPF_MAP_TYPE_RINGBUF = 27,
-	BPF_MAP_TYPE_TASK_STORAGE = 29,
-};
-
-#define BPF_ANY 0
-#define BPF_NOEXIST 1
-#define BPF_EXIST 2
-#define BPF_F_NO_PREALLOC (1U << 0)
-#define BPF_F_MMAPABLE (1U << 10)
-#define BPF_F_INNER_MAP (1U << 12)
-#define BPF_LOCAL_STORAGE_GET_F_CREATE (1U << 0)
-
-struct bpf_sock;
-
-struct bpf_cgroup_dev_ctx {
-	__u32 access_type; /* (access << 16) | type */
-	__u32 major;
-	__u32 minor;
-};
-
-struct bpf_sysctl {
-	__u32 write;
-	__u32 file_pos;
-};
-
-struct bpf_sock_addr {
-	__u32 user_family;
-	__u32 user_ip4;	   /* network byte order */
-	__u32 user_ip6[4]; /* network byte order */
-	__u32 user_port;   /* network byte order */
-	__u32 family;
-	__u32 type;
-	__u32 protocol;
-	__u32 msg_src_ip4;
-	__u32 msg_src_ip6[4];
-	struct bpf_sock *sk;
-};
+#include "uapi.h"
 
 /* ---- the kernel's own -------------------------------------------------- */
 
@@ -165,12 +119,16 @@ struct nsproxy {
 	struct cgroup_namespace *cgroup_ns;
 };
 
+struct hlist_head {
+	struct hlist_node *first;
+};
 struct upid {
 	int nr;
 	struct pid_namespace *ns;
 };
 struct pid {
 	unsigned int level;
+	struct hlist_head tasks[4]; /* by enum pid_type: PIDTYPE_PID is 0 */
 	struct upid numbers[1];
 };
 
@@ -249,6 +207,7 @@ struct dentry {
 };
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 };
 struct mount { /* fs/mount.h: private to the kernel, but in its BTF */
 	struct mount *mnt_parent;
@@ -276,6 +235,7 @@ struct files_struct {
 };
 struct fs_struct {
 	struct path root;
+	struct path pwd;
 };
 struct mm_struct {
 	unsigned long arg_start;
@@ -320,6 +280,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	struct hlist_node pid_links[4]; /* as pid.tasks */
 	u64 start_boottime;
 	u64 self_exec_id; /* how often it has executed a program */
 	const struct cred *real_cred;
@@ -365,6 +326,7 @@ struct pt_regs {
 struct seq_file;
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	u64 seq_num;
 };
 struct bpf_iter__task {
 	struct bpf_iter_meta *meta;
@@ -391,6 +353,7 @@ struct unix_address {
 };
 struct unix_sock {
 	struct unix_address *addr;
+	struct path path; /* of the file that it is bound to */
 };
 
 #pragma clang attribute pop

@@ -15,7 +15,7 @@ from ringfence.abi import Field, Layout
 from tests.abi.btf import Btf
 
 INCLUDE = Path(__file__).resolve().parents[2] / "probes" / "include"
-HEADERS = ("events.h", "maps.h", "who.h", "rules.h")
+HEADERS = ("events.h", "maps.h", "who.h", "rules.h", "guard.h")
 ALL = (wire.HEADER, wire.OBJECT, *wire.RECORDS, *abi.LAYOUTS)
 ENUMS: dict[str, tuple[type[enum.IntEnum] | type[enum.IntFlag], str]] = {
     "rf_event": (abi.EventKind, "RF_"),
@@ -26,6 +26,7 @@ ENUMS: dict[str, tuple[type[enum.IntEnum] | type[enum.IntFlag], str]] = {
     "rf_operand_source": (abi.OperandSource, "RF_FROM_"),
     "rf_relation": (abi.Relation, "RF_RELATION_"),
     "rf_counter": (abi.Counter, "RF_COUNT_"),
+    "rf_tamper": (abi.Tamper, "RF_TAMPER_"),
 }
 RENAMED = {"EVENT_NONE": "NONE"}
 PRIVATE = {"rf_answered", "rf_armed", "rf_identity", "rf_memo"}  # in maps that only the probes read

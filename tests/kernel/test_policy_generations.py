@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from collections.abc import Iterator
 import pytest
 
 from ringfence.abi import GENERATIONS, INNER_MAPS
+from ringfence.bpf.maps import Map
 from ringfence.errors import PolicyError
 from ringfence.policy.install import Generations
+from tests.kernel.binding import program_id
 from tests.kernel.probes import LABEL, results, running
 from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, Enforcer, Known, run
+from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.waiting import wait_for
 from tests.unit.policy.documents import Document, policy, rule
@@ -184,3 +188,35 @@ def test_another_agent_goes_on_where_the_last_one_was(enforcer: Enforcer, cgroup
     enforcer.generations = successor
     enforcer.enforce(DENY)
     assert wait_for(lambda: results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}, "the next set")
+
+
+#: what a generation brings that is the same as long as it is in force
+CONSTANT = {"rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions"}
+
+
+def test_what_is_in_force_cannot_be_changed_by_a_system_call(enforcer: Enforcer) -> None:
+    """Its tables are frozen once they are filled: whoever gets hold of them changes no rule."""
+    made: list[Map] = []
+    enforcer.generations.made = made.append
+    enforcer.enforce(DENY)
+    refused = set()
+    for inner in made:
+        key = next(inner.keys(), bytes(inner.key_size))
+        try:
+            inner.set(key, inner.get(key) or bytes(inner.value_size))
+        except PermissionError:
+            refused.add(inner.name)
+    assert {inner.name for inner in made} == set(INNER_MAPS)
+    assert refused == CONSTANT
+
+
+def test_the_constants_of_the_programs_are_frozen(enforcer: Enforcer) -> None:
+    """Who the agent is, and which namespaces are the host's, is in .rodata; libbpf freezes it."""
+    bpftool = force.need_program("bpftool")
+    shown = subprocess.run([bpftool, "-j", "map", "show"], check=True, capture_output=True).stdout
+    program = next(one for one in enforcer.probes.kernel.programs if one.name == "task_newtask")
+    described = [bpftool, "-j", "prog", "show", "id", str(program_id(program))]
+    used = json.loads(subprocess.run(described, check=True, capture_output=True).stdout)["map_ids"]
+    constants = [one for one in json.loads(shown) if one["id"] in used and one["name"].endswith(".rodata")]
+    assert constants
+    assert all(one["frozen"] for one in constants)

@@ -56,7 +56,7 @@ def measure_guest(kernel: Prepared, echo: IO[bytes] | None = None, timeout: floa
     raw = RESULTS / f"{kernel.name}.raw"
     raw.unlink(missing_ok=True)
     began = time.monotonic()
-    # The machine is thrown away: attacks may write its settings, and load the module that stands in for an exploit.
+    # The machine is thrown away: attacks may write its settings, and load a module.
     attacks = " ".join([*_argv(SLOWDOWN), "--mode", "enforce", "--disposable"])
     command = ["sh", "-c", f"{attacks} > {raw}"]
     job = Job(command, ROOT, guest_environment(kernel), [RESULTS], timeout)

@@ -38,7 +38,7 @@ EVERYWHERE: Mapping[str, str] = {
 WITHOUT_LSM: Mapping[str, str] = {
     "kernel-symbols": "profilers read it, and to most it shows zeroes; the one other way is to kill",
     "kernel-log-file": "log collectors try it; the one other way is to kill",
-    "memory-file": "debuggers of the container's own processes do it, and let go when refused; the one other way is to kill",
+    "memory-file": "debuggers of own processes do it, and go on when refused; the one other way is to kill",
     "token-by-dropped-program": "installers that bring their own client do it; the one other way is to kill",
     "kernel-log": "people type dmesg; the one other way is to kill",
     "io-uring": "libuv, MariaDB and others try it and do without when it is refused, but not when killed",
@@ -48,9 +48,9 @@ WITHOUT_LSM: Mapping[str, str] = {
 UNSEEN: Mapping[str, str] = {
     "setuid-on-disk": "which filesystem it is on is known at the hook; `setuid-file` tells of the call",
     "log-symlink": "where the link is made is known at the hook; `host-symlink` tells of its text",
-    "rename-exchange-link": "what the names lead to is known at the hook; `rename-exchange` tells of the call",
-    "terminal-injection": "without a hook every ioctl of the node would pay: the optional rule `terminal-injection-anywhere` does",
-    "host-loads-container-code": "a program of the host's maps it: there is no call of a container to look at",
+    "rename-exchange-link": "what names lead to is known at the hook; `rename-exchange` tells of the call",
+    "terminal-injection": "every ioctl of the node would pay: `terminal-injection-anywhere` is optional",
+    "host-loads-container-code": "a program of the host maps it: no call of a container is there to look at",
 }
 #: what an attack needs that not every kernel has
 ABSENT: Mapping[str, str] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ringfence.abi import guard
 from ringfence.abi.constants import (
     COUNTERS,
     DIMS,
@@ -163,6 +164,8 @@ CONFIG = Layout(
     Field("root_cgroup", "u64"),
     Field("host_root_device", "u64"),
     Field("host_root_inode", "u64"),
+    Field("guard", "u32"),
+    Field("guard_hooked", "u32"),
 )
 
 LAYOUTS = (
@@ -180,6 +183,7 @@ LAYOUTS = (
     DROP_KEY,
     LEARNED_KEY,
     HELPER_KEY,
+    *guard.LAYOUTS,
     ACTIVITY,
     CONFIG,
 )
@@ -243,6 +247,10 @@ MAPS = {
     "observe": MapShape(4, 4),
     "helpers": MapShape(HELPER_KEY.size, 4),
     "tickets": MapShape(64, 4),
+    "guards": MapShape(guard.GUARD_KEY.size, 4),
+    "guard_state": MapShape(4, guard.GUARD_STATE.size),
+    "guard_wanted": MapShape(4, guard.GUARD_WISH.size),
+    "guarded_calls": MapShape(4, guard.GUARDED_CALL.size),
     "rule_sets": MapShape(4, 4),
     "rule_events": MapShape(4, 4),
     "rule_profiles": MapShape(4, 4),

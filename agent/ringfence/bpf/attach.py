@@ -42,7 +42,8 @@ class AttachPlan:
     node. With `compat` one program at every call takes the place of those at the tracepoints of `entry`.
     `lsm` are hooks of ringfence.bpf.lsm; `hooked` the calls that they decide, which are not in `entry`.
     `drift`: programs that look for drift, at the places that are asked for. `requests`: at requests
-    for modules.
+    for modules. `guard`: those of the self-defence, which may want the entry of more calls (`guarded`)
+    and the end of some (`guarded_exit`).
     """
 
     entry: frozenset[str] = frozenset()
@@ -57,6 +58,9 @@ class AttachPlan:
     hooked: frozenset[str] = frozenset()
     drift: bool = False
     requests: bool = False
+    guard: bool = False
+    guarded: frozenset[str] = frozenset()
+    guarded_exit: frozenset[str] = frozenset()
 
 
 class Attached(NamedTuple):
@@ -117,7 +121,8 @@ def open_tracefs() -> Iterator[Tracefs]:
 
 
 class Place(NamedTuple):
-    """Where a program shall be: kind tp_btf, lsm, tracepoint or cgroup; the target as in a section name."""
+    """Where a program shall be: kind tp_btf, lsm, fentry, tracepoint or cgroup; the target as in a section
+    name."""
 
     program: Program
     kind: str
@@ -127,6 +132,8 @@ class Place(NamedTuple):
 def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
     """What a plan comes to with these programs: everything that begins to be tracked comes first."""
     programs = [program for program in programs if plan.drift or not program.name.startswith("drift_")]
+    yield from _guard_places(programs, plan)
+    programs = [program for program in programs if not program.name.startswith("guard_")]
     for program in programs:
         kind, _, target = program.section.partition("/")
         # Programs that learn are loaded only where they are wanted.
@@ -137,7 +144,7 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
         if kind == "lsm" and target in plan.lsm:
             yield Place(program, kind, target)
     for program in programs:
-        entry = frozenset[str]() if plan.compat else plan.entry
+        entry = frozenset[str]() if plan.compat else plan.entry | plan.guarded
         for prefix, names in (("syscalls/sys_enter", entry), ("syscalls/sys_exit", plan.exit)):
             if program.section == f"tracepoint/{prefix}":
                 for name in sorted(names):
@@ -148,6 +155,19 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
     for program in programs:
         kind, _, target = program.section.partition("/")
         if kind == "cgroup" and plan.cgroup_path and (plan.cgroup is None or target in plan.cgroup):
+            yield Place(program, kind, target)
+
+
+def _guard_places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
+    """Those of the self-defence were loaded for what this node has: all of them, or none."""
+    for program in programs:
+        kind, _, target = program.section.partition("/")
+        if not plan.guard or not program.name.startswith("guard_") or kind == "iter":
+            continue
+        if kind == "tracepoint":
+            for name in sorted(plan.guarded_exit):
+                yield Place(program, kind, f"{target}_{tracepoint(name)}")
+        else:
             yield Place(program, kind, target)
 
 
@@ -165,7 +185,7 @@ def attach_all(wanted: Iterable[Place], cgroup_path: str) -> Iterator[Attached |
         tracefs: Tracefs | None = None
         cgroup = -1
         for place in wanted:
-            if place.kind in ("tp_btf", "lsm"):
+            if place.kind in ("tp_btf", "lsm", "fentry"):
                 yield _attach_by_btf(place)
             elif place.kind == "tracepoint":
                 tracefs = tracefs or stack.enter_context(open_tracefs())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ringfence.bpf import _libbpf, _syscalls, privileges
+from ringfence.bpf import _libbpf, _syscalls, guarded, privileges
 from ringfence.bpf.attach import Tracefs, open_tracefs
 from ringfence.bpf.lsm_try import available_hooks
 from ringfence.bpf.maps import MapType
@@ -175,7 +175,8 @@ def _tracepoints() -> tuple[bool, frozenset[str], frozenset[str]]:
     try:
         with open_tracefs() as tracefs:
             others = frozenset(name for name, place in TRACEPOINTS.items() if tracefs.has(place))
-            return tracefs.has("syscalls/sys_enter_openat"), frozenset(_traced(tracefs, CALLS)), others
+            calls = frozenset(_traced(tracefs, {*CALLS, *guarded.CALLS}))
+            return tracefs.has("syscalls/sys_enter_openat"), calls, others
     except KernelError:
         return False, frozenset(), frozenset()
 

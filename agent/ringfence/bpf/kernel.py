@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.abi import (
-    CONFIG,
-    HIERARCHY_V2,
     MAPS,
     OBSERVE_OFF,
     PATTERN,
@@ -26,15 +22,14 @@ from ringfence.abi import (
 )
 from ringfence.bpf import _libbpf, _syscalls, syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
-from ringfence.bpf.capabilities import CGROUP_ATTACHES, TRACEPOINTS, cgroup_storage
-from ringfence.bpf.host import FileIdentity, host_root
+from ringfence.bpf.capabilities import CGROUP_ATTACHES, TRACEPOINTS
 from ringfence.bpf.losses import Losses
-from ringfence.bpf.lsm import HELPER_HOOK, decided_by
 from ringfence.bpf.maps import Map
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
-from ringfence.bpf.pins import PinDirectory
+from ringfence.bpf.pins import PinDirectory, find_base
 from ringfence.bpf.program_stats import ProgramStat, stat_of
 from ringfence.bpf.ring import Ring
+from ringfence.bpf.settings import DEFAULT_OBJECT, KernelSettings, host_namespaces
 from ringfence.errors import ConfigError, KernelError
 
 __all__ = [
@@ -47,93 +42,10 @@ __all__ = [
     "host_namespaces",
 ]
 
-DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
-_NEVER = 64  # cgroups that are no containers, whatever their names
-_SHARES = 4  # a container may have this part of the table of processes
-_NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
+#: programs of the self-defence that LSM hooks make unnecessary
+_GUARDS_CALLS = ("tp_btf/signal_generate", "tracepoint/syscalls/sys_exit")
 #: programs that an older kernel may lack or refuse; the rest is needed
-_LEARNED = 65536  # programs of containers, times what each calls and needs
 _OPTIONAL = ("cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/sys_enter", "tp_btf/sys_exit")
-
-
-def host_namespaces(proc: str = "/proc") -> dict[str, int]:
-    """The host's namespaces: those of its process 1, or this process's where that one may not be looked at.
-
-    0 for a kind that this kernel does not have.
-    """
-    found = {}
-    for name in _NAMESPACES:
-        found[name] = 0
-        for process in ("1", "self"):
-            with suppress(OSError):
-                found[name] = os.stat(f"{proc}/{process}/ns/{name}").st_ino
-                break
-    return found
-
-
-def _own_start() -> int:
-    """When this process was started, in ns since boot, rounded down to the tick as proc(5) shows it."""
-    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
-    return int(fields[19]) * (10**9 // os.sysconf("SC_CLK_TCK"))
-
-
-@dataclass(frozen=True, slots=True)
-class KernelSettings:
-    """What is fixed once the programs are loaded. Sizes are entries, of the rings bytes (a power of two)."""
-
-    object_path: Path = DEFAULT_OBJECT
-    hierarchy: int = HIERARCHY_V2
-    namespaces: Mapping[str, int] = field(default_factory=host_namespaces)
-    root: FileIdentity = field(default_factory=host_root)
-    agent_pid: int = field(default_factory=os.getpid)
-    agent_start_ns: int = field(default_factory=_own_start)  # CLOCK_BOOTTIME, of the tick that it was in
-    slots: int = 4096
-    processes: int = 65536
-    process_share: int = 0  # of them, for one container; 0: a quarter
-    late: bool = True  # containers that were not enrolled when they were made are at their next exec
-    root_cgroup: int = 0  # id of the topmost cgroup that can be seen; 0: the hierarchy's own root
-    task_storage: bool | None = None  # cgroup programs use it; None: where they can
-    drop_entries: int = 16384
-    alerts_bytes: int = 1 << 20
-    activity_bytes: int = 4 << 20
-    activity_rate: int = 0  # records a second and container; 0: no limit
-    activity_burst: int = 0
-    alert_rate: int = 0  # the same for alerts that kill nobody
-    alert_burst: int = 0
-    learn: bool = False  # count every call and capability (probes/learn.bpf.c)
-    lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node can have; the others are left out
-    tracing: frozenset[str] = frozenset()  # the same of TRACEPOINTS
-
-    def sizes(self) -> dict[str, int]:
-        """Map -> entries."""
-        return {
-            "slots": self.slots,
-            "free_slots": self.slots,
-            "counters": self.slots,
-            "processes": self.processes,
-            "carried": self.processes,
-            "containers": self.slots + _NEVER,
-            "drops": self.drop_entries,
-            "alerts": self.alerts_bytes,
-            "activity": self.activity_bytes,
-            "learned": _LEARNED if self.learn else 1,
-        }
-
-    def pack(self, refused: Collection[str] = ()) -> bytes:
-        """As struct rf_config. `refused` are programs that are not there."""
-        namespaces = (self.namespaces.get(name, 0) for name in _NAMESPACES)
-        hooks = {hook for hook in self.lsm_hooks if f"lsm_{hook}" not in refused}
-        by_hook = (HELPER_HOOK in hooks, EventKind.PROCESS_EXEC in decided_by(hooks))
-        rates = (self.activity_rate, self.activity_burst, self.alert_rate, self.alert_burst)
-        agent = (self.agent_pid, self.agent_start_ns)
-        storage = cgroup_storage() if self.task_storage is None else self.task_storage
-        table = (
-            self.process_share or max(1, self.processes // _SHARES),
-            storage,
-            self.late,
-            self.root_cgroup,
-        )
-        return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table, *self.root)
 
 
 class Pattern(NamedTuple):
@@ -197,6 +109,11 @@ class Kernel:
         return self._loaded.maps[name]
 
     @property
+    def maps(self) -> list[Map]:
+        """All of them."""
+        return list(self._loaded.maps.values())
+
+    @property
     def attached(self) -> list[Attached]:
         """All that is attached now."""
         return list(self._links.values())
@@ -205,17 +122,27 @@ class Kernel:
     def programs(self) -> list[Program]:
         return list(self._loaded.programs.values())
 
-    def configure_syscalls(self, names: Iterable[str], hooked: Iterable[str] = ()) -> None:
+    def configure_syscalls(
+        self, names: Iterable[str], hooked: Iterable[str] = (), watched: Iterable[str] = ()
+    ) -> None:
         """Which calls (names of ringfence.bpf.syscalls) are events: by their entry or, `hooked`, LSM hooks.
 
-        The others are none from now on.
+        The others are none from now on. `watched` (names of ringfence.bpf.guarded) are looked at for the
+        agent's own sake, events or not.
         """
         table = self.map("syscalls")
-        entries = syscalls.entries(names, hooked=hooked)
+        entries = syscalls.entries(names, hooked=hooked, guarded=watched)
         wanted = {number.to_bytes(4, "little"): value for number, value in entries}
         empty = bytes(table.value_size)
         stale = {key: empty for key, value in table.items() if any(value) and key not in wanted}
         table.update_batch(wanted | stale)
+
+    @property
+    def guarding(self) -> str:
+        """What the self-defence was loaded for: `lsm` hooks, or `calls`; empty: it is off."""
+        if "guard_register" not in self._loaded.programs:
+            return ""
+        return "calls" if "guard_signal_generate" in self._loaded.programs else "lsm"
 
     def configure_patterns(self, patterns: Iterable[Pattern]) -> None:
         """Which cgroups are containers, from now on. ConfigError: too many, or one is too long."""
@@ -270,7 +197,7 @@ class Kernel:
 
     def adopt(self) -> list[Adopted]:
         """Run the task iterator once: what already runs in enrolled cgroups becomes armed."""
-        output = [run_iterator(program) for program in self.programs if program.section == "iter/task"]
+        output = [run_iterator(program) for program in self.programs if program.name == "adopt"]
         return [Adopted(*map(int, line.split())) for line in b"".join(output).splitlines()]
 
     def keep_statistics(self, *, on: bool) -> None:
@@ -299,6 +226,30 @@ class Kernel:
         """Nothing of an earlier agent is needed any more."""
         if self._pins is not None:
             self._pins.mark_complete()
+
+    def pin_again(self) -> None:
+        """Pins are gone: make them anew, in a bpffs that is mounted anew if that is gone, too."""
+        if self._pins is not None:
+            base = self._pins.path.parent
+            if not base.is_dir():
+                find_base((str(base.parent),))
+            self.pin(base)
+            # Under another name they would outlive us, whatever is wanted.
+            for other in PinDirectory.strays(base, self.map("generation")):
+                if other.path != self._pins.path:
+                    other.remove()
+
+    def forget(self, links: Iterable[Attached]) -> None:
+        """Let go of links that are dead: `attach` makes them again."""
+        gone = {(link.program, link.target) for link in links}
+        dead = [link for key, link in self._links.items() if key in gone]
+        self._links = {key: link for key, link in self._links.items() if key not in gone}
+        detach(link.fd for link in dead)
+
+    @property
+    def pins(self) -> PinDirectory | None:
+        """Where it is pinned; None: nowhere."""
+        return self._pins
 
     @property
     def pinned_as(self) -> str:
@@ -351,8 +302,21 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
             refused.add(program)
         if section.startswith("lsm/") and not _has_hook(program, section, settings, missing):
             refused.add(program)
-        if program in refused or (program.startswith("learn_") and not settings.learn):
+        if program in refused or not _is_of_use(program, section, settings, refused):
             file.leave_out(program)
+
+
+def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Collection[str]) -> bool:
+    """Whether the configuration asks for a program that the kernel could have."""
+    if program.startswith("learn_"):
+        return settings.learn
+    if not program.startswith("guard_"):
+        return True
+    if section in _GUARDS_CALLS:
+        return bool(settings.guard) and not settings.guards_by_hook(refused)
+    if section.startswith(("lsm/", "fentry/")):
+        return bool(settings.guard) and settings.guards_by_hook(refused)
+    return bool(settings.guard)
 
 
 def _has_hook(program: str, section: str, settings: KernelSettings, missing: list[Skipped]) -> bool:
@@ -365,7 +329,7 @@ def _has_hook(program: str, section: str, settings: KernelSettings, missing: lis
 
 
 def _is_optional(section: str) -> bool:
-    return section in _OPTIONAL or section.startswith("lsm/") or section == "tp_btf/cap_capable"
+    return section in _OPTIONAL or section.startswith(("lsm/", "fentry/")) or section == "tp_btf/cap_capable"
 
 
 def _loads(kind: int, attach_type: int) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from functools import cache
 
-from ringfence.bpf import _libbpf
+from ringfence.bpf import _libbpf, _syscalls
 
 __all__ = ["Map", "MapType", "create_map", "open_map"]
 
@@ -232,6 +232,15 @@ class Map:
     def mapped(self) -> mmap.mmap:
         """The values of an array with BPF_F_MMAPABLE, in memory; each is padded to 8 bytes."""
         return mmap.mmap(self.fd, self.max_entries * ((self.value_size + 7) // 8 * 8), mmap.MAP_SHARED)
+
+    def freeze(self) -> None:
+        """No system call can change it any more, whoever makes it; programs still can."""
+        _syscalls.map_freeze(self.fd)
+
+    @property
+    def id(self) -> int:
+        """Of the map, on this node: the second word of struct bpf_map_info."""
+        return int(struct.unpack("=2I", _libbpf.info(self.fd, 8))[1])
 
     def close(self) -> None:
         """Give the descriptor back. The map lives while a program, a pin or an outer map holds it."""

@@ -86,19 +86,39 @@ class PinDirectory:
         """Oldest first, also those that are not whole."""
         return [cls(path) for path in sorted(base.iterdir(), key=_order) if path.is_dir()]
 
+    @classmethod
+    def strays(cls, base: Path, generation: Map) -> list[PinDirectory]:
+        """Directories, here and beside, that hold the pins of the agent that has this map."""
+        found = []
+        for path in (path for parent in (base, base.parent) for path in parent.iterdir() if path.is_dir()):
+            with suppress(OSError):
+                pinned = cls(path).open_map("generation")
+                if pinned is not None:
+                    with pinned:
+                        if pinned.id == generation.id:
+                            found.append(cls(path))
+        return found
+
     def pin(self, attached: Iterable[Attached], maps: Mapping[str, Map]) -> None:
         """Pin maps and links, and give the directory its name. On a failure nothing of it stays."""
         try:
             for name, found in maps.items():
                 _libbpf.pin(found.fd, str(self.path / "maps" / _plain(name)))
             for number, link in enumerate(attached):
-                _libbpf.pin(link.fd, str(self.path / "links" / f"{number:03}-{_plain(link.program)}"))
+                _libbpf.pin(link.fd, str(self.path / _link_name(number, link)))
             (self.path / _ABI).symlink_to(str(ABI_VERSION))
             whole = self.path.with_name(self.path.name.removeprefix(_UNFINISHED))
             self.path = self.path.rename(whole)
         except OSError:
             self.remove()
             raise
+
+    def missing(self, attached: Iterable[Attached], maps: Iterable[Map]) -> list[str]:
+        """What of `pin` is not there any more."""
+        wanted = {f"maps/{_plain(found.name)}" for found in maps}
+        wanted |= {_link_name(number, link) for number, link in enumerate(attached)}
+        there = {f"{part}/{name}" for part in ("maps", "links") for name in _names_in(self.path / part)}
+        return sorted(wanted - there)
 
     @property
     def same_abi(self) -> bool:
@@ -179,6 +199,17 @@ def _number(path: Path) -> int:
 
 def _order(path: Path) -> tuple[int, str]:
     return _number(path), path.name
+
+
+def _link_name(number: int, link: Attached) -> str:
+    return f"links/{number:03}-{_plain(link.program)}"
+
+
+def _names_in(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def _plain(name: str) -> str:

@@ -11,7 +11,17 @@ import platform
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ringfence.abi import COMPAT_BASE, OPERANDS, SYSCALL, SYSCALL_HOOKED, Counter, EventKind, OperandSource
+from ringfence.abi import (
+    COMPAT_BASE,
+    OPERANDS,
+    SYSCALL,
+    SYSCALL_GUARDED,
+    SYSCALL_HOOKED,
+    Counter,
+    EventKind,
+    OperandSource,
+)
+from ringfence.bpf import guarded as guarded_calls
 from ringfence.bpf.syscall_numbers import NUMBERS
 
 __all__ = [
@@ -37,11 +47,12 @@ class Syscall(NamedTuple):
     text_arg: int
     operands: tuple[_Source, ...]
 
-    def pack(self, *, hooked: bool = False) -> bytes:
-        """As struct rf_syscall. `hooked`: an LSM hook decides it, and its entry is not looked at."""
+    def pack(self, *, hooked: bool = False, guarded: bool = False) -> bytes:
+        """As struct rf_syscall. `hooked`: an LSM hook decides it, and its entry is not looked at. `guarded`:
+        the self-defence looks at it."""
         filled = (*self.operands, *((OperandSource.NOTHING, 0),) * (OPERANDS - len(self.operands)))
         sources, arguments = bytes(s for s, _ in filled), bytes(a for _, a in filled)
-        kind = self.kind | SYSCALL_HOOKED if hooked else self.kind
+        kind = self.kind | (SYSCALL_HOOKED if hooked else 0) | (SYSCALL_GUARDED if guarded else 0)
         return SYSCALL.pack(kind, self.counter, self.text_arg, sources, arguments)
 
 
@@ -156,6 +167,8 @@ CALLS: dict[str, Syscall] = {
     "setdomainname": _call(_K.SYS_SETDOMAIN, _C.SYS_KERNEL, _const(2)),
 }
 
+_NO_EVENT = _call(_K.NONE, _C.NONE)
+
 #: The calls at whose exit file.open is decided.
 OPENS = ("open", "openat", "openat2", "creat", "open_by_handle_at")
 
@@ -183,7 +196,7 @@ _TRACEPOINTS = {"umount2": "umount"}
 
 
 def tracepoint(name: str) -> str:
-    """What the tracepoints sys_enter_X and sys_exit_X of a call have as X."""
+    """What the tracepoints sys_enter_X and sys_exit_X of a call have as X: one of ours, or of `guarded`."""
     return _TRACEPOINTS.get(name, name)
 
 
@@ -205,22 +218,24 @@ def operand_dims(kind: EventKind) -> frozenset[int]:
 
 
 def entries(
-    names: Iterable[str], machine: str = "", hooked: Iterable[str] = ()
+    names: Iterable[str], machine: str = "", hooked: Iterable[str] = (), guarded: Iterable[str] = ()
 ) -> Iterator[tuple[int, bytes]]:
     """(index, value) of the map `syscalls` for these calls, native and 32-bit.
 
     A call that the architecture does not have is left out. `machine` as uname -m, empty: this one. `hooked`
-    are more calls, which LSM hooks decide.
+    are more calls, which LSM hooks decide; `guarded` those that the self-defence looks at, events or not.
     """
-    by_hook = frozenset(hooked)
+    by_hook, watched = frozenset(hooked), frozenset(guarded)
     wanted = frozenset(names) | by_hook
     is_arm64 = (machine or platform.machine()) == "aarch64"
     for name, (x86_64, i386, arm64) in NUMBERS.items():
-        meant = _COMPAT_ALIASES.get(name, name)
-        if meant not in wanted or meant not in CALLS:
+        meant = _COMPAT_ALIASES.get(name) or guarded_calls.COMPAT_ALIASES.get(name, name)
+        call = CALLS.get(meant, _NO_EVENT) if meant in wanted else _NO_EVENT
+        if call is _NO_EVENT and meant not in watched:
             continue
+        value = call.pack(hooked=meant in by_hook, guarded=meant in watched)
         number = arm64 if is_arm64 else x86_64
         if number is not None:
-            yield number, CALLS[meant].pack(hooked=meant in by_hook)
+            yield number, value
         if i386 is not None and not is_arm64:
-            yield COMPAT_BASE + i386, CALLS[meant].pack(hooked=meant in by_hook)
+            yield COMPAT_BASE + i386, value

@@ -25,12 +25,14 @@ __all__ = [
     "Hierarchy",
     "HierarchyKind",
     "HostNamespaces",
+    "OwnDirectory",
     "cgroup_id",
     "detect",
     "host_namespaces",
     "mount_points",
     "own_cgroup",
     "own_cgroups",
+    "own_directories",
     "own_lineage",
     "walk",
 ]
@@ -243,12 +245,46 @@ def own_lineage(hierarchy: Hierarchy) -> list[CgroupDir]:
     return found[::-1]
 
 
+class OwnDirectory(NamedTuple):
+    """A cgroup that this process is in (`own`), or one above it."""
+
+    path: Path
+    own: bool
+
+
+def own_directories(proc: Path = Path("/proc")) -> list[OwnDirectory]:
+    """The cgroups of this process in every hierarchy that is mounted whole, those above them, and no root."""
+    main = detect(proc)
+    told = own_cgroup(main, proc)
+    elsewhere = os.path.relpath(told, main.mount) if told else "."
+    found: dict[Path, bool] = {}
+    for mount in _mounts((proc / "self/mountinfo").read_text(errors="surrogateescape")):
+        if mount.fstype not in ("cgroup", "cgroup2") or not _ROOT.match(mount.root):
+            continue
+        root = Path(mount.point)
+        controllers = mount.options if mount.fstype == "cgroup" else frozenset(("",))
+        places = (root / _told_of(controllers, proc).lstrip("/"), root / elsewhere)
+        own = next((path for path in places if _holds_us(path)), root)
+        while own != root:
+            found.setdefault(own, own in places)
+            own = own.parent
+    return [OwnDirectory(path, own) for path, own in found.items()]
+
+
 def _told_path(hierarchy: Hierarchy, proc: Path) -> str:
-    """What /proc/self/cgroup says (proc(5)): right where that is said from the root of the hierarchy."""
+    return _told_of(frozenset((hierarchy.controller,)), proc)
+
+
+def _told_of(controllers: frozenset[str], proc: Path) -> str:
+    """What /proc/self/cgroup says (proc(5)): right where that is said from the root of the hierarchy.
+
+    `controllers` are one hierarchy's, perhaps with other words; an empty one is version 2's.
+    """
     for line in (proc / "self/cgroup").read_text(errors="surrogateescape").splitlines():
         number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if hierarchy.controller in controllers.split(",") and (hierarchy.controller or number == "0"):
+        names, _, path = rest.partition(":")
+        same = number == "0" if "" in controllers else not controllers.isdisjoint(names.split(","))
+        if same:
             return path
     return "/"
 

@@ -29,6 +29,7 @@ from ringfence.daemon.adoption import Adoption
 from ringfence.daemon.boot import Boot
 from ringfence.daemon.canary import Canary, sings
 from ringfence.daemon.continuity import Continuity
+from ringfence.daemon.defence import Defence
 from ringfence.daemon.desk import Desk
 from ringfence.daemon.dispatch import Dispatcher
 from ringfence.daemon.enroll import SOCKET_NAME, Enroller
@@ -47,6 +48,7 @@ from ringfence.daemon.snapshots import Snapshots
 from ringfence.daemon.takeover import Takeover
 from ringfence.daemon.told import Told
 from ringfence.daemon.watchers import Watchers
+from ringfence.events import Event
 from ringfence.export.jsonl import JsonLines, LineWriter
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
@@ -215,7 +217,12 @@ class Agent:
         never = self.adoption.never
         entry = Entry(self._hierarchy, self.slots, self.members, self.generations, self.told, never)
         path = config.socket.with_name(SOCKET_NAME)
-        self.enroller = Enroller(path, self.loop, entry, self.keeper, self.told)
+        self.defence = Defence(
+            config, kernel, self.continuity, self.generations, self.registry, self.desk, self.stats,
+            self._verdict, lambda: self.keeper.reload("programs were detached"), self.loop.later,
+        )  # fmt: skip
+        refuses = self.defence.peers.refuses
+        self.enroller = Enroller(path, self.loop, entry, self.keeper, self.told, refuses)
 
     def _slot_freed(self, container: Container, ours: bool) -> None:
         self.members.slot_freed(container, ours=ours)
@@ -225,7 +232,8 @@ class Agent:
         """What these sets need together."""
         kinds = node.needed_kinds(self.config, *sets)
         cgroup2 = str(self._hierarchy.v2_mount or "")
-        return node.attach_plan(kinds, self.config, self._boot.capabilities, cgroup2, self._tiers)
+        node_has = self._boot.capabilities
+        return node.attach_plan(kinds, self.config, node_has, cgroup2, self._tiers, self.kernel.guarding)
 
     def _on_known(self, container: Container, facts: Facts) -> None:
         self.watchers.on_known(container, facts)
@@ -242,7 +250,8 @@ class Agent:
             config, self.kernel, self.loop, self.registry, self.slots, self.tree, self.keeper, self.stats,
             self.writer, self.ready, f"{self._hierarchy.kind} {self._hierarchy.controller}".strip(),
         )  # fmt: skip
-        self.stream = StreamServer(config.socket, snapshots.answer, self._render)
+        refuses = self.defence.peers.refuses
+        self.stream = StreamServer(config.socket, snapshots.answer, self._render, refuses)
         self._stack.callback(self.stream.close)
         snapshots.stream = self.stream
         snapshots.trouble = lambda: self.continuity.problem or self.kernel.pin_failure
@@ -276,6 +285,7 @@ class Agent:
         kernel, config = self.kernel, self.config
         self._waiting_for = "policies and programs"
         self.continuity.begin(self.adoption.inheritance)
+        self.defence.begin()
         fill_free_slots(self.slots)
         self.adoption.exempt()
         self.helpers = Helpers(kernel.map("helpers"), config.helpers)
@@ -303,6 +313,7 @@ class Agent:
             self.adoption.take_in()
         self.continuity.adopted()
         self.adoption.inheritance.close()
+        self.defence.attached()
 
     def _start(self, canary: Canary) -> None:
         self._stack.callback(canary.close)
@@ -321,6 +332,7 @@ class Agent:
         loop.every(_TICK, self.healer.tick)
         loop.every(_BEAT, self.pressure.tick)
         loop.every(_BEAT, self.watchers.tick)
+        loop.every(_BEAT, self.defence.tick)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.on_signal(number, loop.stop)
         loop.on_signal(signal.SIGHUP, self._hang_up)
@@ -351,6 +363,10 @@ class Agent:
         self.kernel.map("heartbeat").set(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self.takeover.tick()
         self.helpers.refresh()
+
+    def _verdict(self, event: Event) -> None:
+        """One that user space came to; from any thread."""
+        self.loop.call(lambda: self.desk.verdict(event, self.registry.find(event.container)))
 
     def _on_answers(self) -> None:
         self.members.on_answers()

@@ -11,6 +11,7 @@ import contextlib
 import threading
 from dataclasses import asdict
 
+from ringfence.abi import GUARD_ALERT, GUARD_DENY, GUARD_OFF
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.bpf.lsm import HOOKS, decided_by
@@ -19,6 +20,8 @@ from ringfence.containers.hierarchy import Hierarchy, HostNamespaces, cgroup_id,
 from ringfence.daemon.handover import NOTHING, admit, earlier_pins
 from ringfence.daemon.limits import hurry_us
 from ringfence.daemon.lock import Lock
+
+_GUARD = {"deny": GUARD_DENY, "alert": GUARD_ALERT, "off": GUARD_OFF}
 
 __all__ = ["Boot", "kernel_settings", "run"]
 
@@ -109,4 +112,5 @@ def kernel_settings(
         lsm_hooks=node.lsm_hooks,
         tracing=node.tracing,
         learn=config.learn,
+        guard=_GUARD[config.defence],
     )

@@ -4,7 +4,9 @@ rings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from ringfence import log
 from ringfence.bpf import pins
@@ -14,6 +16,7 @@ from ringfence.containers.model import Enrichment
 from ringfence.containers.registry import Registry
 from ringfence.daemon import handover
 from ringfence.daemon.inherit import Inheritance
+from ringfence.daemon.kept import Kept
 from ringfence.daemon.takeover import Takeover
 from ringfence.errors import KernelError
 from ringfence.policy import CompiledPolicies, rulebook
@@ -31,8 +34,9 @@ class Continuity:
     ) -> None:
         self._config, self._kernel, self._generations = config, kernel, generations
         self._registry, self.takeover = registry, takeover
-        self._base: Path | None = None  # of the pins
-        self._book = config.state_dir / rulebook.FILE
+        self.base: Path | None = None  # of the pins; None: there are none
+        self._book = Kept(config.state_dir / rulebook.FILE, self._write_book)
+        self._tickets = Kept(config.state_dir / handover.FILE, self._leave_tickets)
         takeover.on_complete = kernel.mark_complete
         self.problem = ""  # why nothing of ours outlives us, where it should
         self._log = log.get_logger("continuity")
@@ -45,7 +49,7 @@ class Continuity:
     @property
     def outlives(self) -> bool:
         """Whether enforcement goes on when this agent is stopped in order."""
-        return self._base is not None and self._config.fail_mode == "closed"
+        return self.base is not None and self._config.fail_mode == "closed"
 
     def begin(self, inheritance: Inheritance) -> None:
         """Before anything is attached: see what an earlier agent left."""
@@ -53,39 +57,47 @@ class Continuity:
             return
         places = pins.candidates(self._config.pins)
         try:
-            base = self._base = pins.find_base(places)
+            base = self.base = pins.find_base(places)
         except (KernelError, OSError) as error:
             self._unpinned(error)
             base = pins.find_base(places, create=False)
         if base is not None:
-            self.takeover.begin(base, rulebook.read(self._book))
+            self.takeover.begin(base, rulebook.read(self._book.path))
             inheritance.open(self.takeover.before)
             self.takeover.thin_out()
 
     def _unpinned(self, error: Exception) -> None:
         """Better a node that is defended while the agent runs than one that is not."""
-        self._base = None
+        self.base = None
         self.problem = f"nothing can be pinned: {error}"
         self._log.error("nothing can be pinned: enforcement ends with this agent", error=str(error))
 
     def announce(self, compiled: CompiledPolicies) -> None:
         """Before a set is in force: whoever comes after us must know what its numbers mean."""
-        if self._base is None:
+        if self.base is None:
             return
-        generations = {**self._generations.remembered, self._generations.number + 1: compiled.rules}
+        self._write_book({self._generations.number + 1: compiled.rules})
+
+    def _write_book(self, more: Mapping[int, rulebook.Rules] = MappingProxyType({})) -> None:
+        book = RuleBook({**self._generations.remembered, **more})
         try:
-            rulebook.write(self._book, RuleBook(generations))
+            self._book.write(lambda: rulebook.write(self._book.path, book))
         except OSError as error:
             self._log.warning("the next agent will not know the rules of this one", error=str(error))
 
     def adopted(self) -> None:
         """Everything is attached and what runs is known: from here on it outlives us."""
-        if self._base is not None:
-            self._pin(self._base)
+        if self.base is not None:
+            # First: pins without a ticket would lock the next agent of a pod out.
+            self._leave_tickets()
+            self._pin(self.base)
         self.takeover.adopted()
-        if self._base is not None:
-            self._leave_tickets(self._base)
         self.answered()
+
+    @property
+    def files(self) -> list[Kept]:
+        """What the next agent needs, beside the pins."""
+        return [self._book, self._tickets]
 
     def _pin(self, base: Path) -> None:
         try:
@@ -98,9 +110,11 @@ class Continuity:
             except OSError as error:
                 self._unpinned(error)
 
-    def _leave_tickets(self, base: Path) -> None:
+    def _leave_tickets(self) -> None:
+        assert self.base is not None
+        pinned, own = pins.PinDirectory.all(self.base), self._kernel.map("tickets")
         try:
-            handover.issue(pins.PinDirectory.all(base), self._config.state_dir, self._kernel.map("tickets"))
+            self._tickets.write(lambda: handover.issue(pinned, self._config.state_dir, own))
         except OSError as error:
             self._log.warning("no ticket for the next agent", error=str(error))
 

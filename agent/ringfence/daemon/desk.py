@@ -70,16 +70,25 @@ class Desk:
         self._offset = boot_offset_ns()
         self.responses: Counter[str] = Counter()
         self.redact: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda record: record
+        #: whether the event will be given back a little later, as it is or as what it turned out to be
+        self.postpone: Callable[[Event, Callable[[Event], None]], bool] = lambda event, give: False
+        #: the rule of an event that no policy has one for
+        self.builtin: Callable[[Event], CompiledRule | None] = lambda event: None
         self.watch: Callable[[Event, Container | None, str], None] = lambda event, container, rule: None
 
     def verdict(self, event: Event, container: Container | None) -> None:
         """A rule matched: answer, count, tell."""
-        rule = self._generations.rule(event.generation, event.rule)
+        if not self.postpone(event, lambda worse: self._verdict(event, container, worse)):
+            self._verdict(event, container, event)
+
+    def _verdict(self, seen: Event, container: Container | None, event: Event) -> None:
+        """`event` is what was `seen`, or what that turned out to be: then its process is to be ended."""
+        rule = self.builtin(event) or self._generations.rule(event.generation, event.rule)
         rule_id = rule.rule_id if rule else "unknown"
         name = self._stats.series(rule_id)
         self.watch(event, container, rule_id)
         alert: Alert | None = None
-        if is_half_killed(event):
+        if is_half_killed(event) or event is not seen:
             alert = self._kill(assemble(event, container, rule, self._tree, self._node))
             self._count(event, container, rule, name, alert.outcome)
             decision = self.limiter.admit(event.container, rule_id, alert.same, alert)

@@ -6,7 +6,8 @@ policies it asks for, and waits for the answer. A request is one packet of JSON 
 container's cgroup in each hierarchy, its config.json, perhaps a policy file); the answer is one packet:
 `{"ok": true, ...}` only after what was written has been read back from the kernel. So cgroups whose name fits
 no pattern are enrolled, too. A descriptor means the same in every namespace, and cannot be swapped as a path
-can. The socket is root's; who connects must be root, or the agent's own user.
+can. The socket is root's; who connects must be root, or the agent's own user, and in no container, whose root
+could give it another name and other policies.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import socket
 import struct
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,10 +53,19 @@ class _Caller:
 
 
 class Enroller:
-    """Lives in the loop. `entry` writes and reads back the kernel's maps."""
+    """Lives in the loop. `entry` writes and reads back the kernel's maps, `refuses` says who is sent away."""
 
-    def __init__(self, path: Path, loop: Loop, entry: Entry, keeper: PolicyKeeper, told: Told) -> None:
+    def __init__(
+        self,
+        path: Path,
+        loop: Loop,
+        entry: Entry,
+        keeper: PolicyKeeper,
+        told: Told,
+        refuses: Callable[[socket.socket], bool] = lambda connection: False,
+    ) -> None:
         self._path, self._loop, self._entry, self._keeper, self._told = path, loop, entry, keeper, told
+        self._refuses = refuses
         self._callers: dict[int, _Caller] = {}
         self._listener: socket.socket | None = None
         self._log = log.get_logger("enroll")
@@ -93,7 +104,7 @@ class Enroller:
                 self.results["busy"] += 1  # the runtime sees the end, and decides what that means to it
                 connection.close()
                 continue
-            if not _trusted(connection):
+            if not _trusted(connection) or self._refuses(connection):
                 connection.close()
                 continue
             self._callers[connection.fileno()] = _Caller(connection)

@@ -59,6 +59,7 @@ def _counters(agent: Agent) -> list[tuple[str, str, float]]:
         "ringfence_handshakes": agent.enroller.results,
         "ringfence_repairs": agent.healer.repairs,
         "ringfence_takeover_records": agent.takeover.counts,
+        "ringfence_tampered": agent.defence.watchdog.counts,
     }
     return [(name, word, count) for name, table in tables.items() for word, count in list(table.items())]
 

@@ -16,7 +16,7 @@ from ringfence.policy.probe_rules import ProbeRule
 from ringfence.response.alert import Outcome
 from ringfence.response.detectors import DETECTORS
 
-__all__ = ["foresee"]
+__all__ = ["foresee", "foresee_builtin"]
 
 
 def foresee(
@@ -39,6 +39,13 @@ def foresee(
             for outcome in _outcomes_of_events(probe_rule, mode_here):
                 head = (probe_rule.id, probe_rule.severity, probe_rule.action.label)
                 _make(stats, head, probe_rule.attack, outcome)
+
+
+def foresee_builtin(stats: Stats, rules: Iterable[CompiledRule]) -> None:
+    """The same for rules that stand in no policy: what user space refuses counts as denied, too."""
+    for rule in rules:
+        for outcome in {*_outcomes(rule), Outcome.DENIED if rule.mode == "enforce" else Outcome.SEEN}:
+            _make(stats, (rule.rule_id, rule.severity, rule.asked_action.label), rule.attack, outcome)
 
 
 def _make(stats: Stats, head: tuple[str, str, str], attack: Iterable[str], outcome: Outcome) -> None:

@@ -3,10 +3,12 @@
 
 In a pod the agent is a container like others. The running agent is no subject of its own programs, but its
 successor is one of what it pinned: its first bpf(2) would be its last call. So every agent leaves tickets
-in the kernel and, for root alone, in its state directory. The next one begins by making a cgroup of that
-name inside its own, and is let go (container.bpf.c, rf_admit). A ticket is good for one task, once. There
-are a few, and new ones are issued as soon as one was used: an agent that ends before it is ready leaves
-some to the one after it. Without any, the pins are removed first: a gap as long as a start, which is told.
+in the kernel and, for root alone, in its state directory; no container can read them while their agent is
+there. The next one begins by making a cgroup of that name inside its own, and is let go (container.bpf.c,
+rf_admit). A ticket is good for one task, once. There are a few, and new ones are issued as soon as one was
+used: an agent that ends before it is ready leaves some to the one after it. Without any, the pins are
+removed first: a gap as long as a start, which is told. Where the self-defence of the agent before does not
+let them be removed, the start fails, and says so.
 
 All that may be found wrong without the kernel is found before: an agent whose policies are broken must not
 use up tickets, let alone remove pins. On a host nobody is armed, and nothing is needed.
@@ -18,7 +20,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ringfence.abi import MAPS
@@ -50,16 +52,21 @@ def admit(earlier: Sequence[PinDirectory], state_dir: Path) -> str:
     """Get past what earlier agents pinned; before the first bpf(2). Says how."""
     if not earlier:
         return NOTHING
-    while name := _take_ticket(state_dir):
-        if _use_ticket(name) and _may_use_bpf():
+    for name in _tickets(state_dir):
+        if _use_ticket(name) and _survives(_use_bpf):
             with contextlib.suppress(OSError):
                 issue(earlier, state_dir)
             return ADMITTED
-    for directory in earlier:
-        directory.remove()
+    _survives(lambda: _remove(earlier))
+    if any(directory.path.exists() for directory in earlier):
+        base = earlier[0].path.parent
+        raise KernelError(
+            f"an earlier agent's programs guard {base}, and there is no ticket of it for this one",
+            hint=f"remove them on the host, not from a container: rm -r {base}",
+        )
     # Programs that lost their last pin end some RCU grace periods later.
     end = time.monotonic() + _PATIENCE
-    while not _may_use_bpf() and time.monotonic() < end:
+    while not _survives(_use_bpf) and time.monotonic() < end:
         time.sleep(0.02)
     return GAP
 
@@ -109,28 +116,34 @@ def _on_the_host() -> bool:
     return os.readlink("/proc/self/ns/mnt") == f"mnt:[{host.mnt}]" and not host.notes
 
 
-def _may_use_bpf() -> bool:
-    """Whether bpf(2) is survived. A child tries it: what is pinned may answer by SIGKILL."""
+def _survives(act: Callable[[], object]) -> bool:
+    """Whether that can be done. A child tries: what is pinned may answer by SIGKILL."""
     child = os.fork()  # no thread was started yet
     if not child:
         failed = 1
         try:
-            os.close(_libbpf.map_create(MapType.ARRAY, "rf_handover", 4, 4, 1))
+            act()
             failed = 0
         finally:
             os._exit(failed)
     return os.waitpid(child, 0)[1] == 0
 
 
-def _take_ticket(state_dir: Path) -> str:
-    """The next ticket, which is in the file no more; empty: there is none."""
+def _use_bpf() -> None:
+    os.close(_libbpf.map_create(MapType.ARRAY, "rf_handover", 4, 4, 1))
+
+
+def _remove(directories: Iterable[PinDirectory]) -> None:
+    for directory in directories:
+        directory.remove()
+
+
+def _tickets(state_dir: Path) -> list[str]:
+    """Those that may be good. Only read: until it is admitted, whoever writes here is an attacker."""
     try:
-        names = (state_dir / FILE).read_text().split()
-        if names:
-            _write(state_dir, names[1:])
+        return (state_dir / FILE).read_text().split()
     except (OSError, ValueError):
-        return ""
-    return names[0] if names else ""
+        return []
 
 
 def _use_ticket(name: str) -> bool:

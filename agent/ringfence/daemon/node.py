@@ -17,6 +17,7 @@ from ringfence.abi import (
     PATTERN_HEX64,
     EventKind,
 )
+from ringfence.bpf import guarded
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Pattern
@@ -107,16 +108,23 @@ def needed_kinds(config: Config, *compiled: CompiledPolicies) -> frozenset[Event
 
 
 def attach_plan(
-    kinds: frozenset[EventKind], config: Config, node: NodeCapabilities, cgroup2: str, tiers: NodeTiers
+    kinds: frozenset[EventKind],
+    config: Config,
+    node: NodeCapabilities,
+    cgroup2: str,
+    tiers: NodeTiers,
+    guarding: str = "",
 ) -> AttachPlan:
     """Where programs must be for these events to be seen. What nobody asks for costs nothing.
 
     What LSM hooks decide is attached nowhere else: it would be said twice, and calls would pay for it.
+    `guarding` as Kernel.guarding.
     """
     hooked = kinds & tiers.hooks.keys()
     weaker = kinds - hooked
     calls = frozenset(name for name in names_of(weaker) if name in node.syscalls)
-    opens = frozenset(OPENS) if weaker & {_K.FILE_OPEN, _K.TASK_DRIFT} else frozenset()
+    watched = frozenset(name for name in guarded.CALLS if name in node.syscalls and guarding == "calls")
+    opens = frozenset(OPENS) if watched or weaker & {_K.FILE_OPEN, _K.TASK_DRIFT} else frozenset()
     programs = {name for kind in weaker for name in _CGROUP_PROGRAMS.get(kind, ())}
     return AttachPlan(
         entry=calls,
@@ -124,12 +132,15 @@ def attach_plan(
         done=frozenset(DONE) & calls,
         cgroup=frozenset(programs & node.cgroup),
         cgroup_path=cgroup2,
-        compat=config.compat != "off" and node.compat and bool(calls),
+        compat=config.compat != "off" and node.compat and bool(calls | watched),
         compat_exit=config.compat == "full" and node.compat and bool(opens),
         lsm=hooks_for(hooked, tiers.hooks),
         hooked=frozenset(names_of(hooked)),
         drift=_K.TASK_DRIFT in kinds,
         requests=_K.MODULE_REQUEST in weaker,
+        guard=bool(guarding),
+        guarded=watched,
+        guarded_exit=frozenset(guarded.EXITS) if watched else frozenset(),
     )
 
 

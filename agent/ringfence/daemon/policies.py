@@ -112,7 +112,7 @@ class PolicyKeeper:
     def prepare(self, *sets: CompiledPolicies) -> None:
         """Have the kernel see every event that these sets ask for."""
         plan = self._plan(*sets)
-        self._kernel.configure_syscalls(plan.entry, plan.hooked)
+        self._kernel.configure_syscalls(plan.entry, plan.hooked, plan.guarded)
 
     def watch(self) -> None:
         """Look at the files each second, in a thread: a walk over a thousand of them takes milliseconds."""
@@ -199,7 +199,7 @@ class PolicyKeeper:
         old = self.compiled
         # First everything that either set asks for, then the switch, then what nobody asks for goes.
         both = self._plan(*([old] if old else []), compiled)
-        self._kernel.configure_syscalls(both.entry, both.hooked)
+        self._kernel.configure_syscalls(both.entry, both.hooked, both.guarded)
         self._kernel.attach(both)
         self._announce(compiled)
         return compiled
@@ -249,7 +249,7 @@ class PolicyKeeper:
         try:
             plan = self._plan(compiled)
             self._kernel.attach(plan)
-            self._kernel.configure_syscalls(plan.entry, plan.hooked)
+            self._kernel.configure_syscalls(plan.entry, plan.hooked, plan.guarded)
         except (Error, OSError) as error:
             self._log.warning("programs that no policy needs stay attached", error=str(error))
         finally:

@@ -21,6 +21,7 @@ from ringfence.events.tuples import (
     NetFields,
     SyscallFields,
     SysctlFields,
+    TamperFields,
     TaskFields,
     UnixFields,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "NetEvent",
     "SyscallEvent",
     "SysctlEvent",
+    "TamperEvent",
     "TaskEvent",
     "UnixEvent",
     "is_alert",
@@ -171,6 +173,16 @@ class DriftEvent(DriftFields, Observed):
     __slots__ = ()
 
 
+class TamperEvent(TamperFields, Observed):
+    """AGENT_TAMPER: `what` is a Tamper, perhaps with MAYBE; `agent_pid` and `agent_start_ns` say whose."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> bytes:
+        return _text(self.path_raw, self.path_len)
+
+
 class SyscallEvent(SyscallFields, Observed):
     """SYS_*, MODULE_REQUEST, SETSOCKOPT. `nr` as the calling ABI numbers it, NO_CALL where it is not known.
 
@@ -204,6 +216,7 @@ Event = (
     | NetEvent
     | UnixEvent
     | DriftEvent
+    | TamperEvent
     | SyscallEvent
 )
 

@@ -341,3 +341,34 @@ class SyscallFields(NamedTuple):
     operand2: int = 0
     operand3: int = 0
     text_raw: bytes = b""
+
+
+class TamperFields(NamedTuple):
+    """As in its record; see the class of the same name in ringfence.events."""
+
+    event: int = 0
+    version: int = ABI_VERSION
+    flags: int = 0
+    action: int = 0
+    mechanism: int = 0
+    rule: int = NO_RULE
+    generation: int = 0
+    slot: int = NO_SLOT
+    time_ns: int = 0
+    container: int = 0
+    start_ns: int = 0
+    pid: int = 0
+    tid: int = 0
+    ppid: int = 0
+    vpid: int = 0
+    uid: int = 0
+    gid: int = 0
+    facts: int = 0
+    comm_raw: bytes = b""
+    what: int = 0
+    nr: int = 0
+    detail: int = 0
+    agent_start_ns: int = 0
+    agent_pid: int = 0
+    path_len: int = 0
+    path_raw: bytes = b""

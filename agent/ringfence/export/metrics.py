@@ -238,6 +238,7 @@ _EXTRA = {
         "Records that an earlier agent left unread, by what became of them.",
         "outcome",
     ),
+    "ringfence_tampered": ("Things of the agent's that were not as it had left them.", "what"),
     "ringfence_responses": ("Kills from user space, by result.", "result"),
 }
 

@@ -68,17 +68,23 @@ class StreamServer:
 
     `answer(op, request)` makes the result of a request, in the server's thread; Error is told to the
     client. `render(event, container)` makes the record of an offered event. `wanted[event number]` says
-    which events some client listens to; the loop offers no other.
+    which events some client listens to; the loop offers no other. `refuses` says who is sent away.
     """
 
-    def __init__(self, path: Path, answer: Answer, render: Render) -> None:
+    def __init__(
+        self,
+        path: Path,
+        answer: Answer,
+        render: Render,
+        refuses: Callable[[socket.socket], bool] = lambda connection: False,
+    ) -> None:
         self.path = path
         self.wanted = bytearray(EVENT_MAX)
         self._probes: frozenset[str] = frozenset()
         self.lost = 0  # records that no client got, because the queue was full
         self.missed = 0  # records that one client did not get, because it read too slowly
         self._guard = Guard("stream")
-        self._answer, self._render = answer, render
+        self._answer, self._render, self._refuses = answer, render, refuses
         self._queue: deque[tuple[Any, Any]] = deque(maxlen=_QUEUE)
         self._history: deque[Record] = deque(maxlen=_HISTORY)
         self._clients: dict[int, _Client] = {}
@@ -176,6 +182,9 @@ class StreamServer:
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
             connection.setblocking(False)
+            if self._refuses(connection):
+                connection.close()
+                return
             if len(self._clients) >= _MAX_CLIENTS:
                 connection.send(b'{"ok":false,"error":"too many clients"}\n')
                 connection.close()

@@ -20,6 +20,8 @@ from ringfence.policy.model import ContainerFacts
 
 __all__ = ["Generations"]
 
+#: what is in these is there from the beginning: frozen, they cannot be changed by whoever gets hold of them
+_CONSTANT = frozenset(("rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions"))
 _SPARE_SETS, _SPARE_PROFILES = 64, 64
 _REMEMBERED = 8  # generations whose rule numbers can still be told, for records that are in the rings
 
@@ -29,8 +31,11 @@ class Generations:
 
     def __init__(self, map_of: Callable[[str], Map]) -> None:
         self._map_of = map_of
+        #: called with every inner map before it is used
+        self.made: Callable[[Map], None] = lambda made: None
         self._number = map_of("generation").get_int(0)
         self._live: _Generation | None = None
+        self._assigned: dict[int, tuple[int, int]] = {}  # slot -> whose it was, and the profile that it got
         self._remembered: OrderedDict[int, Mapping[int, CompiledRule]] = OrderedDict()
         slots = map_of("slots")
         self._slots = slots.max_entries
@@ -57,30 +62,41 @@ class Generations:
         """
         number = self._number + 1
         half = number % GENERATIONS
-        building = _Generation(compiled, self._map_of, half)
+        building = _Generation(compiled, self._map_of, half, lambda made: self.made(made))
         try:
             building.write()
-            self._give_profiles(building, containers or {})
+            assigned = self._give_profiles(building, containers or {})
             self._map_of("generation").set(0, number)
         except BaseException:
             building.discard()
             raise
         old, self._live, self._number = self._live, building, number
+        self._assigned = assigned
         self._remember(number, compiled.rules)
         building.wait_for_programs()
         if old is not None:
             old.discard()
         return number
 
-    def _give_profiles(self, building: _Generation, containers: Mapping[int, ContainerFacts | None]) -> None:
+    def _give_profiles(
+        self, building: _Generation, containers: Mapping[int, ContainerFacts | None]
+    ) -> dict[int, tuple[int, int]]:
         # This half still holds ids of the last but one generation: slots not named here fall to profile 0.
+        assigned: dict[int, tuple[int, int]] = {}
         for slot in range(self._slots):
             index = slot * self._stride + self._profile + building.half
             wanted = 0
             if slot in containers:
                 wanted = building.profile_for(building.compiled.select(containers[slot]))
+                assigned[slot] = self._owner(slot), wanted
             if self._words[index] != wanted:
                 self._words[index] = wanted
+        return assigned
+
+    def _owner(self, slot: int) -> int:
+        """The cgroup whose slot it is: the first member."""
+        at = slot * self._stride
+        return int(self._words[at] | self._words[at + 1] << 32)
 
     @property
     def remembered(self) -> Mapping[int, Mapping[int, CompiledRule]]:
@@ -112,8 +128,20 @@ class Generations:
             return frozenset()
         policies = self._live.compiled.select(container)
         index = slot * self._stride + self._profile + self._live.half
-        self._words[index] = self._live.profile_for(policies)
+        profile = self._words[index] = self._live.profile_for(policies)
+        self._assigned[slot] = self._owner(slot), profile
         return policies
+
+    def put_right(self, slot: int, cgroup: int) -> bool:
+        """Whether the container's slot did not hold the profile that was assigned last; then it does now."""
+        known = self._assigned.get(slot)
+        if self._live is None or known is None or known[0] != cgroup:
+            return False
+        index = slot * self._stride + self._profile + self._live.half
+        if self._owner(slot) != cgroup or self._words[index] == known[1]:
+            return False
+        self._words[index] = known[1]
+        return True
 
     def confirm(self, slot: int, policies: frozenset[int]) -> bool:
         """Read back from the kernel that exactly these policies are in force for a slot."""
@@ -124,6 +152,7 @@ class Generations:
 
     def clear(self, slot: int) -> None:
         """A slot is about to be free: its next container begins with profile 0, in every generation."""
+        self._assigned.pop(slot, None)
         begin = slot * self._stride + self._profile
         for half in range(GENERATIONS):
             self._words[begin + half] = 0
@@ -132,8 +161,14 @@ class Generations:
 class _Generation:
     """The inner maps of one generation."""
 
-    def __init__(self, compiled: CompiledPolicies, map_of: Callable[[str], Map], half: int) -> None:
-        self.compiled = compiled
+    def __init__(
+        self,
+        compiled: CompiledPolicies,
+        map_of: Callable[[str], Map],
+        half: int,
+        made: Callable[[Map], None],
+    ) -> None:
+        self.compiled, self._made = compiled, made
         self.half = half
         self._map_of = map_of
         self._inner: dict[str, Map] = {}
@@ -165,7 +200,10 @@ class _Generation:
         count = shape.max_entries or room or max(1, len(entries))
         made = create_map(shape.type, name, shape.key, shape.value, count, flags=shape.flags)
         try:
+            self._made(made)
             made.update_batch(entries)
+            if name in _CONSTANT:
+                made.freeze()
         except BaseException:
             made.close()
             raise

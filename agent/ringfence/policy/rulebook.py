@@ -17,7 +17,7 @@ from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.policy.compiled import CompiledRule
 from ringfence.policy.tiers import Outcome
 
-__all__ = ["FILE", "RuleBook", "read", "write"]
+__all__ = ["FILE", "RuleBook", "Rules", "read", "write"]
 
 #: its name in the state directory
 FILE = "rules.json"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ringfence.abi import MATCH_TEXT
+from ringfence.abi import MATCH_TEXT, EventKind
 from ringfence.containers.model import Container
 from ringfence.events import Event
 from ringfence.policy.compiled import CompiledRule
@@ -67,6 +67,8 @@ def allow_text(
     """What would let the call pass, in a few lines. Printable, whatever was observed."""
     if rule is None:
         return "its rule is not loaded any more"
+    if event.event == EventKind.AGENT_TAMPER:
+        return "no policy lets it pass: `self_defence: alert` in the agent's configuration only tells of it"
     place = f"{rule.file}:{rule.line}"
     keys = exception_keys(event, details, exe)
     ways = []

@@ -8,6 +8,7 @@ into a rule. Texts stay the bytes that the observed process chose: the export ed
 from __future__ import annotations
 
 import platform
+import signal
 import stat
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
@@ -23,6 +24,7 @@ from ringfence.abi import (
     NO_CALL,
     EventKind,
     Fact,
+    Tamper,
 )
 from ringfence.bpf.syscall_numbers import NUMBERS
 from ringfence.containers.posture import SECCOMP_MODES, capability_names, namespace_names
@@ -37,6 +39,7 @@ from ringfence.events import (
     NetEvent,
     SyscallEvent,
     SysctlEvent,
+    TamperEvent,
     TaskEvent,
     UnixEvent,
 )
@@ -69,6 +72,8 @@ _FAMILIES = {number: word for word, number in constants.SOCKET_FAMILIES.items()}
 _ACCESS_MODES = ("O_RDONLY", "O_WRONLY", "O_RDWR")
 _DEVICE_TYPES = {1: "b", 2: "c"}
 _DEVICE_ACCESS = {1: "mknod", 2: "read", 4: "write"}
+_SIGNALS = {int(one): one.name for one in signal.Signals}
+_TAMPERS = {int(one): one.label for one in Tamper}
 _LABELS = {int(kind): kind.label for kind in EventKind}
 _ARCHITECTURE = 2 if platform.machine() == "aarch64" else 0
 _CALLS = (
@@ -237,6 +242,24 @@ def _drift(event: DriftEvent) -> Details:
     return found
 
 
+def _tamper(event: TamperEvent) -> Details:
+    what = event.what & ~Tamper.MAYBE
+    found: Details = {"what": _TAMPERS.get(what, str(what)), "agent": event.agent_pid}
+    if event.nr != NO_CALL:
+        found["call"] = call_name(event.nr, compat=bool(event.flags & FLAG_COMPAT))
+    if event.path_len:
+        found["path"] = event.path
+    if what == Tamper.SIGNAL:
+        found["signal"] = _SIGNALS.get(event.detail, str(event.detail))
+    elif what in (Tamper.MAP, Tamper.PROGRAM, Tamper.LINK):
+        found["id"] = event.detail
+    elif what == Tamper.CGROUP and event.detail:
+        found["cgroup"] = event.detail
+    if event.what & Tamper.MAYBE:
+        found["certain"] = False
+    return found
+
+
 def _syscall(event: SyscallEvent) -> Details:
     kind = event.kind
     known = event.nr != NO_CALL
@@ -262,5 +285,6 @@ _FORMATTERS: Mapping[type, Callable[[Any], Details]] = {
     NetEvent: _net,
     UnixEvent: _unix,
     DriftEvent: _drift,
+    TamperEvent: _tamper,
     SyscallEvent: _syscall,
 }

@@ -40,6 +40,8 @@ _ALL = (
     Detector("host-root", "A container has the root of the host mounted", "medium", ("T1611",), (14, 44, 45)),
     Detector("helper-changed", "The program that the kernel runs on the host was changed", "critical",
              ("T1611",), (6, 7, 8, 38, 40)),
+    Detector("agent-tampered", "Something that the agent lives by was changed, and put right where it can be",
+             "critical", ("T1562.001",), ()),
     Detector("limit-hit", "A container runs into its limit of processes or memory", "medium",
              ("T1499",), (62,)),
     Detector("task-burst", "A container's tasks multiply", "medium", ("T1499",), (62,)),

@@ -35,6 +35,7 @@ EXTRA = [
     ("ringfence_enrichments", "done", 2.0),
     ("ringfence_handshakes", "enrolled", 1.0),
     ("ringfence_repairs", "processes", 1.0),
+    ("ringfence_tampered", "pin", 1.0),
     ("ringfence_takeover_records", "told", 1.0),
 ]
 

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The self-defence where LSM hooks do not decide: the system calls that can reach for the agent, and by which
+argument. And its LSM hooks, where they do. probes/include/guard.h is the other half.
+
+A call is seen with what it names as it begins: a process by its number, a file by its path. What of that is
+certain and what is not is said in probes/self.bpf.c.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from ringfence.abi import (
+    COMPAT_BASE,
+    GUARDED_CALL,
+    GUARDED_FILE,
+    GUARDED_NONE,
+    GUARDED_PATHS,
+    GUARDED_PIDFD,
+    GUARDED_PROCESS,
+    GUARDED_WHO,
+    GUARDED_WHO_IO,
+    Tamper,
+)
+from ringfence.bpf.syscall_numbers import NUMBERS
+
+__all__ = [
+    "CALLS",
+    "COMPAT_ALIASES",
+    "ENTRY_HOOKS",
+    "EXITS",
+    "LOOKS",
+    "LSM_HOOKS",
+    "REQUIRED_HOOKS",
+    "call_entries",
+    "file_name_hash",
+    "name_hash",
+]
+
+_ = GUARDED_NONE
+
+
+class _Guarded(NamedTuple):
+    """struct rf_guarded_call."""
+
+    how: int
+    what: Tamper
+    arguments: tuple[int, int, int, int]
+    needs: int = GUARDED_NONE
+
+    def pack(self) -> bytes:
+        return GUARDED_CALL.pack(self.how, self.what, self.needs, bytes(self.arguments))
+
+
+def _process(argument: int, what: Tamper, *, needs: int = GUARDED_NONE) -> _Guarded:
+    return _Guarded(GUARDED_PROCESS, what, (argument, _, _, _), needs)
+
+
+def _paths(first: tuple[int, int], second: tuple[int, int] = (_, _), what: Tamper = Tamper.FILE) -> _Guarded:
+    """Each: the argument that is the directory, and that which is the path."""
+    return _Guarded(GUARDED_PATHS, what, (*first, *second))
+
+
+_PRIORITY, _TRACE = Tamper.PRIORITY, Tamper.TRACE
+
+#: name as in syscalls(2) -> what is looked at
+CALLS: dict[str, _Guarded] = {
+    "prlimit64": _process(0, Tamper.LIMIT, needs=2),
+    "sched_setscheduler": _process(0, _PRIORITY),
+    "sched_setparam": _process(0, _PRIORITY),
+    "sched_setattr": _process(0, _PRIORITY),
+    "sched_setaffinity": _process(0, _PRIORITY),
+    "migrate_pages": _process(0, _PRIORITY),
+    "move_pages": _process(0, _PRIORITY),
+    "setpriority": _Guarded(GUARDED_WHO, _PRIORITY, (0, 1, _, _)),
+    "ioprio_set": _Guarded(GUARDED_WHO_IO, _PRIORITY, (0, 1, _, _)),
+    "ptrace": _process(1, _TRACE),
+    "process_vm_readv": _process(0, _TRACE),
+    "process_vm_writev": _process(0, _TRACE),
+    "process_madvise": _Guarded(GUARDED_PIDFD, _TRACE, (0, _, _, _)),
+    "pidfd_getfd": _Guarded(GUARDED_PIDFD, _TRACE, (0, _, _, _)),
+    "perf_event_open": _process(1, _TRACE),
+    "umount2": _paths((_, 0), what=Tamper.MOUNT),
+    "unlink": _paths((_, 0)),
+    "unlinkat": _paths((0, 1)),
+    "rmdir": _paths((_, 0)),
+    "rename": _paths((_, 0), (_, 1)),
+    "renameat": _paths((0, 1), (2, 3)),
+    "renameat2": _paths((0, 1), (2, 3)),
+    "link": _paths((_, 0), (_, 1)),
+    "linkat": _paths((0, 1), (2, 3)),
+    "symlink": _paths((_, 1)),
+    "symlinkat": _paths((1, 2)),
+    "mkdir": _paths((_, 0)),
+    "mkdirat": _paths((0, 1)),
+    "mknod": _paths((_, 0)),
+    "mknodat": _paths((0, 1)),
+    "truncate": _paths((_, 0)),
+    "chmod": _paths((_, 0)),
+    "fchmodat": _paths((0, 1)),
+    "fchmodat2": _paths((0, 1)),
+    "chown": _paths((_, 0)),
+    "lchown": _paths((_, 0)),
+    "fchownat": _paths((0, 1)),
+    "fchmod": _Guarded(GUARDED_FILE, Tamper.FILE, (0, _, _, _)),
+    "fchown": _Guarded(GUARDED_FILE, Tamper.FILE, (0, _, _, _)),
+}
+
+#: calls at whose end the descriptor that they give is looked at, beside the opens
+EXITS = ("bpf",)
+
+#: 32-bit x86 has these calls under a second number
+COMPAT_ALIASES = {"truncate64": "truncate", "chown32": "chown", "lchown32": "lchown", "fchown32": "fchown"}
+
+#: files of /proc/PID that only who may trace may open, and what opening them is
+LOOKS = {
+    "mem": Tamper.TRACE,
+    **dict.fromkeys(
+        ("auxv", "environ", "fd", "fdinfo", "io", "map_files", "maps", "ns", "numa_maps", "pagemap",
+         "personality", "smaps", "smaps_rollup", "stack", "syscall"),
+        Tamper.LOOK,
+    ),
+}  # fmt: skip
+
+#: LSM hooks without which calls and opens are looked at instead
+REQUIRED_HOOKS = frozenset(
+    (
+        "bpf", "bpf_map", "bpf_prog", "file_open", "path_rename", "path_rmdir", "path_unlink",
+        "ptrace_access_check", "sb_umount", "task_kill", "task_setrlimit", "task_setscheduler",
+        "unix_stream_connect",
+    )
+)  # fmt: skip
+#: all that probes/lsm_self.bpf.c has a program for
+LSM_HOOKS = REQUIRED_HOOKS | {
+    "file_send_sigiotask", "path_chmod", "path_chown", "path_link", "path_mkdir", "path_mknod",
+    "path_symlink", "path_truncate", "sb_remount", "task_movememory", "task_setioprio", "task_setnice",
+    "unix_may_send",
+}  # fmt: skip
+#: functions of the kernel that are watched beside the hooks
+ENTRY_HOOKS = frozenset(("bpf_link_new_fd",))
+
+
+def call_entries(names: Collection[str], machine: str = "") -> Iterator[tuple[int, bytes]]:
+    """(index, value) of the map `guarded_calls` for these calls, native and 32-bit; as syscalls.entries."""
+    is_arm64 = (machine or platform.machine()) == "aarch64"
+    for name, (x86_64, i386, arm64) in NUMBERS.items():
+        meant = COMPAT_ALIASES.get(name, name)
+        if meant not in names or meant not in CALLS:
+            continue
+        number = arm64 if is_arm64 else x86_64
+        if number is not None:
+            yield number, CALLS[meant].pack()
+        if i386 is not None and not is_arm64:
+            yield COMPAT_BASE + i386, CALLS[meant].pack()
+
+
+def file_name_hash(name: bytes) -> int:
+    """FNV-1a, as rf_hash_name has it."""
+    return _fnv(name)
+
+
+def name_hash(text: bytes) -> int:
+    """FNV-1a of a text read from its end, as rf_sounds_guarded has it."""
+    return _fnv(text[::-1])
+
+
+def _fnv(text: bytes) -> int:
+    value = 0xCBF29CE484222325
+    for byte in text:
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return value

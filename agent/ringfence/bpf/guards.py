@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of what is the agent's own (`guards` of probes/include/guard.h): filled, renewed, cleaned.
+
+Files are registered by descriptor: a program of ours reads what the kernel's object is, as st_dev is not the
+number of the filesystem on btrfs, and st_ino not that of the inode on some overlays.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ringfence.abi import (
+    GUARD_FILE,
+    GUARD_GROUP,
+    GUARD_KEY,
+    GUARD_LINK,
+    GUARD_LOOK,
+    GUARD_MAP,
+    GUARD_NAME,
+    GUARD_OBJECT,
+    GUARD_PART,
+    GUARD_PROGRAM,
+    GUARD_STATE,
+    GUARD_WANTED,
+    GUARD_WHOLE,
+    GUARD_WISH,
+)
+from ringfence.bpf import _libbpf, guarded
+from ringfence.bpf.attach import run_iterator
+from ringfence.bpf.kernel import Kernel
+from ringfence.bpf.maps import Map
+
+__all__ = ["Guards", "Wish"]
+
+_COMPONENTS = 3  # of the end of a path: so many can hardly mean another file
+_ROUNDS = 1 << 20
+
+
+class Wish(NamedTuple):
+    """A file or directory that is to be guarded, and as what: GUARD_TREE, GUARD_FILE ..."""
+
+    path: Path
+    kind: int
+
+
+class Guards:
+    """Of one thread. Each refresh is a round: what was not named in it is guarded no more."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._table = kernel.map("guards")
+        self._round = 0
+        self._register = next(p for p in kernel.programs if p.name == "guard_register")
+        table = dict(guarded.call_entries(guarded.CALLS))
+        calls = kernel.map("guarded_calls")
+        calls.update_batch({number.to_bytes(4, "little"): value for number, value in table.items()})
+
+    def files(self, wishes: Sequence[Wish], names: Iterable[Path]) -> None:
+        """Guard these files, those that are there, and what else has these names; nothing of before."""
+        self._round = (self._round + 1) % _ROUNDS
+        batch: list[tuple[int, int]] = []
+        for wish in wishes:
+            with suppress(OSError):
+                batch.append((os.open(wish.path, os.O_PATH | os.O_CLOEXEC), self._value(wish.kind)))
+            if len(batch) == GUARD_WANTED:
+                self._hand_over(batch)
+        self._hand_over(batch)
+        self._names(names)
+        self._clean()
+
+    def add(self, path: Path, kind: int = GUARD_FILE) -> None:
+        """Guard one more until the next round; a file that is not there is no error."""
+        with suppress(OSError):
+            self._hand_over([(os.open(path, os.O_PATH | os.O_CLOEXEC), self._value(kind))])
+
+    def objects(self) -> None:
+        """Guard all maps and programs of the kernel's side, and the links that there are now."""
+        ids = [(GUARD_MAP, one.id) for one in self._kernel.maps]
+        ids += [(GUARD_PROGRAM, _second_word(program.fd)) for program in self._kernel.programs]
+        ids += [(GUARD_LINK, _second_word(link.fd)) for link in self._kernel.attached]
+        self._table.update_batch({GUARD_KEY.pack(*key): _u32(GUARD_OBJECT) for key in ids})
+
+    def map_made(self, made: Map) -> None:
+        """Guard one map more."""
+        self._table.set(GUARD_KEY.pack(GUARD_MAP, made.id), GUARD_OBJECT)
+
+    def process(self, group: int) -> None:
+        """Guard the process group, and know the files of /proc/PID that only who may trace may open."""
+        entries = {GUARD_KEY.pack(GUARD_GROUP, group): _u32(GUARD_OBJECT)}
+        for name, what in guarded.LOOKS.items():
+            entries[GUARD_KEY.pack(GUARD_LOOK, guarded.file_name_hash(name.encode()))] = _u32(what)
+        self._table.update_batch(entries)
+
+    @property
+    def ticket(self) -> tuple[int, int]:
+        """Device and inode of the ticket, as the kernel has them."""
+        raw = self._kernel.map("guard_state").get(0)
+        return GUARD_STATE.unpack(raw)[1:3] if raw else (0, 0)
+
+    def _value(self, kind: int) -> int:
+        return kind | self._round << 8
+
+    def _hand_over(self, batch: list[tuple[int, int]]) -> None:
+        wanted = self._kernel.map("guard_wanted")
+        rest = [(-1, 0)] if len(batch) < GUARD_WANTED else []
+        for index, (fd, value) in enumerate([*batch, *rest]):
+            wanted.set(index, GUARD_WISH.pack(fd, value))
+        try:
+            if batch:
+                run_iterator(self._register)
+        finally:
+            for fd, _ in batch:
+                os.close(fd)
+            batch.clear()
+
+    def _names(self, paths: Iterable[Path]) -> None:
+        entries: dict[bytes, bytes] = {}
+        for path in paths:
+            parts = path.parts[1:][-_COMPONENTS:]
+            for count in range(1, len(parts) + 1):
+                text = "/".join(parts[-count:]).encode(errors="surrogateescape")
+                key = GUARD_KEY.pack(GUARD_NAME, guarded.name_hash(text))
+                whole = count == len(parts) or entries.get(key) == _u32(self._value(GUARD_WHOLE))
+                entries[key] = _u32(self._value(GUARD_WHOLE if whole else GUARD_PART))
+        self._table.update_batch(entries)
+
+    def _clean(self) -> None:
+        """Numbers of inodes are given again: what is gone must not be taken for ours."""
+        for key, raw in list(self._table.items()):
+            device, _ = GUARD_KEY.unpack(key)
+            of_files = device == GUARD_NAME or device < GUARD_MAP
+            if of_files and int.from_bytes(raw, "little") >> 8 != self._round:
+                self._table.delete(key)
+
+
+def _u32(value: int) -> bytes:
+    return (value & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def _second_word(fd: int) -> int:
+    """The id in struct bpf_prog_info and bpf_link_info."""
+    return int(struct.unpack("=2I", _libbpf.info(fd, 8))[1])

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is fixed once the programs are loaded: sizes, who the host and the agent are, what is wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ringfence.abi import CONFIG, GUARD_OFF, HIERARCHY_V2, EventKind
+from ringfence.bpf import guarded
+from ringfence.bpf.capabilities import cgroup_storage
+from ringfence.bpf.host import FileIdentity, host_root
+from ringfence.bpf.lsm import HELPER_HOOK, decided_by
+
+__all__ = ["DEFAULT_OBJECT", "KernelSettings", "host_namespaces"]
+
+_NEVER = 64  # cgroups that are no containers, whatever their names
+_SHARES = 4  # a container may have this part of the table of processes
+DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
+_NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
+_LEARNED = 65536  # programs of containers, times what each calls and needs
+
+
+def host_namespaces(proc: str = "/proc") -> dict[str, int]:
+    """The host's namespaces: those of its process 1, or this process's where that one may not be looked at.
+
+    0 for a kind that this kernel does not have.
+    """
+    found = {}
+    for name in _NAMESPACES:
+        found[name] = 0
+        for process in ("1", "self"):
+            with suppress(OSError):
+                found[name] = os.stat(f"{proc}/{process}/ns/{name}").st_ino
+                break
+    return found
+
+
+def _own_start() -> int:
+    """When this process was started, in ns since boot, rounded down to the tick as proc(5) shows it."""
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    return int(fields[19]) * (10**9 // os.sysconf("SC_CLK_TCK"))
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSettings:
+    """What is fixed once the programs are loaded. Sizes are entries, of the rings bytes (a power of two)."""
+
+    object_path: Path = DEFAULT_OBJECT
+    hierarchy: int = HIERARCHY_V2
+    namespaces: Mapping[str, int] = field(default_factory=host_namespaces)
+    root: FileIdentity = field(default_factory=host_root)
+    agent_pid: int = field(default_factory=os.getpid)
+    agent_start_ns: int = field(default_factory=_own_start)  # CLOCK_BOOTTIME, of the tick that it was in
+    slots: int = 4096
+    processes: int = 65536
+    process_share: int = 0  # of them, for one container; 0: a quarter
+    late: bool = True  # containers that were not enrolled when they were made are at their next exec
+    root_cgroup: int = 0  # id of the topmost cgroup that can be seen; 0: the hierarchy's own root
+    task_storage: bool | None = None  # cgroup programs use it; None: where they can
+    drop_entries: int = 16384
+    alerts_bytes: int = 1 << 20
+    activity_bytes: int = 4 << 20
+    activity_rate: int = 0  # records a second and container; 0: no limit
+    activity_burst: int = 0
+    alert_rate: int = 0  # the same for alerts that kill nobody
+    alert_burst: int = 0
+    guard: int = GUARD_OFF  # what becomes of a container that reaches for the agent: GUARD_*
+    learn: bool = False  # count every call and capability (probes/learn.bpf.c)
+    lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node can have; the others are left out
+    tracing: frozenset[str] = frozenset()  # the same of TRACEPOINTS
+
+    def sizes(self) -> dict[str, int]:
+        """Map -> entries."""
+        return {
+            "slots": self.slots,
+            "free_slots": self.slots,
+            "counters": self.slots,
+            "processes": self.processes,
+            "carried": self.processes,
+            "containers": self.slots + _NEVER,
+            "drops": self.drop_entries,
+            "alerts": self.alerts_bytes,
+            "activity": self.activity_bytes,
+            "learned": _LEARNED if self.learn else 1,
+        }
+
+    def pack(self, refused: Collection[str] = ()) -> bytes:
+        """As struct rf_config. `refused` are programs that are not there."""
+        namespaces = (self.namespaces.get(name, 0) for name in _NAMESPACES)
+        hooks = {hook for hook in self.lsm_hooks if f"lsm_{hook}" not in refused}
+        by_hook = (HELPER_HOOK in hooks, EventKind.PROCESS_EXEC in decided_by(hooks))
+        rates = (self.activity_rate, self.activity_burst, self.alert_rate, self.alert_burst)
+        agent = (self.agent_pid, self.agent_start_ns)
+        storage = cgroup_storage() if self.task_storage is None else self.task_storage
+        share = self.process_share or max(1, self.processes // _SHARES)
+        table = (share, storage, self.late, self.root_cgroup, *self.root)
+        guard = (self.guard, self.guards_by_hook(refused))
+        return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table, *guard)
+
+    def guards_by_hook(self, refused: Collection[str] = ()) -> bool:
+        """Whether LSM hooks see to the self-defence, so that calls and opens need not be looked at for it."""
+        hooks = guarded.REQUIRED_HOOKS
+        return hooks <= self.lsm_hooks and not any(f"guard_{hook}" in refused for hook in hooks)

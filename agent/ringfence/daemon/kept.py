@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file of the agent's own that is to stay as it was written."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["Kept"]
+
+
+class Kept:
+    """`renew` makes it anew, by `write`. From any thread."""
+
+    def __init__(self, path: Path, renew: Callable[[], object]) -> None:
+        self.path, self.renew = path, renew
+        self._lock = threading.Lock()
+        self._left: tuple[int, ...] | None = None
+
+    def write(self, act: Callable[[], object]) -> None:
+        """Do what writes the file; as it is then, it is to stay. Raises what `act` does."""
+        with self._lock:
+            try:
+                act()
+            finally:
+                self._left = self._now()
+
+    def as_left(self) -> bool:
+        """Whether nobody else has changed it, or given it another name; true before it was written."""
+        with self._lock:
+            return self._left is None or self._now() == self._left
+
+    def _now(self) -> tuple[int, ...] | None:
+        with suppress(OSError):
+            found: os.stat_result = self.path.lstat()
+            # not the time of the last reading
+            return (
+                found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_gid, found.st_nlink,
+                found.st_size, found.st_mtime_ns,
+            )  # fmt: skip
+        return None

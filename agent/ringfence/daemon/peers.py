@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who speaks at the agent's sockets. Root of a container is root: so the kernel is asked whether it is armed.
+
+Where BPF-LSM decides, no armed task gets as far as a connection. Elsewhere it is sent away here, unheard, and
+told of. A descriptor of the process is looked up, not its number, which can be another's by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ringfence import wire
+from ringfence.abi import NO_CALL, TASK, Action, EventKind, Tamper, TaskValue
+from ringfence.bpf.kernel import Kernel
+from ringfence.config import Config
+from ringfence.events import Event
+
+__all__ = ["Peers"]
+
+_PEERCRED = struct.Struct("3i")
+_SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 (7b26952a91cf)
+_COMM = 15
+
+
+class Peers:
+    """`tell` gets an event, and is called in the thread that asks."""
+
+    def __init__(self, config: Config, kernel: Kernel, tell: Callable[[Event], None]) -> None:
+        self._kernel, self._tell = kernel, tell
+        self._guards, self._denies = bool(kernel.guarding), config.defence == "deny"
+        self._start_ns = 0
+
+    def refuses(self, connection: socket.socket) -> bool:
+        """Whether nothing that this peer says is to be heard. From any thread."""
+        if not self._guards:
+            return False
+        pid, uid, gid = _PEERCRED.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+        )
+        task = self._task_of(connection, pid)
+        if task is None:  # in no namespace that we see, or ended: it cannot be known who that was
+            return self._denies
+        if not task.container:
+            return False
+        self._tell(self._event(connection, task, pid, uid, gid))
+        return self._denies
+
+    def _task_of(self, connection: socket.socket, pid: int) -> TaskValue | None:
+        """What the kernel's programs know of the peer; container 0: nothing. None: there is no peer."""
+        try:
+            pidfd = _peer_pidfd(connection, pid)
+        except OSError:
+            return None
+        try:
+            raw = self._kernel.map("tasks").get(pidfd)
+            signal.pidfd_send_signal(pidfd, 0)  # it is still there: of one that has ended nothing is known
+        except OSError:
+            return None
+        finally:
+            os.close(pidfd)
+        return TaskValue._make(TASK.unpack(raw[: TASK.size])) if raw else TaskValue(0, 0, 0, 0, 0)
+
+    def _event(self, connection: socket.socket, task: TaskValue, pid: int, uid: int, gid: int) -> Event:
+        comm = b""
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", "rb") as file:
+            comm = file.read(_COMM).rstrip(b"\n")
+        fields: dict[str, Any] = {
+            "action": Action.DENY if self._denies else Action.ALERT,
+            "time_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+            "slot": task.slot,
+            "container": task.container,
+            "start_ns": task.start_ns,
+            "pid": pid,
+            "tid": pid,
+            "uid": uid,
+            "gid": gid,
+            "comm": comm,
+            "what": Tamper.SOCKET,
+            "nr": NO_CALL,
+            "agent_pid": os.getpid(),
+            "path": os.fsencode(connection.getsockname())[:255],
+        }
+        return wire.make(EventKind.AGENT_TAMPER, **fields)
+
+
+def _peer_pidfd(connection: socket.socket, pid: int) -> int:
+    """Raises OSError where there is no such process any more."""
+    try:
+        return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        if pid <= 0 or error.errno != errno.ENOPROTOOPT:
+            raise
+        return os.pidfd_open(pid)

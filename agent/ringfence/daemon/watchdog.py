@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each second: is all as it was left? What is not is put right, counted, and told of.
+
+The kernel's side refuses or kills who changes it, where it sees him. This is for what it cannot see: a call
+whose path was not ours until it was followed, a mistake of the host's administrator, a bug.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ringfence import log
+from ringfence.bpf.health import dead_links, lost_pins
+from ringfence.bpf.kernel import Kernel
+from ringfence.containers.registry import Registry
+from ringfence.daemon.kept import Kept
+from ringfence.errors import KernelError
+from ringfence.policy.install import Generations
+
+__all__ = ["WHAT", "Watchdog"]
+
+#: label of ringfence_tampered_total
+WHAT = ("generation", "profile", "link", "pin", "file", "limit", "cgroup")
+_SLOTS_A_ROUND = 256
+_LIMITS = tuple(
+    number
+    for name, number in vars(resource).items()
+    if name.startswith("RLIMIT_") and isinstance(number, int)
+)
+
+
+class Watchdog:
+    """`tell(what, details)` is called for each incident; `reattach` has what is detached attached again.
+
+    Of the loop.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        generations: Generations,
+        registry: Registry,
+        tell: Callable[[str, Mapping[str, object]], None],
+        reattach: Callable[[], None],
+    ) -> None:
+        self._kernel, self._generations, self._registry = kernel, generations, registry
+        self._tell, self._reattach = tell, reattach
+        self.files: Sequence[Kept] = ()
+        self._at = 0
+        self._lost_ns = 0
+        self._process = _process()
+        self._cgroup = _cgroup()
+        self._log = log.get_logger("watchdog")
+        self.counts: Counter[str] = Counter(dict.fromkeys(WHAT, 0))
+
+    def tick(self) -> None:
+        """One round. What goes wrong in it is logged."""
+        for look in (
+            self._look_at_generation,
+            self._look_at_profiles,
+            self._look_at_links,
+            self._look_at_pins,
+            self._look_at_files,
+            self._look_at_process,
+        ):
+            try:
+                look()
+            except (OSError, KernelError) as error:
+                self._log.error("could not look whether all is in place", error=str(error))
+
+    def found_since(self, time_ns: int) -> bool:
+        """Whether a pin or a file was not as it was left, now or since that time (CLOCK_BOOTTIME)."""
+        self.tick()
+        return self._lost_ns >= time_ns
+
+    def _look_at_generation(self) -> None:
+        word, ours = self._kernel.map("generation"), self._generations.number
+        found = word.get_int(0)
+        if found != ours:
+            word.set(0, ours)
+            self._met("generation", {"found": found, "expected": ours})
+
+    def _look_at_profiles(self) -> None:
+        containers = list(self._registry)
+        if not containers:
+            return
+        self._at %= len(containers)
+        part = containers[self._at : self._at + _SLOTS_A_ROUND]
+        self._at += _SLOTS_A_ROUND
+        wrong = [one.id for one in part if self._generations.put_right(one.slot, one.cgroup_id)]
+        if wrong:
+            self._met("profile", {"containers": wrong[:16]}, len(wrong))
+
+    def _look_at_links(self) -> None:
+        dead = dead_links(self._kernel)
+        if dead:
+            self._kernel.forget(dead)
+            self._met("link", {"links": [link.target for link in dead][:16]}, len(dead))
+            self._reattach()
+
+    def _look_at_pins(self) -> None:
+        lost = lost_pins(self._kernel)
+        if lost:
+            self._met("pin", {"pins": lost[:16]}, len(lost))
+            self._kernel.pin_again()
+
+    def _look_at_files(self) -> None:
+        for kept in self.files:
+            if not kept.as_left():
+                self._met("file", {"file": str(kept.path)})
+                kept.renew()
+
+    def _look_at_process(self) -> None:
+        now = _process()
+        changed = sorted(name for name, value in self._process.items() if now.get(name) != value)
+        if changed:
+            self._met("limit", {"changed": changed}, len(changed))
+            _put_back(self._process, changed)
+            self._process = _process()  # what could not be put back is told of once
+        cgroup = _cgroup()
+        if cgroup != self._cgroup:
+            self._met("cgroup", {"was": self._cgroup[:512], "is": cgroup[:512]})
+            self._cgroup = cgroup
+
+    def _met(self, what: str, details: Mapping[str, object], times: int = 1) -> None:
+        self.counts[what] += times
+        if what in ("pin", "file"):
+            self._lost_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._log.error("not as it was left; put right where it can be", what=what, **details)
+        self._tell(what, {"what": what, **details})
+
+
+def _process() -> dict[str, object]:
+    """Limits and priority of this process. Not its CPUs: a kubelet that manages them changes them."""
+    found: dict[str, object] = {f"rlimit:{number}": resource.getrlimit(number) for number in _LIMITS}
+    found["nice"] = os.getpriority(os.PRIO_PROCESS, 0)
+    found["scheduler"] = os.sched_getscheduler(0)
+    with suppress(OSError):
+        found["oom_score_adj"] = int(Path("/proc/self/oom_score_adj").read_text())
+    return found
+
+
+def _put_back(wanted: Mapping[str, object], names: Sequence[str]) -> None:
+    """As far as we may: lowering one's own is easier than raising it again."""
+    for name in names:
+        with suppress(OSError, ValueError):
+            value = wanted[name]
+            if name.startswith("rlimit:"):
+                resource.setrlimit(int(name.partition(":")[2]), value)  # type: ignore[arg-type]
+            elif name == "nice":
+                os.setpriority(os.PRIO_PROCESS, 0, int(str(value)))
+            elif name == "scheduler":
+                os.sched_setscheduler(0, int(str(value)), os.sched_param(0))
+            else:
+                Path("/proc/self/oom_score_adj").write_text(f"{value}\n")
+
+
+def _cgroup() -> str:
+    try:
+        return Path("/proc/self/cgroup").read_text(errors="replace")
+    except OSError:
+        return ""

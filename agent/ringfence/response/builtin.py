@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of the self-defence. They stand in no policy, so no policy can be without them.
+
+The kernel decides by the agent's configuration (`self_defence`); these are the words for what it decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ringfence.abi import NO_RULE, Action, EventKind, Mechanism, Tamper
+from ringfence.events import Event, TamperEvent
+from ringfence.policy.compiled import CompiledRule
+from ringfence.policy.tiers import Outcome
+
+__all__ = ["POLICY", "BuiltinRules"]
+
+#: what stands where the name of a policy would
+POLICY = "self-defence"
+_ATTACK = ("T1562.001",)
+
+
+class BuiltinRules:
+    """By what the configuration asks for (Config.defence) and what this node has (Kernel.guarding)."""
+
+    def __init__(self, defence: str, guarding: str) -> None:
+        strongest = Outcome(Action.DENY, Mechanism.LSM)
+        if guarding == "calls":
+            strongest = Outcome(Action.KILL, Mechanism.KILL, "nothing here denies it before its effect")
+        seen = Outcome(Action.ALERT, Mechanism.OBSERVE, "by its name alone, or only looked at")
+        looks = seen if guarding == "calls" else strongest
+        rules = (
+            ("agent-tamper", "reaches for the agent, or for what it lives by", "critical", strongest),
+            ("agent-name", "a call names a file as one of the agent's is named", "high", seen),
+            ("agent-look", "looks into the agent's process", "medium", looks),
+        )
+        self._rules: Mapping[str, CompiledRule] = {
+            rule: _rule(rule, title, severity, outcome, enforced=defence == "deny")
+            for rule, title, severity, outcome in rules
+        }
+
+    @property
+    def all(self) -> list[CompiledRule]:
+        """Each of them."""
+        return list(self._rules.values())
+
+    def of(self, event: Event) -> CompiledRule | None:
+        """The rule of an event of the self-defence; None for any other event."""
+        if not isinstance(event, TamperEvent):
+            return None
+        if event.what & Tamper.MAYBE:
+            return self._rules["agent-name"]
+        return self._rules["agent-look" if event.what >= Tamper.LOOK else "agent-tamper"]
+
+
+def _rule(rule: str, title: str, severity: str, outcome: Outcome, *, enforced: bool) -> CompiledRule:
+    return CompiledRule(
+        number=NO_RULE,
+        policy=POLICY,
+        policy_index=-1,
+        rule_id=rule,
+        title=title,
+        severity=severity,
+        attack=_ATTACK,
+        references=(),
+        file="",
+        line=0,
+        events=frozenset((EventKind.AGENT_TAMPER,)),
+        asked_action=Action.DENY,
+        action=outcome.action if enforced else Action.ALERT,
+        mechanism=outcome.mechanism if enforced else Mechanism.OBSERVE,
+        mode="enforce" if enforced else "audit",
+        enforced=outcome,
+    )

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * What is the agent's, and what becomes of who reaches for it. It asks no rule: a policy that is wrong, or none at all,
+ * changes nothing here.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/call.h"
+#include "include/guard.h"
+#include "include/lsm.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_GUARD_DEPTH 32
+
+/* match.bpf.c: whether some rule holds for the container. */
+int rf_has_rules(__u32 first, __u32 second);
+
+__noinline __u32 rf_guarded(__u64 dentry)
+{
+	struct rf_guard_key key = {};
+	__u64 super = (__u64)RF_READ(struct dentry, dentry, d_sb);
+	__u32 depth, *found;
+
+	key.device = RF_READ(struct super_block, super, s_dev);
+	if (!bpf_map_lookup_elem(&guards, &key))
+		return 0;
+	for (depth = 0; depth < RF_GUARD_DEPTH; depth++) {
+		__u64 inode = (__u64)RF_READ(struct dentry, dentry, d_inode), parent;
+
+		key.id = inode ? RF_READ(struct inode, inode, i_ino) : 0; /* 0: it is yet to be made */
+		found = key.id ? bpf_map_lookup_elem(&guards, &key) : NULL;
+		if (found) {
+			__u32 kind = *found & RF_GUARD_KIND;
+
+			bool of_files = kind == RF_GUARD_CGROUP || kind == RF_GUARD_CGROUP_ABOVE;
+
+			if (kind == RF_GUARD_TREE || depth == (of_files ? 1 : 0))
+				return kind;
+		}
+		parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
+		if (!parent || parent == dentry)
+			return dentry == (__u64)RF_READ(struct super_block, super, s_root) ? 0 : RF_GUARD_NAMELESS;
+		dentry = parent;
+	}
+	return 0;
+}
+
+static __always_inline __u8 rf_guard_action(__u32 what, bool hooked)
+{
+	if (config.guard != RF_GUARD_DENY)
+		return RF_ACTION_ALERT;
+	if (hooked)
+		return RF_ACTION_DENY;
+	/* Who only looks may be a monitor of the node: nobody is killed for that. */
+	return what >= RF_TAMPER_LOOK ? RF_ACTION_ALERT : RF_ACTION_KILL;
+}
+
+/* The call that the task is in. Kernel threads and the workers of an io_uring are in none. */
+static __always_inline __u32 rf_guard_nr(struct task_struct *task)
+{
+	if (task->flags & (RF_PF_KTHREAD | RF_PF_IO_WORKER))
+		return RF_NO_CALL;
+	return rf_call_number((struct pt_regs *)bpf_task_pt_regs(task));
+}
+
+static __always_inline void rf_guard_record(struct task_struct *task, const struct rf_task *bound, __u32 what,
+					    __u64 detail, __u64 dentry, __u32 text, __u32 route, __u8 action, __u8 how,
+					    __u8 flags)
+{
+	struct rf_tamper_event *record = RF_RECORD(rf_tamper_event, RF_AGENT_TAMPER, bound->slot, route);
+	struct rf_scratch *buffer;
+	__u32 index = text - 1;
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_AGENT_TAMPER, task, bound);
+	record->header.facts = rf_facts(rf_address(task), bound->facts);
+	record->header.action = action;
+	record->header.mechanism = how;
+	record->what = what;
+	record->detail = detail;
+	record->agent_pid = config.agent_pid;
+	record->agent_start_ns = config.agent_start_ns;
+	record->nr = rf_guard_nr(task);
+	record->header.flags = rf_in_compat(task) ? RF_FLAG_COMPAT : 0;
+	if (text) {
+		buffer = bpf_map_lookup_elem(&scratch, &index);
+		if (buffer) {
+			bpf_probe_read_kernel_str(record->path, sizeof(record->path), buffer->name);
+			record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+		}
+	} else if (dentry && (buffer = rf_scratch_get())) {
+		rf_path_in_filesystem(buffer, dentry);
+		if (rf_path_copy(record->path, sizeof(record->path), buffer))
+			flags |= RF_FLAG_TRUNCATED;
+		record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+		rf_scratch_put(buffer);
+	}
+	record->header.flags |= flags;
+	rf_submit(record, RF_AGENT_TAMPER);
+}
+
+__noinline int rf_guard_met(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_task *bound;
+	__u8 action, flags = 0, how = RF_MECHANISM_OBSERVE;
+	__u32 route;
+
+	if (!config.guard)
+		return RF_ACTION_NONE;
+	bound = rf_bound(task);
+	if (!bound)
+		return RF_ACTION_NONE;
+	container = rf_container_of(bound);
+	if (!container)
+		return RF_ACTION_NONE;
+	action = rf_guard_action(what, hooked);
+	if (action == RF_ACTION_DENY)
+		how = RF_MECHANISM_LSM;
+	if (action == RF_ACTION_KILL) {
+		how = RF_MECHANISM_KILL;
+		flags = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+	}
+	rf_count_action(bound->slot, action);
+	route = rf_route(RF_AGENT_TAMPER, bound->slot, container, action);
+	if (route != RF_TO_NOWHERE)
+		rf_guard_record(task, bound, what, detail, dentry, text, route, action, how, flags);
+	return action;
+}
+
+/* Whether a struct pid is that of the agent or of one of its threads. */
+static __always_inline bool rf_pid_of_agent(__u64 pid)
+{
+	__u64 task = (__u64)RF_READ(struct pid, pid, tasks[0].first);
+
+	if (!task)
+		return false;
+	task -= bpf_core_field_offset(struct task_struct, pid_links[0]);
+	if ((__u32)RF_READ(struct task_struct, task, tgid) != config.agent_pid)
+		return false;
+	return RF_READ(struct task_struct, task, group_leader, start_boottime) - config.agent_start_ns < RF_TICK_NS;
+}
+
+/* A file of the agent's /proc/PID. Where hooks decide, ptrace_access_check was asked about what may only be looked at. */
+static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writes, __u32 hooked)
+{
+	struct rf_guard_key key = { .device = RF_GUARD_LOOK };
+	struct rf_scratch *buffer;
+	__u32 *what;
+	__u64 pid;
+
+	pid = (__u64)RF_READ(struct proc_inode, file->inode - bpf_core_field_offset(struct proc_inode, vfs_inode), pid);
+	if (!pid || !rf_pid_of_agent(pid))
+		return 0;
+	if (writes)
+		return RF_TAMPER_PROC;
+	if (hooked)
+		return 0;
+	buffer = rf_scratch_get();
+	if (!buffer)
+		return 0;
+	key.id = rf_hash_name(buffer, file->dentry);
+	rf_scratch_put(buffer);
+	what = bpf_map_lookup_elem(&guards, &key);
+	return what ? *what & RF_GUARD_KIND : 0;
+}
+
+/* The files by which processes are moved, of version 2 and of version 1. */
+static __always_inline bool rf_moves_processes(__u64 dentry)
+{
+	const char *name = (const char *)RF_READ(struct dentry, dentry, d_name.name);
+	__u64 head[2] = {};
+
+	bpf_probe_read_kernel_str(head, sizeof(head), name);
+	return (head[0] == 0x702e70756f726763ULL && head[1] == 0x73636f72ULL) ||     /* cgroup.procs */
+	       (head[0] == 0x742e70756f726763ULL && head[1] == 0x736461657268ULL) || /* cgroup.threads */
+	       (head[0] == 0x736b736174ULL && !head[1]);			     /* tasks */
+}
+
+/*
+ * Files of the agent's own cgroup. Those of the cgroups above it concern others, too; and whoever sees the host's
+ * processes can name the agent, and move it into a cgroup of his own, where it is frozen: such a write cannot be told
+ * from any other before it is done. Both are what managers of a node's containers do, which may be containers
+ * themselves: who is left alone by every policy may.
+ */
+static __always_inline __u32 rf_guard_cgroup(const struct rf_file *file)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_task *bound;
+	__u32 kind;
+
+	kind = rf_guarded(file->dentry);
+	if (kind == RF_GUARD_CGROUP)
+		return RF_TAMPER_CGROUP;
+	if (!kind && (!rf_moves_processes(file->dentry) || rf_pid_ns(task) != config.host_pid_ns))
+		return 0;
+	bound = rf_bound(task);
+	container = bound ? rf_container_of(bound) : NULL;
+	if (!container || !rf_has_rules(container->profile[0], container->profile[1]))
+		return 0;
+	return RF_TAMPER_CGROUP;
+}
+
+__noinline __u32 rf_guard_opened(const struct rf_file *file, __u32 hooked)
+{
+	struct rf_guard_state *state = rf_guard_state();
+	bool writes;
+
+	if (!file || !state)
+		return 0;
+	writes = file->flags & RF_O_ACCMODE;
+	if (file->magic == RF_MAGIC_PROC)
+		return state->gone ? 0 : rf_guard_proc(file, writes, hooked);
+	if (writes && (file->magic == RF_MAGIC_CGROUP || file->magic == RF_MAGIC_CGROUP2))
+		return rf_guard_cgroup(file);
+	if (writes)
+		return rf_guarded(file->dentry) ? RF_TAMPER_FILE : 0;
+	if (state->gone || state->ticket_inode != RF_READ(struct inode, file->inode, i_ino) ||
+	    state->ticket_device != RF_READ(struct super_block, file->super, s_dev))
+		return 0;
+	return RF_TAMPER_TICKET;
+}

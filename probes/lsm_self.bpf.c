@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The agent's self-defence by BPF-LSM: refused before the effect, on the kernel's objects. Each hook asks first whether
+ * it is about the agent, which is cheap and hardly ever so; who asks is looked at then.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/guard.h"
+#include "include/lsm.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_PTRACE_MODE_ATTACH 2
+#define RF_FMODE_WRITE 2
+
+#define RF_BPF_LINK_UPDATE 29
+#define RF_BPF_LINK_GET_FD_BY_ID 30
+#define RF_BPF_LINK_DETACH 34
+
+#define RF_NOT_THE_AGENT(task)          \
+	do {                            \
+		if (!rf_is_agent(task)) \
+			return 0;       \
+	} while (0)
+
+/* ---- its process -------------------------------------------------------- */
+
+/* Signal 0 only asks whether somebody is there. */
+SEC("lsm/task_kill")
+int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig, const struct cred *cred, int ret)
+{
+	if (ret)
+		return ret;
+	RF_NOT_THE_AGENT(target);
+	return sig ? rf_lsm_verdict(rf_guard_met(RF_TAMPER_SIGNAL, sig, 0, 0, true)) : 0;
+}
+
+/* F_SETOWN and F_SETSIG have the kernel send any signal. Whoever runs now need not be who asked: the agent uses none. */
+SEC("lsm/file_send_sigiotask")
+int BPF_PROG(guard_file_send_sigiotask, struct task_struct *target, void *owner, int sig, int ret)
+{
+	if (ret)
+		return ret;
+	RF_NOT_THE_AGENT(target);
+	rf_guard_met(RF_TAMPER_SIGNAL, sig, 0, 0, true);
+	return config.guard == RF_GUARD_DENY ? rf_lsm_refused() : 0;
+}
+
+SEC("lsm/task_setrlimit")
+int BPF_PROG(guard_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit, int ret)
+{
+	if (ret)
+		return ret;
+	RF_NOT_THE_AGENT(target);
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_LIMIT, resource, 0, 0, true));
+}
+
+SEC("lsm/task_setnice")
+int BPF_PROG(guard_task_setnice, struct task_struct *target, int nice, int ret)
+{
+	if (ret)
+		return ret;
+	RF_NOT_THE_AGENT(target);
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+}
+
+SEC("lsm/task_setioprio")
+int BPF_PROG(guard_task_setioprio, struct task_struct *target, int ioprio, int ret)
+{
+	if (ret)
+		return ret;
+	RF_NOT_THE_AGENT(target);
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+}
+
+/* Policy, parameters, CPUs; and a move to another cgroup of the controller cpuset. */
+SEC("lsm/task_setscheduler")
+int BPF_PROG(guard_task_setscheduler, struct task_struct *target, int ret)
+{
+	if (ret)
+		return ret;
+	RF_NOT_THE_AGENT(target);
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+}
+
+SEC("lsm/task_movememory")
+int BPF_PROG(guard_task_movememory, struct task_struct *target, int ret)
+{
+	if (ret)
+		return ret;
+	RF_NOT_THE_AGENT(target);
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+}
+
+/* ptrace(2), process_vm_readv(2), pidfd_getfd(2), /proc/PID/mem ...; and what /proc only shows: environ, maps, fd ... */
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(guard_ptrace_access_check, struct task_struct *target, unsigned int mode, int ret)
+{
+	__u32 what = mode & RF_PTRACE_MODE_ATTACH ? RF_TAMPER_TRACE : RF_TAMPER_LOOK;
+
+	if (ret)
+		return ret;
+	RF_NOT_THE_AGENT(target);
+	return rf_lsm_verdict(rf_guard_met(what, mode, 0, 0, true));
+}
+
+/* ---- its objects of BPF -------------------------------------------------- */
+
+SEC("lsm/bpf_map")
+int BPF_PROG(guard_bpf_map, struct bpf_map *map, unsigned int mode, int ret)
+{
+	__u32 id;
+
+	if (ret)
+		return ret;
+	id = BPF_CORE_READ(map, id);
+	if (!rf_guards_object(RF_GUARD_MAP, id))
+		return 0;
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_MAP, id, 0, 0, true));
+}
+
+SEC("lsm/bpf_prog")
+int BPF_PROG(guard_bpf_prog, struct bpf_prog *program, int ret)
+{
+	__u32 id;
+
+	if (ret)
+		return ret;
+	id = BPF_CORE_READ(program, aux, id);
+	if (!rf_guards_object(RF_GUARD_PROGRAM, id))
+		return 0;
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PROGRAM, id, 0, 0, true));
+}
+
+/*
+ * Links have no hook of their own. The id or the descriptor is the first member of the kernel's copy of the arguments.
+ * 6.15 gave the hook another argument, so that the result of programs before this one is not looked at.
+ */
+SEC("lsm/bpf")
+int BPF_PROG(guard_bpf, int command, void *attr)
+{
+	__u32 id = 0;
+	__u64 file;
+
+	if (command != RF_BPF_LINK_GET_FD_BY_ID && command != RF_BPF_LINK_UPDATE && command != RF_BPF_LINK_DETACH)
+		return 0;
+	bpf_probe_read_kernel(&id, sizeof(id), attr);
+	if (command != RF_BPF_LINK_GET_FD_BY_ID) {
+		file = rf_file_of_fd(bpf_get_current_task_btf(), id);
+		id = file ? RF_READ(struct bpf_link, RF_READ(struct file, file, private_data), id) : 0;
+	}
+	if (!rf_guards_object(RF_GUARD_LINK, id))
+		return 0;
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_LINK, id, 0, 0, true));
+}
+
+/*
+ * A link that is got from its pin reaches no hook at all. Who has it here is killed: he does not come back from the
+ * call that would give him the descriptor.
+ */
+SEC("fentry/bpf_link_new_fd")
+int BPF_PROG(guard_bpf_link_new_fd, struct bpf_link *link)
+{
+	__u32 id = BPF_CORE_READ(link, id);
+
+	if (rf_guards_object(RF_GUARD_LINK, id))
+		rf_guard_met(RF_TAMPER_LINK, id, 0, 0, false);
+	return 0;
+}
+
+/* ---- its files ----------------------------------------------------------- */
+
+SEC("lsm/file_open")
+int BPF_PROG(guard_file_open, struct file *opened, int ret)
+{
+	struct rf_file file = {};
+	bool writes = opened->f_mode & RF_FMODE_WRITE;
+	__u32 what;
+
+	if (ret)
+		return ret;
+	file.magic = opened->f_inode->i_sb->s_magic;
+	if (!rf_guard_asks(&file, writes) || !rf_bound(bpf_get_current_task_btf()))
+		return 0;
+	rf_file_read(&file, rf_number_of(opened));
+	what = rf_guard_opened(&file, true);
+	return what ? rf_lsm_verdict(rf_guard_met(what, 0, file.dentry, 0, true)) : 0;
+}
+
+/* What is done to a name. `moves`: the directory that it stands for takes what is below it along. */
+static __always_inline int rf_guard_name(__u64 dentry, bool moves)
+{
+	__u32 kind;
+
+	if (!config.guard || !rf_bound(bpf_get_current_task_btf()))
+		return 0;
+	kind = rf_guarded(dentry);
+	if (kind == RF_GUARD_TREE || kind == RF_GUARD_FILE || (moves && kind == RF_GUARD_ABOVE))
+		return rf_lsm_verdict(rf_guard_met(RF_TAMPER_FILE, 0, dentry, 0, true));
+	return 0;
+}
+
+SEC("lsm/path_unlink")
+int BPF_PROG(guard_path_unlink, const struct path *dir, struct dentry *dentry, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_name(rf_number_of(dentry), true);
+}
+
+SEC("lsm/path_rmdir")
+int BPF_PROG(guard_path_rmdir, const struct path *dir, struct dentry *dentry, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_name(rf_number_of(dentry), true);
+}
+
+/* The flags came in 5.19 (100f59d96405): see lsm_file.bpf.c. */
+SEC("lsm/path_rename")
+int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry)
+{
+	if (rf_guard_name(rf_number_of(old_dentry), true))
+		return rf_lsm_refused();
+	return rf_guard_name(rf_number_of(new_dentry), true);
+}
+
+/* Another name for one of ours, which no directory of ours would show; and one of others' in a directory of ours. */
+SEC("lsm/path_link")
+int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
+{
+	if (ret)
+		return ret;
+	if (rf_guard_name(rf_number_of(old_dentry), false))
+		return rf_lsm_refused();
+	return rf_guard_name(rf_number_of(new_dentry), false);
+}
+
+SEC("lsm/path_symlink")
+int BPF_PROG(guard_path_symlink, const struct path *dir, struct dentry *dentry, const char *old_name, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_name(rf_number_of(dentry), false);
+}
+
+SEC("lsm/path_mkdir")
+int BPF_PROG(guard_path_mkdir, const struct path *dir, struct dentry *dentry, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_name(rf_number_of(dentry), false);
+}
+
+SEC("lsm/path_mknod")
+int BPF_PROG(guard_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_name(rf_number_of(dentry), false);
+}
+
+static __always_inline int rf_guard_object(const struct path *path)
+{
+	return rf_guard_name((__u64)BPF_CORE_READ(path, dentry), false);
+}
+
+SEC("lsm/path_truncate")
+int BPF_PROG(guard_path_truncate, const struct path *path, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_object(path);
+}
+
+SEC("lsm/path_chmod")
+int BPF_PROG(guard_path_chmod, const struct path *path, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_object(path);
+}
+
+SEC("lsm/path_chown")
+int BPF_PROG(guard_path_chown, const struct path *path, unsigned long long uid, unsigned long long gid, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_object(path);
+}
+
+/* ---- its mount and its sockets -------------------------------------------- */
+
+static __always_inline int rf_guard_mount(__u64 super)
+{
+	struct rf_guard_key key = { .device = RF_READ(struct super_block, super, s_dev) };
+	__u32 *found = bpf_map_lookup_elem(&guards, &key);
+
+	if (!found || (*found & RF_GUARD_KIND) != RF_GUARD_PINS)
+		return 0;
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_MOUNT, 0, 0, 0, true));
+}
+
+SEC("lsm/sb_umount")
+int BPF_PROG(guard_sb_umount, struct vfsmount *mnt, int flags, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_mount((__u64)BPF_CORE_READ(mnt, mnt_sb));
+}
+
+SEC("lsm/sb_remount")
+int BPF_PROG(guard_sb_remount, struct super_block *super, void *options, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_mount(rf_number_of(super));
+}
+
+static __always_inline int rf_guard_socket(__u64 socket)
+{
+	__u64 dentry = (__u64)RF_READ(struct unix_sock, socket, path.dentry);
+
+	if (!dentry || !rf_bound(bpf_get_current_task_btf()))
+		return 0;
+	if (!rf_guarded(dentry))
+		return 0;
+	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_SOCKET, 0, dentry, 0, true));
+}
+
+SEC("lsm/unix_stream_connect")
+int BPF_PROG(guard_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_socket(rf_number_of(other));
+}
+
+SEC("lsm/unix_may_send")
+int BPF_PROG(guard_unix_may_send, struct socket *sock, struct socket *other, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_guard_socket((__u64)BPF_CORE_READ(other, sk));
+}

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the self-defence leaves alone, what it says where it only tells, and what outlives the agent of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.bpf.capabilities import NodeCapabilities
+from tests.escape.program import build, read_attempt
+from tests.kernel.tamper import LABEL, TAMPER, Target, attack, target_of
+from tests.kernel.test_self_defence import POLICY
+from tests.support import force
+from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+DENIES = """\
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: users}
+spec:
+  selector: {containers: all}
+  rules:
+    - {id: userns-create, title: x, severity: high, attack: [T1611], event: unshare,
+       match: {flags: CLONE_NEWUSER}, action: kill}
+"""
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    """A directory of policies."""
+    force.need_root()
+    directory = tmp_path / "policies"
+    directory.mkdir()
+    (directory / "policy.yaml").write_text(POLICY)
+    return directory
+
+
+@pytest.fixture
+def target(policies: Path, tmp_path: Path) -> Iterator[Target]:
+    """An agent that defends itself."""
+    with target_of(policies, tmp_path) as made:
+        yield made
+
+
+def test_root_of_the_host_may_do_all_that(target: Target, tamper: str) -> None:
+    """Whoever is in no container is no subject: not refused, not killed, not told of."""
+    with new_cgroup("ordinary") as cgroup:
+        for words in (
+            ("signal", target.pid, int(signal.SIGCONT)), ("limit", target.pid), ("nice", target.pid),
+            ("open", f"/proc/{target.pid}/environ", os.O_RDONLY),
+            ("open", target.state / "rules.json", os.O_WRONLY),
+            ("open", target.state / "ticket", os.O_RDONLY),
+            ("connect", target.agent.socket, '{"op": "status"}\n'),
+            ("by-pin", target.pins / "maps" / "generation"),
+        ):  # fmt: skip
+            assert attack(cgroup, tamper, *words).result == 0, words
+    status = [sys.executable, "-m", "ringfence", "status", "--socket", str(target.agent.socket)]
+    assert subprocess.run(status, capture_output=True, check=False).returncode == 0
+    assert not target.agent.alerts()
+
+
+def test_a_container_may_do_it_to_its_own(target: Target, tamper: str) -> None:
+    """The calls are ordinary ones: only what they reach for is not."""
+    with new_cgroup(LABEL) as cgroup:
+        child = cgroup.popen(["sleep", "60"])
+        try:
+            for words in (
+                ("signal", child.pid, int(signal.SIGCONT)), ("limit", child.pid), ("nice", child.pid),
+                ("scheduler", child.pid), ("open", f"/proc/{child.pid}/environ", os.O_RDONLY),
+                ("write", f"/proc/{child.pid}/oom_score_adj", "0"),
+                ("open", f"/proc/{target.pid}/status", os.O_RDONLY),
+            ):  # fmt: skip
+                assert attack(cgroup, tamper, *words).result == 0, words
+        finally:
+            child.kill()
+            child.wait()
+    assert not target.agent.alerts()
+
+
+@pytest.mark.parametrize("how", ["alert", "off"])
+def test_where_it_only_tells_nothing_is_refused(
+    how: str, policies: Path, tmp_path: Path, tamper: str
+) -> None:
+    """`self_defence: alert` says what would have been; `off` has no program and tells nothing."""
+    with target_of(policies, tmp_path, **{"self-defence": how}) as target, new_cgroup(LABEL) as cgroup:
+        for words in (("signal", target.pid, int(signal.SIGCONT)), ("limit", target.pid)):
+            assert attack(cgroup, tamper, *words) == (False, 0)
+        guards = [path for path in (target.pins / "links").iterdir() if "guard" in path.name]
+        if how == "off":
+            assert not guards
+            assert not target.agent.alerts()
+            return
+        hooked = bool(NodeCapabilities.detect().lsm_hooks)
+        alert = target.agent.wait_alert(TAMPER, cgroup.name)
+        assert alert["outcome"] == ("would-deny" if hooked else "would-kill")
+        assert guards
+
+
+def userns(cgroup: Cgroup, *before: str) -> bool:
+    """Whether the policy's attack was stopped."""
+    argv = [*before, str(build()), "unshare", "0x10000000"]
+    done = cgroup.run(argv, stdout=subprocess.PIPE, text=True)
+    attempt = read_attempt(done.returncode, done.stdout)
+    assert attempt.tried or done.returncode in (-9, 137), done
+    return attempt.killed or attempt.refused or done.returncode in (-9, 137)
+
+
+def test_who_takes_the_number_of_a_killed_agent_is_a_subject(
+    policies: Path, tmp_path: Path, tamper: str
+) -> None:
+    """What is pinned knows its agent by more than its number: clone3 gives that to anybody."""
+    (policies / "policy.yaml").write_text(DENIES)
+    with target_of(policies, tmp_path) as target, new_cgroup(LABEL) as cgroup:
+        number = target.pid
+        os.kill(number, signal.SIGKILL)
+        wait_for(lambda: target.agent.status is not None, "its end")
+        assert userns(cgroup)
+        assert userns(cgroup, tamper, "as", str(number))

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a real agent is taken away or changed by root of the host is put right, counted and told of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import CONTAINER
+from ringfence.bpf import _libbpf
+from ringfence.bpf.maps import Map, open_map
+from tests.kernel.tamper import LABEL, Target, target_of
+from tests.kernel.test_self_defence_limits import DENIES, userns
+from tests.support import force
+from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.root
+CONNECTS = """\
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: connects}
+spec:
+  selector: {containers: all}
+  rules:
+    - {id: connect, title: x, severity: high, attack: [T1046], event: network.connect, match: {port: 9},
+       action: deny}
+"""
+CONNECT = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """An agent with two rules: one kills at a call's entry, one denies by cgroup-BPF."""
+    force.need_root()
+    directory = tmp_path_factory.mktemp("policies")
+    (directory / "users.yaml").write_text(DENIES)
+    (directory / "connects.yaml").write_text(CONNECTS)
+    with target_of(directory, tmp_path_factory.mktemp("watched")) as made:
+        yield made
+
+
+@pytest.fixture
+def cgroup(target: Target) -> Iterator[Cgroup]:
+    """A container that is known and defended."""
+    target.revive()
+    with new_cgroup(LABEL) as made:
+        assert userns(made)
+        yield made
+
+
+def pinned(target: Target, name: str) -> Map:
+    """A map of the agent's."""
+    return open_map(_libbpf.get_pinned(str(target.pins / "maps" / name)))
+
+
+def count(target: Target, what: str) -> float:
+    """ringfence_tampered_total."""
+    return target.agent.metrics()["ringfence_tampered_total", (("what", what),)]
+
+
+def told(target: Target, what: str, before: float, times: int = 1) -> None:
+    """Until it was counted, and told of."""
+    wait_for(lambda: count(target, what) >= before + times, f"{what} to be counted", seconds=10)
+    target.agent.wait_record(
+        lambda one: one["rule"]["id"] == "agent-tampered" and one["details"]["what"] == what
+        if one["kind"] == "alert"
+        else False,
+        "the finding",
+    )
+
+
+def test_another_generation_is_turned_off_again(target: Target, cgroup: Cgroup) -> None:
+    """0 would mean: no rule decides."""
+    before = count(target, "generation")
+    with pinned(target, "generation") as word:
+        number = word.get_int(0)
+        word.set(0, 0)
+        told(target, "generation", before)
+        assert word.get_int(0) == number
+    assert userns(cgroup)
+
+
+def test_a_containers_profile_is_given_back(target: Target, cgroup: Cgroup) -> None:
+    """A word in memory that the agent shares with the kernel."""
+    before = count(target, "profile")
+    with pinned(target, "containers") as containers, pinned(target, "slots") as slots:
+        slot = int.from_bytes(containers.get(cgroup.id) or b"", "little")
+        memory = slots.mapped()
+        at = slot * CONTAINER.size + CONTAINER.offset_of("profile")
+        was = memory[at : at + 8]
+        memory[at : at + 8] = b"\x3f\0\0\0\x3f\0\0\0"
+        told(target, "profile", before)
+        assert was[:4] in (memory[at : at + 4], memory[at + 4 : at + 8])
+        memory.close()
+    assert userns(cgroup)
+
+
+def test_a_detached_link_is_attached_again(target: Target, cgroup: Cgroup) -> None:
+    """Only links to cgroups can be detached; what they refuse is refused again, and pinned again."""
+    bpftool = force.need_program("bpftool")
+
+    def denied() -> bool:
+        return cgroup.run(["python3", "-c", CONNECT], capture_output=True).returncode != 0
+
+    assert denied()
+    before = count(target, "link")
+    link = next(path for path in (target.pins / "links").iterdir() if path.name.endswith("connect4"))
+    subprocess.run([bpftool, "link", "detach", "pinned", str(link)], check=True)
+    told(target, "link", before)
+    wait_for(denied, "it to be refused again", seconds=10)
+
+
+def test_pins_are_made_again(target: Target, cgroup: Cgroup) -> None:
+    """One, all of them, and all under another name: none of the old ones stays."""
+    base = target.pins.parent
+    for harm in (
+        lambda: (target.pins / "maps" / "slots").unlink(),
+        lambda: shutil.rmtree(target.pins),
+        lambda: target.pins.rename(base / "elsewhere"),
+    ):
+        before, names = count(target, "pin"), {path.name for path in (target.pins / "maps").iterdir()}
+        harm()
+        told(target, "pin", before)
+        wait_for(lambda names=names: _whole(base, names), "one whole set of pins")  # type: ignore[misc]
+    assert userns(cgroup)
+
+
+def _whole(base: Path, names: set[str]) -> bool:
+    found = list(base.iterdir())
+    return len(found) == 1 and {path.name for path in (found[0] / "maps").iterdir()} == names
+
+
+def test_files_of_the_next_agent_are_written_again(target: Target) -> None:
+    """Removed, changed, or given another name, which could be read from elsewhere."""
+    target.revive()
+    ticket, book = target.state / "ticket", target.state / "rules.json"
+    first = ticket.read_text()
+    for harm in (
+        ticket.unlink,
+        lambda: book.write_text("{}"),
+        lambda: os.link(ticket, target.state / "copy"),
+    ):
+        before = count(target, "file")
+        harm()
+        told(target, "file", before)
+    (target.state / "copy").unlink()
+    wait_for(lambda: ticket.exists() and ticket.read_text() != first, "other tickets")
+    assert "userns-create" in book.read_text()
+
+
+def test_a_priority_is_taken_back(target: Target) -> None:
+    """As far as the agent may: root may."""
+    target.revive()
+    before = count(target, "limit")
+    was = os.getpriority(os.PRIO_PROCESS, target.pid)
+    os.setpriority(os.PRIO_PROCESS, target.pid, was + 5)
+    told(target, "limit", before)
+    wait_for(lambda: os.getpriority(os.PRIO_PROCESS, target.pid) == was, "the priority")
