@@ -154,19 +154,11 @@ __noinline int rf_has_rules(__u32 first, __u32 second)
 }
 
 /* Clears the rules whose exceptions are among the hits, and the exceptions. A loop of its own: see rf_lowest. */
-__noinline __u64 rf_except(__u32 half, __u32 word, __u64 hits)
+static __always_inline __u64 rf_except(const struct rf_actions *act, __u32 word, __u64 hits)
 {
-	struct rf_actions *act;
-	__u64 exceptions;
-	__u32 zero = 0, i;
-	void *actions = bpf_map_lookup_elem(&rule_actions, &half);
+	__u64 exceptions = hits & act->except[word];
+	__u32 i;
 
-	if (!actions || word >= RF_RULE_WORDS)
-		return hits;
-	act = bpf_map_lookup_elem(actions, &zero);
-	if (!act)
-		return hits;
-	exceptions = hits & act->except[word];
 	hits &= ~exceptions;
 	for (i = 0; i < 64; i++) {
 		__u64 at;
@@ -203,15 +195,36 @@ static __always_inline void rf_strongest(struct rf_question *question, const str
 	question->rule = word * 64 + rf_lowest(chosen);
 }
 
+/*
+ * A word of rules that all dims agree on: what its exceptions leave of it. A global function, and so verified once: its
+ * ways would be followed anew in each round of the loop below, in every program.
+ */
+__noinline int rf_hit(struct rf_question *question, __u32 half, __u32 word, __u64 hits)
+{
+	struct rf_actions *act;
+	__u32 zero = 0;
+	void *actions = bpf_map_lookup_elem(&rule_actions, &half);
+
+	if (!question || !actions || word >= RF_RULE_WORDS)
+		return 0;
+	act = bpf_map_lookup_elem(actions, &zero);
+	if (!act)
+		return 0;
+	if (hits & act->except[word])
+		hits = question->starved ? hits & ~act->except[word] : rf_except(act, word, hits);
+	if (hits)
+		rf_strongest(question, act, word, hits);
+	return 0;
+}
+
 __noinline int rf_match(struct rf_question *question, const struct rf_address_key *address)
 {
 	const struct rf_ruleset *of_event, *active, *set0, *set1, *set2, *set3, *set4, *set5, *set6;
-	void *events, *profiles, *sets, *operands, *texts, *addresses, *actions;
+	void *events, *profiles, *sets, *operands, *texts, *addresses;
 	__u64 summary, hits, *now;
 	__u32 event, half, profile, zero = 0, first, word, step, *active_id;
 	__u32 s0, s1, s2, s3, s4, s5, s6;
 	struct rf_event_rules *rules;
-	struct rf_actions *act;
 	bool single;
 
 	if (!question)
@@ -253,8 +266,7 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 	operands = bpf_map_lookup_elem(&rule_operands, &half);
 	texts = bpf_map_lookup_elem(&rule_texts, &half);
 	addresses = bpf_map_lookup_elem(&rule_addresses, &half);
-	actions = bpf_map_lookup_elem(&rule_actions, &half);
-	if (!operands || !texts || !addresses || !actions)
+	if (!operands || !texts || !addresses)
 		return RF_MATCH_NOTHING;
 	s0 = s1 = s2 = s3 = s4 = s5 = s6 = rules->rules; /* a dim that nobody asks for narrows nothing */
 	RF_NARROW(0, s0, RF_LOOKUP_VALUE(0));
@@ -267,9 +279,6 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 	if (question->need)
 		return RF_MATCH_ASK;
 
-	act = bpf_map_lookup_elem(actions, &zero);
-	if (!act)
-		return RF_MATCH_NOTHING;
 	/*
 	 * Something may match. The sets are looked up anew, by number: pointers that came here on different
 	 * ways, some of them to the same set, are different states to the verifier of 7.x, 128 times the loop.
@@ -290,10 +299,8 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 		summary &= summary - 1;
 		hits = of_event->word[word] & active->word[word] & set0->word[word] & set1->word[word] &
 		       set2->word[word] & set3->word[word] & set4->word[word] & set5->word[word] & set6->word[word];
-		if (hits & act->except[word])
-			hits = question->starved ? hits & ~act->except[word] : rf_except(half, word, hits);
 		if (hits)
-			rf_strongest(question, act, word, hits);
+			rf_hit(question, half, word, hits);
 	}
 	if (summary)
 		rf_drop(event, RF_DROP_MATCH_BUDGET, question->slot);

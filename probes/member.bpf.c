@@ -42,14 +42,19 @@ __noinline __u32 rf_slot_of(__u64 cgroup)
 	return found;
 }
 
-static __always_inline bool rf_is_hex(char c)
+/* Constants: what is looked up in each round would double what the verifier follows. */
+static __always_inline bool rf_all_digits(const struct rf_cgroup_name *name, __u32 begin, const __u32 digits,
+					  const char last)
 {
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-}
+	__u32 i;
 
-static __always_inline bool rf_is_digit_of(char c, __u32 kind)
-{
-	return rf_is_hex(c) || (kind == RF_PATTERN_BUILD && c >= 'g' && c <= 'z');
+	for (i = 0; i < digits; i++) {
+		char c = name->text[(begin + i) & (RF_CGROUP_NAME - 1)];
+
+		if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= last)))
+			return false;
+	}
+	return true;
 }
 
 /* prefix, then as many digits as the kind has (and nothing, or .scope), or anything. */
@@ -74,13 +79,11 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 	len = *(const volatile __u8 *)&pattern->len;
 	if (len > sizeof(pattern->prefix))
 		return 0;
-	digits = pattern->kind == RF_PATTERN_BUILD ? RF_BUILD_DIGITS : RF_HEX_DIGITS;
-	for (i = 0; i < RF_HEX_DIGITS; i++) {
-		if (i >= digits)
-			break;
-		at = (len + i) & (RF_CGROUP_NAME - 1);
-		if (!rf_is_digit_of(name->text[at], pattern->kind))
+	if (pattern->kind == RF_PATTERN_BUILD) {
+		if (!rf_all_digits(name, len, RF_BUILD_DIGITS, 'z'))
 			return 0;
+	} else if (!rf_all_digits(name, len, RF_HEX_DIGITS, 'f')) {
+		return 0;
 	}
 	/* Read again, for the same reason. */
 	digits = *(const volatile __u8 *)&pattern->kind == RF_PATTERN_BUILD ? RF_BUILD_DIGITS : RF_HEX_DIGITS;

@@ -163,59 +163,87 @@ static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task
 	return container && container->maker_mnt_ns != rf_mnt_ns(task);
 }
 
+/* What an exec makes of a task. */
+struct rf_becomes {
+	struct rf_task like;
+	__u64 home; /* the root of its container's files */
+	__u32 arms;
+	__u32 pad;
+};
+
+/*
+ * A global function: what it has to do is the same whether there was a buffer to read the program's path into, and
+ * the verifier would follow both to the end. The current task is the one that executes.
+ */
+__noinline int rf_become(const struct rf_becomes *becomes)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_task *bound, like;
+	__u32 slot;
+
+	if (!becomes)
+		return 0;
+	like = becomes->like;
+	slot = like.slot;
+	container = bpf_map_lookup_elem(&slots, &slot);
+	if (!container)
+		return 0;
+	bound = becomes->arms ? rf_bind(task, container, &like) : rf_bound(task);
+	if (!bound)
+		return 0;
+	((struct rf_armed *)bound)->home = becomes->home;
+	bound->exe_hash = like.exe_hash;
+	bound->facts = like.facts;
+	__builtin_memset(((struct rf_armed *)bound)->memo, 0, sizeof(((struct rf_armed *)bound)->memo));
+	rf_watch(task, bound);
+	rf_settle(task, bound->container);
+	rf_publish(task, bound, container);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *binprm)
 {
+	struct rf_becomes becomes = {};
 	struct rf_container *container;
-	struct rf_task *bound, like = {};
 	struct rf_scratch *buffer;
-	__u64 file, home;
+	struct rf_task *bound;
 	struct rf_file exe;
-	__u32 facts;
-	bool arms = false;
+	__u64 file;
 
 	bound = rf_bound(task);
-	if (bound && !bound->container)
-		bound = NULL;
-	if (bound) {
+	if (bound && bound->container) {
 		container = rf_container_of(bound);
+		becomes.like.slot = bound->slot;
+		becomes.home = ((struct rf_armed *)bound)->home;
 	} else {
-		if (!rf_enrolled(task, &like))
+		if (!rf_enrolled(task, &becomes.like))
 			return 0;
-		container = bpf_map_lookup_elem(&slots, &like.slot);
-		arms = true;
+		container = bpf_map_lookup_elem(&slots, &becomes.like.slot);
+		becomes.like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+		becomes.home = rf_root_of(task);
+		becomes.arms = true;
 	}
 	if (!container)
 		return 0;
-	file = (__u64)BPF_CORE_READ(binprm, file);
-	home = bound ? ((struct rf_armed *)bound)->home : rf_root_of(task);
+	becomes.like.container = container->cgroup;
 	buffer = rf_scratch_get();
 	if (buffer) {
-		facts = rf_program(rf_address(task), buffer, &exe, file, home);
-		like.exe_hash = buffer->hash;
+		file = (__u64)BPF_CORE_READ(binprm, file);
+		becomes.like.facts = rf_program(rf_address(task), buffer, &exe, file, becomes.home);
+		becomes.like.exe_hash = buffer->hash;
 	} else { /* armed all the same, by a program that is not known, and so has no exception */
-		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, like.slot);
-		facts = RF_PROGRAM_ELSEWHERE;
+		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, becomes.like.slot);
+		becomes.like.facts = RF_PROGRAM_ELSEWHERE;
 	}
-	if (arms) {
-		like.container = container->cgroup;
-		like.facts = facts;
-		like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-		bound = rf_bind(task, container, &like);
-		if (bound)
-			((struct rf_armed *)bound)->home = home;
-	}
-	if (bound) {
-		bound->exe_hash = like.exe_hash;
-		bound->facts = facts;
-		__builtin_memset(((struct rf_armed *)bound)->memo, 0, sizeof(((struct rf_armed *)bound)->memo));
-		rf_watch(task, bound);
-		rf_settle(task, bound->container);
-		rf_publish(task, bound, container);
-		if (arms)
+	rf_become(&becomes);
+	bound = rf_bound(task);
+	if (bound && bound->container) {
+		if (becomes.arms)
 			rf_counted(task, bound, container, false);
 		if (buffer)
-			rf_executed(task, bound, container, &exe, buffer, arms);
+			rf_executed(task, bound, container, &exe, buffer, becomes.arms);
 	}
 	if (buffer)
 		rf_scratch_put(buffer);

@@ -71,6 +71,7 @@ class Kernel:
         self._links: dict[tuple[str, str], Attached] = {}
         self._statistics = -1
         self._pins: PinDirectory | None = None
+        self._complete = False  # nothing of an earlier agent is needed any more
         self.pin_failure = ""  # why not all that is attached is pinned
         self._missing = missing
         self.skipped: list[Skipped] = list(missing)
@@ -216,14 +217,16 @@ class Kernel:
         """Let links and maps outlive this process. What agents before it had pinned stays: see Takeover."""
         fresh = PinDirectory.create(base)
         fresh.pin(self.attached, self._loaded.maps)
-        if self._pins is not None:
-            if self._pins.complete:
-                fresh.mark_complete()
+        if self._complete:
+            fresh.mark_complete()
+        # Where those of before are gone, their name may have been given again.
+        if self._pins is not None and self._pins.path != fresh.path:
             self._pins.remove()
         self._pins, self.pin_failure = fresh, ""
 
     def mark_complete(self) -> None:
         """Nothing of an earlier agent is needed any more."""
+        self._complete = True
         if self._pins is not None:
             self._pins.mark_complete()
 

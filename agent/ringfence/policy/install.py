@@ -133,14 +133,18 @@ class Generations:
         return policies
 
     def put_right(self, slot: int, cgroup: int) -> bool:
-        """Whether the container's slot did not hold the profile that was assigned last; then it does now."""
-        known = self._assigned.get(slot)
-        if self._live is None or known is None or known[0] != cgroup:
+        """Whether the container's slot did not hold the profile that was assigned last; then it does now.
+
+        Of one that nothing was assigned to yet, that is the profile which all begin with, 0.
+        """
+        if self._live is None or self._owner(slot) != cgroup:
             return False
+        whose, assigned = self._assigned.get(slot, (0, 0))
+        wanted = assigned if whose == cgroup else 0
         index = slot * self._stride + self._profile + self._live.half
-        if self._owner(slot) != cgroup or self._words[index] == known[1]:
+        if self._words[index] == wanted:
             return False
-        self._words[index] = known[1]
+        self._words[index] = wanted
         return True
 
     def confirm(self, slot: int, policies: frozenset[int]) -> bool:
