@@ -21,10 +21,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["FAILURES", "Connection", "Target", "dial", "reason_of", "secure", "target_of", "tls_context"]
+__all__ = [
+    "FAILURES",
+    "Connection",
+    "Target",
+    "dial",
+    "nobody_there",
+    "reason_of",
+    "secure",
+    "target_of",
+    "tls_context",
+]
 
 #: what a request may raise; a ValueError or an AttributeError would be a bug of ours
 FAILURES = (OSError, http.client.HTTPException)
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 _CONNECT_S = 10.0  # of a request's time, to be connected with all addresses of a name
 _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S, _KEEPALIVE_TIMES = 30, 10, 3
 _UNACKNOWLEDGED_MS = 30_000
@@ -78,6 +89,13 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not believed: {error.verify_message}"[:200]
     return str(getattr(error, "strerror", None) or error or type(error).__name__)[:200]
+
+
+def nobody_there(error: BaseException) -> bool:
+    """Whether no connection was made at all, so that what was to be sent has no part in it."""
+    if isinstance(error, (ConnectionRefusedError, FileNotFoundError, socket.gaierror)):
+        return True
+    return isinstance(error, OSError) and error.errno in _UNREACHABLE
 
 
 def dial(

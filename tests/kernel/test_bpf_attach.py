@@ -154,7 +154,7 @@ def test_refusal_of_the_verifier_is_short_and_complete(tmp_path: Path) -> None:
     built = tmp_path / "bad.bpf.o"
     clang = force.need_program("clang")
     subprocess.run([clang, "-O2", "-g", "-target", "bpf", "-c", source, "-o", built], check=True)
-    with ObjectFile(built) as file:
+    with ObjectFile(built, explained=True) as file:
         with pytest.raises(OSError) as caught:
             file.load()
         failure = load_error(caught.value)

@@ -65,8 +65,8 @@ def test_load_and_attach_are_fast() -> None:
             begin = time.monotonic()
             assert len(loaded.attach(everything())) > 70
             attaches.append(time.monotonic() - begin)
-    assert min(loads) < patience(0.5) * emulated
     busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert min(loads) < patience(0.5) * emulated * busy
     assert min(attaches) < patience(0.3) * emulated * busy
 
 

@@ -28,11 +28,11 @@ def python_files(*roots: str) -> list[Path]:
 
 
 def test_files_are_small() -> None:
-    """No source file has more than 400 lines; those over 250 are named as a warning."""
+    """No source file has more than 400 lines; those over 250 are counted as a warning."""
     lengths = {path: len((ROOT / path).read_text().splitlines()) for path in files(*SOURCE)}
-    long = [f"{path}: {count} lines" for path, count in lengths.items() if count > MANY_LINES]
+    long = sorted((count for count in lengths.values() if count > MANY_LINES), reverse=True)
     if long:
-        warnings.warn("files over 250 lines: " + ", ".join(long), stacklevel=1)
+        warnings.warn(f"{len(long)} of {len(lengths)} files have over {MANY_LINES} lines", stacklevel=1)
     assert not [f"{path}: {count}" for path, count in lengths.items() if count > MOST_LINES]
 
 

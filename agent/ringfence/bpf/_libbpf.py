@@ -2,7 +2,7 @@
 """libbpf (soname libbpf.so.1) by ctypes. Beside `_syscalls` no other module of the agent knows ctypes.
 
 Each function does one call and raises OSError with errno, the call and what it was about. Pointers of libbpf
-are ints with a name for the type checker. What libbpf says is kept in `LOG`, never printed.
+are ints with a name for the type checker. What libbpf says is kept in `LOG` where `listen` asks for it.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class _Library:
                 ) from None
             bound.restype, bound.argtypes = result, arguments
             setattr(self, function, bound)
-        self.libbpf_set_print(_keep_message_callback)
+        self.libbpf_set_print(None)
         if name not in _SIGNATURES:
             raise AttributeError(name)
         return self.__dict__[name]
@@ -147,6 +147,11 @@ def _open() -> ctypes.CDLL:
 
 
 _lib = _Library()
+
+
+def listen(*, on: bool) -> None:
+    """Whether what libbpf says is kept. A load says 10,000 things, and each waits for a thread that imports."""
+    _lib.libbpf_set_print(_keep_message_callback if on else None)
 
 
 def _fail(call: str, subject: object, code: int) -> OSError:

@@ -83,13 +83,17 @@ class Kernel:
     def load(cls, settings: KernelSettings) -> Kernel:
         """Load the object, sized and configured. KernelError says what the kernel refused, and why."""
         missing: list[Skipped] = []
+        explained = False
         while True:
-            with ObjectFile(settings.object_path) as file:
+            with ObjectFile(settings.object_path, explained=explained) as file:
                 sections = file.sections()
                 _prepare(file, settings, missing)
                 try:
                     loaded = file.load()
                 except OSError as error:
+                    if not explained:  # once more, to hear why
+                        explained = True
+                        continue
                     failure = load_error(error)
                     refused = [
                         name for name in explain(failure.log)[0] if _is_optional(sections.get(name, ""))

@@ -50,16 +50,13 @@ class Loaded:
 
 
 class ObjectFile:
-    """An object that was opened and not yet loaded: what is set here is what the load uses."""
+    """An object that was opened and not yet loaded: what is set here is what the load uses.
 
-    def __init__(self, path: Path) -> None:
-        _libbpf.LOG.clear()
-        try:
-            self._object = _libbpf.object_open(str(path))
-        except OSError as error:
-            if not path.exists():
-                raise KernelError(f"{path} is missing", hint="build the probes: make build") from None
-            raise KernelError(f"{path} is no BPF object: {error.strerror}", log=_log()) from None
+    `explained`: what libbpf says is kept, for `load_error`. It takes longer.
+    """
+
+    def __init__(self, path: Path, *, explained: bool = False) -> None:
+        self._object = _opened(path, explained=explained)
         self.path = path
         self._programs = {_libbpf.program_name(p): p for p in _libbpf.programs(self._object)}
         self._maps = {_libbpf.map_name(m): m for m in _libbpf.maps(self._object)}
@@ -118,6 +115,19 @@ class ObjectFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _opened(path: Path, *, explained: bool) -> _libbpf.ObjectPtr:
+    _libbpf.LOG.clear()
+    _libbpf.listen(on=explained)
+    try:
+        return _libbpf.object_open(str(path))
+    except OSError as error:
+        if not path.exists():
+            raise KernelError(f"{path} is missing", hint="build the probes: make build") from None
+        if not explained:
+            return _opened(path, explained=True)
+        raise KernelError(f"{path} is no BPF object: {error.strerror}", log=_log()) from None
 
 
 def _section(name: str, pointer: _libbpf.ProgramPtr) -> str:

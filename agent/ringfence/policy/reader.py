@@ -161,6 +161,8 @@ def _yaml_problem(file: str, error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
     text = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
+    if "nesting depth" in text:  # newer versions of libyaml, which look ahead, refuse it before we can
+        context, text = None, f"more than {MAX_DEPTH} levels deep"
     message = f"is not YAML: {f'{context}, ' if context else ''}{text}"
     return Problem(file, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, "", message)
 

@@ -159,6 +159,18 @@ def test_one_that_stands_alone_makes_room(tmp_path: Path) -> None:
     assert receiver.got == [name(1), name(2), name(3)]
 
 
+def test_where_nobody_is_there_the_first_stays_the_first(tmp_path: Path) -> None:
+    """It was alone for long, and came to nobody: it is not put behind those that came later."""
+    receiver = Moody(lambda ids: None if receiver.now > 1_800_000_900 else Away("connection", blameless=True))
+    sender = sender_of(tmp_path, receiver)
+    put(sender, 0)
+    receiver.batch_records = 1
+    put(sender, 1, 2, 3)
+    while sender.spool.records:
+        sender.step(idle=0)
+    assert receiver.got == [name(0), name(1), name(2), name(3)]
+
+
 def test_suspects_outlive_the_agent(tmp_path: Path) -> None:
     """How often it failed, and since when, is on the disk."""
     receiver = Moody(chokes_on(4))

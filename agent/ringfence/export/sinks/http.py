@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ringfence import __version__
 from ringfence.export.sinks.sender import Away, Refused
-from ringfence.httpclient import FAILURES, Connection, reason_of, target_of, tls_context
+from ringfence.httpclient import FAILURES, Connection, nobody_there, reason_of, target_of, tls_context
 
 __all__ = ["Answer", "Http", "HttpSettings"]
 
@@ -72,7 +72,9 @@ class Http:
         except TimeoutError as error:
             raise Away("timeout", f"{self.place}: {reason_of(error)}") from error
         except FAILURES as error:
-            raise Away("connection", f"{self.place}: {reason_of(error)}") from error
+            raise Away(
+                "connection", f"{self.place}: {reason_of(error)}", blameless=nobody_there(error)
+            ) from error
         return self._judge(response.status, text, _seconds(response.headers.get("Retry-After")))
 
     def _judge(self, status: int, body: bytes, retry_after: float) -> Answer:

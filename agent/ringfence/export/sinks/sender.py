@@ -39,11 +39,17 @@ _NEVER_SPLIT = ("headers", "disk_full", "file")
 
 
 class Away(Exception):
-    """The receiver could not be reached, or cannot take anything now. `reason` is a short word."""
+    """The receiver could not be reached, or cannot take anything now. `reason` is a short word.
 
-    def __init__(self, reason: str, text: str = "", *, retry_after: float = 0.0) -> None:
+    `blameless`: it is no fault of an alert, as nobody was there to see one.
+    """
+
+    def __init__(
+        self, reason: str, text: str = "", *, retry_after: float = 0.0, blameless: bool = False
+    ) -> None:
         super().__init__(text or reason)
         self.reason, self.retry_after = reason, retry_after
+        self.blameless = blameless or reason in _NEVER_SPLIT
 
 
 class Refused(Exception):
@@ -164,7 +170,7 @@ class Sender:
                 items = self._one_by_one(items, 0)
             except Away as away:
                 least = min(away.retry_after, _RETRY_AFTER_MOST)
-                if (attempt + 1) % _SPLIT_AFTER == 0 and away.reason not in _NEVER_SPLIT:
+                if (attempt + 1) % _SPLIT_AFTER == 0 and not away.blameless:
                     first = int(self._chance() * len(items)) % len(items)  # not the same ones each time
                     items = self._one_by_one(items, first)
             if items and self._pause(max(least, self._backoff(attempt))):
