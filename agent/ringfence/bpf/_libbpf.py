@@ -150,7 +150,7 @@ _lib = _Library()
 
 
 def listen(*, on: bool) -> None:
-    """Whether what libbpf says is kept. A load says 10,000 things, and each waits for a thread that imports."""
+    """Whether what libbpf says is kept: 10,000 things a load; each waits for a thread that imports."""
     _lib.libbpf_set_print(_keep_message_callback if on else None)
 
 
