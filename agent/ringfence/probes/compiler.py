@@ -135,19 +135,18 @@ class Workshop:
                 )  # fmt: skip
             with _ended(child):
                 ours.settimeout(self.seconds)
-                why = ""
                 try:
                     socket.send_fds(ours, [json.dumps(request).encode()], list((self.maps or {}).values()))
                     message, fds, _, _ = socket.recv_fds(ours, _MAX_ANSWER, 64)
                 except TimeoutError:
-                    message, fds = b"", []
                     late = f"took more than {self.seconds:.0f} s (`probes.timeout`) and was ended"
-                    return {"stage": "time", "subject": "", "message": late}, fds, ""
-                except OSError as error:
+                    return {"stage": "time", "subject": "", "message": late}, [], ""
+                except ConnectionError:  # it ended before it had read the request
                     message, fds = b"", []
-                    why = f" ({error})"
+                except OSError as error:  # it waits for a request that it will not get
+                    return {"stage": "child", "subject": "", "message": str(error)}, [], ""
                 if not message:
-                    message = json.dumps(_crash(child, why)).encode()
+                    message = json.dumps(_crash(child)).encode()
             for fd in fds:
                 os.set_inheritable(fd, False)
             return json.loads(message), fds, _tail(said)
@@ -165,7 +164,7 @@ def _ended(child: subprocess.Popen[bytes]) -> Iterator[None]:
         child.wait()
 
 
-def _crash(child: subprocess.Popen[bytes], why: str) -> dict[str, str]:
+def _crash(child: subprocess.Popen[bytes]) -> dict[str, str]:
     """It ended without an answer."""
     status = child.wait()
     how = f"status {status}"
@@ -173,7 +172,7 @@ def _crash(child: subprocess.Popen[bytes], why: str) -> dict[str, str]:
         how = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
     if -status == signal.SIGXCPU:
         how += ": it computed for too long (`probes.timeout`)"
-    return {"stage": "crash", "subject": "", "message": f"bcc's process ended with {how}{why}"}
+    return {"stage": "crash", "subject": "", "message": f"bcc's process ended with {how}"}
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -64,10 +64,14 @@ def _whole(probe: Definition, message: str) -> Problem:
 
 def _clang(probe: Definition, said: str) -> Iterator[Problem]:
     found: list[Problem] = []
-    for error in _CLANG.finditer(said):
+    errors = list(_CLANG.finditer(said))
+    promised = {_missing(error) for error in errors if error["file"] == str(probe.yaml)} - {None}
+    for error in errors:
         file, line, text = error["file"], int(error["line"]), error["text"]
         if file == str(probe.yaml):
             problem = _of_yaml(probe, line, text)
+        elif _missing(error) in promised:
+            continue  # the YAML names the same member, and its error says what needs it
         else:
             if trace := _STRUCT.search(text):
                 text = f"this kernel has no tracepoint {trace[1]}:{trace[2]}"
@@ -79,6 +83,12 @@ def _clang(probe: Definition, said: str) -> Iterator[Problem]:
     # A struct that is not there makes every line that sends it wrong, too: what the YAML says comes first.
     root = [problem for problem in found if "declares no struct" in problem.message]
     yield from (root or found)[:_MOST]
+
+
+def _missing(error: re.Match[str]) -> tuple[str, str] | None:
+    """(member, struct) that an error of clang misses."""
+    member = _MEMBER.search(error["text"])
+    return (member[1], member[2]) if member else None
 
 
 def _of_yaml(probe: Definition, line: int, text: str) -> Problem:

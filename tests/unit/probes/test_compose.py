@@ -85,6 +85,20 @@ def test_what_the_yaml_promised_is_told_at_its_line() -> None:
     assert told(said) == ["p/slow.yaml:8:10: spec.event: slow.c declares no struct 'event'"]
 
 
+def test_a_member_that_both_files_miss_is_one_mistake() -> None:
+    """The YAML's error says what needs it; another member of the source stays an error of its own."""
+    yaml = "p/slow.yaml:9:14: error: no member named 'task' in 'struct event'\n"
+    found = told(
+        "p/slow.c:6:2: error: no member named 'task' in 'struct event'\n"
+        "p/slow.c:7:4: error: no member named 'x' in 'struct event'\n" + yaml
+    )
+    assert found == [
+        "p/slow.c:7:4: no member named 'x' in 'struct event'",
+        "p/slow.yaml:9:14: spec.container: struct event in slow.c has no member 'task': "
+        "`container: task` needs `struct rf_task task;` in it",
+    ]
+
+
 def test_an_absent_tracepoint_is_named() -> None:
     """bcc only misses a struct."""
     said = "p/slow.c:5:1: error: incomplete definition of type 'struct tracepoint__block__nothing'\n"
