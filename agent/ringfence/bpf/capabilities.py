@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ringfence.bpf import _libbpf, _syscalls, guarded, privileges
+from ringfence.bpf import _libbpf, _syscalls, guarded, mountinfo, privileges
 from ringfence.bpf.attach import Tracefs, open_tracefs
 from ringfence.bpf.lsm_try import available_hooks
 from ringfence.bpf.maps import MapType
@@ -50,7 +49,6 @@ TRACEPOINTS = {"module_request": "module/module_request"}
 
 
 _TASK_STORAGE_GET = 156  # enum bpf_func_id
-_WHOLE = re.compile(r"^/(\.\./?)*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +212,10 @@ def cgroup_storage() -> bool:
     return all(_syscalls.may_call(*kind, _TASK_STORAGE_GET) for kind in kinds)
 
 
-def mounts_of(kind: str) -> list[str]:
-    """Where filesystems of that type are mounted whole, in this mount namespace.
-
-    From a cgroup namespace of one's own, as in a pod, the root of a cgroup hierarchy is called "/../..".
-    """
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        before, _, after = line.partition(" - ")
-        if after.split(" ", 1)[0] == kind and _WHOLE.match(before.split(" ")[3]):
-            found.append(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), before.split(" ")[4]))
-    return found
+def mounts_of(kind: str, source: str = "") -> list[str]:
+    """Where filesystems of that type (and source, if named) are mounted whole, in this mount namespace."""
+    return [
+        mount.target
+        for mount in mountinfo.read()
+        if mount.fstype == kind and mount.whole and source in ("", mount.source)
+    ]

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ringfence.bpf.mountinfo import parse
+
 __all__ = ["UNKNOWN", "FileIdentity", "host_root", "identify", "mount_devices"]
 
 
@@ -30,8 +32,7 @@ UNKNOWN = FileIdentity(0, 0)
 
 def mount_devices(mountinfo: str) -> dict[str, str]:
     """Id of each mount -> MAJOR:MINOR of its superblock, from the text of a /proc/PID/mountinfo."""
-    fields = (line.split(" ", 3) for line in mountinfo.splitlines())
-    return {found[0]: found[2] for found in fields if len(found) == 4}
+    return {mount.id: mount.device for mount in parse(mountinfo)}
 
 
 def identify(fd: int, devices: Mapping[str, str]) -> FileIdentity:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.abi import LEVELS
+from ringfence.bpf import mountinfo
+from ringfence.bpf.mountinfo import MountLine
 from ringfence.errors import KernelError
 
 __all__ = [
@@ -28,8 +30,8 @@ __all__ = [
     "OwnDirectory",
     "cgroup_id",
     "detect",
+    "hierarchy_mounts",
     "host_namespaces",
-    "mount_points",
     "own_cgroup",
     "own_cgroups",
     "own_directories",
@@ -54,8 +56,6 @@ NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
 
 WALK_MAX = 262_144  # directories of one walk
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
-_ROOT = re.compile(r"^/(\.\./?)*$")
 _INUM = re.compile(r"^\w+:\[(\d+)\]$")
 
 
@@ -114,27 +114,12 @@ class HostNamespaces:
     notes: tuple[str, ...] = ()
 
 
-class _Mount(NamedTuple):
-    root: str
-    point: str
-    fstype: str
-    options: frozenset[str]
-
-
-def _mounts(mountinfo: str) -> Iterator[_Mount]:
-    """The lines of mountinfo (proc(5)) that parse; others are skipped."""
-    for line in mountinfo.splitlines():
-        left, separator, right = line.partition(" - ")
-        fields, tail = left.split(" "), right.split(" ")
-        if not separator or len(fields) < 6 or len(tail) < 3:
-            continue
-        root, point = (_OCTAL.sub(lambda found: chr(int(found[1], 8)), text) for text in fields[3:5])
-        yield _Mount(root, point, tail[0], frozenset(tail[2].split(",")))
-
-
-def _whole(mounts: list[_Mount]) -> _Mount | None:
-    """The mount that shows the hierarchy from its root (seen from a cgroup namespace: "/../..")."""
-    return next((mount for mount in mounts if _ROOT.match(mount.root)), None)
+def _whole(mounts: Iterable[MountLine], fstype: str, controller: str = "") -> str:
+    """Where a hierarchy, of that controller if it is of version 1, is mounted whole; "": nowhere."""
+    for mount in mounts:
+        if mount.fstype == fstype and mount.whole and (not controller or controller in mount.super_options):
+            return mount.target
+    return ""
 
 
 def _v1_controllers(cgroups: str) -> set[str]:
@@ -148,18 +133,18 @@ def detect(proc: Path = Path("/proc")) -> Hierarchy:
 
     Raises KernelError when no usable cgroup hierarchy is mounted.
     """
-    mounts = list(_mounts((proc / "self/mountinfo").read_text(errors="surrogateescape")))
+    mounts = list(mountinfo.read(proc / "self"))
     try:
         bound = _v1_controllers((proc / "cgroups").read_text())
     except OSError:  # CONFIG_PROC_PID_CGROUP off, or hidden: what is mounted is then all there is to know
         bound = set(CONTROLLERS)
-    unified = _whole([mount for mount in mounts if mount.fstype == "cgroup2"])
-    v2_mount = Path(unified.point) if unified else None
+    unified = _whole(mounts, "cgroup2")
+    v2_mount = Path(unified) if unified else None
     for controller in CONTROLLERS:
-        found = _whole([m for m in mounts if m.fstype == "cgroup" and controller in m.options])
+        found = _whole(mounts, "cgroup", controller)
         if found and controller in bound:
             kind = HierarchyKind.HYBRID if unified else HierarchyKind.V1
-            return Hierarchy(kind, controller, Path(found.point), v2_mount)
+            return Hierarchy(kind, controller, Path(found), v2_mount)
     if v2_mount is None:
         raise KernelError(
             "no cgroup hierarchy is mounted whole, so no container can be told from another",
@@ -168,16 +153,11 @@ def detect(proc: Path = Path("/proc")) -> Hierarchy:
     return Hierarchy(HierarchyKind.V2, "", v2_mount, v2_mount)
 
 
-def mount_points(mountinfo: str) -> tuple[dict[str, str], str]:
+def hierarchy_mounts(process: Path = Path("/proc/self")) -> tuple[dict[str, str], str]:
     """Where each v1 controller is mounted whole, and where version 2 is ("" : nowhere)."""
-    mounts = list(_mounts(mountinfo))
-    v1 = {
-        controller: found.point
-        for controller in CONTROLLERS
-        if (found := _whole([m for m in mounts if m.fstype == "cgroup" and controller in m.options]))
-    }
-    unified = _whole([mount for mount in mounts if mount.fstype == "cgroup2"])
-    return v1, unified.point if unified else ""
+    mounts = list(mountinfo.read(process))
+    v1 = {name: found for name in CONTROLLERS if (found := _whole(mounts, "cgroup", name))}
+    return v1, _whole(mounts, "cgroup2")
 
 
 def cgroup_id(directory: str | os.PathLike[str]) -> int:
@@ -258,11 +238,11 @@ def own_directories(proc: Path = Path("/proc")) -> list[OwnDirectory]:
     told = own_cgroup(main, proc)
     elsewhere = os.path.relpath(told, main.mount) if told else "."
     found: dict[Path, bool] = {}
-    for mount in _mounts((proc / "self/mountinfo").read_text(errors="surrogateescape")):
-        if mount.fstype not in ("cgroup", "cgroup2") or not _ROOT.match(mount.root):
+    for mount in mountinfo.read(proc / "self"):
+        if mount.fstype not in ("cgroup", "cgroup2") or not mount.whole:
             continue
-        root = Path(mount.point)
-        controllers = mount.options if mount.fstype == "cgroup" else frozenset(("",))
+        root = Path(mount.target)
+        controllers = mount.super_options if mount.fstype == "cgroup" else frozenset(("",))
         places = (root / _told_of(controllers, proc).lstrip("/"), root / elsewhere)
         own = next((path for path in places if _holds_us(path)), root)
         while own != root:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ringfence.containers.hierarchy import mount_points
+from ringfence.containers.hierarchy import hierarchy_mounts
 
 __all__ = ["LimitReader"]
 
@@ -18,9 +18,9 @@ _V1 = (("processes", "pids", "pids.events", "max"), ("memory", "memory", "memory
 class LimitReader:
     """Reads the counts of one cgroup path; what is not there counts as never."""
 
-    def __init__(self, mountinfo: str = "") -> None:
-        """`mountinfo`: the host's, by default that of this process."""
-        v1, v2 = mount_points(mountinfo or Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+    def __init__(self, process: Path = Path("/proc/self")) -> None:
+        """`process`: one that sees the host's hierarchies, by its directory in a procfs."""
+        v1, v2 = hierarchy_mounts(process)
         self._files: list[tuple[str, str, str, str]] = [
             (what, v1[controller], file, key) for what, controller, file, key in _V1 if controller in v1
         ]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ringfence.containers.hierarchy import mount_points
+from ringfence.containers.hierarchy import hierarchy_mounts
 from ringfence.export.metrics import Sources
 from ringfence.export.metrics_pressure import PressureMetrics
 from ringfence.export.metrics_room import continuity_metrics, limit_metrics, room_metrics
@@ -90,7 +90,7 @@ def _evicted(agent: Agent) -> dict[str, int]:
 
 
 def _pressure() -> PressureMetrics:
-    v1, v2 = mount_points(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+    v1, v2 = hierarchy_mounts()
     cpu = Path(v1["cpu"]) if "cpu" in v1 else None
     return PressureMetrics(Path(v2) if v2 else None, cpu, files=_descriptors() // 2)
 

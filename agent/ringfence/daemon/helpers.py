@@ -10,7 +10,6 @@ fixed at the start; which files they are is looked up again and again, as packag
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import NamedTuple, Protocol
 
 from ringfence import log
 from ringfence.abi import HELPER_CORE, HELPER_KEY, HELPER_OTHER
+from ringfence.bpf import mountinfo
 from ringfence.bpf.host import identify
+from ringfence.bpf.mountinfo import MountLine
 from ringfence.bpf.rooted import open_in_root
 from ringfence.containers.host import host_root
 from ringfence.policy.operand import fnv1a
@@ -86,26 +87,18 @@ def _program(setting: bytes, use: int) -> Iterator[tuple[str, int]]:
 
 
 def _cgroup_mounts(root: Path) -> Iterator[str]:
-    for fields, kind in _mounts(root):
-        if kind == "cgroup" and fields[3] == "/":
-            yield _unescaped(fields[4])
+    return (mount.target for mount in _mounts(root) if mount.fstype == "cgroup" and mount.root == "/")
 
 
-def _mounts(root: Path) -> Iterator[tuple[list[str], str]]:
+def _mounts(root: Path) -> Iterator[MountLine]:
     with suppress(OSError):
-        for line in (root / "proc/1/mountinfo").read_text(errors="surrogateescape").splitlines():
-            before, _, after = line.partition(" - ")
-            yield before.split(), after.split(" ", 1)[0]
-
-
-def _unescaped(path: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
+        yield from mountinfo.read(root / "proc/1")
 
 
 def find(paths: Mapping[str, int], root: Path = Path("/")) -> list[Helper]:
     """Those of the paths (with HELPER_*) that are there, as the host sees them: absolute links start at its
     root."""
-    devices = {fields[0]: fields[2] for fields, _ in _mounts(root)}
+    devices = {mount.id: mount.device for mount in _mounts(root)}
     return [
         Helper(path, paths[path], *identify(fd, devices), os.fstat(fd).st_ctime_ns)
         for path, fd in _opened(paths, root)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.containers.hierarchy import mount_points
+from ringfence.containers.hierarchy import hierarchy_mounts
 
 __all__ = ["Load", "OwnLimits", "hurry_us", "spare_us"]
 
@@ -63,7 +63,7 @@ class OwnLimits:
     ) -> None:
         """`found`: the path of our cgroup in the hierarchy that says whose a task is: what is taken where
         /proc/self/cgroup does not tell it, as in a cgroup namespace."""
-        v1, v2 = mount_points((proc / "mountinfo").read_text(errors="surrogateescape"))
+        v1, v2 = hierarchy_mounts(proc)
         told = dict(_told(proc))
         self._memory = list(_lineage(v1.get("memory", ""), told.get("memory", ""), found))
         self._cpu = list(_lineage(v1.get("cpu", ""), told.get("cpu", ""), found))

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["MountPoint", "Observed", "Peer", "mount_points", "observe"]
+from ringfence.bpf.mountinfo import MountLine
+
+__all__ = ["Observed", "Peer", "observe"]
 
 Counts = dict[Any, Counter[str]]
 _CALL, _CALL_REFUSED, _CAPABILITY, _CAPABILITY_REFUSED = 1, 2, 3, 4  # RF_LEARNED_* of maps.h
@@ -28,15 +30,7 @@ class Peer(NamedTuple):
     port: int
 
 
-class MountPoint(NamedTuple):
-    """A mount as the sandbox has it: a directory of a filesystem, shown at a path."""
-
-    device: str
-    root: str
-    path: str
-
-
-Mounts = Sequence[MountPoint]
+Mounts = Sequence[MountLine]
 Details = Mapping[str, Any]
 
 
@@ -68,17 +62,6 @@ class Observed:
         return any(name in made for name in names)
 
 
-def mount_points(mountinfo: str) -> list[MountPoint]:
-    """Of /proc/PID/mountinfo: proc(5). The last of two at one place is the one that is seen."""
-    found = []
-    for line in mountinfo.splitlines():
-        fields = line.split(" ")
-        if len(fields) > 5:
-            root, path = (text.replace("\\040", " ") for text in fields[3:5])
-            found.append(MountPoint(fields[2], root, path))
-    return found
-
-
 def _shown(device: str, path: str, mounts: Mounts) -> str:
     """The path in the sandbox of a file that the kernel names by its filesystem; empty: not on any mount."""
     best = ("", "")
@@ -86,7 +69,7 @@ def _shown(device: str, path: str, mounts: Mounts) -> str:
         root = mount.root.rstrip("/")
         inside = path == mount.root or path.startswith(f"{root}/")
         if mount.device == device and inside and len(root) >= len(best[0]):
-            best = (root, (mount.path.rstrip("/") + path[len(root) :]) or "/")
+            best = (root, (mount.target.rstrip("/") + path[len(root) :]) or "/")
     return best[1]
 
 

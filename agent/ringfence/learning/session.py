@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ringfence.bpf import mountinfo
+from ringfence.bpf.mountinfo import MountLine
 from ringfence.errors import Error
-from ringfence.learning.observed import MountPoint, Observed, mount_points, observe
+from ringfence.learning.observed import Observed, observe
 from ringfence.learning.watcher import Ask, Follow, Watcher
 from ringfence.learning.write import files, write
 from ringfence.sandbox import fences, learned
@@ -30,7 +32,7 @@ class _Run:
 
     def __init__(self, request: Request, ask: Ask, follow: Follow) -> None:
         self._request, self._ask, self._follow = request, ask, follow
-        self._mounts: list[MountPoint] = []
+        self._mounts: list[MountLine] = []
 
     def go(self, warn: Say) -> tuple[int, Observed]:
         """Its status, and what was seen."""
@@ -45,7 +47,7 @@ class _Run:
             return status, observe(rows, watcher.records, self._mounts, lost)
 
     def _created(self, pid: int) -> None:
-        self._mounts = mount_points(Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape"))
+        self._mounts = list(mountinfo.read(Path(f"/proc/{pid}")))
 
 
 @contextmanager

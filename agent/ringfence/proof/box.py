@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ringfence.containers.hierarchy import mount_points
+from ringfence.containers.hierarchy import hierarchy_mounts
 from ringfence.containers.posture import capability_names
 from ringfence.errors import Error
 from ringfence.proof.program import Attempt, program, read_attempt
@@ -119,7 +119,7 @@ def _furniture(props: Props) -> list[dict[str, Any]]:
         binds.append((props.disk / "etc/passwd", "/run/host-passwd"))
         binds.append((props.disk / "var/log", "/var/log"))
         binds.append((props.disk / "shared", "/run/shared"))
-    v1, _ = mount_points(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+    v1, _ = hierarchy_mounts()
     if "freezer" in v1:
         binds.append((Path(v1["freezer"], "release_agent"), "/run/release_agent"))
     if props.fuse:

@@ -13,13 +13,19 @@ def line(fstype: str, point: Path, options: str) -> str:
     return f"30 20 0:29 / {point} rw,relatime - {fstype} none rw,{options}\n"
 
 
+def reader(directory: Path, *mounts: str) -> LimitReader:
+    """Of a process that sees these mounts."""
+    (directory / "mountinfo").write_text("".join(mounts))
+    return LimitReader(directory)
+
+
 def test_version_2(tmp_path: Path) -> None:
     """pids.events and memory.events of the container's directory."""
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/pids.events").write_text("max 3\n")
     (tmp_path / "a/b/memory.events").write_text("low 0\nhigh 0\nmax 12\noom 2\noom_kill 1\n")
-    reader = LimitReader(line("cgroup2", tmp_path, "nsdelegate"))
-    assert reader.read("/a/b") == {"processes": 3, "memory": 1}
+    limits = reader(tmp_path, line("cgroup2", tmp_path, "nsdelegate"))
+    assert limits.read("/a/b") == {"processes": 3, "memory": 1}
 
 
 def test_version_1(tmp_path: Path) -> None:
@@ -30,15 +36,15 @@ def test_version_1(tmp_path: Path) -> None:
     ):
         (tmp_path / name / "c").mkdir(parents=True)
         (tmp_path / name / "c" / file).write_text(text)
-    mounts = "".join(line("cgroup", tmp_path / name, name) for name in ("pids", "memory"))
-    reader = LimitReader(mounts + line("cgroup2", tmp_path / "unified", "nsdelegate"))
-    assert reader.read("/c") == {"processes": 7, "memory": 2}
+    mounts = [line("cgroup", tmp_path / name, name) for name in ("pids", "memory")]
+    limits = reader(tmp_path, *mounts, line("cgroup2", tmp_path / "unified", "nsdelegate"))
+    assert limits.read("/c") == {"processes": 7, "memory": 2}
 
 
 def test_what_is_not_there_was_never_hit(tmp_path: Path) -> None:
     """A container that is gone, a controller that is off, a file with other words."""
     (tmp_path / "c").mkdir()
     (tmp_path / "c/pids.events").write_text("garbage\nmax many\n")
-    reader = LimitReader(line("cgroup2", tmp_path, "nsdelegate"))
-    assert reader.read("/gone") == {"processes": 0, "memory": 0}
-    assert reader.read("/c") == {"processes": 0, "memory": 0}
+    limits = reader(tmp_path, line("cgroup2", tmp_path, "nsdelegate"))
+    assert limits.read("/gone") == {"processes": 0, "memory": 0}
+    assert limits.read("/c") == {"processes": 0, "memory": 0}

@@ -56,9 +56,9 @@ class Node:
         self.cgroup.mkdir(parents=True)
         self.helper = directory / "core_pattern"
         self.helper.write_text("core\n")
-        mountinfo = f"30 20 0:29 / {directory}/v2 rw - cgroup2 none rw\n"
+        (directory / "mountinfo").write_text(f"30 20 0:29 / {directory}/v2 rw - cgroup2 none rw\n")
         self.watchers = Watchers(
-            self.desk, self.registry, self.slots, off, helpers=[self.helper], limits=LimitReader(mountinfo)
+            self.desk, self.registry, self.slots, off, helpers=[self.helper], limits=LimitReader(directory)
         )
 
     @property

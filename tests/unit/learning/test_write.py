@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ringfence.learning.observed import MountPoint, Observed, Peer, mount_points, observe
+from ringfence.bpf.mountinfo import parse
+from ringfence.learning.observed import Observed, Peer, observe
 from ringfence.learning.write import files
 from ringfence.policy.load import load_bytes
 from ringfence_runtime.security.default_profile import profile
@@ -20,7 +21,7 @@ MOUNTINFO = """\
 101 100 0:65 / /dev rw - tmpfs tmpfs rw
 102 100 254:0 /home/me\\040too /data rw - ext4 /dev/vda rw
 """
-ROOT = MountPoint("254:0", "/var/lib/root", "/")
+ROOT = next(parse(MOUNTINFO))
 
 
 def opened(device: str, path: str, access: str) -> dict[str, object]:
@@ -42,7 +43,7 @@ def opened(device: str, path: str, access: str) -> dict[str, object]:
 )
 def test_paths_are_those_of_the_sandbox(device: str, path: str, shown: str) -> None:
     """The kernel names a file by its filesystem; the mounts say where that is seen."""
-    seen = observe([], [opened(device, path, "read")], mount_points(MOUNTINFO), 0)
+    seen = observe([], [opened(device, path, "read")], list(parse(MOUNTINFO)), 0)
     assert list(seen.read) == ([shown] if shown else [])
 
 

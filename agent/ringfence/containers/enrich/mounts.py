@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
+from ringfence.bpf.mountinfo import MountLine, parse
 from ringfence.containers.enrich import safejson
 from ringfence.containers.model import SensitiveMount
 
-__all__ = ["MOUNTS_MAX", "MountLine", "from_config", "from_mountinfo", "parse_mountinfo"]
+__all__ = ["MOUNTS_MAX", "from_config", "from_mountinfo"]
 
 MOUNTS_MAX = 64
 
@@ -52,35 +54,14 @@ _PLAIN_DEVICES = frozenset(
     f"/dev/{name}"
     for name in ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx", "fuse", "net/tun")
 )
-_OCTAL = re.compile(r"\\([0-7]{3})")
+_LINES_MAX = 4096
 
 
-class MountLine(NamedTuple):
-    """One line of mountinfo (proc(5)): `root` is the mount's root inside its filesystem."""
-
-    device: str
-    root: str
-    target: str
-    writable: bool
-    fstype: str
-    source: str
-
-
-def parse_mountinfo(text: str) -> Iterator[MountLine]:
-    """The lines that parse, at most 4096; others are skipped."""
-    for line in text.splitlines()[:4096]:
-        left, separator, right = line.partition(" - ")
-        fields, tail = left.split(" "), right.split(" ")
-        if not separator or len(fields) < 6 or len(tail) < 3:
-            continue
-        root, target, source = (_unescape(part) for part in (fields[3], fields[4], tail[1]))
-        # Read-only may be the mount's property or the superblock's.
-        writable = "ro" not in fields[5].split(",") and "ro" not in tail[2].split(",")
-        yield MountLine(fields[2], root, target, writable, tail[0], source)
-
-
-def _unescape(text: str) -> str:
-    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)[: safejson.TEXT_MAX]
+def _bounded(mountinfo: str) -> Iterator[MountLine]:
+    """At most _LINES_MAX mounts, with texts of at most TEXT_MAX: a container makes them itself."""
+    for line in islice(parse(mountinfo), _LINES_MAX):
+        root, target, source = (text[: safejson.TEXT_MAX] for text in (line.root, line.target, line.source))
+        yield line._replace(root=root, target=target, source=source)
 
 
 def _below(path: str, base: str) -> bool:
@@ -125,7 +106,7 @@ def from_mountinfo(task: str, host: str = "") -> tuple[SensitiveMount, ...]:
     """
     places = _host_places(host)
     found = []
-    for line in parse_mountinfo(task):
+    for line in _bounded(task):
         kind = _kernel_kind(line)
         source = line.source
         if kind is None and line.target != "/" and line.device in places:
@@ -156,7 +137,7 @@ _KERNEL_FILESYSTEMS = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "devtmpfs
 def _host_places(host: str) -> dict[str, list[MountLine]]:
     """The host's mounts by device. Of its tmpfs mounts, only those that hold sockets and device nodes."""
     places: dict[str, list[MountLine]] = {}
-    for line in parse_mountinfo(host):
+    for line in _bounded(host):
         own = line.fstype == "tmpfs" and line.target not in ("/run", "/var/run", "/dev")
         if not own and line.fstype not in _KERNEL_FILESYSTEMS:
             places.setdefault(line.device, []).append(line)
