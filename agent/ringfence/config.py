@@ -27,6 +27,7 @@ from ringfence.errors import ConfigError, Problem
 __all__ = [
     "DEFAULT_FILE",
     "DEFAULT_SOCKET",
+    "ENROLL_SOCKET",
     "KEYS",
     "Config",
     "Key",
@@ -38,6 +39,7 @@ __all__ = [
 
 DEFAULT_FILE = Path("/etc/ringfence/agent.yaml")
 DEFAULT_SOCKET = Path("/run/ringfence/agent.sock")
+ENROLL_SOCKET = "enroll.sock"  # its name, beside the agent's socket
 DEFAULT_POLICIES = Path("/etc/ringfence/policies")
 #: the pack that comes with the package: in a wheel, and in a checkout
 _PACKAGED = (Path(__file__).parent / "_policies", Path(__file__).parents[2] / "policies")
@@ -101,7 +103,7 @@ class Config(NamedTuple):
     alerts_certificate: Path | None
     alerts_labels: Mapping[str, str]
     alerts_timeout: int  # seconds
-    alerts_queue_dir: Path | None  # None: `queue` below state_dir
+    alerts_queue_dir: Path | None  # None: `queue` below state_dir; see `queue_dir`
     alerts_queue_size: int
     alerts_queue_sync: Literal["always", "second", "never"]
     alerts_identity_wait: int  # ms
@@ -123,6 +125,26 @@ class Config(NamedTuple):
         if self.self_defence == "auto":
             return "alert" if self.mode == "audit" else "deny"
         return self.self_defence
+
+    @property
+    def enroll_socket(self) -> Path:
+        """Where runtimes ask for containers to be enrolled: beside `socket`."""
+        return self.socket.with_name(ENROLL_SOCKET)
+
+    @property
+    def queue_dir(self) -> Path:
+        """Alerts that wait for receivers, a directory each."""
+        return self.alerts_queue_dir or self.state_dir / "queue"
+
+    @property
+    def told_dir(self) -> Path:
+        """What runtimes told of their containers (ringfence.daemon.told)."""
+        return self.state_dir / "told"
+
+    @property
+    def workshop_dir(self) -> Path:
+        """Header trees, and custom probes that are being compiled (ringfence.probes.compiler)."""
+        return self.state_dir / "probes"
 
     @property
     def node_name(self) -> str:

@@ -114,6 +114,19 @@ def test_uninstall_leaves_nothing(fixture_object: Path, mount: str) -> None:
     assert uninstall((mount,)) == 0
 
 
+def test_uninstall_leaves_a_bpffs_of_the_operators(fixture_object: Path, mount: str) -> None:
+    """What is in it goes; it may hold what others pinned, and stays mounted."""
+    Path(mount).mkdir()
+    theirs = _syscalls.mount_detached("bpf")
+    _syscalls.move_mount(theirs, mount)
+    os.close(theirs)
+    with loaded(fixture_object) as done, attached(done, ENTRY) as links:
+        PinDirectory.create(base_of(mount)).pin(links, done.maps)
+    assert uninstall((mount,)) == 1
+    assert mounts_of("bpf").count(mount) == 1
+    assert not Path(mount, "ringfence").exists()
+
+
 def test_pins_are_all_or_none(fixture_object: Path, mount: str) -> None:
     """When a map or link cannot be pinned, what was pinned before it goes."""
     with loaded(fixture_object) as done, attached(done, ENTRY) as links:

@@ -25,7 +25,7 @@ from ringfence.errors import KernelError
 
 __all__ = ["PinDirectory", "candidates", "find_base", "uninstall"]
 
-_NAME = "ringfence"
+_NAME = "ringfence"  # of our directory in a bpffs, and the source of a bpffs of our own
 _UNFINISHED = "new-"
 _ABI = "abi"  # a symbolic link that leads to the number
 _COMPLETE = "complete"  # a symbolic link: its agent had nothing left to take over
@@ -54,7 +54,7 @@ def find_base(candidates: Sequence[str] = BPFFS, *, create: bool = True) -> Path
 def _mount_own(path: str) -> str:
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        mount = _syscalls.mount_detached("bpf")
+        mount = _syscalls.mount_detached("bpf", source=_NAME)
         try:
             _syscalls.move_mount(mount, path)
         finally:
@@ -173,18 +173,17 @@ class PinDirectory:
 
 
 def uninstall(candidates: Sequence[str] = BPFFS) -> int:
-    """Remove every pin of every agent, and the mount if it is ours. Says how many agents left some."""
+    """Remove every pin of every agent, and the mount if an agent made it. Says how many agents left some."""
     removed = 0
     for path in candidates:
         base = find_base((path,), create=False)
-        if base is None:
-            continue
-        for directory in PinDirectory.all(base):
-            directory.remove()
-            removed += 1
-        with suppress(OSError):
-            base.rmdir()
-        if path == candidates[-1]:
+        if base is not None:
+            for directory in PinDirectory.all(base):
+                directory.remove()
+                removed += 1
+            with suppress(OSError):
+                base.rmdir()
+        if path in mounts_of("bpf", source=_NAME):
             _syscalls.unmount(path)
             with suppress(OSError):
                 os.rmdir(path)

@@ -36,7 +36,9 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("--check", action="store_true", help="check configuration and policies, then exit")
     parser.add_argument(
-        "--uninstall", action="store_true", help="remove everything of ours from the kernel, then exit"
+        "--uninstall",
+        action="store_true",
+        help="remove all that agents left on this node, then exit",
     )
     parser.add_argument("--debug", action="store_true", help="on an error, show the complete verifier log")
     keys = parser.add_argument_group("configuration")

@@ -32,7 +32,7 @@ from ringfence.daemon.continuity import Continuity
 from ringfence.daemon.defence import Defence
 from ringfence.daemon.desk import Desk
 from ringfence.daemon.dispatch import Dispatcher
-from ringfence.daemon.enroll import SOCKET_NAME, Enroller
+from ringfence.daemon.enroll import Enroller
 from ringfence.daemon.entry import Entry
 from ringfence.daemon.handover import GAP
 from ringfence.daemon.healing import Healer
@@ -153,7 +153,7 @@ class Agent:
         self._stack.callback(self.slots.close)
         self.generations = Generations(kernel.map)
         self.tree = ProcessTree()
-        self.told = Told(config.state_dir / "told")
+        self.told = Told(config.told_dir)
         self.registry = Registry(self.slots, on_free=self._slot_freed)
         self.identity = Identity(config, lambda uids: self.loop.call(lambda: self.members.pods_changed(uids)))
         self.worker = Worker(
@@ -216,13 +216,12 @@ class Agent:
         )
         never = self.adoption.never
         entry = Entry(self._hierarchy, self.slots, self.members, self.generations, self.told, never)
-        path = config.socket.with_name(SOCKET_NAME)
         self.defence = Defence(
             config, kernel, self.continuity, self.generations, self.registry, self.desk, self.stats,
             self._verdict, lambda: self.keeper.reload("programs were detached"), self.loop.later,
         )  # fmt: skip
         refuses = self.defence.peers.refuses
-        self.enroller = Enroller(path, self.loop, entry, self.keeper, self.told, refuses)
+        self.enroller = Enroller(config.enroll_socket, self.loop, entry, self.keeper, self.told, refuses)
 
     def _slot_freed(self, container: Container, ours: bool) -> None:
         self.members.slot_freed(container, ours=ours)

@@ -35,10 +35,9 @@ from ringfence.daemon.policies import PolicyKeeper
 from ringfence.daemon.told import Told, ToldRecord
 from ringfence.errors import Error
 
-__all__ = ["SOCKET_NAME", "Enroller"]
+__all__ = ["Enroller"]
 
 #: beside the socket of status and events
-SOCKET_NAME = "enroll.sock"
 _MAX_CALLERS = 64
 _MAX_BYTES = 1 << 16
 _MAX_FDS = 32

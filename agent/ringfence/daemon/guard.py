@@ -110,7 +110,7 @@ class Guard:
         config = self._config
         yield config.file.resolve()
         yield from (path.resolve() for path in config.policies if path.is_file())
-        yield from (config.socket, config.socket.with_name("enroll.sock"))
+        yield from (config.socket, config.enroll_socket)
         if config.alerts_headers is not None:
             yield config.alerts_headers.resolve()
 
@@ -121,7 +121,7 @@ class Guard:
         code = _own_code()
         yield from (path for path in self._trees() if len(path.parts) > _LEAST and path != code)
         yield from _below(self._config.state_dir)
-        yield from (self._config.socket, self._config.socket.with_name("enroll.sock"))
+        yield from (self._config.socket, self._config.enroll_socket)
         if self._base is not None:
             yield from (self._base.parent, self._base)
             for pins in _below(self._base):

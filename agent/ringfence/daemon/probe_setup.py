@@ -36,7 +36,7 @@ _TICK = 5.0
 def workshop(config: Config, hierarchy: Hierarchy, maps: Mapping[str, int] | None = None) -> Workshop:
     """Where probes are compiled, as configured."""
     return Workshop(
-        config.state_dir / "probes",
+        config.workshop_dir,
         hierarchy.controller,
         maps,
         config.probes_headers,

@@ -14,13 +14,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ringfence.config import ENROLL_SOCKET
 from ringfence.errors import Error
 
-__all__ = ["Record", "Watcher"]
+__all__ = ["Record", "Watcher", "records_lost"]
 
 Record = dict[str, Any]
 Ask = Callable[..., Any]
@@ -81,7 +82,7 @@ class Watcher:
     @property
     def enroll(self) -> Path:
         """Where the runtime shakes hands with it."""
-        return self.socket.with_name("enroll.sock")
+        return self.socket.with_name(ENROLL_SOCKET)
 
     def _command(self) -> Sequence[str]:
         policies = self.directory / "policies"
@@ -119,11 +120,16 @@ class Watcher:
             return
 
     def finish(self) -> tuple[list[list[Any]], int]:
-        """What was counted, and how many records were lost; after what is on its way has come."""
+        """The rows of `learned` (ringfence.daemon.snapshots), and how many records were lost.
+
+        Waits until no record has come for a while.
+        """
         time.sleep(_QUIET_SECONDS)
         while time.monotonic() - self._last < _QUIET_SECONDS:
             time.sleep(0.05)
-        lost = sum(int(record["count"]) for record in self.records if record.get("event") == "dropped")
-        status = self._ask(self.socket, "status")
-        lost += sum(int(row) for row in (status.get("drops") or {}).values())
-        return self._ask(self.socket, "learned"), lost
+        return self._ask(self.socket, "learned"), records_lost(self._ask(self.socket, "status"))
+
+
+def records_lost(status: Mapping[str, Any]) -> int:
+    """Records that the socket's clients did not get, by the agent's status; lines to its output are apart."""
+    return sum(n for reason, n in status["lost"].items() if not reason.startswith("output: "))

@@ -8,7 +8,6 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ringfence.config import Config
@@ -142,11 +141,10 @@ def _name(kind: str, target: str) -> str:
 
 def outbox_of(config: Config, complain: Complain) -> Outbox:
     """The configured receivers, with what still waits for them. Raises Error where a queue cannot be used."""
-    base: Path = config.alerts_queue_dir or config.state_dir / "queue"
     senders: list[Sender] = []
     try:
         for receiver in receivers_of(config):
-            spool = Spool(base / receiver.name, config.alerts_queue_size)
+            spool = Spool(config.queue_dir / receiver.name, config.alerts_queue_size)
             senders.append(Sender(receiver, spool, complain))
     except BaseException:
         for sender in senders:
