@@ -7,6 +7,7 @@ Every part may use this. What failed is counted by a word of ours (`ringfence_ha
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import Counter
@@ -14,10 +15,20 @@ from collections.abc import Callable
 
 from ringfence import log
 
-__all__ = ["BACK_OFF", "Guard", "SupervisedThread", "handler_errors", "thread_failures"]
+__all__ = [
+    "ACCEPT_PAUSE",
+    "BACK_OFF",
+    "Guard",
+    "SupervisedThread",
+    "cannot_accept",
+    "handler_errors",
+    "thread_failures",
+]
 
 #: seconds until a thread that failed is begun anew: first, doubled each time, at most
 BACK_OFF = (0.1, 30.0)
+#: seconds without a look at a listener, once `cannot_accept`
+ACCEPT_PAUSE = 0.2
 _LOGGED = 3  # failures of one place that are logged whole
 _WELL = 60.0  # seconds after which a thread counts as well again
 
@@ -48,6 +59,12 @@ class Guard:
         handler_errors[self._where] += 1
         if handler_errors[self._where] <= _LOGGED:
             self._log.error("a bug of the agent; it goes on", where=self._where, exc_info=error)
+
+
+def cannot_accept(error: OSError) -> bool:
+    """Whether accept(2) failed for want of descriptors or memory: the listener stays readable, so who waits
+    for that only would turn in a circle."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class SupervisedThread:

@@ -34,10 +34,10 @@ from ringfence.daemon.loop import Loop
 from ringfence.daemon.policies import PolicyKeeper
 from ringfence.daemon.told import Told, ToldRecord
 from ringfence.errors import Error
+from ringfence.faults import ACCEPT_PAUSE, cannot_accept
 
 __all__ = ["Enroller"]
 
-#: beside the socket of status and events
 _MAX_CALLERS = 64
 _MAX_BYTES = 1 << 16
 _MAX_FDS = 32
@@ -96,7 +96,10 @@ class Enroller:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
+            except OSError as error:
+                if cannot_accept(error):
+                    self._loop.forget(self._listener.fileno())
+                    self._loop.later(ACCEPT_PAUSE, self._listen_again)
                 return
             connection.setblocking(False)
             if len(self._callers) >= _MAX_CALLERS:
@@ -109,6 +112,10 @@ class Enroller:
             self._callers[connection.fileno()] = _Caller(connection)
             # A runtime speaks at once: mostly its words are here already.
             self._hear(connection)
+
+    def _listen_again(self) -> None:
+        if self._listener is not None and self._listener.fileno() >= 0:
+            self._loop.watch(self._listener.fileno(), self._accept)
 
     def _hear(self, connection: socket.socket) -> None:
         fds: list[int] = []

@@ -2,7 +2,8 @@
 """Who speaks at the agent's sockets. Root of a container is root: so the kernel is asked whether it is armed.
 
 Where BPF-LSM decides, no armed task gets as far as a connection. Elsewhere it is sent away here, unheard, and
-told of. A descriptor of the process is looked up, not its number, which can be another's by then.
+told of. The peer is looked up by a pidfd, as its number can be another process's by then; before Linux 6.5
+that pidfd is opened by number.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ class Peers:
     def __init__(self, config: Config, kernel: Kernel, tell: Callable[[Event], None]) -> None:
         self._kernel, self._tell = kernel, tell
         self._guards, self._denies = bool(kernel.guarding), config.defence == "deny"
-        self._start_ns = 0
 
     def refuses(self, connection: socket.socket) -> bool:
         """Whether nothing that this peer says is to be heard. From any thread."""

@@ -9,7 +9,6 @@ oldest of them before the others. So who asks for /healthz is answered, whatever
 from __future__ import annotations
 
 import contextlib
-import errno
 import queue
 import selectors
 import socket
@@ -21,7 +20,7 @@ from typing import NamedTuple
 
 from ringfence.config import Listen
 from ringfence.errors import ConfigError, Error, NotPermittedError
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ACCEPT_PAUSE, Guard, SupervisedThread, cannot_accept
 
 __all__ = ["Request", "Response", "Server", "text"]
 
@@ -30,7 +29,6 @@ _HEAD = 8192
 _READ_S, _ANSWER_S, _WRITE_S, _DRAIN_S = 5.0, 30.0, 15.0, 1.0  # seconds that each part of a request may take
 _WORKERS = 2
 _TURN_S = 0.5
-_REST_S = 0.2  # without descriptors, until the next attempt to take a connection
 
 
 class Request(NamedTuple):
@@ -131,7 +129,7 @@ class Server:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            for key, _ in self._selector.select(_TURN_S if not self._accept_at else _REST_S):
+            for key, _ in self._selector.select(_TURN_S if not self._accept_at else ACCEPT_PAUSE):
                 key.data()
             now = time.monotonic()
             for late in [one for one in self._connections if one.deadline < now]:
@@ -147,9 +145,9 @@ class Server:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._selector.unregister(self._listener)  # it stays readable: no busy loop
-                    self._accept_at = time.monotonic() + _REST_S
+                if cannot_accept(error):
+                    self._selector.unregister(self._listener)
+                    self._accept_at = time.monotonic() + ACCEPT_PAUSE
                     return
                 continue  # a client that was gone before it was taken
             sock.setblocking(False)

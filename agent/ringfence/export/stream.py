@@ -24,7 +24,7 @@ from ringfence.abi import EVENT_MAX
 from ringfence.errors import Error
 from ringfence.export.jsonl import dumps
 from ringfence.export.subscription import ALL_PROBES, Subscription
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ACCEPT_PAUSE, Guard, SupervisedThread, cannot_accept
 
 __all__ = ["StreamServer"]
 
@@ -90,6 +90,7 @@ class StreamServer:
         self._clients: dict[int, _Client] = {}
         self._awake = False
         self._stopping = False
+        self._accept_at = 0.0  # monotonic time of the next look at the listener; 0: it is looked at
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._listener = _listen(path)
@@ -166,7 +167,7 @@ class StreamServer:
 
     def _run(self) -> None:
         while not self._stopping:
-            for key, mask in self._selector.select(timeout=5.0 if self._clients else None):
+            for key, mask in self._selector.select(self._timeout()):
                 if key.fd == self._wake_fd:
                     # In this order: else a wake-up that comes between is read away, and nobody sends another.
                     os.eventfd_read(self._wake_fd)
@@ -177,10 +178,24 @@ class StreamServer:
                     self._serve(client, mask)
             self._distribute()
             self._expire()
+            if self._accept_at and self._accept_at <= time.monotonic():
+                self._accept_at = 0.0
+                self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def _timeout(self) -> float | None:
+        if self._accept_at:
+            return ACCEPT_PAUSE
+        return 5.0 if self._clients else None
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             connection, _ = self._listener.accept()
+        except OSError as error:
+            if cannot_accept(error):
+                self._selector.unregister(self._listener)
+                self._accept_at = time.monotonic() + ACCEPT_PAUSE
+            return
+        with contextlib.suppress(OSError):
             connection.setblocking(False)
             if self._refuses(connection):
                 connection.close()

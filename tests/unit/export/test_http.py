@@ -22,8 +22,8 @@ from ringfence.config import Listen
 from ringfence.errors import ConfigError, Error
 from ringfence.export.http import HealthServer, HttpServer
 from ringfence.export.httpd import PER_PEER, TOTAL, Server
+from tests.support.descriptors import no_descriptors
 from tests.support.waiting import patience, wait_for
-from tests.unit.sinks.test_spool import no_descriptors
 
 State = dict[str, str]
 

@@ -19,6 +19,7 @@ from ringfence.abi import EventKind
 from ringfence.cli.client import request, subscribe
 from ringfence.errors import Error
 from ringfence.export.stream import StreamServer
+from tests.support.descriptors import no_descriptors
 from tests.support.waiting import wait_for
 
 
@@ -66,6 +67,23 @@ def connect(server: StreamServer) -> socket.socket:
 def test_only_root_may_connect(server: StreamServer) -> None:
     """Mode 0600."""
     assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+
+
+def test_without_descriptors_it_waits_for_some(server: StreamServer) -> None:
+    """EMFILE: no busy loop; afterwards it answers who waited."""
+    with connect(server) as first, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as second:
+        first.sendall(b'{"op": "echo"}\n')
+        assert b"true" in first.recv(4096)
+        second.settimeout(1)
+        with no_descriptors():
+            busy = time.process_time()
+            second.connect(str(server.path))
+            second.sendall(b'{"op": "echo"}\n')
+            with pytest.raises(TimeoutError):
+                second.recv(4096)
+            assert time.process_time() - busy < 0.5
+        second.settimeout(10)
+        assert b"true" in second.recv(4096)
 
 
 def test_a_request_is_answered(server: StreamServer) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from ringfence.errors import Error
 from ringfence.export.sinks.frames import RECORD_MAX
 from ringfence.export.sinks.spool import Spool
+from tests.support.descriptors import no_descriptors
 
 SIZE = 1 << 20
 
@@ -257,19 +257,6 @@ def test_memory_is_bounded_and_what_it_cannot_hold_is_counted(
         spool.close()
     assert spool.lost["disk_error"] == 25
     assert Spool(tmp_path, SIZE).records == 0
-
-
-@contextlib.contextmanager
-def no_descriptors() -> Iterator[None]:
-    """This process may open nothing more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = os.dup(0)  # the lowest free number: all below it are in use
-    os.close(used)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_without_descriptors_nothing_is_lost(tmp_path: Path) -> None:
