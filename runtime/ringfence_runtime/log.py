@@ -88,11 +88,6 @@ def configure(path: str, *, form: str, level: str, name: str = "") -> None:
             raise Error(f"cannot open the log {path}: {failure.strerror}") from None
 
 
-def log_fd() -> int:
-    """The descriptor of --log, or -1."""
-    return _log.fd
-
-
 def debug(message: str) -> None:
     """For --debug."""
     _log.emit("debug", message, stderr=True)

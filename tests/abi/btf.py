@@ -37,9 +37,6 @@ class Btf:
         """Member -> value."""
         return {member["name"]: member["val"] for member in self._enums[name]["values"]}
 
-    def struct_names(self) -> set[str]:
-        return set(self._structs)
-
     def differences(self, layout: Layout) -> list[str]:
         """What a Layout and the struct of its name do not agree on, in words. Empty: they agree."""
         struct = self._structs.get(layout.ctype)

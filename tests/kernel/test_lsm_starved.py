@@ -23,7 +23,6 @@ from tests.support.cgroups import Cgroup, new_cgroup
 pytestmark = pytest.mark.root
 K = EventKind
 MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
-TMPFS = 0x01021994
 TAKEN = b"\xff" * 8
 NEWUSER, NEWUTS = 0x10000000, 0x04000000
 

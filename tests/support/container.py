@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cgroups import PREFIX, Cgroup
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import patience
 
 __all__ = ["Bundle", "Container", "capabilities", "make_rootfs", "new_container"]
 
@@ -165,10 +165,6 @@ class Container:
         """Delete the container and what is left of its cgroups."""
         self.runc("delete", "--force", self.name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.cgroup.remove()
-
-    def wait_stopped(self, seconds: float = 5.0) -> None:
-        """Wait until its first process has ended."""
-        wait_for(lambda: not self.cgroup.pids(), f"{self.name} to end", seconds=seconds)
 
 
 @contextlib.contextmanager

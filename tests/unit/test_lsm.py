@@ -70,7 +70,7 @@ def test_a_request_for_a_module_falls_down_the_ladder() -> None:
     traced = replace(without, tracing=frozenset({"module_request"}))
     assert NodeTiers.of(traced).outcome(K.MODULE_REQUEST, Action.DENY).mechanism is Mechanism.KILL
     assert attach_plan(frozenset({K.MODULE_REQUEST}), CONFIG, traced, "/cg", NodeTiers.of(traced)).requests
-    assert not NodeTiers.of(without).sees(K.MODULE_REQUEST)
+    assert not NodeTiers.of(without).mechanisms.get(K.MODULE_REQUEST)
 
 
 def test_a_program_that_was_refused_falls_down_the_ladder() -> None:
@@ -87,7 +87,7 @@ def test_what_an_absent_hook_would_have_decided_is_told() -> None:
     """A rule on files holds without them, and whoever asks learns what goes round it."""
     whole = NodeTiers.of(NODE).limits(K.FILE_OPEN)
     tiers = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"path_link", "path_rename"}))
-    assert tiers.sees(K.FILE_OPEN)
+    assert tiers.mechanisms[K.FILE_OPEN]
     assert tiers.limits(K.FILE_OPEN).startswith(whole)
     assert tiers.limits(K.FILE_OPEN).endswith("hard links, renames")
     (one,) = load_documents(policy(rule(event="file.open", match={"path": "proc:kcore"}))).policies[0].rules

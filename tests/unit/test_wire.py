@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ringfence import wire
 from ringfence.abi import ABI_VERSION, EVENT_MAX, EventKind
-from ringfence.events import ExecEvent, FileEvent, SyscallEvent, is_alert
+from ringfence.events import ExecEvent, FileEvent, SyscallEvent
 
 KINDS = [kind for kind in EventKind if kind]
 EXAMPLES = 20_000 if os.environ.get("RINGFENCE_FUZZ") else 300
@@ -97,12 +97,6 @@ def test_length_beyond_the_array_is_refused(field: str) -> None:
     with pytest.raises(wire.DecodeError) as caught:
         wire.decode(wire.encode(full._replace(**{field: 257})))  # type: ignore[arg-type]
     assert caught.value.reason == "length"
-
-
-def test_verdict_tells_alerts_from_observations() -> None:
-    """An event is an alert when a rule's action was carried out on it."""
-    assert not is_alert(wire.make(EventKind.FILE_OPEN))
-    assert is_alert(wire.make(EventKind.FILE_OPEN, action=1))
 
 
 def read_everything(record: bytes) -> None:

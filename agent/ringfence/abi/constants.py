@@ -30,7 +30,6 @@ LEVELS = 16  # below the root of the hierarchy, at most, of a container's own cg
 NEVER_SLOT = 0xFFFFFFFE  # in `containers`: no container, whatever its name, nor what lies below
 SKIP_SLOT = 0xFFFFFFFD  # no container itself
 DROP_MAX = 8
-STALE_NS = 5_000_000_000  # without a beat of the agent, the kernel gives slots back by itself
 NO_RULE = 0xFFFF
 NO_SLOT = 0xFFFFFFFF
 GENERATIONS = 2

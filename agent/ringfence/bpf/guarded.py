@@ -29,7 +29,6 @@ from ringfence.bpf.syscall_numbers import NUMBERS
 __all__ = [
     "CALLS",
     "COMPAT_ALIASES",
-    "ENTRY_HOOKS",
     "EXITS",
     "LOOKS",
     "LSM_HOOKS",
@@ -138,8 +137,6 @@ LSM_HOOKS = REQUIRED_HOOKS | {
     "path_symlink", "path_truncate", "sb_remount", "task_movememory", "task_setioprio", "task_setnice",
     "unix_may_send",
 }  # fmt: skip
-#: functions of the kernel that are watched beside the hooks
-ENTRY_HOOKS = frozenset(("bpf_link_new_fd",))
 
 
 def call_entries(names: Collection[str], machine: str = "") -> Iterator[tuple[int, bytes]]:

@@ -258,11 +258,6 @@ class Kernel:
         """Where it is pinned; None: nowhere."""
         return self._pins
 
-    @property
-    def pinned_as(self) -> str:
-        """The name of its pins; empty: there are none."""
-        return self._pins.name if self._pins else ""
-
     def unpin(self) -> None:
         """Let nothing outlive this process."""
         if self._pins is not None:

@@ -44,7 +44,6 @@ class Ring:
         self._page = page
         self._lock = threading.Lock()
         self._lock.acquire()
-        self.discarded = 0
 
     def fileno(self) -> int:
         """For epoll: readable while records wait."""
@@ -73,7 +72,6 @@ class Ring:
                 if length & _BUSY:
                     break
                 length &= ~_DISCARD
-                self.discarded += 1
             else:
                 spans.append((base + offset, base + offset + length))
             position += (length + _HEADER + 7) & ~7

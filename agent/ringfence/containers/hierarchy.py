@@ -16,7 +16,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from ringfence.abi import LEVELS
+from ringfence.abi import (
+    HIERARCHY_CPU,
+    HIERARCHY_DEVICES,
+    HIERARCHY_FREEZER,
+    HIERARCHY_MEMORY,
+    HIERARCHY_PIDS,
+    HIERARCHY_V2,
+    LEVELS,
+)
 from ringfence.bpf import mountinfo
 from ringfence.bpf.mountinfo import MountLine
 from ringfence.errors import KernelError
@@ -41,7 +49,13 @@ __all__ = [
 
 # Runtimes always set up `devices`; the others follow in the order of how sure it is that they are joined.
 # The position is RF_HIERARCHY_* of maps.h, where 0 is v2.
-CONTROLLERS = ("devices", "pids", "memory", "cpu", "freezer")
+CONTROLLERS = {
+    "devices": HIERARCHY_DEVICES,
+    "pids": HIERARCHY_PIDS,
+    "memory": HIERARCHY_MEMORY,
+    "cpu": HIERARCHY_CPU,
+    "freezer": HIERARCHY_FREEZER,
+}
 
 # include/linux/proc_ns.h: fixed since 3.8, so they tell the initial namespaces without any access to them.
 INITIAL_INUMS = {
@@ -79,7 +93,7 @@ class Hierarchy:
     @property
     def code(self) -> int:
         """RF_HIERARCHY_* of maps.h."""
-        return CONTROLLERS.index(self.controller) + 1 if self.controller else 0
+        return CONTROLLERS[self.controller] if self.controller else HIERARCHY_V2
 
     def directory(self, path: str) -> Path:
         """The directory of a cgroup path ("/a/b") of this hierarchy."""

@@ -133,7 +133,6 @@ class Container:
     pid: int = 0  # of its first armed task, as the host counts; start_ns makes it an identity
     start_ns: int = 0
     created_ns: int = 0
-    removed_ns: int = 0
     adopted: bool = False
     told: bool = False  # its runtime said who it is, before its start
     chosen: tuple[str, ...] = ()  # policies that it asked for: names, and keys of files that came with it

@@ -160,11 +160,11 @@ class Registry:
         known = self.get(event.slot, event.container)
         if known is None or known.state is State.REMOVED:
             return known
-        return self._removed(known, event.time_ns)
+        return self._removed(known)
 
-    def _removed(self, container: Container, at_ns: int) -> Container:
+    def _removed(self, container: Container) -> Container:
         self.counts.removed += 1
-        gone = self._store(replace(container, state=State.REMOVED, removed_ns=at_ns))
+        gone = self._store(replace(container, state=State.REMOVED))
         self._try_free(gone)
         return gone
 

@@ -44,7 +44,7 @@ class Continuity:
     @property
     def pinned(self) -> bool:
         """Whether all that is attached is pinned."""
-        return bool(self._kernel.pinned_as) and not self._kernel.pin_failure
+        return self._kernel.pins is not None and not self._kernel.pin_failure
 
     @property
     def outlives(self) -> bool:

@@ -21,20 +21,18 @@ __all__ = ["Inheritance"]
 
 
 class Inheritance:
-    """Of agents whose maps look as ours do; those of others are left alone: `unreadable` counts them."""
+    """Of agents whose maps look as ours do; those of others are left alone."""
 
     def __init__(self) -> None:
         self._tables: list[Map] = []
         self._slots: list[Map] = []
         self._owners: dict[int, TaskValue] = {}
-        self.unreadable = 0
 
     def open(self, before: Iterable[PinDirectory]) -> None:
         """Take their maps. The newest counts."""
         for found in before:
             processes, slots = _open(found, "processes"), _open(found, "slots")
             if processes is None or slots is None:
-                self.unreadable += bool(found.links())
                 continue
             self._tables.append(processes)
             self._slots.append(slots)

@@ -159,9 +159,3 @@ def _stat(path: Path, name: str) -> int:
         if key == name and value.isdecimal():
             return int(value)
     return 0
-
-
-def own_memory() -> int:
-    """Resident bytes of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from socket import AF_INET
 from typing import Protocol
 
-from ringfence.abi import Action, EventKind
+from ringfence.abi import EventKind
 from ringfence.events.tuples import (
     CgroupFields,
     ContainerFields,
@@ -40,7 +40,6 @@ __all__ = [
     "TamperEvent",
     "TaskEvent",
     "UnixEvent",
-    "is_alert",
 ]
 
 _KINDS = {kind.value: kind for kind in EventKind}
@@ -219,8 +218,3 @@ Event = (
     | TamperEvent
     | SyscallEvent
 )
-
-
-def is_alert(event: Event) -> bool:
-    """Did a rule match? Then `event.rule` is its number in `event.generation`."""
-    return event.action != Action.NONE

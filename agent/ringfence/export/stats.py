@@ -54,7 +54,6 @@ class Stats:
         "canary_seen",
         "decode_errors",
         "loop_seen",
-        "policy_problems",
         "received",
         "reloads",
         "rules",
@@ -71,7 +70,6 @@ class Stats:
         self.alerts_suppressed: Counter[str] = Counter()  # by rule
         self.alert_latency = Histogram()
         self.reloads: Counter[str] = Counter()  # by result: loaded, refused
-        self.policy_problems = 0  # of the last set that was looked at
         self.activity_halvings = 0  # how often the rate of activity is halved just now
         self.startup_seconds = 0.0  # process start -> ready
         self.attach_seconds = 0.0

@@ -19,7 +19,6 @@ class CompiledRule(NamedTuple):
 
     number: int
     policy: str
-    policy_index: int
     rule_id: str
     title: str
     severity: str

@@ -237,7 +237,6 @@ def _compiled_rule(number: int, piece: _Piece, policy: Policy, mode: Mode, actio
     return CompiledRule(
         number=number,
         policy=policy.name,
-        policy_index=piece.policy,
         rule_id=rule.id,
         title=rule.title,
         severity=rule.severity,

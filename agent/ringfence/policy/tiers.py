@@ -139,10 +139,6 @@ class NodeTiers:
         )
         return "; ".join(filter(None, (way.less, absent)))
 
-    def sees(self, kind: EventKind) -> bool:
-        """Whether a rule on that event can do anything here."""
-        return bool(self.mechanisms.get(kind))
-
     def outcome_of(self, rule: Rule, kind: EventKind) -> Outcome:
         """What a rule comes to under enforcement, on one of its events."""
         if kind not in self.hooks:

@@ -16,11 +16,10 @@ from ringfence.policy.model import Place
 from ringfence.policy.probe_rules import Value
 from ringfence.probes.definition import Definition
 
-__all__ = ["TASK_SIZE", "Decoded", "Decoder", "new_decoder"]
+__all__ = ["Decoded", "Decoder", "new_decoder"]
 
 _HEAD = 8
 _TASK = struct.Struct("=QQII16s")  # struct rf_task of ringfence.h
-TASK_SIZE = _TASK.size
 _INTEGERS = {
     "_Bool": "?", "char": "b", "signed char": "b", "unsigned char": "B",
     "short": "h", "unsigned short": "H", "int": "i", "unsigned int": "I",

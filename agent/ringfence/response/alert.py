@@ -78,11 +78,6 @@ class Alert:
         """What a repetition of this alert has in common with it (the limiter's `same`)."""
         return same_as(self.event, self.outcome, self.exe, self.details)
 
-    @property
-    def must_kill(self) -> bool:
-        """The kernel's program could only refuse: the kill that the rule asks for is still to be done."""
-        return is_half_killed(self.event) and not self.response
-
     def answered(self, result: KillResult) -> Alert:
         """This alert after user space acted on it."""
         outcome = Outcome.KILLED if result.ended else Outcome.KILL_FAILED

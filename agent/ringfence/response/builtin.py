@@ -57,7 +57,6 @@ def _rule(rule: str, title: str, severity: str, outcome: Outcome, *, enforced: b
     return CompiledRule(
         number=NO_RULE,
         policy=POLICY,
-        policy_index=-1,
         rule_id=rule,
         title=title,
         severity=severity,

@@ -12,7 +12,6 @@ __all__ = ["DEVICES", "LayerFacts"]
 
 DEVICES = ("refuse", "skip", "make")
 MAX_LISTED = 100
-_SETUID = 0o6000
 _GROUP_EXECUTE = 0o010
 _CONTROL = frozenset((*range(32), 127))
 

@@ -89,18 +89,6 @@ def mask_names(mask: int) -> list[str]:
     return [name for name, number in CAPABILITIES.items() if mask >> number & 1]
 
 
-def last_known() -> int:
-    """The highest capability that this kernel knows."""
-    number = len(_NAMES) - 1
-    while number > 0:
-        try:
-            _sys.prctl(_sys.PR_CAPBSET_READ, number)
-            return number
-        except OSError:
-            number -= 1
-    return number
-
-
 def held() -> int:
     """What this process may grant: its permitted set."""
     return _sys.capget()[1]

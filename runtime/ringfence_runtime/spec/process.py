@@ -7,7 +7,7 @@ from ringfence_runtime.errors import SpecError
 from ringfence_runtime.security.caps import CAPABILITIES
 from ringfence_runtime.spec.node import U32, U64, Node, choice
 
-__all__ = ["IoPriority", "Process", "Rlimit", "Scheduler", "User", "cpu_list", "parse_process"]
+__all__ = ["IoPriority", "Process", "Rlimit", "Scheduler", "User", "cpu_list"]
 
 RLIMITS = {
     "RLIMIT_CPU": 0,
@@ -214,8 +214,3 @@ def _capabilities(node: Node | None) -> dict[str, int] | None:
             mask |= 1 << number
         masks[name] = mask
     return masks
-
-
-def parse_process(node: Node) -> Process:
-    """`process`."""
-    return Process(node)

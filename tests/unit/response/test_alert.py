@@ -104,9 +104,9 @@ def test_a_kill_left_to_user_space_is_told_as_done_or_failed() -> None:
     """cgroup-BPF refuses, the agent kills: the alert says both."""
     event = DeviceEvent(event=K.DEVICE_ACCESS, action=Action.KILL, mechanism=Mechanism.CGROUP, pid=11)
     alert = assemble(event, None, rule_of("device.access", "kill"), ProcessTree())
-    assert (alert.outcome, alert.must_kill) == (Outcome.DENIED, True)
+    assert alert.outcome is Outcome.DENIED
     killed = alert.answered(KillResult(alert.id, 11, KillOutcome.KILLED))
-    assert (killed.outcome, killed.must_kill) == (Outcome.KILLED, False)
+    assert killed.outcome is Outcome.KILLED
     failed = alert.answered(KillResult(alert.id, 11, KillOutcome.FAILED, "EPERM"))
     assert failed.outcome is Outcome.KILL_FAILED
     assert failed.response is not None

@@ -48,7 +48,6 @@ class WorkerCounts:
     answered: int = 0
     dropped: int = 0
     errors: dict[str, int] = field(default_factory=dict)
-    last_error: str = ""
 
 
 def enrich(
@@ -232,4 +231,3 @@ class Worker:
 
     def _count_error(self, source: str, message: str) -> None:
         self.counts.errors[source] = self.counts.errors.get(source, 0) + 1
-        self.counts.last_error = f"{source}: {message}"

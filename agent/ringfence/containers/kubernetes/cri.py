@@ -28,7 +28,7 @@ USUAL_SOCKETS = tuple(
     )
 )  # fmt: skip
 _SERVICE = "/runtime.v1.RuntimeService/"
-_NOT_FOUND, _UNIMPLEMENTED = 5, 12
+_NOT_FOUND = 5
 _REST = 30.0  # seconds in which a socket that failed is not asked again
 _FAILURES = 3  # in a row, before that
 _SANDBOXES = 256
