@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real containers by runc, on a busybox root filesystem.
 
-The bundle is what `--privileged` gives: every capability we have ourselves, all devices, no seccomp, nothing
-masked or read-only. That is the point: the kernel itself would let an attack through. Its mount, pid,
-network, ipc, uts and cgroup namespaces are its own, and its cgroup is `/rftest-...`.
+The bundle is that of `ringfence policy test`, as `--privileged` gives it: the kernel itself would let an
+attack through. Its cgroup is `/rftest-...`.
 """
 
 from __future__ import annotations
@@ -18,37 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ringfence.proof.box import privileged_config
 from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.waiting import patience
 
-__all__ = ["Bundle", "Container", "capabilities", "make_rootfs", "new_container"]
-
-# In the order of their numbers, linux/capability.h.
-CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
-    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
-    "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
-    "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
-    "PERFMON BPF CHECKPOINT_RESTORE"
-)
-
-NAMESPACES = ("pid", "mount", "network", "ipc", "uts", "cgroup")
-
-MOUNTS = (
-    ("/proc", "proc", ()),
-    ("/sys", "sysfs", ("nosuid", "noexec", "nodev")),
-    ("/dev", "tmpfs", ("nosuid", "mode=755", "size=64k")),
-    ("/dev/pts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")),
-    ("/dev/shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", "size=8m")),
-    ("/tmp", "tmpfs", ("mode=1777", "size=64m")),
-)
-
-
-def capabilities() -> list[str]:
-    """Names of the capabilities in our own bounding set: runc cannot give more."""
-    status = Path("/proc/self/status").read_text()
-    bounding = int(next(line for line in status.splitlines() if line.startswith("CapBnd:")).split()[1], 16)
-    return [f"CAP_{name}" for number, name in enumerate(CAPABILITIES.split()) if bounding >> number & 1]
+__all__ = ["Bundle", "Container", "make_rootfs", "new_container"]
 
 
 def make_rootfs(directory: Path, *, busybox: str) -> Path:
@@ -74,30 +47,12 @@ class Bundle:
     def __init__(self, directory: Path, rootfs: Path) -> None:
         self.directory = directory
         self.rootfs = rootfs
-        self.config: dict[str, Any] = {
-            "ociVersion": "1.0.2",
-            "process": {
-                "terminal": False,
-                "user": {"uid": 0, "gid": 0},
-                "args": ["/bin/sleep", "3600"],
-                "env": ["PATH=/bin:/sbin:/usr/bin", "HOME=/root"],
-                "cwd": "/",
-                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities()),
-            },
-            "root": {"path": str(rootfs), "readonly": False},
-            "hostname": "rftest",
-            "annotations": {},
-            "mounts": [
-                {"destination": where, "type": kind, "source": kind, "options": list(options)}
-                for where, kind, options in MOUNTS
-            ],
-            "linux": {
-                "namespaces": [{"type": kind} for kind in NAMESPACES],
-                "resources": {"devices": [{"allow": True, "access": "rwm"}]},
-                "maskedPaths": [],
-                "readonlyPaths": [],
-            },
+        self.config = privileged_config(rootfs, None)
+        self.config["process"] |= {
+            "args": ["/bin/sleep", "3600"],
+            "env": ["PATH=/bin:/sbin:/usr/bin", "HOME=/root"],
         }
+        self.config["mounts"] = [m for m in self.config["mounts"] if m["type"] != "cgroup"]
 
     def bind(self, source: Path, destination: str) -> None:
         """Show a file or directory of the host's inside, writable."""

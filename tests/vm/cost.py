@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ringfence.cli.client import request
-from ringfence.proof.agent import private_agent
+from ringfence.proof.agent import ProofAgent
 from ringfence.proof.box import Box, Kind, new_box, privileged_config
 from ringfence.proof.image import new_root
 from ringfence.proof.props import new_props
@@ -66,7 +66,7 @@ def _round(cases: Sequence[Case], directory: Path, *, fenced: bool) -> Times:
         props = stack.enter_context(new_props(directory, f"{PREFIX}cost-beside"))
         if fenced:
             stack.enter_context(
-                private_agent(
+                ProofAgent(
                     directory / "agent", request, policies=[ROOT / "policies"], mode="enforce",
                     patterns=[f"{PREFIX}cost-box*"],
                 )

@@ -13,9 +13,10 @@ from typing import Any
 
 from ringfence.bpf import mountinfo
 from ringfence.bpf.mountinfo import MountLine
+from ringfence.daemon.private import Ask
 from ringfence.errors import Error
 from ringfence.learning.observed import Observed, observe
-from ringfence.learning.watcher import Ask, Follow, Watcher
+from ringfence.learning.watcher import Follow, Watcher
 from ringfence.learning.write import files, write
 from ringfence.sandbox import fences, learned
 from ringfence.sandbox.request import Request

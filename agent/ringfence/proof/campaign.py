@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.daemon.private import Ask
 from ringfence.proof.acts import act
-from ringfence.proof.agent import Ask, PrivateAgent, Record, private_agent
+from ringfence.proof.agent import ProofAgent, Record
 from ringfence.proof.box import Box, Kind, new_box, privileged_config
 from ringfence.proof.bundles import bundle
 from ringfence.proof.cases import Case, Outcome
@@ -63,7 +64,7 @@ class _Run:
     """One mode: its agent, and the containers that cases share, made when the first of them asks."""
 
     def __init__(
-        self, mode: str, stage: Stage, directory: Path, props: Props, agent: PrivateAgent, stack: ExitStack
+        self, mode: str, stage: Stage, directory: Path, props: Props, agent: ProofAgent, stack: ExitStack
     ) -> None:
         self.mode, self.stage, self.directory, self.props = mode, stage, directory, props
         self.agent, self.claims = agent, agent.claims()
@@ -117,7 +118,7 @@ def run_cases(cases: Iterable[Case], policies: Sequence[Path], mode: str, stage:
             new_props(directory, f"{stage.prefix}beside-{os.getpid()}", disposable=stage.disposable)
         )
         agent = stack.enter_context(
-            private_agent(
+            ProofAgent(
                 directory / "agent",
                 stage.ask,
                 policies=policies,
@@ -173,7 +174,7 @@ def _on_host(here: _Run, case: Case) -> Result:
     )  # fmt: skip
 
 
-def _let_pass(agent: PrivateAgent, container: str | None, rule: str) -> None:
+def _let_pass(agent: ProofAgent, container: str | None, rule: str) -> None:
     """Wait until the agent's limiter takes the same for news again: it tells the same thing once a second."""
     since = time.clock_gettime(time.CLOCK_REALTIME) - agent.last_alert(container, rule)
     if since < _SAME_SECONDS:
@@ -206,7 +207,7 @@ def _fresh_box(case: Case, stage: Stage, directory: Path, *, odd: bool) -> Itera
 
 
 def _new_alerts(
-    agent: PrivateAgent, container: str | None, rule: str, told: int, seconds: float
+    agent: ProofAgent, container: str | None, rule: str, told: int, seconds: float
 ) -> list[Record]:
     """Alerts of the rule about this container beyond those of before, waiting for the first."""
     end = time.monotonic() + seconds
