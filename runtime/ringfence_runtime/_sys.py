@@ -271,3 +271,8 @@ def setdomainname(name: str) -> None:
     """setdomainname(2)."""
     data = os.fsencode(name)
     call("setdomainname", 171 if X86 else 162, data, len(data), path=name)
+
+
+def default_signal(number: int) -> None:
+    """Give a signal its default disposition, past the C library, which refuses that for the ones it keeps."""
+    call("rt_sigaction", OLD["rt_sigaction"], number, bytes(32), None, 8)

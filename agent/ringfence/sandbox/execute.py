@@ -33,10 +33,10 @@ class Inner(NamedTuple):
 
 def execute(roots: Roots, name: str, inner: Inner) -> int:
     """Run it; gives its status."""
+    from ringfence_runtime.inherited import mend_inherited
     from ringfence_runtime.seal import ensure_sealed
-    from ringfence_runtime.stdio import fill_standard
 
-    fill_standard()
+    mend_inherited()
     with translated():
         place = find(roots, name)
         init_of(place)

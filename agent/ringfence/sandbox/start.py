@@ -50,10 +50,10 @@ def run(
 
     `created` gets the pid of the init when all is ready and the workload is not executing yet.
     """
+    from ringfence_runtime.inherited import mend_inherited
     from ringfence_runtime.seal import ensure_sealed
-    from ringfence_runtime.stdio import fill_standard
 
-    fill_standard()
+    mend_inherited()
     if os.geteuid() != 0:
         raise UsageError("ringfence run needs root")
     if request.tty and request.detach:

@@ -12,7 +12,7 @@ from ringfence_runtime import OCI_VERSION, __version__, log
 from ringfence_runtime.cli.errors import report
 from ringfence_runtime.cli.options import Globals, parse_globals
 from ringfence_runtime.errors import Error, UsageError
-from ringfence_runtime.stdio import fill_standard
+from ringfence_runtime.inherited import mend_inherited
 
 __all__ = ["main"]
 
@@ -69,7 +69,7 @@ def _dispatch(settings: Globals, command: str, arguments: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors of ours and of the kernel become one line and a hint."""
-    fill_standard()
+    mend_inherited()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         settings, rest = parse_globals(arguments)

@@ -23,14 +23,17 @@
 
 #include "steps.h"
 
-/* Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over execve. */
+/*
+ * Python ignores SIGPIPE and SIGXFSZ, whoever started it may ignore any, and what is ignored stays so over execve.
+ * Not by sigaction(): the C library refuses the signals that it keeps for itself.
+ */
 static void reset_signals(void)
 {
-	struct sigaction standard = { .sa_handler = SIG_DFL };
+	static const unsigned long standard[4]; /* the kernel's struct sigaction: SIG_DFL, no flags, empty mask */
 	sigset_t none;
 
 	for (int number = 1; number < 65; number++)
-		sigaction(number, &standard, NULL);
+		syscall(SYS_rt_sigaction, number, standard, NULL, 8);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }

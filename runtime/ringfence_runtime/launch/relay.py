@@ -60,9 +60,10 @@ def forward_signals(pidfd: int) -> None:
         except ProcessLookupError:
             pass
 
-    for number in range(1, 32):
-        if number not in _KEPT:
-            _signal.signal(number, handler)
+    passed = [number for number in range(1, 32) if number not in _KEPT]
+    for number in passed:
+        _signal.signal(number, handler)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, passed)  # whoever started us may have them blocked
 
 
 def wait_for(pid: int, pidfd: int, options: Options) -> int:

@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 
+from ringfence_runtime import _sys
+
 __all__ = ["reset_signals"]
 
 _LAST = 64
-# SIGKILL and SIGSTOP cannot be set; 32 and 33 are the C library's own.
-_FIXED = frozenset((9, 19, 32, 33))
+_FIXED = (9, 19)  # SIGKILL and SIGSTOP cannot be set
+_LIBRARY = (32, 33)  # the C library's own: it neither tells nor sets them, but execve keeps them ignored
 
 
 def reset_signals() -> None:
-    """Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored over execve."""
+    """Before an execve, which leaves an ignored signal ignored: Python ignores SIGPIPE and SIGXFSZ, and
+    whoever started us may ignore any.
+    """
     for number in range(1, _LAST + 1):
-        if number not in _FIXED and _signal.getsignal(number) != _signal.SIG_DFL:
+        if number in _LIBRARY:
+            _sys.default_signal(number)
+        elif number not in _FIXED and _signal.getsignal(number) != _signal.SIG_DFL:
             _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
