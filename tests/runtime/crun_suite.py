@@ -4,6 +4,9 @@
 Its tests are taken at COMMIT and stay outside this tree. They run in a pid and a mount namespace of their
 own, in which /usr is a shared mount, as on a host with systemd. A test that fails and is not in
 `crun-exceptions.txt`, or is there and passes, ends it with 1. Needs root, git, gcc with a static C library.
+
+`--runtime PROGRAM` runs the same tests against another runtime, for comparison: what fails is named, not
+judged.
 """
 
 from __future__ import annotations
@@ -11,19 +14,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+UNIFIED = Path("/sys/fs/cgroup/unified")
 COMMIT = "ba38286f7d232be8087dbd393315bb05018da68c"
 INSIDE = "RINGFENCE_CONFORMANCE_INSIDE"
 LIMIT = 300  # seconds for one file
+TOLD = ("unexpected", "stale", "failed")
+RACE = "race:"  # how the reason of an exception begins that may also pass
 RESULT = re.compile(r"^(not ok|ok) \d+ - (\S+)(.*)$", re.MULTILINE)
 
 
@@ -48,16 +58,21 @@ def checkout(source: str, directory: Path) -> Path:
     return place / "tests"
 
 
-def prepare(tests: Path, directory: Path) -> dict[str, str]:
-    """Build the suite's init and install our runtime; gives the environment."""
-    (directory / "config.h").write_text("")
-    init = directory / "init"
-    command = ["gcc", "-static", "-O1", "-w", f"-I{directory}", "-o", str(init), str(tests / "init.c")]
-    subprocess.run(command, check=True)
+def install(directory: Path) -> Path:
+    """Our runtime, as an engine is given it."""
     runtime = directory / "ringfence-runtime"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
     command = ["/usr/bin/python3", "-m", "ringfence_runtime", "install", str(runtime)]
     subprocess.run(command, check=True, env=environment)
+    return runtime
+
+
+def prepare(tests: Path, directory: Path, runtime: Path) -> dict[str, str]:
+    """Build the suite's init; gives the environment."""
+    (directory / "config.h").write_text("")
+    init = directory / "init"
+    command = ["gcc", "-static", "-O1", "-w", f"-I{directory}", "-o", str(init), str(tests / "init.c")]
+    subprocess.run(command, check=True)
     return {
         **os.environ,
         "INIT": str(init),
@@ -68,24 +83,42 @@ def prepare(tests: Path, directory: Path) -> dict[str, str]:
     }
 
 
-def run_file(file: Path, environment: dict[str, str], directory: Path) -> list[tuple[str, str]]:
-    """(test, ok | skip | fail) of one file."""
-    with open(directory / f"{file.stem}.log", "w+") as log:
-        process = subprocess.Popen(
-            ["/usr/bin/python3", str(file)],
-            cwd=directory,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )
+def read_all(master: int, process: subprocess.Popen[bytes], end: float) -> str:
+    """What is printed on the terminal until the process ends, or is killed at its time's end."""
+    parts: list[bytes] = []
+    while True:
+        ready, _, _ = select.select([master], [], [], 0.2)
         try:
-            process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
+            part = os.read(master, 1 << 16) if ready else b""
+        except OSError:
+            break  # the last that had the terminal is gone
+        parts.append(part)
+        if not ready and process.poll() is not None:
+            break
+        if time.monotonic() > end:
             process.kill()
-            process.wait()
-        log.seek(0)
-        text = log.read()
+            break
+    process.wait()
+    os.close(master)
+    return b"".join(parts).decode(errors="replace")
+
+
+def run_file(file: Path, environment: dict[str, str], directory: Path) -> list[tuple[str, str]]:
+    """(test, ok | skip | fail) of one file, which has a terminal: some of the tests are about that."""
+    master, slave = pty.openpty()
+    command = ["/usr/bin/python3", str(file)]
+    process = subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    text = read_all(master, process, time.monotonic() + LIMIT).replace("\r\n", "\n")
+    (directory / f"{file.stem}.log").write_text(text)
     results = [
         (name, "fail" if word == "not ok" else "skip" if "#SKIP" in rest else "ok")
         for word, name, rest in RESULT.findall(text)
@@ -103,12 +136,13 @@ def cgroups() -> set[Path]:
 
 
 def clean(before: set[Path]) -> None:
-    """Remove what the suite leaves: parents of its containers' cgroups."""
+    """Remove what the suite leaves: parents of its containers' cgroups, and what a runtime left in them."""
     tops = [top for top in sorted(cgroups() - before) if top.name.startswith(("test-", "frozen"))]
     for top in tops:
+        for state in top.rglob("freezer.state"):
+            state.write_text("THAWED")
         for procs in top.rglob("cgroup.procs"):
-            for pid in procs.read_text().split():
-                os.kill(int(pid), signal.SIGKILL)
+            kill(int(pid) for pid in procs.read_text().split())
     for top in tops:
         for directory in sorted([top, *(path for path in top.rglob("*") if path.is_dir())], reverse=True):
             for _ in range(100):
@@ -117,6 +151,16 @@ def clean(before: set[Path]) -> None:
                     break
                 except OSError:
                     time.sleep(0.02)
+
+
+def kill(pids: Iterator[int]) -> None:
+    """What is still there of them; 0 is a process that is none of our pid namespace."""
+    for pid in pids:
+        try:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def reap() -> None:
@@ -130,9 +174,13 @@ def reap() -> None:
             sys.exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def enter() -> int:
-    """This program again, as process 1 of a pid namespace and with mounts of its own."""
+def enter(*, hide_unified: bool) -> int:
+    """This program again, as process 1 of a pid namespace and with mounts of its own. Without the version 2
+    directory of a hybrid host, where another runtime refuses that (crun does).
+    """
     script = 'mount --bind /usr /usr && mount --make-shared /usr && exec "$@"'
+    if hide_unified and UNIFIED.is_mount():
+        script = f"umount {UNIFIED} && {script}"
     spaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
     inner = ["/bin/sh", "-ec", script, "sh", sys.executable, *sys.orig_argv[1:]]
     words = ["unshare", *spaces, "--", *inner]
@@ -143,7 +191,14 @@ def judge(place: str, result: str, expected: dict[str, str]) -> str:
     """The word that it is counted under."""
     if result == "fail":
         return "excepted" if place in expected else "unexpected"
-    return "stale" if result == "ok" and place in expected else {"ok": "passed", "skip": "skipped"}[result]
+    if result == "ok" and place in expected and not expected[place].startswith(RACE):
+        return "stale"
+    return {"ok": "passed", "skip": "skipped"}[result]
+
+
+def compare(_: str, result: str, __: dict[str, str]) -> str:
+    """The same for another runtime, of which nothing is expected."""
+    return {"ok": "passed", "skip": "skipped", "fail": "failed"}[result]
 
 
 def main() -> int:
@@ -151,26 +206,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.runtime.crun_suite", description=__doc__)
     parser.add_argument("source", help="a clone of crun, or the address of one")
     parser.add_argument("files", nargs="*", help="such as test_exec (default: all)")
+    parser.add_argument("--runtime", type=Path, help="another runtime, to compare with")
     options = parser.parse_args()
     if INSIDE not in os.environ:
-        return enter()
+        return enter(hide_unified=options.runtime is not None)
     reap()
-    expected = exceptions()
-    counts = dict.fromkeys(("passed", "skipped", "excepted", "unexpected", "stale"), 0)
     started = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="rftest-crun-"))
     directory.chmod(0o755)
     tests = checkout(options.source, directory)
-    environment = prepare(tests, directory)
+    environment = prepare(tests, directory, options.runtime or install(directory))
+    expected, judged = exceptions(), compare if options.runtime else judge
+    counts: Counter[str] = Counter()
     before = cgroups()
     for file in sorted(tests.glob("test_*.py")):
         if file.stem in expected or (options.files and file.stem not in options.files):
             continue
         for name, result in run_file(file, environment, directory):
             place = f"{file.stem}:{name}"
-            kind = judge(place, result, expected)
+            kind = judged(place, result, expected)
             counts[kind] += 1
-            if kind in ("unexpected", "stale"):
+            if kind in TOLD:
                 print(f"{kind}: {place} (log: {directory}/{file.stem}.log)", flush=True)  # noqa: T201
     clean(before)
     print(json.dumps({**counts, "seconds": round(time.monotonic() - started)}))  # noqa: T201

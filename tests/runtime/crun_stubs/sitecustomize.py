@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What crun's suite takes from Python 3.12, for older ones: os.unshare, os.setns and their flags."""
+"""For crun's suite: what it takes from Python 3.12 (os.unshare, os.setns), and an end to waiting in sockets,
+so that a test that nobody connects to does not keep the others of its file from running.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import socket
 
 __all__: list[str] = []
+
+socket.setdefaulttimeout(20)
 
 if not hasattr(os, "unshare"):
     _libc = ctypes.CDLL(None, use_errno=True)
