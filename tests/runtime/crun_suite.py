@@ -149,6 +149,8 @@ def clean(before: set[Path]) -> None:
                 try:
                     directory.rmdir()
                     break
+                except FileNotFoundError:
+                    break  # a hierarchy has two names
                 except OSError:
                     time.sleep(0.02)
 

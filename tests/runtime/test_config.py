@@ -71,6 +71,9 @@ BAD = [
     ("mounts.0", {"destination": "/x", "options": ["bind"]}, "mounts[0].source"),
     ("linux.namespaces.1.type", "pid", "linux.namespaces[1].type"),
     ("linux.namespaces.0.type", "pidd", "linux.namespaces[0].type"),
+    ("linux.namespaces.1.type", "time", "linux.namespaces"),  # the mount namespace's place
+    ("linux", {}, "linux.namespaces"),
+    ("linux", ..., "linux.namespaces"),
     ("linux.namespaces.0.path", "proc/1/ns/pid", "linux.namespaces[0].path"),
     ("linux.uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}], "linux.uidMappings"),
     ("linux.maskedPaths", ["proc/kcore"], "linux.maskedPaths[0]"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,23 @@ def test_namespaces_are_its_own(box: Box) -> None:
     for name, link in zip((*NAMESPACES, "user"), links, strict=True):
         same = os.readlink(f"/proc/self/ns/{name}") == link
         assert same == (name == "user"), name
+
+
+def test_without_a_mount_namespace_nothing_is_done(box: Box) -> None:
+    """Its root would become the root of whoever shares the runtime's mounts: refused at once, and seen from
+    a mount namespace of the test's own, which has its root and its mounts afterwards.
+    """
+    box.config["linux"]["namespaces"] = [
+        item for item in box.config["linux"]["namespaces"] if item["type"] != "mount"
+    ]
+    box.args("/bin/true").write()
+    command = f"{box.runtime.executable} --root {box.runtime.root} run {box.name}"
+    script = f"cat /proc/self/mountinfo; echo; {command} 2>&1; echo; cat /proc/self/mountinfo"
+    inside = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    got = subprocess.run(inside, cwd=box.directory, capture_output=True, text=True, check=True)
+    before, said, after = got.stdout.split("\n\n")
+    assert "config: linux.namespaces: a mount namespace is needed" in said
+    assert before == after.rstrip("\n")
 
 
 def test_a_namespace_is_joined_by_its_path(boxes: Any) -> None:

@@ -48,6 +48,7 @@ def is_common(plan: Plan) -> bool:
         and not process.terminal
         and not (process.apparmor or process.selinux or process.scheduler or process.io_priority)
         and process.user.umask in (None, *range(0o1000))
+        and config.linux.new("mount")
         and not plan.staged
         and not plan.deferred
         and plan.options.rootfs_fd < 0

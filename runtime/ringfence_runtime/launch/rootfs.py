@@ -46,7 +46,7 @@ class Rootfs:
         """
         plan = self.plan
         if "mount" not in plan.config.linux.namespaces:
-            raise Error("config: linux.namespaces: a mount namespace is needed")
+            raise Error("config: linux.namespaces: a mount namespace is needed")  # as its parser says
         if "mount" in plan.joins:
             # A copy of what was joined: whoever else lives there must not find his root changed by ours.
             _sys.unshare(_sys.CLONE_NEWNS)

@@ -218,6 +218,9 @@ def _namespaces(node: Node) -> dict[str, str]:
         if path and not path.startswith("/"):
             raise item.error("path", f"{path!r} must be an absolute path")
         result[kind] = path
+    if "mount" not in result:
+        # pivot_root changes the root of every process in its mount namespace: without one, the host's.
+        raise node.error("namespaces", "a mount namespace is needed")
     return result
 
 
