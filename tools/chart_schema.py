@@ -98,7 +98,7 @@ _SHAPES: dict[Callable[[Any], Any], Schema] = {
         "((udp|tcp|tls)://[^/\\s]+|unix:///\\S+)", "ca", "certificate", "key"
     ),
     config_receivers.labels: _LABELS,
-    config_outputs.size: _SIZE,
+    values.size: _SIZE,
     config_outputs.expressions: _many(_WORD),
 }
 #: by the key, where its parser is a function of that key alone

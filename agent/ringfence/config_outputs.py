@@ -20,17 +20,6 @@ PAGE_DEFAULT = values.Listen("127.0.0.1", 9912)
 _SUBDOMAIN = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)*"
 _NODE = re.compile(_SUBDOMAIN)
 _TAINT = re.compile(rf"(?:{_SUBDOMAIN}/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
-_SIZE = re.compile(r"([0-9]{1,12}) ?(|K|KiB|M|MiB|G|GiB)")
-_UNITS = {"": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30}
-
-
-def size(value: Any) -> int:
-    """Bytes: at least one MiB."""
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    found = int(match[1]) << _UNITS[match[2]] if match else 0
-    if not 1 << 20 <= found <= 1 << 40:
-        raise ValueError(f"{str(value)[:80]!r} is not a size from 1MiB to 1024GiB, such as '64MiB'")
-    return found
 
 
 def expressions(value: Any) -> tuple[re.Pattern[str], ...]:
@@ -101,7 +90,8 @@ OUTPUT_KEYS: tuple[Key, ...] = (
         many=True),
     Key("alerts.file", "alerts_file", values.off_or(values.absolute_path), None,
         "write alerts to this file, with rotation", "off|PATH"),
-    Key("alerts.file_size", "alerts_file_size", size, 64 << 20, "rotate the file at this size", "SIZE"),
+    Key("alerts.file_size", "alerts_file_size", values.size, 64 << 20,
+        "rotate the file at this size", "SIZE"),
     Key("alerts.file_keep", "alerts_file_keep", values.integer(0, 1000), 5,
         "number of rotated files to keep", "N"),
     Key("alerts.format", "alerts_format", values.choice("native", "ecs", "ocsf"), "native",
@@ -124,7 +114,7 @@ OUTPUT_KEYS: tuple[Key, ...] = (
         "directory that queues alerts for unavailable receivers; off: `queue` below state_dir (lost at"
         " reboot)",
         "off|PATH"),
-    Key("alerts.queue_size", "alerts_queue_size", size, 64 << 20,
+    Key("alerts.queue_size", "alerts_queue_size", values.size, 64 << 20,
         "maximum queue size on disk per receiver; then the oldest alerts are dropped and counted", "SIZE"),
     Key("alerts.queue_sync", "alerts_queue_sync", values.choice("always", "second", "never"), "second",
         "how often the queue is synced to disk; unsynced alerts survive a crash of the agent but not a"

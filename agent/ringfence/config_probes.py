@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from ringfence import config_values as values
-from ringfence.config_outputs import size
 from ringfence.config_values import Key
 
 __all__ = ["PROBE_KEYS"]
@@ -14,7 +13,7 @@ PROBE_KEYS: tuple[Key, ...] = (
         "custom probes: NAME.c (bcc) with NAME.yaml, compiled on this node; off: none", "off|PATH"),
     Key("probes.headers", "probes_headers", values.choice("btf", "installed"), "btf",
         "what they are compiled against: the kernel's own BTF, or installed kernel headers", "btf|installed"),
-    Key("probes.memory", "probes_memory", size, 768 << 20,
+    Key("probes.memory", "probes_memory", values.size, 768 << 20,
         "address space of the process that compiles them", "SIZE"),
     Key("probes.timeout", "probes_timeout", values.integer(1, 600), 30,
         "seconds that compiling one may take", "SECONDS"),

@@ -33,6 +33,7 @@ __all__ = [
     "pins",
     "ring_size",
     "roots",
+    "size",
     "suggest",
     "words",
 ]
@@ -45,8 +46,8 @@ DETECTORS = (
 )  # fmt: skip
 RUNTIMES = ("containerd", "crun", "docker", "podman", "runc")
 _LEVELS = ("off", "activity", "alerts")
-_SIZE = re.compile(r"([0-9]+) ?(|K|KiB|M|MiB)")
-_UNITS = {"": 1, "K": 1 << 10, "KiB": 1 << 10, "M": 1 << 20, "MiB": 1 << 20}
+_SIZE = re.compile(r"([0-9]{1,12}) ?(|K|KiB|M|MiB|G|GiB)")
+_SHIFTS = {"": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30}
 _HEX = "{hex64}"
 
 
@@ -133,11 +134,24 @@ def boolean(value: Any) -> bool:
 
 def ring_size(value: Any) -> int:
     """Bytes of a ring: a power of two that the kernel accepts."""
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    size = int(match[1]) * _UNITS[match[2]] if match else 0
-    if not 1 << 16 <= size <= 1 << 28 or size & (size - 1):
+    found = _bytes(value)
+    if not 1 << 16 <= found <= 1 << 28 or found & (found - 1):
         raise ValueError(f"{_shown(value)} is not a power of two from 64KiB to 256MiB, such as '4MiB'")
-    return size
+    return found
+
+
+def size(value: Any) -> int:
+    """Bytes of a file, a queue or memory."""
+    found = _bytes(value)
+    if not 1 << 20 <= found <= 1 << 40:
+        raise ValueError(f"{_shown(value)} is not a size from 1MiB to 1024GiB, such as '64MiB'")
+    return found
+
+
+def _bytes(value: Any) -> int:
+    """0: not a size."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    return int(match[1]) << _SHIFTS[match[2]] if match else 0
 
 
 def listen(value: Any) -> Listen | None:

@@ -17,11 +17,11 @@ from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX
 from tests.support.container import Container
+from tests.support.policies import PACK
 from tests.support.waiting import patience
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("runc")]
 
-POLICIES = Path(__file__).resolve().parents[2] / "policies"
 PART = "benign"  # of RINGFENCE_FORCE: the programs of tools/deps' group of that name
 LOOPBACK = "ip link set lo up 2>/dev/null || true\n"
 
@@ -30,7 +30,7 @@ LOOPBACK = "ip link set lo up 2>/dev/null || true\n"
 def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """One agent for all of them, enforcing."""
     force.need_root()
-    with running_agent(tmp_path_factory.mktemp("agent"), policies=[POLICIES], mode="enforce") as agent:
+    with running_agent(tmp_path_factory.mktemp("agent"), policies=[PACK], mode="enforce") as agent:
         yield agent
 
 

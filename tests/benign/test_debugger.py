@@ -14,11 +14,12 @@ import pytest
 
 from ringfence.bpf.capabilities import NodeCapabilities
 from tests.benign.machine import host_root, new_bundle
-from tests.benign.test_benign import POLICIES, need, stopped
+from tests.benign.test_benign import need, stopped
 from tests.support import force
 from tests.support.agent import running_agent
 from tests.support.cgroups import PREFIX
 from tests.support.container import Container
+from tests.support.policies import PACK
 from tests.support.waiting import patience
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("runc")]
@@ -48,7 +49,7 @@ def test_a_debugger_does_its_work(tmp_path: Path) -> None:
     need(("gdb", "gcc", "strace"))
     by_hook = bool(NodeCapabilities.detect().lsm_hooks)
     with (
-        running_agent(tmp_path / "agent", policies=[POLICIES], mode="enforce") as agent,
+        running_agent(tmp_path / "agent", policies=[PACK], mode="enforce") as agent,
         host_root(tmp_path / "root") as root,
     ):
         bundle = new_bundle(tmp_path / "bundle", root, SCRIPT, ("CAP_SYS_PTRACE",))

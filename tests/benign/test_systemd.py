@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.benign.machine import host_root, new_bundle
-from tests.benign.test_benign import POLICIES, need, stopped
+from tests.benign.test_benign import need, stopped
 from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX, is_pure_v2
 from tests.support.container import Container
+from tests.support.policies import PACK
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("runc")]
@@ -48,7 +49,7 @@ def _version_2() -> None:
 @pytest.fixture
 def guard(tmp_path: Path) -> Iterator[Agent]:
     """An agent with the pack as it is."""
-    with running_agent(tmp_path / "agent", policies=[POLICIES], mode="enforce") as agent:
+    with running_agent(tmp_path / "agent", policies=[PACK], mode="enforce") as agent:
         yield agent
 
 
@@ -57,7 +58,7 @@ def lenient_guard(tmp_path: Path) -> Iterator[Agent]:
     """An agent with the pack, and what policies/README.md says for systemd with CAP_SYS_ADMIN."""
     directory = tmp_path / "policies"
     directory.mkdir()
-    for file in POLICIES.glob("*.yaml"):
+    for file in PACK.glob("*.yaml"):
         text = file.read_text()
         if file.name == "mounts.yaml":
             text = _replaced(

@@ -20,11 +20,11 @@ from tests.escape.program import build
 from tests.escape.rows import CASES, DETECTORS, OPTIONAL, PACK, Case
 from tests.support import force
 from tests.support.cgroups import PREFIX
+from tests.support.policies import PACK as PACK_DIR
 from tests.support.waiting import patience
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("runc", "gcc")]
 
-POLICIES = Path(__file__).resolve().parents[2] / "policies"
 UNIX_RULES = ("runtime-socket", "shim-socket")
 
 
@@ -35,7 +35,7 @@ def _cases(chosen: Sequence[Case]) -> list[object]:
 @functools.cache
 def campaign(mode: str, kind: str) -> dict[str, Result] | Exception:
     """All cases of a kind against one agent, once; a failure is kept, too."""
-    policies = POLICIES / "optional" if kind == "optional" else POLICIES
+    policies = PACK_DIR / "optional" if kind == "optional" else PACK_DIR
     chosen = {"pack": PACK, "optional": OPTIONAL, "detectors": DETECTORS}[kind]
     build()
     try:
@@ -105,6 +105,6 @@ def test_a_detector_tells_of_the_odd_and_not_of_the_lawful(case: Case) -> None:
 
 def test_every_rule_has_an_attack() -> None:
     """A rule without one would be a rule that nobody has seen work."""
-    rules = {rule.id for policy in load_policies([POLICIES]).policies for rule in policy.rules}
+    rules = {rule.id for policy in load_policies([PACK_DIR]).policies for rule in policy.rules}
     assert rules == {case.rule for case in PACK}
     assert len({case.id for case in CASES}) == len(CASES)

@@ -24,25 +24,14 @@ from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
 from tests.support.container import Bundle, Container, new_container
 from tests.support.force import need_program
+from tests.support.policies import user_namespace, written
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
-POLICY = """
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: test}
-spec:
-  selector: {containers: all}
-  mode: enforce
-  rules:
-    - id: test-user-namespace
-      title: A container makes a user namespace
-      severity: high
-      attack: [T1611]
-      event: unshare
-      match: {flags: [CLONE_NEWUSER]}
-      action: kill
+POLICY = (
+    user_namespace()
+    + """\
     - id: test-personality
       title: A container asks for its execution domain
       severity: low
@@ -51,6 +40,7 @@ spec:
       match: {flags: [ADDR_NO_RANDOMIZE]}
       action: alert
 """
+)
 LABEL = "alerts"  # in the names of our cgroups: the agent of another test must not take them for its own
 
 BOMB = """
@@ -66,10 +56,7 @@ while True:
 @pytest.fixture
 def policies(tmp_path: Path) -> Path:
     """A directory with one policy."""
-    directory = tmp_path / "policies"
-    directory.mkdir()
-    (directory / "test.yaml").write_text(POLICY)
-    return directory
+    return written(tmp_path, POLICY)
 
 
 @pytest.fixture

@@ -11,27 +11,12 @@ import pytest
 
 from tests.support.agent import Agent, free_port
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.policies import user_namespace
 from tests.support.receivers import Receiver, http_receiver
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
 
-POLICY = """
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: out}
-spec:
-  selector: {containers: all}
-  mode: enforce
-  rules:
-    - id: out-user-namespace
-      title: A container makes a user namespace
-      severity: high
-      attack: [T1611]
-      event: unshare
-      match: {flags: [CLONE_NEWUSER]}
-      action: kill
-"""
 LABEL = "out"
 
 
@@ -39,7 +24,7 @@ def agent_with(directory: Path, port: int) -> Agent:
     """An agent that sends to that port of 127.0.0.1, and waits for no names."""
     policies = directory / "policies"
     policies.mkdir(exist_ok=True)
-    (policies / "out.yaml").write_text(POLICY)
+    (policies / "out.yaml").write_text(user_namespace("out"))
     flags = {
         "alerts-webhook": f"http://127.0.0.1:{port}/hook", "alerts-queue-dir": str(directory / "queue"),
         "alerts-identity-wait": "100", "alerts-repeat": "0", "alerts-burst": "100", "alerts-timeout": "2",

@@ -14,17 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf.capabilities import mounts_of
 from tests.escape.program import build, read_attempt
 from tests.support import force
-from tests.support.agent import Agent
+from tests.support.agent import Agent, pinned_agent
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.policies import PACK
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
 LABEL = "cont"
-PACK = Path(__file__).parents[2] / "policies"
 KILLS = int(os.environ.get("RINGFENCE_KILLS", "5"))
 #: rule -> the attack that it stops here: three by SIGKILL, three by cgroup-BPF
 ATTACKS = {
@@ -41,15 +40,8 @@ ATTACKS = {
 def agent(tmp_path: Path) -> Iterator[Agent]:
     """An enforcing agent with the whole pack and with pins of its own, not started."""
     force.need_root()
-    pins = str(tmp_path / "bpf")
-    made = Agent(
-        tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"],
-        flags={"pins": pins, "containers-adopt": "yes"},
-    )  # fmt: skip
-    yield made
-    made.stop()
-    subprocess.run([*made.argv, "--uninstall"], capture_output=True, timeout=patience(30), check=True)
-    assert pins not in mounts_of("bpf")
+    with pinned_agent(tmp_path, policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"]) as made:
+        yield made
 
 
 def attack(cgroup: Cgroup, rule: str) -> bool:

@@ -17,26 +17,13 @@ from ringfence.cli.client import request
 from ringfence.policy.reader import MAX_BYTES
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.policies import user_namespace, written
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
 LABEL = "faults"  # in the names of our cgroups: the agent of another test must not take them for its own
-POLICY = """
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: test}
-spec:
-  selector: {containers: all}
-  mode: enforce
-  rules:
-    - id: test-user-namespace
-      title: A container makes a user namespace
-      severity: high
-      event: unshare
-      match: {flags: [CLONE_NEWUSER]}
-      action: kill
-"""
+POLICY = user_namespace()
 KILLED = -signal.SIGKILL
 BASES = (Path("/sys/fs/bpf/ringfence"), Path("/run/ringfence/bpf/ringfence"))
 
@@ -66,9 +53,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with one policy."""
-    directory = tmp_path_factory.mktemp("policies")
-    (directory / "test.yaml").write_text(POLICY)
-    return directory
+    return written(tmp_path_factory.mktemp("faults"), POLICY)
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ from tests.escape.program import build
 from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.policies import PACK
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
 LABEL = "flood"
-PACK = Path(__file__).parents[2] / "policies"
 FORKS = "i=0; while :; do i=$((i+1)); /bin/true; done"
 #: short sleeps, each a process: alive long enough to be missed from the tree when their forks are lost
 #: child cgroups of one container; the figure of the docs is 50,000

@@ -24,12 +24,12 @@ from tests.escape.program import build, read_attempt
 from tests.support import force
 from tests.support.agent import Agent
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.policies import PACK
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
 LABEL, POD = "hand", "handpod"
-PACK = Path(__file__).parents[2] / "policies"
 ATTACK = ("unshare", "0x10000000")
 BROKEN = "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: broken}\nspec: {}\n"
 #: a start is killed after each of these milliseconds; RINGFENCE_STARTS=all takes every 50

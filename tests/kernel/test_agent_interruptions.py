@@ -15,15 +15,15 @@ import pytest
 from ringfence.abi import EventKind
 from tests.escape.program import build, read_attempt
 from tests.support import force
-from tests.support.agent import Agent
+from tests.support.agent import Agent, pinned_agent
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
-from tests.support.waiting import patience, wait_for
+from tests.support.policies import PACK
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
 
 LABEL = "intr"
 RULE, ATTACK = "userns-create", ("unshare", "0x10000000")
-PACK = Path(__file__).parents[2] / "policies"
 #: how long SIGSTOP holds the agent; the figure of docs/faults.md is 60
 STOPPED = float(os.environ.get("RINGFENCE_STOPPED", "4"))
 
@@ -32,12 +32,9 @@ STOPPED = float(os.environ.get("RINGFENCE_STOPPED", "4"))
 def agent(tmp_path: Path) -> Iterator[Agent]:
     """An enforcing agent with pins of its own."""
     force.need_root()
-    flags = {"pins": str(tmp_path / "bpf"), "containers-adopt": "yes"}
-    made = Agent(tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}-*"], flags=flags)
-    made.start()
-    yield made
-    made.stop()
-    subprocess.run([*made.argv, "--uninstall"], capture_output=True, timeout=patience(30), check=True)
+    with pinned_agent(tmp_path, policies=[PACK], patterns=[f"{PREFIX}{LABEL}-*"]) as made:
+        made.start()
+        yield made
 
 
 def attack(cgroup: Cgroup) -> None:

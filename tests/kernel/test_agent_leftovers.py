@@ -16,19 +16,18 @@ from pathlib import Path
 import pytest
 
 from ringfence.bpf import _libbpf, _syscalls
-from ringfence.bpf.capabilities import mounts_of
 from ringfence.bpf.maps import MapType, create_map
 from ringfence.bpf.pins import PinDirectory
 from tests.escape.program import build, read_attempt
 from tests.support import force
-from tests.support.agent import Agent
+from tests.support.agent import Agent, pinned_agent
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
-from tests.support.waiting import patience, wait_for
+from tests.support.policies import PACK
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
 
 LABEL = "left"
-PACK = Path(__file__).parents[2] / "policies"
 RULE, ATTACK = "userns-create", ("unshare", "0x10000000")
 
 
@@ -36,17 +35,8 @@ RULE, ATTACK = "userns-create", ("unshare", "0x10000000")
 def agent(tmp_path: Path) -> Iterator[Agent]:
     """An enforcing agent with pins of its own, not started."""
     force.need_root()
-    pins = str(tmp_path / "bpf")
-    made = Agent(
-        tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"],
-        flags={"pins": pins, "containers-adopt": "yes"},
-    )  # fmt: skip
-    yield made
-    made.stop()
-    with suppress(OSError):
-        subprocess.run(["mount", "-o", "remount,rw", pins], capture_output=True, check=False)
-    subprocess.run([*made.argv, "--uninstall"], capture_output=True, timeout=patience(30), check=True)
-    assert pins not in mounts_of("bpf")
+    with pinned_agent(tmp_path, policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"]) as made:
+        yield made
 
 
 @contextmanager

@@ -18,36 +18,19 @@ from ringfence.cli.client import request
 from ringfence.errors import Error
 from tests.support.agent import Agent
 from tests.support.cgroups import PREFIX, new_cgroup
+from tests.support.policies import user_namespace, written
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
 LABEL = "life"  # in the names of our cgroups: the agent of another test must not take them for its own
-POLICY = """
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: test}
-spec:
-  selector: {containers: all}
-  mode: enforce
-  rules:
-    - id: test-user-namespace
-      title: A container makes a user namespace
-      severity: high
-      attack: [T1611]
-      event: unshare
-      match: {flags: [CLONE_NEWUSER]}
-      action: kill
-"""
+POLICY = user_namespace()
 
 
 @pytest.fixture
 def policies(tmp_path: Path) -> Path:
     """A directory with one small policy."""
-    directory = tmp_path / "policies"
-    directory.mkdir()
-    (directory / "test.yaml").write_text(POLICY)
-    return directory
+    return written(tmp_path, POLICY)
 
 
 @pytest.fixture

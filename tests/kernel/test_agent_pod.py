@@ -17,12 +17,12 @@ import pytest
 from tests.escape.program import build, read_attempt
 from tests.support.agent import Agent
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.policies import PACK
 from tests.support.probes import need_bcc, place_example, wait_running
 from tests.support.waiting import patience
 
 pytestmark = pytest.mark.root
 
-PACK = Path(__file__).resolve().parents[2] / "policies"
 ATTACK = "unshare 0x10000000"
 POLICY = """\
 apiVersion: ringfence.dev/v1

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.test_agent_continuity import ATTACKS, LABEL, PACK, Attacker, kill
+from tests.kernel.test_agent_continuity import ATTACKS, LABEL, Attacker, kill
 from tests.support import force
-from tests.support.agent import Agent
+from tests.support.agent import Agent, pinned_agent
 from tests.support.cgroups import PREFIX, new_cgroup
-from tests.support.waiting import patience, wait_for
+from tests.support.policies import PACK
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
 
@@ -56,17 +57,14 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def agents(tmp_path: Path, other: Path) -> Iterator[tuple[Agent, Agent]]:
     """This build and the other one, on one state directory and one bpffs."""
-    flags = {"pins": str(tmp_path / "bpf"), "containers-adopt": "yes"}
-    made = [
-        Agent(tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"], flags=flags)
-        for _ in range(2)
-    ]
     path = os.pathsep.join((str(other / "agent"), os.environ.get("PYTHONPATH", "")))
-    made[1].argv = ["env", f"PYTHONPATH={path}", *made[1].argv]
-    yield made[0], made[1]
-    for agent in made:
-        agent.stop()
-    subprocess.run([*made[0].argv, "--uninstall"], capture_output=True, timeout=patience(30), check=True)
+    patterns = [f"{PREFIX}{LABEL}*"]
+    with pinned_agent(tmp_path, policies=[PACK], patterns=patterns) as this:
+        flags = {"pins": str(tmp_path / "bpf"), "containers-adopt": "yes"}
+        that = Agent(tmp_path / "agent", policies=[PACK], patterns=patterns, flags=flags)
+        that.argv = ["env", f"PYTHONPATH={path}", *that.argv]
+        yield this, that
+        that.stop()
 
 
 def test_another_build_takes_over_under_attack(agents: tuple[Agent, Agent]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from ringfence.containers.hierarchy import detect
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import new_cgroup
+from tests.support.policies import PACK
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
@@ -26,7 +27,7 @@ HEARD = ("ringfence_canaries_total", ())
 def agent(tmp_path: Path) -> Iterator[Agent]:
     """With a canary."""
     flags = {"canary": "yes"}
-    with running_agent(tmp_path / "agent", policies=[ROOT / "policies"], flags=flags) as made:
+    with running_agent(tmp_path / "agent", policies=[PACK], flags=flags) as made:
         yield made
 
 
@@ -74,7 +75,7 @@ def test_it_leaves_with_the_agent_and_the_next_one_removes_what_a_killed_one_lef
     os.kill(agent.pid, signal.SIGKILL)
     agent.stop()
     assert left.is_dir()
-    with running_agent(tmp_path / "next", policies=[ROOT / "policies"], flags={"canary": "yes"}) as following:
+    with running_agent(tmp_path / "next", policies=[PACK], flags={"canary": "yes"}) as following:
         assert not left.exists()
         own = cage(following)
         assert own.is_dir()

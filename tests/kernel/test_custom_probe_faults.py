@@ -24,6 +24,7 @@ from ringfence.probes.read import read_file
 from tests.kernel.test_custom_probes import CALLS, agent_with, state_of, status
 from tests.support.agent import Agent, Sample, running_agent
 from tests.support.cgroups import new_cgroup
+from tests.support.policies import PACK
 from tests.support.probes import need_bcc, place_example, place_probe, wait_running
 from tests.support.waiting import patience, wait_for
 
@@ -217,9 +218,8 @@ def test_the_agent_outlives_a_crash_of_the_child(tmp_path: Path, probe_act: str)
         killed.append(wait_for(lambda: children_of(pid), "bcc's process", seconds=20, every=0.002)[0])
         os.kill(killed[0], signal.SIGKILL)
 
-    policies = Path(__file__).resolve().parents[2] / "policies"
     flags = {"probes-directory": str(probes)}
-    with running_agent(tmp_path / "agent", policies=[policies], flags=flags) as agent:
+    with running_agent(tmp_path / "agent", policies=[PACK], flags=flags) as agent:
         hunter = threading.Thread(target=kill_first, args=(agent.pid,))
         hunter.start()
         place_probe(probes, "calls", CALLS, more="  export: lines\n")
@@ -241,9 +241,8 @@ def test_the_agent_ends_at_once_while_bcc_works(tmp_path: Path) -> None:
     """And takes bcc's process with it."""
     source = program(EXPLODES + "e.number += bpf_ktime_get_ns();" + "}" * 2 + "rf_send(&e);")
     place_probe(tmp_path / "p", "slow", source)
-    policies = Path(__file__).resolve().parents[2] / "policies"
     flags = {"probes-directory": str(tmp_path / "p"), "probes-memory": "4GiB"}
-    with running_agent(tmp_path / "agent", policies=[policies], flags=flags) as agent:
+    with running_agent(tmp_path / "agent", policies=[PACK], flags=flags) as agent:
         (child,) = wait_for(lambda: children_of(agent.pid), "bcc's process", seconds=20)
         began = time.monotonic()
         assert agent.stop() == 0
@@ -375,7 +374,6 @@ def test_wait_running_notices_a_failure(tmp_path: Path) -> None:
     """The helper of these tests does not wait for a probe that failed."""
     place_probe(tmp_path / "p", "bad", "syntax error")
     flags = {"probes-directory": str(tmp_path / "p")}
-    policies = Path(__file__).resolve().parents[2] / "policies"
-    with running_agent(tmp_path / "agent", policies=[policies], flags=flags) as agent:
+    with running_agent(tmp_path / "agent", policies=[PACK], flags=flags) as agent:
         with pytest.raises(AssertionError, match="probe refused"):
             wait_running(agent, "bad")

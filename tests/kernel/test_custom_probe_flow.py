@@ -15,11 +15,11 @@ import pytest
 from tests.kernel.test_custom_probes import agent_with, state_of
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.policies import PACK
 from tests.support.probes import need_bcc, place_example, place_probe, wait_running
 from tests.support.waiting import patience, wait_for
 
 pytestmark = [pytest.mark.root]
-POLICIES = Path(__file__).resolve().parents[2] / "policies"
 #: getpgid(4242): nobody but the test asks for that
 SOURCE = """\
 struct event { struct rf_task task; u32 number; };
@@ -160,12 +160,12 @@ def resident(agent: Agent) -> int:
 
 def test_three_probes_cost_the_agent_under_five_megabytes(tmp_path: Path) -> None:
     """The examples, beyond an agent without: what LLVM took has ended with its process."""
-    with running_agent(tmp_path / "without", policies=[POLICIES]) as plain:
+    with running_agent(tmp_path / "without", policies=[PACK]) as plain:
         examples = ("dns-queries", "run-queue-latency", "slow-block-io")
         for name in examples:
             place_example(name, tmp_path / "p")
         flags = {"probes-directory": str(tmp_path / "p")}
-        with running_agent(tmp_path / "with", policies=[POLICIES], flags=flags) as agent:
+        with running_agent(tmp_path / "with", policies=[PACK], flags=flags) as agent:
             wait_running(agent, *examples, seconds=120)
             plain.metrics()
             wait_for(

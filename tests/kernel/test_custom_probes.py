@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.policies import PACK
 from tests.support.probes import need_bcc, place_example, place_probe, wait_running
 from tests.support.waiting import patience, wait_for
 
@@ -69,7 +70,7 @@ def agent_with(
     if rules:
         policy.write_text(POLICY.format(rules=rules.rstrip(), mode=mode))
     else:
-        policy = Path(__file__).resolve().parents[2] / "policies"
+        policy = PACK
     seconds = min(int(patience(60)), 600)
     options = {
         "probes-directory": str(probes),
@@ -316,8 +317,6 @@ def test_hosts_are_told_where_that_is_asked_for(tmp_path: Path, probe_act: str) 
 
 def test_an_agent_without_probes_says_so(tmp_path: Path) -> None:
     """Off by default: no thread, no metrics, nothing in the status."""
-    with running_agent(
-        tmp_path / "agent", policies=[Path(__file__).resolve().parents[2] / "policies"]
-    ) as agent:
+    with running_agent(tmp_path / "agent", policies=[PACK]) as agent:
         assert status(agent)["probes"] == []
         assert not [name for name, _ in agent.metrics() if name.startswith("ringfence_probe")]

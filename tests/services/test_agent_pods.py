@@ -18,27 +18,15 @@ from tests.support import force
 from tests.support.agent import Agent
 from tests.support.apiserver import FakeApiServer, fake_apiserver
 from tests.support.cri import CriDaemon, running_cri
+from tests.support.policies import user_namespace
 from tests.support.receivers import Receiver, http_receiver
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("containerd", "ctr", "runc", "busybox")]
 
-POLICY = """
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: pods}
-spec:
-  selector: {containers: all}
-  mode: enforce
-  rules:
-    - id: pods-user-namespace
-      title: A container makes a user namespace
-      severity: high
-      attack: [T1611]
-      event: unshare
-      match: {flags: [CLONE_NEWUSER]}
-      action: alert
----
+POLICY = (
+    user_namespace("pods", action="alert")
+    + """---
 apiVersion: ringfence.dev/v1
 kind: Policy
 metadata: {name: labelled}
@@ -54,6 +42,7 @@ spec:
       match: {flags: [CLONE_NEWUTS]}
       action: alert
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -18,26 +18,11 @@ from ringfence.export.page import PageServer
 from tests.support import force
 from tests.support.agent import Agent, free_port
 from tests.support.cgroups import PREFIX, new_cgroup
+from tests.support.policies import user_namespace
 from tests.support.receivers import alert
 from tests.support.waiting import patience
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-POLICY = """
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: page}
-spec:
-  selector: {containers: all}
-  mode: enforce
-  rules:
-    - id: page-user-namespace
-      title: A container makes a user namespace
-      severity: critical
-      attack: [T1611]
-      event: unshare
-      match: {flags: [CLONE_NEWUSER]}
-      action: alert
-"""
 
 
 class Dom(HTMLParser):
@@ -135,7 +120,7 @@ def agent(tmp_path: Path) -> Iterator[tuple[Agent, int]]:
     force.need_root()
     policies = tmp_path / "policies"
     policies.mkdir()
-    (policies / "page.yaml").write_text(POLICY)
+    (policies / "page.yaml").write_text(user_namespace("page", action="alert", severity="critical"))
     port = free_port()
     flags = {"page-listen": f"127.0.0.1:{port}"}
     made = Agent(

@@ -20,10 +20,11 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from ringfence.bpf.capabilities import mounts_of
 from tests.support.cgroups import PREFIX
 from tests.support.waiting import patience, wait_for
 
-__all__ = ["Agent", "Record", "Sample", "free_port", "running_agent"]
+__all__ = ["Agent", "Record", "Sample", "free_port", "pinned_agent", "running_agent"]
 
 Record = dict[str, Any]
 SCRAPE_FRESH_S = 1.0  # how old an answer of /metrics may be
@@ -200,3 +201,16 @@ def running_agent(directory: Path, **options: Any) -> Iterator[Agent]:
         yield agent
     finally:
         agent.stop()
+
+
+@contextlib.contextmanager
+def pinned_agent(directory: Path, **options: Any) -> Iterator[Agent]:
+    """An agent that is not started, with a bpffs of its own; nothing of it is left after the `with` block."""
+    pins = str(directory / "bpf")
+    agent = Agent(directory / "agent", flags={"pins": pins, "containers-adopt": "yes"}, **options)
+    try:
+        yield agent
+    finally:
+        agent.stop()
+        subprocess.run([*agent.argv, "--uninstall"], capture_output=True, timeout=patience(30), check=True)
+    assert pins not in mounts_of("bpf")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ringfence.bpf.host import UNKNOWN, FileIdentity, host_root, identify, mount_devices
+from ringfence.bpf.host import UNKNOWN, FileIdentity, identify, mount_devices, root_identity
 
 
 def test_a_file_has_the_device_of_its_mount(tmp_path: Path) -> None:
@@ -38,5 +38,5 @@ def test_devices_are_read_from_mountinfo() -> None:
 
 def test_the_hosts_root_is_that_of_process_1_or_ours(tmp_path: Path) -> None:
     """Nothing is guessed where neither may be looked at: no directory has inode 0."""
-    assert host_root(tmp_path) == UNKNOWN == (0, 0)
-    assert host_root().inode > 0
+    assert root_identity(tmp_path) == UNKNOWN == (0, 0)
+    assert root_identity().inode > 0

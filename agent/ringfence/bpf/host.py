@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ringfence.bpf.mountinfo import parse
 
-__all__ = ["UNKNOWN", "FileIdentity", "host_root", "identify", "mount_devices"]
+__all__ = ["UNKNOWN", "FileIdentity", "identify", "mount_devices", "root_identity"]
 
 
 class FileIdentity(NamedTuple):
@@ -46,7 +46,7 @@ def identify(fd: int, devices: Mapping[str, str]) -> FileIdentity:
     return FileIdentity(major << 20 | minor, status.st_ino)
 
 
-def host_root(proc: Path = Path("/proc")) -> FileIdentity:
+def root_identity(proc: Path = Path("/proc")) -> FileIdentity:
     """The root directory of process 1, or this process's where that one may not be looked at."""
     for process in ("1", "self"):
         with suppress(OSError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from ringfence.abi import CONFIG, GUARD_OFF, HIERARCHY_V2, EventKind
 from ringfence.bpf import guarded
 from ringfence.bpf.capabilities import cgroup_storage
-from ringfence.bpf.host import FileIdentity, host_root
+from ringfence.bpf.host import FileIdentity, root_identity
 from ringfence.bpf.lsm import HELPER_HOOK, decided_by
 
 __all__ = ["DEFAULT_OBJECT", "KernelSettings", "host_namespaces"]
@@ -52,7 +52,7 @@ class KernelSettings:
     object_path: Path = DEFAULT_OBJECT
     hierarchy: int = HIERARCHY_V2
     namespaces: Mapping[str, int] = field(default_factory=host_namespaces)
-    root: FileIdentity = field(default_factory=host_root)
+    root: FileIdentity = field(default_factory=root_identity)
     agent_pid: int = field(default_factory=os.getpid)
     agent_start_ns: int = field(default_factory=_own_start)  # CLOCK_BOOTTIME, of the tick that it was in
     slots: int = 4096

@@ -30,6 +30,7 @@ from ringfence.bpf.pins import PinDirectory, candidates, find_base
 from ringfence.config import Config
 from ringfence.containers.hierarchy import detect, host_namespaces, own_cgroup
 from ringfence.errors import KernelError
+from ringfence.files import replace_file
 
 __all__ = ["ADMITTED", "FILE", "GAP", "NOTHING", "admit", "earlier_pins", "issue"]
 
@@ -86,7 +87,7 @@ def issue(pinned: Sequence[PinDirectory], state_dir: Path, own: Map | None = Non
                     _fill(found, names)
     if own is not None:
         _fill(own, names)
-    _write(state_dir, names)
+    replace_file(state_dir / FILE, "".join(f"{name}\n" for name in names).encode())
 
 
 def _fill(tickets: Map, names: Sequence[str]) -> None:
@@ -95,19 +96,6 @@ def _fill(tickets: Map, names: Sequence[str]) -> None:
     tickets.delete_all()  # of earlier ones, whose names are in no file any more
     for name in names[: tickets.max_entries]:
         tickets.set(name.encode().ljust(tickets.key_size, b"\0"), 1)
-
-
-def _write(state_dir: Path, names: Sequence[str]) -> None:
-    """Written whole and renamed: it is never half there, and a full disk leaves what was."""
-    fresh = state_dir / f"{FILE}.{os.getpid()}"
-    try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-            file.write("".join(f"{name}\n" for name in names))
-        fresh.rename(state_dir / FILE)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
 
 
 def _on_the_host() -> bool:

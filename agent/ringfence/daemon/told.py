@@ -9,7 +9,6 @@ the container does.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ringfence.containers.enrich import safejson
 from ringfence.containers.model import Enrichment, Facts
+from ringfence.files import replace_file
 
 __all__ = ["Told", "ToldRecord"]
 
@@ -88,9 +88,7 @@ class Told:
     def _write(self, name: str, data: bytes) -> None:
         with suppress(OSError):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = self._directory / f"{name}.new"
-            temporary.write_bytes(data)
-            os.replace(temporary, self._directory / name)
+            replace_file(self._directory / name, data)
 
 
 def _record(cgroup_id: int, body: Any) -> ToldRecord:

@@ -62,4 +62,4 @@ def _files(config: Config) -> Iterator[Path]:
     yield from (config.socket, config.enroll_socket)
     for name in (handover.FILE, rulebook.FILE):
         yield config.state_dir / name
-        yield from config.state_dir.glob(f"{name}.*")  # of an agent that was ended while it wrote
+        yield config.state_dir / f"{name}.new"  # of an agent that was ended while it wrote

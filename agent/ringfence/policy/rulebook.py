@@ -8,12 +8,12 @@ One JSON document: generation -> list of rules. It is written whole and renamed,
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.files import replace_file
 from ringfence.policy.compiled import CompiledRule
 from ringfence.policy.tiers import Outcome
 
@@ -34,9 +34,7 @@ class RuleBook(NamedTuple):
 def write(path: Path, book: RuleBook) -> None:
     """Raises OSError, and leaves what was there."""
     document = {n: [_plain(rule) for rule in rules.values()] for n, rules in book.generations.items()}
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(json.dumps(document), encoding="utf-8")
-    os.replace(fresh, path)
+    replace_file(path, json.dumps(document).encode())
 
 
 def read(path: Path) -> RuleBook | None:

@@ -45,7 +45,7 @@ def fill(config: Config) -> None:
     state.mkdir()
     for path in (config.socket, config.enroll_socket, state / handover.FILE, state / rulebook.FILE):
         path.touch()
-    (state / f"{handover.FILE}.17").touch()
+    (state / f"{handover.FILE}.new").touch()
     (state / f"{rulebook.FILE}.new").touch()
     Told(config.told_dir).keep_file("a:b", "policy", b"text")
     (config.workshop_dir / "headers").mkdir(parents=True)

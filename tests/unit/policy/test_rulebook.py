@@ -9,8 +9,7 @@ import pytest
 
 from ringfence.policy import NodeTiers, compile_policies, load_policies
 from ringfence.policy.rulebook import RuleBook, read, write
-
-PACK = Path(__file__).parents[3] / "policies"
+from tests.support.policies import PACK
 
 
 def test_it_gives_back_every_rule_of_the_pack(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies for agents under test: the project's pack, and one rule that is easy to set off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["PACK", "user_namespace", "written"]
+
+PACK = Path(__file__).resolve().parents[2] / "policies"
+
+
+def user_namespace(name: str = "test", *, action: str = "kill", severity: str = "high") -> str:
+    """A policy with the rule `NAME-user-namespace`, which `unshare -U` in a container sets off."""
+    return f"""
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {{name: {name}}}
+spec:
+  selector: {{containers: all}}
+  mode: enforce
+  rules:
+    - id: {name}-user-namespace
+      title: A container makes a user namespace
+      severity: {severity}
+      attack: [T1611]
+      event: unshare
+      match: {{flags: [CLONE_NEWUSER]}}
+      action: {action}
+"""
+
+
+def written(directory: Path, *documents: str) -> Path:
+    """A new directory below, with these in `test.yaml`."""
+    policies = directory / "policies"
+    policies.mkdir()
+    (policies / "test.yaml").write_text("---\n".join(documents))
+    return policies
