@@ -15,9 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ringfence import abi, config_outputs, config_receivers
-from ringfence import config_values as values
-from ringfence.config import KEYS, Key
+from ringfence import abi
+from ringfence.config import KEYS, Key, outputs, receivers, values
 from tools.chart_rules import RULES
 
 __all__ = ["OWN", "SCHEMA", "config_properties", "derived", "shape"]
@@ -93,13 +92,13 @@ _SHAPES: dict[Callable[[Any], Any], Schema] = {
     values.ring_size: _RING,
     values.pins: _WORD,
     values.listen: _WORD,
-    config_receivers.http_receivers: _receivers("https?://[^@#\\s]+", "headers", "ca", "certificate", "key"),
-    config_receivers.syslog_receivers: _receivers(
+    receivers.http_receivers: _receivers("https?://[^@#\\s]+", "headers", "ca", "certificate", "key"),
+    receivers.syslog_receivers: _receivers(
         "((udp|tcp|tls)://[^/\\s]+|unix:///\\S+)", "ca", "certificate", "key"
     ),
-    config_receivers.labels: _LABELS,
+    receivers.labels: _LABELS,
     values.size: _SIZE,
-    config_outputs.expressions: _many(_WORD),
+    outputs.expressions: _many(_WORD),
 }
 #: by the key, where its parser is a function of that key alone
 _BY_PATH: dict[str, Schema] = {

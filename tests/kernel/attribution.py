@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ringfence.abi import ARGS_LEN, OBSERVE_ACTIVITY, OBSERVE_ALERTS, EventKind
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.kernel import Kernel, KernelSettings
-from ringfence.config_values import Pattern
+from ringfence.config.values import Pattern
 from ringfence.containers.adopt import Adopter, pids_by_slot
 from ringfence.containers.hierarchy import cgroup_id, detect, host_namespaces
 from ringfence.containers.model import Container

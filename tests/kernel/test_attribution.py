@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import FLAG_ADOPTED, EventKind
-from ringfence.config_values import Pattern
+from ringfence.config.values import Pattern
 from ringfence.containers.model import State
 from ringfence.containers.patterns import matches
 from ringfence.response.describe import describe

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ringfence.abi import STATE_STARTED, TASK, TaskValue
-from ringfence.config_values import Pattern
+from ringfence.config.values import Pattern
 from ringfence.containers.hierarchy import CgroupDir, Hierarchy, cgroup_id, walk
 from ringfence.containers.model import Container, State
 from ringfence.containers.patterns import matches

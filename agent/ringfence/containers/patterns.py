@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ringfence.abi import PATTERNS
-from ringfence.config_values import Pattern
+from ringfence.config.values import Pattern
 from ringfence.errors import ConfigError
 
 __all__ = ["DEFAULT_PATTERNS", "Identity", "identify", "matches", "patterns_for"]

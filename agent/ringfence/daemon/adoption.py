@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ringfence import log
 from ringfence.bpf.kernel import Kernel
-from ringfence.config_values import Pattern
+from ringfence.config.values import Pattern
 from ringfence.containers.adopt import Adopted, Adopter, pids_by_slot
 from ringfence.containers.hierarchy import CgroupDir, Hierarchy, own_cgroups, own_lineage
 from ringfence.containers.model import Container, State

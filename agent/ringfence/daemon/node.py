@@ -24,7 +24,7 @@ from ringfence.bpf.kernel import Pattern
 from ringfence.bpf.lsm import decided_by, hooks_for
 from ringfence.bpf.syscalls import DONE, OPENS, names_of
 from ringfence.config import Config
-from ringfence.config_values import Pattern as NamePattern
+from ringfence.config.values import Pattern as NamePattern
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.policy import CompiledPolicies, NodeTiers

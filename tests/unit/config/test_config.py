@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.config import KEYS, Config, load
-from ringfence.config_receivers import Receiver
-from ringfence.config_values import Listen, Pattern
+from ringfence.config.receivers import Receiver
+from ringfence.config.values import Listen, Pattern
 from ringfence.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.config_values import Pattern
+from ringfence.config.values import Pattern
 from ringfence.containers import adopt
 from ringfence.containers.adopt import Adopter
 from ringfence.containers.hierarchy import CgroupDir, Hierarchy, HierarchyKind, walk

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import PATTERNS
-from ringfence.config_values import Pattern
+from ringfence.config.values import Pattern
 from ringfence.containers.patterns import DEFAULT_PATTERNS, identify, matches, patterns_for
 from ringfence.errors import ConfigError
 

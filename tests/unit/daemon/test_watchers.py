@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config_values import DETECTORS as CONFIGURABLE
+from ringfence.config.values import DETECTORS as CONFIGURABLE
 from ringfence.containers.limits import LimitReader
 from ringfence.containers.model import (
     Container,

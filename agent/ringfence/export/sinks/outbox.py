@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ringfence.config import Config
-from ringfence.config_receivers import Receiver as Configured
+from ringfence.config.receivers import Receiver as Configured
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.formats import FORMATS
 from ringfence.export.sinks.http import Http, HttpSettings

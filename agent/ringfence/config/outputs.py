@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ringfence import config_values as values
-from ringfence.config_receivers import http_receivers, labels, syslog_receivers, url
-from ringfence.config_values import Key
+from ringfence.config import values
+from ringfence.config.receivers import http_receivers, labels, syslog_receivers, url
+from ringfence.config.values import Key
 from ringfence.severity import SEVERITIES
 
 __all__ = ["IDENTITY_KEYS", "OUTPUT_KEYS", "PAGE_DEFAULT"]

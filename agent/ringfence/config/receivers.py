@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from ringfence import config_values as values
+from ringfence.config import values
 
 __all__ = ["Receiver", "hosts_of_shared_headers", "http_receivers", "labels", "syslog_receivers", "url"]
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from ringfence import config_values as values
-from ringfence.config_values import Key
+from ringfence.config import values
+from ringfence.config.values import Key
 
 __all__ = ["PROBE_KEYS"]
 

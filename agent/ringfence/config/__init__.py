@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent is told: a YAML file, RINGFENCE_* variables and flags, in rising order of strength.
+
+Every key is declared once, in KEYS; the file's `http: {listen: X}`, the variable RINGFENCE_HTTP_LISTEN and
+the flag `--http-listen` are the same key. All mistakes are reported at once, with the place of each, and an
+unknown key is a mistake: a misspelt `mode` must not leave a node unprotected in silence. Nothing here
+touches the system beyond reading the one file.
+"""
+
+from __future__ import annotations
+
+from ringfence.config.keys import KEYS
+from ringfence.config.load import load, packaged_policies
+from ringfence.config.model import DEFAULT_FILE, DEFAULT_SOCKET, ENROLL_SOCKET, Config, Mode
+from ringfence.config.values import Key, Listen
+
+__all__ = [
+    "DEFAULT_FILE",
+    "DEFAULT_SOCKET",
+    "ENROLL_SOCKET",
+    "KEYS",
+    "Config",
+    "Key",
+    "Listen",
+    "Mode",
+    "load",
+    "packaged_policies",
+]

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a YAML file, RINGFENCE_* variables and flags to a checked Config, or to every mistake in them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringfence.config import values
+from ringfence.config.keys import KEYS
+from ringfence.config.model import DEFAULT_FILE, DEFAULT_POLICIES, Config
+from ringfence.config.receivers import hosts_of_shared_headers
+from ringfence.config.values import Key
+from ringfence.errors import ConfigError, Problem
+
+__all__ = ["load", "packaged_policies"]
+
+#: the pack that comes with the package: in a wheel, and in a checkout
+_PACKAGED = (Path(__file__).parents[1] / "_policies", Path(__file__).parents[3] / "policies")
+_BY_PATH = {key.path: key for key in KEYS}
+_SECTIONS = {key.path.split(".")[0] for key in KEYS if "." in key.path}
+
+
+def packaged_policies() -> Path | None:
+    """The pack that came with this package; its optional rules are in `optional` below it."""
+    return next((path for path in _PACKAGED if path.is_dir()), None)
+
+
+def load(
+    file: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Sequence[str]] | None = None,
+) -> Config:
+    """The configuration from all three places; raises ConfigError with every problem, one a line.
+
+    `file` None means DEFAULT_FILE, which may be absent; a file that was asked for must be there. `flags`
+    maps a key's path to the words given.
+    """
+    chosen: dict[str, Any] = {key.path: key.default for key in KEYS}
+    problems = _from_file(file, chosen)
+    problems += _from_environment(environment, chosen)
+    for path, words in (flags or {}).items():
+        problems += _take_words(_BY_PATH[path], _BY_PATH[path].flag, words, chosen)
+    problems += _cross_checks(chosen)
+    if chosen["policies"] == (DEFAULT_POLICIES,) and not DEFAULT_POLICIES.exists():
+        chosen["policies"] = (packaged_policies() or DEFAULT_POLICIES,)
+    if problems:
+        raise ConfigError(
+            "\n".join(str(problem) for problem in problems),
+            hint="`ringfence agent --help` lists the keys; `ringfence agent --check` tries a configuration",
+        )
+    return Config(file=file or DEFAULT_FILE, **{key.field: chosen[key.path] for key in KEYS})
+
+
+def _from_file(file: Path | None, chosen: dict[str, Any]) -> list[Problem]:
+    try:
+        text = (file or DEFAULT_FILE).read_bytes()
+    except FileNotFoundError:
+        return [] if file is None else [Problem(str(file), 0, 0, "", "no such file")]
+    except OSError as error:
+        return [Problem(str(file or DEFAULT_FILE), 0, 0, "", f"cannot be read: {error.strerror}")]
+    # YAML costs 30 ms to import; without a file nobody pays it here.
+    from ringfence.config.file import read
+
+    def take(path: str, value: Any) -> str | None:
+        key = _BY_PATH.get(path)
+        if key is None:
+            section, _, word = path.rpartition(".")
+            return f"unknown key{values.suggest(word, _known_in(section))}"
+        try:
+            chosen[path] = key.parse(value)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return read(str(file or DEFAULT_FILE), text, take, _SECTIONS)
+
+
+def _known_in(section: str) -> list[str]:
+    if section:
+        return [key.path.rpartition(".")[2] for key in KEYS if key.path.rpartition(".")[0] == section]
+    return sorted({key.path.split(".")[0] for key in KEYS})
+
+
+def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) -> list[Problem]:
+    problems = []
+    variables = {key.variable: key for key in KEYS}
+    for name, value in sorted(environment.items()):
+        if not name.startswith("RINGFENCE_"):
+            continue
+        if key := variables.get(name):
+            words = [word for word in value.split(",") if word] if key.many else [value]
+            problems += _take_words(key, name, words, chosen)
+        # A cluster sets RINGFENCE_SERVICE_HOST and the like: only a near miss is taken for a mistake.
+        elif near := difflib.get_close_matches(name[10:], [v[10:] for v in variables], n=1, cutoff=0.8):
+            problems.append(Problem(name, 0, 0, "", f"unknown variable; did you mean 'RINGFENCE_{near[0]}'?"))
+    return problems
+
+
+def _take_words(key: Key, where: str, words: Sequence[str], chosen: dict[str, Any]) -> list[Problem]:
+    try:
+        chosen[key.path] = key.parse(list(words) if key.many else words[-1])
+    except ValueError as error:
+        return [Problem(where, 0, 0, "", str(error))]
+    return []
+
+
+def _cross_checks(chosen: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    if chosen["activity.rate"] > 0 and chosen["activity.burst"] < chosen["activity.rate"] // 100:
+        problems.append(
+            Problem("activity.burst", 0, 0, "", "less than 10 ms of activity.rate: nothing would pass")
+        )
+    if chosen["output"] is not None and chosen["output"] == chosen["socket"]:
+        problems.append(Problem("output", 0, 0, "", "is the same path as `socket`"))
+    if chosen["alerts.file"] is not None and chosen["alerts.file"] in (chosen["output"], chosen["socket"]):
+        problems.append(Problem("alerts.file", 0, 0, "", "is the same path as `output` or `socket`"))
+    http = (*chosen["alerts.webhook"], *chosen["alerts.alertmanager"], *chosen["alerts.otlp"])
+    if chosen["alerts.headers"] is not None and len(hosts := hosts_of_shared_headers(http)) > 1:
+        text = f"would be shown to {', '.join(hosts)}: give each receiver `headers` of its own, or off"
+        problems.append(Problem("alerts.headers", 0, 0, "", text))
+    problems += _same_addresses(chosen)
+    return problems
+
+
+def _same_addresses(chosen: Mapping[str, Any]) -> list[Problem]:
+    problems, seen = [], {chosen["http.listen"]: "http.listen"}
+    for key in ("health.listen", "page.listen"):
+        address = chosen[key]
+        if address is not None and address.port and address in seen:
+            problems.append(Problem(key, 0, 0, "", f"is the same address as `{seen[address]}`"))
+        seen.setdefault(address, key)
+    return problems
