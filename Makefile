@@ -39,7 +39,7 @@ build: deps ## compile the probes (clang, libbpf, bpftool)
 $(ATTACKS): $(wildcard tests/escape/attacks/*)
 	@$(CC) -O1 -Wall -static -o $@.tmp $(filter %.c,$^) && mv $@.tmp $@
 
-demo: build venv ## an agent, a container, and ten and more ways out of it that do not work
+demo: build venv ## an agent, a privileged container, and more than twenty escapes that it tries
 	@$(VENV)/bin/python -m tools.demo $(ARGS)
 
 test: deps-test build venv ## everything that this machine can run; what was skipped is listed with its reason
