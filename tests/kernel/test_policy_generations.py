@@ -136,7 +136,7 @@ def test_a_set_that_cannot_be_written_leaves_the_running_one(
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, "out of memory")
 
-    monkeypatch.setattr("ringfence.policy.pack.actions", fail)
+    monkeypatch.setattr("ringfence.policy.encode.actions", fail)
     with pytest.raises(OSError, match="out of memory"):
         enforcer.enforce(filler(3))
     monkeypatch.undo()

@@ -11,7 +11,7 @@ from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.lsm import DECIDED, HOOKS, decided_by, hooks_for
 from ringfence.config import load
-from ringfence.daemon.node import attach_plan, tiers_of
+from ringfence.daemon.plans import attach_plan, tiers_of
 from ringfence.policy import NodeTiers
 from ringfence.policy.explain import explain_rule
 from tests.unit.policy.documents import load as load_documents

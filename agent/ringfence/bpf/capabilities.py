@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ringfence.bpf import _libbpf, _syscalls, guarded, mountinfo, privileges
+from ringfence.bpf import _libbpf, _syscalls, guard_calls, mountinfo, privileges
 from ringfence.bpf.attach import Tracefs, open_tracefs
-from ringfence.bpf.lsm_try import available_hooks
+from ringfence.bpf.lsm_probe import available_hooks
 from ringfence.bpf.maps import MapType
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
@@ -173,7 +173,7 @@ def _tracepoints() -> tuple[bool, frozenset[str], frozenset[str]]:
     try:
         with open_tracefs() as tracefs:
             others = frozenset(name for name, place in TRACEPOINTS.items() if tracefs.has(place))
-            calls = frozenset(_traced(tracefs, {*CALLS, *guarded.CALLS}))
+            calls = frozenset(_traced(tracefs, {*CALLS, *guard_calls.CALLS}))
             return tracefs.has("syscalls/sys_enter_openat"), calls, others
     except KernelError:
         return False, frozenset(), frozenset()

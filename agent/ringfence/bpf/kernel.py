@@ -132,7 +132,7 @@ class Kernel:
     ) -> None:
         """Which calls (names of ringfence.bpf.syscalls) are events: by their entry or, `hooked`, LSM hooks.
 
-        The others are none from now on. `watched` (names of ringfence.bpf.guarded) are looked at for the
+        The others are none from now on. `watched` (names of ringfence.bpf.guard_calls) are looked at for the
         agent's own sake, events or not.
         """
         table = self.map("syscalls")

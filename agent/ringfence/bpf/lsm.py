@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ringfence.abi import EventKind
-from ringfence.bpf import guarded
+from ringfence.bpf import guard_calls
 
 __all__ = ["DECIDED", "HELPER_HOOK", "HOOKS", "Decided", "decided_by", "hooks_for"]
 
@@ -136,7 +136,7 @@ DECIDED: Mapping[EventKind, Decided] = {
 }
 
 #: every hook that the probes have a program for
-HOOKS = guarded.LSM_HOOKS | {hook for way in DECIDED.values() for hook in (*way.needs, *way.also)}
+HOOKS = guard_calls.LSM_HOOKS | {hook for way in DECIDED.values() for hook in (*way.needs, *way.also)}
 
 
 def decided_by(available: Collection[str]) -> dict[EventKind, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ringfence.abi import CONFIG, GUARD_OFF, HIERARCHY_V2, EventKind
-from ringfence.bpf import guarded
+from ringfence.bpf import guard_calls
 from ringfence.bpf.capabilities import cgroup_storage
 from ringfence.bpf.host import FileIdentity, root_identity
 from ringfence.bpf.lsm import HELPER_HOOK, decided_by
@@ -103,5 +103,5 @@ class KernelSettings:
 
     def guards_by_hook(self, refused: Collection[str] = ()) -> bool:
         """Whether LSM hooks see to the self-defence, so that calls and opens need not be looked at for it."""
-        hooks = guarded.REQUIRED_HOOKS
+        hooks = guard_calls.REQUIRED_HOOKS
         return hooks <= self.lsm_hooks and not any(f"guard_{hook}" in refused for hook in hooks)

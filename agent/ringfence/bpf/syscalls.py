@@ -21,7 +21,7 @@ from ringfence.abi import (
     EventKind,
     OperandSource,
 )
-from ringfence.bpf import guarded as guarded_calls
+from ringfence.bpf import guard_calls as guarded_calls
 from ringfence.bpf.syscall_numbers import NUMBERS
 
 __all__ = [

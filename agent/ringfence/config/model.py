@@ -112,7 +112,7 @@ class Config(NamedTuple):
 
     @property
     def told_dir(self) -> Path:
-        """What runtimes told of their containers (ringfence.daemon.told)."""
+        """What runtimes told of their containers (ringfence.daemon.handshakes)."""
         return self.state_dir / "told"
 
     @property

@@ -16,7 +16,7 @@ from ringfence.containers.model import Container, State
 from ringfence.containers.patterns import matches
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import SlotTable
-from ringfence.daemon.inherit import Inheritance
+from ringfence.daemon.inherited_tasks import Inheritance
 from ringfence.daemon.members import Members
 
 __all__ = ["Adoption"]

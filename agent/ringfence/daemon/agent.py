@@ -24,30 +24,30 @@ from ringfence.containers.patterns import patterns_for
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon import faces, figures, node
+from ringfence.daemon import frontends, metric_sources, plans
 from ringfence.daemon.adoption import Adoption
 from ringfence.daemon.boot import Boot
 from ringfence.daemon.canary import Canary, sings
 from ringfence.daemon.continuity import Continuity
 from ringfence.daemon.defence import Defence
 from ringfence.daemon.desk import Desk
+from ringfence.daemon.detector_feed import DetectorFeed
 from ringfence.daemon.dispatch import Dispatcher
 from ringfence.daemon.enroll import Enroller
 from ringfence.daemon.entry import Entry
 from ringfence.daemon.handover import GAP
-from ringfence.daemon.healing import Healer
+from ringfence.daemon.handshakes import Handshakes
 from ringfence.daemon.helpers import Helpers
 from ringfence.daemon.identity import Identity
-from ringfence.daemon.limits import OwnLimits, spare_us
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
 from ringfence.daemon.outlets import Outlets, limiter_of, open_outbox
+from ringfence.daemon.own_limits import OwnLimits, spare_us
 from ringfence.daemon.policies import PolicyKeeper, load
 from ringfence.daemon.pressure import Pressure
+from ringfence.daemon.reconcile import Reconciler
 from ringfence.daemon.snapshots import Snapshots
 from ringfence.daemon.takeover import Takeover
-from ringfence.daemon.told import Told
-from ringfence.daemon.watchers import Watchers
 from ringfence.events import Event
 from ringfence.export.jsonl import JsonLines, LineWriter
 from ringfence.export.stats import Stats
@@ -84,7 +84,7 @@ class Agent:
         self._defend()
         self._watch()
         self._waiting_for = ""
-        self.stats.startup_seconds = node.process_age()
+        self.stats.startup_seconds = plans.process_age()
         self._log.info(
             "ready",
             startup_ms=round(self.stats.startup_seconds * 1000),
@@ -134,11 +134,11 @@ class Agent:
     def _load(self) -> None:
         """Policies, programs and maps; nothing is attached yet."""
         # First without the kernel: a mistake in a file costs a start nothing but itself.
-        tiers = node.tiers_of(self._boot.capabilities)
+        tiers = plans.tiers_of(self._boot.capabilities)
         self._compiled = load(self.config, tiers)
         self.kernel = self._boot.kernel
         sections = [program.section for program in self.kernel.programs]
-        self._tiers = node.tiers_of(self._boot.capabilities, sections)
+        self._tiers = plans.tiers_of(self._boot.capabilities, sections)
         if self._tiers != tiers:
             self._compiled = load(self.config, self._tiers)
         if self.config.program_stats:
@@ -153,7 +153,7 @@ class Agent:
         self._stack.callback(self.slots.close)
         self.generations = Generations(kernel.map)
         self.tree = ProcessTree()
-        self.told = Told(config.told_dir)
+        self.told = Handshakes(config.told_dir)
         self.registry = Registry(self.slots, on_free=self._slot_freed)
         self.identity = Identity(config, lambda uids: self.loop.call(lambda: self.members.pods_changed(uids)))
         self.worker = Worker(
@@ -167,9 +167,9 @@ class Agent:
             node=config.node_name,
         )  # fmt: skip
         self.desk.redact, self.outlets.find = self.outlets.redactor.record, self.registry.find
-        self.watchers = Watchers(self.desk, self.registry, self.slots, config.detectors_off)
-        self.desk.watch = self.watchers.on_verdict
-        self.members.on_known, self.members.on_gone = self._on_known, self.watchers.on_gone
+        self.detector_feed = DetectorFeed(self.desk, self.registry, self.slots, config.detectors_off)
+        self.desk.watch = self.detector_feed.on_verdict
+        self.members.on_known, self.members.on_gone = self._on_known, self.detector_feed.on_gone
         names = patterns_for(config.patterns, known=config.known_names)
         self.adoption = Adoption(kernel, self._hierarchy, names, self.slots, self.registry, self.members)
         self.takeover = Takeover(self.generations, self.registry, self.desk.verdict, self._path_of)
@@ -194,7 +194,7 @@ class Agent:
             kernel.activity, config.activity_ring, kernel.map("halvings"), self.stats,
             self.limits.load, return_free_memory,
         )  # fmt: skip
-        self.healer = Healer(
+        self.reconciler = Reconciler(
             kernel.losses,
             self.registry,
             self.tree,
@@ -229,13 +229,13 @@ class Agent:
 
     def _plan(self, *sets: CompiledPolicies) -> AttachPlan:
         """What these sets need together."""
-        kinds = node.needed_kinds(self.config, *sets)
+        kinds = plans.needed_kinds(self.config, *sets)
         cgroup2 = str(self._hierarchy.v2_mount or "")
         node_has = self._boot.capabilities
-        return node.attach_plan(kinds, self.config, node_has, cgroup2, self._tiers, self.kernel.guarding)
+        return plans.attach_plan(kinds, self.config, node_has, cgroup2, self._tiers, self.kernel.guarding)
 
     def _on_known(self, container: Container, facts: Facts) -> None:
-        self.watchers.on_known(container, facts)
+        self.detector_feed.on_known(container, facts)
         self.outlets.identified(container)
 
     def _path_of(self, cgroup_id: int) -> str:
@@ -260,10 +260,11 @@ class Agent:
             self.stats, self.registry, self.tree, self.members, self.desk, self.stream, self.takeover
         )
         self.stream.start()
-        self.audit = faces.audit_of(config, self._stack, lambda: list(self.registry))
-        faces.serve(
-            config, self._stack, figures.sources(self), self.healthy, self.ready, snapshots, self.stream
-        )
+        self.audit = frontends.audit_of(config, self._stack, lambda: list(self.registry))
+        frontends.serve(
+            config, self._stack, metric_sources.sources(self),
+            self.healthy, self.ready, snapshots, self.stream,
+        )  # fmt: skip
 
     def _custom_probes(self, directory: Path) -> CustomProbes:
         from ringfence.daemon.probe_setup import CustomProbes
@@ -290,16 +291,16 @@ class Agent:
         self.helpers = Helpers(kernel.map("helpers"), config.helpers)
         self._beat()
         canary = Canary(self._hierarchy, self.stats) if sings(config) else None
-        patterns = node.kernel_patterns(config)
+        patterns = plans.kernel_patterns(config)
         kernel.configure_patterns([*patterns, canary.pattern] if canary else patterns)
-        kernel.observe_only(node.observe_levels(config))
+        kernel.observe_only(plans.observe_levels(config))
         self.keeper.start(self._compiled)
         began = time.monotonic()
         kernel.attach(self._plan(self._compiled))
         self.stats.attach_seconds = time.monotonic() - began
         if self._boot.handover == GAP:
             self._log.warning("no ticket of the agent before this one: its pins were removed at the start",
-                              unguarded_seconds=round(node.process_age(), 3))  # fmt: skip
+                              unguarded_seconds=round(plans.process_age(), 3))  # fmt: skip
         for note in self._boot.notes:
             self._log.warning("assumed", what=note)
         for skipped in kernel.skipped:
@@ -328,9 +329,9 @@ class Agent:
         loop.every(_SWEEP, self.members.sweep)
         loop.every(_TICK, self.desk.tick)
         loop.every(_HOLD, self.outlets.tick)
-        loop.every(_TICK, self.healer.tick)
+        loop.every(_TICK, self.reconciler.tick)
         loop.every(_BEAT, self.pressure.tick)
-        loop.every(_BEAT, self.watchers.tick)
+        loop.every(_BEAT, self.detector_feed.tick)
         loop.every(_BEAT, self.defence.tick)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.on_signal(number, loop.stop)
@@ -347,7 +348,7 @@ class Agent:
             self.probes.keeper.start()
         self.enroller.start()
         self._stack.callback(self.enroller.close)
-        faces.open_node(self.config, self._stack)
+        frontends.open_node(self.config, self._stack)
         self._beat()
         # A thread that computes (a scrape) may hold the interpreter for one interval: the alert must not
         # wait 5 ms.

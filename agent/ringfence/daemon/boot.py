@@ -18,8 +18,8 @@ from ringfence.bpf.lsm import HOOKS, decided_by
 from ringfence.config import Config
 from ringfence.containers.hierarchy import Hierarchy, HostNamespaces, cgroup_id, detect, host_namespaces
 from ringfence.daemon.handover import NOTHING, admit, earlier_pins
-from ringfence.daemon.limits import hurry_us
 from ringfence.daemon.lock import Lock
+from ringfence.daemon.own_limits import hurry_us
 
 _GUARD = {"deny": GUARD_DENY, "alert": GUARD_ALERT, "off": GUARD_OFF}
 

@@ -15,8 +15,8 @@ from ringfence.config import Config
 from ringfence.containers.model import Enrichment
 from ringfence.containers.registry import Registry
 from ringfence.daemon import handover
-from ringfence.daemon.inherit import Inheritance
-from ringfence.daemon.kept import Kept
+from ringfence.daemon.guarded_file import GuardedFile
+from ringfence.daemon.inherited_tasks import Inheritance
 from ringfence.daemon.takeover import Takeover
 from ringfence.errors import KernelError
 from ringfence.policy import CompiledPolicies, rulebook
@@ -35,8 +35,8 @@ class Continuity:
         self._config, self._kernel, self._generations = config, kernel, generations
         self._registry, self.takeover = registry, takeover
         self.base: Path | None = None  # of the pins; None: there are none
-        self._book = Kept(config.state_dir / rulebook.FILE, self._write_book)
-        self._tickets = Kept(config.state_dir / handover.FILE, self._leave_tickets)
+        self._book = GuardedFile(config.state_dir / rulebook.FILE, self._write_book)
+        self._tickets = GuardedFile(config.state_dir / handover.FILE, self._leave_tickets)
         takeover.on_complete = kernel.mark_complete
         self.problem = ""  # why nothing of ours outlives us, where it should
         self._log = log.get_logger("continuity")
@@ -95,7 +95,7 @@ class Continuity:
         self.answered()
 
     @property
-    def files(self) -> list[Kept]:
+    def files(self) -> list[GuardedFile]:
         """What the next agent needs, beside the pins."""
         return [self._book, self._tickets]
 

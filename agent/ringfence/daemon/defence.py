@@ -11,9 +11,9 @@ from ringfence.abi import Tamper
 from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.registry import Registry
+from ringfence.daemon.alert_series import make_builtin_series
 from ringfence.daemon.continuity import Continuity
 from ringfence.daemon.desk import Desk
-from ringfence.daemon.foresee import foresee_builtin
 from ringfence.daemon.guard import Guard
 from ringfence.daemon.peers import Peers
 from ringfence.daemon.watchdog import Watchdog
@@ -59,7 +59,7 @@ class Defence:
         if config.defence == "deny":
             desk.postpone = self._postpone
         if kernel.guarding:
-            foresee_builtin(stats, rules.all)
+            make_builtin_series(stats, rules.all)
 
     def begin(self) -> None:
         """Guard what there is by now."""

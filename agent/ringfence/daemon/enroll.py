@@ -30,9 +30,9 @@ from ringfence.containers.enrich.bundles import safe_name
 from ringfence.containers.enrich.oci import facts_of_config
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.daemon.entry import Entry
+from ringfence.daemon.handshakes import HandshakeRecord, Handshakes
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.policies import PolicyKeeper
-from ringfence.daemon.told import Told, ToldRecord
 from ringfence.errors import Error
 from ringfence.faults import ACCEPT_PAUSE, cannot_accept
 
@@ -60,7 +60,7 @@ class Enroller:
         loop: Loop,
         entry: Entry,
         keeper: PolicyKeeper,
-        told: Told,
+        told: Handshakes,
         refuses: Callable[[socket.socket], bool] = lambda connection: False,
     ) -> None:
         self._path, self._loop, self._entry, self._keeper, self._told = path, loop, entry, keeper, told
@@ -185,7 +185,7 @@ class Enroller:
             elif keys:
                 self._bring_again(record, keys[0])
 
-    def _bring_again(self, record: ToldRecord, key: str) -> None:
+    def _bring_again(self, record: HandshakeRecord, key: str) -> None:
         kept = self._told.file(key)
 
         def done(found: str, problem: str) -> None:

@@ -16,8 +16,8 @@ from ringfence.containers.hierarchy import Hierarchy
 from ringfence.containers.model import Facts
 from ringfence.containers.registry import restored
 from ringfence.containers.slots import SlotTable
+from ringfence.daemon.handshakes import HandshakeRecord, Handshakes
 from ringfence.daemon.members import Members
-from ringfence.daemon.told import Told, ToldRecord
 from ringfence.errors import Error
 from ringfence.policy import Policy
 from ringfence.policy.install import Generations
@@ -34,7 +34,7 @@ class Entry:
         slots: SlotTable,
         members: Members,
         generations: Generations,
-        told: Told,
+        told: Handshakes,
         never: frozenset[int] = frozenset(),
     ) -> None:
         """`never`: ids of cgroups that are not to be enrolled, as they hold the agent."""
@@ -71,7 +71,7 @@ class Entry:
         if self._slots.owner(cgroup_id) != slot or not self._generations.confirm(slot, policies):
             raise Error("the kernel's entry does not match what was written")
         if remember:
-            self._told.keep(ToldRecord(cgroup_id, container.cgroup_path, name, facts, chosen))
+            self._told.keep(HandshakeRecord(cgroup_id, container.cgroup_path, name, facts, chosen))
         compiled = self._generations.compiled
         return [compiled.policies.policies[index].name for index in sorted(policies)] if compiled else []
 
@@ -80,7 +80,7 @@ class Entry:
         known: Sequence[Policy] = compiled.policies.policies if compiled else ()
         return any(name == (policy.bound or policy.name) for policy in known)
 
-    def enter_again(self, record: ToldRecord, chosen: tuple[str, ...]) -> bool:
+    def enter_again(self, record: HandshakeRecord, chosen: tuple[str, ...]) -> bool:
         """Enroll a container that an earlier agent was told of; False: it is gone, or cannot be held."""
         try:
             cgroup = os.open(

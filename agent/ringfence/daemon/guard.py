@@ -23,7 +23,7 @@ from ringfence.abi import (
     GUARD_TICKET,
     GUARD_TREE,
 )
-from ringfence.bpf.guards import Guards, Wish
+from ringfence.bpf.guard_table import Guards, Wish
 from ringfence.bpf.kernel import Kernel
 from ringfence.bpf.maps import Map
 from ringfence.config import Config

@@ -20,7 +20,7 @@ from ringfence.abi import HELPER_CORE, HELPER_KEY, HELPER_OTHER
 from ringfence.bpf import mountinfo
 from ringfence.bpf.host import identify
 from ringfence.bpf.mountinfo import MountLine
-from ringfence.bpf.rooted import open_in_root
+from ringfence.bpf.open_in_root import open_in_root
 from ringfence.containers.host import host_root
 from ringfence.policy.operand import fnv1a
 

@@ -20,9 +20,9 @@ from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.model import Container
 from ringfence.daemon.addresses import Addresses, node_addresses
-from ringfence.daemon.foresee import foresee
-from ringfence.daemon.guests import GuestFile, Guests
-from ringfence.daemon.watch import Watch
+from ringfence.daemon.alert_series import make_series
+from ringfence.daemon.file_watch import FileWatch
+from ringfence.daemon.guest_policies import GuestFile, GuestPolicies
 from ringfence.errors import Error, PolicyError
 from ringfence.export.escape import escape
 from ringfence.export.metrics import PolicyState
@@ -82,11 +82,11 @@ class PolicyKeeper:
         self._config, self._kernel, self._generations, self._tiers = config, kernel, generations, tiers
         self._stats, self._plan, self._in_loop, self._facts = stats, plan, in_loop, facts
         self._announce = announce
-        self._watch = Watch(config.policies)
+        self._watch = FileWatch(config.policies)
         self._addresses = Addresses()
         self._stopping = threading.Event()
         self._base = PolicySet(())  # what the files hold; guests come on top
-        self._guests = Guests()
+        self._guests = GuestPolicies()
         self._busy = False
         self._again = False
         self._log = log.get_logger("policies")
@@ -264,7 +264,7 @@ class PolicyKeeper:
 
     def _install(self, compiled: CompiledPolicies) -> None:
         number = self._generations.install(compiled, self._facts())
-        foresee(self._stats, compiled, self._config.mode, self._config.detectors_off)
+        make_series(self._stats, compiled, self._config.mode, self._config.detectors_off)
         self._guests.settle(compiled.policies)
         self._stats.reloads["loaded"] += 1
         # A rule may have several numbers: what it comes to counts once.

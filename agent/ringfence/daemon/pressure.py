@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ringfence import log
 from ringfence.bpf.maps import Map
 from ringfence.bpf.ring import Ring
-from ringfence.daemon.limits import Load
+from ringfence.daemon.own_limits import Load
 from ringfence.export.stats import Stats
 
 __all__ = ["Pressure"]

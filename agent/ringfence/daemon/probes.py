@@ -19,9 +19,9 @@ from typing import Any
 
 from ringfence import log
 from ringfence.bpf.objects import return_free_memory
+from ringfence.daemon.file_watch import FileWatch
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.probe_desk import ProbeDesk
-from ringfence.daemon.watch import Watch
 from ringfence.errors import Error, ProbeError
 from ringfence.export.escape import escape
 from ringfence.probes.compiler import Workshop
@@ -82,7 +82,7 @@ class ProbeKeeper:
         """`changed` is called in the loop when probes came or went: policies may name them."""
         self._directory, self._workshop, self._loop, self._desk = directory, workshop, loop, desk
         self._changed = changed
-        self._watch = Watch((directory,), suffixes=_SUFFIXES)
+        self._watch = FileWatch((directory,), suffixes=_SUFFIXES)
         self._epoll = select.epoll()
         self._by_fd: dict[int, Live] = {}
         self._resting: set[int] = set()

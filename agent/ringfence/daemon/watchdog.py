@@ -19,7 +19,7 @@ from ringfence import log
 from ringfence.bpf.health import dead_links, lost_pins
 from ringfence.bpf.kernel import Kernel
 from ringfence.containers.registry import Registry
-from ringfence.daemon.kept import Kept
+from ringfence.daemon.guarded_file import GuardedFile
 from ringfence.errors import KernelError
 from ringfence.policy.install import Generations
 
@@ -51,7 +51,7 @@ class Watchdog:
     ) -> None:
         self._kernel, self._generations, self._registry = kernel, generations, registry
         self._tell, self._reattach = tell, reattach
-        self.files: Sequence[Kept] = ()
+        self.files: Sequence[GuardedFile] = ()
         self._at = 0
         self._lost_ns = 0
         self._process = _process()

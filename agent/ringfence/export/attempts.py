@@ -30,7 +30,7 @@ class Attempts:
         for technique in techniques:
             self._counts[_bounded(technique, self._techniques, _MAX_TECHNIQUES), where, outcome] += 1
 
-    def foresee(self, technique: str, outcome: str) -> None:
+    def add_series(self, technique: str, outcome: str) -> None:
         """A series at 0, outside of any namespace."""
         self._counts[_bounded(technique, self._techniques, _MAX_TECHNIQUES), "", outcome] += 0
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ringfence.config import Listen
 from ringfence.errors import Error
-from ringfence.export.httpd import Request, Response, Server
+from ringfence.export.http_server import Request, Response, Server
 from ringfence.export.jsonl import dumps
 
 __all__ = ["PageServer", "content_security_policy"]

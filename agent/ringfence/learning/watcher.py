@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.config import ENROLL_SOCKET
-from ringfence.daemon.private import Ask, PrivateAgent
+from ringfence.daemon.private_agent import Ask, PrivateAgent
 from ringfence.errors import Error
 
 __all__ = ["Record", "Watcher", "records_lost"]

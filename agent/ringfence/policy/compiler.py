@@ -23,11 +23,11 @@ from ringfence.abi import (
 )
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import classify
+from ringfence.policy.bits import Group, OutOfBits, place
 from ringfence.policy.compiled import Actions, CompiledPolicies, CompiledRule, EventTable, Shortfall
 from ringfence.policy.lower import Atom, TooMany, lower
 from ringfence.policy.model import Mode, Policy, PolicySet, Rule
 from ringfence.policy.operand import Bits, Conjunction, Networks, Texts, Values
-from ringfence.policy.place import Group, OutOfBits, place
 from ringfence.policy.tiers import NodeTiers, Outcome
 from ringfence.policy.vocabulary import EVENTS
 

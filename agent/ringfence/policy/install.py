@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from ringfence.abi import CONTAINER, GENERATIONS, INNER_MAPS, NO_RULE
 from ringfence.bpf.maps import Map, create_map
-from ringfence.policy import pack
+from ringfence.policy import encode
 from ringfence.policy.compiled import CompiledPolicies, CompiledRule
 from ringfence.policy.model import ContainerFacts
 
@@ -152,7 +152,7 @@ class Generations:
         if self._live is None:
             return False
         profile = self._words[slot * self._stride + self._profile + self._live.half]
-        return self._live.holds(profile) == pack.ruleset(self._live.compiled.bits(policies))
+        return self._live.holds(profile) == encode.ruleset(self._live.compiled.bits(policies))
 
     def clear(self, slot: int) -> None:
         """A slot is about to be free: its next container begins with profile 0, in every generation."""
@@ -185,15 +185,15 @@ class _Generation:
         at_birth = compiled.bits(compiled.at_birth)
         self._sets.setdefault(at_birth, len(self._sets))
         self._profiles[self._sets[at_birth]] = 0
-        sets = {pack.u32(number): pack.ruleset(bits) for bits, number in self._sets.items()}
+        sets = {encode.u32(number): encode.ruleset(bits) for bits, number in self._sets.items()}
         contents = {
             "rule_sets": (sets, len(sets) + _SPARE_SETS),
-            "rule_events": (pack.events(compiled), 0),
-            "rule_profiles": ({pack.u32(0): pack.u32(self._sets[at_birth])}, 1 + _SPARE_PROFILES),
-            "rule_operands": (pack.operands(compiled), 0),
-            "rule_texts": (pack.texts(compiled), 0),
-            "rule_addresses": (pack.addresses(compiled), 0),
-            "rule_actions": ({pack.u32(0): pack.actions(compiled)}, 0),
+            "rule_events": (encode.events(compiled), 0),
+            "rule_profiles": ({encode.u32(0): encode.u32(self._sets[at_birth])}, 1 + _SPARE_PROFILES),
+            "rule_operands": (encode.operands(compiled), 0),
+            "rule_texts": (encode.texts(compiled), 0),
+            "rule_addresses": (encode.addresses(compiled), 0),
+            "rule_actions": ({encode.u32(0): encode.actions(compiled)}, 0),
         }
         for name, (entries, room) in contents.items():
             self._inner[name] = self._make(name, entries, room)
@@ -219,11 +219,11 @@ class _Generation:
         set_id = self._sets.get(bits)
         if set_id is None:
             set_id = self._sets[bits] = len(self._sets)
-            self._put("rule_sets", set_id, pack.ruleset(bits))
+            self._put("rule_sets", set_id, encode.ruleset(bits))
         profile = self._profiles.get(set_id)
         if profile is None:
             profile = self._profiles[set_id] = len(self._profiles)
-            self._put("rule_profiles", profile, pack.u32(set_id))
+            self._put("rule_profiles", profile, encode.u32(set_id))
         return profile
 
     def holds(self, profile: int) -> bytes | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.daemon.private import Ask
+from ringfence.daemon.private_agent import Ask
 from ringfence.proof.acts import act
 from ringfence.proof.agent import ProofAgent, Record
 from ringfence.proof.box import Box, Kind, new_box, privileged_config

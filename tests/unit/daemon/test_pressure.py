@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from ringfence.daemon.limits import Load
+from ringfence.daemon.own_limits import Load
 from ringfence.daemon.pressure import Pressure
 from ringfence.export.stats import Stats
 

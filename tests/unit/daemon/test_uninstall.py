@@ -10,8 +10,8 @@ import pytest
 
 from ringfence.config import Config, load
 from ringfence.daemon import handover
+from ringfence.daemon.handshakes import Handshakes
 from ringfence.daemon.lock import Lock
-from ringfence.daemon.told import Told
 from ringfence.daemon.uninstall import uninstall
 from ringfence.errors import AlreadyRunningError, NotPermittedError
 from ringfence.export.sinks.outbox import outbox_of
@@ -47,7 +47,7 @@ def fill(config: Config) -> None:
         path.touch()
     (state / f"{handover.FILE}.new").touch()
     (state / f"{rulebook.FILE}.new").touch()
-    Told(config.told_dir).keep_file("a:b", "policy", b"text")
+    Handshakes(config.told_dir).keep_file("a:b", "policy", b"text")
     (config.workshop_dir / "headers").mkdir(parents=True)
     outbox_of(config, lambda name, text: None).close()
     assert config.told_dir.is_dir()

@@ -30,10 +30,10 @@ def test_each_technique_of_a_rule_counts() -> None:
 def test_what_is_foreseen_is_zero_and_loses_nothing() -> None:
     """A reload does not set a count back."""
     attempts = Attempts()
-    attempts.foresee("T1611", "denied")
+    attempts.add_series("T1611", "denied")
     assert samples(attempts) == {("T1611", "", "denied"): 0}
     attempts.add(("T1611",), "", "denied")
-    attempts.foresee("T1611", "denied")
+    attempts.add_series("T1611", "denied")
     assert samples(attempts) == {("T1611", "", "denied"): 1}
 
 

@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry, Gauge
 from ringfence import faults
 from ringfence.config import Listen
 from ringfence.errors import ConfigError, Error
-from ringfence.export.http import HealthServer, HttpServer
-from ringfence.export.httpd import PER_PEER, TOTAL, Server
+from ringfence.export.http_endpoints import HealthServer, HttpServer
+from ringfence.export.http_server import PER_PEER, TOTAL, Server
 from tests.support.descriptors import no_descriptors
 from tests.support.waiting import patience, wait_for
 
@@ -106,7 +106,7 @@ def slow_scrapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Eve
         begun[-1].wait(30)
         return b"fake 7.0\n" * 1000
 
-    monkeypatch.setattr("ringfence.export.http.exposition", scrape)
+    monkeypatch.setattr("ringfence.export.http_endpoints.exposition", scrape)
     yield begun
     for event in begun:
         event.set()
@@ -154,7 +154,7 @@ def test_silent_and_slow_clients_are_left_in_time(
     server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing, and a byte now and then."""
-    monkeypatch.setattr("ringfence.export.httpd._READ_S", 0.3)
+    monkeypatch.setattr("ringfence.export.http_server._READ_S", 0.3)
     with connect(server) as silent, connect(server) as slow:
         slow.setblocking(False)
 
@@ -217,7 +217,7 @@ def test_a_big_answer_arrives_whole_at_a_slow_reader(
 ) -> None:
     """More than the kernel takes at once; HEAD has its length and no body."""
     big = b"x" * (8 << 20)
-    monkeypatch.setattr("ringfence.export.http.exposition", lambda registry: big)
+    monkeypatch.setattr("ringfence.export.http_endpoints.exposition", lambda registry: big)
     with connect(server) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         data = bytearray()
@@ -241,7 +241,7 @@ def test_a_bug_in_a_scrape_is_an_answer_and_counted(
 
     before = faults.handler_errors["http"]
     with monkeypatch.context() as patch:
-        patch.setattr("ringfence.export.http.exposition", broken)
+        patch.setattr("ringfence.export.http_endpoints.exposition", broken)
         assert get(server, "/metrics")[0] == 500
     assert faults.handler_errors["http"] == before + 1
     assert get(server, "/metrics")[0] == 200

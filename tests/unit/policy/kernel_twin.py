@@ -25,7 +25,7 @@ from ringfence.abi import (
     Action,
     EventKind,
 )
-from ringfence.policy import CompiledPolicies, pack
+from ringfence.policy import CompiledPolicies, encode
 
 
 class Asked(NamedTuple):
@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 
 
 def _set(number: int, compiled: CompiledPolicies) -> tuple[int, ...]:
-    values = RULESET.unpack(pack.ruleset(compiled.sets[number]))
+    values = RULESET.unpack(encode.ruleset(compiled.sets[number]))
     summary, words = values[0], values[1:]
     assert summary == sum(1 << n for n in range(RULE_WORDS) if words[n])
     return tuple(words)
@@ -69,11 +69,11 @@ class Twin:
 
     def __init__(self, compiled: CompiledPolicies) -> None:
         self._compiled = compiled
-        self._events = pack.events(compiled)
-        self._operands = pack.operands(compiled)
-        self._texts = pack.texts(compiled)
-        self._addresses = pack.addresses(compiled)
-        values = ACTIONS.unpack(pack.actions(compiled))
+        self._events = encode.events(compiled)
+        self._operands = encode.operands(compiled)
+        self._texts = encode.texts(compiled)
+        self._addresses = encode.addresses(compiled)
+        values = ACTIONS.unpack(encode.actions(compiled))
         self._deny, self._kill = values[:RULE_WORDS], values[RULE_WORDS : 2 * RULE_WORDS]
         self._except, self._clears = values[2 * RULE_WORDS : 3 * RULE_WORDS], values[-1]
 
@@ -94,12 +94,12 @@ class Twin:
 
     def verdict(self, asked: Asked, active: int) -> tuple[Action, int | None]:
         """What match.h answers for a container whose active rules are this set."""
-        table = self._events.get(pack.u32(asked.kind))
+        table = self._events.get(encode.u32(asked.kind))
         if table is None:
             return Action.NONE, None
         rules, dims, *rest = EVENT_RULES.unpack(table)
         others, masks = rest[:DIMS], rest[DIMS:]
-        of_active = RULESET.unpack(pack.ruleset(active))[1:]
+        of_active = RULESET.unpack(encode.ruleset(active))[1:]
         words = [a & b for a, b in zip(_set(rules, self._compiled), of_active, strict=True)]
         for dim in range(DIMS):
             if dims[dim]:

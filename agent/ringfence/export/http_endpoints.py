@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from ringfence.config import Listen
 from ringfence.export.exposition import CONTENT_TYPE, exposition
-from ringfence.export.httpd import Request, Response, Server, text
+from ringfence.export.http_server import Request, Response, Server, text
 
 __all__ = ["HealthServer", "HttpServer"]
 

@@ -16,7 +16,7 @@ from ringfence.containers.model import Container
 from ringfence.policy import Policy, PolicySet
 from ringfence.policy.load import load_bytes
 
-__all__ = ["WAITING_MAX", "GuestFile", "Guests"]
+__all__ = ["WAITING_MAX", "GuestFile", "GuestPolicies"]
 
 WAITING_MAX = 64
 
@@ -40,7 +40,7 @@ class GuestFile:
         return tuple(replace(policy, bound=self.key) for policy in loaded.policies)
 
 
-class Guests:
+class GuestPolicies:
     """Which files are in force, and which wait. Of the loop."""
 
     def __init__(self) -> None:

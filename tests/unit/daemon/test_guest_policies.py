@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from ringfence.daemon.guests import WAITING_MAX, GuestFile, Guests
+from ringfence.daemon.guest_policies import WAITING_MAX, GuestFile, GuestPolicies
 
 
 def test_a_full_queue_turns_the_next_one_away() -> None:
     """At once, with words; those that wait are served in their order."""
     told: list[tuple[str, str]] = []
-    guests = Guests()
+    guests = GuestPolicies()
     for number in range(WAITING_MAX + 1):
         guests.wait(GuestFile("f", str(number).encode(), lambda key, problem: told.append((key, problem))))
     assert guests.room == (WAITING_MAX, WAITING_MAX)

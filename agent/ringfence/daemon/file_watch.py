@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the policies' files changed: polled, by identity and time of every file. Reads no file's content.
+"""Whether files (policies, custom probes) changed: polled, by identity and time of each. Reads no content.
 
 Polling sees what inotify misses: a ConfigMap's symlink that is swapped, a directory that comes and goes, a
 network filesystem. A change counts only when two looks in a row agree, so a file that is being written is
@@ -12,14 +12,14 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["Watch"]
+__all__ = ["FileWatch"]
 
 _MAX_FILES = 20_000
 _SUFFIXES = (".yaml", ".yml")  # what the loader reads
 Print = tuple[tuple[str, int, int, int, int], ...]
 
 
-class Watch:
+class FileWatch:
     """Looks at paths (files, and directories of them, at any depth)."""
 
     def __init__(self, paths: Sequence[Path], *, suffixes: tuple[str, ...] = _SUFFIXES) -> None:

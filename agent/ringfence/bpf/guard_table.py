@@ -30,7 +30,7 @@ from ringfence.abi import (
     GUARD_WHOLE,
     GUARD_WISH,
 )
-from ringfence.bpf import _libbpf, guarded
+from ringfence.bpf import _libbpf, guard_calls
 from ringfence.bpf.attach import run_iterator
 from ringfence.bpf.kernel import Kernel
 from ringfence.bpf.maps import Map
@@ -56,7 +56,7 @@ class Guards:
         self._table = kernel.map("guards")
         self._round = 0
         self._register = next(p for p in kernel.programs if p.name == "guard_register")
-        table = dict(guarded.call_entries(guarded.CALLS))
+        table = dict(guard_calls.call_entries(guard_calls.CALLS))
         calls = kernel.map("guarded_calls")
         calls.update_batch({number.to_bytes(4, "little"): value for number, value in table.items()})
 
@@ -92,8 +92,8 @@ class Guards:
     def process(self, group: int) -> None:
         """Guard the process group, and know the files of /proc/PID that only who may trace may open."""
         entries = {GUARD_KEY.pack(GUARD_GROUP, group): _u32(GUARD_OBJECT)}
-        for name, what in guarded.LOOKS.items():
-            entries[GUARD_KEY.pack(GUARD_LOOK, guarded.file_name_hash(name.encode()))] = _u32(what)
+        for name, what in guard_calls.LOOKS.items():
+            entries[GUARD_KEY.pack(GUARD_LOOK, guard_calls.file_name_hash(name.encode()))] = _u32(what)
         self._table.update_batch(entries)
 
     @property
@@ -124,7 +124,7 @@ class Guards:
             parts = path.parts[1:][-_COMPONENTS:]
             for count in range(1, len(parts) + 1):
                 text = "/".join(parts[-count:]).encode(errors="surrogateescape")
-                key = GUARD_KEY.pack(GUARD_NAME, guarded.name_hash(text))
+                key = GUARD_KEY.pack(GUARD_NAME, guard_calls.name_hash(text))
                 whole = count == len(parts) or entries.get(key) == _u32(self._value(GUARD_WHOLE))
                 entries[key] = _u32(self._value(GUARD_WHOLE if whole else GUARD_PART))
         self._table.update_batch(entries)

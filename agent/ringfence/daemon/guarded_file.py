@@ -9,10 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Kept"]
+__all__ = ["GuardedFile"]
 
 
-class Kept:
+class GuardedFile:
     """`renew` makes it anew, by `write`. From any thread."""
 
     def __init__(self, path: Path, renew: Callable[[], object]) -> None:

@@ -18,7 +18,7 @@ from ringfence.containers.slots import SlotTable
 from ringfence.events import Event
 from ringfence.response.detectors import Finding, Sweep, finding
 
-__all__ = ["HELPERS", "Watchers"]
+__all__ = ["HELPERS", "DetectorFeed"]
 
 #: the files that name a program which the kernel runs as root on the host
 HELPERS = (
@@ -38,7 +38,7 @@ class DeskLike(Protocol):
     def finding(self, found: Finding) -> None: ...
 
 
-class Watchers:
+class DetectorFeed:
     """`tick` is called each second."""
 
     def __init__(

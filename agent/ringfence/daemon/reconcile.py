@@ -28,7 +28,7 @@ from ringfence.containers.registry import Registry
 from ringfence.containers.tree import Process, ProcessTree, read_processes
 from ringfence.faults import SupervisedThread
 
-__all__ = ["PAUSE", "REPAIRED", "Adopting", "Healer"]
+__all__ = ["PAUSE", "REPAIRED", "Adopting", "Reconciler"]
 
 #: what is repaired, as the metric names it
 REPAIRED = ("containers", "unenrolled", "unbound", "processes")
@@ -71,7 +71,7 @@ class _Seldom:
         return True
 
 
-class Healer:
+class Reconciler:
     """`tick` is called by a timer of the loop. `unused` says how many slots are free."""
 
     def __init__(

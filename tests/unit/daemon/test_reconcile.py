@@ -12,7 +12,7 @@ from ringfence.containers.hierarchy import CgroupDir
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.healing import Healer
+from ringfence.daemon.reconcile import Reconciler
 from ringfence.faults import thread_failures
 from tests.support.waiting import wait_for
 from tests.unit.containers.fakes import FakeSlots
@@ -48,7 +48,7 @@ class World:
         self.done: list[Callable[[], None]] = []
         self.walks, self.taken, self.armed = 0, list[CgroupDir](), 0
         self.losses = Losses(self.drops)
-        self.healer = Healer(
+        self.healer = Reconciler(
             self.losses, self.registry, self.tree, self, lambda: self.unused, self.done.append,
             clock=lambda: self.clock,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from ringfence.abi import (
     PATTERN_HEX64,
     EventKind,
 )
-from ringfence.bpf import guarded
+from ringfence.bpf import guard_calls
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Pattern
@@ -123,7 +123,7 @@ def attach_plan(
     hooked = kinds & tiers.hooks.keys()
     weaker = kinds - hooked
     calls = frozenset(name for name in names_of(weaker) if name in node.syscalls)
-    watched = frozenset(name for name in guarded.CALLS if name in node.syscalls and guarding == "calls")
+    watched = frozenset(name for name in guard_calls.CALLS if name in node.syscalls and guarding == "calls")
     opens = frozenset(OPENS) if watched or weaker & {_K.FILE_OPEN, _K.TASK_DRIFT} else frozenset()
     programs = {name for kind in weaker for name in _CGROUP_PROGRAMS.get(kind, ())}
     return AttachPlan(
@@ -140,7 +140,7 @@ def attach_plan(
         requests=_K.MODULE_REQUEST in weaker,
         guard=bool(guarding),
         guarded=watched,
-        guarded_exit=frozenset(guarded.EXITS) if watched else frozenset(),
+        guarded_exit=frozenset(guard_calls.EXITS) if watched else frozenset(),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from ringfence.daemon.foresee import foresee
+from ringfence.daemon.alert_series import make_series
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies
 from ringfence.policy.load import load_bytes
@@ -41,7 +41,7 @@ def of_rules(stats: Stats) -> set[tuple[str, str, str, str]]:
 def test_enforced_rules_have_what_can_become_of_them() -> None:
     """Denied by a cgroup program; killed or not; seen."""
     stats = Stats()
-    foresee(stats, compiled("enforce"))
+    make_series(stats, compiled("enforce"))
     assert of_rules(stats) == {
         ("one", "high", "deny", "denied"),
         ("two", "low", "alert", "seen"),
@@ -55,7 +55,7 @@ def test_enforced_rules_have_what_can_become_of_them() -> None:
 def test_audited_rules_have_what_would_be(rule: str) -> None:
     """The words of audit mode, and no other."""
     stats = Stats()
-    foresee(stats, compiled("audit"))
+    make_series(stats, compiled("audit"))
     wanted = {"one": "would-deny", "two": "seen", "three": "would-kill"}[rule]
     assert {outcome for name, _, _, outcome in stats.alerts if name == rule} == {wanted}
 
@@ -64,7 +64,7 @@ def test_what_was_counted_stays() -> None:
     """A reload sets nothing back."""
     stats = Stats()
     stats.alerts["two", "low", "alert", "seen"] = 7
-    foresee(stats, compiled("enforce"))
+    make_series(stats, compiled("enforce"))
     assert stats.alerts["two", "low", "alert", "seen"] == 7
 
 
@@ -92,7 +92,7 @@ def test_rules_on_custom_probes_have_series_too(mode: str) -> None:
     """Alerts and techniques, in the words of the mode that the agent gives them."""
     stats = Stats()
     compiled = compile_policies(load_bytes({"events.yaml": ON_EVENTS}, PROBES), NodeTiers.usual())
-    foresee(stats, compiled, mode)
+    make_series(stats, compiled, mode)
     kills = {("ends", "high", "kill", outcome) for outcome in KILLS[mode]}
     assert of_rules(stats) == kills | {("tells", "low", "alert", "seen")}
     assert not any(stats.alerts.values())
@@ -105,7 +105,7 @@ def test_rules_on_custom_probes_have_series_too(mode: str) -> None:
 def test_detectors_have_series_too() -> None:
     """The first finding of a node is an alert in Prometheus, not a series that begins with 1."""
     stats = Stats()
-    foresee(stats, compiled("enforce"), off=("sweep",))
+    make_series(stats, compiled("enforce"), off=("sweep",))
     told = {labels for labels in stats.alerts if labels[0] in DETECTORS}
     assert told == {
         (one.id, one.severity, "alert", "seen") for one in DETECTORS.values() if one.id != "sweep"
@@ -119,6 +119,6 @@ def test_more_rules_than_may_have_series_are_one() -> None:
     stats = Stats()
     while stats.series(f"r{len(stats.rules)}") != "other":
         pass
-    foresee(stats, compiled("enforce"))
+    make_series(stats, compiled("enforce"))
     assert {labels[0] for labels in stats.alerts} == {"other"}
     assert stats.series("one") == "other"

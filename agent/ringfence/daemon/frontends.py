@@ -11,7 +11,7 @@ from ringfence.config import Config
 from ringfence.containers.model import Container
 from ringfence.daemon.audit_round import AuditRound
 from ringfence.daemon.snapshots import Snapshots
-from ringfence.export.http import HealthServer, HttpServer
+from ringfence.export.http_endpoints import HealthServer, HttpServer
 from ringfence.export.metrics import Sources, new_registry
 from ringfence.export.stream import StreamServer
 

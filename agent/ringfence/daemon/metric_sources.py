@@ -57,7 +57,7 @@ def _counters(agent: Agent) -> list[tuple[str, str, float]]:
         "ringfence_enrichments": agent.members.enrichments,
         "ringfence_responses": agent.desk.responses,
         "ringfence_handshakes": agent.enroller.results,
-        "ringfence_repairs": agent.healer.repairs,
+        "ringfence_repairs": agent.reconciler.repairs,
         "ringfence_takeover_records": agent.takeover.counts,
         "ringfence_tampered": agent.defence.watchdog.counts,
     }

@@ -18,12 +18,12 @@ from ringfence.containers.enrich import safejson
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.files import replace_file
 
-__all__ = ["Told", "ToldRecord"]
+__all__ = ["HandshakeRecord", "Handshakes"]
 
 _FACTS = ("source", "runtime", "name", "image", "image_id", "namespace", "pod", "pod_uid")
 
 
-class ToldRecord(NamedTuple):
+class HandshakeRecord(NamedTuple):
     """One container. `chosen` may hold keys of files."""
 
     cgroup_id: int
@@ -33,13 +33,13 @@ class ToldRecord(NamedTuple):
     chosen: tuple[str, ...]
 
 
-class Told:
+class Handshakes:
     """The directory. What cannot be written is no error: the hand-shake itself is what counts."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def keep(self, record: ToldRecord) -> None:
+    def keep(self, record: HandshakeRecord) -> None:
         """Remember a container; again, where it is known already."""
         facts = record.facts
         known = {name: getattr(facts, name) for name in _FACTS}
@@ -69,9 +69,9 @@ class Told:
         except (OSError, safejson.Unusable):
             return None
 
-    def records(self) -> list[ToldRecord]:
+    def records(self) -> list[HandshakeRecord]:
         """Every container that was kept and can be read; files that none of them chose go."""
-        found: list[ToldRecord] = []
+        found: list[HandshakeRecord] = []
         files: set[str] = set()
         for entry in sorted(self._directory.iterdir()) if self._directory.is_dir() else ():
             if not entry.name.isdecimal():
@@ -91,11 +91,11 @@ class Told:
             replace_file(self._directory / name, data)
 
 
-def _record(cgroup_id: int, body: Any) -> ToldRecord:
+def _record(cgroup_id: int, body: Any) -> HandshakeRecord:
     facts = body.get("facts") if isinstance(body, dict) else None
     known: Mapping[str, Any] = {name: safejson.text(facts, name) for name in _FACTS}
     labels = dict(safejson.labels(facts.get("labels"))) if isinstance(facts, dict) else {}
     chosen = tuple(word for word in safejson.children(body, "chosen") if isinstance(word, str))
     enrichment = Enrichment(safejson.text(body, "enrichment"))
     path, name = safejson.text(body, "path"), safejson.text(body, "name")
-    return ToldRecord(cgroup_id, path, name, Facts(enrichment, **known, labels=labels), chosen)
+    return HandshakeRecord(cgroup_id, path, name, Facts(enrichment, **known, labels=labels), chosen)

@@ -16,10 +16,10 @@ from ringfence.policy.probe_rules import ProbeRule
 from ringfence.response.alert import Outcome
 from ringfence.response.detectors import DETECTORS
 
-__all__ = ["foresee", "foresee_builtin"]
+__all__ = ["make_builtin_series", "make_series"]
 
 
-def foresee(
+def make_series(
     stats: Stats, compiled: CompiledPolicies, mode: str = "policy", off: Collection[str] = ()
 ) -> None:
     """Make the series of these rules that are not there yet. Called by the loop, or before it runs.
@@ -41,7 +41,7 @@ def foresee(
                 _make(stats, head, probe_rule.attack, outcome)
 
 
-def foresee_builtin(stats: Stats, rules: Iterable[CompiledRule]) -> None:
+def make_builtin_series(stats: Stats, rules: Iterable[CompiledRule]) -> None:
     """The same for rules that stand in no policy: what user space refuses counts as denied, too."""
     for rule in rules:
         for outcome in {*_outcomes(rule), Outcome.DENIED if rule.mode == "enforce" else Outcome.SEEN}:
@@ -53,7 +53,7 @@ def _make(stats: Stats, head: tuple[str, str, str], attack: Iterable[str], outco
     stats.alerts[rule, *head[1:], str(outcome)] += 0
     stats.alerts_suppressed[rule] += 0
     for technique in attack:
-        stats.attempts.foresee(technique, str(outcome))
+        stats.attempts.add_series(technique, str(outcome))
 
 
 def _outcomes_of_events(rule: ProbeRule, mode: str) -> Iterator[Outcome]:
