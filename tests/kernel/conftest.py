@@ -35,21 +35,15 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> str:
     return _compiled(tmp_path_factory, "names")
 
 
-def _compiled(factory: pytest.TempPathFactory, name: str) -> str:
-    source = Path(__file__).parent / "fixtures" / f"{name}.c"
-    program = factory.mktemp(name) / name
-    subprocess.run(
-        [force.need_program("gcc"), "-O1", "-Wall", "-o", str(program), str(source), "-lpthread"], check=True
-    )
-    return str(program)
-
-
 @pytest.fixture(scope="session")
 def probe_act(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of fixtures/probe_act.c, compiled: what the tests of custom probes do inside of containers."""
-    source = Path(__file__).parent / "fixtures" / "probe_act.c"
-    program = tmp_path_factory.mktemp("probe_act") / "probe_act"
-    subprocess.run(
-        [force.need_program("gcc"), "-O1", "-Wall", "-static", "-o", str(program), str(source)], check=True
-    )
+    return _compiled(tmp_path_factory, "probe_act", "-static")
+
+
+def _compiled(factory: pytest.TempPathFactory, name: str, *options: str) -> str:
+    source = Path(__file__).parent / "fixtures" / f"{name}.c"
+    program = factory.mktemp(name) / name
+    words = ["-O1", "-Wall", *options, "-o", str(program), str(source), "-lpthread"]
+    subprocess.run([force.need_program("gcc"), *words], check=True)
     return str(program)

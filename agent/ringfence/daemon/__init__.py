@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent: the one package that knows all the parts, and puts them together."""
+"""The agent: the package that knows all the parts and wires them together."""

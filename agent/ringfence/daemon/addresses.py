@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The addresses of the node, for rules that say `address: node`: of every interface of the host's network
-namespace but of the loopback, which each network namespace has for itself.
+"""The node's addresses, for rules that say `address: node`: those of all interfaces of the host's network
+namespace except the loopback, which every network namespace has for itself.
 
-Read from /proc/1/net, where a process of any network namespace sees the host's.
+Read from /proc/1/net, which shows the host's namespace to a process in any other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
 
 
 def node_addresses(proc: Path = Path("/proc")) -> frozenset[Network]:
-    """As ranges of one address each. What cannot be read is left out."""
+    """As ranges of one address each. Files that cannot be read are left out."""
     return frozenset(_ranges(address for address in _read(proc) if not address.is_loopback))
 
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking in what runs, at the start and again after a loss: enroll by name, arm by the kernel's iterator, ask
-who they are."""
+"""Adoption: take in the containers that are already running, at the start and again after lost records.
+
+Cgroups are enrolled by name, their tasks are armed by the kernel's iterator, and runtimes are asked who they
+are.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _ROUNDS = 16  # of the iterator: tasks that fork before it comes to them are bou
 
 
 class Adoption:
-    """`take_in` is for the loop, or for before it runs."""
+    """Call `take_in` in the loop, or before it runs."""
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class Adoption:
         self._log = log.get_logger("adoption")
 
     def exempt(self) -> None:
-        """Before anything is attached: what holds the agent is no container to the kernel, either."""
+        """Before anything is attached: tell the kernel that the agent's own cgroups are no containers."""
         lineage = own_lineage(self._hierarchy)
         named = [one for one in lineage if matches(one.path, self._patterns)]
         if lineage:

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent as a whole: makes the parts in order, runs the loop, and takes them down in the opposite
-order."""
+"""The agent as a whole: creates the parts in order, runs the loop, and closes them in reverse order."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ _HEALTHY = 10.0  # seconds in which the loop must have turned
 
 
 class Agent:
-    """`start` leaves a node that is defended; what it made is undone by the stack."""
+    """`start` returns when the node is defended. Everything it created is closed by the stack."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack, boot: Boot) -> None:
         self.config, self._stack, self._boot = config, stack, boot
@@ -76,7 +75,7 @@ class Agent:
         self._log = log.get_logger("agent")
 
     def start(self) -> None:
-        """Everything up to ready. Raises Error with what is in the way; nothing stays behind then."""
+        """Everything up to ready. Raises Error; then nothing is left behind."""
         self._open_outputs()
         self._load()
         self._connect()
@@ -94,7 +93,7 @@ class Agent:
         )
 
     def stop(self) -> None:
-        """Tell what is still to be told. What is pinned goes on deciding."""
+        """Report what is pending. What is pinned keeps enforcing."""
         self._waiting_for = "the end"
         self._log.info("stopping", enforcement="goes on (pinned)" if self.continuity.outlives else "ends")
         self.loop.drain()
@@ -145,7 +144,7 @@ class Agent:
             self.kernel.keep_statistics(on=True)
 
     def _connect(self) -> None:
-        """The parts that live in user space."""
+        """Create the parts that live in user space, and connect them."""
         kernel, config = self.kernel, self.config
         self.slots = KernelSlots(
             *(kernel.map(name) for name in ("slots", "free_slots", "containers", "counters"))
@@ -228,7 +227,7 @@ class Agent:
         self.told.forget(container.cgroup_id)
 
     def _plan(self, *sets: CompiledPolicies) -> AttachPlan:
-        """What these sets need together."""
+        """What to attach for these sets of policies together."""
         kinds = plans.needed_kinds(self.config, *sets)
         cgroup2 = str(self._hierarchy.v2_mount or "")
         node_has = self._boot.capabilities
@@ -239,11 +238,13 @@ class Agent:
         self.outlets.identified(container)
 
     def _path_of(self, cgroup_id: int) -> str:
-        """Where a cgroup lies whose CREATE was lost. A walk; in the enrichment's thread only."""
+        """Path of a cgroup whose CREATE record was lost. Walks the hierarchy: only in the enrichment's
+        thread.
+        """
         return next((found.path for found in walk(self._hierarchy) if found.cgroup_id == cgroup_id), "")
 
     def _serve(self) -> None:
-        """The local socket and HTTP answer from here on, though not with `ready` yet."""
+        """From here on the local socket and HTTP answer; `ready` says what is still missing."""
         config = self.config
         snapshots = Snapshots(
             config, self.kernel, self.loop, self.registry, self.slots, self.tree, self.keeper, self.stats,
@@ -280,8 +281,9 @@ class Agent:
         return desk.render(event, container)
 
     def _defend(self) -> None:
-        """Policies into the kernel, then programs, then what already runs; then what was there before us
-        goes."""
+        """Install the policies, attach the programs, adopt what runs; then remove what an earlier agent left
+        attached.
+        """
         kernel, config = self.kernel, self.config
         self._waiting_for = "policies and programs"
         self.continuity.begin(self.adoption.inheritance)
@@ -322,7 +324,9 @@ class Agent:
         self.loop.every(_BEAT, canary.beat)
 
     def _watch(self) -> None:
-        """Timers, signals, threads; then what was made so far is never looked at by the collector again."""
+        """Start timers, signals and threads. Then exempt what exists by now from garbage collection: it lives
+        as long as the agent.
+        """
         loop = self.loop
         loop.watch(self.worker.fileno(), self._on_answers)
         loop.every(_BEAT, self._beat)
@@ -358,14 +362,14 @@ class Agent:
         gc.set_threshold(50_000, 20, 100)
 
     def _beat(self) -> None:
-        """Proof of life: for `/healthz`, and for the kernel, which gives slots back by itself without it."""
+        """Proof of life: for `/healthz`, and for the kernel, which reclaims slots by itself without it."""
         self.stats.loop_seen = time.monotonic()
         self.kernel.map("heartbeat").set(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self.takeover.tick()
         self.helpers.refresh()
 
     def _verdict(self, event: Event) -> None:
-        """One that user space came to; from any thread."""
+        """Handle a verdict of user space. From any thread."""
         self.loop.call(lambda: self.desk.verdict(event, self.registry.find(event.container)))
 
     def _on_answers(self) -> None:
@@ -380,6 +384,6 @@ class Agent:
 
 
 def fill_free_slots(slots: KernelSlots) -> None:
-    """Every slot is free: the lowest is taken first."""
+    """All slots are free; the lowest is taken first."""
     for slot in reversed(range(slots.size)):
         slots.put_back(slot)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Series of alerts before the first alert: a counter that appears with the value 1 never rises in the eyes of
-Prometheus, and its alert would never fire.
+"""Creates the series of alert counters before the first alert. A counter that appears with the value 1 never
+increases for Prometheus, so its alert would never fire.
 
-So every rule in force, and every detector, has a series at 0 for each outcome that it can have here.
+Every rule in force, and every detector, gets a series at 0 for each outcome that is possible on this node.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit of what the agent knows, every few minutes in a thread of its own, for the metrics."""
+"""The audit of the agent's own containers and node, every few minutes in a thread, for the metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIRST = 10.0  # seconds after the start, which it must not slow down
 
 
 class AuditRound:
-    """Counts findings by check and severity. Containers are those that the agent holds; no program is run."""
+    """Counts findings by check and severity. Uses the registry's containers; runs no program."""
 
     def __init__(self, config: Config, containers: Callable[[], Sequence[Container]]) -> None:
         self._config, self._interval, self._containers = config, config.audit_interval, containers

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first steps of a start, side by side: the kernel checks our programs while Python imports the rest of
-the agent.
-
-Each takes a quarter of a second alone. So this module imports little, and `run` is the way into the daemon.
+"""The first steps of a start, in parallel: the kernel verifies our programs while Python imports the rest of
+the agent. Each takes a quarter of a second. So this module imports little; `run` is the daemon's entry point.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ __all__ = ["Boot", "kernel_settings", "run"]
 
 
 def run(config: Config) -> int:
-    """Be the agent until a signal says to stop; the exit code."""
+    """Be the agent until a signal stops it; returns the exit code."""
     with contextlib.ExitStack() as stack:
         boot = Boot(config, stack)
         from ringfence.daemon.agent import Agent
@@ -40,7 +38,7 @@ def run(config: Config) -> int:
 
 
 class Boot:
-    """What the node offers, its lock, and the kernel's part, which is being loaded from construction on."""
+    """The lock, what the node offers, and the programs, which are loaded in a thread from construction on."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
         stack.callback(Lock(config.state_dir).close)
@@ -80,8 +78,9 @@ class Boot:
 
 
 def _pass_pins(config: Config) -> str:
-    """As a container among others: what is wrong with our own part is told before a ticket or a pin is
-    spent."""
+    """In a pod, get past the pins of an earlier agent. Policies are checked first: a mistake in them must not
+    use up a ticket or remove a pin.
+    """
     earlier = earlier_pins(config)
     if not earlier:
         return NOTHING

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The canary: each second something harmless that the kernel must tell us of.
+"""The canary: once a second, a harmless act that the kernel must report.
 
-A cgroup of the agent's own is enrolled as a container is, and a directory is made and removed in it. The
-record takes the way of every alert (hook, table of containers, ring, decode, dispatch); when none comes
-back, that way is broken, whatever else looks well. No task is ever in these cgroups, and no policy is asked.
+A cgroup of the agent's own is enrolled like a container, and a directory is made and removed in it. The
+record takes the same path as every alert (hook, table of containers, ring, decode, dispatch). If none
+arrives, that path is broken, however healthy everything else looks. No task is ever in these cgroups, and no
+policy applies to them.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _REMEMBERED = 64  # beats whose removal and release may still be told
 
 
 def sings(config: Config) -> bool:
-    """Whether there is one: it needs to hear of cgroups that are made."""
+    """Whether there is a canary: it needs the records of new cgroups."""
     return config.canary and config.observe.get(EventKind.CGROUP_MKDIR.label, "alerts") == "alerts"
 
 
 class Canary:
-    """Called by the loop only. `hierarchy` is the one that says whose a task is."""
+    """Called by the loop only. `hierarchy` is the one that identifies containers."""
 
     def __init__(self, hierarchy: Hierarchy, stats: Stats) -> None:
         self._hierarchy = hierarchy
@@ -96,7 +97,7 @@ class Canary:
         self._failing = True
 
     def hears(self, event: Any) -> bool:
-        """Whether a record of a cgroup is about the canary and nobody else."""
+        """Whether a cgroup's record is about the canary alone."""
         if event.cgroup in self._beats:
             if event.event == EventKind.CGROUP_MKDIR:
                 self._stats.canary_seen = time.monotonic()

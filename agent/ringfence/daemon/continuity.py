@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What outlives this agent, and what it takes over from the one before: pins, the book of rules, the old
+"""What outlives this agent, and what it takes over from its predecessor: pins, the rule book, the old
 rings."""
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ __all__ = ["Continuity"]
 
 
 class Continuity:
-    """In the order of a start: `begin`, then policies and programs, `adopted`; `stop` at an orderly end."""
+    """Call in the order of a start: `begin`, then policies and programs, `adopted`; `stop` at an orderly
+    end.
+    """
 
     def __init__(
         self, config: Config, kernel: Kernel, generations: Generations, registry: Registry, takeover: Takeover
@@ -48,11 +50,11 @@ class Continuity:
 
     @property
     def outlives(self) -> bool:
-        """Whether enforcement goes on when this agent is stopped in order."""
+        """Whether enforcement continues after an orderly stop of this agent."""
         return self.base is not None and self._config.fail_mode == "closed"
 
     def begin(self, inheritance: Inheritance) -> None:
-        """Before anything is attached: see what an earlier agent left."""
+        """Before anything is attached: find what an earlier agent left."""
         if self._config.pins == "off":
             return
         places = pins.candidates(self._config.pins)
@@ -67,13 +69,13 @@ class Continuity:
             self.takeover.thin_out()
 
     def _unpinned(self, error: Exception) -> None:
-        """Better a node that is defended while the agent runs than one that is not."""
+        """A node that is defended only while the agent runs is better than one that is not defended."""
         self.base = None
         self.problem = f"nothing can be pinned: {error}"
         self._log.error("nothing can be pinned: enforcement ends with this agent", error=str(error))
 
     def announce(self, compiled: CompiledPolicies) -> None:
-        """Before a set is in force: whoever comes after us must know what its numbers mean."""
+        """Before a set is in force: write down what its rule numbers mean, for the next agent."""
         if self.base is None:
             return
         self._write_book({self._generations.number + 1: compiled.rules})
@@ -86,7 +88,7 @@ class Continuity:
             self._log.warning("the next agent will not know the rules of this one", error=str(error))
 
     def adopted(self) -> None:
-        """Everything is attached and what runs is known: from here on it outlives us."""
+        """Everything is attached, and running containers are known: from here on it outlives us."""
         if self.base is not None:
             # First: pins without a ticket would lock the next agent of a pod out.
             self._leave_tickets()
@@ -119,7 +121,9 @@ class Continuity:
             self._log.warning("no ticket for the next agent", error=str(error))
 
     def answered(self) -> None:
-        """Policies may select by what only the runtimes know: until they answer, the old programs stay."""
+        """Policies may select by facts that only runtimes know: until they have answered, the old programs
+        stay attached.
+        """
         waiting = (container.enrichment is Enrichment.PENDING for container in self._registry)
         if not any(waiting):
             self.takeover.release()

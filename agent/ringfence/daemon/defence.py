@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The self-defence, put together: what is guarded in the kernel, the words for its verdicts, and who looks
-each second whether all is as it was left.
-"""
+"""The self-defence, put together: the table of guarded objects, the alerts for its verdicts, and the
+watchdog."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ _CALL_SECONDS = 0.05  # in which a call that was seen to begin has ended
 
 
 class Defence:
-    """In the order of a start: `begin` before anything is attached, `attached` after; then `tick`."""
+    """Call in the order of a start: `begin` before anything is attached, `attached` after; then `tick`."""
 
     def __init__(
         self,

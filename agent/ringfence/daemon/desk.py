@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a verdict to its line: the alert, the kill that is left to user space, and the bound on how often it
-is told."""
+"""From a verdict to its record: the alert, the kill that is left to user space, and the rate limit."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ class _Late(NamedTuple):
 
 
 class Desk:
-    """Called by the loop only. `emit` gets finished records, and whose they are, and must not block."""
+    """Called by the loop only. `emit` gets finished records and their container, and must not block."""
 
     def __init__(
         self,
@@ -77,7 +76,7 @@ class Desk:
         self.watch: Callable[[Event, Container | None, str], None] = lambda event, container, rule: None
 
     def verdict(self, event: Event, container: Container | None) -> None:
-        """A rule matched: answer, count, tell."""
+        """A rule matched: act on it, count it, report it."""
         if not self.postpone(event, lambda worse: self._verdict(event, container, worse)):
             self._verdict(event, container, event)
 
@@ -110,7 +109,7 @@ class Desk:
     def _ask(
         self, event: Event, container: Container | None, rule: CompiledRule | None, rule_id: str
     ) -> Decision:
-        """May it be told? In a flood mostly not: then nothing more is put together than what that takes."""
+        """Whether the limiter allows it. In a flood it mostly does not; then nothing more is assembled."""
         late = _Late(event, container, rule)
         if not self.limiter.may_pass(event.container, rule_id):
             return self.limiter.hold(event.container, rule_id, late)
@@ -132,7 +131,7 @@ class Desk:
         self._stats.attempts.add(rule.attack if rule else (), namespace, str(outcome))
 
     def finding(self, found: Finding) -> None:
-        """A detector found something: count and tell."""
+        """A detector found something: count it, report it."""
         detector, cgroup = found.detector, found.container.cgroup_id if found.container else 0
         name = self._stats.series(detector.id)
         self._stats.alerts[name, detector.severity, "alert", "seen"] += 1
@@ -148,11 +147,11 @@ class Desk:
         self._emit(record, found.container)
 
     def lifecycle(self, event: Event, container: Container | None) -> None:
-        """An event that was asked for without a rule, and came by the ring of alerts."""
+        """An event that was requested without a rule, and came by the alerts ring."""
         self._emit(event_record(event, container, self._offset), container)
 
     def render(self, event: Event, container: Container | None) -> Mapping[str, Any]:
-        """An event as a client of the local socket sees it. Called in that server's thread."""
+        """An event as a record for a client of the local socket. Called in that server's thread."""
         return self.redact(event_record(event, container, self._offset))
 
     def tick(self) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feeds the detectors: what enrichment found in a bundle, verdicts, limits and tasks of containers, and the
-programs that the kernel runs on the host. Called by the loop only; a round is bounded.
-"""
+"""Feeds the detectors with enrichment's findings in bundles, verdicts, limits and task counts of containers,
+and the kernel's helper programs on the host. Called by the loop only; each round is bounded."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ _LOOKS = 6  # that the number of tasks is compared with
 
 
 class DeskLike(Protocol):
-    """Who tells."""
+    """Reports findings."""
 
     def finding(self, found: Finding) -> None: ...
 
@@ -61,7 +60,7 @@ class DetectorFeed:
         self._round = 0
 
     def on_known(self, container: Container, facts: Facts) -> None:
-        """A runtime said who this is: is something in its bundle not as it should be?"""
+        """A runtime identified a container: check its bundle."""
         for suspicion in facts.suspicions:
             self._once(suspicion.detector, container, {"what": suspicion.what})
         for mount in container.posture.sensitive_mounts if container.posture else ():
@@ -69,7 +68,7 @@ class DetectorFeed:
                 self._once("host-root", container, {"target": mount.target, "writable": mount.writable})
 
     def on_gone(self, container: Container) -> None:
-        """Its slot is free: nothing is remembered of it."""
+        """Its slot is free: forget it."""
         for known in (self._told, self._tasks, self._hits):
             known.pop(container.cgroup_id, None)
         self._sweep.forget(container.cgroup_id)

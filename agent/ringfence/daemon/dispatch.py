@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records -> events -> who takes them, by table. This is the hot path: 300,000 records a second on one core.
+"""Records -> events -> handlers, by table. This is the hot path: 300,000 records a second on one core.
 
-A record of activity is decoded, counted, attributed and, for the three process events, put into the tree; it
+An activity record is decoded, counted, attributed and, for the three process events, entered in the tree. It
 becomes text only if a client of the local socket asks for its kind.
 """
 

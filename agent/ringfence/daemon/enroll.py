@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hand-shake with the runtime: a container is in the kernel's maps before its first instruction.
+"""The enrolment socket: a runtime has its container in the kernel's maps before the first instruction.
 
-Our runtime connects before it starts a workload, says in one message which cgroup the container has and which
-policies it asks for, and waits for the answer. A request is one packet of JSON with descriptors (the
-container's cgroup in each hierarchy, its config.json, perhaps a policy file); the answer is one packet:
-`{"ok": true, ...}` only after what was written has been read back from the kernel. So cgroups whose name fits
-no pattern are enrolled, too. A descriptor means the same in every namespace, and cannot be swapped as a path
-can. The socket is root's; who connects must be root, or the agent's own user, and in no container, whose root
-could give it another name and other policies.
+Our runtime connects before it starts a workload. In one message it names the container's cgroup and the
+policies that it asks for, and waits for the answer. A request is one packet of JSON with descriptors (the
+container's cgroup in each hierarchy, its config.json, perhaps a policy file). The answer is one packet, too:
+`{"ok": true, ...}` only after the entry has been read back from the kernel. So cgroups whose name matches no
+pattern are enrolled as well. A descriptor means the same in every namespace, and cannot be swapped like a
+path.
+
+The socket has mode 0600. The peer must be root or the agent's own user, and in no container: root of a
+container could give it another name and other policies.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class _Caller:
 
 
 class Enroller:
-    """Lives in the loop. `entry` writes and reads back the kernel's maps, `refuses` says who is sent away."""
+    """Runs in the loop. `entry` writes the kernel's maps and reads them back; `refuses` rejects a peer."""
 
     def __init__(
         self,
@@ -72,7 +74,7 @@ class Enroller:
 
     @property
     def room(self) -> tuple[int, int]:
-        """Callers that wait for their answer, and may."""
+        """Callers that wait for their answer, and the maximum."""
         return len(self._callers), _MAX_CALLERS
 
     def start(self) -> None:
@@ -82,7 +84,7 @@ class Enroller:
         self._loop.every(_SECONDS, self._expire)
 
     def close(self) -> None:
-        """Listen no more; who waits sees the end of the connection."""
+        """Stop listening; waiting callers see the end of their connection."""
         for caller in list(self._callers.values()):
             self._drop(caller.connection)
         if self._listener is not None:
@@ -174,8 +176,8 @@ class Enroller:
         self._keeper.bring(file, data, done)
 
     def restore(self) -> None:
-        """Hold the containers that an earlier agent was told of. Before tasks are armed, in the loop's
-        thread; files that they brought follow as soon as the loop runs.
+        """Enrol the containers that an earlier agent was told of. Call in the loop's thread, before tasks are
+        armed; policy files that they brought follow as soon as the loop runs.
         """
         for record in self._told.records():
             keys = tuple(word for word in record.chosen if ":" in word)

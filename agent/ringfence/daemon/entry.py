@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One container's entry in the kernel's maps, made on its runtime's word and then read back.
+"""Writes one container's entry to the kernel's maps at its runtime's request, and reads it back.
 
-The kernel may have enrolled the cgroup already, when it was made. As in adoption a slot is written before its
-number is published, and who comes second puts the slot back.
+The kernel may have enrolled the cgroup already when it was made. As in adoption, a slot is written before its
+number is published, and the loser of a race returns its slot.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Entry"]
 
 
 class Entry:
-    """Of the loop."""
+    """Used by the loop only."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Entry:
         self._never = never
 
     def suits(self, fd: int) -> bool:
-        """Whether this is a directory of the hierarchy that says whose a task is."""
+        """Whether this is a directory of the hierarchy that identifies containers."""
         return os.fstat(fd).st_dev == self._device
 
     def enter(

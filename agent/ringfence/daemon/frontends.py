@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What answers over HTTP, the audit that the metrics show, and the node that is told that it is guarded. None
-is on the way of an event."""
+"""HTTP servers, the audit behind the metrics, and the node's start-up taint. None of them handles events."""
 
 from __future__ import annotations
 

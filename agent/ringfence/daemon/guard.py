@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this agent lives by, by its configuration and where it runs; kept up to date in the kernel's table of
-guards.
+"""Which files, directories and cgroups of the agent are guarded, by its configuration and where it runs;
+keeps the kernel's table of guarded objects up to date.
 
-Directories of its own are guarded with all that is in them: pins, state, configuration, policies, programs of
-custom probes, its code. Of the directories above these only their place is, and of its cgroups the files that
-rule them. What becomes of who reaches for one of these is decided in the kernel (probes/guard.bpf.c).
+The agent's directories are guarded with all their contents: pins, state, configuration, policies, programs of
+custom probes, its code. Of the directories above, only their names are; of its cgroups, the files that
+control them. What happens to a task that reaches for one is decided in the kernel (probes/guard.bpf.c).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEAST = 2  # parts of a path: of /run
 
 
 class Guard:
-    """Of the loop; all methods do nothing where the self-defence is off."""
+    """Used by the loop only. All methods do nothing where the self-defence is off."""
 
     def __init__(self, config: Config, kernel: Kernel) -> None:
         self._config, self._kernel = config, kernel
@@ -65,7 +65,7 @@ class Guard:
             self._guards.map_made(made)
 
     def refresh(self) -> None:
-        """Look for what is to be guarded; tell the kernel where it is not what it was."""
+        """Look for objects to guard, and tell the kernel what has changed."""
         if self._guards is None:
             return
         links = frozenset(link.fd for link in self._kernel.attached)
@@ -115,7 +115,7 @@ class Guard:
             yield config.alerts_headers.resolve()
 
     def _names(self) -> Iterator[Path]:
-        """What a path to one of ours may end in, where calls are all that is seen."""
+        """Last components of our paths, where only system calls are seen."""
         if self._kernel.guarding != "calls":
             return
         code = _own_code()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of the agent's own that is to stay as it was written."""
+"""A state file of the agent that nobody else may change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["GuardedFile"]
 
 
 class GuardedFile:
-    """`renew` makes it anew, by `write`. From any thread."""
+    """`renew` writes it again, by way of `write`. From any thread."""
 
     def __init__(self, path: Path, renew: Callable[[], object]) -> None:
         self.path, self.renew = path, renew
@@ -21,7 +21,7 @@ class GuardedFile:
         self._left: tuple[int, ...] | None = None
 
     def write(self, act: Callable[[], object]) -> None:
-        """Do what writes the file; as it is then, it is to stay. Raises what `act` does."""
+        """Call `act`, which writes the file, and remember its state afterwards. Raises what `act` raises."""
         with self._lock:
             try:
                 act()
@@ -29,7 +29,7 @@ class GuardedFile:
                 self._left = self._now()
 
     def as_left(self) -> bool:
-        """Whether nobody else has changed it, or given it another name; true before it was written."""
+        """Whether it is as `write` left it; true before it was written."""
         with self._lock:
             return self._left is None or self._now() == self._left
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy files that containers bring (`ringfence run --policy FILE`): in force for those containers alone.
 
-A file is known by the digest of its text, so that a thousand containers of one file need its rules once. What
-its selector says does not matter: who brought it has chosen. Its names may be those of other files.
+A file is identified by the digest of its text, so a thousand containers with the same file need its rules
+once. Its selector is ignored: the container that brought it has chosen it. Its names may collide with other
+files'.
 """
 
 from __future__ import annotations

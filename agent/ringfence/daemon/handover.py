@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From one agent's pod to the next: what the first pinned must not stop the second, and must not go away.
+"""The handover from one agent's pod to the next: the first one's pins must neither stop the second nor go
+away.
 
-In a pod the agent is a container like others. The running agent is no subject of its own programs, but its
-successor is one of what it pinned: its first bpf(2) would be its last call. So every agent leaves tickets
-in the kernel and, for root alone, in its state directory; no container can read them while their agent is
-there. The next one begins by making a cgroup of that name inside its own, and is let go (container.bpf.c,
-rf_admit). A ticket is good for one task, once. There are a few, and new ones are issued as soon as one was
-used: an agent that ends before it is ready leaves some to the one after it. Without any, the pins are
-removed first: a gap as long as a start, which is told. Where the self-defence of the agent before does not
-let them be removed, the start fails, and says so.
+In a pod, the agent is a container like others. A running agent is exempt from its own programs, but its
+successor is subject to the pinned ones: its first bpf(2) would be its last call. So every agent leaves
+tickets, in the kernel and, readable for root alone, in its state directory; no container can read them while
+their agent runs. The successor begins by making a cgroup of that name inside its own, and is exempted
+(container.bpf.c, rf_admit). A ticket is good for one task, once. There are several, and new ones are issued
+as soon as one is used, so an agent that ends before it is ready leaves some to the next. Without any, the
+pins are removed first: a gap as long as a start, which is reported. If the earlier agent's self-defence
+prevents that, the start fails with an error.
 
-All that may be found wrong without the kernel is found before: an agent whose policies are broken must not
-use up tickets, let alone remove pins. On a host nobody is armed, and nothing is needed.
+All that can be checked without the kernel is checked before: an agent with broken policies must not use up
+tickets, let alone remove pins. On a host nothing is armed, and no ticket is needed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _PREFIX = "ringfence-admit-"
 
 
 def earlier_pins(config: Config) -> list[PinDirectory]:
-    """What earlier agents pinned, where that would end this process; empty: it may do what it likes."""
+    """Pins of earlier agents, where they would end this process; empty: it is not subject to any."""
     base = find_base(candidates(config.pins), create=False) if config.pins != "off" else None
     if base is None or _on_the_host():
         return []
@@ -50,7 +51,7 @@ def earlier_pins(config: Config) -> list[PinDirectory]:
 
 
 def admit(earlier: Sequence[PinDirectory], state_dir: Path) -> str:
-    """Get past what earlier agents pinned; before the first bpf(2). Says how."""
+    """Get past the pins of earlier agents, before the first bpf(2). Returns NOTHING, ADMITTED or GAP."""
     if not earlier:
         return NOTHING
     for name in _tickets(state_dir):
@@ -105,7 +106,7 @@ def _on_the_host() -> bool:
 
 
 def _survives(act: Callable[[], object]) -> bool:
-    """Whether that can be done. A child tries: what is pinned may answer by SIGKILL."""
+    """Whether `act` can be done. Tried in a child: pinned programs may answer with SIGKILL."""
     child = os.fork()  # no thread was started yet
     if not child:
         failed = 1
@@ -127,7 +128,7 @@ def _remove(directories: Iterable[PinDirectory]) -> None:
 
 
 def _tickets(state_dir: Path) -> list[str]:
-    """Those that may be good. Only read: until it is admitted, whoever writes here is an attacker."""
+    """Tickets that may be valid. The file is only read: before admission its writer is not trusted."""
     try:
         return (state_dir / FILE).read_text().split()
     except (OSError, ValueError):

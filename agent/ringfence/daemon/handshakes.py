@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes told of their containers, on disk: so that the next agent of this node holds them, too.
+"""What runtimes told of their containers, kept on disk for the next agent of this node.
 
-A container whose cgroup fits no pattern, and what it chose, is known by the hand-shake alone. One small file
-a container, and the policy files that were brought, below the state directory, which is root's; both go when
-the container does.
+A container whose cgroup matches no pattern, and the policies it chose, are known by the enrolment request
+alone. One small file per container, and the policy files that were brought, in the state directory, which is
+root's. Both are removed with the container.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class HandshakeRecord(NamedTuple):
 
 
 class Handshakes:
-    """The directory. What cannot be written is no error: the hand-shake itself is what counts."""
+    """The directory. A failed write is no error: the enrolment itself is what counts."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

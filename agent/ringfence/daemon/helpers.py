@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs that the kernel may run on this node: those that it was told of before the agent came, and
-those that the configuration adds. Nothing here writes anything but the map of the probes.
+"""Usermode helpers: the programs that the kernel may run on this node, as they were set before the agent
+came, and those that the configuration adds. Writes nothing but the probes' map.
 
-Rules know all others by `known: no` of the event kernel.helper. What somebody wrote into core_pattern before
-the agent started is known: the agent cannot tell who did. What is written later is not. So the paths are
-fixed at the start; which files they are is looked up again and again, as packages are upgraded.
+Rules catch all others by `known: no` of the event kernel.helper. A value that was in core_pattern before the
+agent started is trusted: the agent cannot tell who wrote it. What is written later is not. So the paths are
+fixed at the start; which files they lead to is looked up again and again, as packages are upgraded.
 """
 
 from __future__ import annotations
@@ -48,10 +48,9 @@ _MOST = 4096  # bytes of a setting: PATH_MAX
 
 
 class Helper(NamedTuple):
-    """A program: as the kernel is told of it, what for (HELPER_*), and which file that is.
+    """A program: its path as the kernel has it, its uses (HELPER_*), and the file that it is.
 
-    device as the kernel packs it; `changed` is the inode's ctime in nanoseconds: the number of an inode that
-    is gone is used again.
+    device as the kernel packs it; `changed` is the inode's ctime in nanoseconds, as inode numbers are reused.
     """
 
     path: str
@@ -62,9 +61,9 @@ class Helper(NamedTuple):
 
 
 def configured(root: Path = Path("/")) -> Iterator[tuple[str, int]]:
-    """The paths that the kernel has been told, on the host whose root this is, with what for (HELPER_*).
+    """The paths that the kernel is set to run on the host with this root, with their uses (HELPER_*).
 
-    Whoever wrote them chose the bytes: lone surrogates stand for those that are no UTF-8.
+    Bytes that are no UTF-8 are lone surrogates: a container may have chosen them.
     """
     for name, use in _SETTINGS.items():
         with suppress(OSError):
@@ -96,8 +95,9 @@ def _mounts(root: Path) -> Iterator[MountLine]:
 
 
 def find(paths: Mapping[str, int], root: Path = Path("/")) -> list[Helper]:
-    """Those of the paths (with HELPER_*) that are there, as the host sees them: absolute links start at its
-    root."""
+    """Those of the paths (with HELPER_*) that exist, as the host sees them: absolute links start at its
+    root.
+    """
     devices = {mount.id: mount.device for mount in _mounts(root)}
     return [
         Helper(path, paths[path], *identify(fd, devices), os.fstat(fd).st_ctime_ns)
@@ -106,7 +106,7 @@ def find(paths: Mapping[str, int], root: Path = Path("/")) -> list[Helper]:
 
 
 def _opened(paths: Iterable[str], root: Path) -> Iterator[tuple[str, int]]:
-    """Each of the paths that is there, with a descriptor of it until the next one is asked for."""
+    """Each path that exists, with a descriptor that is valid until the next one is requested."""
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for path in paths:
@@ -134,14 +134,14 @@ def keys(helpers: Iterable[Helper]) -> dict[bytes, bytes]:
 
 
 class Table(Protocol):
-    """The map `helpers`, as far as it is needed here."""
+    """The part of the map `helpers` that is used here."""
 
     def update_batch(self, entries: dict[bytes, bytes]) -> None: ...
     def delete(self, key: bytes) -> bool: ...
 
 
 class Helpers:
-    """The paths that are trusted, fixed here, and the map of the probes, with the files that they are."""
+    """The trusted paths, fixed at construction, and the probes' map of the files that they lead to."""
 
     def __init__(self, table: Table, more: Iterable[Path] = (), root: Path | None = None) -> None:
         """`more` are those of the configuration."""
@@ -158,7 +158,7 @@ class Helpers:
             self._log.warning("helpers that are not there", paths=lost)
 
     def refresh(self) -> None:
-        """Look again which files these are, and tell the probes. For each beat."""
+        """Look up the files again, and update the probes. Called with every beat."""
         try:
             seen = self._look()
             if seen == self._seen and not self._fails:
@@ -175,7 +175,7 @@ class Helpers:
         self._take(now)
 
     def _look(self) -> dict[str, tuple[int, int, int]]:
-        """What is cheap to know of each file, and is another where the file is."""
+        """A cheap fingerprint of each file; it changes when the file is replaced."""
         states = ((path, os.fstat(fd)) for path, fd in _opened(self._paths, self._root))
         return {path: (state.st_dev, state.st_ino, state.st_ctime_ns) for path, state in states}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who tells the agent about pods: the CRI socket and the API server's watch, as they are configured."""
+"""Where the agent learns about pods: the CRI socket and the API server's watch, as configured."""
 
 from __future__ import annotations
 

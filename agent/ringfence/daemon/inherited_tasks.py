@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose each task was to the agent before: a task that left its container's cgroup stays that container's,
-also over a restart. What its programs know is read from its pinned maps; the iterator that adopts binds by
-it.
+"""Which container each task belonged to under the earlier agent. A task that left its container's cgroup
+stays the container's, also over a restart. Read from the earlier agent's pinned maps; the adopting iterator
+binds tasks by it.
 
-It is read again as long as the old programs decide: they follow every fork.
+It is read again for as long as the old programs decide: they follow every fork.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Inheritance"]
 
 
 class Inheritance:
-    """Of agents whose maps look as ours do; those of others are left alone."""
+    """Of earlier agents with the same ABI; maps of others are left alone."""
 
     def __init__(self) -> None:
         self._tables: list[Map] = []
@@ -58,7 +58,7 @@ class Inheritance:
         carried.update_batch(dict(list(entries.items())[: carried.max_entries]))
 
     def outlived(self) -> Iterator[int]:
-        """Containers whose cgroup is gone, and which have tasks that run elsewhere: by the cgroup's id."""
+        """Containers without a cgroup whose tasks still run elsewhere, by cgroup id."""
         alive = {task.container for pid, task in self._owners.items() if _is_it(pid, task)}
         for table in self._slots:
             for _, value in table.items():
@@ -68,7 +68,7 @@ class Inheritance:
                     yield slot.cgroup
 
     def close(self) -> None:
-        """Everybody is bound: give the maps back."""
+        """All tasks are bound: close the maps."""
         for table in (*self._tables, *self._slots):
             table.close()
         self._tables, self._slots, self._owners = [], [], {}

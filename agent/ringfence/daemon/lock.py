@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One agent a node: a file lock, which the kernel lets go of however its holder ends."""
+"""One agent per node: a file lock, which the kernel releases however its holder ends."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ __all__ = ["Lock"]
 
 
 class Lock:
-    """Held from construction to `close`. Raises AlreadyRunningError, with the other's pid, when it is
-    taken."""
+    """Held from construction to `close`. Raises AlreadyRunningError, with the holder's pid, when it is
+    taken.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "agent.lock"
@@ -43,7 +44,7 @@ class Lock:
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self, *, remove: bool = False) -> None:
-        """Let go. The file stays unless `remove`: a path that is unlinked could be locked twice."""
+        """Release it. The file stays unless `remove`: an unlinked path could be locked twice."""
         if remove:
             with contextlib.suppress(OSError):
                 self.path.unlink()

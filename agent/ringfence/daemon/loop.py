@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one loop: both rings, timers, signals, and work that other threads hand in. It knows nothing of what
-it drives.
+"""The event loop: both rings, timers, signals, and work handed in by other threads. It knows nothing about
+what it drives.
 
-Alerts come first: whenever there are some, they are taken together with one bounded batch of activity, so
-that an alert waits for no more than that, and whoever handles both finds the exec before the verdict on it.
-Without alerts, the activity ring is looked at when it wakes the loop, and then every few milliseconds while
-records come: one wake-up a record would cost more than the record.
+Alerts come first. Whenever there are some, they are read together with one bounded batch of activity: an
+alert waits for no more than that, and the handler sees the exec before the verdict on it. Without alerts, the
+activity ring is read when it wakes the loop, and then every few milliseconds while records keep coming: a
+wake-up per record would cost more than the record.
 
-Alerts stay in their ring until they have been told: an agent that is killed between leaves them to the next.
+Alerts stay in their ring until they have been reported, so an agent that is killed meanwhile leaves them to
+the next.
 
-Nothing that it drives can end it: what raises is counted and logged (ringfence.faults), and the loop goes on.
+A handler that raises is counted and logged (ringfence.faults), and the loop goes on.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class RingLike(Protocol):
 
 
 class Loop:
-    """Runs on the thread that calls `run`. Only `call` may be used from other threads."""
+    """Runs on the thread that calls `run`. Other threads may use `call` and `ask` only."""
 
     def __init__(
         self,
@@ -57,7 +58,8 @@ class Loop:
         told: Callable[[], object] = lambda: None,
     ) -> None:
         """`on_records` gets alerts and activity, each in the order of its ring; one of them may be empty.
-        `told` waits, for a bounded time, until what came of the alerts is out of our hands."""
+        `told` waits, for a bounded time, until the output has taken the alerts.
+        """
         self._alerts, self._activity, self._handle = alerts, activity, on_records
         self._told = told
         self._guards = {place: Guard(place) for place in ("records", "timer", "call", "signal")}
@@ -77,17 +79,17 @@ class Loop:
             self._epoll.register(fd, select.EPOLLIN)
 
     def watch(self, fd: int, work: Callable[[], None]) -> None:
-        """Run `work` whenever the descriptor can be read; it must read it."""
+        """Run `work` whenever the descriptor is readable; it must read it."""
         self._watched[fd] = work
         self._epoll.register(fd, select.EPOLLIN)
 
     def forget(self, fd: int) -> None:
-        """Watch this descriptor no more; before it is closed."""
+        """Stop watching this descriptor. Call it before the descriptor is closed."""
         if self._watched.pop(fd, None):
             self._epoll.unregister(fd)
 
     def every(self, seconds: float, work: Callable[[], None]) -> None:
-        """Run `work` again and again, first after `seconds`."""
+        """Run `work` periodically, first after `seconds`."""
         self._timer_count += 1
         heapq.heappush(self._timers, (time.monotonic() + seconds, self._timer_count, seconds, work))
 
@@ -103,7 +105,9 @@ class Loop:
         signal.signal(number, lambda _number, _frame: None)
 
     def call(self, work: Callable[[], None]) -> None:
-        """Run `work` in the loop, soon. From any thread. Where too much waits, it is dropped and counted."""
+        """Run `work` in the loop soon. From any thread. If too many calls are waiting, it is dropped and
+        counted.
+        """
         self._hand_in(work)
 
     def _hand_in(self, work: Callable[[], None]) -> bool:
@@ -116,12 +120,13 @@ class Loop:
 
     @property
     def room(self) -> tuple[int, int]:
-        """Calls that were handed in and not run yet, and may be."""
+        """Calls that are waiting, and the maximum."""
         return len(self._calls), CALLS_MAX
 
     def ask(self, question: Callable[[], T], timeout: float = 10.0) -> T:
-        """Run `question` in the loop and wait for its answer. From any other thread; what it raises is
-        raised here, and TimeoutError where the loop does not come to it."""
+        """Run `question` in the loop and wait for its result. From any other thread. Exceptions are raised
+        here; TimeoutError if the loop does not get to it.
+        """
         answer: Future[T] = Future()
 
         def work() -> None:
@@ -170,7 +175,7 @@ class Loop:
             self._on_records(alerts, activity)
 
     def close(self) -> None:
-        """Free the descriptors. Signals go back to what Python makes of them."""
+        """Free the descriptors, and restore the signal handlers."""
         if self._signals:
             signal.set_wakeup_fd(-1)
         for number in self._signals:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers as they come and go: the registry, what the runtimes say of them, and the policies that hold
-for each."""
+"""Containers as they come and go: the registry, what runtimes say about them, and which policies apply to
+each."""
 
 from __future__ import annotations
 

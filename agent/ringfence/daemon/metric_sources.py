@@ -23,7 +23,7 @@ _DESCRIPTORS = 16_384  # four files each of as many containers as there may be b
 
 
 def sources(agent: Agent) -> Sources:
-    """For `new_registry`; nothing is read before somebody scrapes."""
+    """For `new_registry`; nothing is read before a scrape."""
     return Sources(
         stats=agent.stats,
         kernel=agent.kernel,
@@ -96,7 +96,7 @@ def _pressure() -> PressureMetrics:
 
 
 def _descriptors() -> int:
-    """How many this process may have, after it was allowed as many as it may allow itself."""
+    """How many descriptors this process may have, after raising its soft limit to the hard one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if most > soft:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where finished records go: redacted, to the lines and the local socket at once, and to the receivers as
-soon as the container has its names.
+"""Where finished records go: redacted, to the output and the local socket at once, and to receivers as soon
+as the container's names are known.
 
-A line is never held back: what it lacked is told by a record of kind `identity` that names the alerts. An
-alert for a receiver waits for the names, for a bounded time.
+A line is never held back: names that it lacked follow in a record of kind `identity`, which lists the alerts.
+An alert for a receiver waits for the names, for a bounded time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Emit = Callable[[Mapping[str, Any]], object]
 
 
 class NoOutbox:
-    """Nobody is to be sent alerts."""
+    """No receiver is configured."""
 
     senders = ()
     lost = 0
@@ -40,7 +40,7 @@ class NoOutbox:
         """Nothing to start."""
 
     def put(self, record: Mapping[str, Any]) -> bool:
-        """Nobody wants it."""
+        """There is no receiver."""
         return True
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ def open_outbox(config: Config) -> Outbox | NoOutbox:
 
 
 def limiter_of(config: Config) -> Limiter:
-    """How often one container and rule may tell."""
+    """The configured rate limit per container and rule."""
     return Limiter(
         rate=config.alerts_rate / 60, burst=config.alerts_burst, same_ns=config.alerts_repeat * 10**9
     )
@@ -98,16 +98,16 @@ class Outlets:
 
     @property
     def room(self) -> tuple[int, int]:
-        """Alerts that wait for a name, and may."""
+        """Alerts that wait for names, and the maximum."""
         return self._count, _HELD_MAX
 
     @property
     def waiting(self) -> int:
-        """Alerts that wait for a name."""
+        """Alerts that wait for names."""
         return self._count
 
     def emit(self, record: Mapping[str, Any], container: Container | None = None) -> None:
-        """One record; `container` is whose alert it is."""
+        """One record; `container` is the one that it is about."""
         if container is not None and not container.settled:
             # It may be told late (a repetition that was held back), and be known by now.
             current = self.find(container.cgroup_id)
@@ -129,7 +129,7 @@ class Outlets:
         self._count += 1
 
     def identified(self, container: Container) -> None:
-        """More is known of a container. Its alerts leave once nothing more is to come."""
+        """A container became better known. Its alerts leave once no more names are expected."""
         if container.enrichment is Enrichment.PENDING or container.cgroup_id not in self._held:
             return
         held = self._held.pop(container.cgroup_id)
@@ -151,7 +151,7 @@ class Outlets:
             self._send({**one.record, "container": known})
 
     def tick(self) -> None:
-        """Let go what waited long enough. Called by a timer."""
+        """Send what has waited long enough. Called by a timer."""
         now = self._clock()
         for cgroup, held in list(self._held.items()):
             over = [one for one in held if one.until <= now]
@@ -159,7 +159,7 @@ class Outlets:
                 self._release(cgroup, over, [one for one in held if one.until > now])
 
     def flush(self) -> None:
-        """Let go of everything; at the end."""
+        """Send everything; at the end."""
         for cgroup, held in list(self._held.items()):
             self._release(cgroup, held, [])
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The limits that the agent itself runs under: memory and CPU of its own cgroup, version 1 or 2, and how
-near it is.
+"""The agent's own limits: memory and CPU of its cgroup, version 1 or 2, and how near it is to them.
 
-Read only; who set them (systemd, the kubelet) keeps them. An agent that is near one is to do less before
-the kernel makes it: see ringfence.daemon.pressure. Files: Documentation/admin-guide/cgroup-v2.rst,
-cgroup-v1/memory.rst, scheduler/sched-bwc.rst.
+Read only; they are set by systemd or the kubelet. Near a limit the agent does less before the kernel forces
+it to: see ringfence.daemon.pressure. Files: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst,
+scheduler/sched-bwc.rst.
 """
 
 from __future__ import annotations
@@ -33,7 +32,9 @@ class Load:
 
 
 def spare_us(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
-    """Ask the kernel to end others first when memory runs out. It takes CAP_SYS_RESOURCE: False without."""
+    """Ask the kernel to kill other processes first when memory runs out. Needs CAP_SYS_RESOURCE: False
+    without.
+    """
     try:
         if int(path.read_text()) > int(_OOM_SCORE):
             path.write_text(_OOM_SCORE)
@@ -43,9 +44,10 @@ def spare_us(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
 
 
 def hurry_us(nice: int = _NICE) -> bool:
-    """Let the calling thread, and those that it starts, run before those of the workloads: a container that
-    keeps all CPUs busy must not hold up the alerts of the others. It takes CAP_SYS_NICE: False without. Who
-    set a lower value keeps it."""
+    """Schedule the calling thread, and those that it starts, before the workloads: a container that keeps all
+    CPUs busy must not hold up the alerts of the others. Needs CAP_SYS_NICE: False without. A lower value that
+    was set before is kept.
+    """
     try:
         if os.getpriority(os.PRIO_PROCESS, 0) > nice:
             os.setpriority(os.PRIO_PROCESS, 0, nice)
@@ -55,14 +57,16 @@ def hurry_us(nice: int = _NICE) -> bool:
 
 
 class OwnLimits:
-    """Of one thread. `memory_limit` in bytes and `cpus`, 0: none; `throttled_seconds` since the cgroup was
-    made."""
+    """Used by one thread. `memory_limit` in bytes and `cpus`, 0: none; `throttled_seconds` since the cgroup
+    was made.
+    """
 
     def __init__(
         self, found: str = "", proc: Path = Path("/proc/self"), clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`found`: the path of our cgroup in the hierarchy that says whose a task is: what is taken where
-        /proc/self/cgroup does not tell it, as in a cgroup namespace."""
+        """`found`: the path of our cgroup in the hierarchy that identifies containers; used where
+        /proc/self/cgroup does not tell it, as in a cgroup namespace.
+        """
         v1, v2 = hierarchy_mounts(proc)
         told = dict(_told(proc))
         self._memory = list(_lineage(v1.get("memory", ""), told.get("memory", ""), found))
@@ -73,7 +77,7 @@ class OwnLimits:
 
     @property
     def memory_limit(self) -> int:
-        """The lowest of the cgroup and those that it lies in."""
+        """The lowest of the cgroup and those above it."""
         limits = [_number(path / "memory.max") for path in self._unified]
         limits += [_number(path / "memory.limit_in_bytes") for path in self._memory]
         return min((limit for limit in limits if 0 < limit < _NO_LIMIT), default=0)
@@ -94,7 +98,7 @@ class OwnLimits:
 
     @property
     def throttled_seconds(self) -> float:
-        """How long its limit has held it."""
+        """How long it was throttled."""
         found = [_stat(path / "cpu.stat", "throttled_usec") / 1e6 for path in self._unified]
         found += [_stat(path / "cpu.stat", "throttled_time") / 1e9 for path in self._cpu]
         return max(found, default=0.0)
@@ -132,8 +136,7 @@ def _told(proc: Path) -> Iterator[tuple[str, str]]:
 
 
 def _lineage(mount: str, *paths: str) -> Iterator[Path]:
-    """The cgroup and those that it lies in, below the root, which has no limits: of the first path that is
-    there."""
+    """The cgroup and those above it, below the root, which has no limits: of the first path that exists."""
     at = next((Path(mount + path) for path in paths if path.strip("/") and Path(mount + path).is_dir()), None)
     while mount and at is not None and at != Path(mount) and at != at.parent:
         yield at
@@ -148,7 +151,7 @@ def _text(path: Path) -> str:
 
 
 def _number(path: Path) -> int:
-    """-1: there is none, or no limit."""
+    """-1: no file, or no limit."""
     text = _text(path)
     return int(text) if text.lstrip("-").isdecimal() else -1
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who speaks at the agent's sockets. Root of a container is root: so the kernel is asked whether it is armed.
+"""Which processes may use the agent's sockets. Root of a container is root as well, so the kernel is asked
+whether the peer is armed.
 
-Where BPF-LSM decides, no armed task gets as far as a connection. Elsewhere it is sent away here, unheard, and
-told of. The peer is looked up by a pidfd, as its number can be another process's by then; before Linux 6.5
-that pidfd is opened by number.
+Where BPF-LSM decides, an armed task cannot connect at all. Elsewhere its connection is closed here unread,
+and reported. The peer is looked up by a pidfd, as its pid may have been reused; before Linux 6.5 that pidfd
+is opened by pid.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Peers:
         self._guards, self._denies = bool(kernel.guarding), config.defence == "deny"
 
     def refuses(self, connection: socket.socket) -> bool:
-        """Whether nothing that this peer says is to be heard. From any thread."""
+        """Whether this peer must not be served. From any thread."""
         if not self._guards:
             return False
         pid, uid, gid = _PEERCRED.unpack(
@@ -54,7 +55,7 @@ class Peers:
         return self._denies
 
     def _task_of(self, connection: socket.socket, pid: int) -> TaskValue | None:
-        """What the kernel's programs know of the peer; container 0: nothing. None: there is no peer."""
+        """What the probes know about the peer; container 0: nothing. None: the peer has ended."""
         try:
             pidfd = _peer_pidfd(connection, pid)
         except OSError:
@@ -92,7 +93,7 @@ class Peers:
 
 
 def _peer_pidfd(connection: socket.socket, pid: int) -> int:
-    """Raises OSError where there is no such process any more."""
+    """Raises OSError if the process has ended."""
     try:
         return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as error:

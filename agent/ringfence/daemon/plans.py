@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From configuration, node and policies to what is loaded and attached: plans as values, nothing is done
+"""From configuration, node and policies to what is loaded and attached. Plans are values; nothing is done
 here."""
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _COUNTED = frozenset((_K.FILE_OPEN, _K.NET_CONNECT))
 
 
 def kernel_patterns(config: Config) -> list[Pattern]:
-    """The names of cgroups that are containers, as the probes take them."""
+    """Names of cgroups that are containers, in the form that the probes take."""
     patterns = patterns_for(config.patterns, known=config.known_names)
     return [kernel_pattern(pattern) for pattern in patterns]
 
@@ -71,7 +71,7 @@ def kernel_pattern(pattern: NamePattern) -> Pattern:
 
 
 def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> NodeTiers:
-    """What this node can do for each event. `sections` are those that were loaded; None: all there are."""
+    """What this node can do for each event. `sections`: those that were loaded; None: all."""
     tiers = NodeTiers.of(node)
     if sections is None:
         return tiers
@@ -89,8 +89,9 @@ def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> N
 
 
 def observe_levels(config: Config) -> dict[EventKind, int]:
-    """What is reported where no rule matches: life cycles always, processes as activity, the rest as
-    configured."""
+    """What is reported where no rule matches: lifecycle always, processes as activity, the rest as
+    configured.
+    """
     levels = dict.fromkeys((*_LIFE, *_CGROUPS), OBSERVE_ALERTS) | dict.fromkeys(_PROCESSES, OBSERVE_ACTIVITY)
     levels |= {EventKind.from_label(label): _LEVELS[level] for label, level in config.observe.items()}
     # Without these nothing could be attributed, whatever was configured.
@@ -98,7 +99,7 @@ def observe_levels(config: Config) -> dict[EventKind, int]:
 
 
 def needed_kinds(config: Config, *compiled: CompiledPolicies) -> frozenset[EventKind]:
-    """The events that some rule asks for, or that are observed or counted."""
+    """The events that a rule names, or that are observed or counted."""
     off = {label for label, level in config.observe.items() if level == "off"}
     kinds = {kind for kind, level in observe_levels(config).items() if level}
     kinds |= {kind for kind in _COUNTED if kind.label not in off}
@@ -115,9 +116,9 @@ def attach_plan(
     tiers: NodeTiers,
     guarding: str = "",
 ) -> AttachPlan:
-    """Where programs must be for these events to be seen. What nobody asks for costs nothing.
+    """Where programs must be attached to see these events; events that nobody needs cost nothing.
 
-    What LSM hooks decide is attached nowhere else: it would be said twice, and calls would pay for it.
+    What LSM hooks decide is attached nowhere else: it would be reported twice, and calls would pay for it.
     `guarding` as Kernel.guarding.
     """
     hooked = kinds & tiers.hooks.keys()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policies in force, and how the next ones come: a set that is refused changes nothing.
+"""The policies in force, and the change to the next set; a set that is refused changes nothing.
 
-Reading, compiling and attaching take a while and happen in a thread of their own; only the switch of
-generations happens in the loop.
+Reading, compiling and attaching take a while and happen in a thread; only the switch of generations happens
+in the loop.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
 
 
 def override(config: Config) -> Literal["audit", "enforce"] | None:
-    """The mode that replaces every policy's own."""
+    """The mode that replaces each policy's own."""
     return None if config.mode == "policy" else config.mode
 
 
 def probe_words(config: Config) -> Mapping[str, ProbeWords]:
-    """What policies may say of the custom probes, as their files are now."""
+    """The vocabulary of the custom probes, as their files are now."""
     if config.probes_directory is None:
         return {}
     from ringfence.probes.read import read_directory  # nobody else pays for it
@@ -65,7 +65,8 @@ def probe_words(config: Config) -> Mapping[str, ProbeWords]:
 
 class PolicyKeeper:
     """Owns the generations. `in_loop` hands work to the loop; `facts` gives what is known by slot, in the
-    loop; `announce` is told of a set before it is in force."""
+    loop; `announce` is called with a set before it is in force.
+    """
 
     def __init__(
         self,
@@ -94,12 +95,12 @@ class PolicyKeeper:
 
     @property
     def compiled(self) -> CompiledPolicies | None:
-        """What is in force."""
+        """The set in force."""
         return self._generations.compiled
 
     @property
     def room(self) -> tuple[int, int]:
-        """Policy files of containers that wait, and may."""
+        """Containers' policy files that wait, and the maximum."""
         return self._guests.room
 
     def start(self, compiled: CompiledPolicies) -> None:
@@ -110,7 +111,7 @@ class PolicyKeeper:
         self._install(compiled)
 
     def prepare(self, *sets: CompiledPolicies) -> None:
-        """Have the kernel see every event that these sets ask for."""
+        """Attach what these sets need."""
         plan = self._plan(*sets)
         self._kernel.configure_syscalls(plan.entry, plan.hooked, plan.guarded)
 
@@ -146,7 +147,7 @@ class PolicyKeeper:
     def bring(self, name: str, data: bytes, done: Callable[[str, str], None]) -> None:
         """Put the policies of a file in force for the containers that choose it; in the loop.
 
-        `done` is called in the loop with the key that such a container chooses them by, or with what is
+        `done` is called in the loop with the key by which such a container chooses them, or with what is
         wrong.
         """
         file = GuestFile(name, data, done)

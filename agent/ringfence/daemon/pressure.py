@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent lowers the rate of activity before it falls behind, and says so: half of it while the ring of
-activity is half full, half of that when it stays so, and back step by step when it is nearly empty. The
-same while the agent nears its own limits: of memory, or of CPU time, which shows as throttling.
+"""Lowers the rate of activity before the agent falls behind, and reports it: by half while the activity ring
+is half full, by half again if it stays so, and back step by step when it is nearly empty. The same when the
+agent nears its own limits of memory or CPU time (which shows as throttling).
 
-Alerts have a ring of their own and are not touched.
+Alerts have a ring of their own and are not affected.
 """
 
 from __future__ import annotations

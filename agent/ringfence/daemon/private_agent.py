@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent of a command's own, as a child process: it leaves the node's agent and its containers alone.
+"""An agent that belongs to one command, as a child process. It leaves the node's agent and its containers
+alone.
 
-It knows no container but those whose names or hand-shake it is given, pins nothing and serves no HTTP; it has
-a socket and a state directory of its own, and ends with the command.
+It knows only containers that match the given names or are enrolled over its socket, pins nothing and serves
+no HTTP. It has a socket and a state directory of its own, and ends with the command.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _END_SECONDS = 30.0
 class PrivateAgent:
     """`ringfence agent` as a child process; ready within a `with` block, and ended after it.
 
-    `records` are its lines of output, as they come. No variable of the environment configures it.
+    `records` are its lines of output, as they come. Environment variables do not configure it.
     """
 
     def __init__(self, directory: Path, ask: Ask, flags: Sequence[str], *, seconds: float = 60.0) -> None:
-        """`flags` say what is watched, and how; `seconds`: how long the start may take."""
+        """`flags` are added to its command line; `seconds`: how long the start may take."""
         directory.mkdir(parents=True, exist_ok=True)
         self.socket, self._log = directory / "agent.sock", directory / "agent.log"
         self._ask, self._seconds = ask, seconds

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events of custom probes: whose they are, what is counted of them, which rules hold, who hears of them.
+"""Events of custom probes: their container, the metrics derived from them, the rules that match, and the
+readers.
 
-Called by the loop only. A rule that kills does so after the event, and only a task that the kernel itself
-has bound to that container (the map `processes`) with the same start time; never a task of the host.
+Called by the loop only. A rule that kills does so after the event, and only a task that the kernel itself has
+bound to that container (map `processes`) with the same start time; never a task of the host.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ class PoliciesLike(Protocol):
 
 
 class StreamLike(Protocol):
-    """Who listens."""
+    """The part of StreamServer that is used here."""
 
     def wants_probe(self, label: str) -> bool: ...
     def offer(self, event: Any, container: Any) -> None: ...
 
 
 class ProbeDesk:
-    """`emit` gets alerts, `line` gets events that are to be lines of the output; neither may block."""
+    """`emit` gets alerts, `line` gets events that become lines of the output; neither may block."""
 
     def __init__(
         self,
@@ -233,7 +234,7 @@ class ProbeDesk:
         return self._redact(event_record(event, container, self._offset))
 
     def tick(self) -> None:
-        """Tell what was held back and no later alert will tell; follow the clock. Called by a timer."""
+        """Report what was held back and will not be reported with a later alert. Called by a timer."""
         self._offset = boot_offset_ns()
         for held in self._limiter.flush():
             if isinstance(held.what, Verdict):

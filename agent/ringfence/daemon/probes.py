@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The custom probes of a node: looked for, compiled, read, replaced when their files change, and told of.
+"""The custom probes of a node: found, compiled, read, replaced when their files change, reported.
 
-Reading YAML and waiting for bcc happen in one thread of their own, a probe at a time; events are taken in the
-loop. A new version that is refused changes nothing: the one that runs goes on, and status says so.
+Reading YAML and waiting for bcc happen in one thread, one probe at a time; events are taken in the loop. If a
+new version is refused, the running one stays, and the status says so.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MEANT = ("sampled", "host")  # left out because somebody asked for it
 
 @dataclass(slots=True)
 class ProbeState:
-    """One probe. `live` None: it does not run; `problems`: what is wrong with what the files hold now."""
+    """One probe. `live` None: it does not run; `problems`: what is wrong with the files as they are now."""
 
     name: str
     live: Live | None = None
@@ -69,7 +69,7 @@ class ProbeState:
 
 
 class ProbeKeeper:
-    """`states` and `loads` may be read by any thread; everything else is of the loop and of one thread."""
+    """Any thread may read `states` and `loads`; everything else belongs to the loop and one thread."""
 
     def __init__(
         self,

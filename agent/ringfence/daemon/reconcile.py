@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After a counted loss, the picture of containers and processes is mended from the kernel, and that is
-told: what was lost are records, not the knowledge of who runs.
+"""After counted losses, brings our picture of containers and processes back in line with the kernel, and
+reports it: the records are lost, the knowledge is not.
 
 - A record of a container's life did not fit the ring: the registry is compared with the kernel's table of
-slots. - A container found no slot: as soon as one is free, the cgroups are walked, in a thread, and the
-task iterator runs.
+  slots.
+- A container found no slot: as soon as one is free, the cgroups are walked in a thread, and the task iterator
+  runs.
 - A task could not be bound: the task iterator runs.
-- A record of a process was lost: the processes of that container are read anew, in a thread.
+- A record of a process was lost: the processes of that container are read again, in a thread.
 
-What a container can bring about as often as it likes is done ever more seldom. Verdicts are not mended:
-what was done was done in the kernel, the loss is counted, no iterator knows it.
+Work that a container can trigger at will is done at growing intervals. Verdicts cannot be recovered: they
+were carried out in the kernel, and their loss is counted.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Adopting(Protocol):
 
 
 class _Seldom:
-    """Something that is wanted again and again, and done after pauses that grow while it is."""
+    """Something that is requested often, and done at intervals that grow while the requests go on."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -60,7 +61,7 @@ class _Seldom:
         self.wanted = True
 
     def take(self) -> bool:
-        """Whether it is to be done now."""
+        """Whether to do it now."""
         now = self._clock()
         if not self.wanted or now < self._due:
             return False
@@ -86,7 +87,7 @@ class Reconciler:
         adopt: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`adopt`: containers that are there may be taken in, also those that were there before the agent."""
+        """`adopt`: running containers may be taken in, also those from before the agent's start."""
         self._losses, self._registry, self._tree = losses, registry, tree
         self._adoption, self._unused, self._in_loop, self._may_adopt = adoption, unused, in_loop, adopt
         self._seen: dict[Lost, int] = {}
@@ -102,7 +103,7 @@ class Reconciler:
         return bool(self._busy)
 
     def tick(self) -> None:
-        """Look for new losses, and mend what they may have left wrong."""
+        """Look for new losses, and repair what they may have left wrong."""
         now = self._losses.by_slot()
         grown = [lost for lost, count in now.items() if count > self._seen.get(lost, 0)]
         self._seen = now

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the local socket answers: status, top, tree, policies. Runs in that server's thread.
+"""Answers of the local socket: status, top, tree, policies. Runs in that server's thread.
 
-What the loop owns is copied in the loop, in one short call; text is made of it here.
+The loop's own data is copied in the loop, in one short call; it is formatted here.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Snapshots:
         return [{**_about(container), **_tree(copies[container.cgroup_id])} for container in wanted]
 
     def _processes(self, cgroup: int) -> list[tuple[Any, ...]]:
-        """In the loop: the tree's own objects change under its hands."""
+        """Call in the loop, which changes the tree's objects."""
         return [(p.pid, p.ppid, p.uid, p.comm, p.exe, p.args) for p in self._tree.of_container(cgroup)]
 
     def _policies(self, _request: Request) -> list[dict[str, Any]]:

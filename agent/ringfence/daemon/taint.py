@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take the start-up taint from this agent's node, once it is ready: pods that waited for a guard may come.
+"""Removes the start-up taint from this agent's node once it is ready, so that waiting pods can be scheduled.
 
-In a thread of its own, again and again with longer pauses until the API server agrees. Nothing else of the
-node is changed: the patch names the version that was read, and is made anew where another was faster.
+In a thread, with growing pauses until the API server agrees. Nothing else of the node is changed: the patch
+names the version that was read, and is made anew on a conflict.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the agent before this one to this one: with no unguarded moment, and with nothing untold.
+"""Takes over from the earlier agent, with no unguarded moment and with nothing unreported.
 
-What an earlier agent pinned goes on deciding while this one attaches, adopts what runs and asks the runtimes
-who it is; only then do the old pins go. Meanwhile both decide and both record. So the old rings are read
-twice, and what both saw is told once:
+What the earlier agent pinned keeps deciding while this one attaches, adopts what runs, and asks the runtimes;
+only then are the old pins removed. Meanwhile both decide and both record. So the old rings are read twice,
+and what both saw is reported once:
 
-- what the old ring holds from the time before our own programs (the gap) is told at once, late but whole;
-- what both recorded (the overlap) was told from the new ring, and is counted as a duplicate; what only the
-  old programs recorded, because they refused the call first, is told when they are gone;
-- records of activity are counted, not told: the process tree was read from the kernel anew.
+- What the old ring holds from before our own programs (the gap) is reported at once, late but complete.
+- What both recorded (the overlap) was reported from the new ring, and is counted as a duplicate. What only
+  the old programs recorded, because they refused the call first, is reported when they are gone.
+- Records of activity are counted, not reported: the process tree was read from the kernel anew.
 
-It makes no difference whether the old programs are of this build: they are never taken over, always swapped.
+Whether the old programs are of this build makes no difference: they are never reused, always replaced.
 Records of another ABI are counted as unreadable.
 """
 
@@ -67,8 +67,9 @@ class _Left:
 
 
 class Takeover:
-    """`begin` before anything attaches; `adopted` when what runs is known; `release` when this agent is
-    complete, else `tick` does; `finish` at the end of a short life. Of the loop's thread."""
+    """Call `begin` before anything attaches, `adopted` when running containers are known, `release` when this
+    agent is complete (else `tick` does), `finish` at the end of a short life. Belongs to the loop's thread.
+    """
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Takeover:
         tell: Tell,
         path_of: Callable[[int], str] = lambda cgroup: "",
     ) -> None:
-        """`tell` gets verdicts; whoever they are about may be gone for good. `path_of` a cgroup by its id."""
+        """`tell` gets verdicts; their processes may have ended. `path_of` finds a cgroup's path by its id."""
         self._path_of = path_of
         self.on_complete: Callable[[], None] = lambda: None
         self._generations, self._registry, self._tell = generations, registry, tell
@@ -97,13 +98,12 @@ class Takeover:
 
     @property
     def before(self) -> list[PinDirectory]:
-        """What earlier agents left, oldest first, until it is released."""
+        """Pins of earlier agents, oldest first, until they are released."""
         return list(self._before)
 
     @property
     def pending(self) -> bool:
-        """Whether an earlier agent's programs may still decide beside ours; whatever of it is left to
-        read."""
+        """Whether an earlier agent's programs may still decide beside ours, or have records to read."""
         return bool(self._rings or self._before)
 
     def begin(self, base: Path, book: RuleBook | None) -> None:
@@ -153,9 +153,10 @@ class Takeover:
             self._due = time.monotonic() + _GOING
 
     def thin_out(self) -> None:
-        """Of agents that were killed one after the other before they were complete, all but the last are
-        needed no more, nor those before the last that was: a cgroup takes 64 programs, and a dozen agents
-        would fill it. What they left unread is read."""
+        """Remove agents that were killed in a row before they were complete, except the last, and those
+        before the last complete one: a cgroup holds 64 programs, and a dozen agents would fill it. Their
+        unread records are read.
+        """
         kept = {id(found) for found in self._before[-1:]}
         whole = [found for found in self._before if found.whole]
         kept |= {id(found) for found in whole[-1:]}
@@ -326,7 +327,7 @@ def _dropped(found: PinDirectory) -> Iterator[tuple[int, int, str, int]]:
 
 
 def _names(found: PinDirectory) -> dict[int, str]:
-    """Whose a slot was: its cgroup's id, all that the maps of that agent tell."""
+    """The cgroup id of each slot: all that the maps of that agent tell."""
     with suppress(OSError):
         left = found.open_map("slots") if found.same_abi else None
         if left is not None:

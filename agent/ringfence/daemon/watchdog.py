@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each second: is all as it was left? What is not is put right, counted, and told of.
+"""Once a second: is everything as it was left? What is not is restored, counted, and reported.
 
-The kernel's side refuses or kills who changes it, where it sees him. This is for what it cannot see: a call
-whose path was not ours until it was followed, a mistake of the host's administrator, a bug.
+The probes refuse or kill tasks that tamper, where they see it. This is for what they cannot see: a path that
+was not ours until it was resolved, an administrator's mistake, a bug.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _LIMITS = tuple(
 
 
 class Watchdog:
-    """`tell(what, details)` is called for each incident; `reattach` has what is detached attached again.
+    """`tell(what, details)` is called for each incident; `reattach` attaches again what is detached.
 
-    Of the loop.
+    Used by the loop only.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ def _process() -> dict[str, object]:
 
 
 def _put_back(wanted: Mapping[str, object], names: Sequence[str]) -> None:
-    """As far as we may: lowering one's own is easier than raising it again."""
+    """As far as permitted: lowering one's own limits is easier than raising them."""
     for name in names:
         with suppress(OSError, ValueError):
             value = wanted[name]
