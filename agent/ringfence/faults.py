@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bugs of the agent must not end it, and must not be silent: work that is guarded, and threads that live on.
+"""Bugs of the agent must neither end it nor go unnoticed: guarded calls, and threads that are restarted.
 
-Every part may use this. What failed is counted by a word of ours (`ringfence_handler_errors_total{where}`,
-`ringfence_thread_failures_total{thread}`), and the first failures of each are logged with their traceback.
+Failures are counted by a word of ours (`ringfence_handler_errors_total{where}`,
+`ringfence_thread_failures_total{thread}`), and the first ones of each are logged with their traceback.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ thread_failures: Counter[str] = Counter()
 
 
 class Guard:
-    """Calls work that may fail, for one place of the agent. `where` is a word of ours: it becomes a label."""
+    """Calls work that may fail, on behalf of one place of the agent. `where` becomes a label: a word of
+    ours.
+    """
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -62,17 +64,18 @@ class Guard:
 
 
 def cannot_accept(error: OSError) -> bool:
-    """Whether accept(2) failed for want of descriptors or memory: the listener stays readable, so who waits
-    for that only would turn in a circle."""
+    """Whether accept(2) failed for want of descriptors or memory. The listener stays readable then, so
+    waiting for it alone would be a busy loop.
+    """
     return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class SupervisedThread:
-    """A daemon thread that is begun anew, after a pause, when its work raises; it ends when that returns.
-    With `once`, a failure ends it, too: it is counted alike.
+    """A daemon thread that is restarted, after a pause, when its work raises; it ends when the work returns.
+    With `once` a failure ends it, and is counted as well.
 
-    `work` must look at a flag of its own to end; `stop` only ends the pauses. `on_failure` is called in the
-    thread, before the pause: to undo what a half-done round left.
+    `work` must check a flag of its own to end; `stop` only cuts the pauses short. `on_failure` is called in
+    the thread, before the pause, to undo what an unfinished round left.
     """
 
     def __init__(

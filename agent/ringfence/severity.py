@@ -12,10 +12,10 @@ SEVERITIES = ("info", "low", "medium", "high", "critical")
 
 
 def number_of(severity: Any) -> int:
-    """1 (info) to 5 (critical); what is no severity counts as high."""
+    """1 (info) to 5 (critical); an unknown word counts as high."""
     return SEVERITIES.index(severity) + 1 if severity in SEVERITIES else SEVERITIES.index("high") + 1
 
 
 def at_least(severity: Any, least: str) -> bool:
-    """Is it `least` or worse? What is no severity passes: a filter must not lose what it does not know."""
+    """Whether it is `least` or worse. Unknown words pass: a filter must not lose what it does not know."""
     return severity not in SEVERITIES or SEVERITIES.index(severity) >= SEVERITIES.index(least)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libbpf (soname libbpf.so.1) by ctypes. Beside `_syscalls` no other module of the agent knows ctypes.
+"""libbpf (soname libbpf.so.1) by ctypes. Besides `_syscalls`, no other module of the agent uses ctypes.
 
-Each function does one call and raises OSError with errno, the call and what it was about. Pointers of libbpf
-are ints with a name for the type checker. What libbpf says is kept in `LOG` where `listen` asks for it.
+Each function does one call, and raises OSError with errno, the call and its subject. Pointers of libbpf are
+ints with a name for the type checker. libbpf's messages are kept in `LOG` if `listen` asks for it.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ _lib = _Library()
 
 
 def listen(*, on: bool) -> None:
-    """Whether what libbpf says is kept: 10,000 things a load; each waits for a thread that imports."""
+    """Whether libbpf's messages are kept: some 10,000 per load, each of which waits for the interpreter's
+    lock.
+    """
     _lib.libbpf_set_print(_keep_message_callback if on else None)
 
 
@@ -305,7 +307,7 @@ def map_create(
 
 
 def map_lookup(fd: int, key: bytes | None, size: int, *, delete: bool = False) -> bytes | None:
-    """The value (`size` bytes), None when the key is not there. `delete` takes it out at the same time."""
+    """The value (`size` bytes), None when the key is absent. `delete` removes the entry in the same step."""
     buffer = ctypes.create_string_buffer(size)
     call = _lib.bpf_map_lookup_and_delete_elem if delete else _lib.bpf_map_lookup_elem
     result = call(fd, key, buffer)
@@ -320,7 +322,7 @@ def map_update(fd: int, key: bytes | None, value: bytes, flags: int = 0) -> None
 
 
 def map_delete(fd: int, key: bytes) -> bool:
-    """False when the key was not there."""
+    """False when the key was absent."""
     result = _lib.bpf_map_delete_elem(fd, key)
     return result != -errno.ENOENT and _checked(result, "bpf_map_delete_elem", fd) == 0
 

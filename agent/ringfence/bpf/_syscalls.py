@@ -94,10 +94,10 @@ def _syscall(call: str, subject: object, number: int, *arguments: object) -> int
 
 
 def perf_event_open_tracepoint(tracepoint: int) -> int:
-    """A descriptor of the tracepoint with that id.
+    """A perf event of the tracepoint with that id.
 
-    Of every process, on CPU 0: programs attached to it run on every CPU all the same (they hang at the
-    tracepoint, not at the event).
+    For every process, on CPU 0. Programs attached to it run on every CPU all the same: they are attached to
+    the tracepoint, not to the event.
     """
     attr = _PerfEventAttr(type=_PERF_TYPE_TRACEPOINT, size=ctypes.sizeof(_PerfEventAttr), config=tracepoint)
     number = _NR_PERF_EVENT_OPEN[platform.machine()]
@@ -113,9 +113,7 @@ def perf_event_open_tracepoint(tracepoint: int) -> int:
 def mount_detached(kind: str, **parameters: str) -> int:
     """A new mount of a filesystem that is in no mount namespace: it lives as long as the descriptor.
 
-    `parameters` as of mount -o; an empty text is a flag.
-
-    On tracefs and bpffs of kernels before 5.2, which have no fsopen(2), this fails with ENOSYS.
+    `parameters` as of mount -o; an empty text is a flag. ENOSYS before Linux 5.2, which has no fsopen(2).
     """
     name = kind.encode()
     context = _syscall("fsopen", kind, _NR_FSOPEN, name, ctypes.c_ulong(_FSOPEN_CLOEXEC))
@@ -159,7 +157,7 @@ def unmount(path: str) -> None:
 
 
 def load_trivial_program(kind: int, attach_type: int) -> int:
-    """A program that allows everything: whether it loads tells whether the kernel has that attach type."""
+    """A program that allows everything: it loads if the kernel has that attach type."""
     code = bytes([0xB7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # r0 = 1; exit
     return load_program(kind, attach_type, code)
 
@@ -188,8 +186,7 @@ def load_program(
 
 
 def may_call(kind: int, attach_type: int, helper: int) -> bool:
-    """Whether programs of that type have a helper (enum bpf_func_id): the verifier says who may not call
-    it."""
+    """Whether programs of that type have a helper (enum bpf_func_id): the verifier rejects unknown ones."""
     code = struct.pack("<BBhiBBhi", 0x85, 0, 0, helper, 0x95, 0, 0, 0)  # call helper; exit
     said = ctypes.create_string_buffer(4096)
     try:
@@ -203,7 +200,7 @@ def may_call(kind: int, attach_type: int, helper: int) -> bool:
 
 
 def map_freeze(fd: int) -> None:
-    """Nobody can change the map by a system call from here on (87df15de441b, 5.2)."""
+    """From here on no system call can change the map (87df15de441b, 5.2)."""
     attr = ctypes.c_uint32(fd)
     arguments = (ctypes.c_long(_BPF_MAP_FREEZE), ctypes.byref(attr), ctypes.c_ulong(ctypes.sizeof(attr)))
     _syscall("bpf", "BPF_MAP_FREEZE", _NR_BPF[platform.machine()], *arguments)
@@ -217,7 +214,7 @@ def prctl(option: int) -> None:
 
 
 def return_free_memory() -> None:
-    """malloc_trim(3): libbpf needs far more to load than what stays. Only glibc has it; elsewhere nothing."""
+    """malloc_trim(3): loading takes far more memory than stays in use. Only glibc has it; else no effect."""
     trim = getattr(_libc, "malloc_trim", None)
     if trim is not None:
         trim(ctypes.c_size_t(0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Putting loaded programs in place: tracing by BTF, LSM hooks, system calls, cgroups. All by bpf links.
+"""Attaches loaded programs: tracing by BTF, LSM hooks, system calls, cgroups. All by bpf links.
 
 A link is a descriptor: it detaches when the last one is closed, unless it is pinned (ringfence.bpf.pins).
 """
@@ -33,17 +33,17 @@ _MOUNTED_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 @dataclass(frozen=True, slots=True)
 class AttachPlan:
-    """What is to be attached. What is not needed costs nothing, so everything is asked for by name.
+    """What to attach. Nothing is attached that is not named here.
 
     `tracing` are tracepoints of tp_btf programs (sched_process_exec), `entry` and `exit` system calls as in
     ringfence.bpf.syscalls, `cgroup` what follows `cgroup/` in a section (dev, sysctl, connect4). None: all
     that the object has. `cgroup_path` is the root of the cgroup v2 hierarchy; empty: no cgroup programs.
-    `compat` and `compat_exit` see the same calls of 32-bit programs, too, at some 30 ns on each call of the
-    node. With `compat` one program at every call takes the place of those at the tracepoints of `entry`.
-    `lsm` are hooks of ringfence.bpf.lsm; `hooked` the calls that they decide, which are not in `entry`.
-    `drift`: programs that look for drift, at the places that are asked for. `requests`: at requests
-    for modules. `guard`: those of the self-defence, which may want the entry of more calls (`guarded`)
-    and the end of some (`guarded_exit`).
+    `compat` and `compat_exit` see the same calls of 32-bit programs as well, at some 30 ns for each call on
+    the node. With `compat`, one program at every call replaces those at the tracepoints of `entry`. `lsm` are
+    hooks of ringfence.bpf.lsm; `hooked` the calls that they decide, which are not in `entry`. `drift`: the
+    programs that detect drift, and where. `requests`: the program at requests for modules. `guard`: the
+    programs of the self-defence, which may need the entry of more calls (`guarded`) and the exit of some
+    (`guarded_exit`).
     """
 
     entry: frozenset[str] = frozenset()
@@ -72,7 +72,7 @@ class Attached(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """One place that this kernel does not have, or does not let us have."""
+    """One place that this kernel lacks, or does not permit."""
 
     program: str
     target: str
@@ -100,7 +100,7 @@ class Tracefs:
 
 @contextmanager
 def open_tracefs() -> Iterator[Tracefs]:
-    """The mounted tracefs, else one of our own that is in no mount namespace and ends with the block."""
+    """The mounted tracefs, or else a detached mount of our own that ends with the block."""
     fd = -1
     for path in _MOUNTED_TRACEFS:
         if Path(path, "events").is_dir():
@@ -121,8 +121,9 @@ def open_tracefs() -> Iterator[Tracefs]:
 
 
 class Place(NamedTuple):
-    """Where a program shall be: kind tp_btf, lsm, fentry, tracepoint or cgroup; the target as in a section
-    name."""
+    """Where a program belongs: kind tp_btf, lsm, fentry, tracepoint or cgroup; the target as in a section
+    name.
+    """
 
     program: Program
     kind: str
@@ -130,7 +131,7 @@ class Place(NamedTuple):
 
 
 def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
-    """What a plan comes to with these programs: everything that begins to be tracked comes first."""
+    """The places of a plan, for these programs: first those from which tracking begins."""
     programs = [program for program in programs if plan.drift or not program.name.startswith("drift_")]
     yield from _guard_places(programs, plan)
     programs = [program for program in programs if not program.name.startswith("guard_")]
@@ -180,7 +181,7 @@ def _is_wanted(plan: AttachPlan, target: str) -> bool:
 
 
 def attach_all(wanted: Iterable[Place], cgroup_path: str) -> Iterator[Attached | Skipped]:
-    """Attach, one by one and lazily: who takes the results can undo them when one fails."""
+    """Attach one by one, lazily, so that the caller can undo the earlier ones when one fails."""
     with ExitStack() as stack:
         tracefs: Tracefs | None = None
         cgroup = -1
@@ -215,7 +216,7 @@ def _attach_tracepoint(place: Place, tracefs: Tracefs) -> Attached | Skipped:
 
 
 def _attach_cgroup(place: Place, cgroup: int) -> Attached | Skipped:
-    """At a cgroup and all below it; others' programs there stay."""
+    """At a cgroup, for it and all below; other parties' programs there stay."""
     program = place.program
     try:
         return Attached(
@@ -240,9 +241,9 @@ def run_iterator(program: Program) -> bytes:
 def detach(links: Iterable[int]) -> None:
     """Close links, quickly.
 
-    A plain last close of a tracepoint's link waits for an RCU grace period: 38 ms each, three seconds for the
-    system calls of an agent. A link that was pinned is freed by a kernel worker instead. So they are pinned
-    in a bpffs of our own, which is in no mount namespace, and go with it: detached a few ms later.
+    Closing the last descriptor of a tracepoint's link waits for an RCU grace period: 38 ms each, three
+    seconds for an agent's system calls. A link that was pinned is freed by a kernel worker instead. So they
+    are pinned in a detached bpffs of our own, and go with it: detached a few ms later.
     """
     links = list(links)
     try:

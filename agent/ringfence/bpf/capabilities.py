@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this node offers, found by trying or by looking, never by its version; and what it lacks."""
+"""What this node offers, found by trying or looking, never by the kernel's version; and what it lacks."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _lsm() -> tuple[str, ...]:
 
 
 def _has_compat() -> bool:
-    """Does the kernel run 32-bit programs? These exist only then, on x86_64 and on arm64."""
+    """Whether the kernel runs 32-bit programs. These files exist only then, on x86_64 and on arm64."""
     return any(map(os.path.exists, ("/proc/sys/abi/vsyscall32", "/sys/devices/system/cpu/aarch32_el0")))
 
 

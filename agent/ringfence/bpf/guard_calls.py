@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The self-defence where LSM hooks do not decide: the system calls that can reach for the agent, and by which
-argument. And its LSM hooks, where they do. probes/include/guard.h is the other half.
+"""The self-defence's system calls: which calls can reach the agent, and by which argument, for kernels where
+LSM hooks do not decide. And its LSM hooks, for those where they do. The other half is probes/include/guard.h.
 
-A call is seen with what it names as it begins: a process by its number, a file by its path. What of that is
-certain and what is not is said in probes/self.bpf.c.
+A call is seen at its entry with what it names: a process by its pid, a file by its path. Which of these are
+certain is explained in probes/self.bpf.c.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of what is the agent's own (`guards` of probes/include/guard.h): filled, renewed, cleaned.
+"""The kernel's table of guarded objects (`guards` of probes/include/guard.h): filled, renewed, cleaned.
 
-Files are registered by descriptor: a program of ours reads what the kernel's object is, as st_dev is not the
-number of the filesystem on btrfs, and st_ino not that of the inode on some overlays.
+Files are registered by descriptor, and a program of ours reads the kernel's object: st_dev is not the number
+of the filesystem on btrfs, and st_ino not that of the inode on some overlays.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _ROUNDS = 1 << 20
 
 
 class Wish(NamedTuple):
-    """A file or directory that is to be guarded, and as what: GUARD_TREE, GUARD_FILE ..."""
+    """A file or directory to guard, and how: GUARD_TREE, GUARD_FILE ..."""
 
     path: Path
     kind: int
 
 
 class Guards:
-    """Of one thread. Each refresh is a round: what was not named in it is guarded no more."""
+    """Used by one thread. Each refresh is a round: what was not named in it is no longer guarded."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -74,7 +74,7 @@ class Guards:
         self._clean()
 
     def add(self, path: Path, kind: int = GUARD_FILE) -> None:
-        """Guard one more until the next round; a file that is not there is no error."""
+        """Guard one more file until the next round; an absent file is no error."""
         with suppress(OSError):
             self._hand_over([(os.open(path, os.O_PATH | os.O_CLOEXEC), self._value(kind))])
 
@@ -130,7 +130,7 @@ class Guards:
         self._table.update_batch(entries)
 
     def _clean(self) -> None:
-        """Numbers of inodes are given again: what is gone must not be taken for ours."""
+        """Inode numbers are reused: entries of removed files must not match new ones."""
         for key, raw in list(self._table.items()):
             device, _ = GUARD_KEY.unpack(key)
             of_files = device == GUARD_NAME or device < GUARD_MAP

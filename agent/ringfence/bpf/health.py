@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what was attached and pinned still is, as the kernel says it."""
+"""Whether what was attached and pinned still is, according to the kernel."""
 
 from __future__ import annotations
 

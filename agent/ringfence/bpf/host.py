@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's files as the kernel numbers them.
+"""Identities of the host's files, as the kernel numbers them.
 
-Overlayfs and Btrfs tell stat(2) another device than that of the superblock, which is what probes compare: it
-is taken from the mount that a file was reached by.
+On overlayfs and Btrfs, stat(2) reports another device than that of the superblock, which the probes compare.
+So it is taken from the mount by which a file was reached.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def identify(fd: int, devices: Mapping[str, str]) -> FileIdentity:
 
 
 def root_identity(proc: Path = Path("/proc")) -> FileIdentity:
-    """The root directory of process 1, or this process's where that one may not be looked at."""
+    """The root directory of process 1, or of this process if that one is not accessible."""
     for process in ("1", "self"):
         with suppress(OSError):
             devices = mount_devices((proc / process / "mountinfo").read_text(errors="surrogateescape"))

@@ -56,7 +56,7 @@ class Pattern(NamedTuple):
 
 
 class Adopted(NamedTuple):
-    """A task that ran before the agent and is armed now."""
+    """A task that ran before the agent, and is armed now."""
 
     pid: int
     tid: int
@@ -168,9 +168,9 @@ class Kernel:
             self.set_observe(kind, levels.get(kind, OBSERVE_OFF))
 
     def attach(self, plan: AttachPlan) -> list[Attached]:
-        """Attach what the plan asks for and is not there yet, and detach what it no longer asks for.
+        """Attach what the plan asks for and is not attached yet, and detach what it no longer asks for.
 
-        Gives what is new. `skipped` says what this kernel does not have. On a failure nothing has changed,
+        Returns what is new. `skipped` lists what this kernel does not have. On a failure nothing has changed,
         and KernelError says what could not be attached.
         """
         wanted = list(places(self.programs, plan))
@@ -218,7 +218,7 @@ class Kernel:
         return [stat_of(program) for program in self.programs]
 
     def pin(self, base: Path) -> None:
-        """Let links and maps outlive this process. What agents before it had pinned stays: see Takeover."""
+        """Let links and maps outlive this process. Earlier agents' pins stay: see Takeover."""
         fresh = PinDirectory.create(base)
         fresh.pin(self.attached, self._loaded.maps)
         if self._complete:
@@ -235,7 +235,7 @@ class Kernel:
             self._pins.mark_complete()
 
     def pin_again(self) -> None:
-        """Pins are gone: make them anew, in a bpffs that is mounted anew if that is gone, too."""
+        """Pins are gone: pin again, in a new bpffs if that is gone as well."""
         if self._pins is not None:
             base = self._pins.path.parent
             if not base.is_dir():
@@ -247,7 +247,7 @@ class Kernel:
                     other.remove()
 
     def forget(self, links: Iterable[Attached]) -> None:
-        """Let go of links that are dead: `attach` makes them again."""
+        """Close links that are dead; `attach` makes them again."""
         gone = {(link.program, link.target) for link in links}
         dead = [link for key, link in self._links.items() if key in gone]
         self._links = {key: link for key, link in self._links.items() if key not in gone}
@@ -265,7 +265,9 @@ class Kernel:
             self._pins = None
 
     def close(self) -> None:
-        """Give everything back. What is pinned goes on; else no rule decides any more, and all detaches."""
+        """Free everything. What is pinned keeps deciding; otherwise rules are switched off and all
+        detaches.
+        """
         if self._pins is None:
             self.map("generation").set(0, 0)
         self.keep_statistics(on=False)
@@ -322,7 +324,7 @@ def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Co
 
 
 def _has_hook(program: str, section: str, settings: KernelSettings, missing: list[Skipped]) -> bool:
-    """Whether the node has the hook. Where it has some and not this one, that is said."""
+    """Whether the node has the hook. If it has some, but not this one, that is logged."""
     if section.removeprefix("lsm/") in settings.lsm_hooks:
         return True
     if settings.lsm_hooks and not any(skip.program == program for skip in missing):
@@ -343,7 +345,7 @@ def _loads(kind: int, attach_type: int) -> bool:
 
 
 def _check_shapes(loaded: Loaded) -> None:
-    """An object of another build would be read wrongly, not refused."""
+    """An object of another build would be misread, not refused."""
     for name, shape in MAPS.items():
         found = loaded.maps.get(name)
         if found is None or (found.key_size, found.value_size) != shape:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What did not leave the kernel, by event, reason and container: the `drops` map, and what went before.
+"""Records that did not leave the kernel, by event, reason and container: the `drops` map, and its history.
 
-A slot is used again by the next container, so when it is freed its counts are taken out of the map and kept
-as totals: they never shrink, and never count for the wrong container. What the map had no room for is in an
-array beside it, by event and reason alone.
+Slots are reused, so when one is freed, its counts are moved from the map to totals: they never decrease, and
+never count for the wrong container. Losses that the map had no room for are in an array beside it, by event
+and reason alone.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def candidates(word: str) -> Sequence[str]:
 def find_base(candidates: Sequence[str] = BPFFS, *, create: bool = True) -> Path | None:
     """The directory that holds all pins, in the first candidate that is a bpffs.
 
-    When none is, one is mounted at the last, or KernelError raised. None when `create` is off and none is.
+    If there is none, one is mounted at the last candidate; raises KernelError. Without `create`: None.
     """
     mounts = mounts_of("bpf")
     mounted = next((path for path in candidates if path in mounts), "")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The capabilities(7) that the agent needs, why, and which of them this process holds.
 
-The list is proven, not thought up: tests/kernel/test_privileges.py runs the agent with exactly these, and
-shows what breaks without each. The Helm chart gives the same ones and no more.
+The list is tested: tests/kernel/test_privileges.py runs the agent with exactly these, and shows what breaks
+without each. The Helm chart grants the same ones.
 """
 
 from __future__ import annotations

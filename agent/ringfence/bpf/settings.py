@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is fixed once the programs are loaded: sizes, who the host and the agent are, what is wanted."""
+"""What is fixed once the programs are loaded: sizes, the identities of host and agent, what is enabled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LEARNED = 65536  # programs of containers, times what each calls and needs
 
 
 def host_namespaces(proc: str = "/proc") -> dict[str, int]:
-    """The host's namespaces: those of its process 1, or this process's where that one may not be looked at.
+    """The host's namespaces: those of its process 1, or of this process if that one is not accessible.
 
     0 for a kind that this kernel does not have.
     """

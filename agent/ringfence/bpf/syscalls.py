@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The system calls that are events: what the probes take from each, and how each architecture numbers it.
+"""The system calls that are events: what the probes take from each, and its numbers.
 
-The Python twin of probes/include/compat.h: beside the two of them nothing knows a system call's number. What
-the operands are called in policies is in ringfence.policy.vocabulary; a test compares the dims.
+The Python twin of probes/include/compat.h: nothing else knows system call numbers. The operands' names in
+policies are in ringfence.policy.vocabulary; a test compares the dims.
 """
 
 from __future__ import annotations

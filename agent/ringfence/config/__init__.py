@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent is told: a YAML file, RINGFENCE_* variables and flags, in rising order of strength.
+"""The agent's configuration: a YAML file, RINGFENCE_* variables and flags; later ones override earlier ones.
 
-Every key is declared once, in KEYS; the file's `http: {listen: X}`, the variable RINGFENCE_HTTP_LISTEN and
-the flag `--http-listen` are the same key. All mistakes are reported at once, with the place of each, and an
-unknown key is a mistake: a misspelt `mode` must not leave a node unprotected in silence. Nothing here
-touches the system beyond reading the one file.
+Every key is declared once, in KEYS: the file's `http: {listen: X}`, the variable RINGFENCE_HTTP_LISTEN and
+the flag `--http-listen` are the same key. All mistakes are reported at once, each with its place. An unknown
+key is a mistake: a misspelt `mode` must not silently leave a node unprotected. Nothing but the one file is
+read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose a task is: cgroups, containers, what the runtimes say of them, and their processes.
+"""Which container a task belongs to: cgroups, containers, what runtimes say about them, and their processes.
 
-Nothing here decides about rules, and nothing here guesses: a container that is
-not known stays unknown, and is counted.
+Nothing here decides about rules, and nothing is guessed: a container that is not known stays unknown, and is
+counted.
 """

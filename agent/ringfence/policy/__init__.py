@@ -2,7 +2,7 @@
 """Policies: files -> model -> tables -> kernel. See docs/policy-language.md for the language.
 
 `load_policies` reads, `compile_policies` makes tables, `Generations` puts them in force, `explain` says what
-each rule comes to on a node.
+each rule results in on a node.
 """
 
 from ringfence.policy.compiled import CompiledPolicies, CompiledRule, Shortfall
