@@ -77,8 +77,8 @@ static __always_inline bool rf_first(struct rf_container *container, __u32 numbe
 }
 
 /*
- * What floods the ring of alerts is held back, container by container; kills, too: who dies is followed by the next.
- * But no flood of one rule hides the first record of another.
+ * The rate limit of the alerts ring, per container. Kills are limited, too: a killed task can be replaced at once. But a
+ * flood of one rule's records does not hide the first record of another rule.
  */
 static __always_inline bool rf_alert_token(struct rf_container *container, __u32 number)
 {
@@ -89,8 +89,8 @@ static __always_inline bool rf_alert_token(struct rf_container *container, __u32
 }
 
 /*
- * Where a record goes: verdicts to the alerts ring, the rest where `observe` says. It is about telling alone: what is
- * decided holds whether it is told or not.
+ * Where a record goes: verdicts to the alerts ring, the rest where `observe` says. This is about reporting only: a verdict
+ * is carried out whether it is reported or not.
  */
 static __always_inline __u32 rf_route_rule(__u32 event, __u32 slot, struct rf_container *container, __u32 action,
 					   __u32 rule)

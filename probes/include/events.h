@@ -58,7 +58,7 @@ enum rf_event {
 	RF_KERNEL_HELPER = 28, /* the kernel runs a program of the host: modprobe, core_pattern, release_agent ... */
 	RF_TASK_DRIFT = 29,    /* credentials or namespaces that no call of the task could have given it */
 	RF_HOST_MAP = 30,      /* a program of the host maps a file of a container for execution; LSM hooks alone */
-	RF_AGENT_TAMPER = 31,  /* something that the agent lives by is reached for; asks no rule (guard.bpf.c) */
+	RF_AGENT_TAMPER = 31,  /* an attempt on an object that the agent depends on; no rule is asked (guard.bpf.c) */
 
 	/* system calls (syscalls.bpf.c); several calls may share one event */
 	RF_SYS_CLONE = 32, /* clone, clone3, fork, vfork */
@@ -307,12 +307,12 @@ enum rf_tamper {
 	RF_TAMPER_PROGRAM = 7,
 	RF_TAMPER_LINK = 8,
 	RF_TAMPER_FILE = 9,    /* of its pins, state, configuration: opened for writing, or its name is changed */
-	RF_TAMPER_TICKET = 10, /* what lets the next agent in is read */
+	RF_TAMPER_TICKET = 10, /* the next agent's ticket is read (agent/ringfence/daemon/handover.py) */
 	RF_TAMPER_CGROUP = 11, /* a file of its cgroup, or its place; detail: the cgroup's id */
 	RF_TAMPER_MOUNT = 12,  /* the pins' filesystem is unmounted, or mounted anew */
 	RF_TAMPER_SOCKET = 13,
-	RF_TAMPER_MAYBE = 0x100, /* or'ed to it: by the end of a path alone */
-	RF_TAMPER_LOOK = 32,	 /* detail: PTRACE_MODE_*: what /proc/PID shows to who may trace */
+	RF_TAMPER_MAYBE = 0x100, /* or'ed to it: only the end of a path matches */
+	RF_TAMPER_LOOK = 32,	 /* detail: PTRACE_MODE_*: files of /proc/PID that only a tracer may read */
 };
 
 struct rf_tamper_event { /* AGENT_TAMPER */
@@ -320,7 +320,7 @@ struct rf_tamper_event { /* AGENT_TAMPER */
 	__u32 what; /* enum rf_tamper */
 	__u32 nr;   /* the system call, as the calling ABI numbers it; 0xffffffff: none */
 	__u64 detail;
-	__u64 agent_start_ns; /* who is defended: with agent_pid, the agent that loaded the program */
+	__u64 agent_start_ns; /* with agent_pid: the agent that is defended, which loaded the program */
 	__u32 agent_pid;
 	__u32 path_len;
 	char path[RF_PATH_LEN]; /* of a file: inside its filesystem; of a call that names one: as it was written */

@@ -16,8 +16,8 @@
 #define RF_MAX_RULES (RF_RULE_WORDS * 64)
 #define RF_NO_RULE 0xffff
 #define RF_NO_SLOT 0xffffffff
-#define RF_NEVER_SLOT 0xfffffffe /* in `containers`: no container, whatever its name, nor is what others make below */
-#define RF_SKIP_SLOT 0xfffffffd	 /* no container itself */
+#define RF_NEVER_SLOT 0xfffffffe /* in `containers`: neither this cgroup nor any below is a container */
+#define RF_SKIP_SLOT 0xfffffffd	 /* this cgroup is no container; those below may be */
 #define RF_TOLD_WORDS 8
 #define RF_TOLD_EVENTS 256  /* where the bits of events begin, behind those of rules */
 #define RF_GENERATIONS 2    /* slots that policy generations take turns in */
@@ -95,10 +95,9 @@ struct {
 } observe __weak SEC(".maps");
 
 /*
- * The programs that the kernel may run on the host, found by the agent: by the path that the kernel is told (FNV-1a), as a
- * program is another one by another name (busybox, systemctl), and the file that this is: device, inode, and when that was
- * last changed (its ctime in ns: an inode's number is used again). Of a script, whose interpreter is all that is left of it
- * when it runs, the path alone.
+ * The programs that the kernel may run on the host, found by the agent. Key: the path that the kernel was given (FNV-1a; a
+ * program may behave differently by another name, as busybox and systemctl do), and its file: device, inode, and ctime in ns
+ * (inode numbers are reused). A script has an entry with its path alone, as the file that runs is its interpreter.
  */
 struct rf_helper_key {
 	__u64 device;
@@ -120,8 +119,8 @@ struct {
 } helpers __weak SEC(".maps");
 
 /*
- * Names of cgroups that let their maker go, once each: who makes such a directory inside its container knows what
- * only the agent before it could know, and is the next agent, in a pod of its own.
+ * Tickets: names of cgroups. A task that makes a cgroup of such a name inside its container is exempted, once per ticket:
+ * only the next agent, in a pod of its own, can know the name (agent/ringfence/daemon/handover.py).
  */
 #define RF_TICKET_LEN 64
 
@@ -154,10 +153,7 @@ struct {
 	__type(value, __u64);
 } emitted __weak SEC(".maps");
 
-/*
- * How often the rate of activity is halved just now: the agent lowers it before it falls behind, for
- * everybody.
- */
+/* How often the rate of activity is halved now, for all containers: the agent lowers it before it falls behind. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -242,7 +238,7 @@ struct {
 
 /* ---- knobs, constant after load ---------------------------------------- */
 
-/* Which hierarchy says whose a task is. */
+/* Which cgroup hierarchy identifies containers. */
 #define RF_HIERARCHY_V2 0
 #define RF_HIERARCHY_DEVICES 1
 #define RF_HIERARCHY_PIDS 2

@@ -43,9 +43,9 @@ int rf_match(struct rf_question *question, const struct rf_address_key *address)
 int rf_count_action(__u32 slot, __u32 action);
 
 /*
- * In the operand, of a program that is not known to be as the image has it (it was changed, lies on another mount than
- * the root, or was reached from another root): who may write there can put any other in its place. Rules on a program
- * are about this one, too; exceptions for it are not (ringfence/policy/lower.py).
+ * Set in the operand of a program that may differ from the image's (it was changed, lies on another mount than the root, or
+ * was reached from another root), so a container may have put another program in its place. Rules on that program's path
+ * apply to it as well; exceptions for the path do not (ringfence/policy/lower.py).
  */
 #define RF_EXE_CHANGED (1ULL << 63)
 
@@ -86,8 +86,8 @@ static __always_inline void rf_judge(struct rf_question *question, struct task_s
 }
 
 /*
- * There is no buffer, so no text and no name can be asked for. The strongest that a rule could say, whatever these are:
- * only a refusal counts, and is all that is done; the loss of the record is counted. Returns whether to refuse.
+ * Without a scratch buffer neither text nor name can be read. Takes the strongest action that a rule could have for any of
+ * them; only a refusal is carried out, and the lost record is counted. Returns whether to refuse.
  */
 static __always_inline bool rf_starved(struct rf_question *question)
 {

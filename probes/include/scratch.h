@@ -2,9 +2,9 @@
 /*
  * Memory for what does not fit a stack of 512 bytes. A program may be preempted by another
  * one on its CPU (cgroup programs always were preemptible; tracing programs become so),
- * so one buffer a CPU is not safe: each CPU has a few, taken and given back by an atomic bit. Who finds none takes one
- * that all CPUs share. Who finds none of those either cannot ask for texts: a program that can refuse does so where a
- * rule that refuses could match (rf_starved in match.h), or threads that are preempted in turn would be a way round.
+ * so one buffer per CPU is not safe: each CPU has a few, taken and returned by an atomic bit. If all are taken, one that all
+ * CPUs share is used. If those are taken, too, texts cannot be read: a program that can refuse does so where a refusing rule
+ * could match (rf_starved in match.h), or a container could evade rules by having many threads preempted at once.
  */
 #ifndef RINGFENCE_SCRATCH_H
 #define RINGFENCE_SCRATCH_H

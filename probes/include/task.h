@@ -28,8 +28,8 @@ static __always_inline struct rf_container *rf_container_of(const struct rf_task
 #define RF_TICK_NS 10000000 /* USER_HZ is 100 on every architecture that we know */
 
 /*
- * Whether it is the agent that loaded these programs. They outlive it, and its number is given to somebody else then,
- * or can be asked for (clone3 with set_tid): so the time of its start is compared, too.
+ * Whether it is the agent that loaded these programs. They outlive it, and then its pid may be reused, or requested
+ * (clone3 with set_tid): so the start time is compared, too.
  */
 static __always_inline bool rf_is_agent(struct task_struct *task)
 {

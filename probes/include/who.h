@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Maps of tasks and containers: who is a subject, and whose. A part of maps.h.
+ * Maps of tasks and containers: which tasks are armed, and their containers. A part of maps.h.
  */
 #ifndef RINGFENCE_WHO_H
 #define RINGFENCE_WHO_H
@@ -70,8 +70,8 @@ struct {
 } tasks __weak SEC(".maps");
 
 /*
- * tgid -> the same: for cgroup-BPF programs where they have no task storage, for who asks about another process, and
- * for custom probes. A container has a share of it (config.process_share).
+ * tgid -> the same: for cgroup-BPF programs without task storage, for questions about another process, and for custom
+ * probes. A container has a share of it (config.process_share).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -123,7 +123,7 @@ struct rf_container {
 	__u64 alert_bucket_ns; /* (lives of containers take no token) */
 	__u64 told_second;
 	__u64 told[RF_TOLD_WORDS]; /* rules, and events without one, that were told in this second */
-	__u64 maker_mnt_ns;	   /* mount namespace of who made its cgroup; 0: not known */
+	__u64 maker_mnt_ns;	   /* mount namespace of the task that made its cgroup; 0: not known */
 };
 
 /* Mapped by the agent: it stores `profile` alone, beside what the probes count here. */
@@ -136,8 +136,8 @@ struct {
 } slots __weak SEC(".maps");
 
 /*
- * Free slots; the agent fills it at start and gives slots back. The kernel does where no agent beats. Who gives one
- * back first takes its owner out of `containers`, which only one can.
+ * Free slots. The agent fills it at the start and returns slots to it; without an agent's beat, the kernel does. Whichever
+ * returns a slot first deletes its owner from `containers`, which succeeds only once.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK);

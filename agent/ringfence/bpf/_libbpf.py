@@ -2,7 +2,7 @@
 """libbpf (soname libbpf.so.1) by ctypes. Besides `_syscalls`, no other module of the agent uses ctypes.
 
 Each function does one call, and raises OSError with errno, the call and its subject. Pointers of libbpf are
-ints with a name for the type checker. libbpf's messages are kept in `LOG` if `listen` asks for it.
+ints with a name for the type checker. Its messages are kept in `LOG` if `listen` asks for it.
 """
 
 from __future__ import annotations
@@ -150,9 +150,7 @@ _lib = _Library()
 
 
 def listen(*, on: bool) -> None:
-    """Whether libbpf's messages are kept: some 10,000 per load, each of which waits for the interpreter's
-    lock.
-    """
+    """Whether libbpf's messages are kept: 10,000 a load; each waits for the interpreter's lock."""
     _lib.libbpf_set_print(_keep_message_callback if on else None)
 
 
@@ -307,7 +305,7 @@ def map_create(
 
 
 def map_lookup(fd: int, key: bytes | None, size: int, *, delete: bool = False) -> bytes | None:
-    """The value (`size` bytes), None when the key is absent. `delete` removes the entry in the same step."""
+    """The value (`size` bytes), None when the key is absent. `delete` removes the entry as well."""
     buffer = ctypes.create_string_buffer(size)
     call = _lib.bpf_map_lookup_and_delete_elem if delete else _lib.bpf_map_lookup_elem
     result = call(fd, key, buffer)
