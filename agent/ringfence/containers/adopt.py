@@ -62,7 +62,7 @@ class Adopted:
 
 
 class Adopter:
-    """Finds containers by the names of their cgroups and enrolls them through the maps."""
+    """Finds containers by the names of their cgroups, and enrols them through the maps."""
 
     def __init__(
         self,

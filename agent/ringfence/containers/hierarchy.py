@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which cgroup hierarchy says whose a task is, and what a cgroup directory is called there.
+"""Which cgroup hierarchy identifies containers, and what a cgroup directory is called there.
 
-A host is pure v2, v1, or hybrid (v1 controllers with a cgroup2 mount beside them). On v1 and hybrid hosts
-the cgroup2 path of a container may be the root (crun does that), so a v1 controller that
-runtimes always use identifies it. This module reads; it mounts and writes nothing.
+A host is pure v2, v1, or hybrid (v1 controllers with a cgroup2 mount beside them). On v1 and hybrid hosts the
+cgroup2 path of a container may be the root (crun does that), so a v1 controller that runtimes always use
+identifies it. This module only reads.
 """
 
 from __future__ import annotations

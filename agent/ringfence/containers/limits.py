@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a cgroup ran into its limits: pids.events, memory.events, and their files of version 1."""
+"""How often a cgroup hit its limits: pids.events, memory.events, and their equivalents of version 1."""
 
 from __future__ import annotations
 

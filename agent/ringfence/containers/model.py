@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of one container. Values are frozen: who learns more makes a new one.
+"""What is known about one container. Values are frozen: new knowledge makes a new value.
 
 None means "not known (yet)", never "none": `enrichment` says whether more may come.
 """
@@ -40,7 +40,7 @@ class State(StrEnum):
 
 
 class Enrichment(StrEnum):
-    """What became of asking the runtime."""
+    """The state of asking the runtime."""
 
     PENDING = "pending"
     DONE = "done"

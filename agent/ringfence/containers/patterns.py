@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which cgroup names are containers, and what a cgroup path says about one.
 
-The kernel enrolls by the same patterns at cgroup_mkdir (container.bpf.c); `matches` here must answer alike.
-A path is read for what runtimes and the kubelet put there: nothing is looked up, nothing is guessed.
+The kernel enrols by the same patterns at cgroup_mkdir (container.bpf.c); `matches` must give the same answer.
+Only what runtimes and the kubelet put into a path is read from it: nothing is looked up, nothing is guessed.
 """
 
 from __future__ import annotations

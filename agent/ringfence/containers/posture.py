@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How strongly a container is held: capability names, and the score that `privileged` and alerts show.
+"""How strongly a container is confined: capability names, and the score behind `privileged`, shown in alerts.
 
 Pure functions of what was read elsewhere (the CONTAINER_START event, /proc, config.json).
 """

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who a PID is: its start time, from /proc/PID/stat (proc(5)), and how it compares with the kernel's own."""
+"""The identity of a process: its start time, from /proc/PID/stat (proc(5)), and how it compares with the
+kernel's."""
 
 from __future__ import annotations
 

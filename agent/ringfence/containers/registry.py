@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every container that lives or died lately: cgroup id -> Container.
+"""Every container that is alive or ended recently: cgroup id -> Container.
 
 Fed by the events of the `alerts` ring, asked for each event of both rings. It never guesses: an event belongs
-to a container because the kernel wrote that container's cgroup id (never used twice) into it.
+to a container because the kernel wrote that container's cgroup id (never reused) into it.
 
-Order: what a container does reaches `activity` after its CONTAINER_CREATE went into `alerts`. So read
-`alerts` once more after `activity`, and hand all of it over in the order of its times. Where that was not
-kept, or the CREATE was lost, the kernel's own table is asked, and answers for certain; the name comes
-later.
+Order: a container's records reach `activity` after its CONTAINER_CREATE went into `alerts`. So read `alerts`
+once more after `activity`, and process all of them in the order of their times. If that order was not kept,
+or the CREATE was lost, the kernel's own table is asked, and answers for certain; the name comes later.
 """
 
 from __future__ import annotations

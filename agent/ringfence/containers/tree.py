@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes of containers and where they came from: PID and start time -> program, parent.
+"""Processes of containers and their origin: PID and start time -> program, parent.
 
-Fed by fork, exec and exit; asked for the ancestry of an alert and for `ringfence tree`. A PID alone is
-nobody: the kernel uses it again. Bounded in entries, so that a fork bomb costs its own history and nothing
-else: who is forgotten for want of room is the oldest of a container that has more than its share.
+Fed by fork, exec and exit; asked for the ancestry of an alert and for `ringfence tree`. A PID alone
+identifies nothing: it is reused. The number of entries is bounded, and a fork bomb only costs its own
+history: the entry that makes room is the oldest of a container that has more than its share.
 """
 
 from __future__ import annotations

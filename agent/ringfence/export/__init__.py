@@ -1,2 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What leaves the agent: JSON lines, metrics, the local socket. Nothing here decides anything."""
+"""What leaves the agent: JSON lines, metrics, HTTP, the local socket, receivers. Nothing here decides
+anything."""

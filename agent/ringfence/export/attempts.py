@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attempts by technique, namespace and outcome: what a fleet is looked at by. Every label is bounded."""
+"""Attempts by technique, namespace and outcome: the view of a fleet. Every label is bounded."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text that Prometheus reads, quickly: version 0.0.4 of its format.
+"""Writes Prometheus' text format (version 0.0.4), quickly.
 
-prometheus-client's own writer looks at each sample several times, and makes an object for each: 12 us a
-sample, 160 ms for 500 containers, in threads that hold the interpreter. Here a line is written once; families
-with many series a container (`BulkFamily`) keep the text of what did not change since the last scrape.
+prometheus-client's own writer looks at each sample several times, and makes an object for each: 12 us per
+sample, 160 ms for 500 containers, in threads that hold the interpreter's lock. Here each line is written
+once; families with many series per container (`BulkFamily`) keep the text that did not change since the last
+scrape.
 """
 
 from __future__ import annotations

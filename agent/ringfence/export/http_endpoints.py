@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/metrics, /healthz and /readyz. Reads only; binds to the loopback by default.
+"""/metrics, /healthz and /readyz. Read-only; binds to the loopback by default.
 
-healthz: the loop still turns. readyz: programs are attached and policies are in the kernel. Health may have a
-port of its own (`health.listen`), so that the one of the metrics can be closed to all but Prometheus.
+healthz: the loop still turns. readyz: programs are attached and policies are in the kernel. The checks may
+have a port of their own (`health.listen`), so that the port of the metrics can be closed to all but
+Prometheus.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class HttpServer(HealthServer):
 
 
 class _Scrape:
-    """The exposition, made once for all who ask within a second: who asks meanwhile waits for the same."""
+    """The exposition, made at most once a second; concurrent scrapes wait for the same one."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small HTTP server that no client can hold: one thread moves bytes, others compute what takes a while.
+"""A small HTTP server that no client can block: one thread moves bytes, others compute slow answers.
 
-GET and HEAD, one request a connection, heads of 8 KiB. Whoever is silent or slow costs a descriptor until its
-time is over, and no thread; where there are too many, those of the address that holds most go first, the
-oldest of them before the others. So who asks for /healthz is answered, whatever else comes from whom.
+GET and HEAD, one request per connection, heads of at most 8 KiB. A silent or slow client holds a descriptor
+until its deadline, but no thread. When there are too many connections, the address that holds most loses its
+oldest first. So /healthz is answered whatever other clients do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TURN_S = 0.5
 
 
 class Request(NamedTuple):
-    """What is looked at of a request. `path` as it was sent, without a query."""
+    """The parts of a request that are used. `path` as it was sent, without the query."""
 
     method: str
     path: str
@@ -41,7 +41,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What is answered; length and connection are added."""
+    """The answer; the headers for length and connection are added."""
 
     status: str
     kind: str
@@ -71,8 +71,8 @@ class _Connection:
 class Server:
     """Listens from construction on; `start` begins to answer.
 
-    `quick` is called by the thread that serves everybody: it answers at once, or says None, and then `slow`
-    is called in another one.
+    `quick` is called by the thread that serves all connections: it answers at once, or returns None; then
+    `slow` is called in another thread.
     """
 
     def __init__(

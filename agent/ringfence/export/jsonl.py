@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON lines to standard output or a file, by a thread of their own: nothing that is written here can hold
-up the loop.
+"""JSON lines to standard output or a file, written by a thread, so that a slow output never holds up the
+loop.
 
-A reader that is gone, a disk that is full and a pipe that nobody empties cost lines, never the agent. Each
-lost line is counted by reason, and the first of a row is told to `complain`.
+A closed pipe, a full disk or a reader that does not read costs lines, never the agent. Each lost line is
+counted by reason; the first of a series is reported to `complain`.
 """
 
 from __future__ import annotations

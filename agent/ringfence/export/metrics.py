@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics: one collector that reads maps and counters when somebody scrapes, and keeps nothing up to
-date between.
+"""The metrics: one collector that reads maps and counters at scrape time, and maintains nothing in between.
 
 Every label has a bounded number of values; per-container series exist for live containers only, up to a
 limit. docs/metrics.md lists every metric, and a test compares.

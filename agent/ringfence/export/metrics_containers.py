@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of single containers: live ones only, and at most so many; the others are summed as `other`.
+"""Metrics per container: for live ones only, and up to a limit; the rest are summed as `other`.
 
-A container that has series of its own keeps them, and one that was summed stays summed: so every series
-only grows while it is there, which `rate()` needs. What an ended container had counted stays in the sum.
+A container that has series of its own keeps them, and one that is summed stays summed: so every series only
+grows while it exists, which `rate()` needs. Counts of ended containers stay in the sum.
 """
 
 from __future__ import annotations

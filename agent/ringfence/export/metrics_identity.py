@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of who tells the agent about containers and pods."""
+"""Metrics of the sources that identify containers and pods."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How full everything is that has a bound, how near the agent is to its own limits, and what would outlive
-it."""
+"""How full every bounded thing is, how near the agent is to its own limits, and what would outlive it."""
 
 from __future__ import annotations
 

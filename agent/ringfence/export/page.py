@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status page: one file of HTML, style and script, and a few small JSON documents. Reads only.
+"""The status page: one file of HTML, style and script, and a few small JSON documents. Read-only.
 
-Everything on it is somebody's text: it is escaped where records are made, it is set as text by the script,
-never as markup, and the policy that goes with the page (CSP) lets no other script run and nothing be loaded.
-A page of another site cannot read it: requests must name an address as their host (DNS rebinding).
+Everything on it is text from elsewhere: it is escaped where records are made, and the script inserts it as
+text, never as markup. The page's Content-Security-Policy lets no other script run and loads nothing. Pages of
+other sites cannot read it: the Host header must be an address (DNS rebinding).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hides secrets in what leaves the agent: passwords, tokens and keys in arguments, environments and details.
 
-A net, not a wall: no table knows every secret. An argument is judged as the program gets it (what stands
-behind `--password=` is hidden to its end), a command in one text (`sh -c`) is taken apart first, everything
-else is searched as text. Applied to escaped text, once, before a record goes anywhere.
+A net, not a wall: no table knows every secret. An argument is judged as the program gets it (the value of
+`--password=` is hidden to its end), a command in one text (`sh -c`) is taken apart first, everything else is
+searched as text. Applied once, to escaped text, before a record goes anywhere.
 """
 
 from __future__ import annotations

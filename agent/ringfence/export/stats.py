@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent counts of itself. Written by the loop's thread, read by a scrape: plain numbers, no
-locks."""
+"""Counters of the agent itself. Written by the loop's thread, read by a scrape: plain numbers, no locks."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The local socket: JSON lines for `ringfence status`, `events`, `top`, `tree` and `policy list`.
 
-One thread serves every client with non-blocking sockets. A request is one line, `{"op": "status", ...}`;
-the answer is one line, `{"ok": true, "result": ...}` or `{"ok": false, "error": ...}`. `{"op": "events"}`
-is answered by `{"ok": true}` and then one line a record. A client that does not read loses records, told by
-a line `{"event": "dropped", "count": N}`; nobody else notices. The socket is root's: mode 0600.
+One thread serves all clients with non-blocking sockets. A request is one line, `{"op": "status", ...}`; the
+answer is one line, `{"ok": true, "result": ...}` or `{"ok": false, "error": ...}`. `{"op": "events"}` is
+answered by `{"ok": true}` and then one line per record. A client that reads too slowly loses records, and
+gets a line `{"event": "dropped", "count": N}`; other clients are not affected. The socket is root's: mode
+0600.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ class _Client:
 class StreamServer:
     """Serves from `start` on. `publish` and `offer` are called by the loop's thread and never block.
 
-    `answer(op, request)` makes the result of a request, in the server's thread; Error is told to the
-    client. `render(event, container)` makes the record of an offered event. `wanted[event number]` says
-    which events some client listens to; the loop offers no other. `refuses` says who is sent away.
+    `answer(op, request)` makes the result of a request, in the server's thread; an Error is sent to the
+    client. `render(event, container)` makes the record of an offered event. `wanted[event number]` says which
+    events some client follows; the loop offers no others. `refuses(connection)` rejects a peer.
     """
 
     def __init__(

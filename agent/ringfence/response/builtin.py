@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of the self-defence. They stand in no policy, so no policy can be without them.
+"""The rules of the self-defence. They are in no policy, so no policy can lack them.
 
-The kernel decides by the agent's configuration (`self_defence`); these are the words for what it decided.
+The kernel decides by the agent's configuration (`self_defence`); these rules only name its decisions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What no rule on one call can see: facts of a bundle, limits that are hit, many rules met in a few seconds.
+"""Detectors: what no rule on a single call can see. Facts of a bundle, limits that are hit, many rules within
+seconds.
 
-Detectors only tell; they stop nothing. Their names are in alerts, metrics and `detectors.off` like those of
-rules. Nothing here reads a file or asks the kernel.
+Detectors only report; they stop nothing. Their names appear in alerts, metrics and `detectors.off` like those
+of rules. Nothing here reads a file or asks the kernel.
 """
 
 from __future__ import annotations

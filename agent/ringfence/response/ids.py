@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ids of alerts: unique on this node, shared by an alert's line, its log and the kill that follows."""
+"""Alert ids: unique on this node; shared by an alert's line, its log entry and the kill that follows."""
 
 from __future__ import annotations
 

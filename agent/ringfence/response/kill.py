@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends one process, and surely that one: for verdicts that the kernel's program could refuse but not punish.
+"""Kills one process, and certainly that one: for verdicts that the kernel's program could only refuse.
 
-cgroup-BPF programs cannot raise a signal on every kernel, so a `kill` rule there is a refusal in the
-kernel, and this afterwards. A PID may be used again at any time: the descriptor is opened first, then it is
-checked whose it is, then the signal goes through the descriptor.
+cgroup-BPF programs cannot raise a signal on every kernel, so a `kill` rule there is a refusal in the kernel,
+and this afterwards. PIDs are reused: the pidfd is opened first, then its process is checked, then the signal
+goes through the pidfd.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["KillOutcome", "KillResult", "kill_process"]
 
 
 class KillOutcome(StrEnum):
-    """What became of it."""
+    """What became of the kill."""
 
     KILLED = "killed"
     GONE = "gone"  # it had ended: as good

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps a loop of one container from drowning the alerts of all: a token bucket for each container and rule.
+"""Keeps one container's loop from drowning the alerts of all others: a token bucket per container and rule.
 
-What is not let through is counted, and the count goes out with the next alert of the same kind, or with
-`flush`. The verdict itself was carried out in the kernel: this is about telling, never about doing.
+Suppressed alerts are counted, and the count goes out with the next alert of the same kind, or with `flush`.
+This limits reporting only: the verdict was carried out in the kernel.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names, images, labels and posture of containers, from what runtimes keep on disk and behind sockets.
 
-No client library, no network, nothing on the event path. All of it is believed for people's eyes and for
-selecting policies, never for whose a task is: that is the kernel's word alone.
+No client library, no network, nothing on the event path. These facts are shown to people and used to select
+policies, never to attribute a task: for that, only the kernel's word counts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What in a container's bundle looks like an attack on whoever starts it: on runtimes, hooks and engines.
+"""Finds what looks like an attack on the host side in a container's bundle: on runtimes, hooks and engines.
 
-Escapes of that kind happen on the host's side, before the container runs an instruction, so no rule on its
-calls can meet them. Read are config.json and, without following a link, a few names of the root filesystem.
+Escapes of that kind happen on the host before the container runs an instruction, so no rule on its calls can
+match them. config.json is read and, without following links, a few names of the root filesystem.
 """
 
 from __future__ import annotations

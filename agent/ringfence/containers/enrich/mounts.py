@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which mounts hand a container a part of its host.
+"""Which mounts give a container access to parts of its host.
 
 Two views: the mounts of a running task (/proc/PID/mountinfo: what is there) and those of config.json (what
-was asked for, the only view of a container that is gone already).
+was requested; the only view of a container that has ended).
 """
 
 from __future__ import annotations

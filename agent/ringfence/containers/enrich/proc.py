@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The posture of a running task, from /proc/PID: what is, where config.json says what was asked for."""
+"""The posture of a running task, from /proc/PID: what is there, where config.json says what was requested."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON that somebody else wrote: read with bounds, and taken apart without trust in its types.
+"""JSON from outside: read with bounds, and taken apart without trust in its types.
 
 Everything that is wrong with a document (too big, too deep, not JSON, a FIFO in its place) is an Unusable.
 """

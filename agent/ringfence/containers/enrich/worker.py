@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the runtimes, in a thread of its own: never on the way of an event.
+"""Asks the runtimes, in a thread: never in the path of an event.
 
-A request that nobody can answer yet is asked again (a runtime writes its state down after it made the
-cgroup), a few times, later each time. Everything is bounded: the queue, the answers, each question's time
-and size.
+A request that cannot be answered yet is repeated a few times, each time later (a runtime writes its state
+down after it made the cgroup). Everything is bounded: the queue, the answers, the time and size of each
+question.
 """
 
 from __future__ import annotations
