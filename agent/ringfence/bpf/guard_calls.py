@@ -107,13 +107,13 @@ CALLS: dict[str, _Guarded] = {
     "fchown": _Guarded(GUARDED_FILE, Tamper.FILE, (0, _, _, _)),
 }
 
-#: calls at whose end the descriptor that they give is looked at, beside the opens
+#: calls whose new descriptor is looked at when they return, besides opens
 EXITS = ("bpf",)
 
 #: 32-bit x86 has these calls under a second number
 COMPAT_ALIASES = {"truncate64": "truncate", "chown32": "chown", "lchown32": "lchown", "fchown32": "fchown"}
 
-#: files of /proc/PID that only who may trace may open, and what opening them is
+#: files of /proc/PID that only a permitted tracer may open, and what opening them is
 LOOKS = {
     "mem": Tamper.TRACE,
     **dict.fromkeys(

@@ -16,7 +16,7 @@ __all__ = ["available_hooks"]
 
 _VMLINUX = Path("/sys/kernel/btf/vmlinux")
 _PROG_TYPE_LSM = 29
-_NOT_AN_OPTION = 0x52464E43  # of prctl(2): no kernel knows it, so refusing it refuses nobody anything
+_NOT_AN_OPTION = 0x52464E43  # of prctl(2): no kernel has it, so refusing it does no harm
 #: EPERM for that option of prctl, nothing for any other: w1 = option; r0 = 0; if it is ours r0 = -1; exit
 _REFUSE_IT = struct.pack(
     "<" + "BBhi" * 5,

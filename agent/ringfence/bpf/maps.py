@@ -17,7 +17,7 @@ from ringfence.bpf import _libbpf, _syscalls
 __all__ = ["Map", "MapType", "create_map", "open_map"]
 
 _BATCH = 512  # entries of one batch call
-_GAP = 16  # keys that nobody asked for are read with their neighbours, where they are no more than that
+_GAP = 16  # unwanted keys between two wanted ones are read with them, up to so many
 _NO_BATCH = (errno.EINVAL, errno.EOPNOTSUPP, 524)  # 524: ENOTSUPP, which the kernel lets out
 
 

@@ -66,7 +66,7 @@ class KernelSettings:
     activity_bytes: int = 4 << 20
     activity_rate: int = 0  # records a second and container; 0: no limit
     activity_burst: int = 0
-    alert_rate: int = 0  # the same for alerts that kill nobody
+    alert_rate: int = 0  # the same for alerts without a kill
     alert_burst: int = 0
     guard: int = GUARD_OFF  # what becomes of a container that reaches for the agent: GUARD_*
     learn: bool = False  # count every call and capability (probes/learn.bpf.c)

@@ -42,8 +42,8 @@ class Boot:
 
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
         stack.callback(Lock(config.state_dir).close)
-        hurry_us()  # before any thread is made: who holds the interpreter must not be held up, either
-        self.handover = _pass_pins(config)  # before anything that what is pinned would end us for
+        hurry_us()  # before any thread exists: each may hold the interpreter's lock, so all need the priority
+        self.handover = _pass_pins(config)  # before any call for which pinned programs would kill us
         self.capabilities = NodeCapabilities.detect()
         self.capabilities.require()
         self.hierarchy: Hierarchy = detect()
@@ -68,7 +68,7 @@ class Boot:
     def _load(self) -> None:
         try:
             self._kernel = Kernel.load(self._settings)
-        except BaseException as error:  # told to whoever asks for the kernel
+        except BaseException as error:  # raised by `kernel`
             self._error = error
 
     def _close(self) -> None:

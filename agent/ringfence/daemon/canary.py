@@ -26,7 +26,7 @@ from ringfence.export.stats import Stats
 __all__ = ["Canary", "sings"]
 
 _NAME = "ringfence-canary-"
-_REMEMBERED = 64  # beats whose removal and release may still be told
+_REMEMBERED = 64  # beats whose later records may still arrive
 
 
 def sings(config: Config) -> bool:

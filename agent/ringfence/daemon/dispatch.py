@@ -27,7 +27,7 @@ __all__ = ["Dispatcher"]
 
 _TIME = HEADER.offset_of("time_ns")
 _OWNER = HEADER.offset_of("container")
-_Taken = tuple[int, Callable[[bytes], None], bytes]  # when, who takes it, the record
+_Taken = tuple[int, Callable[[bytes], None], bytes]  # time, handler, record
 _SLOT, _CONTAINER = 7, 9  # positions in every event; a look-up by name costs more
 _MEMBER_KINDS = frozenset(kind for kind in EventKind if kind.name.startswith(("CONTAINER_", "CGROUP_")))
 _CGROUP_KINDS = frozenset(

@@ -32,7 +32,7 @@ from ringfence.daemon import handover
 
 __all__ = ["Guard"]
 
-#: the directory of a configuration that is nobody else's
+#: name of a configuration directory that is the agent's alone
 _OWN_NAME = "ringfence"
 _LEAST = 2  # parts of a path: of /run
 

@@ -94,7 +94,7 @@ def issue(pinned: Sequence[PinDirectory], state_dir: Path, own: Map | None = Non
 def _fill(tickets: Map, names: Sequence[str]) -> None:
     if tickets.key_size != MAPS["tickets"].key or tickets.value_size != MAPS["tickets"].value:
         return
-    tickets.delete_all()  # of earlier ones, whose names are in no file any more
+    tickets.delete_all()  # earlier ones: no file has their names any more
     for name in names[: tickets.max_entries]:
         tickets.set(name.encode().ljust(tickets.key_size, b"\0"), 1)
 

@@ -52,7 +52,7 @@ def api_url(config: Config, environment: Mapping[str, str] = os.environ) -> str:
 
 def api_client(config: Config, url: str) -> Client:
     """Asks that server with what the configuration gives."""
-    # TLS and HTTP take a while to import; without a cluster nobody waits for them.
+    # TLS and HTTP take a while to import: only with a cluster.
     from ringfence.containers.kubernetes.client import Client
 
     return Client(url, config.kubernetes_token, config.kubernetes_ca)

@@ -31,7 +31,9 @@ from ringfence.faults import Guard, handler_errors
 __all__ = ["ALERTS", "BATCH", "CALLS_MAX", "Loop", "RingLike"]
 
 BATCH = 256  # activity records a turn: under a millisecond of work
-ALERTS = 4096  # of alerts: who takes them is to see who makes many, and serve the others first
+ALERTS = (
+    4096  # of alerts: in a large batch the handler sees which container makes many, and serves others first
+)
 CALLS_MAX = 10_000  # that wait: a loop that stands still must not fill the memory
 _ROUNDS = 4  # batches of alerts a turn, so that timers and signals are served in a storm, too
 _ACTIVITY_PAUSE = 0.01  # seconds between two looks at a ring of activity that was not empty

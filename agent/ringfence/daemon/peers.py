@@ -47,7 +47,7 @@ class Peers:
             connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
         )
         task = self._task_of(connection, pid)
-        if task is None:  # in no namespace that we see, or ended: it cannot be known who that was
+        if task is None:  # ended, or in a pid namespace that we do not see: unknown
             return self._denies
         if not task.container:
             return False

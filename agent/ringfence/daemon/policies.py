@@ -58,7 +58,7 @@ def probe_words(config: Config) -> Mapping[str, ProbeWords]:
     """The vocabulary of the custom probes, as their files are now."""
     if config.probes_directory is None:
         return {}
-    from ringfence.probes.read import read_directory  # nobody else pays for it
+    from ringfence.probes.read import read_directory  # only where there are probes
 
     return read_directory(config.probes_directory).words()
 
@@ -198,7 +198,7 @@ class PolicyKeeper:
         compiled = compile_policies(policies, here, override(self._config))
         refuse(policies)
         old = self.compiled
-        # First everything that either set asks for, then the switch, then what nobody asks for goes.
+        # First attach what either set needs, then switch, then detach what neither needs.
         both = self._plan(*([old] if old else []), compiled)
         self._kernel.configure_syscalls(both.entry, both.hooked, both.guarded)
         self._kernel.attach(both)
@@ -215,7 +215,7 @@ class PolicyKeeper:
         except (Error, OSError) as error:
             text = str(error)
             self._in_loop(lambda: self._refuse([text]))
-        except Exception as error:  # a bug: the running set stays, and somebody must hear of it
+        except Exception as error:  # a bug: the running set stays, and the log says so
             text = f"internal error: {type(error).__name__}: {error}"
             self._in_loop(lambda: self._refuse([text]))
         else:

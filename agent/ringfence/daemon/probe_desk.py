@@ -110,7 +110,7 @@ class ProbeDesk:
             if who not in seen:
                 seen[who] = self.owner(decoded)
             container = seen[who]
-            # 0 is the host's; an id that nobody knows is something else, and is told of nobody.
+            # 0 is the host's; an unknown id is something else, and is attributed to no container.
             if container is None and (decoded.container or not live.probe.keep_host):
                 live.failures["unattributed"] += 1
                 continue

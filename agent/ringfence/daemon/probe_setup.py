@@ -29,7 +29,7 @@ from ringfence.probes.tally import OTHER
 
 __all__ = ["CustomProbes", "workshop"]
 
-_SHARED = ("processes", "containers", "slots")  # maps of the kernel that probes ask whose a task is
+_SHARED = ("processes", "containers", "slots")  # the kernel's maps from which probes learn a task's container
 _TICK = 5.0
 
 

@@ -36,7 +36,7 @@ _LOOK = 1.0  # seconds between two looks at the files
 _BATCH = 512  # records a turn of each probe: an alert must not wait for more
 _PAUSE = 0.01  # seconds from a look at a ring that was not empty to the next
 _SUFFIXES = (".yaml", ".c", ".h")
-_MEANT = ("sampled", "host")  # left out because somebody asked for it
+_MEANT = ("sampled", "host")  # left out on request
 
 
 @dataclass(slots=True)
@@ -157,7 +157,7 @@ class ProbeKeeper:
             live = Live(definition, self._workshop.build(definition))
         except (Error, OSError) as error:
             self._refuse(definition.name, _told(error))
-        except Exception as error:  # a bug of ours: this probe is not loaded, and somebody must hear of it
+        except Exception as error:  # a bug of ours: this probe is not loaded, and the log says so
             self._refuse(definition.name, [f"internal error: {type(error).__name__}: {error}"])
         else:
             self._loop.call(lambda: self._install(live))

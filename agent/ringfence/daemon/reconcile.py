@@ -91,7 +91,7 @@ class Reconciler:
         self._losses, self._registry, self._tree = losses, registry, tree
         self._adoption, self._unused, self._in_loop, self._may_adopt = adoption, unused, in_loop, adopt
         self._seen: dict[Lost, int] = {}
-        self._slots: set[int] = set()  # whose processes are to be read
+        self._slots: set[int] = set()  # slots whose processes must be read again
         self._walk, self._iterator = _Seldom(clock), _Seldom(clock)
         self._busy: dict[str, SupervisedThread] = {}
         self._log = log.get_logger("healing")

@@ -45,7 +45,7 @@ _SAME_CALL_NS = 50_000_000
 _WITNESSED = 100_000  # verdicts of the overlap that are remembered
 _SAME_CALL = 4096  # verdicts of one task and rule that are compared
 _BATCH = 4096
-_PATIENCE = 5.0  # seconds that the runtimes have to say who the containers are
+_PATIENCE = 5.0  # seconds that the runtimes have to identify the containers
 _GOING = 1.0  # seconds in which programs that lost their last pin have ended (RCU: some 40 ms)
 Tell = Callable[[Event, Container | None], None]
 

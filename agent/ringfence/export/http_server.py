@@ -132,7 +132,7 @@ class Server:
             for key, _ in self._selector.select(_TURN_S if not self._accept_at else ACCEPT_PAUSE):
                 key.data()
             now = time.monotonic()
-            for late in [one for one in self._connections if one.deadline < now]:
+            for late in [connection for connection in self._connections if connection.deadline < now]:
                 self._drop(late)
             if self._accept_at and self._accept_at <= now:
                 self._accept_at = 0.0
@@ -160,7 +160,7 @@ class Server:
 
     def _make_room(self, peer: str) -> bool:
         """Put out whoever is in the way; False where the newcomer is."""
-        counts = Counter(one.peer for one in self._connections)
+        counts = Counter(connection.peer for connection in self._connections)
         if counts[peer] >= PER_PEER:
             return self._put_out(peer)
         if len(self._connections) >= TOTAL:
@@ -169,57 +169,59 @@ class Server:
 
     def _put_out(self, peer: str) -> bool:
         """The oldest of that address, of those whose request is not whole if there is one."""
-        theirs = [one for one in self._connections if one.peer == peer]
-        victim = next((one for one in theirs if one.reading), theirs[0] if theirs else None)
+        theirs = [connection for connection in self._connections if connection.peer == peer]
+        victim = next(
+            (connection for connection in theirs if connection.reading), theirs[0] if theirs else None
+        )
         if victim is not None:
             self._drop(victim)
         return victim is not None
 
-    def _read(self, one: _Connection) -> None:
+    def _read(self, connection: _Connection) -> None:
         try:
-            data = one.sock.recv(4096)
+            data = connection.sock.recv(4096)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
-            self._drop(one)
-        elif one.reading:  # else: what nobody asked for, until the client hangs up
-            one.inbox += data
-            if (end := _end_of_head(one.inbox)) >= 0:
-                self._handle(one, _parse(bytes(one.inbox[:end])))
-            elif len(one.inbox) > _HEAD:
-                self._send(one, text("431 Request Header Fields Too Large", "too much\n"))
+            self._drop(connection)
+        elif connection.reading:  # else: unexpected data, discarded until the client hangs up
+            connection.inbox += data
+            if (end := _end_of_head(connection.inbox)) >= 0:
+                self._handle(connection, _parse(bytes(connection.inbox[:end])))
+            elif len(connection.inbox) > _HEAD:
+                self._send(connection, text("431 Request Header Fields Too Large", "too much\n"))
 
-    def _handle(self, one: _Connection, request: Request | None) -> None:
+    def _handle(self, connection: _Connection, request: Request | None) -> None:
         if request is None:
-            self._send(one, text("400 Bad Request", "no request\n"))
+            self._send(connection, text("400 Bad Request", "no request\n"))
         elif request.method not in ("GET", "HEAD"):
-            self._send(one, text("405 Method Not Allowed", "only GET\n"))
+            self._send(connection, text("405 Method Not Allowed", "only GET\n"))
         else:
-            one.method = request.method
+            connection.method = request.method
             response = self._quick(request)
             if response is not None or self._slow is None:
-                self._send(one, response or text("404 Not Found", "not here\n"))
+                self._send(connection, response or text("404 Not Found", "not here\n"))
                 return
-            one.reading, one.deadline = False, time.monotonic() + _ANSWER_S
-            self._selector.unregister(one.sock)
-            self._work.put((one, request))
+            connection.reading, connection.deadline = False, time.monotonic() + _ANSWER_S
+            self._selector.unregister(connection.sock)
+            self._work.put((connection, request))
 
     def _compute(self) -> None:
         while not self._stopping.is_set():
             found = self._work.get()
             if found is None or self._slow is None:
                 return
-            one, request = found
-            if one not in self._connections:
+            connection, request = found
+            if connection not in self._connections:
                 continue
             try:
                 response = self._slow(request)
             except Exception as error:
                 self._guard.failed(error)
                 response = text("500 Internal Server Error", "a bug of the agent\n")
-            self._done.append((one, response))
+            self._done.append((connection, response))
             self._nudge()
 
     def _nudge(self) -> None:
@@ -230,51 +232,51 @@ class Server:
         with contextlib.suppress(OSError):
             self._woken.recv(4096)
         while self._done:
-            one, response = self._done.popleft()
-            if one in self._connections:
-                self._send(one, response)
+            connection, response = self._done.popleft()
+            if connection in self._connections:
+                self._send(connection, response)
 
-    def _send(self, one: _Connection, response: Response) -> None:
-        one.reading, one.deadline = False, time.monotonic() + _WRITE_S
+    def _send(self, connection: _Connection, response: Response) -> None:
+        connection.reading, connection.deadline = False, time.monotonic() + _WRITE_S
         lines = [f"HTTP/1.1 {response.status}", f"Content-Type: {response.kind}",
                  f"Content-Length: {len(response.body)}", "Connection: close",
                  *(f"{name}: {value}" for name, value in response.headers), "", ""]  # fmt: skip
-        body = b"" if one.method == "HEAD" else response.body
-        one.outbox = memoryview("\r\n".join(lines).encode("latin-1") + body)
-        self._write(one)
+        body = b"" if connection.method == "HEAD" else response.body
+        connection.outbox = memoryview("\r\n".join(lines).encode("latin-1") + body)
+        self._write(connection)
 
-    def _write(self, one: _Connection) -> None:
+    def _write(self, connection: _Connection) -> None:
         try:
-            one.outbox = one.outbox[one.sock.send(one.outbox) :]
+            connection.outbox = connection.outbox[connection.sock.send(connection.outbox) :]
         except BlockingIOError:
             pass
         except OSError:
-            self._drop(one)
+            self._drop(connection)
             return
-        if one.outbox:
-            self._want(one, selectors.EVENT_WRITE, lambda: self._write(one))
+        if connection.outbox:
+            self._want(connection, selectors.EVENT_WRITE, lambda: self._write(connection))
             return
         # Closed with something unread, the kernel would reset the connection and take the answer with it.
-        one.deadline = time.monotonic() + _DRAIN_S
+        connection.deadline = time.monotonic() + _DRAIN_S
         with contextlib.suppress(OSError):
-            one.sock.shutdown(socket.SHUT_WR)
-        self._want(one, selectors.EVENT_READ, lambda: self._read(one))
+            connection.sock.shutdown(socket.SHUT_WR)
+        self._want(connection, selectors.EVENT_READ, lambda: self._read(connection))
 
-    def _want(self, one: _Connection, event: int, call: Callable[[], None]) -> None:
+    def _want(self, connection: _Connection, event: int, call: Callable[[], None]) -> None:
         try:
-            self._selector.modify(one.sock, event, call)
+            self._selector.modify(connection.sock, event, call)
         except KeyError:  # it was taken out while its answer was computed
-            self._selector.register(one.sock, event, call)
+            self._selector.register(connection.sock, event, call)
 
-    def _drop(self, one: _Connection) -> None:
+    def _drop(self, connection: _Connection) -> None:
         with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(one.sock)
-        one.sock.close()
-        self._connections.pop(one, None)
+            self._selector.unregister(connection.sock)
+        connection.sock.close()
+        self._connections.pop(connection, None)
 
     def _drop_all(self) -> None:
-        for one in list(self._connections):
-            self._drop(one)
+        for connection in list(self._connections):
+            self._drop(connection)
 
 
 def _end_of_head(data: bytearray) -> int:
@@ -294,7 +296,7 @@ def _parse(head: bytes) -> Request | None:
     }
     encodings = headers.get("accept-encoding", "").replace(" ", "").lower().split(",")
     takes_gzip = "gzip" in encodings or any(
-        one.startswith("gzip;") and not one.endswith("q=0") for one in encodings
+        connection.startswith("gzip;") and not connection.endswith("q=0") for connection in encodings
     )
     return Request(words[0], words[1].partition("?")[0], headers.get("host", ""), takes_gzip)
 

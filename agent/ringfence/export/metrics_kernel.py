@@ -14,7 +14,7 @@ from ringfence.bpf.losses import Losses
 
 __all__ = ["KernelLike", "event_label", "kernel_metrics", "reason_label"]
 
-_FILLED = ("containers", "processes", "drops")  # hash maps whose room can run out
+_FILLED = ("containers", "processes", "drops")  # hash maps that can fill up
 
 
 class KernelLike(Protocol):

@@ -170,7 +170,7 @@ class StreamServer:
         while not self._stopping:
             for key, mask in self._selector.select(self._timeout()):
                 if key.fd == self._wake_fd:
-                    # In this order: else a wake-up that comes between is read away, and nobody sends another.
+                    # In this order: otherwise a wake-up in between is consumed, and no other follows.
                     os.eventfd_read(self._wake_fd)
                     self._awake = False
                 elif key.fileobj is self._listener:

@@ -29,7 +29,7 @@ class HttpSettings(NamedTuple):
     timeout: float = 10.0  # seconds for a whole request
     headers: Path | None = None  # a file of headers, one a line
     ca: Path | None = None  # None: the system's list
-    certificate: Path | None = None  # who we are; None: nobody
+    certificate: Path | None = None  # our own; None: without
     key: Path | None = None  # None: in the certificate's file
 
     def context(self) -> ssl.SSLContext:

@@ -29,8 +29,8 @@ BACKOFF_FIRST, BACKOFF_MOST = 0.5, 60.0  # seconds
 _RETRY_AFTER_MOST = 300.0
 _SPLIT_AFTER = 4  # failures of a batch, before its alerts are sent one by one
 _ENOUGH = 3  # failures of single alerts, before any was taken: it is the receiver
-#: failures of one alert, and seconds from the first to the last, after which it is lost; only those count
-#: since whose last one another alert was taken
+#: failures of one alert, and seconds from the first to the last, after which it is given up: if the receiver
+#: has accepted another alert since its last failure
 TRIES, HELD_S = 16, 3600
 _MARK = "_failed"  # where a queued record of a suspect says [how often, since when]
 _SUSPECTS_MAX = 1000  # of which is remembered what was sent before their last failure
@@ -196,7 +196,7 @@ class Sender:
             taken += 1
         if taken or (
             len(items) == 1 and self.spool.records
-        ):  # who is alone makes room for others, to compare
+        ):  # alone in the queue: let others in, for comparison
             for item in failed:
                 self._put_off(item)
             return []
