@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names in rules that this machine does not have: sysctls, files of proc and sysfs, majors of devices,
-programs.
+"""Names in rules that this machine lacks: sysctls, files of proc and sysfs, device majors, programs.
 
-A policy may be meant for another kernel, so none of it is a mistake. A rule of which nothing is there, and a
-name that is nearly one that is there, are mostly slips of the pen.
+A policy may be meant for another kernel, so none of this is an error. But a rule all of whose names are
+absent, or a name that nearly matches an existing one, is probably a typo.
 """
 
 from __future__ import annotations
@@ -25,7 +24,9 @@ _DEVICE = re.compile(r"([bc]) (\d+):")
 
 
 class Absent(NamedTuple):
-    """A name and where it is written. `near` is one that is there; `alone`: nothing else of its list is."""
+    """A name, and where it is written. `near`: an existing name like it; `alone`: the only name of its
+    list.
+    """
 
     condition: Condition
     word: str
@@ -46,7 +47,9 @@ class Absent(NamedTuple):
 
 
 def absent_names(rule: Rule) -> Iterator[Absent]:
-    """Those of one rule, its exceptions included. The events of a rule have the same words: one is enough."""
+    """The absent names of one rule and its exceptions. All events of a rule use the same words: one is
+    enough.
+    """
     event = rule.events[0]
     for number, match in enumerate((rule.match[event], *(block[event] for block in rule.exceptions))):
         for condition in match:
@@ -98,7 +101,7 @@ def _path_of(operand: str, word: str) -> Path | None:
 
 
 def _near(operand: str, word: str) -> str:
-    """A name beside it that is there. Of programs, which lie in images, it must be nearer."""
+    """An existing name like it. Programs are in images as well, so theirs must be more alike."""
     path = _path_of(operand, word)
     if path is None:
         return ""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which bit is whose. A rule's atom and its exceptions share a 64-bit word; rules of one event share few.
+"""Assigns the bits of a generation. A rule's atom and its exceptions share a 64-bit word.
 
-The kernel looks only at words in which something may match, so rules of one event lie together.
+The kernel looks only at words in which something may match, so rules on one event are placed together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WORD = 64
 
 
 class OutOfBits(Exception):
-    """More atoms and exceptions than a generation has bits."""
+    """There are more atoms and exceptions than bits in a generation."""
 
 
 class Group(NamedTuple):

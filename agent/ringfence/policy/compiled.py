@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the compiler makes: the tables of one generation, and what its rule numbers mean."""
+"""What the compiler produces: the tables of one generation, and the meaning of its rule numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ __all__ = ["Actions", "CompiledPolicies", "CompiledRule", "EventTable", "Shortfa
 
 
 class CompiledRule(NamedTuple):
-    """What a rule number in a record means. `action` is in force; `enforced` would be, in mode enforce."""
+    """The meaning of a rule number in a record. `action` is in force; `enforced` would be, in mode
+    enforce.
+    """
 
     number: int
     policy: str
@@ -83,11 +85,11 @@ class CompiledPolicies:
 
     @property
     def at_birth(self) -> frozenset[int]:
-        """The policies (by index) that hold for a container of which nothing is known yet."""
+        """The policies (by index) that apply to a container about which nothing is known yet."""
         return frozenset(i for i, policy in enumerate(self.policies.policies) if policy.selector.at_birth)
 
     def select(self, container: ContainerFacts | None) -> frozenset[int]:
-        """The policies (by index) that hold for a container; None: one of which nothing is known."""
+        """The policies (by index) that apply to a container; None: nothing is known about it."""
         if container is None:
             return self.at_birth
         return frozenset(i for i, p in enumerate(self.policies.policies) if p.holds_for(container))
@@ -101,7 +103,7 @@ class CompiledPolicies:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What rules get less than they ask for on this node, a line each."""
+        """Rules that get less than they ask for on this node, one per line."""
         return tuple(str(shortfall) for shortfall in self.shortfalls)
 
     @property

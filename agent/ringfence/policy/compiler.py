@@ -35,7 +35,7 @@ __all__ = ["compile_policies"]
 
 
 class _Piece(NamedTuple):
-    """One bit to be: an atom of a rule, for each of the events that come to the same outcome."""
+    """One future bit: an atom of a rule, for the events on which it has the same outcome."""
 
     policy: int
     rule: Rule
@@ -51,7 +51,8 @@ class _Piece(NamedTuple):
 def compile_policies(
     policies: PolicySet, node: NodeTiers, mode_override: Mode | Literal["policy"] | None = None
 ) -> CompiledPolicies:
-    """The tables for this node. Raises PolicyError with every rule that does not fit or cannot be had here.
+    """The tables for this node. Raises PolicyError with every rule that does not fit, or is not available
+    here.
 
     `mode_override` replaces the mode of every policy; None and "policy" leave each its own.
     """
@@ -106,7 +107,7 @@ def _pieces(
 
 
 def _on_node(atom: Atom, node: NodeTiers) -> Atom:
-    """The atom with the node's own addresses in the place of the word for them."""
+    """The atom with the node's addresses in place of the word `node`."""
 
     def expand(conjunction: Conjunction) -> Conjunction:
         return tuple(
@@ -118,7 +119,7 @@ def _on_node(atom: Atom, node: NodeTiers) -> Atom:
 
 
 def _first_beyond(pieces: list[_Piece]) -> int:
-    """The first of them, in the order of the files, for which there is no bit left."""
+    """The first of them, in the order of the files, for which no bit is left."""
     used = 0
     for index, piece in enumerate(pieces):
         used += piece.exceptions + 1

@@ -44,7 +44,7 @@ class _Words(NamedTuple):
 
 
 def parse_condition(operand: Operand, node: Node, complain: Complain) -> Condition | None:
-    """What one key asks. Every mistake goes to `complain`; then None."""
+    """What one key asks. Every mistake goes to `complain`; then None is returned."""
     words = _words(operand, node, complain)
     if words is None:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel calls its numbers: the words of policies, with the value that a call or an object carries.
+"""The kernel's constants by name: the vocabulary of policies, with the values in calls and objects.
 
 Names and numbers are those of the UAPI headers; a test compiles against them to compare. No logic here.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What policies mean in words: when each rule holds, what it comes to on a node, and where it is weak."""
+"""Policies in words: when each rule matches, what it results in on a node, and its weaknesses."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _traits(traits: Traits) -> str:
 
 
 def explain_rule(rule: Rule, node: NodeTiers) -> list[str]:
-    """One rule: its sentence, what becomes of it here, and what its author should know."""
+    """One rule: its sentence, its outcome here, and what its author should know."""
     attack = f" {' '.join(rule.attack)}" if rule.attack else ""
     lines = [f"{rule.id} [{rule.severity}{attack}] {rule.title} ({rule.place.file}:{rule.place.line})"]
     events = " or ".join(EVENTS[event].meaning for event in rule.events)
@@ -144,7 +144,7 @@ def _hooks(node: NodeTiers, event: EventKind) -> str:
 
 
 def cautions(rule: Rule, node: NodeTiers | None = None) -> list[str]:
-    """What can go round the rule, and what it costs where that matters. Each text once.
+    """How the rule can be evaded, and what it costs where that matters. Each text once.
 
     `node` None: on a usual one, without BPF-LSM.
     """

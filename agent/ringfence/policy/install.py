@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CompiledPolicies -> the kernel: one generation to the next by one write, with no gap and no mixture.
+"""CompiledPolicies -> the kernel: from one generation to the next by a single write, without gap or mixture.
 
 A generation is a set of inner maps in one of the two halves of each outer map. The next one is built in the
-other half, complete with the profile of every container; then `generation` is written, and every event that
+other half, complete with the profile of every container. Then `generation` is written, and every event that
 begins after that is decided by the new rules. The old maps are freed once no program can be using them.
 """
 
@@ -27,7 +27,7 @@ _REMEMBERED = 8  # generations whose rule numbers can still be told, for records
 
 
 class Generations:
-    """The policies in force. `map_of` gives the kernel's maps by name. Of one thread, the agent's loop."""
+    """The policies in force. `map_of` gives the kernel's maps by name. Used by the agent's loop only."""
 
     def __init__(self, map_of: Callable[[str], Map]) -> None:
         self._map_of = map_of
@@ -56,9 +56,9 @@ class Generations:
     def install(
         self, compiled: CompiledPolicies, containers: Mapping[int, ContainerFacts | None] | None = None
     ) -> int:
-        """Put a set in force for all containers (slot -> what is known of it) at once; its generation number.
+        """Put a set in force for all containers (slot -> its facts) at once; returns its generation number.
 
-        An OSError leaves what was in force in force.
+        After an OSError the former set is still in force.
         """
         number = self._number + 1
         half = number % GENERATIONS
@@ -104,7 +104,7 @@ class Generations:
         return dict(self._remembered)
 
     def follow(self, generations: Mapping[int, Mapping[int, CompiledRule]]) -> None:
-        """Go on where an earlier agent ended: no number is used twice. Before the first install."""
+        """Continue an earlier agent's numbering: no number is used twice. Before the first install."""
         for number in sorted(generations):
             self._number = max(self._number, number)
             self._remember(number, generations[number])
@@ -115,15 +115,15 @@ class Generations:
             self._remembered.popitem(last=False)
 
     def rule(self, generation: int, number: int) -> CompiledRule | None:
-        """What a rule number in a record means; None when it names none, or its generation is long gone."""
+        """The meaning of a rule number in a record; None for an unknown number or an old generation."""
         return None if number == NO_RULE else self._remembered.get(generation, {}).get(number)
 
     def profile_for(self, policies: frozenset[int]) -> int:
-        """The profile of containers that these policies (by index) hold for, made if it is new."""
+        """The profile of containers to which these policies (by index) apply; made if it is new."""
         return self._live.profile_for(policies) if self._live else 0
 
     def assign(self, slot: int, container: ContainerFacts | None) -> frozenset[int]:
-        """Put what holds for a container in force for its slot (None: nothing is known of it)."""
+        """Put a container's policies in force for its slot (None: nothing is known about it)."""
         if self._live is None:
             return frozenset()
         policies = self._live.compiled.select(container)
@@ -133,9 +133,10 @@ class Generations:
         return policies
 
     def put_right(self, slot: int, cgroup: int) -> bool:
-        """Whether the container's slot did not hold the profile that was assigned last; then it does now.
+        """Restore the container's slot if it does not hold the profile that was assigned last; whether it did
+        not.
 
-        Of one that nothing was assigned to yet, that is the profile which all begin with, 0.
+        A container without an assignment has profile 0, which all begin with.
         """
         if self._live is None or self._owner(slot) != cgroup:
             return False
@@ -155,7 +156,7 @@ class Generations:
         return self._live.holds(profile) == encode.ruleset(self._live.compiled.bits(policies))
 
     def clear(self, slot: int) -> None:
-        """A slot is about to be free: its next container begins with profile 0, in every generation."""
+        """A slot is about to be freed: its next container begins with profile 0, in every generation."""
         self._assigned.pop(slot, None)
         begin = slot * self._stride + self._profile
         for half in range(GENERATIONS):
@@ -242,10 +243,10 @@ class _Generation:
         inner.set(index, value)
 
     def wait_for_programs(self) -> None:
-        """Until no program that began under the generation before still runs.
+        """Wait until no program that began under the previous generation is running.
 
         The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938, 4.19),
-        even one that puts in what is there.
+        even one that writes the same value.
         """
         self._map_of("rule_actions").set(self.half, self._inner["rule_actions"].fd)
 

@@ -31,7 +31,7 @@ _HINT = "`ringfence policy check FILE` shows all of this; docs/policy-language.m
 
 
 def load_policies(paths: Sequence[Path], probes: Mapping[str, ProbeWords] = _NO_PROBES) -> PolicySet:
-    """Every policy in these files and directories. Raises PolicyError with all that is wrong with them.
+    """Every policy in these files and directories. Raises PolicyError with all mistakes.
 
     `probes` are the custom probes that rules may name, by the labels of their events.
     """
@@ -42,7 +42,7 @@ def load_policies(paths: Sequence[Path], probes: Mapping[str, ProbeWords] = _NO_
 
 
 def load_bytes(documents: Mapping[str, bytes], probes: Mapping[str, ProbeWords] = _NO_PROBES) -> PolicySet:
-    """The same from texts, by the name that messages give them."""
+    """The same from texts, by the names to be used in messages."""
     read = [(name, *reader.parse(name, data)) for name, data in documents.items()]
     return _set_of([(name, nodes) for name, nodes, _ in read], [p for _, _, ps in read for p in ps], probes)
 

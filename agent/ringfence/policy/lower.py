@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules -> atoms: conjunctions of predicates on one event, each of which takes one bit in the kernel.
 
-A rule becomes as many atoms as its alternatives make when they are multiplied out. So does an
-exception; those that cannot meet the rule's atom (another device, another filesystem) are left out.
+A rule's alternatives are multiplied out, each product is an atom. The same is done with its exceptions; those
+that cannot meet the rule's atom (another device, another filesystem) are dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_EXCEPTIONS = 63
 
 
 class TooMany(Exception):
-    """A rule comes apart into more pieces than fit. The message says which part and what to do."""
+    """A rule has more alternatives than fit. The message says which part, and what to do."""
 
 
 class Atom(NamedTuple):
@@ -69,10 +69,11 @@ def _conjunctions(match: Match) -> list[Conjunction]:
 
 
 def by_program(conjunction: Conjunction, *, trusted: bool) -> Conjunction:
-    """A path is a name, and who may write there can put another program behind it; overlayfs knows of that.
+    """A path is only a name: a container that may write there can put another program in its place, which
+    overlayfs shows.
 
-    So a rule holds for a program of that path in either state, and what lets a program pass (an exception, a
-    `not`) only while it is as the image has it.
+    So a rule matches a program of that path in either state; what lets a program pass (an exception, a `not`)
+    only matches while it is as the image has it.
     """
 
     def either(predicate: Predicate) -> Predicate:
@@ -84,7 +85,9 @@ def by_program(conjunction: Conjunction, *, trusted: bool) -> Conjunction:
 
 
 def _narrowed(match: Conjunction, exception: Conjunction) -> Conjunction:
-    """The exception, where its rule matches: the same in effect, and both drop out at the same dim."""
+    """The exception, restricted to where its rule matches: the same effect, and both drop out at the same
+    dim.
+    """
     tested = {p.dim for p in exception}
     return exception + tuple(p for p in match if p.dim != DIM_OBJECT or DIM_OBJECT not in tested)
 

@@ -93,12 +93,12 @@ class ContainerFacts(Protocol):
 
     @property
     def settled(self) -> bool:
-        """Nobody is still to be asked about it: what is not known will not be known."""
+        """No source is still to be asked: what is not known will not become known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Globs on what is known of a container: all keys that are given must fit, of each key's globs any."""
+    """Globs on facts of a container: every key that is given must match, each by any of its globs."""
 
     names: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class Traits:
     privileged: bool | None = None
 
     def fit(self, container: ContainerFacts) -> bool:
-        """Whether everything that is asked for is known of the container, and fits."""
+        """Whether everything that is asked for is known about the container, and matches."""
         asked = (
             (self.names, container.name),
             (self.images, container.image),
@@ -132,7 +132,7 @@ def _any_glob(globs: tuple[str, ...], value: str | None) -> bool:
 class Selector:
     """Which containers. `only` None means all of them (spelled out in the file); `but` are left out.
 
-    `at_birth`: whether it holds for a container of which nothing is known yet, in its first milliseconds.
+    `at_birth`: whether it applies to a container about which nothing is known yet, in its first milliseconds.
     """
 
     only: Traits | None

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every container does all day, as events. A rule that stops it stops containers, and one that tells of
-it tells of nothing. For `ringfence policy check`.
-"""
+"""What every container does all the time, as events. A rule that stops one of these stops containers, and one
+that reports it reports nothing useful. For `ringfence policy check`."""
 
 from __future__ import annotations
 

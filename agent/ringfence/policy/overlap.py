@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what one rule asks holds whenever another's does, or can hold together with it.
+"""Whether one rule matches whenever another does, or may match together with it.
 
-Both are decided on predicates alone, so each can be wrong on one side only: `implies` says yes when it is
-sure, and `may_meet` says no when it is sure.
+Both answers come from predicates alone, and err on one side only: `implies` says yes only when it is certain,
+and `may_meet` says no only when it is certain.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _MAX_VALUES = 256
 
 
 def probe_words(notes: Notes, node: Node, where: str, probes: Mapping[str, ProbeWords]) -> ProbeWords | None:
-    """The probe that an event `probe.NAME` is of; None, and noted, where there is no such probe."""
+    """The probe of an event `probe.NAME`; None, and noted, where there is none."""
     label = node.text if isinstance(node, Scalar) else ""
     found = probes.get(label)
     if found is None:
@@ -46,7 +46,7 @@ def probe_words(notes: Notes, node: Node, where: str, probes: Mapping[str, Probe
 def check_action(
     notes: Notes, keys: Mapping[str, Node], where: str, action: Action, words: ProbeWords
 ) -> None:
-    """A probe tells of what has happened: nothing can be denied, and a kill needs somebody."""
+    """A probe reports what has happened: nothing can be denied, and a kill needs a task."""
     if action is Action.DENY:
         notes.add(keys["action"], where, f"{words.label} tells of what has happened: alert, or kill")
     elif action is Action.KILL and not words.in_task:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML to plain nodes that know their line and column, within limits. Nothing is constructed, no tag obeyed.
+"""YAML to plain nodes with their line and column, within limits. Nothing is constructed, tags are ignored.
 
-The limits hold before and while the file is parsed, so that a hostile one costs little: size first, then the
-number and depth of nodes, and aliases not at all (policies have no use for them, and a few lines of them can
-name a billion nodes).
+The limits apply before and while a file is parsed, so a hostile one costs little: first the size, then number
+and depth of nodes. Aliases are refused (policies do not need them, and a few lines of them can stand for a
+billion nodes).
 """
 
 from __future__ import annotations

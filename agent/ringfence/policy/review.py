@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with policies that load: rules that would stop every container or the node, that contradict
-each other, that except all they match; and what their authors should look at again.
+"""Mistakes in policies that load: rules that would stop every container or the node, that contradict each
+other, whose exceptions cover all they match. And remarks for their authors.
 
-`refuse` is asked wherever a set is to be loaded: by `policy check`, `agent --check` and the agent itself.
+`refuse` is called wherever a set is to be loaded: by `policy check`, `agent --check` and the agent itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _K = EventKind
 
 
 class Note(NamedTuple):
-    """Something to look at again. `level`: note or warning."""
+    """A remark. `level`: note or warning."""
 
     file: str
     line: int
@@ -42,13 +42,13 @@ class Note(NamedTuple):
 
 
 def refuse(policies: PolicySet) -> None:
-    """Raises PolicyError with every mistake of a set that loads and must not be loaded."""
+    """Raises PolicyError with every mistake in a set that parses but must not be used."""
     if wrong := mistakes(policies):
         raise PolicyError(wrong, hint="docs/policy-language.md says what is refused, and why")
 
 
 def mistakes(policies: PolicySet) -> list[Problem]:
-    """What makes a set that loads one that must not be loaded."""
+    """The mistakes of a set that parses but must not be used."""
     found: list[Problem] = []
     seen: dict[object, Rule] = {}
     for policy in policies.policies:
@@ -65,7 +65,7 @@ def mistakes(policies: PolicySet) -> list[Problem]:
 
 
 def remarks(policies: PolicySet, twins: Mapping[str, Sequence[Sample]] | None = None) -> Iterator[Note]:
-    """What may be meant, and mostly is not. `twins`: the lawful neighbours of rules by their ids."""
+    """What is legal, and mostly unintended. `twins`: the benign twins of rules, by their ids."""
     for policy in policies.policies:
         for rule in policy.rules:
             for one in matched(rule):
@@ -95,7 +95,7 @@ def _named(rule: Rule) -> str:
 
 
 def _hits_the_host(rule: Rule) -> Iterator[Problem]:
-    """A rule that stops helpers of the kernel must ask for those that the node does not know."""
+    """A rule that stops usermode helpers must be limited to those that the node does not know."""
     kind = _K.KERNEL_HELPER
     if rule.action is Action.ALERT or kind not in rule.events:
         return
@@ -113,7 +113,7 @@ def _hits_the_host(rule: Rule) -> Iterator[Problem]:
 def _lock_out(policy: Policy, rule: Rule) -> Iterator[Problem]:
     """A rule that stops what every container must do.
 
-    A policy for chosen containers may: their owner knows.
+    A policy for chosen containers may do so: their owner decides.
     """
     if rule.action is Action.ALERT or policy.bound or policy.selector.only is not None:
         return
@@ -168,7 +168,7 @@ def _conjunctions(match: Match) -> list[Conjunction]:
 
 
 def _overlaps(policies: PolicySet) -> Iterator[Note]:
-    """Rules of different actions that can match one event: the stronger one decides, and tells."""
+    """Rules of different actions that can match one event: the stronger one decides, and is reported."""
     by_event: dict[EventKind, list[tuple[Policy, Rule]]] = defaultdict(list)
     for policy in policies.policies:
         for rule in policy.rules:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rule numbers mean, in a file: an agent that takes over from one that was killed reads it, and can name
-the rules of records that nobody has read yet.
+"""The rule book: the meaning of rule numbers, in a file. An agent that takes over from one that was killed
+can name the rules of records that were not read.
 
-One JSON document: generation -> list of rules. It is written whole and renamed, so it is never half there.
+One JSON document: generation -> list of rules. It is written whole and renamed, so it is never partial.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One event in the words of policies, to ask rules about without a kernel: would they match it?"""
+"""One event in the vocabulary of policies, to match rules against without a kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROGRAM = fnv1a(b"/usr/bin/program")
 
 @dataclass(frozen=True)
 class Sample:
-    """One event: its numbers by dim, its string or address. `vital`: who cannot do it does not run."""
+    """One event: its numbers by dim, its string or address. `vital`: programs do not run without it."""
 
     kind: EventKind
     what: str

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON Schema of policy files, made from the vocabulary: what editors complete and CI systems check.
+"""The JSON Schema of policy files, generated from the vocabulary, for editors and CI systems.
 
-It says nothing that the loader does not; the loader knows more (ranges, clashes, repeated ids).
+It is no stricter than the loader, which knows more (ranges, clashes, repeated ids).
 """
 
 from __future__ import annotations

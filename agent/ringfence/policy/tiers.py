@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder: which mechanisms this node has for each event, and what becomes of an asked action there."""
+"""The ladder: which mechanisms this node has for each event, and what becomes of a rule's action there."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ATTACHES = {
 
 
 class Outcome(NamedTuple):
-    """What a rule comes to on a node. `why` says what is missing, where it is less than was asked."""
+    """What a rule results in on a node. `why` says what is missing, where it is less than was asked."""
 
     action: Action
     mechanism: Mechanism
@@ -55,8 +55,8 @@ class Outcome(NamedTuple):
 class NodeTiers:
     """Event -> the mechanisms that this node has for it. An event without any is blind; `why` says why.
 
-    `hooks` are the LSM hooks of the events that have them. They decide alone: these are seen nowhere else.
-    `addresses` are the node's own.
+    `hooks` are the LSM hooks of the events that have them, which decide alone: these events are seen nowhere
+    else. `addresses` are the node's own.
     """
 
     mechanisms: Mapping[EventKind, frozenset[Mechanism]]
@@ -76,7 +76,7 @@ class NodeTiers:
 
     @classmethod
     def of(cls, node: NodeCapabilities) -> NodeTiers:
-        """What a node has been found to offer."""
+        """What a node offers."""
         tiers = cls.usual()
         for attaches, kind in _ATTACHES.items():
             lacking = [name for name in attaches if name not in node.cgroup]
@@ -140,7 +140,7 @@ class NodeTiers:
         return "; ".join(filter(None, (way.less, absent)))
 
     def outcome_of(self, rule: Rule, kind: EventKind) -> Outcome:
-        """What a rule comes to under enforcement, on one of its events."""
+        """What a rule results in under enforcement, on one of its events."""
         if kind not in self.hooks:
             for condition in rule.match[kind]:
                 operand = EVENTS[kind].operand(condition.operand)
@@ -150,7 +150,7 @@ class NodeTiers:
         return self.outcome(kind, rule.action, rule.otherwise)
 
     def outcome(self, kind: EventKind, asked: Action, otherwise: Action = Action.KILL) -> Outcome:
-        """What an action comes to under enforcement: the strongest that can be had."""
+        """What an action results in under enforcement: the strongest mechanism available."""
         here = self.mechanisms.get(kind, frozenset())
         if not here:
             why = self.why.get(kind, "this kernel has no place to see it")
