@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a system call is made: the C library's `syscall`, its numbers and its errors. Only `_sys*` see this.
+"""How a system call is made: the C library's `syscall`, numbers and errors. Used by `_sys*` only.
 
-Calls go through PyDLL: the interpreter lock is not given up, so that a raw clone3 leaves the child with the
-lock held by its only thread, as fork does.
+Calls go through PyDLL: the interpreter's lock is kept, so a raw clone3 leaves the child with the lock held by
+its only thread, as fork does.
 """
 
 from __future__ import annotations

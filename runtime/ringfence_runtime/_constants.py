@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of the kernel's interface under the kernel's names; `_sys` hands them on to everyone."""
+"""Constants of the kernel's interface by the kernel's names; re-exported by `_sys`."""
 
 import os
 

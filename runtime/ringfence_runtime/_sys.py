@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls that Python lacks, by their kernel names: with `_calls` and `_sys_security` the only ctypes.
+"""System calls that Python lacks, by their kernel names. With `_calls` and `_sys_security` the only users of
+ctypes.
 
-Every function raises OSError with the call's name and the path that it concerned. Nobody above this module
-sees ctypes, errno or a struct layout.
+Every function raises OSError with the call's name and the path that it concerned. No module above sees
+ctypes, errno or a struct layout.
 """
 
 from __future__ import annotations
@@ -211,9 +212,7 @@ def personality(persona: int) -> None:
 
 
 class Exec:
-    """An execve whose arguments are laid out beforehand, so that nothing is allocated after seccomp is in
-    force.
-    """
+    """An execve whose arguments are laid out in advance: nothing is allocated once seccomp is in force."""
 
     def __init__(self, path: str | int, argv: Sequence[str], env: Sequence[str]) -> None:
         self.fd = path if isinstance(path, int) else -1

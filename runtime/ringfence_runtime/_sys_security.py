@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls of the fences: capabilities, seccomp, bpf, keyrings, Landlock. `_sys` hands them on."""
+"""System calls of the fences: capabilities, seccomp, bpf, keyrings, Landlock. Re-exported by `_sys`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What whoever starts us may have left that would make us fail: closed standard descriptors, and an ignored
-SIGCHLD.
-"""
+"""What a caller may leave us that would make a start fail: closed standard descriptors, an ignored
+SIGCHLD."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings and errors: to stderr for people, and to `--log` in text or JSON as engines read it."""
+"""Warnings and errors: to stderr for people, and to `--log` in text or JSON for engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVELS = {"debug": 0, "info": 1, "warning": 2, "warn": 2, "error": 3}
 
 
 class Log:
-    """Where messages go: one for the process, which `configure` sets; the launcher has one a client."""
+    """Where messages go: one per process, which `configure` sets; the launcher has one per client."""
 
     def __init__(self, stderr: int = 2) -> None:
         self.stderr = stderr

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime's own program, out of the container's reach (CVE-2019-5736).
+"""Keeps the runtime's own program out of the container's reach (CVE-2019-5736).
 
-A workload called `#!/proc/self/exe` executes the runtime's interpreter inside the container and could then
+A workload called `#!/proc/self/exe` executes the runtime's interpreter inside the container, and could then
 write to it. So what may run as a container's first process runs from a private, read-only mount of the
-interpreter: through it the file cannot be opened for writing, whatever capabilities the opener has. It
-costs one more execve. A user who is not root cannot make such a mount: if the interpreter is his, he runs a
-copy in memory that is sealed.
+interpreter: through it the file cannot be opened for writing, whatever capabilities the opener has. It costs
+one more execve. Without root such a mount cannot be made: if the interpreter belongs to the user, a sealed
+copy in memory is run.
 """
 
 from __future__ import annotations

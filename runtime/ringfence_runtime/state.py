@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runtime remembers of a container between two commands: one directory a container, three small
+"""What the runtime remembers of a container between two commands: one directory per container, three small
 files.
 
-`state.json` (who it is), `config.json` (the configuration it was made from, as bytes) and `start.sock`, on
-which its init waits until `start`. The directory is made with mkdir, which is the lock against a second
-container of the name.
+`state.json` (its identity), `config.json` (the configuration it was made from, as bytes) and `start.sock`, on
+which its init waits until `start`. The directory is made with mkdir, which locks out a second container of
+the same name.
 """
 
 from __future__ import annotations

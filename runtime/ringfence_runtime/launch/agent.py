@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hand-shake with the agent: the container's entry is in the kernel's maps before its workload executes.
+"""Enrolment with the agent: the container's entry is in the kernel's maps before its workload executes.
 
-The agent is told once the cgroup exists, works while the container is furnished, and must have answered
-before the workload is let go. Where no agent listens the runtime's own fences stand, unless it was asked
-for by --require-agent, --policy, or the annotations of an engine's container. Annotations are text of
-whoever made the container (CVE-2022-23648): they name policies that the agent has loaded, never a file.
+The agent is asked once the cgroup exists, works while the container is set up, and must have answered before
+the workload may run. Without an agent the runtime's own fences hold, unless one was demanded by
+--require-agent, --policy, or the annotations of an engine's container. Annotations are text from the
+container's author (CVE-2022-23648): they name policies that the agent has loaded, never a file.
 """
 
 from __future__ import annotations

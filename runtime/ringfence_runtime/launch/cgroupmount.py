@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mount of type `cgroup`: what the container sees of its own cgroup, on hosts of either version."""
+"""A mount of type `cgroup`: the container's view of its own cgroup, on hosts of either version."""
 
 from __future__ import annotations
 

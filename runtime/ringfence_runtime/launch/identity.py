@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Becoming the workload: limits, scheduling, user, capabilities, seccomp, and the execve itself.
 
-Used by the init of a container and by `exec`. The order matters and is the one of DESIGN section 7: what
-needs rights comes first, seccomp comes last, and after it nothing runs but execve.
+Used by the init of a container and by `exec`. The order matters (docs/runtime.md): what needs privileges
+comes first, seccomp last, and after it only execve.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Namespaces that a container joins: opened by the parent, once, and looked at before they are trusted.
+"""Namespaces that a container joins: opened by the parent, once, and checked before they are trusted.
 
-A path is text of whoever wrote the bundle, and may lead to the host's own namespace, whatever its name says.
-So what a configuration may set because it has a namespace of its own (sysctls, host names, interfaces) is
-decided on the namespace that was opened, not on there being a path.
+A path is text from the bundle's author, and may lead to the host's own namespace, whatever its name says. So
+settings that need a namespace of the container's own (sysctls, host names, interfaces) are decided on the
+namespace that was opened, not on the presence of a path.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to a process of a container from outside, because it may not do so to itself."""
+"""Changes to a container's process from outside, which it may not make itself."""
 
 from __future__ import annotations
 

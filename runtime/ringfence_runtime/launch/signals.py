@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals as a program that is executed expects to find them."""
+"""Default signal settings, as an executed program expects them."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ def listen(path: str) -> _socket.socket:
 
 
 class _World:
-    """What decides on the meaning of a caller's words, and on what he may do: a command of his must not do
-    more by us than by himself.
+    """What a caller's request depends on: its namespaces, root and rights. The launcher must not do more for
+    a caller than the caller could do itself.
     """
 
     def __init__(self, pid: int | str) -> None:
