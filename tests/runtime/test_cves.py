@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regression tests named after the CVEs of runtimes (ESCAPES rows 33-44): each the host side trusting the
-image.
+"""Regression tests named after the CVEs of runtimes (rows 33-44 of the escape checklist): in each, the host
+side trusted the image.
 
 The attacks are harmless: they aim at files of the test's own, or try to open for writing and write nothing.
 """

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regression tests named after CVEs of mounts that a link led out of the root (ESCAPES rows 33 and 44)."""
+"""Regression tests named after CVEs of mounts that a link led out of the root (rows 33 and 44 of the escape
+checklist)."""
 
 from __future__ import annotations
 

@@ -139,7 +139,9 @@ def test_the_image_says_what_runs(sandboxes: Sandboxes, tmp_path: Path) -> None:
 
 
 def test_cve_2026_53488_labels_of_an_image_are_no_annotations(sandboxes: Sandboxes, tmp_path: Path) -> None:
-    """ESCAPES row 41: an image cannot ask the runtime or the agent for anything; --label of its user can."""
+    """An image cannot ask the runtime or the agent for anything (row 41 of the escape checklist); --label of
+    its user can.
+    """
     asked = {
         "ringfence.io/policy": "none", "ringfence.io/require-agent": "true", "ringfence.io/userns": "auto",
         "org.ringfence.landlock": "derive", "run.oci.hooks.prestart": "/bin/touch /tmp/rftest-label",

@@ -124,7 +124,7 @@ class Kind(Enum):
     NUMBER = "number"  # a number or a range, "30000-30100"
     PROGRAM = "program"  # the whole path of a program
     NAME = "name"  # the last component of a path
-    OBJECT = "object"  # filesystem:path, see DESIGN section 5
+    OBJECT = "object"  # filesystem:path, see ringfence.policy.paths
     TEXT = "text"  # a string, or the beginning of one: "vm/*"
     SOCKET = "socket"  # the name of a unix socket: /run/x.sock, @abstract, @begin*
     NETWORK = "network"  # an address or a CIDR range

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The seccomp profile of a container that nobody wrote one for: what Docker's default means, and narrower.
+"""The seccomp profile of containers that come without one: Docker's default in meaning, and narrower.
 
-Everything that an ordinary program does is allowed; what reaches beyond its own process needs the capability
-that the kernel asks for, too; the rest fails with EPERM, and calls newer than this table with ENOSYS (see
-`seccomp`). Beyond Docker's default there is no io_uring (57 of ESCAPES: operations of a ring pass no filter),
-no socket of the families AF_KEY, AF_RXRPC, AF_ALG and AF_VSOCK (49, 50, 58), no socketcall(2), whose families
-no filter can see, and no namespace of any kind by clone, CLONE_NEWTIME among them.
+Everything that an ordinary program does is allowed. What reaches beyond its own process needs the capability
+that the kernel asks for, too. The rest fails with EPERM, and calls newer than this table with ENOSYS (see
+`seccomp`). Beyond Docker's default there is no io_uring (operations of a ring pass no filter), no socket of
+the families AF_KEY, AF_RXRPC, AF_ALG and AF_VSOCK, no socketcall(2), whose families no filter can see, and no
+namespace of any kind by clone, CLONE_NEWTIME included. These are rows 57, 49, 50 and 58 of the escape
+checklist (policies/README.md).
 """
 
 from __future__ import annotations
