@@ -7,8 +7,8 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from ringfence.policy import CompiledPolicies, CompiledRule, NodeTiers, compile_
 from ringfence.policy.install import Generations
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.support.cgroups import Cgroup, new_cgroup
-from tests.unit.policy.documents import Document, load, policy, rule
+from tests.unit.policy.documents import Document, Seen, load, policy, rule
 
 pytestmark = pytest.mark.root
 K = EventKind
@@ -28,21 +28,6 @@ CONNECT = f"connect:127.0.0.1:{PORT}"
 TO_PORT: Document = {"event": "network.connect", "match": {"port": PORT, "address": "127.0.0.0/8"}}
 NEW_UTS: Document = {"match": {"flags": "CLONE_NEWUTS"}, "action": "kill"}
 UNSHARE = f"unshare:{0x04000000}"
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a container."""
-
-    name: str | None = None
-    image: str | None = None
-    runtime: str | None = None
-    namespace: str | None = None
-    pod: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    privileged: bool | None = None
-    chosen: tuple[str, ...] = ()
-    settled: bool = True
 
 
 class Enforcer:
@@ -205,8 +190,8 @@ def test_policies_hold_for_the_containers_they_choose(enforcer: Enforcer, act: s
     enforcer.enforce(policy(rule(**NEW_UTS), names=["web-*"]))
     with new_cgroup(LABEL) as web, new_cgroup(LABEL) as other:
         assert results(run(web, act, UNSHARE)) == {"unshare": 0}
-        assert enforcer.generations.assign(enforcer.probes.slot(web), Known("web-1")) == {0}
-        assert enforcer.generations.assign(enforcer.probes.slot(other), Known("db-1")) == frozenset()
+        assert enforcer.generations.assign(enforcer.probes.slot(web), Seen("web-1")) == {0}
+        assert enforcer.generations.assign(enforcer.probes.slot(other), Seen("db-1")) == frozenset()
         assert run(web, act, UNSHARE).returncode == -signal.SIGKILL
         assert results(run(other, act, UNSHARE)) == {"unshare": 0}
         enforcer.generations.clear(enforcer.probes.slot(web))

@@ -17,11 +17,11 @@ from ringfence.errors import PolicyError
 from ringfence.policy.install import Generations
 from tests.kernel.binding import program_id
 from tests.kernel.probes import LABEL, results, running
-from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, Enforcer, Known, run
+from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, Enforcer, run
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.waiting import wait_for
-from tests.unit.policy.documents import Document, policy, rule
+from tests.unit.policy.documents import Document, Seen, policy, rule
 
 pytestmark = pytest.mark.root
 DENY = policy(rule(**TO_PORT, action="deny"))
@@ -108,9 +108,9 @@ def test_containers_keep_their_policies_across_generations(
     slot = enforcer.probes.slot(cgroup)
     for number in range(4):
         documents = [chosen, filler(number)] if number % 2 else [filler(number), chosen]
-        enforcer.generations.install(enforcer.compile(*documents), {slot: Known("web")})
+        enforcer.generations.install(enforcer.compile(*documents), {slot: Seen("web")})
         assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
-    enforcer.generations.install(enforcer.compile(chosen), {slot: Known("db")})
+    enforcer.generations.install(enforcer.compile(chosen), {slot: Seen("db")})
     assert results(run(cgroup, act, CONNECT))["connect"] != -errno.EPERM
     enforcer.generations.install(enforcer.compile(chosen), {})
     assert results(run(cgroup, act, CONNECT))["connect"] != -errno.EPERM
@@ -172,7 +172,7 @@ def test_profiles_grow_beyond_their_first_room(enforcer: Enforcer, cgroup: Cgrou
     profiles = {enforcer.generations.profile_for(frozenset({n})) for n in range(300)}
     assert len(profiles) == 300
     for mine, other in ((0, 299), (299, 0)):
-        enforcer.generations.assign(slot, Known(f"only-{mine}"))
+        enforcer.generations.assign(slot, Seen(f"only-{mine}"))
         assert results(run(cgroup, act, f"connect:127.0.0.1:{5000 + mine}")) == {"connect": -errno.EPERM}
         assert results(run(cgroup, act, f"connect:127.0.0.1:{5000 + other}"))["connect"] != -errno.EPERM
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -11,6 +13,21 @@ import yaml
 from ringfence.policy import PolicySet, load_bytes
 
 Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a container: the facts that selectors look at."""
+
+    name: str | None = None
+    image: str | None = None
+    runtime: str | None = None
+    namespace: str | None = None
+    pod: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    privileged: bool | None = None
+    chosen: tuple[str, ...] = ()
+    settled: bool = True
 
 
 class _Plain(yaml.SafeDumper):

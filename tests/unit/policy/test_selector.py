@@ -3,30 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from ringfence.policy import NodeTiers, compile_policies
-from tests.unit.policy.documents import load, policy, rule
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is known of a container."""
-
-    name: str | None = None
-    image: str | None = None
-    runtime: str | None = None
-    namespace: str | None = None
-    pod: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    privileged: bool | None = None
-    chosen: tuple[str, ...] = ()
-    settled: bool = True
-
+from tests.unit.policy.documents import Seen, load, policy, rule
 
 WEB = Seen("web-1", "docker.io/library/nginx:1.27", "docker", "shop", "web-1-abc", {"app": "web"}, False)
 
