@@ -48,9 +48,11 @@ def home() -> Iterator[Cgroup]:
         yield made
 
 
-def started(home: Cgroup, directory: Path, mode: str, *, pack: Path = PACK, probes: str = "") -> Agent:
+def started(home: Cgroup, directory: Path, mode: str, *, pack: Path = PACK, **more: str) -> Agent:
     """An agent in that container, ready."""
-    flags = {"containers-adopt": "yes", "canary": "yes", **({"probes-directory": probes} if probes else {})}
+    flags = {"containers-adopt": "yes", "canary": "yes"} | {
+        name.replace("_", "-"): value for name, value in more.items()
+    }
     made = Agent(directory, policies=[pack], mode=mode, flags=flags)
     made.argv = home.command(made.argv)
     made.start()
@@ -93,12 +95,12 @@ def test_commands_in_its_container_are_no_subjects(agent: Agent, home: Cgroup, c
 def test_who_comes_in_from_another_container_stays_a_subject(home: Cgroup, tmp_path: Path) -> None:
     """A privileged container writes itself into the agent's cgroup: nothing is won by that.
 
-    Without the rule of the pack that stops it there already.
+    Without the rule of the pack and the self-defence, which stop it there already.
     """
     join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in sorted(set(home.paths.values())))
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)
-    agent = started(home, tmp_path / "agent", "enforce", pack=policy)
+    agent = started(home, tmp_path / "agent", "enforce", pack=policy, self_defence="off")
     try:
         with new_cgroup("other") as other:
             assert attack(other, "sh", "-c", join + 'exec "$@"', "sh")
@@ -113,7 +115,7 @@ def test_a_custom_probe_is_compiled_in_it(home: Cgroup, tmp_path: Path) -> None:
     """bcc runs in a process of its own, which calls bpf(2) and perf_event_open(2)."""
     need_bcc()
     place_example("run-queue-latency", tmp_path / "probes")
-    agent = started(home, tmp_path / "agent", "enforce", probes=str(tmp_path / "probes"))
+    agent = started(home, tmp_path / "agent", "enforce", probes_directory=str(tmp_path / "probes"))
     try:
         wait_running(agent, "run-queue-latency")
         assert not agent.alerts()

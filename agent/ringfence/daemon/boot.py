@@ -41,9 +41,11 @@ class Boot:
     """The lock, what the node offers, and the programs, which are loaded in a thread from construction on."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
-        stack.callback(Lock(config.state_dir).close)
+        lock = Lock(config.state_dir)
+        stack.callback(lock.close)
         hurry_us()  # before any thread exists: each may hold the interpreter's lock, so all need the priority
         self.handover = _pass_pins(config)  # before any call for which pinned programs would kill us
+        lock.sign()
         self.capabilities = NodeCapabilities.detect()
         self.capabilities.require()
         self.hierarchy: Hierarchy = detect()

@@ -16,14 +16,16 @@ __all__ = ["Lock"]
 class Lock:
     """Held from construction to `close`. Raises AlreadyRunningError, with the holder's pid, when it is
     taken.
+
+    The file is opened for reading: in a pod, pinned programs of an earlier agent end whoever opens a file of
+    its state directory for writing. `sign` writes our pid, once nothing of that is in the way.
     """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "agent.lock"
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            # No O_TRUNC before the lock is ours: the text is the holder's.
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except PermissionError as error:
             raise NotPermittedError(
                 f"{self.path}: {error.strerror}", hint="the agent needs root: use sudo"
@@ -39,9 +41,16 @@ class Lock:
                 f"another agent runs on this node (pid {holder or 'unknown'}, {self.path})",
                 hint="`ringfence status` asks it; end it before starting another",
             ) from error
-        with contextlib.suppress(OSError):  # a full disk takes the pid from the message, not the lock from us
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def sign(self) -> None:
+        """Name ourselves to whoever finds it taken. A full disk costs only that."""
+        with contextlib.suppress(OSError):
+            fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            finally:
+                os.close(fd)
 
     def close(self, *, remove: bool = False) -> None:
         """Release it. The file stays unless `remove`: an unlinked path could be locked twice."""

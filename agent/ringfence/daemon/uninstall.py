@@ -28,6 +28,7 @@ def uninstall(config: Config) -> list[str]:
     if os.geteuid() != 0:
         raise NotPermittedError("removing pins needs root", hint="use sudo")
     lock = Lock(config.state_dir)
+    lock.sign()
     try:
         try:
             agents = pins.uninstall(pins.candidates("auto" if config.pins == "off" else config.pins))

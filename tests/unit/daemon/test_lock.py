@@ -15,6 +15,7 @@ from ringfence.errors import AlreadyRunningError, Error
 def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     """The error names the pid, and its exit code is 5."""
     lock = Lock(tmp_path / "state")
+    lock.sign()
     with pytest.raises(AlreadyRunningError, match=f"pid {os.getpid()}") as caught:
         Lock(tmp_path / "state")
     assert caught.value.exit_code == 5
@@ -26,6 +27,7 @@ def test_it_is_free_again_after_close(tmp_path: Path) -> None:
     Lock(tmp_path).close()
     (tmp_path / "agent.lock").write_text("4194304999999\n")
     lock = Lock(tmp_path)
+    lock.sign()
     assert (tmp_path / "agent.lock").read_text() == f"{os.getpid()}\n"
     lock.close()
 
