@@ -118,6 +118,6 @@ def test_a_custom_probe_is_compiled_in_it(home: Cgroup, tmp_path: Path) -> None:
     agent = started(home, tmp_path / "agent", "enforce", probes_directory=str(tmp_path / "probes"))
     try:
         wait_running(agent, "run-queue-latency")
-        assert not agent.alerts()
+        assert not agent.alerts(), agent.alerts()[0]["details"]
     finally:
         assert agent.stop() == 0

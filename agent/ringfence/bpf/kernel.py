@@ -8,6 +8,7 @@ the agent supports is newer.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,8 @@ class Kernel:
         self._links: dict[tuple[str, str], Attached] = {}
         self._statistics = -1
         self._pins: PinDirectory | None = None
+        #: held while links and pins change, which a thread of the policies does
+        self.changing = threading.RLock()
         self._complete = False  # nothing of an earlier agent is needed any more
         self.pin_failure = ""  # why not all that is attached is pinned
         self._missing = missing
@@ -184,13 +187,14 @@ class Kernel:
             detach(link.fd for link in new)
             raise KernelError(f"attaching failed: {error.strerror} ({error.filename})") from None
         keep = {(place.program.name, place.target) for place in wanted}
-        gone = [link for key, link in self._links.items() if key not in keep]
-        self._links = {key: link for key, link in self._links.items() if key in keep}
-        self._links |= {(link.program, link.target): link for link in new}
-        detach(link.fd for link in gone)
-        self.skipped = skipped
-        if self._pins is not None and (new or gone):
-            self._pin_again(self._pins.path.parent)
+        with self.changing:
+            gone = [link for key, link in self._links.items() if key not in keep]
+            self._links = {key: link for key, link in self._links.items() if key in keep}
+            self._links |= {(link.program, link.target): link for link in new}
+            detach(link.fd for link in gone)
+            self.skipped = skipped
+            if self._pins is not None and (new or gone):
+                self._pin_again(self._pins.path.parent)
         return new
 
     def _pin_again(self, base: Path) -> None:

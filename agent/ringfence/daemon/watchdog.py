@@ -64,8 +64,7 @@ class Watchdog:
         for look in (
             self._look_at_generation,
             self._look_at_profiles,
-            self._look_at_links,
-            self._look_at_pins,
+            self._look_at_links_and_pins,
             self._look_at_files,
             self._look_at_process,
         ):
@@ -97,18 +96,20 @@ class Watchdog:
         if wrong:
             self._met("profile", {"containers": wrong[:16]}, len(wrong))
 
-    def _look_at_links(self) -> None:
-        dead = dead_links(self._kernel)
-        if dead:
-            self._kernel.forget(dead)
-            self._met("link", {"links": [link.target for link in dead][:16]}, len(dead))
-            self._reattach()
-
-    def _look_at_pins(self) -> None:
-        lost = lost_pins(self._kernel)
-        if lost:
-            self._met("pin", {"pins": lost[:16]}, len(lost))
-            self._kernel.pin_again()
+    def _look_at_links_and_pins(self) -> None:
+        """Not while new policies attach and pin: the next round is soon."""
+        if not self._kernel.changing.acquire(blocking=False):
+            return
+        try:
+            if dead := dead_links(self._kernel):
+                self._kernel.forget(dead)
+                self._met("link", {"links": [link.target for link in dead][:16]}, len(dead))
+                self._reattach()
+            if lost := lost_pins(self._kernel):
+                self._met("pin", {"pins": lost[:16]}, len(lost))
+                self._kernel.pin_again()
+        finally:
+            self._kernel.changing.release()
 
     def _look_at_files(self) -> None:
         for kept in self.files:

@@ -140,8 +140,9 @@ class Generations:
         """
         if self._live is None or self._owner(slot) != cgroup:
             return False
-        whose, assigned = self._assigned.get(slot, (0, 0))
-        wanted = assigned if whose == cgroup else 0
+        whose, wanted = self._assigned.get(slot, (cgroup, 0))
+        if whose != cgroup:  # the slot changed hands meanwhile
+            return False
         index = slot * self._stride + self._profile + self._live.half
         if self._words[index] == wanted:
             return False
