@@ -125,7 +125,7 @@ def test_many_sums_are_those_of_each(keys: Sequence[int], monkeypatch: pytest.Mo
         def refuse(*_: object) -> None:
             raise OSError(errno.EOPNOTSUPP, "no batches here")
 
-        monkeypatch.setattr("ringfence.bpf._libbpf.map_lookup_batch", refuse)
+        monkeypatch.setattr("ringfence.bpf._maps.lookup_batch", refuse)
         assert counters.sums_of(keys) == expected
 
 

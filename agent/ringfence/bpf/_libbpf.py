@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libbpf (soname libbpf.so.1) by ctypes. Besides `_syscalls`, no other module of the agent uses ctypes.
+"""libbpf (soname libbpf.so.1) by ctypes. Maps by descriptor are in `_maps`.
 
 Each function does one call, and raises OSError with errno, the call and its subject. Pointers of libbpf are
 ints with a name for the type checker. Its messages are kept in `LOG` if `listen` asks for it.
@@ -13,7 +13,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NewType
+from typing import Any, NewType
 
 from ringfence.errors import KernelError
 
@@ -86,20 +86,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-class _MapCreateOpts(ctypes.Structure):
-    """struct bpf_map_create_opts, as far as libbpf 1.0 has it; `sz` says how much that is."""
-
-    _fields_ = [
-        ("sz", _size),
-        ("btf_fd", _u32),
-        ("btf_key_type_id", _u32),
-        ("btf_value_type_id", _u32),
-        ("btf_vmlinux_value_type_id", _u32),
-        ("inner_map_fd", _u32),
-        ("map_flags", _u32),
-    ]
-
-
 _libc = ctypes.CDLL(None, use_errno=True)
 _PRINT_FN = ctypes.CFUNCTYPE(_int, _int, _void, _void)
 
@@ -146,19 +132,19 @@ def _open() -> ctypes.CDLL:
         ) from None
 
 
-_lib = _Library()
+lib = _Library()
 
 
 def listen(*, on: bool) -> None:
     """Whether libbpf's messages are kept: 10,000 a load; each waits for the interpreter's lock."""
-    _lib.libbpf_set_print(_keep_message_callback if on else None)
+    lib.libbpf_set_print(_keep_message_callback if on else None)
 
 
 def _fail(call: str, subject: object, code: int) -> OSError:
     return OSError(code, f"{call}: {os.strerror(code)}", str(subject))
 
 
-def _checked(result: int, call: str, subject: object) -> int:
+def checked(result: int, call: str, subject: object) -> int:
     """libbpf 1.x answers with -errno."""
     if result < 0:
         raise _fail(call, subject, -result)
@@ -167,59 +153,59 @@ def _checked(result: int, call: str, subject: object) -> int:
 
 def version() -> tuple[int, int]:
     """Of the library that is loaded, not of its headers."""
-    return _lib.libbpf_major_version(), _lib.libbpf_minor_version()
+    return lib.libbpf_major_version(), lib.libbpf_minor_version()
 
 
 def possible_cpus() -> int:
     """How many values a per-CPU map has for each key."""
-    return _checked(_lib.libbpf_num_possible_cpus(), "libbpf_num_possible_cpus", "")
+    return checked(lib.libbpf_num_possible_cpus(), "libbpf_num_possible_cpus", "")
 
 
 # ---- objects ----
 
 
 def object_open(path: str) -> ObjectPtr:
-    pointer = _lib.bpf_object__open(os.fsencode(path))
+    pointer = lib.bpf_object__open(os.fsencode(path))
     if not pointer:
         raise _fail("bpf_object__open", path, ctypes.get_errno())
     return ObjectPtr(pointer)
 
 
 def object_load(obj: ObjectPtr) -> None:
-    _checked(_lib.bpf_object__load(obj), "bpf_object__load", "")
+    checked(lib.bpf_object__load(obj), "bpf_object__load", "")
 
 
 def object_close(obj: ObjectPtr) -> None:
-    _lib.bpf_object__close(obj)
+    lib.bpf_object__close(obj)
 
 
 def programs(obj: ObjectPtr) -> Iterator[ProgramPtr]:
-    pointer = _lib.bpf_object__next_program(obj, None)
+    pointer = lib.bpf_object__next_program(obj, None)
     while pointer:
         yield ProgramPtr(pointer)
-        pointer = _lib.bpf_object__next_program(obj, pointer)
+        pointer = lib.bpf_object__next_program(obj, pointer)
 
 
 def maps(obj: ObjectPtr) -> Iterator[MapPtr]:
-    pointer = _lib.bpf_object__next_map(obj, None)
+    pointer = lib.bpf_object__next_map(obj, None)
     while pointer:
         yield MapPtr(pointer)
-        pointer = _lib.bpf_object__next_map(obj, pointer)
+        pointer = lib.bpf_object__next_map(obj, pointer)
 
 
 def section_variables(obj: ObjectPtr, section: str) -> dict[str, tuple[int, int]]:
     """Name -> (offset, size) of each variable of a data section, from the object's own BTF."""
-    btf = _lib.bpf_object__btf(obj)
-    found = _lib.btf__find_by_name_kind(btf, section.encode(), BTF_KIND_DATASEC) if btf else -1
+    btf = lib.bpf_object__btf(obj)
+    found = lib.btf__find_by_name_kind(btf, section.encode(), BTF_KIND_DATASEC) if btf else -1
     if found < 0:
         return {}
-    kind = _lib.btf__type_by_id(btf, found)
+    kind = lib.btf__type_by_id(btf, found)
     _, info, _ = struct.unpack("=3I", ctypes.string_at(kind, 12))  # struct btf_type
     entries = ctypes.string_at(kind + 12, 12 * (info & 0xFFFF))  # struct btf_var_secinfo[]
     variables = {}
     for variable, offset, size in struct.iter_unpack("=3I", entries):
-        (name,) = struct.unpack("=I", ctypes.string_at(_lib.btf__type_by_id(btf, variable), 4))
-        variables[_lib.btf__name_by_offset(btf, name).decode()] = (offset, size)
+        (name,) = struct.unpack("=I", ctypes.string_at(lib.btf__type_by_id(btf, variable), 4))
+        variables[lib.btf__name_by_offset(btf, name).decode()] = (offset, size)
     return variables
 
 
@@ -227,174 +213,109 @@ def section_variables(obj: ObjectPtr, section: str) -> dict[str, tuple[int, int]
 
 
 def program_name(program: ProgramPtr) -> str:
-    return str(_lib.bpf_program__name(program).decode())
+    return str(lib.bpf_program__name(program).decode())
 
 
 def program_section(program: ProgramPtr) -> str:
-    return str(_lib.bpf_program__section_name(program).decode())
+    return str(lib.bpf_program__section_name(program).decode())
 
 
 def program_fd(program: ProgramPtr) -> int:
     """Negative when the program was not loaded."""
-    return int(_lib.bpf_program__fd(program))
+    return int(lib.bpf_program__fd(program))
 
 
 def program_attach_type(program: ProgramPtr) -> int:
-    return int(_lib.bpf_program__expected_attach_type(program))
+    return int(lib.bpf_program__expected_attach_type(program))
 
 
 def program_set_type(program: ProgramPtr, kind: int, attach_type: int) -> None:
-    _checked(_lib.bpf_program__set_type(program, kind), "bpf_program__set_type", kind)
-    _checked(
-        _lib.bpf_program__set_expected_attach_type(program, attach_type),
+    checked(lib.bpf_program__set_type(program, kind), "bpf_program__set_type", kind)
+    checked(
+        lib.bpf_program__set_expected_attach_type(program, attach_type),
         "bpf_program__set_expected_attach_type",
         attach_type,
     )
 
 
 def program_set_autoload(program: ProgramPtr, *, on: bool) -> None:
-    _checked(_lib.bpf_program__set_autoload(program, on), "bpf_program__set_autoload", on)
+    checked(lib.bpf_program__set_autoload(program, on), "bpf_program__set_autoload", on)
 
 
 # ---- maps of an object ----
 
 
 def map_name(pointer: MapPtr) -> str:
-    return str(_lib.bpf_map__name(pointer).decode())
+    return str(lib.bpf_map__name(pointer).decode())
 
 
 def map_shape(pointer: MapPtr) -> tuple[int, int, int, int, int]:
     """Descriptor (negative before the load), type, key size, value size, entries."""
     return (
-        _lib.bpf_map__fd(pointer),
-        _lib.bpf_map__type(pointer),
-        _lib.bpf_map__key_size(pointer),
-        _lib.bpf_map__value_size(pointer),
-        _lib.bpf_map__max_entries(pointer),
+        lib.bpf_map__fd(pointer),
+        lib.bpf_map__type(pointer),
+        lib.bpf_map__key_size(pointer),
+        lib.bpf_map__value_size(pointer),
+        lib.bpf_map__max_entries(pointer),
     )
 
 
 def map_is_internal(pointer: MapPtr) -> bool:
     """A data section, not a map that the source declares."""
-    return bool(_lib.bpf_map__is_internal(pointer))
+    return bool(lib.bpf_map__is_internal(pointer))
 
 
 def map_set_max_entries(pointer: MapPtr, entries: int) -> None:
-    _checked(_lib.bpf_map__set_max_entries(pointer, entries), "bpf_map__set_max_entries", entries)
+    checked(lib.bpf_map__set_max_entries(pointer, entries), "bpf_map__set_max_entries", entries)
 
 
 def section_write(obj: ObjectPtr, section: str, offset: int, data: bytes) -> None:
     """Change the initial value of a data section, before the load."""
-    pointer = _lib.bpf_object__find_map_by_name(obj, section.encode())
+    pointer = lib.bpf_object__find_map_by_name(obj, section.encode())
     size = _size()
-    begin = _lib.bpf_map__initial_value(pointer, ctypes.byref(size)) if pointer else None
+    begin = lib.bpf_map__initial_value(pointer, ctypes.byref(size)) if pointer else None
     if not begin or offset + len(data) > size.value:
         raise _fail("bpf_map__initial_value", section, errno.EINVAL)
     ctypes.memmove(begin + offset, data, len(data))
-
-
-# ---- maps by descriptor ----
-
-
-def map_create(
-    kind: int, name: str, key: int, value: int, entries: int, flags: int = 0, inner_fd: int = 0
-) -> int:
-    opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags, inner_map_fd=inner_fd)
-    fd = _lib.bpf_map_create(kind, name.encode()[:15], key, value, entries, ctypes.byref(opts))
-    return _checked(fd, "bpf_map_create", name)
-
-
-def map_lookup(fd: int, key: bytes | None, size: int, *, delete: bool = False) -> bytes | None:
-    """The value (`size` bytes), None when the key is absent. `delete` removes the entry as well."""
-    buffer = ctypes.create_string_buffer(size)
-    call = _lib.bpf_map_lookup_and_delete_elem if delete else _lib.bpf_map_lookup_elem
-    result = call(fd, key, buffer)
-    if result == -errno.ENOENT:
-        return None
-    _checked(result, "bpf_map_lookup_elem", fd)
-    return buffer.raw
-
-
-def map_update(fd: int, key: bytes | None, value: bytes, flags: int = 0) -> None:
-    _checked(_lib.bpf_map_update_elem(fd, key, value, flags), "bpf_map_update_elem", fd)
-
-
-def map_delete(fd: int, key: bytes) -> bool:
-    """False when the key was absent."""
-    result = _lib.bpf_map_delete_elem(fd, key)
-    return result != -errno.ENOENT and _checked(result, "bpf_map_delete_elem", fd) == 0
-
-
-def map_next_key(fd: int, key: bytes | None, size: int) -> bytes | None:
-    buffer = ctypes.create_string_buffer(size)
-    result = _lib.bpf_map_get_next_key(fd, key, buffer)
-    if result == -errno.ENOENT:
-        return None
-    _checked(result, "bpf_map_get_next_key", fd)
-    return buffer.raw
-
-
-class Batch(NamedTuple):
-    """One step through a map: `token` goes into the next one, None after the last."""
-
-    keys: bytes
-    values: bytes
-    token: bytes | None
-
-
-def map_lookup_batch(fd: int, token: bytes | None, count: int, key: int, value: int) -> Batch:
-    """Up to `count` entries. Hash maps fail with ENOSPC when one of their buckets holds more than that."""
-    keys, values = ctypes.create_string_buffer(count * key), ctypes.create_string_buffer(count * value)
-    after, got = ctypes.create_string_buffer(max(key, 8)), _u32(count)
-    result = _lib.bpf_map_lookup_batch(fd, token, after, keys, values, ctypes.byref(got), None)
-    if result != -errno.ENOENT:
-        _checked(result, "bpf_map_lookup_batch", fd)
-    more = None if result else after.raw
-    return Batch(keys.raw[: got.value * key], values.raw[: got.value * value], more)
-
-
-def map_update_batch(fd: int, keys: bytes, values: bytes, count: int) -> None:
-    result = _lib.bpf_map_update_batch(fd, keys, values, ctypes.byref(_u32(count)), None)
-    _checked(result, "bpf_map_update_batch", fd)
 
 
 # ---- links, pins, facts ----
 
 
 def link_create(program: int, target: int, attach_type: int) -> int:
-    return _checked(_lib.bpf_link_create(program, target, attach_type, None), "bpf_link_create", target)
+    return checked(lib.bpf_link_create(program, target, attach_type, None), "bpf_link_create", target)
 
 
 def raw_tracepoint_open(program: int) -> int:
     """A link of a tp_btf or lsm program: its BTF says which tracepoint or hook."""
-    return _checked(_lib.bpf_raw_tracepoint_open(None, program), "bpf_raw_tracepoint_open", program)
+    return checked(lib.bpf_raw_tracepoint_open(None, program), "bpf_raw_tracepoint_open", program)
 
 
 def lsm_hook_id(hook: str) -> int:
     """The BTF id of a hook. OSError (ENOENT, ESRCH) where the kernel has none of that name."""
-    found = _lib.libbpf_find_vmlinux_btf_id(hook.encode(), ATTACH_LSM_MAC)
-    return _checked(found, "libbpf_find_vmlinux_btf_id", hook)
+    found = lib.libbpf_find_vmlinux_btf_id(hook.encode(), ATTACH_LSM_MAC)
+    return checked(found, "libbpf_find_vmlinux_btf_id", hook)
 
 
 def iter_create(link: int) -> int:
-    return _checked(_lib.bpf_iter_create(link), "bpf_iter_create", link)
+    return checked(lib.bpf_iter_create(link), "bpf_iter_create", link)
 
 
 def pin(fd: int, path: str) -> None:
-    _checked(_lib.bpf_obj_pin(fd, os.fsencode(path)), "bpf_obj_pin", path)
+    checked(lib.bpf_obj_pin(fd, os.fsencode(path)), "bpf_obj_pin", path)
 
 
 def get_pinned(path: str) -> int:
-    return _checked(_lib.bpf_obj_get(os.fsencode(path)), "bpf_obj_get", path)
+    return checked(lib.bpf_obj_get(os.fsencode(path)), "bpf_obj_get", path)
 
 
 def info(fd: int, size: int) -> bytes:
     """The first `size` bytes of bpf_prog_info, bpf_map_info or bpf_link_info; 0 where the kernel has less."""
     buffer = ctypes.create_string_buffer(size)
-    _checked(_lib.bpf_obj_get_info_by_fd(fd, buffer, ctypes.byref(_u32(size))), "bpf_obj_get_info_by_fd", fd)
+    checked(lib.bpf_obj_get_info_by_fd(fd, buffer, ctypes.byref(_u32(size))), "bpf_obj_get_info_by_fd", fd)
     return buffer.raw
 
 
 def enable_stats() -> int:
     """Run count and run time of every program are kept while the descriptor is open (STATS_RUN_TIME)."""
-    return _checked(_lib.bpf_enable_stats(0), "bpf_enable_stats", "")
+    return checked(lib.bpf_enable_stats(0), "bpf_enable_stats", "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ringfence.bpf import _libbpf, _syscalls, guard_calls, mountinfo, privileges
+from ringfence.bpf import _libbpf, _maps, _syscalls, guard_calls, mountinfo, privileges
 from ringfence.bpf.attach import Tracefs, open_tracefs
 from ringfence.bpf.lsm_probe import available_hooks
 from ringfence.bpf.maps import MapType
@@ -162,7 +162,7 @@ def _library() -> tuple[tuple[int, int], Lack | None]:
 
 def _has_ring_buffer() -> bool:
     try:
-        os.close(_libbpf.map_create(MapType.RINGBUF, "rf_probe", 0, 0, os.sysconf("SC_PAGE_SIZE")))
+        os.close(_maps.create(MapType.RINGBUF, "rf_probe", 0, 0, os.sysconf("SC_PAGE_SIZE")))
     except OSError:
         return False
     return True

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from functools import cache
 
-from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf import _libbpf, _maps, _syscalls
 
 __all__ = ["Map", "MapType", "create_map", "open_map"]
 
@@ -89,7 +89,7 @@ class Map:
 
     def get(self, key: bytes | int) -> bytes | None:
         """The value, None when there is none. Of a per-CPU map: the values of all CPUs in a row."""
-        return _libbpf.map_lookup(self.fd, self._key(key), self._read_size)
+        return _maps.lookup(self.fd, self._key(key), self._read_size)
 
     def get_int(self, key: bytes | int) -> int:
         """The value as an unsigned number, 0 when there is none."""
@@ -97,33 +97,31 @@ class Map:
 
     def set(self, key: bytes | int, value: bytes | int, flags: int = 0) -> None:
         """Store one value. In a map of maps, the value is the descriptor of the inner map."""
-        _libbpf.map_update(self.fd, self._key(key), self._value(value), flags)
+        _maps.update(self.fd, self._key(key), self._value(value), flags)
 
     def delete(self, key: bytes | int) -> bool:
         """False when the key was not there."""
-        return _libbpf.map_delete(self.fd, self._key(key))
+        return _maps.delete(self.fd, self._key(key))
 
     def take(self, key: bytes | int) -> bytes | None:
         """The value of a hash map's key, which is gone afterwards; None when there was none (5.14)."""
-        return _libbpf.map_lookup(self.fd, self._key(key), self._read_size, delete=True)
+        return _maps.lookup(self.fd, self._key(key), self._read_size, take=True)
 
     def pop(self) -> int | None:
         """Take the top of a stack, None when it is empty."""
-        value = _libbpf.map_lookup(self.fd, None, self.value_size, delete=True)
+        value = _maps.lookup(self.fd, None, self.value_size, take=True)
         return None if value is None else int.from_bytes(value, sys.byteorder)
 
     def push(self, value: int) -> None:
         """Put a number on a stack. OSError E2BIG when it is full."""
-        _libbpf.map_update(self.fd, None, value.to_bytes(self.value_size, sys.byteorder))
+        _maps.update(self.fd, None, value.to_bytes(self.value_size, sys.byteorder))
 
     def keys(self) -> Iterator[bytes]:
         """Every key. What is added or deleted meanwhile may be missed or seen twice; it always ends."""
         seen = 0
-        key = _libbpf.map_next_key(self.fd, None, self.key_size)
+        key = _maps.next_key(self.fd, None, self.key_size)
         while key is not None and seen <= 2 * self.max_entries:
-            following = _libbpf.map_next_key(
-                self.fd, key, self.key_size
-            )  # first: the caller may delete `key`
+            following = _maps.next_key(self.fd, key, self.key_size)  # first: the caller may delete `key`
             yield key
             key, seen = following, seen + 1
 
@@ -145,11 +143,11 @@ class Map:
                 key = batch.keys[index * self.key_size : (index + 1) * self.key_size]
                 yield key, batch.values[index * self._read_size : (index + 1) * self._read_size]
 
-    def _steps(self) -> Iterator[_libbpf.Batch]:
+    def _steps(self) -> Iterator[_maps.Batch]:
         token, count = None, min(_BATCH, self.max_entries)
         while True:
             try:
-                batch = _libbpf.map_lookup_batch(self.fd, token, count, self.key_size, self._read_size)
+                batch = _maps.lookup_batch(self.fd, token, count, self.key_size, self._read_size)
             except OSError as error:
                 if error.errno != errno.ENOSPC:  # a bucket of a hash map holds more than `count`
                     raise
@@ -167,7 +165,7 @@ class Map:
         keys = b"".join(self._key(key) for key in entries)
         values = b"".join(self._value(value) for value in entries.values())
         try:
-            _libbpf.map_update_batch(self.fd, keys, values, len(entries))
+            _maps.update_batch(self.fd, keys, values, len(entries))
         except OSError as error:
             if error.errno not in _NO_BATCH:
                 raise
@@ -219,7 +217,7 @@ class Map:
     def _range(self, first: int, count: int) -> bytes:
         """The values of an array from one index on: a batch goes on behind the index that it is given."""
         token = (first - 1).to_bytes(self.key_size, sys.byteorder) if first else None
-        return _libbpf.map_lookup_batch(self.fd, token, count, self.key_size, self._read_size).values
+        return _maps.lookup_batch(self.fd, token, count, self.key_size, self._read_size).values
 
     def _add_up(self, value: bytes) -> tuple[int, ...]:
         # One addition for all lanes of a CPU: no count of anything comes near 2^64, so none overflows.
@@ -278,7 +276,7 @@ def create_map(
     inner: Map | None = None,
 ) -> Map:
     """A new map. `inner` is the pattern for the maps inside a map of maps; names are cut at 15 bytes."""
-    fd = _libbpf.map_create(type, name, key_size, value_size, max_entries, flags, inner.fd if inner else 0)
+    fd = _maps.create(type, name, key_size, value_size, max_entries, flags, inner.fd if inner else 0)
     return Map(fd, key_size, value_size, max_entries, type, name)
 
 

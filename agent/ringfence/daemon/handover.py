@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ringfence.abi import MAPS
-from ringfence.bpf import _libbpf
+from ringfence.bpf import _maps
 from ringfence.bpf.maps import Map, MapType
 from ringfence.bpf.pins import PinDirectory, candidates, find_base
 from ringfence.config import Config
@@ -119,7 +119,7 @@ def _survives(act: Callable[[], object]) -> bool:
 
 
 def _use_bpf() -> None:
-    os.close(_libbpf.map_create(MapType.ARRAY, "rf_handover", 4, 4, 1))
+    os.close(_maps.create(MapType.ARRAY, "rf_handover", 4, 4, 1))
 
 
 def _remove(directories: Iterable[PinDirectory]) -> None:
