@@ -259,19 +259,47 @@ def test_a_successor_takes_over_while_the_pins_go_on_stopping(
             successor.remove()
 
 
-def test_without_a_ticket_the_pins_are_removed_first_and_that_is_told(
-    node: Node, pod: Pod, objects: list[Object]
-) -> None:
-    """Its state directory was wiped: the agent must come back all the same."""
+def killed_without_a_ticket(node: Node, pod: Pod) -> None:
+    """Its state directory was wiped."""
     os.kill(pod.pid, 9)
     pod.process.wait(patience(20))
     (Path(node.host("/run/ringfence")) / "ticket").unlink()
-    successor = node.run(agent_of(objects), objects, "agent")
+
+
+def test_without_a_ticket_the_pins_stay_and_it_is_told_what_to_do(
+    node: Node, pod: Pod, objects: list[Object]
+) -> None:
+    """Who has killed the agent and wiped its state must not get past the pins: the host's root has to."""
+    killed_without_a_ticket(node, pod)
+    with new_cgroup("victim") as cgroup:
+        successor = node.run(agent_of(objects), objects, "agent")
+        try:
+            assert successor.process.wait(patience(60)) == 3
+            assert "there is no ticket of it for this one" in successor.text()
+            assert "remove them on the host" in successor.text()
+        finally:
+            successor.remove()
+        assert attack(cgroup) != 0
+
+
+def test_without_a_ticket_and_self_defence_the_pins_are_removed_first_and_that_is_told(
+    node: Node, objects: list[Object]
+) -> None:
+    """Where the self-defence only tells, the agent comes back by itself."""
+    tells = {"RINGFENCE_SELF_DEFENCE": "alert"}
+    first = node.run(agent_of(objects), objects, "agent", environment=tells)
+    try:
+        ready(first)
+        killed_without_a_ticket(node, first)
+    finally:
+        first.remove()
+    successor = node.run(agent_of(objects), objects, "agent", environment=tells)
     try:
         ready(successor)
         assert "its pins were removed at the start" in successor.text()
     finally:
         successor.remove()
+        shutil.rmtree(Path(node.host("/sys/fs/bpf"), "ringfence"), ignore_errors=True)
 
 
 def test_the_canary_sings_in_a_pod(pod: Pod) -> None:
