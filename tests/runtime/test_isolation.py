@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 import subprocess
@@ -125,6 +126,23 @@ def test_user_groups_umask_and_home(box: Box) -> None:
     box.config["process"]["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [5, 7], "umask": 0o77}
     got = box.shell("id -u; id -g; id -G; umask; echo $HOME").output().split("\n")
     assert got[:5] == ["1000", "1000", "1000 5 7", "0077", "/tmp"]
+
+
+def drop_sys_resource() -> None:
+    """So that what is executed next does not get it back."""
+    assert ctypes.CDLL(None).prctl(24, 24, 0, 0, 0) == 0  # PR_CAPBSET_DROP, CAP_SYS_RESOURCE
+
+
+@pytest.mark.parametrize("how", ["run", "exec"])
+def test_rlimits_of_another_user_without_the_right_to_raise_them(box: Box, how: str) -> None:
+    """A lower limit needs no right, also where the workload is not of the runtime's user."""
+    box.config["process"]["user"] = {"uid": 10, "gid": 11}
+    box.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]
+    if how == "run":
+        got = box.shell("ulimit -n; ulimit -Hn; id -u").run(preexec_fn=drop_sys_resource)
+    else:
+        got = box.start().exec("sh", "-c", "ulimit -n; ulimit -Hn; id -u", preexec_fn=drop_sys_resource)
+    assert got.stdout.split() == ["100", "200", "10"], got.stderr
 
 
 def test_rlimits(box: Box) -> None:

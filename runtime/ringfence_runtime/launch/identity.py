@@ -40,9 +40,7 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def set_rlimits(pid: int, limits: Sequence[Rlimit]) -> None:
-    """Set limits of `pid` from outside. One that cannot be set is an error, unless it is no more than what
-    it has.
-    """
+    """Set limits of `pid` from outside. One that cannot be set is an error."""
     for limit in limits:
         wanted = (_signed(limit.soft), _signed(limit.hard))
         try:
@@ -50,11 +48,32 @@ def set_rlimits(pid: int, limits: Sequence[Rlimit]) -> None:
         except (PermissionError, ValueError) as error:
             if isinstance(error, ValueError) and "not allowed" not in str(error):
                 raise Error(f"config: {limit.path}: {limit.name}: {error}") from None
-            has = resource.prlimit(pid, limit.resource)
-            raise Error(
-                f"config: {limit.path}: {limit.name} cannot be raised from {has[1]} to {limit.hard}",
-                hint="this host lets nobody raise it (CAP_SYS_RESOURCE is missing)",
-            ) from None
+            if not _as_its_user(pid, limit.resource, wanted):
+                has = resource.getrlimit(limit.resource)[1]  # the init has what we have
+                raise Error(
+                    f"config: {limit.path}: {limit.name} cannot be raised from {has} to {limit.hard}",
+                    hint="this host lets nobody raise it (CAP_SYS_RESOURCE is missing)",
+                ) from None
+
+
+def _as_its_user(pid: int, kind: int, wanted: tuple[int, int]) -> bool:
+    """Lower a limit where we lack CAP_SYS_RESOURCE: prlimit(2) then allows it to a process of the same ids
+    only, and the init has taken those of the workload already. Says whether that worked.
+    """
+    child, pidfd = _sys.clone3(0)
+    if child == 0:
+        try:
+            with open(f"/proc/{pid}/status") as file:
+                ids = {key: value.split() for key, _, value in (line.partition(":") for line in file)}
+            gid, uid = int(ids["Gid"][0]), int(ids["Uid"][0])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            resource.prlimit(pid, kind, wanted)
+            os._exit(0)
+        finally:
+            os._exit(1)  # without a word: the caller has better ones
+    os.close(pidfd)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def _signed(value: int) -> int:
