@@ -32,15 +32,16 @@ UNIFIED = Path("/sys/fs/cgroup/unified")
 COMMIT = "ba38286f7d232be8087dbd393315bb05018da68c"
 INSIDE = "RINGFENCE_CONFORMANCE_INSIDE"
 LIMIT = 300  # seconds for one file
+LEFT = re.compile("(test-|frozen).*")  # names of cgroups
 TOLD = ("unexpected", "stale", "failed")
 RACE = "race:"  # how the reason of an exception begins that may also pass
 RESULT = re.compile(r"^(not ok|ok) \d+ - (\S+)(.*)$", re.MULTILINE)
 
 
-def exceptions() -> dict[str, str]:
+def exceptions(file: str = "crun-exceptions.txt") -> dict[str, str]:
     """`file:test` or `file` to the reason."""
     found: dict[str, str] = {}
-    for line in (HERE / "crun-exceptions.txt").read_text().splitlines():
+    for line in (HERE / file).read_text().splitlines():
         name, _, reason = line.partition(" ")
         if name and not name.startswith("#"):
             found[name] = reason.strip()
@@ -135,9 +136,9 @@ def cgroups() -> set[Path]:
     return {path for path in (*top.glob("*"), *top.glob("*/*")) if path.is_dir()}
 
 
-def clean(before: set[Path]) -> None:
+def clean(before: set[Path], left: re.Pattern[str] = LEFT) -> None:
     """Remove what the suite leaves: parents of its containers' cgroups, and what a runtime left in them."""
-    tops = [top for top in sorted(cgroups() - before) if top.name.startswith(("test-", "frozen"))]
+    tops = [top for top in sorted(cgroups() - before) if left.fullmatch(top.name)]
     for top in tops:
         for state in top.rglob("freezer.state"):
             state.write_text("THAWED")
