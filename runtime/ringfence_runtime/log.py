@@ -10,7 +10,7 @@ import time
 from ringfence_runtime import jsonio
 from ringfence_runtime.errors import Error, UsageError
 
-__all__ = ["Log", "configure", "debug", "error", "hint", "use", "warn"]
+__all__ = ["Log", "configure", "debug", "error", "use", "warn"]
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "warn": 2, "error": 3}
 
@@ -26,17 +26,18 @@ class Log:
         self.name = "ringfence-runtime"
         self.syslog = ""
 
-    def emit(self, level: str, message: str, *, stderr: bool) -> None:
+    def emit(self, level: str, message: str, *, stderr: bool, more: str = "") -> None:
+        """`more` is for the log alone."""
         if LEVELS[level] < self.level:
             return
         safe = message.encode("utf-8", "backslashreplace").decode()
         if self.fd >= 0:
-            os.write(self.fd, self._record(level, safe).encode())
+            os.write(self.fd, self._record(level, f"{safe}{more}").encode("utf-8", "backslashreplace"))
         if self.syslog:
             import syslog  # a built-in module: nothing is read, also after pivot_root
 
             syslog.openlog(self.syslog)
-            syslog.syslog((7, 6, 4, 3)[LEVELS[level]], safe)
+            syslog.syslog((7, 6, 4, 3)[LEVELS[level]], f"{safe}{more}")
         if stderr or (self.fd < 0 and not self.syslog):
             # No container text reaches a terminal raw: control characters are escaped.
             shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in safe)
@@ -60,11 +61,6 @@ def use(other: Log) -> Log:
     global _log
     before, _log = _log, other
     return before
-
-
-def hint(text: str) -> None:
-    """What to do about the error before, for people only."""
-    os.write(_log.stderr, f"  hint: {text}\n".encode("utf-8", "backslashreplace"))
 
 
 def configure(path: str, *, form: str, level: str, name: str = "") -> None:
@@ -98,7 +94,9 @@ def warn(message: str) -> None:
     _log.emit("warning", message, stderr=False)
 
 
-def error(message: str) -> None:
-    """To both."""
-    _log.emit("error", message, stderr=True)
+def error(message: str, hint: str = "") -> None:
+    """To both; what to do about it is a line of its own for people, and part of the message in the log."""
+    _log.emit("error", message, stderr=True, more=f" ({hint})" if hint else "")
+    if hint:
+        os.write(_log.stderr, f"  hint: {hint}\n".encode("utf-8", "backslashreplace"))
     sys.stderr.flush()

@@ -222,6 +222,18 @@ def test_json_log(box: Box, tmp_path: Path) -> None:
     assert "/nowhere" in record["msg"]
 
 
+def test_the_log_of_an_engine_says_what_to_do(box: Box, tmp_path: Path) -> None:
+    """containerd shows the last message of the log alone, so the hint is in there."""
+    log = tmp_path / "log"
+    box.write()
+    options = ["--log", str(log), "--log-format", "json", "run", "--require-agent"]
+    absent = {**os.environ, "RINGFENCE_ENROLL_SOCKET": str(tmp_path / "none")}
+    got = box.runtime(*options, box.name, cwd=box.directory, env=absent)
+    message, _, hint = got.stderr.strip().removeprefix("ringfence-runtime: ").partition("\n  hint: ")
+    assert hint
+    assert json.loads(log.read_text().splitlines()[-1])["msg"] == f"{message} ({hint})"
+
+
 def test_an_occupied_root_directory_survives_a_hostile_id(runtime: Runtime, box: Box) -> None:
     """Ids are names, never paths."""
     box.write()

@@ -299,11 +299,16 @@ def _network_of(options: Any) -> dict[str, Any]:
 
 
 def _resources(options: Any) -> Any:
+    from ringfence.sandbox.errors import UsageError
     from ringfence.sandbox.request import Resources
     from ringfence.sandbox.values import bytes_of
 
     def size(option: str, text: str) -> int:
-        return bytes_of(option, text) if text else 0
+        count = bytes_of(option, text) if text else 0
+        if 0 < count < 1 << 20:
+            hint = "a number without a unit is bytes: write 512m"
+            raise UsageError(f"{option}: nothing starts with {count} bytes", hint=hint)
+        return count
 
     swap = -1 if options.memory_swap == "-1" else size("--memory-swap", options.memory_swap)
     return Resources(

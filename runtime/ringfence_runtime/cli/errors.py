@@ -12,9 +12,7 @@ __all__ = ["report"]
 def report(error: Error | OSError) -> int:
     """Tell it; the exit code."""
     if isinstance(error, Error):
-        log.error(error.message)
-        if error.hint:
-            log.hint(error.hint)
+        log.error(error.message, error.hint)
         return error.exit_code
     if not isinstance(error, BrokenPipeError):
         where = f" ({error.filename})" if error.filename else ""

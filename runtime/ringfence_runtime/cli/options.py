@@ -186,5 +186,8 @@ def expect(parsed: Parsed, command: str, low: int, high: int | None = None) -> l
     count = len(parsed.rest)
     if count < low or (high is not None and count > high):
         wanted = str(low) if high == low else f"at least {low}"
-        raise UsageError(f"{command}: expected {wanted} argument(s), got {count}")
+        raise UsageError(
+            f"{command}: expected {wanted} argument(s), got {count}",
+            hint=f"ringfence-runtime {command} --help",
+        )
     return parsed.rest

@@ -119,7 +119,8 @@ def _import(args: argparse.Namespace) -> None:
         _write(jsonio.dumps(_as_json(done), indent=True))
         return
     _write(f"{done.name} {done.image.digest}")
-    _write(f"{len(done.unpacked)} layers unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
+    layers = "1 layer" if len(done.unpacked) == 1 else f"{len(done.unpacked)} layers"
+    _write(f"{layers} unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
     for line in _notes(done):
         _write(line)
 

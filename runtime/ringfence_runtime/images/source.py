@@ -23,6 +23,7 @@ from ringfence_runtime.images.tree import split_name
 
 __all__ = ["DirectorySource", "Source", "TarSource", "Window", "open_source"]
 
+NO_IMAGE = "an image is an OCI layout or a docker archive: skopeo copy docker://IMAGE oci:DIR:TAG makes one"
 _RESOLVE = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_MAGICLINKS
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -125,6 +126,8 @@ class TarSource:
                 raise LayoutError(f"{show(path)} is neither a directory nor a regular file")
             if os.pread(self._fd, 4, 0).startswith((GZIP, ZSTD)):
                 raise LayoutError(f"{show(path)} is compressed as a whole", hint="decompress it first")
+            if os.pread(self._fd, 5, 257) != b"ustar":  # which all write since 1988
+                raise LayoutError(f"{show(path)} is no archive", hint=NO_IMAGE)
             self._index(limits)
         except BaseException:
             os.close(self._fd)
@@ -167,5 +170,7 @@ def open_source(path: str, limits: Limits) -> Source:
     """The source at `path`: a directory, or a tar."""
     try:
         return DirectorySource(path) if os.path.isdir(path) else TarSource(path, limits)
+    except FileNotFoundError:
+        raise LayoutError(f"there is no file or directory {show(path)}", hint=NO_IMAGE) from None
     except OSError as error:
-        raise store_error(f"cannot read the image {show(path)}", error) from None
+        raise store_error("cannot read the image", error) from None

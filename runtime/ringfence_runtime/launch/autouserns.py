@@ -14,7 +14,7 @@ import fcntl
 import os
 
 from ringfence_runtime import jsonio
-from ringfence_runtime.errors import Error, SpecError
+from ringfence_runtime.errors import Error, SpecError, UsageError
 from ringfence_runtime.launch.plan import USERNS
 from ringfence_runtime.spec.mounts import IdMapping
 
@@ -54,6 +54,8 @@ def wanted(config: Config, asked: str) -> bool:
     """Whether the option or the annotation asks for it."""
     text = asked or config.annotations.get(USERNS, "")
     if text not in ("", "auto", "host"):
+        if asked:
+            raise UsageError(f"--userns: {text[:40]!a} is neither auto nor host")
         raise SpecError(f"annotations.{USERNS}", f"{text[:40]!a} is neither auto nor host")
     if text == "auto" and (config.linux.uid_map or config.linux.namespaces.get("user")):
         raise SpecError("linux.uidMappings", "userns auto makes a user namespace and its mappings itself")

@@ -263,5 +263,5 @@ def test_not_an_image(store: ImageStore, tmp_path: Path) -> None:
     with pytest.raises(LayoutError) as caught:
         take(store, tmp_path / "empty")
     assert "skopeo copy" in caught.value.hint
-    with pytest.raises(ImageError, match="No such file"):
+    with pytest.raises(ImageError, match="there is no file"):
         take(store, tmp_path / "nothing")
