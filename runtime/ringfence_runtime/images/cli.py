@@ -119,8 +119,7 @@ def _import(args: argparse.Namespace) -> None:
         _write(jsonio.dumps(_as_json(done), indent=True))
         return
     _write(f"{done.name} {done.image.digest}")
-    layers = "1 layer" if len(done.unpacked) == 1 else f"{len(done.unpacked)} layers"
-    _write(f"{layers} unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
+    _write(f"{_layers(len(done.unpacked))} unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
     for line in _notes(done):
         _write(line)
 
@@ -184,7 +183,11 @@ def _say_removed(removed: Removed) -> None:
     for name in removed.names:
         _write(f"removed {name}")
     if removed.layers:
-        _write(f"removed {len(removed.layers)} layers, {_human(removed.bytes)}")
+        _write(f"removed {_layers(len(removed.layers))}, {_human(removed.bytes)}")
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
 
 
 def _human(size: int) -> str:

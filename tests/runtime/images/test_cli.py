@@ -46,7 +46,7 @@ def test_import_list_remove(
     assert command("inspect", "app") == 0
     assert json.loads(capsys.readouterr().out) == image
     assert command("rm", "app") == 0
-    assert "removed 1 layers, 2.0 KiB" in capsys.readouterr().out
+    assert "removed 1 layer, 2.0 KiB" in capsys.readouterr().out
 
 
 def test_errors_are_two_lines(
