@@ -17,32 +17,45 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* match.bpf.c: whether some rule holds for the container. */
 int rf_has_rules(__u32 first, __u32 second);
 
+/*
+ * One step of rf_guarded, `depth` levels above the file: its answer, or where it is to go on, which is no small number. A
+ * function, so that the verifier follows it once and not in each round.
+ */
+__noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
+{
+	struct rf_guard_key key = { .device = device };
+	__u64 inode = (__u64)RF_READ(struct dentry, dentry, d_inode), parent, super;
+	__u32 *found;
+
+	key.id = inode ? RF_READ(struct inode, inode, i_ino) : 0; /* 0: it is yet to be made */
+	found = key.id ? bpf_map_lookup_elem(&guards, &key) : NULL;
+	if (found) {
+		__u32 kind = *found & RF_GUARD_KIND;
+
+		bool of_files = kind == RF_GUARD_CGROUP || kind == RF_GUARD_CGROUP_ABOVE;
+
+		if (kind == RF_GUARD_TREE || depth == (of_files ? 1 : 0))
+			return kind;
+	}
+	parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
+	if (parent && parent != dentry)
+		return parent;
+	super = (__u64)RF_READ(struct dentry, dentry, d_sb);
+	return dentry == (__u64)RF_READ(struct super_block, super, s_root) ? 0 : RF_GUARD_NAMELESS;
+}
+
 __noinline __u32 rf_guarded(__u64 dentry)
 {
-	struct rf_guard_key key = {};
 	__u64 super = (__u64)RF_READ(struct dentry, dentry, d_sb);
-	__u32 depth, *found;
+	struct rf_guard_key key = { .device = RF_READ(struct super_block, super, s_dev) };
+	__u32 depth;
 
-	key.device = RF_READ(struct super_block, super, s_dev);
 	if (!bpf_map_lookup_elem(&guards, &key))
 		return 0;
 	for (depth = 0; depth < RF_GUARD_DEPTH; depth++) {
-		__u64 inode = (__u64)RF_READ(struct dentry, dentry, d_inode), parent;
-
-		key.id = inode ? RF_READ(struct inode, inode, i_ino) : 0; /* 0: it is yet to be made */
-		found = key.id ? bpf_map_lookup_elem(&guards, &key) : NULL;
-		if (found) {
-			__u32 kind = *found & RF_GUARD_KIND;
-
-			bool of_files = kind == RF_GUARD_CGROUP || kind == RF_GUARD_CGROUP_ABOVE;
-
-			if (kind == RF_GUARD_TREE || depth == (of_files ? 1 : 0))
-				return kind;
-		}
-		parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
-		if (!parent || parent == dentry)
-			return dentry == (__u64)RF_READ(struct super_block, super, s_root) ? 0 : RF_GUARD_NAMELESS;
-		dentry = parent;
+		dentry = rf_guard_step(key.device, dentry, depth);
+		if (dentry <= RF_GUARD_KIND)
+			return dentry;
 	}
 	return 0;
 }

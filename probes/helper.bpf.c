@@ -19,7 +19,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_DIM_NAME 3
 
 /* FNV-1a of a path that the kernel holds, as rf_hash_path does it for one that was walked. */
-static __always_inline __u64 rf_hash_text(struct rf_scratch *buffer, const char *text)
+static __always_inline __u64 rf_hash_kernel_text(struct rf_scratch *buffer, const char *text)
 {
 	__u32 was = buffer->start, len = buffer->len;
 	__u64 hash;
@@ -51,7 +51,7 @@ static __always_inline bool rf_is_known(struct rf_scratch *buffer, struct linux_
 					const struct rf_file *file, struct task_struct *task)
 {
 	const char *asked = BPF_CORE_READ(binprm, filename);
-	struct rf_helper_key key = { .path = rf_hash_text(buffer, asked) };
+	struct rf_helper_key key = { .path = rf_hash_kernel_text(buffer, asked) };
 	__u32 *uses;
 
 	if (asked == BPF_CORE_READ(binprm, interp)) {

@@ -15,7 +15,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
  */
 static __always_inline bool rf_is_lent(const struct rf_lsm *lsm)
 {
-	return BPF_CORE_READ(lsm->task, cred) != BPF_CORE_READ(lsm->task, real_cred) && lsm->call.nr != RF_NO_CALL &&
+	/* A variable: BPF_CORE_READ would look for the place of our struct's own member in the kernel's types. */
+	struct task_struct *task = lsm->task;
+
+	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred) && lsm->call.nr != RF_NO_CALL &&
 	       lsm->call.nr != RF_NR_IO_URING_ENTER;
 }
 

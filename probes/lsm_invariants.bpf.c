@@ -50,7 +50,7 @@ int BPF_PROG(beside_file_open, struct file *opened, int ret)
 	if (opened->f_flags & RF_O_TMPFILE) {
 		mode = BPF_CORE_READ(opened, f_inode, i_mode);
 		magic = BPF_CORE_READ(opened, f_inode, i_sb, s_magic);
-		if (mode & RF_TMPFILE_SETID && rf_decide_tmpfile(mode, magic) > RF_ACTION_ALERT)
+		if (mode & RF_TMPFILE_SETID && rf_decide_setid(mode, magic, 0) > RF_ACTION_ALERT)
 			return rf_lsm_refused();
 	}
 	return rf_lsm_verdict(rf_checkpoint(task, bound, RF_FILE_OPEN | RF_AT_HOOK));

@@ -22,7 +22,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 static __always_inline __u32 rf_name_about(struct task_struct *task, struct rf_task *bound,
 					   struct rf_container *container, const struct rf_file *file, __u32 whose,
-					   const bool quiet)
+					   bool quiet)
 {
 	bool compat = rf_in_compat(task);
 	struct rf_question question;
@@ -56,9 +56,7 @@ __noinline int rf_decide_name(__u64 mnt, __u64 dentry, __u64 inode, __u32 mode, 
 		file.mode = mode;
 	file.flags = access & ~RF_NAME_QUIET;
 	whose = rf_foreign_or_outside(task, bound, &file);
-	if (access & RF_NAME_QUIET)
-		return rf_name_about(task, bound, container, &file, whose, true);
-	return rf_name_about(task, bound, container, &file, whose, false);
+	return rf_name_about(task, bound, container, &file, whose, access & RF_NAME_QUIET);
 }
 
 /* The directory of a name, where it is not of the task's own mounts. */

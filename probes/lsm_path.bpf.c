@@ -24,10 +24,34 @@ static __always_inline __u64 rf_magic_of(const struct dentry *dentry)
 	return BPF_CORE_READ(dentry, d_sb, s_magic);
 }
 
-/*
- * mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. A socket that is
- * bound comes here, too, and is no mknod.
- */
+__noinline int rf_decide_setid(__u32 mode, __u64 magic, __u64 name)
+{
+	struct rf_lsm lsm;
+
+	if (!rf_lsm_armed(&lsm))
+		return RF_ACTION_NONE;
+	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
+	rf_lsm_operand(&lsm, 0, mode);
+	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, magic);
+	rf_lsm_decide(&lsm, name);
+	return lsm.question.action;
+}
+
+/* mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. On a stack of its own. */
+SEC("lsm/path_mknod")
+int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
+{
+	__u32 type = mode & RF_S_IFMT;
+	__u64 magic = rf_magic_of(BPF_CORE_READ(dir, dentry));
+
+	if (ret)
+		return ret;
+	if ((type && type != RF_S_IFREG) || !(mode & RF_S_ISUGID))
+		return 0;
+	return rf_lsm_verdict(rf_decide_setid(mode, magic, (__u64)BPF_CORE_READ(dentry, d_name.name)));
+}
+
+/* A socket that is bound comes here, too, and is no mknod. */
 SEC("lsm/path_mknod")
 int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
 {
@@ -42,59 +66,46 @@ int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umod
 	name = (__u64)BPF_CORE_READ(dentry, d_name.name);
 	if (!type)
 		type = RF_S_IFREG;
-	if (type == RF_S_IFREG && mode & RF_S_ISUGID) {
-		rf_lsm_ask(&lsm, RF_SYS_CHMOD);
-		rf_lsm_operand(&lsm, 0, mode);
-		rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, rf_magic_of(BPF_CORE_READ(dir, dentry)));
-		if (rf_lsm_decide(&lsm, name))
-			return rf_lsm_refused();
-	}
 	if (!rf_lsm_ask(&lsm, RF_SYS_MKNOD) && (type == RF_S_IFREG || type == RF_S_IFSOCK))
 		return 0;
 	rf_lsm_operand(&lsm, 0, type);
 	return rf_lsm_decide(&lsm, name);
 }
 
-/* open with O_TMPFILE makes it, and linkat gives it a name: asked by beside_file_open (lsm_invariants.bpf.c). */
-__noinline int rf_decide_tmpfile(__u32 mode, __u64 magic)
-{
-	struct rf_lsm lsm;
-
-	if (!rf_lsm_armed(&lsm))
-		return RF_ACTION_NONE;
-	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
-	rf_lsm_operand(&lsm, 0, mode);
-	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, magic);
-	rf_lsm_decide(&lsm, 0);
-	return lsm.question.action;
-}
-
 /* What a link's text says of where it leads. */
 #define RF_LEADS_ABSOLUTE 1
 #define RF_LEADS_CLIMBING 2
 
-/* A text that does not fit may climb behind its end. */
-__noinline int rf_link_leads(struct rf_scratch *buffer)
+/* What the next character of a link's text says; dots are those of the name so far, 3: it is no such name. */
+__noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 {
-	__u32 i, dots = 0, leads;
+	char c;
 
-	if (!buffer)
-		return 0;
-	leads = buffer->name[0] == '/' ? RF_LEADS_ABSOLUTE : 0;
-	for (i = 0; i < RF_NAME_MAX - 1; i++) {
-		char c = buffer->name[i];
-
-		if (c == '/' || !c) {
-			if (dots == 2)
-				leads |= RF_LEADS_CLIMBING;
-			if (!c)
-				return leads;
-			dots = 0;
-		} else {
-			dots = c == '.' && dots < 2 ? dots + 1 : 3;
-		}
+	if (!buffer || at >= RF_NAME_MAX)
+		return false;
+	c = buffer->name[at];
+	if (c == '/' || !c) {
+		if (buffer->dots == 2)
+			buffer->leads |= RF_LEADS_CLIMBING;
+		buffer->dots = 0;
+		return c;
 	}
-	return leads | RF_LEADS_CLIMBING;
+	buffer->dots = c == '.' && buffer->dots < 2 ? buffer->dots + 1 : 3;
+	return true;
+}
+
+/* A text that does not fit may climb behind its end. The round of the loop is a function: see path.bpf.c. */
+static __always_inline __u32 rf_link_leads(struct rf_scratch *buffer)
+{
+	__u32 i;
+
+	buffer->dots = 0;
+	buffer->leads = buffer->name[0] == '/' ? RF_LEADS_ABSOLUTE : 0;
+	for (i = 0; i < RF_NAME_MAX - 1; i++) {
+		if (!rf_link_step(buffer, i))
+			return buffer->leads;
+	}
+	return buffer->leads | RF_LEADS_CLIMBING;
 }
 
 /* Decides file.link: a link that is about to be made. */

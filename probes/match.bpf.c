@@ -40,7 +40,7 @@ static __always_inline __u32 rf_lowest(__u64 word)
  * ANDs one dim's set in; leaves the function when nothing is left. What is missing is noted in memory, not
  * in a variable: the verifier would follow each of its 128 values to the end.
  */
-#define RF_NARROW(d, set, lookup)                                      \
+#define RF_NARROW(d, is)                                               \
 	do {                                                           \
 		if (rules->dim[d]) {                                   \
 			if (!(question->known & RF_KNOWS(d))) {        \
@@ -48,10 +48,9 @@ static __always_inline __u32 rf_lowest(__u64 word)
 					question->need |= RF_KNOWS(d); \
 			} else {                                       \
 				const struct rf_ruleset *__set;        \
-				__u32 *__id = lookup;                  \
                                                                        \
-				set = __id ? *__id : rules->other[d];  \
-				__set = rf_set(sets, set);             \
+				by.set[d] = is;                        \
+				__set = rf_set(sets, by.set[d]);       \
 				if (!__set)                            \
 					return RF_MATCH_NOTHING;       \
 				summary &= __set->summary;             \
@@ -62,34 +61,40 @@ static __always_inline __u32 rf_lowest(__u64 word)
 		}                                                      \
 	} while (0)
 
-#define RF_LOOKUP_VALUE(d)                                                                      \
+#define RF_SET_OF_VALUE(d)                                                                      \
 	({                                                                                      \
 		struct rf_operand_key __key = { .event = event,                                 \
 						.dim = d,                                       \
 						.value = question->value[d] & rules->mask[d] }; \
-		bpf_map_lookup_elem(operands, &__key);                                          \
+		__u32 *__id = bpf_map_lookup_elem(operands, &__key);                            \
+                                                                                                \
+		__id ? *__id : rules->other[d];                                                 \
 	})
 
 /*
  * The key is fetched again from where it lies: memory that was handed to a global function cannot be a
  * map's key before 6.3 (map_key_value_types without PTR_TO_MEM).
  */
-static __always_inline __u32 *rf_lookup_object(void *texts, void *addresses, __u8 kind,
-					       const struct rf_question *question, const struct rf_address_key *address)
+__noinline __u32 rf_set_of_object(const struct rf_question *question, const struct rf_address_key *address, __u32 half,
+				  __u32 kind, __u32 other)
 {
 	struct rf_address_key key;
 	struct rf_scratch *buffer;
-	__u32 index = question->text;
+	void *texts, *addresses;
+	__u32 *found = NULL;
 
-	if (kind == RF_DIM_TEXT && index) {
-		buffer = rf_scratch_numbered(index - 1);
-		return buffer ? bpf_map_lookup_elem(texts, &buffer->text) : NULL;
-	}
-	if (kind == RF_DIM_ADDRESS && address) {
+	if (!question)
+		return other;
+	if (kind == RF_DIM_TEXT && question->text) {
+		texts = bpf_map_lookup_elem(&rule_texts, &half);
+		buffer = rf_scratch_numbered(question->text - 1);
+		found = texts && buffer ? bpf_map_lookup_elem(texts, &buffer->text) : NULL;
+	} else if (kind == RF_DIM_ADDRESS && address) {
+		addresses = bpf_map_lookup_elem(&rule_addresses, &half);
 		__builtin_memcpy(&key, address, sizeof(key));
-		return bpf_map_lookup_elem(addresses, &key);
+		found = addresses ? bpf_map_lookup_elem(addresses, &key) : NULL;
 	}
-	return NULL;
+	return found ? *found : other;
 }
 
 #define RF_TRIES 16 /* others may take the bit that was seen free */
@@ -153,14 +158,17 @@ __noinline int rf_has_rules(__u32 first, __u32 second)
 	return active && active->summary;
 }
 
-/* Clears the rules whose exceptions are among the hits, and the exceptions. A loop of its own: see rf_lowest. */
-static __always_inline __u64 rf_except(const struct rf_actions *act, __u32 word, __u64 hits)
+#define RF_CLEARS 8 /* exceptions at a time */
+
+/* The rules of a word that the lowest of these exceptions clear. A loop of its own: see rf_lowest. */
+__noinline __u64 rf_cleared(const struct rf_actions *act, __u32 word, __u64 exceptions)
 {
-	__u64 exceptions = hits & act->except[word];
+	__u64 cleared = 0;
 	__u32 i;
 
-	hits &= ~exceptions;
-	for (i = 0; i < 64; i++) {
+	if (!act)
+		return 0;
+	for (i = 0; i < RF_CLEARS; i++) {
 		__u64 at;
 
 		if (!exceptions)
@@ -168,13 +176,30 @@ static __always_inline __u64 rf_except(const struct rf_actions *act, __u32 word,
 		at = word * 64 + rf_lowest(exceptions);
 		barrier_var(at); /* a mask behind it: 6.1 does not follow bounds through a 32-bit or */
 		exceptions &= exceptions - 1;
-		hits &= ~(1ULL << (act->clears[at & (RF_MAX_RULES - 1)] & 63));
+		cleared |= 1ULL << (act->clears[at & (RF_MAX_RULES - 1)] & 63);
+	}
+	return cleared;
+}
+
+/* Clears the rules whose exceptions are among the hits, and the exceptions. */
+static __always_inline __u64 rf_except(const struct rf_actions *act, __u64 word, __u64 hits)
+{
+	__u64 exceptions = hits & act->except[word];
+	__u32 i, done;
+
+	hits &= ~exceptions;
+	for (i = 0; i < 64 / RF_CLEARS; i++) {
+		if (!exceptions)
+			break;
+		hits &= ~rf_cleared(act, word, exceptions);
+		for (done = 0; done < RF_CLEARS; done++)
+			exceptions &= exceptions - 1;
 	}
 	return hits;
 }
 
 /* deny before kill before alert; the lowest number of these. */
-static __always_inline void rf_strongest(struct rf_question *question, const struct rf_actions *act, __u32 word,
+static __always_inline void rf_strongest(struct rf_question *question, const struct rf_actions *act, __u64 word,
 					 __u64 hits)
 {
 	__u32 strength = RF_ACTION_ALERT;
@@ -195,21 +220,39 @@ static __always_inline void rf_strongest(struct rf_question *question, const str
 	question->rule = word * 64 + rf_lowest(chosen);
 }
 
+/* Numbers of the sets whose rules an event may hit: one a dim, each a part of the event's, and the container's. */
+#define RF_NARROWED (RF_DIMS + 1)
+struct rf_narrowed {
+	__u32 set[RF_NARROWED];
+};
+
+/* The bits of a word in a set of rules; there are so many words. */
+static __always_inline __u64 rf_word_of(void *sets, __u32 id, __u64 word)
+{
+	const struct rf_ruleset *set = rf_set(sets, id);
+
+	return set ? set->word[word] : 0;
+}
+
 /*
- * A word of rules that all dims agree on: what its exceptions leave of it. A global function, and so verified once: its
+ * A word of rules, whose number has 64 bits as 6.1 follows no bounds of 32: what all dims agree on, and its exceptions leave of it. A global function, and so verified once: its
  * ways would be followed anew in each round of the loop below, in every program.
  */
-__noinline int rf_hit(struct rf_question *question, __u32 half, __u32 word, __u64 hits)
+__noinline int rf_hit(struct rf_question *question, const struct rf_narrowed *by, __u32 half, __u64 word)
 {
 	struct rf_actions *act;
-	__u32 zero = 0;
+	__u32 zero = 0, i;
 	void *actions = bpf_map_lookup_elem(&rule_actions, &half);
+	void *sets = bpf_map_lookup_elem(&rule_sets, &half);
+	__u64 hits = -1;
 
-	if (!question || !actions || word >= RF_RULE_WORDS)
+	if (!question || !by || !actions || !sets || word >= RF_RULE_WORDS)
 		return 0;
 	act = bpf_map_lookup_elem(actions, &zero);
 	if (!act)
 		return 0;
+	for (i = 0; i < RF_NARROWED; i++)
+		hits &= rf_word_of(sets, by->set[i], word);
 	if (hits & act->except[word])
 		hits = question->starved ? hits & ~act->except[word] : rf_except(act, word, hits);
 	if (hits)
@@ -219,12 +262,12 @@ __noinline int rf_hit(struct rf_question *question, __u32 half, __u32 word, __u6
 
 __noinline int rf_match(struct rf_question *question, const struct rf_address_key *address)
 {
-	const struct rf_ruleset *of_event, *active, *set0, *set1, *set2, *set3, *set4, *set5, *set6;
-	void *events, *profiles, *sets, *operands, *texts, *addresses;
+	const struct rf_ruleset *of_event, *active;
+	void *events, *profiles, *sets, *operands;
 	__u64 summary, hits, *now;
 	__u32 event, half, profile, zero = 0, first, word, step, *active_id;
-	__u32 s0, s1, s2, s3, s4, s5, s6;
 	struct rf_event_rules *rules;
+	struct rf_narrowed by;
 	bool single;
 
 	if (!question)
@@ -264,43 +307,29 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 		return RF_MATCH_NOTHING;
 
 	operands = bpf_map_lookup_elem(&rule_operands, &half);
-	texts = bpf_map_lookup_elem(&rule_texts, &half);
-	addresses = bpf_map_lookup_elem(&rule_addresses, &half);
-	if (!operands || !texts || !addresses)
+	if (!operands)
 		return RF_MATCH_NOTHING;
-	s0 = s1 = s2 = s3 = s4 = s5 = s6 = rules->rules; /* a dim that nobody asks for narrows nothing */
-	RF_NARROW(0, s0, RF_LOOKUP_VALUE(0));
-	RF_NARROW(1, s1, RF_LOOKUP_VALUE(1));
-	RF_NARROW(2, s2, RF_LOOKUP_VALUE(2));
-	RF_NARROW(RF_DIM_EXE, s5, RF_LOOKUP_VALUE(RF_DIM_EXE));
-	RF_NARROW(RF_DIM_FACTS, s4, RF_LOOKUP_VALUE(RF_DIM_FACTS));
-	RF_NARROW(3, s3, RF_LOOKUP_VALUE(3));
-	RF_NARROW(RF_DIM_OBJECT, s6, rf_lookup_object(texts, addresses, rules->dim[RF_DIM_OBJECT], question, address));
+	for (step = 0; step < RF_DIMS; step++)
+		by.set[step] = rules->rules; /* a dim that nobody asks for narrows nothing */
+	by.set[RF_DIMS] = *active_id;
+	RF_NARROW(0, RF_SET_OF_VALUE(0));
+	RF_NARROW(1, RF_SET_OF_VALUE(1));
+	RF_NARROW(2, RF_SET_OF_VALUE(2));
+	RF_NARROW(RF_DIM_EXE, RF_SET_OF_VALUE(RF_DIM_EXE));
+	RF_NARROW(RF_DIM_FACTS, RF_SET_OF_VALUE(RF_DIM_FACTS));
+	RF_NARROW(3, RF_SET_OF_VALUE(3));
+	RF_NARROW(RF_DIM_OBJECT,
+		  rf_set_of_object(question, address, half, rules->dim[RF_DIM_OBJECT], rules->other[RF_DIM_OBJECT]));
 	if (question->need)
 		return RF_MATCH_ASK;
 
-	/*
-	 * Something may match. The sets are looked up anew, by number: pointers that came here on different
-	 * ways, some of them to the same set, are different states to the verifier of 7.x, 128 times the loop.
-	 */
-	set0 = rf_set(sets, s0);
-	set1 = rf_set(sets, s1);
-	set2 = rf_set(sets, s2);
-	set3 = rf_set(sets, s3);
-	set4 = rf_set(sets, s4);
-	set5 = rf_set(sets, s5);
-	set6 = rf_set(sets, s6);
-	if (!set0 || !set1 || !set2 || !set3 || !set4 || !set5 || !set6)
-		return RF_MATCH_NOTHING;
+	/* Something may match. The sets are looked up anew, by number: in a function, the verifier knows only that. */
 	for (step = 0; step < RF_BUDGET; step++) {
 		if (!summary)
 			break;
 		word = rf_lowest(summary) & (RF_RULE_WORDS - 1);
 		summary &= summary - 1;
-		hits = of_event->word[word] & active->word[word] & set0->word[word] & set1->word[word] &
-		       set2->word[word] & set3->word[word] & set4->word[word] & set5->word[word] & set6->word[word];
-		if (hits)
-			rf_hit(question, half, word, hits);
+		rf_hit(question, &by, half, word);
 	}
 	if (summary)
 		rf_drop(event, RF_DROP_MATCH_BUDGET, question->slot);

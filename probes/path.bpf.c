@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Paths from dentries: bpf_d_path is not allowed where we need it, and its answer
- * depends on mounts. Global functions, so that the verifier checks each walk by itself.
+ * depends on mounts. Global functions, so that the verifier checks each walk by itself. It follows a loop round by
+ * round, in each program that comes here: so the round of a long one is a global function, too, verified once a program.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -33,8 +34,9 @@ static __always_inline bool rf_prepend(struct rf_scratch *buffer, const struct d
 	return true;
 }
 
-static __always_inline int rf_finish(struct rf_scratch *buffer, bool complete)
+static __always_inline int rf_finish(struct rf_scratch *buffer)
 {
+	bool complete = !buffer->truncated;
 	__u32 at = buffer->start & (RF_WALK_LEN - 1);
 
 	if (complete && at == RF_WALK_LEN - 1) { /* the root itself */
@@ -46,32 +48,73 @@ static __always_inline int rf_finish(struct rf_scratch *buffer, bool complete)
 	buffer->walk[RF_WALK_LEN - 1] = 0;
 	buffer->start = at;
 	buffer->len = RF_WALK_LEN - 1 - at;
-	buffer->truncated = !complete;
 	return buffer->len;
+}
+
+static __always_inline void rf_begin(struct rf_scratch *buffer)
+{
+	buffer->start = RF_WALK_LEN - 1;
+	buffer->truncated = true;
+}
+
+/* One name more. Returns where it lies; 0: the walk is over, and the path whole unless it is `truncated`. */
+__noinline __u64 rf_path_up(struct rf_scratch *buffer, __u64 dentry)
+{
+	__u64 parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
+
+	if (!buffer)
+		return 0;
+	if (!parent || parent == dentry) {
+		buffer->truncated = false;
+		return 0;
+	}
+	return rf_prepend(buffer, (struct dentry *)dentry) ? parent : 0;
 }
 
 /* From the root of the file's filesystem, across no mount. */
 __noinline int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry)
 {
 	__u32 depth;
-	bool complete = false;
 
 	if (!buffer)
 		return 0;
-	buffer->start = RF_WALK_LEN - 1;
+	rf_begin(buffer);
 	for (depth = 0; depth < RF_WALK_DEPTH; depth++) {
-		struct dentry *d = (struct dentry *)dentry;
-		__u64 parent = (__u64)BPF_CORE_READ(d, d_parent);
-
-		if (!parent || parent == dentry) {
-			complete = true;
+		dentry = rf_path_up(buffer, dentry);
+		if (!dentry)
 			break;
-		}
-		if (!rf_prepend(buffer, d))
-			break;
-		dentry = parent;
 	}
-	return rf_finish(buffer, complete);
+	return rf_finish(buffer);
+}
+
+/* One name or one mount more, from where `at` says. Returns whether there may be another. */
+__noinline int rf_path_up_mounted(struct rf_scratch *buffer, __u64 root_dentry, __u64 root_mount)
+{
+	__u64 dentry, mount, parent;
+
+	if (!buffer)
+		return false;
+	dentry = buffer->at[0];
+	mount = buffer->at[1];
+	parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
+	if (dentry == root_dentry && mount == root_mount)
+		goto complete;
+	if (dentry == (__u64)RF_READ(struct mount, mount, mnt.mnt_root) || parent == dentry) {
+		__u64 above = (__u64)RF_READ(struct mount, mount, mnt_parent);
+
+		if (!above || above == mount)
+			goto complete;
+		buffer->at[0] = (__u64)RF_READ(struct mount, mount, mnt_mountpoint);
+		buffer->at[1] = above;
+		return true;
+	}
+	if (!parent)
+		goto complete;
+	buffer->at[0] = parent;
+	return rf_prepend(buffer, (struct dentry *)dentry);
+complete:
+	buffer->truncated = false;
+	return false;
 }
 
 /* As a task with this root sees it: from mount to mount, up to the root or to where the mounts end. */
@@ -79,53 +122,49 @@ __noinline int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64
 				  __u64 root_mount)
 {
 	__u32 depth;
-	bool complete = false;
 
 	if (!buffer)
 		return 0;
-	buffer->start = RF_WALK_LEN - 1;
+	rf_begin(buffer);
+	buffer->at[0] = dentry;
+	buffer->at[1] = mount;
 	for (depth = 0; depth < RF_WALK_DEPTH; depth++) {
-		struct dentry *d = (struct dentry *)dentry;
-		struct mount *m = (struct mount *)mount;
-		__u64 parent = (__u64)BPF_CORE_READ(d, d_parent);
-
-		if (dentry == root_dentry && mount == root_mount) {
-			complete = true;
+		if (!rf_path_up_mounted(buffer, root_dentry, root_mount))
 			break;
-		}
-		if (dentry == (__u64)BPF_CORE_READ(m, mnt.mnt_root) || parent == dentry) {
-			__u64 above = (__u64)BPF_CORE_READ(m, mnt_parent);
-
-			if (!above || above == mount) {
-				complete = true;
-				break;
-			}
-			dentry = (__u64)BPF_CORE_READ(m, mnt_mountpoint);
-			mount = above;
-			continue;
-		}
-		if (!parent) {
-			complete = true;
-			break;
-		}
-		if (!rf_prepend(buffer, d))
-			break;
-		dentry = parent;
 	}
-	return rf_finish(buffer, complete);
+	return rf_finish(buffer);
 }
 
-/* FNV-1a of the head of the built path that an event carries (RF_PATH_LEN - 1 bytes). */
-__noinline __u64 rf_hash_path(struct rf_scratch *buffer)
+/* Up from a dentry, some levels: `root` where that was on the way, 0 where the way ended, else how far it got. */
+__noinline __u64 rf_climb(__u64 dentry, __u64 root)
 {
-	__u64 hash = RF_FNV_OFFSET;
-	__u32 i, start;
+	__u32 level;
+
+	for (level = 0; level < RF_CLIMB; level++) {
+		__u64 parent;
+
+		if (dentry == root)
+			return root;
+		parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
+		if (!parent || parent == dentry)
+			return 0;
+		dentry = parent;
+	}
+	return dentry;
+}
+
+#define RF_HASHED 15 /* bytes at a time: RF_PATH_LEN - 1 and RF_NAME_MAX - 1 are seventeen times that */
+
+/* FNV-1a of some bytes more of the walk, up to their end. */
+__noinline __u64 rf_hash_walk(struct rf_scratch *buffer, __u32 at, __u64 hash)
+{
+	__u32 i;
 
 	if (!buffer)
-		return 0;
-	start = buffer->start & (RF_WALK_LEN - 1);
-	for (i = 0; i < RF_PATH_LEN - 1; i++) {
-		unsigned char c = buffer->walk[start + i];
+		return hash;
+	at &= RF_WALK_LEN - 1;
+	for (i = 0; i < RF_HASHED; i++) {
+		unsigned char c = buffer->walk[at + i];
 
 		if (!c)
 			break;
@@ -134,21 +173,56 @@ __noinline __u64 rf_hash_path(struct rf_scratch *buffer)
 	return hash;
 }
 
-/* FNV-1a of a dentry's own name. */
-__noinline __u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry)
+/* The same of the name. */
+__noinline __u64 rf_hash_text(struct rf_scratch *buffer, __u32 at, __u64 hash)
 {
-	__u64 hash = RF_FNV_OFFSET;
 	__u32 i;
 
-	if (!buffer)
-		return 0;
-	bpf_probe_read_kernel_str(buffer->name, sizeof(buffer->name), RF_READ(struct dentry, dentry, d_name.name));
-	for (i = 0; i < RF_NAME_MAX - 1; i++) {
-		unsigned char c = buffer->name[i];
+	if (!buffer || at > RF_NAME_MAX - RF_HASHED)
+		return hash;
+	for (i = 0; i < RF_HASHED; i++) {
+		unsigned char c = buffer->name[at + i];
 
 		if (!c)
 			break;
 		hash = (hash ^ c) * RF_FNV_PRIME;
+	}
+	return hash;
+}
+
+/* FNV-1a of the head of the built path that an event carries (RF_PATH_LEN - 1 bytes). */
+__noinline __u64 rf_hash_path(struct rf_scratch *buffer)
+{
+	__u64 hash = RF_FNV_OFFSET;
+	__u32 i, start, len;
+
+	if (!buffer)
+		return 0;
+	start = buffer->start;
+	len = buffer->len;
+	for (i = 0; i < RF_PATH_LEN - 1; i += RF_HASHED) {
+		if (i >= len)
+			break;
+		hash = rf_hash_walk(buffer, start + i, hash);
+	}
+	return hash;
+}
+
+/* FNV-1a of a dentry's own name. */
+__noinline __u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry)
+{
+	__u64 hash = RF_FNV_OFFSET;
+	long len;
+	__u32 i;
+
+	if (!buffer)
+		return 0;
+	len = bpf_probe_read_kernel_str(buffer->name, sizeof(buffer->name),
+					RF_READ(struct dentry, dentry, d_name.name));
+	for (i = 0; i < RF_NAME_MAX - 1; i += RF_HASHED) {
+		if ((long)i >= len)
+			break;
+		hash = rf_hash_text(buffer, i, hash);
 	}
 	return hash;
 }

@@ -27,8 +27,8 @@
 
 #define RF_EPERM 1
 
-/* lsm_path.bpf.c: decides a file without a name (O_TMPFILE) that has set-id bits from the start. Returns the verdict. */
-int rf_decide_tmpfile(__u32 mode, __u64 magic);
+/* lsm_path.bpf.c: a file with set-id bits from the start; `name` 0: it has none (O_TMPFILE). Returns the verdict. */
+int rf_decide_setid(__u32 mode, __u64 magic, __u64 name);
 
 struct rf_lsm {
 	struct task_struct *task;

@@ -167,7 +167,11 @@ static __always_inline void rf_settle(struct task_struct *task, __u64 container)
 		bpf_map_update_elem(&mount_namespaces, &number, &container, BPF_NOEXIST);
 }
 
-#define RF_ROOT_DEPTH 256
+#define RF_CLIMBS 16
+#define RF_CLIMB 16 /* levels in each */
+
+/* path.bpf.c */
+__u64 rf_climb(__u64 dentry, __u64 root);
 
 /*
  * Whether a file lies below the root of the mount that it was opened through. A handle leads to any file of
@@ -181,15 +185,12 @@ rf_subprogram bool rf_below_root(const struct rf_file *file)
 
 	if (root == (__u64)RF_READ(struct super_block, file->super, s_root))
 		return true;
-	for (depth = 0; depth < RF_ROOT_DEPTH; depth++) {
-		__u64 parent;
-
+	for (depth = 0; depth < RF_CLIMBS; depth++) {
+		dentry = rf_climb(dentry, root);
 		if (dentry == root)
 			return true;
-		parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
-		if (!parent || parent == dentry)
+		if (!dentry)
 			return false;
-		dentry = parent;
 	}
 	return true;
 }

@@ -138,7 +138,7 @@ static __always_inline bool rf_file_matters(struct rf_question *question, __u32 
 static __always_inline void rf_second_look(struct rf_question *question, struct task_struct *task,
 					   struct rf_task *bound, struct rf_container *container,
 					   const struct rf_file *file, __u32 answer, long fd, __u8 flags,
-					   const __u32 by, const bool quiet)
+					   const __u32 by, bool quiet)
 {
 	__u64 dentry = file->dentry;
 	struct rf_scratch *buffer = rf_scratch_get();

@@ -28,6 +28,9 @@ struct rf_scratch {
 	__u64 hash; /* of the program's path */
 	__u64 ends[8];
 	__u64 above[8]; /* of a path, see self.bpf.c */
+	__u64 at[2];	/* dentry and mount that a walk has come to */
+	__u32 leads;	/* of a link, and dots: see lsm_path.bpf.c */
+	__u32 dots;
 };
 
 struct {

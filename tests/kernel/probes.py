@@ -106,6 +106,9 @@ def running(
     decided = decided_by(node.lsm_hooks) if lsm else {}
     hooked = frozenset(names_of(decided))
     layout = hierarchy.detect()
+    unneeded = {"setsockopt"} if EventKind.SETSOCKOPT in decided else set()
+    if EventKind.UNIX_CONNECT in decided:
+        unneeded |= {"connect_unix", "sendmsg_unix"}
     chosen = KernelSettings(
         hierarchy=layout.code,
         lsm_hooks=node.lsm_hooks if lsm else frozenset(),
@@ -115,7 +118,7 @@ def running(
     plan = AttachPlan(
         entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,
         exit=frozenset() if EventKind.FILE_OPEN in decided else frozenset(OPENS),
-        cgroup=frozenset(node.cgroup) - ({"setsockopt"} if EventKind.SETSOCKOPT in decided else set()),
+        cgroup=frozenset(node.cgroup) - unneeded,
         cgroup_path=node.cgroup2,
         compat=True,
         compat_exit=EventKind.FILE_OPEN not in decided,

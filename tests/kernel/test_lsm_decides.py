@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.abi import GUARD_DENY
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.lsm import HOOKS
+from tests.kernel.probes import running
 from tests.support import force
 
 pytestmark = pytest.mark.root
@@ -24,3 +26,9 @@ def test_the_hooks_of_a_guest_decide() -> None:
     node = NodeCapabilities.detect()
     assert node.lsm_lack == ""
     assert set(HOOKS) - set(node.lsm_hooks) <= YOUNG
+
+
+def test_no_program_is_refused() -> None:
+    """The agent goes on without it, and loads all others once more."""
+    with running(lsm=True, guard=GUARD_DENY) as probes:
+        assert [skip for skip in probes.kernel.skipped if "refused" in skip.reason] == []

@@ -271,10 +271,15 @@ def test_a_program_of_a_foreign_mount_is_not_run(probes: Probes, cgroup: Cgroup,
 def test_what_a_container_kept_from_its_first_namespace_is_its_own(
     probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
 ) -> None:
-    """A directory that was opened before unshare(CLONE_NEWNS): the mount is the container's."""
+    """A directory that was opened before unshare(CLONE_NEWNS): the mount is the container's.
+
+    As long as somebody is left in that namespace, as a container's first process is: its mounts end with it.
+    """
     (tmp_path / "file").write_text("x")
     probes.enforce(*I2)
-    assert evading(cgroup, names, HERE, "before", tmp_path, "file") == DONE
+    among_others = 'sleep 60 & "$@"; kill $!'
+    words = ("-c", among_others, "sh", names, HERE, "before", tmp_path, "file")
+    assert evading(cgroup, "sh", *words) == DONE
 
 
 def test_what_lies_in_no_mount_of_anybodys_is_nobodys(
