@@ -170,7 +170,8 @@ def run_suite(
     RESULTS.mkdir(parents=True, exist_ok=True)
     junit = RESULTS / f"{kernel.name}.xml"
     junit.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no"]
+    plugins = ["-p", "no:cacheprovider", "-p", "tests.vm.tell"]
+    argv = [sys.executable, "-m", "pytest", "-q", *plugins, "--color=no"]
     where = list(tests) or _expand((*SUITE, *SHARES.get(kernel.name, ())))
     argv += [f"--junitxml={junit}", *where]
     environment = {**guest_environment(kernel), "RINGFENCE_FORCE": FORCED}
