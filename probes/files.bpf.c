@@ -39,7 +39,7 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 		return 0;
 	rf_file_read(&file, at);
 	if (rf_guard_asks(&file, file.flags & RF_O_ACCMODE)) {
-		whose = rf_guard_opened(&file, false);
+		whose = rf_guard_opened(&file);
 		if (whose)
 			rf_guard_met(whose, 0, file.dentry, 0, false);
 	}

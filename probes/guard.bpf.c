@@ -158,8 +158,11 @@ static __always_inline bool rf_pid_of_agent(__u64 pid)
 	return RF_READ(struct task_struct, task, group_leader, start_boottime) - config.agent_start_ns < RF_TICK_NS;
 }
 
-/* A file of the agent's /proc/PID. Where hooks decide, ptrace_access_check was asked about what may only be looked at. */
-static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writes, __u32 hooked)
+/*
+ * A file of the agent's /proc/PID. By its name even where hooks decide: from 6.16 on CAP_PERFMON is enough to open most of
+ * those that may only be looked at, whatever ptrace_access_check said.
+ */
+static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writes)
 {
 	struct rf_guard_key key = { .device = RF_GUARD_LOOK };
 	struct rf_scratch *buffer;
@@ -171,8 +174,6 @@ static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writ
 		return 0;
 	if (writes)
 		return RF_TAMPER_PROC;
-	if (hooked)
-		return 0;
 	buffer = rf_scratch_get();
 	if (!buffer)
 		return 0;
@@ -219,7 +220,7 @@ static __always_inline __u32 rf_guard_cgroup(const struct rf_file *file)
 	return RF_TAMPER_CGROUP;
 }
 
-__noinline __u32 rf_guard_opened(const struct rf_file *file, __u32 hooked)
+__noinline __u32 rf_guard_opened(const struct rf_file *file)
 {
 	struct rf_guard_state *state = rf_guard_state();
 	bool writes;
@@ -228,7 +229,7 @@ __noinline __u32 rf_guard_opened(const struct rf_file *file, __u32 hooked)
 		return 0;
 	writes = file->flags & RF_O_ACCMODE;
 	if (file->magic == RF_MAGIC_PROC)
-		return state->gone ? 0 : rf_guard_proc(file, writes, hooked);
+		return state->gone ? 0 : rf_guard_proc(file, writes);
 	if (writes && (file->magic == RF_MAGIC_CGROUP || file->magic == RF_MAGIC_CGROUP2))
 		return rf_guard_cgroup(file);
 	if (writes)

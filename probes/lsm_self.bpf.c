@@ -184,7 +184,7 @@ int BPF_PROG(guard_file_open, struct file *opened, int ret)
 	if (!rf_guard_asks(&file, writes) || !rf_bound(bpf_get_current_task_btf()))
 		return 0;
 	rf_file_read(&file, rf_number_of(opened));
-	what = rf_guard_opened(&file, true);
+	what = rf_guard_opened(&file);
 	return what ? rf_lsm_verdict(rf_guard_met(what, 0, file.dentry, 0, true)) : 0;
 }
 

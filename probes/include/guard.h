@@ -146,7 +146,7 @@ int rf_guard_met(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooke
  * Enum rf_tamper of an open by the current task, which is armed; 0: it is nothing of the agent's. The caller tells, as
  * there is no room for that on the stack below this.
  */
-__u32 rf_guard_opened(const struct rf_file *file, __u32 hooked);
+__u32 rf_guard_opened(const struct rf_file *file);
 
 /* A call that RF_SYSCALL_GUARDED is set for, as it begins. */
 int rf_guard_call(const struct rf_call *call);

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import pytest
 
 from ringfence.abi import EventKind
-from ringfence.bpf.capabilities import NodeCapabilities
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule
 from tests.support import force
@@ -116,23 +115,25 @@ def test_the_calls_are_refused_by_the_rule_alone(
     assert -errno.EPERM not in results(done).values()
 
 
+@pytest.fixture(scope="module")
+def hooks() -> Iterator[Probes]:
+    """The same probes at LSM hooks."""
+    with running(lsm=True, alert_rate=1, alert_burst=1) as made:
+        yield made
+
+
 @pytest.mark.parametrize(("rule", "call"), HOOKED, ids=[rule.event.label for rule, _ in HOOKED])
-def test_a_hook_refuses_without_telling(act: str, tmp_path: Path, rule: Rule, call: str) -> None:
+def test_a_hook_refuses_without_telling(
+    hooks: Probes, act: str, tmp_path: Path, rule: Rule, call: str
+) -> None:
     """The same where BPF-LSM decides. How many are told or held back depends: a call that is made again is
     told once."""
-    node = NodeCapabilities.detect()
-    if not node.lsm_hooks:
-        force.no_lsm(node.lsm_lack)
-    with (
-        socket.socket(socket.AF_UNIX) as server,
-        running(lsm=True, alert_rate=1, alert_burst=1) as probes,
-        new_cgroup(LABEL) as cgroup,
-    ):
+    with socket.socket(socket.AF_UNIX) as server, new_cgroup(LABEL) as cgroup:
         server.bind(f"\0{SERVER}")
         server.listen(1)
-        probes.enforce(rule)
+        hooks.enforce(rule)
         refused = unrefused(cgroup, act, call.format(tmp=tmp_path))
-        probes.enforce()
+        hooks.enforce()
     assert refused == 0
 
 
