@@ -163,7 +163,8 @@ def target_of(policies: Path, directory: Path, **flags: str) -> Iterator[Target]
     with new_cgroup("guarded") as home:
         agent = Agent(directory / "agent", policies=[policies], patterns=[f"{PREFIX}{LABEL}*"], flags=chosen)
         bare = list(agent.argv)
-        agent.argv = home.command(["setsid", *bare], armed=False)
+        # a soft limit below the hard one, as services have it: the agent raises it by itself
+        agent.argv = home.command(["setsid", "prlimit", "--nofile=1024:", *bare], armed=False)
         try:
             agent.start()
             yield Target(agent, home, policies)

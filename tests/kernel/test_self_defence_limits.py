@@ -64,7 +64,8 @@ def test_root_of_the_host_may_do_all_that(target: Target, tamper: str) -> None:
             assert attack(cgroup, tamper, *words).result == 0, words
     status = [sys.executable, "-m", "ringfence", "status", "--socket", str(target.agent.socket)]
     assert subprocess.run(status, capture_output=True, check=False).returncode == 0
-    assert [alert["rule"]["id"] for alert in target.agent.alerts()] == []
+    # The watchdog may say by now that limits were changed, by whomever, and that it has put them back.
+    assert {alert["rule"]["id"] for alert in target.agent.alerts()} <= {"agent-tampered"}
 
 
 def test_a_container_may_do_it_to_its_own(target: Target, tamper: str) -> None:
@@ -82,7 +83,7 @@ def test_a_container_may_do_it_to_its_own(target: Target, tamper: str) -> None:
         finally:
             child.kill()
             child.wait()
-    assert [alert["rule"]["id"] for alert in target.agent.alerts()] == []
+    assert [(alert["rule"]["id"], alert["details"]) for alert in target.agent.alerts()] == []
 
 
 @pytest.mark.parametrize("how", ["alert", "off"])
@@ -96,7 +97,7 @@ def test_where_it_only_tells_nothing_is_refused(
         guards = [path for path in (target.pins / "links").iterdir() if "guard" in path.name]
         if how == "off":
             assert not guards
-            assert [alert["rule"]["id"] for alert in target.agent.alerts()] == []
+            assert [(alert["rule"]["id"], alert["details"]) for alert in target.agent.alerts()] == []
             return
         hooked = bool(NodeCapabilities.detect().lsm_hooks)
         alert = target.agent.wait_alert(TAMPER, cgroup.name)

@@ -63,6 +63,7 @@ class Defence:
     def begin(self) -> None:
         """Guard what there is by now."""
         self._guard.begin()
+        self.watchdog.begin()
 
     def attached(self) -> None:
         """Guard the links and the pins, and watch what the next agent needs."""

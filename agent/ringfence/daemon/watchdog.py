@@ -54,10 +54,14 @@ class Watchdog:
         self.files: Sequence[GuardedFile] = ()
         self._at = 0
         self._lost_ns = 0
-        self._process = _process()
-        self._cgroup = _cgroup()
+        self._process: dict[str, object] = {}
+        self._cgroup = ""
         self._log = log.get_logger("watchdog")
         self.counts: Counter[str] = Counter(dict.fromkeys(WHAT, 0))
+
+    def begin(self) -> None:
+        """Limits and priority are from now on to stay as they are: the agent has changed its own by now."""
+        self._process, self._cgroup = _process(), _cgroup()
 
     def tick(self) -> None:
         """One round. What goes wrong in it is logged."""
