@@ -37,7 +37,9 @@ RESULTS = ROOT / "tests/results/vm"
 # What every check runs in a guest of each kernel: what LSM hooks decide, what the probes see, every attack.
 SUITE = (
     "tests/kernel/test_lsm_*.py",
-    "tests/kernel/test_probes_*.py",
+    "tests/kernel/test_self_defence.py",
+    "tests/kernel/test_probes_drift.py",
+    "tests/kernel/test_probes_rate.py",
     "tests/escape/test_pack.py::test_an_attack_is_met_and_its_twin_passes",
     "tests/escape/test_pack.py::test_an_optional_rule_is_met_and_its_twin_passes",
 )
@@ -46,6 +48,10 @@ SUITE = (
 SHARES: Mapping[str, tuple[str, ...]] = {
     "6.1": (
         "tests/kernel/test_bpf_*.py",
+        "tests/kernel/test_probes_agent.py",
+        "tests/kernel/test_probes_life.py",
+        "tests/kernel/test_probes_slots.py",
+        "tests/kernel/test_watchdog.py",
         "tests/kernel/test_attribution.py",
         "tests/kernel/test_attribution_runtimes.py",
         "tests/kernel/test_policy_enforcement.py",
@@ -55,7 +61,11 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/runtime/test_lifecycle.py",
     ),
     "newest": (
-        "tests/kernel/test_bpf_kernel.py",
+        "tests/kernel/test_bpf_kernel.py::test_the_verifier_looks_at_few_instructions",
+        "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_there_exactly_where_the_kernel_can",
+        "tests/kernel/test_probes_calls.py",
+        "tests/kernel/test_probes_objects.py",
+        "tests/kernel/test_self_defence_limits.py",
         "tests/kernel/test_agent_alerts.py",
         "tests/escape/test_first_act.py",
         "tests/benign",
