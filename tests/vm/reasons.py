@@ -54,7 +54,7 @@ UNSEEN: Mapping[str, str] = {
 }
 #: what an attack needs that not every kernel has
 ABSENT: Mapping[str, str] = {
-    "/run/release_agent": "version 2 of cgroups has no release_agent",
+    "{release}": "version 2 of cgroups has no release_agent",
     "/run/cgroup-beside/devices.allow": "version 2 of cgroups has no devices.allow",
     "/sys/kernel/uevent_helper": "the kernel is built without a uevent helper",
     "/run/binfmt_misc/register": "binfmt_misc is a module that is not loaded",

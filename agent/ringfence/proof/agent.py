@@ -41,7 +41,7 @@ class ProofAgent(PrivateAgent):
             record
             for record in list(self.records)
             if record.get("kind") == "alert"
-            and record["container"].get("id") == container
+            and (record["container"].get("id") or None) == container
             and (not rule or record["rule"].get("id") == rule)
         ]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import secrets
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.containers.hierarchy import hierarchy_mounts
 from ringfence.containers.posture import capability_names
 from ringfence.errors import Error
@@ -210,7 +212,8 @@ class Box:
         return read_attempt(int(line.split()[1]), "\n".join(said))
 
     def _release_agent(self) -> str:
-        held = self.props is not None and self.props.hierarchy is not None
+        """By a descriptor it is on no mount of the container: where hooks ask, another rule is met first."""
+        held = self.props is not None and self.props.hierarchy is not None and not _is_hooked()
         return f"/proc/self/fd/{_HIERARCHY}/release_agent" if held else "/run/release_agent"
 
     def _line(self, wanted: str, seconds: float) -> str:
@@ -237,6 +240,11 @@ class Box:
                 os.close(fd)
         argv = [*self.runtime, "delete", "--force", self.name]
         subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
+
+
+@functools.cache
+def _is_hooked() -> bool:
+    return bool(NodeCapabilities.detect().lsm_hooks)
 
 
 @contextlib.contextmanager
