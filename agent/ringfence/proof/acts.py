@@ -24,6 +24,7 @@ _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 _MODPROBE = Path("/proc/sys/kernel/modprobe")
 _NO_FAMILY = 45  # AF_MCTP: the kernel looks for a module where it is not built in
 _SECONDS = 2.0  # a helper has run by then, if it is to run at all
+_LOOKED_AT = 3.0  # a detector looks once a second what the kernel would run
 
 
 def act(words: str, props: Props, image: Path, patience: float) -> Attempt:
@@ -78,6 +79,7 @@ def _crash(script: Path, props: Props) -> bool:
             stderr=subprocess.DEVNULL,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, limit),
         )
+        time.sleep(_LOOKED_AT)
     return True
 
 
