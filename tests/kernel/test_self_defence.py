@@ -93,7 +93,7 @@ ATTACKS = (
     Attack("remove the rule book", lambda t: ["unlink", t.state / "rules.json"], late=True),
     Attack("chmod the rule book", lambda t: ["chmod", t.state / "rules.json", "666"], late=True),
     Attack("fchmod the rule book", lambda t: ["fchmod", t.state / "rules.json", "644"]),
-    Attack("chown the rule book", lambda t: ["chown", t.state / "rules.json"], calls=_SEEN),
+    Attack("chown the rule book", lambda t: ["chown", t.state / "rules.json"], late=True),
     Attack("read the ticket", lambda t: ["open", t.state / "ticket", os.O_RDONLY]),
     Attack("link the ticket elsewhere", lambda t: ["link", t.state / "ticket", f"{t.agent.directory}.t"],
            late=True),
