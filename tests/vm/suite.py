@@ -44,7 +44,8 @@ SUITE = (
     "tests/escape/test_pack.py::test_an_optional_rule_is_met_and_its_twin_passes",
 )
 # What has to run on BPF-LSM and on cgroup version 2, but not on every kernel of that kind: each that every
-# check boots takes a share, as an emulated guest needs some ten times as long as the machine itself.
+# check boots takes a share, as an emulated guest needs some ten times as long as the machine itself. What starts
+# many agents, engines or workloads takes a guest too long for every check: `--full` runs it.
 SHARES: Mapping[str, tuple[str, ...]] = {
     "6.1": (
         "tests/kernel/test_bpf_*.py",
@@ -53,12 +54,6 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_probes_slots.py",
         "tests/kernel/test_watchdog.py",
         "tests/kernel/test_attribution.py",
-        "tests/kernel/test_attribution_runtimes.py",
-        "tests/kernel/test_policy_enforcement.py",
-        "tests/kernel/test_policy_generations.py",
-        "tests/kernel/test_agent_continuity.py",
-        "tests/kernel/test_custom_probe_hooks.py",
-        "tests/runtime/test_lifecycle.py",
     ),
     "newest": (
         "tests/kernel/test_bpf_kernel.py::test_the_verifier_looks_at_few_instructions",
@@ -66,13 +61,6 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_probes_calls.py",
         "tests/kernel/test_probes_objects.py",
         "tests/kernel/test_self_defence_limits.py",
-        "tests/kernel/test_agent_alerts.py",
-        "tests/escape/test_first_act.py",
-        "tests/benign",
-        "tests/runtime/test_isolation.py",
-        "tests/runtime/test_resources.py",
-        "tests/runtime/test_seccomp.py",
-        "tests/runtime/test_userns_auto.py",
         "tests/runtime/test_network.py::test_ipvlan_shares_the_parents_address",
     ),
 }
