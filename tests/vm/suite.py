@@ -44,8 +44,8 @@ SUITE = (
     "tests/escape/test_pack.py::test_an_optional_rule_is_met_and_its_twin_passes",
 )
 # What has to run on BPF-LSM and on cgroup version 2, but not on every kernel of that kind: each that every
-# check boots takes a share, as an emulated guest needs some ten times as long as the machine itself. What starts
-# many agents, engines or workloads takes a guest too long for every check: `--full` runs it.
+# check boots takes a share, as an emulated guest needs some ten times as long as the machine itself. What
+# starts many agents, engines or workloads takes a guest too long for every check: `--full` runs it.
 SHARES: Mapping[str, tuple[str, ...]] = {
     "6.1": (
         "tests/kernel/test_bpf_*.py",
