@@ -62,6 +62,8 @@ ABSENT: Mapping[str, str] = {
     "/run/console": "the kernel is built without sysrq, which the test's console leads to",
     "/proc/sys/kernel/modprobe": "the kernel is built without modules",
     "finit_module": "the kernel is built without modules",
+    "init_module": "the kernel is built without modules",
+    "delete_module": "the kernel is built without modules",
     "open_tree": "OPEN_TREE_NAMESPACE came after this kernel",
     "kexec": "the kernel is built without kexec",
     "kexec_file": "the kernel is built without kexec",
