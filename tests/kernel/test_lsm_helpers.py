@@ -145,7 +145,7 @@ def test_a_uevent_helper_does_not_run(probes: Probes, cgroup: Cgroup, tmp_path: 
     """Where the kernel has one (CONFIG_UEVENT_HELPER)."""
     switch = Path("/sys/kernel/uevent_helper")
     if not switch.exists():
-        pytest.skip("elsewhere: this kernel has no uevent_helper")
+        force.elsewhere("this kernel has no uevent_helper")
     script, mark = marking(tmp_path, "uevent")
     with setting(switch, str(script)):
         Path("/sys/class/mem/null/uevent").write_text("change")
