@@ -132,21 +132,26 @@ def test_a_node_of_noisy_containers_is_bounded(tmp_path: Path, probe_act: str) -
 
 
 def test_a_replacement_tells_each_event_once(tmp_path: Path, probe_act: str) -> None:
-    """Calls without a pause while it is replaced, twice: received and lost are as many as were made."""
+    """Calls without a pause while it is replaced, twice: received and lost are as many as were made.
+
+    But for the call that was between both programs at the moment of a replacement.
+    """
     yaml = place_probe(tmp_path / "p", "calls", SOURCE, more="  rate: 0\n  ring: 4MiB\n" + COUNTER)
     with agent_with(tmp_path, tmp_path / "p", "calls") as agent, new_cgroup() as cgroup:
         file = tmp_path / "on"
         loads = ("ringfence_probe_loads_total", (("result", "loaded"),))
+        versions = (2, 3)
         with calling(cgroup, probe_act, file) as child:
             wait_for(lambda: figures(agent)["total"] > 100, "events of the first version", seconds=20)
-            for version in (2, 3):
+            for version in versions:
                 yaml.with_suffix(".c").write_text(SOURCE + "\n" * version)
                 wait_for(lambda n=version: agent.metrics()[loads] == n, "the next version", seconds=60)  # type: ignore[misc]
                 before = figures(agent)["total"]
                 wait_for(lambda b=before: figures(agent)["total"] > b, "its events", seconds=20)  # type: ignore[misc]
             made = calls_made(child, file)
         now = settled(agent)
-        assert now["total"] + now["ring_full"] == made
+        told = now["total"] + now["ring_full"]
+        assert made <= told <= made + len(versions)  # a tracepoint runs the older program first
         counted = ("ringfence_custom_asked_total", (("container", cgroup.name),))
         assert agent.metrics()[counted] == now["total"]
         assert state_of(agent, "calls", "running")

@@ -18,7 +18,6 @@ from ringfence.abi import EventKind
 from tests.kernel.lsm import REFUSED, Came, evading
 from tests.kernel.probes import LABEL, Probes, results, running
 from tests.kernel.rules import Rule, name_hash
-from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
@@ -96,14 +95,11 @@ def test_a_sysctl_that_a_rule_could_be_about_is_refused(probes: Probes, cgroup: 
     assert act_of(cgroup, act, "rewrite:/proc/sys/kernel/hostname") > 0
 
 
-@pytest.fixture
-def hooks(probes: Probes) -> None:
-    """Only where LSM hooks decide."""
-    if not any(attached.program.startswith("lsm_") for attached in probes.kernel.attached):
-        force.elsewhere("what is killed and not refused passes when starved")
+#: what is killed and not refused passes when starved
+hooks_decide = pytest.mark.parametrize("probes", [True], ids=["lsm"], indirect=True)
 
 
-@pytest.mark.usefixtures("hooks")
+@hooks_decide
 def test_an_open_that_a_rule_could_be_about_is_refused(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
@@ -122,7 +118,7 @@ def test_an_open_that_a_rule_could_be_about_is_refused(
         assert evading(cgroup, evade, "open", secret) == Came(0)
 
 
-@pytest.mark.usefixtures("hooks")
+@hooks_decide
 def test_a_call_is_refused_by_what_is_known_of_it(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Flags are numbers: they are known. A filesystem's name is not."""
     probes.enforce(
@@ -136,7 +132,7 @@ def test_a_call_is_refused_by_what_is_known_of_it(probes: Probes, cgroup: Cgroup
     assert act_of(cgroup, act, "sys:430:=tmpfs:0") > 0
 
 
-@pytest.mark.usefixtures("hooks")
+@hooks_decide
 def test_a_program_is_refused_by_what_is_known_of_it(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ SKIPS = (
     Skip(rf"elsewhere: this kernel has no openat of `open {_V1} w`"),
     # how distributions build their kernels
     Skip(rf"elsewhere: this kernel has no openat of `open {_UNBUILT} w`"),
+    Skip(r"elsewhere: this kernel has no uevent_helper"),
     # what came later
     Skip(r"elsewhere: this kernel has no open_tree of `open_tree /etc 2`", ("6.1", "6.12", "6.18")),
     Skip(r"elsewhere: this kernel has no hook for unix sockets \(6\.7 has\)", ("6.1",)),
