@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -110,7 +110,9 @@ def taken_over(agent: Agent, outcome: str) -> float:
     return agent.metrics()["ringfence_takeover_records_total", (("outcome", outcome),)]
 
 
-def test_no_attack_gets_through_a_series_of_kills(agent: Agent) -> None:
+def test_no_attack_gets_through_a_series_of_kills(
+    agent: Agent, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     """In a running loop of six kinds. `RINGFENCE_KILLS=100` gives the figure of the docs."""
     agent.start()
     with new_cgroup(LABEL) as cgroup, Attacker(cgroup) as attacker:
@@ -122,6 +124,8 @@ def test_no_attack_gets_through_a_series_of_kills(agent: Agent) -> None:
             between = attacker.stopped - before
             agent.start()
             wait_counted(agent, between)
+    record_testsuite_property("kills", KILLS)
+    record_testsuite_property("attacks stopped", attacker.stopped.total())
     assert not attacker.through
     assert attacker.stopped.total() >= 2 * len(ATTACKS) * KILLS
 

@@ -69,8 +69,7 @@ FULL = ("tests/kernel", "tests/escape", "tests/benign", "tests/runtime")
 #: how much slower than the host a guest may be; more on a machine that others use at the same time
 SLOWDOWN = int(os.environ.get("RINGFENCE_VM_SLOWDOWN", "12"))
 FORCED = "root,runc,busybox"  # what the guest must be able to run
-
-
+_HANDED_ON = ("PYTHONPATH", "RINGFENCE_KILLS")  # of the environment, to the guest
 TIMEOUT, FULL_TIMEOUT = 3600.0, 4 * 3600.0  # seconds, from power-on
 MEMORY = 4096  # MiB; browsers and databases want it
 
@@ -204,9 +203,7 @@ def guest_environment(kernel: Prepared) -> dict[str, str]:
     }
     if KERNELS[kernel.name].headers:
         found["RINGFENCE_VM_MODULE"] = str(build_module(kernel))
-    if "PYTHONPATH" in os.environ:
-        found["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    return found
+    return found | {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
 
 
 def _expand(patterns: Sequence[str]) -> list[str]:

@@ -67,9 +67,9 @@ class Live:
     def begin_after(self, before: Live) -> None:
         """Events from a moment on that is the last of the version before. Returns when it has passed.
 
-        Both versions are told of that moment before it comes: no event is told twice, and none not at all. But
-        a call that is between the two programs at that moment, one of each task at most, is told by both, or
-        by neither where the kernel runs the newer program first: neither can know where the other is.
+        Both versions are told of that moment before it comes: no event is told twice, and none not at all.
+        But a call that is between the two programs at that moment, one of each task at most, is told by both,
+        or by neither where the kernel runs the newer program first: neither can know where the other is.
         """
         moment = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + _AHEAD_NS
         self._speak(moment, 0)
