@@ -1,14 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of the kernel tests, compiled once a run."""
+"""Programs of the kernel tests, compiled once a run, and the real probes, loaded once a module."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.kernel.probes import LABEL, Probes, running
 from tests.support import force
+from tests.support.cgroups import Cgroup, new_cgroup
+
+
+@pytest.fixture(scope="module")
+def probes(request: pytest.FixtureRequest) -> Iterator[Probes]:
+    """Probes without a rule. A module's PROBES, or a parameter, are what `running` is asked for."""
+    with running(**getattr(request.module, "PROBES", {}), **getattr(request, "param", {})) as made:
+        yield made
+
+
+@pytest.fixture
+def cgroup(probes: Probes) -> Iterator[Cgroup]:
+    """A container that the probes enroll."""
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _calm_again(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test enforces and observes ends with it."""
+    yield
+    if "probes" in request.fixturenames and isinstance(made := request.getfixturevalue("probes"), Probes):
+        made.calm()
+
+
+@pytest.fixture(scope="module")
+def in_a_machine() -> None:
+    """For what concerns the whole kernel."""
+    if not os.environ.get("RINGFENCE_VM"):
+        force.elsewhere("changes the kernel itself: in virtual machines only")
 
 
 @pytest.fixture(scope="session")

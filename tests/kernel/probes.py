@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from ringfence.abi import OBSERVE_ALERTS, PATTERN_ANY, Drop, EventKind
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
@@ -23,8 +25,13 @@ from tests.support import force
 from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.waiting import wait_for
 
-__all__ = ["ALWAYS", "LABEL", "Probes", "results", "running"]
+__all__ = ["ALWAYS", "BOTH_WAYS", "HOOKS_DECIDE", "LABEL", "Probes", "results", "running"]
 
+#: a module or test twice: where LSM hooks decide, and where only calls are seen
+BOTH_WAYS = pytest.mark.parametrize(
+    "probes", [{"lsm": True}, {}], ids=["lsm", "calls"], indirect=True, scope="module"
+)
+HOOKS_DECIDE = pytest.mark.parametrize("probes", [{"lsm": True}], ids=["lsm"], indirect=True, scope="module")
 LABEL = "probes"
 SLOTS = 256
 ALWAYS = 1 << 62
@@ -33,8 +40,10 @@ ALWAYS = 1 << 62
 class Probes:
     """Loaded, attached probes. What they said is kept until it is asked for."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
+    def __init__(self, kernel: Kernel, *observed: EventKind) -> None:
+        """`observed`: kinds that it tells of from the beginning."""
+        self.kernel, self._observed = kernel, observed
+        self.observe(*observed)
         self._seen: list[Event] = []
 
     def enforce(self, *rules: Rule) -> int:
@@ -44,6 +53,13 @@ class Probes:
     def observe(self, *kinds: EventKind) -> None:
         """Events that shall be reported without a rule."""
         self.kernel.observe_only(dict.fromkeys(kinds, OBSERVE_ALERTS))
+
+    def calm(self) -> None:
+        """As in the beginning: no rule, nothing more observed, nothing told."""
+        self.enforce()
+        self.observe(*self._observed)
+        self.events()
+        self._seen.clear()
 
     def events(self, cgroup: Cgroup | None = None, *kinds: EventKind) -> list[Any]:
         """All so far, in order; of one container, of some kinds."""
@@ -133,8 +149,7 @@ def running(
         kernel.map("heartbeat").set(0, beats)
         kernel.configure_patterns([Pattern(PATTERN_ANY, f"{PREFIX}{LABEL}-".encode())])
         kernel.configure_syscalls(plan.entry, plan.hooked)
-        probes = Probes(kernel)
-        probes.observe(*observe)
+        probes = Probes(kernel, *observe)
         if rules:
             probes.enforce(*rules)
         prepare(kernel)

@@ -18,12 +18,13 @@ from typing import NamedTuple
 import pytest
 
 from ringfence.abi import FLAG_COMPAT, Action, EventKind, Mechanism
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule
 from tests.support import force
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup
 
 pytestmark = pytest.mark.root
+PROBES = {"lsm": True}
 K = EventKind
 HOST = 4
 PTRACE_SEIZE = 0x4206
@@ -89,26 +90,12 @@ CASES = [
 _NAMES = [f"{case.kind.label} {case.attack.replace('x' * 32, 'x')}" for case in CASES]
 
 
-@pytest.fixture(scope="module")
-def probes() -> Iterator[Probes]:
-    """Probes at every LSM hook."""
-    with running(lsm=True) as made:
-        yield made
-
-
 @pytest.fixture(autouse=True)
 def quiet_again(probes: Probes) -> Iterator[None]:
     """What one test enforces and observes ends with it."""
     yield
     probes.enforce()
     probes.observe()
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container that the probes enroll."""
-    with new_cgroup(LABEL) as made:
-        yield made
 
 
 @pytest.fixture

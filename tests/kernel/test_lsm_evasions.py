@@ -16,12 +16,13 @@ import pytest
 
 from ringfence.abi import DIM_EXE, Action, EventKind, Mechanism, Relation
 from tests.kernel.lsm import MAGIC, NAME, REFUSED, TYPE, Came, evading, mounted, named
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup
 
 pytestmark = pytest.mark.root
+PROBES = {"lsm": True}
 K = EventKind
 PROC, SYSFS, CGROUP2 = 0x9FA0, 0x62656572, 0x63677270
 FOREIGN, OUTSIDE, WHOSE = 1 << 16, 3 << 16, 7 << 16
@@ -31,26 +32,12 @@ OSTYPE = "/proc/sys/kernel/ostype"
 OBJECT = Rule(K.FILE_OPEN, "deny", {MAGIC: {PROC}}, text=b"/sys/kernel/ostype\0")
 
 
-@pytest.fixture(scope="module")
-def probes() -> Iterator[Probes]:
-    """Probes at every LSM hook, without a rule."""
-    with running(lsm=True) as made:
-        yield made
-
-
 @pytest.fixture(autouse=True)
 def quiet_again(probes: Probes) -> Iterator[None]:
     """What one test enforces ends with it."""
     yield
     probes.enforce()
     probes.events()  # the race fills the ring
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container that the probes enroll."""
-    with new_cgroup(LABEL) as made:
-        yield made
 
 
 @pytest.fixture

@@ -18,20 +18,14 @@ import pytest
 
 from ringfence.abi import DIM_FACTS, Action, EventKind, Fact, Mechanism
 from tests.kernel.lsm import REFUSED, evading, mounted, named
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup
 
 pytestmark = pytest.mark.root
+PROBES = {"lsm": True}
 K = EventKind
 TIOCGPTN = 0x80045430  # the number of a pty: a question
-
-
-@pytest.fixture(scope="module")
-def probes() -> Iterator[Probes]:
-    """Probes at every LSM hook, without a rule."""
-    with running(lsm=True) as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +34,6 @@ def quiet_again(probes: Probes) -> Iterator[None]:
     yield
     probes.enforce()
     probes.observe()
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container that the probes enroll."""
-    with new_cgroup(LABEL) as made:
-        yield made
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> dict[str, int]:

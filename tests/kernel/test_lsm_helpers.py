@@ -6,7 +6,6 @@ modprobe, release_agent and uevent_helper are really written.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -19,37 +18,15 @@ import pytest
 from ringfence.abi import HELPER_CORE, HELPER_OTHER, Action, EventKind, Mechanism
 from ringfence.daemon.helpers import Helpers, find, keys
 from tests.kernel.lsm import mounted
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import BOTH_WAYS, Probes, results
 from tests.kernel.rules import Rule
 from tests.support import force
-from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("in_a_machine"), BOTH_WAYS]
 K = EventKind
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def in_a_machine() -> None:
-    """What these tests write concerns the whole kernel."""
-    if not os.environ.get("RINGFENCE_VM"):
-        force.elsewhere("changes the kernel itself: in virtual machines only")
-
-
-@pytest.fixture(scope="module", params=[True, False], ids=["lsm", "kill"])
-def probes(request: pytest.FixtureRequest) -> Iterator[Probes]:
-    """Probes at LSM hooks, and without them."""
-    with running(lsm=request.param) as made:
-        yield made
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container for one test; no rule stays behind it."""
-    with new_cgroup(LABEL) as made:
-        yield made
-    probes.enforce()
 
 
 UNKNOWN = Rule(K.KERNEL_HELPER, "kill", {1: {0}})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,38 +23,15 @@ from ringfence.abi import (
     Mechanism,
     Relation,
 )
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import BOTH_WAYS, Probes, results
 from tests.kernel.rules import Rule
-from tests.support import force
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("in_a_machine"), BOTH_WAYS]
 K = EventKind
 NAMESPACES = 0x20000 | 0x40000000 | 0x20000000 | 0x8000000 | 0x4000000 | 0x2000000
 NEWUSER = 0x10000000
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def in_a_machine() -> None:
-    """What these tests write concerns the whole kernel."""
-    if not os.environ.get("RINGFENCE_VM"):
-        force.elsewhere("changes the kernel itself: in virtual machines only")
-
-
-@pytest.fixture(scope="module", params=[True, False], ids=["lsm", "kill"])
-def probes(request: pytest.FixtureRequest) -> Iterator[Probes]:
-    """Probes at LSM hooks, and without them."""
-    with running(lsm=request.param) as made:
-        yield made
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container for one test; no rule stays behind it."""
-    with new_cgroup(LABEL) as made:
-        yield made
-    probes.enforce()
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,13 @@ import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism
 from tests.kernel.lsm import REFUSED, TYPE, Came, evading, mounted, named
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup
 
 pytestmark = pytest.mark.root
+PROBES = {"lsm": True}
 K = EventKind
 FLAGS, NAME = 1, 3  # operands of file.open
 ACCESS, WRITE = 3, {1, 2}
@@ -42,25 +43,11 @@ I2 = [
 ]
 
 
-@pytest.fixture(scope="module")
-def probes() -> Iterator[Probes]:
-    """Probes at every LSM hook, without a rule."""
-    with running(lsm=True) as made:
-        yield made
-
-
 @pytest.fixture(autouse=True)
 def quiet_again(probes: Probes) -> Iterator[None]:
     """What one test enforces ends with it."""
     yield
     probes.enforce()
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container that the probes enroll."""
-    with new_cgroup(LABEL) as made:
-        yield made
 
 
 def protected(action: str = "deny") -> Rule:

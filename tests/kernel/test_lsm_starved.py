@@ -16,30 +16,15 @@ import pytest
 
 from ringfence.abi import EventKind
 from tests.kernel.lsm import REFUSED, Came, evading
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, Probes, results
 from tests.kernel.rules import Rule, name_hash
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup
 
 pytestmark = pytest.mark.root
 K = EventKind
 MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
 TAKEN = b"\xff" * 8
 NEWUSER, NEWUTS = 0x10000000, 0x04000000
-
-
-@pytest.fixture(scope="module", params=[True, False], ids=["lsm", "cgroup"])
-def probes(request: pytest.FixtureRequest) -> Iterator[Probes]:
-    """Probes at every LSM hook; or without them, where cgroup programs refuse."""
-    with running(lsm=request.param) as made:
-        yield made
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container for one test; no rule stays behind it."""
-    with new_cgroup(LABEL) as made:
-        yield made
-    probes.enforce()
 
 
 @contextmanager
@@ -65,6 +50,7 @@ def act_of(cgroup: Cgroup, act: str, command: str) -> int:
     return value
 
 
+@BOTH_WAYS
 def test_a_shared_buffer_serves_when_those_of_the_cpu_are_taken(
     probes: Probes, cgroup: Cgroup, act: str
 ) -> None:
@@ -84,6 +70,7 @@ def test_a_shared_buffer_serves_when_those_of_the_cpu_are_taken(
     assert probes.kernel.map("scratch_shared_busy").get(0) == bytes(8)  # given back
 
 
+@BOTH_WAYS
 def test_a_sysctl_that_a_rule_could_be_about_is_refused(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Writes of whatever name, as only writes are asked about; and it is counted."""
     probes.enforce(Rule(K.SYSCTL_ACCESS, "deny", {0: {1}}, text=b"kernel/domainname\0"))
@@ -95,11 +82,7 @@ def test_a_sysctl_that_a_rule_could_be_about_is_refused(probes: Probes, cgroup: 
     assert act_of(cgroup, act, "rewrite:/proc/sys/kernel/hostname") > 0
 
 
-#: what is killed and not refused passes when starved
-hooks_decide = pytest.mark.parametrize("probes", [True], ids=["lsm"], indirect=True)
-
-
-@hooks_decide
+@HOOKS_DECIDE  # what is killed and not refused passes when starved
 def test_an_open_that_a_rule_could_be_about_is_refused(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
@@ -118,7 +101,7 @@ def test_an_open_that_a_rule_could_be_about_is_refused(
         assert evading(cgroup, evade, "open", secret) == Came(0)
 
 
-@hooks_decide
+@HOOKS_DECIDE
 def test_a_call_is_refused_by_what_is_known_of_it(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Flags are numbers: they are known. A filesystem's name is not."""
     probes.enforce(
@@ -132,7 +115,7 @@ def test_a_call_is_refused_by_what_is_known_of_it(probes: Probes, cgroup: Cgroup
     assert act_of(cgroup, act, "sys:430:=tmpfs:0") > 0
 
 
-@hooks_decide
+@HOOKS_DECIDE
 def test_a_program_is_refused_by_what_is_known_of_it(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:

@@ -25,13 +25,7 @@ K = EventKind
 NEWUTS, NEWIPC, NEWNET, NEWUSER = 0x4000000, 0x8000000, 0x40000000, 0x10000000
 AF_ALG, AF_INET, SOCK_DGRAM, SOCK_STREAM = 38, 2, 2, 1
 OBSERVED = (K.SYS_UNSHARE, K.SYS_SETNS, K.SYS_MOUNT, K.SYS_SOCKET, K.SYS_PTRACE, K.SYS_SETUID, K.SYS_MKNOD)
-
-
-@pytest.fixture(scope="module")
-def probes() -> Iterator[Probes]:
-    """Probes without a rule, that tell of some calls."""
-    with running(observe=OBSERVED) as made:
-        yield made
+PROBES = {"observe": OBSERVED}
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +33,6 @@ def no_rules_left(probes: Probes) -> Iterator[None]:
     """What one test enforces ends with it."""
     yield
     probes.enforce()
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container that the probes enroll."""
-    with new_cgroup(LABEL) as made:
-        yield made
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,20 +23,7 @@ pytestmark = pytest.mark.root
 K = EventKind
 OBSERVED = (K.PROCESS_FORK, K.PROCESS_EXEC, K.PROCESS_EXIT, K.CGROUP_MKDIR, K.CGROUP_RMDIR, K.CGROUP_ATTACH)
 CLONE_THREAD = 0x10000
-
-
-@pytest.fixture(scope="module")
-def probes() -> Iterator[Probes]:
-    """Probes without a rule, that tell everything about tasks and cgroups."""
-    with running(observe=OBSERVED) as made:
-        yield made
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container that the probes enroll."""
-    with new_cgroup(LABEL) as made:
-        yield made
+PROBES = {"observe": OBSERVED}
 
 
 def test_a_container_is_told_from_cradle_to_grave(probes: Probes, act: str) -> None:

@@ -18,7 +18,7 @@ import pytest
 from ringfence import abi
 from ringfence.abi import NO_CALL, Action, Counter, EventKind, Fact, Mechanism
 from ringfence.bpf.capabilities import NodeCapabilities
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import LABEL, Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
@@ -33,26 +33,12 @@ OWN, OTHER = 0, 1
 WRITE = os.O_WRONLY
 
 
-@pytest.fixture(scope="module")
-def probes() -> Iterator[Probes]:
-    """Probes without a rule, that tell nothing by themselves."""
-    with running() as made:
-        yield made
-
-
 @pytest.fixture(autouse=True)
 def quiet_again(probes: Probes) -> Iterator[None]:
     """What one test enforces and observes ends with it."""
     yield
     probes.enforce()
     probes.observe()
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container that the probes enroll."""
-    with new_cgroup(LABEL) as made:
-        yield made
 
 
 def either_state(program: str) -> set[int]:

@@ -24,6 +24,7 @@ from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
+PROBES = {"alert_rate": 1, "alert_burst": 1}
 K = EventKind
 TIMES = 5000
 REFUSED = (-errno.EPERM, -errno.EFAULT)  # also of what is written of a file that could not be read
@@ -63,20 +64,6 @@ HOOKED = [
     (Rule(K.SYS_PTRACE, "deny"), "ptrace:1"),
     (Rule(K.UNIX_CONNECT, "deny"), f"unix:@{SERVER}"),
 ]
-
-
-@pytest.fixture(scope="module")
-def probes() -> Iterator[Probes]:
-    """Probes that let one alert a second out of each container."""
-    with running(alert_rate=1, alert_burst=1) as made:
-        yield made
-
-
-@pytest.fixture
-def cgroup(probes: Probes) -> Iterator[Cgroup]:
-    """A container that the probes enroll."""
-    with new_cgroup(LABEL) as made:
-        yield made
 
 
 def unrefused(cgroup: Cgroup, act: str, call: str) -> int:
