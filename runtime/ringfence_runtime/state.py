@@ -245,13 +245,15 @@ def _cgroup_data(group: Cgroup) -> dict[str, Any]:
     return {"path": group.path, "dirs": group.dirs, "foreign": group.foreign}
 
 
-def write_file(path: str, text: str) -> None:
-    """Write a small file beside and rename it."""
+def write_file(path: str, text: str, *, durable: bool = False) -> None:
+    """Written beside and renamed: there is the old file or the new one; durable: after a power cut, too."""
     fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        data = text.encode()
-        if os.write(fd, data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        data = memoryview(text.encode())
+        while data:
+            data = data[os.write(fd, data) :]
+        if durable:
+            os.fsync(fd)
     except OSError:
         os.unlink(f"{path}.new")
         raise

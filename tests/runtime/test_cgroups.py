@@ -45,6 +45,12 @@ def test_hierarchies_of_a_hybrid_host() -> None:
     assert found.mount_of("cpuacct") == "/sys/fs/cgroup/cpu,cpuacct"
 
 
+def test_a_mount_point_may_have_letters_of_any_language() -> None:
+    """The kernel writes them as they are beside what it escapes; a digit after an escape is no part of it."""
+    line = "28 25 0:25 / /mnt/gr\u00fc\\0401\\134x rw - cgroup2 cgroup2 rw\n"
+    assert parse_mountinfo(line).unified == "/mnt/gr\u00fc 1\\x"
+
+
 @pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 100), (262144, 10000), (1, 1), (10**9, 10000)])
 def test_cpu_shares_keep_their_fixed_points(shares: int, weight: int) -> None:
     """The least, the normal and the greatest share are the least, the normal and the greatest weight."""

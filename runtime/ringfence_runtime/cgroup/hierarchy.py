@@ -44,7 +44,12 @@ class Hierarchies:
 
 
 def _unescape(field: str) -> str:
-    return field.encode().decode("unicode_escape") if "\\" in field else field
+    """Space, tab, newline, backslash and # are written as octal numbers, other letters as they are."""
+    if "\\" not in field:
+        return field
+    import re  # what few hosts need, no start pays for
+
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
 def parse_mountinfo(text: str) -> Hierarchies:

@@ -8,6 +8,7 @@ import os
 from ringfence_runtime import jsonio
 from ringfence_runtime.images.errors import ImageError, StoreError, show
 from ringfence_runtime.images.process import ProcessDefaults
+from ringfence_runtime.state import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,17 +92,5 @@ def read_json(path: str) -> Any:
 
 
 def write_json(path: str, value: Any, *, durable: bool = True) -> None:
-    """Written beside, flushed and renamed: after a crash there is the old file or the new one."""
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        data = memoryview(jsonio.dumps(value).encode())
-        while data:
-            data = data[os.write(fd, data) :]
-        if durable:
-            os.fsync(fd)
-    except OSError:
-        os.unlink(f"{path}.new")
-        raise
-    finally:
-        os.close(fd)
-    os.rename(f"{path}.new", path)
+    """A file of the store's own, whole or as it was before."""
+    write_file(path, jsonio.dumps(value), durable=durable)
