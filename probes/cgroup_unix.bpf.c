@@ -9,11 +9,9 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "include/cgroup.h"
-#include "include/scratch.h"
+#include "include/unix.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-#define RF_SUN_PATH 2 /* offset of sun_path: behind the family */
 
 /* Kernel functions of 6.2. Weak: the rest of the object loads where there are none. */
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
@@ -33,30 +31,10 @@ static __always_inline void rf_unix_record(struct task_struct *task, const struc
 }
 
 /* The name becomes the key: zeroed, as abstract names end by their length and not by a NUL. */
-static __always_inline void rf_unix_name(struct rf_scratch *buffer, const struct bpf_sock_addr_kern *kern)
-{
-	__u64 address = (__u64)kern->uaddr;
-	__u32 len = kern->uaddrlen;
-
-	__builtin_memset(&buffer->text, 0, sizeof(buffer->text));
-	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
-	buffer->text.event = RF_UNIX_CONNECT;
-	buffer->text.dim = RF_DIM_OBJECT;
-	buffer->len = 0;
-	if (len <= RF_SUN_PATH)
-		return; /* unnamed */
-	len -= RF_SUN_PATH;
-	if (len > 108)
-		len = 108;
-	barrier_var(len);
-	len &= RF_MATCH_TEXT - 1;
-	bpf_probe_read_kernel(buffer->text.text, len, (void *)(address + RF_SUN_PATH));
-	buffer->len = len;
-}
-
 static __always_inline bool rf_may_name(struct bpf_sock_addr *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	const struct bpf_sock_addr_kern *kern;
 	struct rf_container *container;
 	struct rf_question question;
 	struct rf_scratch *buffer;
@@ -75,7 +53,8 @@ static __always_inline bool rf_may_name(struct bpf_sock_addr *ctx)
 	buffer = rf_scratch_get();
 	if (!buffer)
 		return !rf_starved_cgroup(&question, task, bound);
-	rf_unix_name(buffer, bpf_cast_to_kern_ctx(ctx));
+	kern = bpf_cast_to_kern_ctx(ctx);
+	rf_unix_text(buffer, (__u64)kern->uaddr, kern->uaddrlen);
 	question.text = buffer->bit + 1;
 	route = rf_answer_cgroup(&question, task, bound, container, NULL);
 	if (route != RF_TO_NOWHERE)

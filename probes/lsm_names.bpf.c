@@ -20,18 +20,18 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_NAME_QUIET (1U << 31) /* an open follows, which tells */
 #define RF_NAME_MOVED (1U << 30) /* for rules: a name that is given or lost to another one (flags: [moved]) */
 
-static __always_inline __u32 rf_name_about(struct task_struct *task, struct rf_task *bound,
-					   struct rf_container *container, const struct rf_file *file, __u32 whose,
+static __always_inline __u32 rf_name_about(const struct rf_lsm *lsm, const struct rf_file *file, __u32 whose,
 					   bool quiet)
 {
-	bool compat = rf_in_compat(task);
+	bool compat = rf_in_compat(lsm->task);
 	struct rf_question question;
 	__u32 answer;
 
-	answer = rf_ask_file(&question, RF_FILE_OPEN, task, bound, container, file, rf_file_type(file, whose), compat);
+	answer = rf_ask_file(&question, RF_FILE_OPEN, lsm->task, lsm->bound, lsm->container, file,
+			     rf_file_type(file, whose), compat);
 	if (answer == RF_MATCH_NOTHING)
 		return RF_ACTION_NONE;
-	rf_second_look(&question, task, bound, container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
+	rf_second_look(&question, lsm->task, lsm->bound, lsm->container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
 		       RF_MECHANISM_LSM, quiet);
 	return question.action;
 }
@@ -39,47 +39,35 @@ static __always_inline __u32 rf_name_about(struct task_struct *task, struct rf_t
 /* A name in a directory. `inode`: the file that it leads to or shall lead to; 0: a new one with that mode. */
 __noinline int rf_decide_name(__u64 mnt, __u64 dentry, __u64 inode, __u32 mode, __u32 access)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_container *container;
-	struct rf_task *bound;
 	struct rf_file file;
+	struct rf_lsm lsm;
 	__u32 whose;
 
-	bound = rf_bound(task);
-	if (!bound)
-		return RF_ACTION_NONE;
-	container = rf_container_of(bound);
-	if (!container)
+	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
 	rf_file_named(&file, mnt, dentry, inode);
 	if (!inode)
 		file.mode = mode;
 	file.flags = access & ~RF_NAME_QUIET;
-	whose = rf_foreign_or_outside(task, bound, &file);
-	return rf_name_about(task, bound, container, &file, whose, access & RF_NAME_QUIET);
+	whose = rf_foreign_or_outside(lsm.task, lsm.bound, &file);
+	return rf_name_about(&lsm, &file, whose, access & RF_NAME_QUIET);
 }
 
 /* The directory of a name, where it is not of the task's own mounts. */
 __noinline int rf_decide_directory(__u64 mnt, __u64 dentry)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_container *container;
-	struct rf_task *bound;
 	struct rf_file file;
+	struct rf_lsm lsm;
 	__u32 whose;
 
-	bound = rf_bound(task);
-	if (!bound)
-		return RF_ACTION_NONE;
-	container = rf_container_of(bound);
-	if (!container)
+	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
 	rf_file_named(&file, mnt, dentry, (__u64)RF_READ(struct dentry, dentry, d_inode));
 	file.flags = RF_O_WRONLY;
-	whose = rf_foreign_or_outside(task, bound, &file);
+	whose = rf_foreign_or_outside(lsm.task, lsm.bound, &file);
 	if (whose == RF_MOUNT_OWN)
 		return RF_ACTION_NONE;
-	return rf_name_about(task, bound, container, &file, whose, false);
+	return rf_name_about(&lsm, &file, whose, false);
 }
 
 static __always_inline bool rf_refuses(__u32 action)

@@ -9,10 +9,9 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lsm.h"
+#include "include/unix.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-#define RF_SUN_PATH 2 /* offset of sun_path: behind the family */
 
 SEC("lsm/socket_create")
 int BPF_PROG(lsm_socket_create, int family, int type, int protocol, int kern, int ret)
@@ -47,27 +46,13 @@ int BPF_PROG(lsm_socket_setsockopt, struct socket *sock, int level, int option, 
 	return rf_lsm_decide(&lsm, 0);
 }
 
-/* The name that a socket is bound to becomes the key; abstract ones begin with NUL. */
+/* The name that a socket is bound to becomes the key. */
 static __always_inline void rf_bound_name(struct rf_scratch *buffer, __u64 socket)
 {
 	__u64 address = (__u64)RF_READ(struct unix_sock, socket, addr);
 	__u32 len = address ? RF_READ(struct unix_address, address, len) : 0;
 
-	__builtin_memset(&buffer->text, 0, sizeof(buffer->text));
-	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
-	buffer->text.event = RF_UNIX_CONNECT;
-	buffer->text.dim = RF_DIM_OBJECT;
-	buffer->len = 0;
-	if (len <= RF_SUN_PATH)
-		return; /* unnamed */
-	len -= RF_SUN_PATH;
-	if (len > 108)
-		len = 108;
-	barrier_var(len);
-	len &= RF_MATCH_TEXT - 1;
-	address += bpf_core_field_offset(struct unix_address, name) + RF_SUN_PATH;
-	bpf_probe_read_kernel(buffer->text.text, len, (void *)address);
-	buffer->len = len;
+	rf_unix_text(buffer, address + bpf_core_field_offset(struct unix_address, name), len);
 }
 
 /* Who listens: the process that called listen(2). Datagram sockets have none. */

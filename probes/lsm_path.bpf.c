@@ -111,23 +111,17 @@ static __always_inline __u32 rf_link_leads(struct rf_scratch *buffer)
 /* Decides file.link: a link that is about to be made. */
 __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_container *container;
 	struct rf_question question;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
 	struct rf_file file;
+	struct rf_lsm lsm;
 	__u32 answer;
 
-	bound = rf_bound(task);
-	if (!bound)
-		return RF_ACTION_NONE;
-	container = rf_container_of(bound);
-	if (!container)
+	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		rf_ask(&question, RF_FILE_LINK, bound, container);
+		rf_ask(&question, RF_FILE_LINK, lsm.bound, lsm.container);
 		rf_starved(&question);
 		return question.action;
 	}
@@ -137,11 +131,11 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 	bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target);
 	file.flags = rf_link_leads(buffer);
 	rf_scratch_put(buffer);
-	answer = rf_ask_file(&question, RF_FILE_LINK, task, bound, container, &file,
-			     rf_file_type(&file, rf_foreign(task, bound, &file)), rf_in_compat(task));
-	if (!rf_file_matters(&question, RF_FILE_LINK, answer, bound, container))
+	answer = rf_ask_file(&question, RF_FILE_LINK, lsm.task, lsm.bound, lsm.container, &file,
+			     rf_file_type(&file, rf_foreign(lsm.task, lsm.bound, &file)), rf_in_compat(lsm.task));
+	if (!rf_file_matters(&question, RF_FILE_LINK, answer, lsm.bound, lsm.container))
 		return RF_ACTION_NONE;
-	rf_second_look(&question, task, bound, container, &file, answer, -1, 0, RF_MECHANISM_LSM, false);
+	rf_second_look(&question, lsm.task, lsm.bound, lsm.container, &file, answer, -1, 0, RF_MECHANISM_LSM, false);
 	return question.action;
 }
 

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Names of unix sockets as rules ask for them. */
+#ifndef RINGFENCE_UNIX_H
+#define RINGFENCE_UNIX_H
+
+#include "scratch.h"
+
+#define RF_SUN_PATH 2 /* offset of sun_path */
+#define RF_SUN_PATH_LEN 108
+
+/* The name in a struct sockaddr_un of the kernel's, `len` bytes as a whole; abstract ones begin with NUL. */
+static __always_inline void rf_unix_text(struct rf_scratch *buffer, __u64 address, __u32 len)
+{
+	__builtin_memset(&buffer->text, 0, sizeof(buffer->text));
+	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
+	buffer->text.event = RF_UNIX_CONNECT;
+	buffer->text.dim = RF_DIM_OBJECT;
+	buffer->len = 0;
+	if (len <= RF_SUN_PATH)
+		return; /* unnamed */
+	len -= RF_SUN_PATH;
+	if (len > RF_SUN_PATH_LEN)
+		len = RF_SUN_PATH_LEN;
+	barrier_var(len);
+	len &= RF_MATCH_TEXT - 1;
+	bpf_probe_read_kernel(buffer->text.text, len, (void *)(address + RF_SUN_PATH));
+	buffer->len = len;
+}
+
+#endif
