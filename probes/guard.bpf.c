@@ -159,8 +159,8 @@ static __always_inline bool rf_pid_of_agent(__u64 pid)
 }
 
 /*
- * A file of the agent's /proc/PID. By its name even where hooks decide: from 6.16 on CAP_PERFMON is enough to open most of
- * those that may only be looked at, whatever ptrace_access_check said.
+ * A file of the agent's /proc/PID. By its name even where hooks decide: newer kernels let CAP_PERFMON open most of those
+ * that may only be looked at, whatever ptrace_access_check said.
  */
 static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writes)
 {
