@@ -13,12 +13,13 @@ import os
 from ringfence_runtime import _sys
 from ringfence_runtime.cgroup import enter as enter_cgroup
 from ringfence_runtime.cgroup.hierarchy import own_paths, write
-from ringfence_runtime.errors import Error
+from ringfence_runtime.errors import Error, StateError
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.child import enter, execute
 from ringfence_runtime.launch.identity import environment, find_executable, free_cpus, schedule, set_rlimits
 from ringfence_runtime.launch.keyring import join_keyring
+from ringfence_runtime.launch.namespaces import FILES
 from ringfence_runtime.launch.outside import set_oom_score
 from ringfence_runtime.launch.parent import await_exec
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from ringfence_runtime.state import Container
 
 __all__ = ["Joined"]
-
-_FILES = {"network": "net", "mount": "mnt", "pid": "pid_for_children", "time": "time_for_children"}
 
 
 class _on_cpus:
@@ -192,19 +191,29 @@ class Joined:
             write(f"{root}{inner}/cgroup.procs", str(pid))
 
     def _flags(self) -> int:
-        """The namespaces in which the container differs from us: setns refuses some that are already ours."""
-        flags = 0
+        """The namespaces in which the container differs from us: setns refuses some that are already ours.
+
+        Only the kernel's word for each counts. What cannot be asked is an error and never "ours": the init
+        may end at any moment, and its names are gone then. And its mount namespace is joined in any case, by
+        its pidfd, so that nothing goes on where it has ended.
+        """
+        flags = _sys.CLONE_NEWNS
         for name, flag in NAMESPACES.items():
-            if name not in self.config.linux.namespaces and name != "mount":
+            if name not in self.config.linux.namespaces or name == "mount":
                 continue
-            file = _FILES.get(name, name)
-            try:
-                theirs = os.stat(f"/proc/{self.container.pid}/ns/{file}")
-                ours = os.stat(f"/proc/self/ns/{file}")
-            except FileNotFoundError:
-                continue
-            if theirs.st_ino != ours.st_ino:
+            file = FILES.get(name, name)
+            theirs = os.stat(f"/proc/{self.container.pid}/ns/{file}")
+            if theirs.st_ino != os.stat(f"/proc/self/ns/{file}").st_ino:
                 flags |= flag
+        return flags
+
+    def _enter_namespaces(self, init: int) -> int:
+        """Enter those of `_flags`, which are returned."""
+        try:
+            flags = self._flags()
+            _sys.setns(init, flags)
+        except (FileNotFoundError, ProcessLookupError):
+            raise StateError(f"container {self.container.id} is not running") from None
         return flags
 
     def _stage(self, init: int, channel: Channel, tasks: list[int]) -> None:
@@ -215,10 +224,7 @@ class Joined:
                 os._exit(1)
             if not (self.process.affinity_initial or self.process.affinity_final):
                 free_cpus(0)
-            flags = self._flags()
-            if flags:
-                _sys.setns(init, flags)
-            if flags & _sys.CLONE_NEWUSER:
+            if self._enter_namespaces(init) & _sys.CLONE_NEWUSER:
                 os.setresgid(0, 0, 0)
                 os.setresuid(0, 0, 0)
             pid, _ = _sys.clone3(_sys.CLONE_PARENT)
