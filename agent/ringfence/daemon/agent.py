@@ -124,7 +124,11 @@ class Agent:
         self.outlets = Outlets(self.config, self._show, self.outbox.put)
 
     def _complain(self, reason: str, destination: str) -> None:
-        self._log.error("lines are lost; the agent goes on", destination=destination, reason=reason)
+        if reason == "not_reopened":
+            text = "the output cannot be opened again; lines go on to the file that it was"
+        else:
+            text = "lines are lost; the agent goes on"
+        self._log.error(text, destination=destination, reason=reason)
 
     def _show(self, record: Mapping[str, Any]) -> None:
         self._lines.emit(record)

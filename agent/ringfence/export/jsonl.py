@@ -43,7 +43,8 @@ class LineWriter:
     """A bounded queue of lines in front of a descriptor or a file.
 
     `written` counts lines, `dropped` counts lines by reason: slow (queue full), closed, disk_full, error.
-    `complain(reason, destination)` is called from the writer's thread when a row of losses begins.
+    `complain(reason, destination)` is called from the writer's thread when a row of losses begins, and with
+    `not_reopened` when a rotated file cannot be opened again (nothing is lost by that).
     """
 
     def __init__(self, target: int | Path, *, capacity: int = 4096, complain: Complain | None = None) -> None:
@@ -59,7 +60,7 @@ class LineWriter:
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._failing = ""
         self._torn = False  # the last write ended inside a line
-        self._reopen = False
+        self._reopen = self._stuck = False  # stuck: the file cannot be opened again, which was told
         self._queued = 0  # lines taken, and of these those that were written or lost
         self._settled = 0
         self._progress = threading.Condition()
@@ -118,11 +119,7 @@ class LineWriter:
     def _write_batch(self, data: bytes, lines: int) -> None:
         done = 0
         try:
-            if self._reopen and self._path:
-                self._reopen = False
-                with contextlib.suppress(OSError):
-                    os.close(self._fd)
-                self._fd = _open(self._path)
+            self._follow_rotation()
             if self._torn:
                 self._write_all(b"\n")
                 self._torn = False
@@ -135,6 +132,24 @@ class LineWriter:
             self._torn = self._torn or (done > 0 and data[done - 1] != 0x0A)
             self.written += whole
             self._lost(_REASONS.get(error.errno or 0, "error"), lines - whole)
+
+    def _follow_rotation(self) -> None:
+        """Go over to the new file, once there is one: until then, lines stay where they were going."""
+        if not self._reopen or self._path is None:
+            return
+        self._reopen = False
+        try:
+            fresh = _open(self._path)
+        except OSError:
+            self._reopen = True
+            if not self._stuck:
+                self._stuck = True
+                self._complain("not_reopened", self.name)
+            return
+        # Closed first, its number could be anybody's by the next line.
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+        self._fd, self._stuck = fresh, False
 
     def _write_all(self, data: bytes) -> None:
         while data:

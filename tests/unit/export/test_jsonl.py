@@ -103,6 +103,35 @@ def test_reopen_follows_a_rotated_file(tmp_path: Path) -> None:
     assert (tmp_path / "out.1").read_bytes() == b"old\n"
 
 
+def test_a_reopen_that_fails_leaves_no_descriptor_of_others_to_write_to(tmp_path: Path) -> None:
+    """The directory is away when the file is opened again: lines are kept where they were going, and never go
+    to whatever was opened meanwhile. Once it is back, they are in the new file."""
+    complaints: list[tuple[str, str]] = []
+    path = tmp_path / "logs/out"
+    path.parent.mkdir()
+    writer = LineWriter(path, complain=lambda reason, name: complaints.append((reason, name)))
+    writer.write(b"old\n")
+    assert writer.settle(5)
+    path.parent.rename(tmp_path / "away")
+    writer.reopen()
+    writer.write(b"first\n")
+    assert writer.settle(5)
+    others = [os.open(tmp_path / f"other{n}", os.O_RDWR | os.O_CREAT) for n in range(8)]
+    writer.write(b"second\n")
+    assert writer.settle(5)
+    assert [os.fstat(fd).st_size for fd in others] == [0] * 8
+    assert (tmp_path / "away/out").read_bytes() == b"old\nfirst\nsecond\n"
+    assert complaints == [("not_reopened", str(path))]
+    path.parent.mkdir()
+    writer.write(b"third\n")
+    writer.close()
+    assert path.read_bytes() == b"third\n"
+    assert writer.written == 4
+    assert not writer.dropped
+    for fd in others:
+        os.close(fd)
+
+
 def test_records_are_one_json_object_a_line() -> None:
     """structlog renders them; text with quotes and non-ASCII letters survives."""
     lines: list[bytes] = []
