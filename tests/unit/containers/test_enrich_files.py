@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringfence.bpf.syscall_numbers import NUMBERS
 from ringfence.containers.enrich import safejson
 from ringfence.containers.enrich.bundles import ContainerdBundles, CrunState, RuncState, safe_name
 from ringfence.containers.enrich.docker import Docker
 from ringfence.containers.enrich.oci import facts_of_config
 from ringfence.containers.enrich.podman import ContainersStorage
 from ringfence.containers.enrich.request import Request
+from tests.support.waiting import wait_for
 
 HEX = "ab" * 32
 UID = "12345678-1234-1234-1234-123456789abc"
@@ -214,6 +218,37 @@ def test_hostile_documents_are_refused_in_one_way(tmp_path: Path, name: str) -> 
     write(tmp_path / "k" / HEX / "config.json", HOSTILE[name])
     with pytest.raises(safejson.Unusable):
         ContainerdBundles([tmp_path]).find(request())
+
+
+def test_what_is_no_file_is_not_even_opened(tmp_path: Path) -> None:
+    """An ordinary user names paths in its runtime's state. To open a device may be an act (/dev/watchdog), so
+    it is looked at first. A FIFO tells: whoever waits to write to it goes on once it is opened for reading."""
+    fifo = tmp_path / "config.json"
+    os.mkfifo(fifo)
+    writer = subprocess.Popen([sys.executable, "-Sc", f"open({str(fifo)!r}, 'wb')"])
+    try:
+        wait_for(lambda: _sleeps_in_open(writer.pid), "the writer to wait")
+        with pytest.raises(safejson.Unusable, match="no regular file"):
+            safejson.read(fifo)
+        wait_for(lambda: _sleeps_in_open(writer.pid), "the writer to wait still")
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def _sleeps_in_open(pid: int) -> bool:
+    """In openat(2), by /proc/PID/syscall."""
+    words = Path(f"/proc/{pid}/syscall").read_text().split()
+    return words[0] == str(NUMBERS["openat"][0])
+
+
+def test_a_link_in_the_last_place_is_refused_where_it_must_be(tmp_path: Path) -> None:
+    """With `follow=False` a link is no file, wherever it leads; else it leads to its file."""
+    write(tmp_path / "real.json", {"a": 1})
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    assert safejson.read(tmp_path / "link.json") == {"a": 1}
+    with pytest.raises(safejson.Unusable):
+        safejson.read(tmp_path / "link.json", follow=False)
 
 
 def test_a_fifo_in_the_place_of_a_file_does_not_block(tmp_path: Path) -> None:

@@ -39,9 +39,8 @@ class Unusable(Exception):
 
 def read_text(path: str | os.PathLike[str], *, size_max: int = SIZE_MAX, follow: bool = True) -> str:
     """The content of a regular file of at most `size_max` bytes. Raises FileNotFoundError, Unusable."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = _open_regular(path, 0 if follow else os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(os.fspath(path)) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in a path
@@ -51,6 +50,18 @@ def read_text(path: str | os.PathLike[str], *, size_max: int = SIZE_MAX, follow:
     finally:
         os.close(descriptor)
     return data.decode("utf-8", "surrogateescape")
+
+
+def _open_regular(path: str | os.PathLike[str], flags: int) -> int:
+    """Whoever names the path may not make us open a device: that alone can be an act (/dev/watchdog). Raises
+    OSError, Unusable."""
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC | flags)
+    try:
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            raise Unusable("is no regular file")
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    finally:
+        os.close(found)
 
 
 def read_open(descriptor: int, *, size_max: int = SIZE_MAX) -> bytes:
