@@ -145,12 +145,8 @@ def test_a_container_of_runc_is_attributed_named_and_judged(runc: Runc) -> None:
         # runc's own set-up is not the workload's: the first program is the one that was asked for
         assert executed.event.args.startswith(b"/bin/sleep\x003600")  # type: ignore[union-attr]
         found = enriched(observer, worker, created.container.cgroup_id)
-        assert (found.name, found.image, found.pod, found.namespace) == (
-            "web",
-            "registry.example/web:1",
-            "web-0",
-            "shop",
-        )
+        assert (found.name, found.image) == ("web", "registry.example/web:1")
+        assert (found.pod, found.namespace) == (None, None)  # its cgroup is in no pod's
         assert found.privileged
         assert found.posture is not None
         assert found.posture.sensitive_mounts

@@ -157,10 +157,12 @@ class Container:
     def enriched(self, facts: Facts) -> Container:
         """This container with what enrichment found; nothing known is replaced by something unknown.
 
-        Names of a pod are taken only from who agrees with the cgroup's path, where that names a pod.
+        Names of a pod are taken only from who agrees with the cgroup's path on which pod it is. Where that
+        names none there is none: engines copy annotations of an image, and its author could name any.
         """
-        if self.pod_uid and facts.pod_uid != self.pod_uid:
-            facts = replace(facts, pod="", namespace="", pod_uid="")
+        here = self.at(facts.cgroup_path)
+        if (here.cgroup_path or here.pod_uid) and facts.pod_uid != here.pod_uid:
+            facts = replace(facts, pod="", namespace="", pod_uid="", owner="")
         known = {name: getattr(facts, name) for name in _TAKEN if getattr(facts, name)}
         if facts.pid and not self.pid:
             known["pid"] = facts.pid
@@ -169,7 +171,7 @@ class Container:
         # One that was asked about anew is not unknown meanwhile.
         keeps = keeps or (self.settled and facts.enrichment is Enrichment.PENDING)
         known["enrichment"] = self.enrichment if keeps else facts.enrichment
-        return replace(self.at(facts.cgroup_path), **known)
+        return replace(here, **known)
 
     def at(self, path: str) -> Container:
         """This container with what its cgroup path says, where it had none yet."""
