@@ -61,7 +61,7 @@ def api_client(config: Config, url: str) -> Client:
 class Identity:
     """`sources` for the enrichment; `start` begins to follow the API server."""
 
-    def __init__(self, config: Config, changed: Callable[[frozenset[str]], None]) -> None:
+    def __init__(self, config: Config, changed: Callable[[frozenset[str]], object]) -> None:
         """`changed` is called from the watch's thread."""
         if config.kubernetes_taint and not api_server(config):
             raise ConfigError(

@@ -106,13 +106,10 @@ class Loop:
         signal.set_wakeup_fd(self._signal_out.fileno(), warn_on_full_buffer=False)
         signal.signal(number, lambda _number, _frame: None)
 
-    def call(self, work: Callable[[], None]) -> None:
+    def call(self, work: Callable[[], None]) -> bool:
         """Run `work` in the loop soon. From any thread. If too many calls are waiting, it is dropped and
-        counted.
+        counted: False.
         """
-        self._hand_in(work)
-
-    def _hand_in(self, work: Callable[[], None]) -> bool:
         if len(self._calls) >= CALLS_MAX:
             handler_errors["call_dropped"] += 1
             return False
@@ -137,7 +134,7 @@ class Loop:
             except Exception as error:
                 answer.set_exception(error)
 
-        if not self._hand_in(work):
+        if not self.call(work):
             raise TimeoutError("too much waits for the loop")
         return answer.result(timeout)
 

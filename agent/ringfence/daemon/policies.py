@@ -76,7 +76,7 @@ class PolicyKeeper:
         tiers: NodeTiers,
         stats: Stats,
         plan: Plan,
-        in_loop: Callable[[Callable[[], None]], None],
+        in_loop: Callable[[Callable[[], None]], bool],
         facts: Callable[[], Mapping[int, Container | None]],
         announce: Callable[[CompiledPolicies], None],
     ) -> None:
@@ -90,6 +90,7 @@ class PolicyKeeper:
         self._guests = GuestPolicies()
         self._busy = False
         self._again = False
+        self._retry = False  # an attempt failed for want of a thread
         self._log = log.get_logger("policies")
         self.state = PolicyState()
 
@@ -125,7 +126,10 @@ class PolicyKeeper:
 
     def _look(self) -> None:
         while not self._stopping.wait(_LOOK):
-            if self._watch.changed():
+            if self._retry:
+                self._retry = False
+                self._in_loop(lambda: self.reload("the last attempt could not begin"))
+            elif self._watch.changed():
                 self._in_loop(lambda: self.reload("files changed"))
             elif self._addresses.changed() and self._base.names_node:
                 self._in_loop(lambda: self.reload("the node's addresses changed"))
@@ -142,7 +146,24 @@ class PolicyKeeper:
         def read() -> None:
             self._read(guests)
 
-        threading.Thread(target=read, name="policies", daemon=True).start()
+        self._in_thread(read, self._put_off)
+
+    def _in_thread(self, work: Callable[[], None], failed: Callable[[str], None]) -> None:
+        """Call `failed` with the reason where there is no thread to be had (a fork bomb fills the node): that
+        must cost this attempt, not all after it."""
+        try:
+            threading.Thread(target=work, name="policies", daemon=True).start()
+        except RuntimeError as error:
+            failed(str(error))
+
+    def _put_off(self, problem: str) -> None:
+        self._retry = True
+        self._refuse([f"they cannot be read now: {problem}"])
+
+    def _hand_over(self, work: Callable[[], None]) -> None:
+        """To the loop, from a thread of ours; while the loop has no room for more, wait."""
+        while not self._in_loop(work) and not self._stopping.wait(_LOOK):
+            pass
 
     def bring(self, name: str, data: bytes, done: Callable[[str, str], None]) -> None:
         """Put the policies of a file in force for the containers that choose it; in the loop.
@@ -164,7 +185,7 @@ class PolicyKeeper:
         def read() -> None:
             self._read_guest(file, kept)
 
-        threading.Thread(target=read, name="policies", daemon=True).start()
+        self._in_thread(read, lambda problem: self._turn_away(file, problem))
 
     def _read_guest(self, file: GuestFile, kept: PolicySet) -> None:
         """In a thread: the files stay as they were read last, so a mistake in one of them is no matter of
@@ -174,12 +195,12 @@ class PolicyKeeper:
             compiled = self._compile(both)
         except (Error, OSError) as error:
             text = error.message if isinstance(error, Error) else str(error)
-            self._in_loop(lambda: self._turn_away(file, text))
+            self._hand_over(lambda: self._turn_away(file, text))
         except Exception as error:  # a bug: the container does not start, the running set stays
             text = f"internal error: {type(error).__name__}: {error}"
-            self._in_loop(lambda: self._turn_away(file, text))
+            self._hand_over(lambda: self._turn_away(file, text))
         else:
-            self._in_loop(lambda: self._seat(file, compiled))
+            self._hand_over(lambda: self._seat(file, compiled))
 
     def _turn_away(self, file: GuestFile, problem: str) -> None:
         self._log.warning("the policy file of a container is refused", file=escape(file.name))
@@ -211,15 +232,15 @@ class PolicyKeeper:
             compiled = self._compile(PolicySet((*base.policies, *guests.policies)))
         except PolicyError as error:
             problems = [str(problem) for problem in error.problems]
-            self._in_loop(lambda: self._refuse(problems))
+            self._hand_over(lambda: self._refuse(problems))
         except (Error, OSError) as error:
             text = str(error)
-            self._in_loop(lambda: self._refuse([text]))
+            self._hand_over(lambda: self._refuse([text]))
         except Exception as error:  # a bug: the running set stays, and the log says so
             text = f"internal error: {type(error).__name__}: {error}"
-            self._in_loop(lambda: self._refuse([text]))
+            self._hand_over(lambda: self._refuse([text]))
         else:
-            self._in_loop(lambda: self._replace(base, compiled))
+            self._hand_over(lambda: self._replace(base, compiled))
 
     def _replace(self, base: PolicySet, compiled: CompiledPolicies) -> None:
         if self._switch(compiled):
@@ -243,8 +264,15 @@ class PolicyKeeper:
         except OSError as error:
             self._refuse([f"the kernel refused the tables: {error}"])
             return False
-        threading.Thread(target=self._tidy, args=(compiled,), name="policies", daemon=True).start()
+        except Exception as error:  # a bug: whoever waits for the end of this attempt must not wait for ever
+            self._refuse([f"internal error: {type(error).__name__}: {error}"])
+            return False
+        self._in_thread(lambda: self._tidy(compiled), self._untidied)
         return True
+
+    def _untidied(self, problem: str) -> None:
+        self._log.warning("programs that no policy needs stay attached", error=problem)
+        self._done()
 
     def _tidy(self, compiled: CompiledPolicies) -> None:
         try:
@@ -254,7 +282,7 @@ class PolicyKeeper:
         except (Error, OSError) as error:
             self._log.warning("programs that no policy needs stay attached", error=str(error))
         finally:
-            self._in_loop(self._done)
+            self._hand_over(self._done)
 
     def _done(self) -> None:
         self._busy = False

@@ -24,6 +24,7 @@ from ringfence.daemon.loop import Loop
 from ringfence.daemon.probe_desk import ProbeDesk
 from ringfence.errors import Error, ProbeError
 from ringfence.export.escape import escape
+from ringfence.faults import SupervisedThread
 from ringfence.probes.compiler import Workshop
 from ringfence.probes.definition import Definition
 from ringfence.probes.live import Live
@@ -88,7 +89,7 @@ class ProbeKeeper:
         self._resting: set[int] = set()
         self._prints: dict[str, bytes] = {}
         self._stopping, self._again = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="probes", daemon=True)
+        self._thread = SupervisedThread("probes", self._work)
         self._log = log.get_logger("probes")
         self.states: dict[str, ProbeState] = {}
         self.loads: Counter[str] = Counter({"loaded": 0, "failed": 0})
@@ -103,8 +104,8 @@ class ProbeKeeper:
         """Detach every probe."""
         self._stopping.set()
         self._again.set()
-        if self._thread.is_alive():
-            self._thread.join(_END)  # what bcc is doing then ends with this process
+        self._thread.stop()
+        self._thread.join(_END)  # what bcc is doing then ends with this process
         for live in self.running():
             live.detach()
         self._epoll.close()

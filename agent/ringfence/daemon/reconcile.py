@@ -82,7 +82,7 @@ class Reconciler:
         tree: ProcessTree,
         adoption: Adopting,
         unused: Callable[[], int],
-        in_loop: Callable[[Callable[[], None]], None],
+        in_loop: Callable[[Callable[[], None]], object],
         *,
         adopt: bool = True,
         clock: Callable[[], float] = time.monotonic,
@@ -111,8 +111,9 @@ class Reconciler:
             self._note(lost)
         if any(lost.event in _LIFE and lost.reason == Drop.RING_FULL for lost in grown):
             self._compare()
-        if self._may_adopt and self._walk.wanted and self._unused() and self._walk.take():
-            self._aside("walk", self._look_for_containers)
+        walks = self._may_adopt and self._walk.wanted and self._unused() and self._walk.take()
+        if walks and not self._aside("walk", self._look_for_containers):
+            self._walk.want()
         if self._iterator.take():
             self._bind()
         if self._slots and "processes" not in self._busy:
@@ -137,8 +138,9 @@ class Reconciler:
             "records of containers were lost: compared with the kernel's table", found=found, gone=gone
         )
 
-    def _aside(self, name: str, work: Callable[[], None]) -> None:
-        """Run it in a thread, unless it does; a thread that fails is done, too."""
+    def _aside(self, name: str, work: Callable[[], None]) -> bool:
+        """Run it in a thread, unless it does; a thread that fails is done, too. False: there is no thread
+        to be had."""
 
         def once() -> None:
             try:
@@ -149,7 +151,12 @@ class Reconciler:
         if name not in self._busy:
             # A failure is counted; the next loss asks again.
             self._busy[name] = SupervisedThread(f"healing-{name}", once, once=True)
-            self._busy[name].start()
+            try:
+                self._busy[name].start()
+            except RuntimeError:  # no thread is to be had: a fork bomb fills the node
+                del self._busy[name]
+                return False
+        return True
 
     def _look_for_containers(self) -> None:
         found = self._adoption.candidates()
@@ -172,8 +179,8 @@ class Reconciler:
         taken = {container.slot for container in due}
         # A slot without a container was freed since.
         self._slots = {s for s in self._slots - taken if any(c.slot == s for c in self._registry)}
-        if due:
-            self._aside("processes", lambda: self._read(due))
+        if due and not self._aside("processes", lambda: self._read(due)):
+            self._slots |= taken
 
     def _read(self, containers: Sequence[Container]) -> None:
         asked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -222,7 +222,7 @@ def test_hostile_documents_are_refused_in_one_way(tmp_path: Path, name: str) -> 
 
 def test_what_is_no_file_is_not_even_opened(tmp_path: Path) -> None:
     """An ordinary user names paths in its runtime's state. To open a device may be an act (/dev/watchdog), so
-    it is looked at first. A FIFO tells: whoever waits to write to it goes on once it is opened for reading."""
+    it is looked at first. A FIFO tells: who waits to write to it goes on once it is opened for reading."""
     fifo = tmp_path / "config.json"
     os.mkfifo(fifo)
     writer = subprocess.Popen([sys.executable, "-Sc", f"open({str(fifo)!r}, 'wb')"])

@@ -214,8 +214,8 @@ def test_names_of_another_pod_are_not_taken() -> None:
 
 
 def test_outside_of_pods_annotations_make_no_pod() -> None:
-    """Engines copy an image's annotations into the bundle: its author must not choose the namespace by which
-    policies make exceptions. Also where the path became known later, and where only half of a pod is named."""
+    """Engines copy an image's annotations into the bundle: its author must not choose the namespace by
+    which policies make exceptions. Also where the path became known later, and where only half of a pod is named."""
     registry = Registry(FakeSlots())
     uid = "12345678-1234-1234-1234-123456789abc"
     for cgroup, wish in enumerate((

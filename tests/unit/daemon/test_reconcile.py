@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 from ringfence.abi import DROP_KEY, DROP_MAX, NO_SLOT, Drop, EventKind
 from ringfence.bpf.losses import Losses, Lost
@@ -137,6 +140,27 @@ def test_tasks_that_could_not_be_bound_are_bound_by_the_iterator() -> None:
     world.drops.lose(EventKind.PROCESS_FORK, 99, Drop.TABLE_FULL)
     world.heal(0)
     assert (world.armed, world.healer.repairs["unbound"]) == (1, 1)
+
+
+def test_without_a_thread_to_be_had_it_is_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork bomb takes the node's last thread, and that is when records are lost: both repairs are made as
+    soon as there are threads again, without another loss."""
+    world = World()
+    world.pids_ = [int(Path("/proc/self").readlink().name)]
+    world.drops.lose(EventKind.PROCESS_FORK, world.slot)
+    world.drops.lose(EventKind.CONTAINER_CREATE, 5, Drop.TABLE_FULL)
+    with monkeypatch.context() as nothing_left:
+        nothing_left.setattr(threading.Thread, "start", no_thread)
+        world.heal(0)
+    world.clock = 1000.0
+    world.heal(2)
+    assert [process.pid for process in world.tree.of_container(CGROUP)] == world.pids_
+    assert world.walks == 1
+
+
+def no_thread(thread: threading.Thread) -> None:
+    """What CPython raises when clone(2) fails."""
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_lost_record_of_a_process_reads_that_container_anew() -> None:

@@ -81,7 +81,7 @@ class PodCache:
 
     def __init__(
         self,
-        changed: Callable[[frozenset[str]], None] = lambda uids: None,
+        changed: Callable[[frozenset[str]], object] = lambda uids: None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

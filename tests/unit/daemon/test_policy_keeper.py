@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies that change while the agent runs: one attempt that fails is not the last one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.bpf.attach import AttachPlan
+from ringfence.config import load
+from ringfence.daemon.policies import PolicyKeeper
+from ringfence.export.stats import Stats
+from ringfence.policy import CompiledPolicies, NodeTiers
+from tests.support.waiting import wait_for
+
+POLICY = """apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {{name: {name}}}
+spec:
+  selector: {{containers: all}}
+  rules:
+    - {{id: one, title: a title, severity: low, event: reboot, match: any, action: alert}}
+"""
+
+
+class FakeKernel:
+    """Programs that can be attached without an effect."""
+
+    def configure_syscalls(self, *_: Any) -> None:
+        """Nothing to set."""
+
+    def attach(self, _plan: AttachPlan) -> None:
+        """Nothing to attach."""
+
+
+class FakeGenerations:
+    """`install` raises what `fails` holds, once."""
+
+    def __init__(self) -> None:
+        self.compiled: CompiledPolicies | None = None
+        self.fails: list[Exception] = []
+        self.number = 0
+
+    def install(self, compiled: CompiledPolicies, _containers: Any) -> int:
+        if self.fails:
+            raise self.fails.pop()
+        self.compiled, self.number = compiled, self.number + 1
+        return self.number
+
+
+class World:
+    """A keeper of one file; what it hands to the loop is run by `until`. `room`: the loop takes calls."""
+
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "policy.yaml"
+        self.write("first")
+        self.calls: list[Callable[[], None]] = []
+        self.room, self.refused = True, 0
+        self.generations, self.stats = FakeGenerations(), Stats()
+        config = load(None, {}, {"policies": [str(self.file)]})
+        self.keeper = PolicyKeeper(
+            config, FakeKernel(), self.generations, NodeTiers.usual(), self.stats,  # type: ignore[arg-type]
+            lambda *sets: AttachPlan(), self._take, dict, lambda compiled: None,
+        )  # fmt: skip
+        from ringfence.daemon.policies import load as load_first
+
+        self.keeper.start(load_first(config, NodeTiers.usual()))
+
+    def _take(self, work: Callable[[], None]) -> bool:
+        if not self.room:
+            self.refused += 1
+            return False
+        self.calls.append(work)
+        return True
+
+    def write(self, name: str) -> None:
+        """Another policy in the file."""
+        self.file.write_text(POLICY.format(name=name))
+
+    def until(self, done: Callable[[], bool], what: str) -> None:
+        """Be the loop until then."""
+
+        def turn() -> bool:
+            while self.calls:
+                self.calls.pop(0)()
+            return done()
+
+        wait_for(turn, what)
+
+    def in_force(self) -> list[str]:
+        """The names of the policies."""
+        assert self.generations.compiled is not None
+        return [policy.name for policy in self.generations.compiled.policies.policies]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """With its first policy in force."""
+    return World(tmp_path)
+
+
+def test_without_a_thread_to_be_had_the_attempt_is_refused_and_made_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork bomb takes the node's last thread: the set stays, and the next look tries again."""
+    world.write("second")
+    with monkeypatch.context() as nothing_left:
+        nothing_left.setattr(threading.Thread, "start", no_thread)
+        world.keeper.reload("files changed")
+    assert world.in_force() == ["first"]
+    assert world.keeper.state.refused
+    world.keeper.watch()
+    world.until(lambda: world.in_force() == ["second"], "the second attempt")
+    assert not world.keeper.state.refused
+    world.keeper.close()
+
+
+def test_a_containers_file_is_turned_away_without_a_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runtime is told at once; the next file is read."""
+    told: list[tuple[str, str]] = []
+    with monkeypatch.context() as nothing_left:
+        nothing_left.setattr(threading.Thread, "start", no_thread)
+        world.keeper.bring("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
+    assert told == [("", "can't start new thread")]
+    world.keeper.bring("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
+    world.until(lambda: len(told) == 2, "the second file")
+    assert told[1][0].startswith("file:")
+
+
+@pytest.mark.parametrize("error", [OSError(7, "too big"), KeyError("a bug")])
+def test_a_switch_that_fails_is_not_the_last(world: World, error: Exception) -> None:
+    """Whatever it raises: refused, and the next change is read."""
+    world.generations.fails = [error]
+    world.write("second")
+    world.keeper.reload("files changed")
+    world.until(lambda: bool(world.keeper.state.refused), "the refusal")
+    assert world.in_force() == ["first"]
+    world.write("third")
+    world.keeper.reload("files changed")
+    world.until(lambda: world.in_force() == ["third"], "the next change")
+
+
+def test_a_loop_without_room_is_waited_for(world: World) -> None:
+    """A set that was read is not forgotten because too many calls wait at that moment."""
+    world.room = False
+    world.write("second")
+    world.keeper.reload("files changed")
+    wait_for(lambda: world.refused > 0, "the first try")
+    world.room = True
+    world.until(lambda: world.in_force() == ["second"], "the set")
+
+
+def no_thread(thread: threading.Thread) -> None:
+    """What CPython raises when clone(2) fails."""
+    raise RuntimeError("can't start new thread")
