@@ -215,13 +215,13 @@ def test_names_of_another_pod_are_not_taken() -> None:
 
 def test_outside_of_pods_annotations_make_no_pod() -> None:
     """Engines copy an image's annotations into the bundle: its author must not choose the namespace by
-    which policies make exceptions. Also where the path became known later, and where only half of a pod is named."""
+    which policies make exceptions. Also where the path became known later, and where half a pod is named."""
     registry = Registry(FakeSlots())
     uid = "12345678-1234-1234-1234-123456789abc"
     for cgroup, wish in enumerate((
         Facts(Enrichment.DONE, name="web", pod="dns", namespace="kube-system", pod_uid=uid),
         Facts(Enrichment.DONE, name="web", namespace="kube-system"),
-        Facts(Enrichment.DONE, name="web", namespace="kube-system", pod_uid=uid, cgroup_path=f"/docker/{HEX}"),
+        Facts(Enrichment.DONE, name="web", namespace="kube-system", pod_uid=uid, cgroup_path=f"/x/{HEX}"),
     ), start=5):  # fmt: skip
         path = "" if wish.cgroup_path else f"/machine.slice/libpod-{HEX}.scope"
         registry.add(Container.unnamed(cgroup, cgroup).at(path))
