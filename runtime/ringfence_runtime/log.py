@@ -34,7 +34,7 @@ class Log:
         if self.fd >= 0:
             os.write(self.fd, self._record(level, f"{safe}{more}").encode("utf-8", "backslashreplace"))
         if self.syslog:
-            import syslog  # a built-in module: nothing is read, also after pivot_root
+            import syslog  # `configure` has imported it: inside a container nothing is
 
             syslog.openlog(self.syslog)
             syslog.syslog((7, 6, 4, 3)[LEVELS[level]], f"{safe}{more}")
@@ -75,6 +75,8 @@ def configure(path: str, *, form: str, level: str, name: str = "") -> None:
         _log.name = os.path.basename(name)
     path = path.removeprefix("file:")
     if path.startswith("syslog:"):
+        import syslog  # noqa: F401
+
         _log.syslog = path.removeprefix("syslog:") or _log.name
     elif path:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""exec is in the container's namespaces or nowhere, whatever its init does meanwhile."""
+"""exec is in the container's namespaces or nowhere, whatever its init does meanwhile.
+
+And no file of the image is run on the way there.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from tests.support.waiting import patience
 
 pytestmark = pytest.mark.root
 
+# The command as pip installs it: its modules are files, found when they are imported.
+PLAIN = "import sys; from ringfence_runtime.cli import main; sys.exit(main(sys.argv[1:]))"
 # The command, with an init that ends just before its namespaces are asked for.
 DYING = """
 import os, sys
@@ -32,21 +37,40 @@ def dying(self, pid):
 join.Joined._join_cgroup = dying
 sys.exit(main(sys.argv[1:]))
 """
+# The command on a host with SELinux, whose selinuxfs is in the host's mount namespace alone.
+LABELLED = """
+import os, sys
+from ringfence_runtime.cli import main
+from ringfence_runtime.launch import join
+
+def asked_for(procfs, apparmor, selinux, hosts):
+    print(selinux, "is set:", hosts[1], flush=True)
+
+host = os.readlink("/proc/self/ns/mnt")
+join.selinux_enabled = lambda: os.readlink("/proc/self/ns/mnt") == host
+join.apply_labels = asked_for
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def changed(script: str, box: Box, *words: str) -> subprocess.CompletedProcess[str]:
+    """exec, by a script that changes the command."""
+    return subprocess.run(
+        [sys.executable, "-c", script, "--root", str(box.runtime.root), "exec", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=patience(30),
+        env={**os.environ, "PYTHONPATH": str(ROOT / "runtime")},
+    )
 
 
 def test_exec_while_the_init_ends_runs_nothing(box: Box, tmp_path: Path) -> None:
     """Where its namespaces are gone, the process must not be left in the host's."""
     box.start()
     proof = tmp_path / "proof"
-    words = ["--root", str(box.runtime.root), "exec", box.name, "/bin/sh", "-c", f"echo escaped > {proof}"]
-    got = subprocess.run(
-        [sys.executable, "-c", DYING, *words],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=patience(30),
-        env={**os.environ, "PYTHONPATH": str(ROOT / "runtime")},
-    )
+    got = changed(DYING, box, box.name, "/bin/sh", "-c", f"echo escaped > {proof}")
     assert not proof.exists()
     assert got.returncode != 0
     assert "is not running" in got.stderr
@@ -65,3 +89,22 @@ def test_exec_is_in_the_pid_namespace_of_an_init_that_left_it_for_its_children(
     init, pid = box.state()["pid"], file.read_text()
     assert os.readlink(f"/proc/{pid}/ns/pid") == os.readlink(f"/proc/{init}/ns/pid")
     assert os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
+
+
+@pytest.mark.parametrize("words", [[], ["--tty"]])
+def test_exec_imports_nothing_from_the_image(box: Box, words: list[str]) -> None:
+    """The runtime still has all its rights when it is inside: a module of the image's would have them."""
+    package = box.rootfs / str(ROOT).lstrip("/") / "runtime/ringfence_runtime/launch"
+    package.mkdir(parents=True)
+    (package / "console.py").write_text("open('/owned', 'w').close()\n")
+    box.start()
+    got = changed(PLAIN, box, *words, box.name, "/bin/echo", "good")
+    assert not (box.rootfs / "owned").exists()
+    assert got.stdout.strip() == "good", got.stderr
+
+
+def test_exec_with_a_label_asks_the_host_for_its_lsm(box: Box) -> None:
+    """A new sysfs has an empty /sys/fs/selinux, so inside every host looks like one without SELinux."""
+    box.start()
+    got = changed(LABELLED, box, "--process-label", "some_t", box.name, "/bin/true")
+    assert got.stdout == "some_t is set: True\n", got.stderr

@@ -21,6 +21,7 @@ from ringfence_runtime.launch.hooks import HookError, run_hooks
 from ringfence_runtime.launch.identity import (
     become,
     change_directory,
+    end_imports,
     environment,
     find_executable,
     own_stdio,
@@ -179,6 +180,7 @@ class Init:
             )
 
     def _identity(self) -> None:
+        end_imports()
         config = self.plan.config
         process = config.process
         if process is None or not process.args:

@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 import stat
+import sys
 from _struct import pack
 
 from ringfence_runtime import _sys
@@ -28,6 +29,7 @@ __all__ = [
     "become",
     "candidates",
     "change_directory",
+    "end_imports",
     "environment",
     "find_executable",
     "free_cpus",
@@ -88,6 +90,13 @@ def free_cpus(pid: int) -> None:
             os.sched_setaffinity(pid, range(count))
     except OSError:
         return  # an outer cpuset decides
+
+
+def end_imports() -> None:
+    """From here on the files are the image's: what is not imported yet never is, or they would be run with
+    our rights.
+    """
+    sys.meta_path.clear()
 
 
 def schedule(process: Process) -> None:

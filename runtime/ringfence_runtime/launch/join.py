@@ -17,14 +17,23 @@ from ringfence_runtime.errors import Error, StateError
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.child import enter, execute
-from ringfence_runtime.launch.identity import environment, find_executable, free_cpus, schedule, set_rlimits
+from ringfence_runtime.launch.identity import (
+    end_imports,
+    environment,
+    find_executable,
+    free_cpus,
+    schedule,
+    set_rlimits,
+)
 from ringfence_runtime.launch.keyring import join_keyring
+from ringfence_runtime.launch.mounts import new_filesystem
 from ringfence_runtime.launch.namespaces import FILES
 from ringfence_runtime.launch.outside import set_oom_score
 from ringfence_runtime.launch.parent import await_exec
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
 from ringfence_runtime.launch.steps import complete
 from ringfence_runtime.security import landlock
+from ringfence_runtime.security.labels import apparmor_enabled, apply_labels, selinux_enabled
 from ringfence_runtime.spec.linux import NAMESPACES
 from ringfence_runtime.state import write_file
 
@@ -70,6 +79,7 @@ class Joined:
         "container",
         "filter",
         "foreground",
+        "hosts",
         "landlock",
         "options",
         "process",
@@ -87,6 +97,7 @@ class Joined:
         self.console = -1
         self.foreground = False
         self.filter: Filter | None = None
+        self.hosts = (False, False)
         self.landlock = landlock.wanted(config)
 
     def start(self) -> tuple[int, int]:
@@ -96,6 +107,9 @@ class Joined:
 
             self.filter = prepare(self.config.linux.seccomp)
         self._prepare_console()
+        if self.process.apparmor or self.process.selinux:
+            # Asked here: a container's sysfs need not show either, and never has selinuxfs.
+            self.hosts = (apparmor_enabled(), selinux_enabled())
         init = self.container.open_init()
         try:
             tasks = self._cgroups()
@@ -115,9 +129,10 @@ class Joined:
     def _prepare_console(self) -> None:
         if not self.process.terminal:
             return
-        if self.options.console_socket:
-            from ringfence_runtime.launch.console import connect_console
+        # Imported in any case: inside, the import would run the image's file of this name.
+        from ringfence_runtime.launch.console import connect_console
 
+        if self.options.console_socket:
             self.console = connect_console(self.options.console_socket).sock.detach()
         else:
             self.console = prepare_console()
@@ -214,6 +229,7 @@ class Joined:
             _sys.setns(init, flags)
         except (FileNotFoundError, ProcessLookupError):
             raise StateError(f"container {self.container.id} is not running") from None
+        end_imports()
         return flags
 
     def _stage(self, init: int, channel: Channel, tasks: list[int]) -> None:
@@ -281,14 +297,6 @@ class Joined:
         console.make_stdio(slave)
 
     def _labels(self) -> None:
-        from ringfence_runtime.launch.mounts import new_filesystem
-        from ringfence_runtime.security.labels import apparmor_enabled, apply_labels, selinux_enabled
-
         procfs = new_filesystem("proc", "proc", (), 0)
-        apply_labels(
-            procfs,
-            apparmor=self.process.apparmor,
-            selinux=self.process.selinux,
-            hosts=(apparmor_enabled(), selinux_enabled()),
-        )
+        apply_labels(procfs, apparmor=self.process.apparmor, selinux=self.process.selinux, hosts=self.hosts)
         os.close(procfs)
