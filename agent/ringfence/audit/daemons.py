@@ -5,6 +5,7 @@ name. Only those of the host itself: a dockerd in a container is that container'
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ def kubelet(name: str, proc: Path, host: Path, ports: Mapping[int, set[bool]]) -
     """Does it answer whoever does not say who they are?"""
     place = _Place(name, proc, host, ports)
     seen = False
-    for argv in _processes(place, "kubelet"):
+    for argv in _processes(place, "kubelet", of_root=True):
         seen = True
         yield from _kubelet(place, argv)
     if not seen and _KUBELET_TLS in ports:
@@ -82,8 +83,8 @@ def _kubelet(place: _Place, argv: Sequence[str]) -> Iterator[Finding | Unseen]:
         except (safejson.Unusable, FileNotFoundError, yaml.YAMLError, RecursionError, ValueError) as error:
             yield Unseen("kubelet-anonymous", f"{path}: {type(error).__name__}")
             return
-        anonymous = str(_at(settings, "authentication", "anonymous", "enabled", default=anonymous)).lower()
-        mode = str(_at(settings, "authorization", "mode", default=mode))
+        anonymous = _at(settings, "authentication", "anonymous", "enabled", default=anonymous).lower()
+        mode = _at(settings, "authorization", "mode", default=mode)
     anonymous = _last(argv, "--anonymous-auth", bare="true") or anonymous
     mode = _last(argv, "--authorization-mode") or mode
     if anonymous == "true":
@@ -94,14 +95,15 @@ def _kubelet(place: _Place, argv: Sequence[str]) -> Iterator[Finding | Unseen]:
         yield Finding(CHECKS["kubelet-anonymous"], place.name, detail, "", points)
 
 
-def _at(value: Any, *keys: str, default: Any) -> Any:
+def _at(value: Any, *keys: str, default: str) -> str:
+    """The word there. Never what a list holds: aliases of YAML make a short file an endless text."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
-    return default if value is None else value
+    return str(value) if isinstance(value, (str, bool)) else default
 
 
-def _processes(place: _Place, name: str) -> Iterator[list[str]]:
-    """Command lines of the host's own processes of this name."""
+def _processes(place: _Place, name: str, *, of_root: bool = False) -> Iterator[list[str]]:
+    """Command lines of the host's own processes of this name. `of_root`: others only call themselves so."""
     ours = _namespace(place.proc / "1")
     for directory in sorted(place.proc.glob("[0-9]*")):
         try:
@@ -111,8 +113,17 @@ def _processes(place: _Place, name: str) -> Iterator[list[str]]:
                 words = file.read(_CMDLINE_MAX).rstrip(b"\0").split(b"\0")
         except OSError:
             continue
-        if _namespace(directory) == ours:
+        if _namespace(directory) == ours and (not of_root or _is_roots(directory)):
             yield [word.decode("utf-8", "replace") for word in words]
+
+
+def _is_roots(directory: Path) -> bool:
+    """By its effective user: the owner of the directory is root for others, too, where they cannot be dumped."""
+    try:
+        status = (directory / "status").read_text(errors="replace")
+    except OSError:
+        return False
+    return re.search(r"^Uid:\s+\d+\s+0\s", status, re.M) is not None
 
 
 def _namespace(directory: Path) -> str:

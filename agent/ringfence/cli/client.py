@@ -16,6 +16,7 @@ from ringfence.errors import AgentUnreachableError, Error, NotPermittedError
 __all__ = ["request", "subscribe"]
 
 _TIMEOUT = 10.0
+_ENDED = "it was stopped or replaced, perhaps: run the command again"
 
 
 def request(path: Path | None, op: str, **parameters: Any) -> Any:
@@ -25,13 +26,21 @@ def request(path: Path | None, op: str, **parameters: Any) -> Any:
 
 
 def subscribe(path: Path | None, **parameters: Any) -> Iterator[dict[str, Any]]:
-    """Records of the agent, one after the other, until it ends or has no more."""
+    """Records of the agent, one after the other, until it has no more.
+
+    Raises AgentUnreachableError where it ends meanwhile: whoever follows must not take that for the end.
+    """
     with _connect(path) as connection:
         lines = connection.makefile("rb")
         _ask(connection, lines, {"op": "events", **parameters})
         connection.settimeout(None)
-        for line in lines:
-            yield json.loads(line)
+        try:
+            for line in lines:
+                yield json.loads(line)
+        except (OSError, ValueError) as error:  # it was killed as it wrote a line
+            raise AgentUnreachableError("the agent ended in the middle of a record", hint=_ENDED) from error
+        if parameters.get("follow"):
+            raise AgentUnreachableError("the agent ended the connection", hint=_ENDED)
 
 
 def _connect(path: Path | None) -> socket.socket:

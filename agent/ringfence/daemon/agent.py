@@ -257,7 +257,7 @@ class Agent:
         refuses = self.defence.peers.refuses
         self.stream = StreamServer(config.socket, snapshots.answer, self._render, refuses)
         self._stack.callback(self.stream.close)
-        snapshots.stream = self.stream
+        snapshots.stream, snapshots.redact = self.stream, self.outlets.redactor.arguments
         snapshots.trouble = lambda: self.continuity.problem or self.kernel.pin_failure
         self.probes = self._custom_probes(config.probes_directory) if config.probes_directory else None
         snapshots.probes = self.probes.keeper.states if self.probes else {}

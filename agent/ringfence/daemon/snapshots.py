@@ -11,7 +11,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ringfence import __version__
@@ -70,6 +70,7 @@ class Snapshots:
         self._started = time.monotonic()
         self.stream: StreamServer | None = None
         self.trouble: Callable[[], str] = str  # of what is to outlive the agent
+        self.redact: Callable[[Sequence[str]], list[str]] = list  # the words of a command line
         self.probes: Mapping[str, Any] = {}  # states of custom probes, where there are some
         self._operations: dict[str, Callable[[Request], Any]] = {
             "status": self._status,
@@ -185,7 +186,21 @@ class Snapshots:
         words = [word for word in request.get("containers") or [] if isinstance(word, str)]
         wanted = [c for c in self._registry if not words or any(_is(c, word) for word in words)]
         copies = self._loop.ask(lambda: {c.cgroup_id: self._processes(c.cgroup_id) for c in wanted})
-        return [{**_about(container), **_tree(copies[container.cgroup_id])} for container in wanted]
+        return [{**_about(container), **self._shown(copies[container.cgroup_id])} for container in wanted]
+
+    def _shown(self, processes: list[tuple[Any, ...]]) -> dict[str, Any]:
+        shown = [
+            {
+                "pid": pid,
+                "ppid": ppid,
+                "uid": uid,
+                "comm": escape(comm.partition(b"\0")[0], 64),
+                "exe": escape(exe),
+                "args": self.redact(arguments(args.rstrip(b"\0"))) if args else [],
+            }
+            for pid, ppid, uid, comm, exe, args in processes[:_TREE_MAX]
+        ]
+        return {"processes": shown, "more": max(0, len(processes) - _TREE_MAX)}
 
     def _processes(self, cgroup: int) -> list[tuple[Any, ...]]:
         """Call in the loop, which changes the tree's objects."""
@@ -263,18 +278,3 @@ def _about(container: Container) -> dict[str, Any]:
 def _is(container: Container, word: str) -> bool:
     names = (container.id, container.name, container.pod)
     return word in names or (len(word) >= 4 and container.id.startswith(word))
-
-
-def _tree(processes: list[tuple[Any, ...]]) -> dict[str, Any]:
-    shown = [
-        {
-            "pid": pid,
-            "ppid": ppid,
-            "uid": uid,
-            "comm": escape(comm.partition(b"\0")[0], 64),
-            "exe": escape(exe),
-            "args": arguments(args.rstrip(b"\0")) if args else [],
-        }
-        for pid, ppid, uid, comm, exe, args in processes[:_TREE_MAX]
-    ]
-    return {"processes": shown, "more": max(0, len(processes) - _TREE_MAX)}

@@ -28,8 +28,9 @@ class Host:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def run(self, pid: int, *argv: str, namespace: str = "") -> None:
+    def run(self, pid: int, *argv: str, namespace: str = "", user: int = 0) -> None:
         """One process; of the host unless it has a mount namespace of its own."""
+        self.write(f"proc/{pid}/status", f"Name:\tx\nUid:\t{user}\t{user}\t{user}\t{user}\n")
         self.write(f"proc/{pid}/comm", argv[0].rpartition("/")[2] + "\n")
         self.write(f"proc/{pid}/cmdline", "\0".join(argv) + "\0")
         for who, name in ((1, "mnt:[1]"), (pid, namespace or "mnt:[1]")):
@@ -175,3 +176,20 @@ def test_sockets_lie_on_the_hosts_disks(tmp_path: Path) -> None:
     assert [one.detail for one in found if one.check.id == "runtime-socket-mode"] == [
         "/run/docker.sock has mode 0666"
     ]
+
+
+def test_a_kubelet_of_an_ordinary_user_is_none(host: Host) -> None:
+    """Whoever calls a program so could make findings up, and have the audit read files of megabytes."""
+    host.run(71, "/home/mallory/kubelet", user=1000)
+    assert host.look("kubelet-anonymous") == ([], [])
+    host.run(72, "/usr/bin/kubelet")
+    assert host.points("kubelet-anonymous")
+
+
+def test_aliases_do_not_make_a_setting_endless(host: Host) -> None:
+    """A list stands where a word is expected: 10^9 words, were it written out."""
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 10))
+    text = f"l0: &l0 [x]\n{levels}authorization: {{mode: *l9}}\nauthentication: {{anonymous: {{enabled: *l9}}}}\n"
+    host.write("etc/kubelet.yaml", text)
+    host.run(73, "/usr/bin/kubelet", "--config=/etc/kubelet.yaml")
+    assert host.look("kubelet-anonymous") == ([], [])

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from ringfence import faults
 from ringfence.abi import EventKind
 from ringfence.cli.client import request, subscribe
-from ringfence.errors import Error
+from ringfence.errors import AgentUnreachableError, Error
 from ringfence.export.stream import StreamServer
 from tests.support.descriptors import no_descriptors
 from tests.support.waiting import wait_for
@@ -158,6 +159,38 @@ def test_history_is_filtered_and_ends(server: StreamServer) -> None:
     assert rules(rules=["r3"]) == ["r3"]
     assert rules(events=["container.start"]) == ["container.start"]
     assert rules(alerts=True) == ["r1", "r2", "r3"]
+
+
+def test_who_follows_is_told_that_the_agent_ended(server: StreamServer) -> None:
+    """After what it had to say; whoever waits for alerts must not take its end for silence."""
+    server.publish(alert("r1"))
+    wait_for(lambda: len(server._history) == 1, "the history")
+    records = subscribe(server.path, follow=True)
+    assert next(records)["rule"]["id"] == "r1"
+    server.close()
+    with pytest.raises(AgentUnreachableError, match="ended the connection"):
+        next(records)
+
+
+def test_an_agent_that_is_killed_as_it_writes_is_no_mistake_of_the_reader(tmp_path: Path) -> None:
+    """Half a line comes last. It is an error with an exit code of its own, no traceback."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        records = subscribe(tmp_path / "s")
+
+        def be_killed() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b'{"ok":true}\n{"event":"file.open"}\n{"event":"fi')
+
+        agent = threading.Thread(target=be_killed)
+        agent.start()
+        assert next(records) == {"event": "file.open"}
+        with pytest.raises(AgentUnreachableError, match="middle of a record"):
+            next(records)
+        agent.join()
 
 
 def test_since_leaves_out_what_is_older(server: StreamServer) -> None:
