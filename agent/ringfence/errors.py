@@ -50,7 +50,8 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        place = ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
+        file = self.file if self.file.isprintable() else ascii(self.file)[1:-1]  # one line, whatever its name
+        place = ":".join([file, *(str(n) for n in (self.line, self.column) if n)])
         return ": ".join(part for part in (place, self.where, self.message) if part)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "print_json",
     "size",
     "table",
+    "visible",
     "width",
 ]
 
@@ -56,16 +57,31 @@ def width(default: int = 100) -> int:
 
 def print_error(error: Error) -> None:
     """What went wrong and what to do, on standard error."""
-    first, *more = error.message.splitlines() or [""]
+    first, *more = map(visible, error.message.splitlines() or [""])
     lines = [colour("ringfence: error: ", "red", sys.stderr) + first, *more]
     if error.hint:
-        lines.append(colour("hint: ", "yellow", sys.stderr) + error.hint)
+        lines.append(colour("hint: ", "yellow", sys.stderr) + "\n".join(map(visible, error.hint.split("\n"))))
     sys.stderr.write("\n".join(lines) + "\n")
+
+
+def visible(text: str) -> str:
+    """One line as a terminal may be given it: names of files and texts in them are other people's, too."""
+    if text.isprintable():
+        return text
+    from ringfence.export.escape import escape
+
+    return "".join(letter if letter.isprintable() else escape(letter) for letter in text)
 
 
 def print_json(value: Any) -> None:
     """One JSON document, indented on a terminal."""
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False, default=str))
+    text = json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False, default=str)
+    # What is not printable stands in texts only; a terminal would take U+009B for the begin of a command.
+    print("\n".join(line if line.isprintable() else _ascii(line) for line in text.split("\n")))
+
+
+def _ascii(line: str) -> str:
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
 def table(

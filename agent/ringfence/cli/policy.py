@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ringfence.cli.output import SEVERITY_COLOURS, colour, print_json, table
+from ringfence.cli.output import SEVERITY_COLOURS, colour, print_json, table, visible
 from ringfence.cli.parser import Commands, Parser, add_command, add_output, add_socket
 from ringfence.cli.policy_test import register as register_test
 from ringfence.config import DEFAULT_FILE
@@ -140,7 +140,8 @@ def check_files(options: Any) -> int:
         return 0
     for note in notes:
         level = colour(f"{note['level']}:", "yellow")
-        print(f"{note['file']}:{note['line']}:{note['column']}: {level} {note['rule']}: {note['note']}")
+        place = f"{visible(note['file'])}:{note['line']}:{note['column']}"
+        print(f"{place}: {level} {note['rule']}: {visible(note['note'])}")
     weaker = len({shortfall.rule.id for shortfall in compiled.shortfalls})
     print(f"{len(found.policies)} policies with {found.rules} rules: no mistakes")
     if weaker:
@@ -178,7 +179,7 @@ def explain_files(options: Any) -> int:
             raise Error(f"no rule {word!r} in these files", hint="without --rule, all are explained")
     node = NodeCapabilities.detect()
     tiers = NodeTiers.of(node) if node.permitted else None
-    print("\n".join(explain(found, frozenset(options.rule), tiers, _tried(known))))
+    print("\n".join(map(visible, explain(found, frozenset(options.rule), tiers, _tried(known)))))
     return 0
 
 

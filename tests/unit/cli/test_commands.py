@@ -116,6 +116,23 @@ def test_a_bad_configuration_is_told_without_a_traceback(tmp_path: Path) -> None
     assert lines[3].startswith("hint: ")
 
 
+@pytest.mark.parametrize("words", [("check",), ("check", "-o", "json"), ("explain",)])
+@pytest.mark.parametrize("good", [False, True])
+def test_names_and_texts_of_policy_files_reach_no_terminal(
+    tmp_path: Path, words: tuple[str, ...], *, good: bool
+) -> None:
+    """Policies come from repositories: a file's name, a title and a mistake are shown, and are no commands."""
+    file = tmp_path / "\x1b]0;a\x07\u009bm\nringfence.yaml"
+    text = GOOD.replace("A title", r'"A \e[2J\u202E title"')
+    file.write_text(text if good else text.replace("low", '"\\e[2J"'))
+    ended = run("policy", *words, str(tmp_path))
+    assert ended.returncode == (0 if good else 2)
+    shown = ended.stdout + ended.stderr
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert not any(line.startswith("ringfence.yaml") for line in shown.splitlines())
+    assert (r"\x1b]0;a" in shown or r"\u001b]0;a" in shown) or (good and words[0] == "check")
+
+
 def test_check_reads_configuration_and_policies(tmp_path: Path) -> None:
     """`agent --check` needs no root."""
     (tmp_path / "a.yaml").write_text(GOOD)
