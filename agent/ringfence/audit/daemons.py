@@ -118,7 +118,7 @@ def _processes(place: _Place, name: str, *, of_root: bool = False) -> Iterator[l
 
 
 def _is_roots(directory: Path) -> bool:
-    """By its effective user: the owner of the directory is root for others, too, where they cannot be dumped."""
+    """By its effective user: the directory is root's for others, too, who cannot be dumped."""
     try:
         status = (directory / "status").read_text(errors="replace")
     except OSError:

@@ -189,7 +189,7 @@ def test_a_kubelet_of_an_ordinary_user_is_none(host: Host) -> None:
 def test_aliases_do_not_make_a_setting_endless(host: Host) -> None:
     """A list stands where a word is expected: 10^9 words, were it written out."""
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 10))
-    text = f"l0: &l0 [x]\n{levels}authorization: {{mode: *l9}}\nauthentication: {{anonymous: {{enabled: *l9}}}}\n"
-    host.write("etc/kubelet.yaml", text)
+    settings = "authorization: {mode: *l9}\nauthentication: {anonymous: {enabled: *l9}}\n"
+    host.write("etc/kubelet.yaml", f"l0: &l0 [x]\n{levels}{settings}")
     host.run(73, "/usr/bin/kubelet", "--config=/etc/kubelet.yaml")
     assert host.look("kubelet-anonymous") == ([], [])

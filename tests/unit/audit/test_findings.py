@@ -209,7 +209,8 @@ def test_every_check_of_a_node_can_be_found(tmp_path: Path) -> None:
         proc__sys__kernel__unprivileged_bpf_disabled="0\n", proc__sys__user__max_user_namespaces="1000\n",
         proc__sys__kernel__core_pattern="|/usr/bin/crash %p\n", proc__sys__kernel__kptr_restrict="0\n",
         proc__1__mountinfo="30 1 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
-        proc__77__status="Uid:\t0\t0\t0\t0\n", proc__77__comm="kubelet\n", proc__77__cmdline="/usr/bin/kubelet\0--anonymous-auth=true\0",
+        proc__77__status="Uid:\t0\t0\t0\t0\n", proc__77__comm="kubelet\n",
+        proc__77__cmdline="/usr/bin/kubelet\0--anonymous-auth=true\0",
         run__docker__sock="",
     )  # fmt: skip
     socket = tmp_path / "bad/run/docker.sock"

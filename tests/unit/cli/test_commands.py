@@ -121,7 +121,7 @@ def test_a_bad_configuration_is_told_without_a_traceback(tmp_path: Path) -> None
 def test_names_and_texts_of_policy_files_reach_no_terminal(
     tmp_path: Path, words: tuple[str, ...], *, good: bool
 ) -> None:
-    """Policies come from repositories: a file's name, a title and a mistake are shown, and are no commands."""
+    """Policies come from repositories: a file's name, a title, a mistake are shown and are no commands."""
     file = tmp_path / "\x1b]0;a\x07\u009bm\nringfence.yaml"
     text = GOOD.replace("A title", r'"A \e[2J\u202E title"')
     file.write_text(text if good else text.replace("low", '"\\e[2J"'))
