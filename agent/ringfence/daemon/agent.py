@@ -97,9 +97,12 @@ class Agent:
         self._waiting_for = "the end"
         self._log.info("stopping", enforcement="goes on (pinned)" if self.continuity.outlives else "ends")
         self.loop.drain()
+        self.defence.doubts.finish()
+        if self.probes:
+            self.probes.finish()
         self.continuity.stop()
         self.kernel.map("heartbeat").set(0, 0)  # from here on the kernel gives slots back by itself
-        self.desk.tick()
+        self.desk.tick(last=True)
         self.outlets.flush()
 
     def ready(self) -> str:

@@ -22,10 +22,46 @@ from ringfence.policy.install import Generations
 from ringfence.response.builtin import BuiltinRules
 from ringfence.response.detectors import finding
 
-__all__ = ["Defence"]
-
+__all__ = ["Defence", "Doubts"]
 
 _CALL_SECONDS = 0.05  # in which a call that was seen to begin has ended
+Give = Callable[[Event], None]
+
+
+class Doubts:
+    """Verdicts on calls that name a path as ours are named, until it is known what the call did. Loop only.
+
+    `found_since(time_ns)`: is something of ours not as it was left, since then? `later` does something in
+    the loop after so many seconds.
+    """
+
+    def __init__(
+        self, found_since: Callable[[int], bool], later: Callable[[float, Callable[[], None]], None]
+    ) -> None:
+        self._found_since, self._later = found_since, later
+        self._waiting: dict[int, tuple[TamperEvent, Give]] = {}
+        self._number, self._over = 0, False
+
+    def take(self, event: Event, give: Give) -> bool:
+        """Whether `give` will be called with it when the call has ended."""
+        if self._over or not isinstance(event, TamperEvent) or not event.what & Tamper.MAYBE:
+            return False
+        number = self._number = self._number + 1
+        self._waiting[number] = event, give
+        self._later(_CALL_SECONDS, lambda: self._settle(number))
+        return True
+
+    def finish(self) -> None:
+        """At the end: settle all now, and take no more."""
+        self._over = True
+        for number in list(self._waiting):
+            self._settle(number)
+
+    def _settle(self, number: int) -> None:
+        event, give = self._waiting.pop(number, (None, None))
+        if event is not None and give is not None:
+            sure = self._found_since(event.time_ns)
+            give(event._replace(what=event.what & ~Tamper.MAYBE) if sure else event)
 
 
 class Defence:
@@ -46,7 +82,6 @@ class Defence:
     ) -> None:
         """`tell` takes verdicts of ours from any thread; `reattach` has links made again that are gone;
         `later` does something in the loop after so many seconds."""
-        self._later = later
         self._continuity, self._desk = continuity, desk
         self._off = "agent-tampered" in config.detectors_off
         self._guard = Guard(config, kernel)
@@ -55,8 +90,9 @@ class Defence:
         generations.made = self._guard.map_made
         rules = BuiltinRules(config.defence, kernel.guarding)
         desk.builtin = rules.of
+        self.doubts = Doubts(self.watchdog.found_since, later)
         if config.defence == "deny":
-            desk.postpone = self._postpone
+            desk.postpone = self.doubts.take
         if kernel.guarding:
             make_builtin_series(stats, rules.all)
 
@@ -74,19 +110,6 @@ class Defence:
         """One round."""
         self.watchdog.tick()
         self._guard.refresh()
-
-    def _postpone(self, event: Event, give: Callable[[Event], None]) -> bool:
-        """A path that ends as one of ours does, as its call begins: when that has ended, and something of
-        ours is not as it was left, it was ours."""
-        if not isinstance(event, TamperEvent) or not event.what & Tamper.MAYBE:
-            return False
-
-        def look() -> None:
-            found = self.watchdog.found_since(event.time_ns)
-            give(event._replace(what=event.what & ~Tamper.MAYBE) if found else event)
-
-        self._later(_CALL_SECONDS, look)
-        return True
 
     def _tampered(self, what: str, details: Mapping[str, object]) -> None:
         if not self._off:

@@ -154,10 +154,11 @@ class Desk:
         """An event as a record for a client of the local socket. Called in that server's thread."""
         return self.redact(event_record(event, container, self._offset))
 
-    def tick(self) -> None:
-        """Tell what was held back and no later alert will tell; follow the clock. Called by a timer."""
+    def tick(self, *, last: bool = False) -> None:
+        """Tell what was held back and no later alert will tell; follow the clock. Called by a timer, and at
+        the end (`last`)."""
         self._offset = boot_offset_ns()
-        for held in self.limiter.flush():
+        for held in self.limiter.flush(0) if last else self.limiter.flush():
             what = held.what
             if isinstance(what, _Late):
                 what = assemble(what.event, what.container, what.rule, self._tree, self._node)

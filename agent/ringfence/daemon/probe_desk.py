@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from ringfence.abi import TASK, Action
 from ringfence.bpf.maps import Map
-from ringfence.containers.model import Container, Enrichment
+from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import SlotTable
 from ringfence.containers.tree import ProcessTree
@@ -33,14 +33,15 @@ from ringfence.response.ids import AlertIds
 from ringfence.response.kill import KillOutcome, KillResult, kill_process
 from ringfence.response.limiter import Limiter
 
-__all__ = ["HOST", "ProbeDesk"]
+__all__ = ["HOST", "Emit", "ProbeDesk"]
 
 HOST = "host"
 _START = struct.Struct("=Q")
 _START_AT = TASK.offset_of("start_ns")
 _MAX_CHOICES = 4096
 _new_id = AlertIds("p")
-Emit = Callable[[Mapping[str, Any]], object]
+Line = Callable[[Mapping[str, Any]], object]
+Emit = Callable[[Mapping[str, Any], Container | None], object]
 
 
 class PoliciesLike(Protocol):
@@ -60,7 +61,8 @@ class StreamLike(Protocol):
 
 
 class ProbeDesk:
-    """`emit` gets alerts, `line` gets events that become lines of the output; neither may block."""
+    """`emit` gets alerts with their container, `line` gets events that become lines of the output; neither
+    may block."""
 
     def __init__(
         self,
@@ -72,7 +74,7 @@ class ProbeDesk:
         stats: Stats,
         responses: Counter[str],
         emit: Emit,
-        line: Emit,
+        line: Line,
         redact: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         stream: StreamLike,
         mode: str = "",
@@ -84,7 +86,7 @@ class ProbeDesk:
         self._policies, self._stats, self._responses = policies, stats, responses
         self._emit, self._line, self._redact, self._stream = emit, line, redact, stream
         self._mode = mode  # instead of each policy's own; empty: their own
-        self._limiter = limiter or Limiter()
+        self._limiter = Limiter() if limiter is None else limiter  # an empty one is false
         self._node = node
         self._guard = Guard("probe event")
         self._offset = boot_offset_ns()
@@ -168,8 +170,7 @@ class ProbeDesk:
         if known is not None and known[0] is container:
             return known[1]
         assert self._compiled is not None
-        pending = container.enrichment is Enrichment.PENDING
-        chosen = self._compiled.select(None if pending else container)
+        chosen = self._compiled.select(container if container.settled or container.told else None)
         if len(self._chosen) >= _MAX_CHOICES:
             self._chosen.clear()
         self._chosen[container.cgroup_id] = (container, chosen)
@@ -212,7 +213,7 @@ class ProbeDesk:
         record = verdict_record(verdict, self._offset, latency)
         if suppressed:
             record["suppressed"] = suppressed
-        self._emit(record)
+        self._emit(record, verdict.container)
 
     def _kill(self, verdict: Verdict) -> Verdict:
         decoded = verdict.event.decoded
@@ -233,9 +234,10 @@ class ProbeDesk:
         """An event as readers see it. Called in the local socket's thread, too."""
         return self._redact(event_record(event, container, self._offset))
 
-    def tick(self) -> None:
-        """Report what was held back and will not be reported with a later alert. Called by a timer."""
+    def tick(self, *, last: bool = False) -> None:
+        """Report what was held back and will not be reported with a later alert. Called by a timer, and at
+        the end (`last`)."""
         self._offset = boot_offset_ns()
-        for held in self._limiter.flush():
+        for held in self._limiter.flush(0) if last else self._limiter.flush():
             if isinstance(held.what, Verdict):
                 self._tell(held.what, held.times - 1)

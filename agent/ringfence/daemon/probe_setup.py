@@ -18,7 +18,7 @@ from ringfence.containers.slots import SlotTable
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.outlets import limiter_of
-from ringfence.daemon.probe_desk import HOST, ProbeDesk
+from ringfence.daemon.probe_desk import HOST, Emit, ProbeDesk
 from ringfence.daemon.probes import ProbeKeeper, ProbeState
 from ringfence.export.metrics_probes import ProbeRow, probe_metrics
 from ringfence.export.stats import Stats
@@ -61,7 +61,7 @@ class CustomProbes:
         generations: Generations,
         stats: Stats,
         responses: Counter[str],
-        emit: Callable[[Mapping[str, Any]], object],
+        emit: Emit,
         line: Callable[[Mapping[str, Any]], object],
         redact: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         stream: StreamServer,
@@ -82,6 +82,11 @@ class CustomProbes:
             lambda: reload_policies("probes changed"),
         )
         loop.every(_TICK, self.desk.tick)
+
+    def finish(self) -> None:
+        """Report what is pending, at the end. In the loop's thread."""
+        self.keeper.drain()
+        self.desk.tick(last=True)
 
     def metrics(self) -> Iterable[Metric]:
         """For one scrape."""

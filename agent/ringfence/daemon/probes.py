@@ -35,6 +35,7 @@ __all__ = ["ProbeKeeper", "ProbeState"]
 _END = 0.5  # seconds that an end waits for a probe that is being loaded
 _LOOK = 1.0  # seconds between two looks at the files
 _BATCH = 512  # records a turn of each probe: an alert must not wait for more
+_LAST_BATCHES = 64  # of each probe that an end takes
 _PAUSE = 0.01  # seconds from a look at a ring that was not empty to the next
 _SUFFIXES = (".yaml", ".c", ".h")
 _MEANT = ("sampled", "host")  # left out on request
@@ -109,6 +110,16 @@ class ProbeKeeper:
         for live in self.running():
             live.detach()
         self._epoll.close()
+
+    def drain(self) -> None:
+        """Take what the rings hold now, at the end. In the loop's thread; bounded, as events go on."""
+        for live in self.running():
+            for _ in range(_LAST_BATCHES):
+                records = live.read(_BATCH)
+                if records:
+                    self._desk.handle(live, records)
+                if len(records) < _BATCH:
+                    break
 
     def reload(self) -> None:
         """Look at the files now. From any thread."""

@@ -44,6 +44,21 @@ def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyP
     assert 0 <= before["latency_us"] <= after["latency_us"] < 60_000_000
 
 
+def test_at_the_end_nothing_that_was_held_back_is_left() -> None:
+    """Repetitions of the last seconds are told before the agent goes; an earlier tick leaves them alone."""
+    lines: list[Mapping[str, Any]] = []
+    desk = Desk(
+        cast(Any, mock.Mock(rule=lambda *_: None)), ProcessTree(), Stats(), lambda record, *_:
+        lines.append(record), node="node-1",
+    )  # fmt: skip
+    for number in range(3):
+        desk.verdict(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
+    desk.tick()
+    assert len(lines) == 1
+    desk.tick(last=True)
+    assert [(line["process"]["pid"], line.get("suppressed")) for line in lines] == [(0, None), (2, 1)]
+
+
 def test_a_flood_is_counted_and_only_its_last_alert_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a thousand verdicts, as many as the rate lets pass are assembled; the rest is counted, and the
     last told."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -92,7 +93,7 @@ class FakeStream:
 class World:
     """A desk with everything around it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch | None = None, limiter: Limiter | None = None) -> None:
         self.slots = FakeSlots(16)
         self.registry = Registry(self.slots)
         self.container = Container(
@@ -102,15 +103,20 @@ class World:
         self.policies, self.stream, self.processes = FakePolicies(), FakeStream(), FakeMap()
         self.stats, self.responses = Stats(), Counter[str]()
         self.alerts: list[Mapping[str, Any]] = []
+        self.about: list[Container | None] = []  # whom the alerts are about
         self.lines: list[Mapping[str, Any]] = []
         self.killed: list[tuple[int, int]] = []
         if monkeypatch is not None:
             monkeypatch.setattr(probe_desk, "kill_process", self._kill)
         self.desk = ProbeDesk(
             self.registry, self.slots, ProcessTree(), self.processes,  # type: ignore[arg-type]
-            self.policies, self.stats, self.responses, self.alerts.append, self.lines.append,
-            lambda shown: {**shown, "seen": True}, self.stream, "", Limiter(), node="node-1",
+            self.policies, self.stats, self.responses, self._alert, self.lines.append,
+            lambda shown: {**shown, "seen": True}, self.stream, "", Limiter() if limiter is None else limiter, node="node-1",
         )  # fmt: skip
+
+    def _alert(self, record: Mapping[str, Any], container: Container | None) -> None:
+        self.alerts.append(record)
+        self.about.append(container)
 
     def _kill(self, pid: int, start_ns: int, action_id: str) -> KillResult:
         self.killed.append((pid, start_ns))
@@ -245,6 +251,38 @@ def test_only_a_task_that_the_kernel_has_bound_is_killed(world: World) -> None:
     world.send(live, latency=104)
     assert world.killed == [(PID, START)]
     assert world.alerts[-1]["outcome"] == "would-kill"
+
+
+def test_an_alert_waits_for_the_names_of_its_container(world: World) -> None:
+    """Who sends it further is told whose it is, so that it can be held until the names are known."""
+    world.rules("any")
+    world.send(FakeLive())
+    assert world.about == [world.container]
+
+
+def test_the_configured_rate_holds() -> None:
+    """One that is empty, as each is at first, is no reason to take another."""
+    world = World(limiter=Limiter(rate=1e-9, burst=1, same_ns=0))
+    world.rules("any")
+    for latency in range(5):
+        world.send(FakeLive(), latency=latency)
+    assert len(world.alerts) == 1
+    world.desk.tick()
+    assert len(world.alerts) == 1
+    world.desk.tick(last=True)
+    assert [alert.get("suppressed") for alert in world.alerts] == [None, 3]
+
+
+def test_a_policy_that_a_container_chose_judges_its_events_before_its_names_are_known() -> None:
+    """As for the agent's own events: what its runtime told counts."""
+    world = World()
+    world.rules("any", selector="{names: [web]}")
+    pending = replace(world.container, enrichment=Enrichment.PENDING)
+    world.registry.add(pending)
+    for told, alerts in ((False, 0), (True, 1)):
+        world.registry._live[CGROUP] = replace(pending, told=told)
+        world.send(FakeLive())
+        assert len(world.alerts) == alerts
 
 
 def test_repetitions_are_held_back_and_told_later(world: World) -> None:
