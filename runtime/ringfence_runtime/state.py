@@ -119,6 +119,11 @@ class Container:
     def socket(self) -> str:
         return f"{self.directory}/start.sock"
 
+    @property
+    def unready(self) -> str:
+        """The name of the socket until `create` is over: whoever starts it before finds none."""
+        return f"{self.directory}/start.sock.new"
+
     def alive(self) -> bool:
         return self.pid > 0 and self.start != 0 and process_start(self.pid) == self.start
 
@@ -140,6 +145,8 @@ class Container:
             return "creating"
         if not self.alive():
             return "stopped"
+        if os.path.exists(self.unready):
+            return "creating"
         if self._waits():
             return "created"
         return "paused" if self.cgroup.frozen() else "running"
@@ -193,7 +200,7 @@ class Container:
 
     def open_init(self) -> int:
         """A pidfd of the container's init, checked after opening: the pid may have been given to another
-        process.
+        process. containerd knows by `container not running` that there is nothing left to kill.
         """
         if self.pid <= 0:
             raise StateError(f"container {self.id} has no process yet")
@@ -202,10 +209,10 @@ class Container:
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise
-            raise StateError(f"container {self.id} is not running") from None
+            raise StateError(f"container not running: {self.id}") from None
         if not self.alive():
             os.close(fd)
-            raise StateError(f"container {self.id} is not running")
+            raise StateError(f"container not running: {self.id}")
         return fd
 
     def _unlink(self, *names: str) -> None:
@@ -225,7 +232,7 @@ class Container:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            self._unlink("start.sock", "state.json.new")
+            self._unlink("start.sock", "start.sock.new", "state.json.new")
             os.rmdir(self.directory)
         if self.userns >= 0:
             from ringfence_runtime.launch.autouserns import release

@@ -111,6 +111,19 @@ def test_cpu_affinity_of_exec(box: Box, tmp_path: Path) -> None:
     assert shown != str(allowed[0])
 
 
+def test_exec_has_the_personality_and_the_memory_policy(box: Box) -> None:
+    """They are the container's, not its first process's."""
+    box.config["linux"]["personality"] = {"domain": "LINUX32"}
+    box.config["linux"]["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0"}
+    box.start()
+    script = "cat /proc/self/personality; head -n 1 /proc/self/numa_maps"
+    init = Path(f"/proc/{box.state()['pid']}")
+    words = box.exec("/bin/sh", "-c", script).stdout.split()
+    assert (words[0], words[2]) == ("00000008", "bind:0")
+    assert (init / "personality").read_text() == "00000008\n"
+    assert (init / "numa_maps").read_text().split()[1] == "bind:0"
+
+
 def test_an_initial_affinity_that_cannot_be_is_an_error(box: Box, tmp_path: Path) -> None:
     """With its place."""
     box.start()

@@ -187,6 +187,16 @@ def test_loopback_is_up(box: Box) -> None:
     assert "inet 127.0.0.1/8" in box.args("/bin/ip", "addr", "show", "lo").output()
 
 
+def test_of_a_variable_that_is_given_twice_the_last_counts(box: Box) -> None:
+    """For the workload, and for where its program is looked for."""
+    wrong = box.rootfs / "first/sh"
+    wrong.parent.mkdir()
+    wrong.write_text("#!/bin/echo wrong\n")
+    wrong.chmod(0o755)
+    box.config["process"]["env"] = ["PATH=/first", "A=1", "A=2", "PATH=/bin"]
+    assert box.args("sh", "-c", "echo $A $PATH").output() == "2 /bin\n"
+
+
 def test_working_directory_is_made(box: Box) -> None:
     """As engines rely on."""
     box.config["process"]["cwd"] = "/a/b"

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,58 @@ def test_asking_for_the_state_does_not_disturb_a_waiting_init(box: Box) -> None:
     assert {box.state()["status"] for _ in range(10)} == {"created"}
     assert box.do("start").returncode == 0
     assert box.state()["status"] == "running"
+
+
+def test_a_container_cannot_be_started_before_create_is_over(box: Box, tmp_path: Path) -> None:
+    """What create waits for (hooks, an agent's answer, limits) comes before the workload, whoever hurries."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    script = f"touch {begun}; while [ ! -e {go} ]; do sleep 0.02; done"
+    box.config["hooks"] = {
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 30}]
+    }
+    box.write()
+    command = [str(box.runtime.executable), "--root", str(box.runtime.root), "create", box.name]
+    with subprocess.Popen(command, cwd=box.directory, stdout=subprocess.DEVNULL) as create:
+        try:
+            wait_for(begun.exists, "the hook runs")
+            status, early = box.state()["status"], box.do("start", timeout=10)
+        finally:
+            go.touch()
+        assert create.wait(20) == 0
+    assert status == "creating"
+    assert "it is creating" in early.stderr
+    assert box.state()["status"] == "created"
+    assert box.do("start").returncode == 0
+    assert box.state()["status"] == "running"
+
+
+def test_kill_and_delete_by_pattern(boxes: Any) -> None:
+    """Those whose names it is found in; one that has ended already does not keep the others alive."""
+    runtime, made = None, [boxes() for _ in range(3)]
+    for each in made:
+        each.start()
+        runtime = each.runtime
+    assert runtime is not None
+    pattern = f"^({made[0].name}|{made[1].name})$"
+    assert runtime("kill", made[0].name, "KILL").returncode == 0
+    made[0].wait("stopped")
+    got = runtime("kill", "--regex", pattern, "KILL")
+    assert got.returncode == 0, got.stderr
+    made[1].wait("stopped")
+    assert made[2].state()["status"] == "running"
+    assert runtime("delete", "--regex", pattern).returncode == 0
+    assert [(runtime.root / each.name).exists() for each in made] == [False, False, True]
+    assert "--regex" in runtime("kill", "--regex", "(").stderr
+
+
+def test_kill_of_one_that_has_ended_says_so_in_containerds_words(box: Box) -> None:
+    """By them it knows that there is nothing left to kill (checkKillError in its runc shim)."""
+    box.start()
+    assert box.runtime("kill", box.name, "KILL").returncode == 0
+    box.wait("stopped")
+    got = box.runtime("kill", box.name, "TERM")
+    assert got.returncode != 0
+    assert "container not running" in got.stderr
 
 
 def test_a_second_start_is_refused(box: Box) -> None:

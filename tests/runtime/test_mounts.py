@@ -138,6 +138,17 @@ def test_masked_paths_are_empty(box: Box, tmp_path: Path) -> None:
     assert got == ["0", "0", "1:3"]
 
 
+def test_options_that_mean_nothing_to_a_bind_mount_are_told(box: Box, tmp_path: Path) -> None:
+    """A typing error would otherwise leave out an attribute without a word."""
+    options = ["bind", "ro", "noexce", "dirsync"]
+    box.config["mounts"].append(
+        {"destination": "/data", "type": "bind", "source": str(tmp_path), "options": options}
+    )
+    got = box.args("/bin/true").run()
+    assert got.returncode == 0, got.stderr
+    assert "mounts[5].options: 'noexce, dirsync' means nothing to a bind mount" in got.stderr
+
+
 def test_recursive_attributes(box: Box, tmp_path: Path) -> None:
     """`rro` makes the mounts below read-only, too; `ro` only the one."""
     source = tmp_path / "tree"

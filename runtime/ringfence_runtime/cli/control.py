@@ -36,14 +36,27 @@ def signal_number(text: str) -> int:
 
 def kill(settings: Globals, arguments: list[str]) -> int:
     """`kill`."""
-    parsed = parse(arguments, {"all": "f", "a": "=all", "regex": "s", "r": "=regex"})
+    parsed = parse(arguments, {"all": "f", "a": "=all", "regex": "f", "r": "=regex"})
     words = expect(parsed, "kill", 1, 2)
-    container = Store(settings.root).load(words[0])
+    store = Store(settings.root)
     number = signal_number(words[1] if len(words) > 1 else "TERM")
-    if parsed.flag("all"):
+    if not parsed.flag("regex"):
+        _kill(store.load(words[0]), number, all_of_it=parsed.flag("all"))
+        return 0
+    for name in _matching(store, words[:1]):
+        try:
+            _kill(store.load(name), number, all_of_it=parsed.flag("all"))
+        except (NotFoundError, StateError) as error:
+            log.warn(error.message)  # it has ended: the others have not
+    return 0
+
+
+def _kill(container: Container, number: int, *, all_of_it: bool) -> None:
+    if all_of_it:
         if not container.alive() and not container.cgroup.exists():
-            raise StateError(f"container {container.id} is not running")
-        return _kill_all(container, number)
+            raise StateError(f"container not running: {container.id}")
+        _kill_all(container, number)
+        return
     pidfd = container.open_init()
     try:
         _sys.pidfd_send_signal(pidfd, number)
@@ -56,19 +69,28 @@ def kill(settings: Globals, arguments: list[str]) -> int:
         if "pid" not in container.config().linux.namespaces:
             # Without a pid namespace the end of the init does not end the others.
             container.cgroup.kill()
-    return 0
 
 
-def _kill_all(container: Container, number: int) -> int:
+def _kill_all(container: Container, number: int) -> None:
     if number == 9 and container.cgroup.dirs:
         container.cgroup.kill()
-        return 0
+        return
     for pid in container.processes():
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
-    return 0
+
+
+def _matching(store: Store, patterns: list[str]) -> list[str]:
+    """The containers whose name one of the patterns is found in."""
+    import re
+
+    try:
+        compiled = [re.compile(pattern) for pattern in patterns]
+    except re.error as error:
+        raise UsageError(f"--regex: {error}") from None
+    return [name for name in store.names() if any(pattern.search(name) for pattern in compiled)]
 
 
 def delete(settings: Globals, arguments: list[str]) -> int:
@@ -77,9 +99,7 @@ def delete(settings: Globals, arguments: list[str]) -> int:
     names = expect(parsed, "delete", 1)
     store = Store(settings.root)
     if parsed.flag("regex"):
-        import re
-
-        names = [name for name in store.names() for pattern in names if re.search(pattern, name)]
+        names = _matching(store, names)
     for name in names:
         _delete(store, name, force=parsed.flag("force"))
     return 0

@@ -101,7 +101,7 @@ OPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
         ("--cgroup PATH", "a cgroup below the container's"),
         ("--ignore-paused", "also in a paused container"),
     ),
-    "kill": (("-a, --all", "all processes of the container"), ("-r, --regex PATTERN", "all such containers")),
+    "kill": (("-a, --all", "all processes of the container"), ("-r, --regex", "ID is a pattern")),
     "delete": (("-f, --force", "end it first"), ("--regex", "ID is a pattern")),
     "list": (("-f, --format FORMAT", "table or json"), ("-q, --quiet", "names alone")),
     "ps": (("-f, --format FORMAT", "table or json"),),

@@ -100,8 +100,9 @@ def _by_fd(directory: int, name: str) -> str:
     return f"/proc/self/fd/{directory}/{name}"
 
 
-def listen(directory: str, name: str) -> Channel:
-    """A listening socket `name` in `directory`, which only root may enter."""
+def listen(path: str) -> Channel:
+    """A listening socket in a directory that only root may enter."""
+    directory, _, name = path.rpartition("/")
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)

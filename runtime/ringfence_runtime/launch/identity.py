@@ -21,7 +21,7 @@ from ringfence_runtime.security import caps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ringfence_runtime.spec.process import Process, Rlimit, Scheduler
 
@@ -33,6 +33,7 @@ __all__ = [
     "environment",
     "find_executable",
     "free_cpus",
+    "latest",
     "own_stdio",
     "schedule",
     "set_rlimits",
@@ -128,12 +129,17 @@ def _set_scheduler(scheduler: Scheduler) -> None:
         raise Error(f"config: process.scheduler: {error.strerror}") from None
 
 
+def latest(process: Process) -> dict[str, str]:
+    """Its variables by name; of one that is given twice the last counts."""
+    return {item.partition("=")[0]: item for item in process.env}
+
+
 def environment(process: Process, root: int) -> list[str]:
     """The environment with HOME added from the container's own /etc/passwd, as every engine expects."""
-    latest = {item.partition("=")[0]: item for item in process.env}
-    if not latest.get("HOME", "HOME=").partition("=")[2]:
-        latest["HOME"] = f"HOME={_home(root, process.user.uid)}"
-    return list(latest.values())
+    variables = latest(process)
+    if not variables.get("HOME", "HOME=").partition("=")[2]:
+        variables["HOME"] = f"HOME={_home(root, process.user.uid)}"
+    return list(variables.values())
 
 
 def _home(root: int, uid: int) -> str:
@@ -173,7 +179,7 @@ def change_directory(path: str) -> None:
         raise Error(f"config: process.cwd: {path} is outside the container's root")
 
 
-def candidates(name: str, env: Sequence[str]) -> list[str]:
+def candidates(name: str, env: Iterable[str]) -> list[str]:
     """The paths that `name` may stand for, in order."""
     if "/" in name:
         return [name]

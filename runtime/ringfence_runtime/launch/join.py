@@ -26,6 +26,7 @@ from ringfence_runtime.launch.identity import (
     set_rlimits,
 )
 from ringfence_runtime.launch.keyring import join_keyring
+from ringfence_runtime.launch.mempolicy import parse_policy, set_policy
 from ringfence_runtime.launch.mounts import new_filesystem
 from ringfence_runtime.launch.namespaces import FILES
 from ringfence_runtime.launch.outside import set_oom_score
@@ -81,6 +82,7 @@ class Joined:
         "foreground",
         "hosts",
         "landlock",
+        "memory_policy",
         "options",
         "process",
         "sub_cgroup",
@@ -99,6 +101,8 @@ class Joined:
         self.filter: Filter | None = None
         self.hosts = (False, False)
         self.landlock = landlock.wanted(config)
+        policy = config.linux.memory_policy
+        self.memory_policy = parse_policy(policy) if policy else None
 
     def start(self) -> tuple[int, int]:
         """(pid, pidfd) of the new process, which is executing when this returns."""
@@ -228,7 +232,7 @@ class Joined:
             flags = self._flags()
             _sys.setns(init, flags)
         except (FileNotFoundError, ProcessLookupError):
-            raise StateError(f"container {self.container.id} is not running") from None
+            raise StateError(f"container not running: {self.container.id}") from None
         end_imports()
         return flags
 
@@ -270,6 +274,10 @@ class Joined:
         os.umask(0o022 if process.user.umask is None else process.user.umask)
         if process.affinity_final:
             os.sched_setaffinity(0, process.affinity_final)
+        if self.config.linux.personality is not None:
+            _sys.personality(self.config.linux.personality)
+        if self.memory_policy is not None:
+            set_policy(*self.memory_policy)
         schedule(process)
         if process.apparmor or process.selinux:
             self._labels()

@@ -13,7 +13,7 @@ import os
 from _struct import pack
 
 from ringfence_runtime import _sys
-from ringfence_runtime.launch.identity import candidates
+from ringfence_runtime.launch.identity import candidates, latest
 from ringfence_runtime.launch.native_root import furnish, leave_host
 from ringfence_runtime.launch.program import Program
 from ringfence_runtime.security import caps, landlock
@@ -128,7 +128,7 @@ def _identity(
         program.call("prctl", _sys.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     program.call("prctl", _sys.PR_SET_DUMPABLE, 0, 0, 0, 0)
     arguments = program.vector([os.fsencode(word) for word in process.args])
-    paths = [os.fsencode(path) for path in candidates(process.args[0], process.env)]
+    paths = [os.fsencode(path) for path in candidates(process.args[0], latest(process).values())]
     program.step("find", b"\0".join([*paths, b""]))
     program.call("close_range", 3, 0xFFFFFFFF, 4)
     program.step("ready", *([program.fd("listener")] if listening else [0]))
@@ -142,12 +142,12 @@ def _identity(
 
 def _environment(program: Program, process: Process) -> tuple[int, int]:
     """(the vector, the offset of HOME or 0 where it is given): see identity.environment."""
-    latest = {item.partition("=")[0]: item for item in process.env}
-    if latest.get("HOME", "HOME=").partition("=")[2]:
-        return program.vector([os.fsencode(item) for item in latest.values()]), 0
+    variables = latest(process)
+    if variables.get("HOME", "HOME=").partition("=")[2]:
+        return program.vector([os.fsencode(item) for item in variables.values()]), 0
     home = program.data(b"HOME=/".ljust(_MOST_PATH + 8, b"\0"), own=True)
-    latest["HOME"] = ""
-    return program.vector([os.fsencode(item) if item else home for item in latest.values()]), home
+    variables["HOME"] = ""
+    return program.vector([os.fsencode(item) if item else home for item in variables.values()]), home
 
 
 def _become(program: Program, process: Process, *, seccomp: bool) -> bool:

@@ -221,15 +221,17 @@ def creating(
         launched = yield from _launch_either(plan, container, seccomp, undo, listening=detached_start)
         if talk is not None:
             yield from talk.confirm()
-        _tell(options, launched)
+        _tell(options, launched, wait=detached_start)
         return launched
     except BaseException:
         undo.run()
         raise
 
 
-def _tell(options: Options, launched: Launched) -> None:
-    """Who asked for the process gets it."""
+def _tell(options: Options, launched: Launched, *, wait: bool) -> None:
+    """Who asked for the process gets it. `wait`: from here on it can be started."""
+    if wait:
+        os.rename(launched.container.unready, launched.container.socket)
     if options.pidfd_socket:
         from ringfence_runtime.launch.console import send_pidfd
 
@@ -296,7 +298,7 @@ def _launch_either(
         log.debug("the small init gave up: the larger one does it")
     undo.back_to(depth)
     if listening:
-        os.unlink(container.socket)
+        os.unlink(container.unready)
     again = make_plan(plan.config, plan.bundle, plan.options)
     undo.add(again.close)
     return (yield from _launch(again, container, seccomp, undo, listening=listening, small=False))
@@ -313,7 +315,7 @@ def _launch(
 ) -> Steps[Launched]:
     _prepare_console(plan)
     ours, theirs = say.pair()
-    listener = say.listen(container.directory, "start.sock") if listening else None
+    listener = say.listen(container.unready) if listening else None
     start = Start(plan, container, seccomp, theirs, listener, small=small)
     pid, pidfd = start.begin(ours)
     undo.add(lambda: _end(pid, pidfd))

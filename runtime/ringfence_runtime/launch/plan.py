@@ -216,8 +216,11 @@ def _check_able(plan: Plan) -> None:
         raise SpecError(
             "linux.mountLabel", f"{linux.mount_label!r} is asked for, but this host has no SELinux"
         )
-    for mount in plan.config.mounts if plan.deferred else ():
-        if mount.idmap:
+    for mount in plan.config.mounts:
+        if mount.bind and (mount.data or mount.superblock):
+            unused = ", ".join((*mount.data, *mount.superblock))
+            log.warn(f"config: {mount.path}.options: {unused!a} means nothing to a bind mount: left out")
+        if plan.deferred and mount.idmap:
             why = "in a joined mount namespace" if "mount" in plan.joins else "by a user who is not root"
             raise SpecError(f"{mount.path}.options", f"a mount cannot be id-mapped {why}")
 
