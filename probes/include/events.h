@@ -72,9 +72,9 @@ enum rf_event {
 	RF_SYS_FSCONFIG = 40,
 	RF_SYS_FSMOUNT = 41,
 	RF_SYS_FSPICK = 42,
-	RF_SYS_OPEN_TREE = 43, /* open_tree, open_tree_attr */
+	RF_SYS_OPEN_TREE = 43,
 	RF_SYS_MOVE_MOUNT = 44,
-	RF_SYS_MOUNT_SETATTR = 45,
+	RF_SYS_MOUNT_SETATTR = 45, /* mount_setattr, open_tree_attr */
 	RF_SYS_PTRACE = 46,
 	RF_SYS_PROCESS_VM = 47, /* process_vm_readv, process_vm_writev, process_madvise */
 	RF_SYS_PIDFD_GETFD = 48,
@@ -105,7 +105,7 @@ enum rf_event {
 	RF_SYS_PERSONALITY = 73,
 	RF_SYS_SECCOMP = 74,
 	RF_SYS_ACCT = 75,
-	RF_SYS_QUOTACTL = 76,
+	RF_SYS_QUOTACTL = 76,  /* quotactl, quotactl_fd */
 	RF_SYS_SETDOMAIN = 77, /* sethostname, setdomainname */
 	RF_SYS_RENAME = 78,    /* renameat2: the only one with flags */
 	RF_SYS_SETXATTR = 79,  /* setxattr, lsetxattr, fsetxattr, setxattrat */

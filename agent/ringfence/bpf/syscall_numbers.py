@@ -94,6 +94,7 @@ NUMBERS: dict[str, tuple[_Number, _Number, _Number]] = {
     "seccomp": (317, 354, 277),
     "acct": (163, 51, 89),
     "quotactl": (179, 131, 60),
+    "quotactl_fd": (443, 443, 443),
     "sethostname": (170, 74, 161),
     "setdomainname": (171, 121, 162),
     "setuid32": (None, 213, None),

@@ -94,9 +94,10 @@ CALLS: dict[str, Syscall] = {
     "fsmount": _call(_K.SYS_FSMOUNT, _C.SYS_MOUNT),
     "fspick": _call(_K.SYS_FSPICK, _C.SYS_MOUNT, text=1),
     "open_tree": _call(_K.SYS_OPEN_TREE, _C.SYS_MOUNT, _arg(2), text=1),
-    "open_tree_attr": _call(_K.SYS_OPEN_TREE, _C.SYS_MOUNT, _arg(2), text=1),
     "move_mount": _call(_K.SYS_MOVE_MOUNT, _C.SYS_MOUNT, _arg(4), text=3),
     "mount_setattr": _call(_K.SYS_MOUNT_SETATTR, _C.SYS_MOUNT, _arg(2), text=1),
+    # Without OPEN_TREE_CLONE it changes the mount that it finds.
+    "open_tree_attr": _call(_K.SYS_MOUNT_SETATTR, _C.SYS_MOUNT, _arg(2), text=1),
     "ptrace": _call(_K.SYS_PTRACE, _C.SYS_TRACE, _long(0), (_S.PID_TARGET, 1)),
     "process_vm_readv": _call(_K.SYS_PROCESS_VM, _C.SYS_TRACE, _const(1), (_S.PID_TARGET, 0)),
     "process_vm_writev": _call(_K.SYS_PROCESS_VM, _C.SYS_TRACE, _const(2), (_S.PID_TARGET, 0)),
@@ -160,6 +161,7 @@ CALLS: dict[str, Syscall] = {
     "seccomp": _call(_K.SYS_SECCOMP, _C.SYS_PROCESS, _arg(0)),
     "acct": _call(_K.SYS_ACCT, _C.SYS_KERNEL, text=0),
     "quotactl": _call(_K.SYS_QUOTACTL, _C.SYS_KERNEL, _arg(0), text=1),
+    "quotactl_fd": _call(_K.SYS_QUOTACTL, _C.SYS_KERNEL, _arg(1)),
     # Before an exec its caller is looked at: what it was made into is about to become lawful.
     "execve": _call(_K.TASK_DRIFT, _C.NONE),
     "execveat": _call(_K.TASK_DRIFT, _C.NONE),
