@@ -45,25 +45,97 @@ __noinline __u32 rf_relation_of_process(__u32 tgid)
 	return bound ? rf_relation_of_tgid(task, bound, tgid) : RF_RELATION_UNKNOWN;
 }
 
+/* The task that a struct pid is of, a process's or another thread's; 0: it is gone. */
+static __always_inline __u64 rf_task_of_pid(__u64 pid)
+{
+	__u64 link = (__u64)RF_READ(struct pid, pid, tasks[0].first);
+
+	return link ? link - bpf_core_field_offset(struct task_struct, pid_links[0]) : 0;
+}
+
+/* Of a task by address. Who has ended is not among the processes any more, and is whose its cgroup is. */
+static __always_inline __u32 rf_relation_of_task(struct task_struct *task, const struct rf_task *bound, __u64 address)
+{
+	struct task_struct *other = (struct task_struct *)address;
+	__u32 relation = rf_relation_of_tgid(task, bound, BPF_CORE_READ(other, tgid)), slot;
+
+	if (relation != RF_RELATION_HOST || BPF_CORE_READ(other, mm) || BPF_CORE_READ(other, flags) & RF_PF_KTHREAD)
+		return relation;
+	slot = rf_slot_of(rf_cgroup_of(other));
+	if (!rf_is_slot(slot))
+		return RF_RELATION_HOST;
+	return slot == bound->slot ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
+}
+
 static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task, const struct rf_task *bound, __u32 fd)
 {
-	__u64 pid = rf_pid_of_fd(task, fd);
+	__u64 pid = rf_pid_of_fd(task, fd), other;
 	__s32 nr = 0;
 
 	if (!pid)
 		return RF_RELATION_UNKNOWN;
+	other = rf_task_of_pid(pid);
+	if (other)
+		return rf_relation_of_task(task, bound, other);
 	/* numbers[0]: as the host counts. */
 	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
 	return rf_relation_of_tgid(task, bound, nr);
 }
 
+/* A pid namespace keeps its numbers in a tree (include/linux/xarray.h); a pointer to a node has this bit, and no other. */
+#define RF_XA_NODE 2
+#define RF_XA_BITS 3
+#define RF_XA_FIRST_NODE 4096
+#define RF_XA_SLOTS (bpf_core_field_size(struct xa_node, slots) / sizeof(void *))
+#define RF_PID_LEVELS 6 /* of 22 bits, in nodes of 16 at worst */
+
+/* One step down from a node; it is at most one of 64 numbers. */
+static __always_inline __u64 rf_xa_down(__u64 entry, __u32 nr, bool top)
+{
+	__u64 node = entry - RF_XA_NODE, found = 0;
+	__u32 at = nr >> (RF_READ(struct xa_node, node, shift) & 31);
+
+	if (top && at >= RF_XA_SLOTS)
+		return 0;
+	at &= RF_XA_SLOTS - 1;
+	bpf_probe_read_kernel(&found, sizeof(found),
+			      (void *)(node + bpf_core_field_offset(struct xa_node, slots) + at * sizeof(found)));
+	return found;
+}
+
+/* The task that has that number in a pid namespace; 0: none, or this kernel keeps them in another way. */
+__noinline __u64 rf_task_numbered(__u64 ns, __u32 nr)
+{
+	const struct pid_namespace *at = (void *)ns;
+	struct rf_pid_numbers named = {};
+	__u32 step, level;
+	__u64 entry;
+
+	if (!bpf_core_field_exists(at->idr))
+		return 0;
+	entry = (__u64)BPF_CORE_READ(at, idr.idr_rt.xa_head);
+	level = BPF_CORE_READ(at, level);
+	for (step = 0; step < RF_PID_LEVELS; step++) {
+		if ((entry & RF_XA_BITS) != RF_XA_NODE || entry < RF_XA_FIRST_NODE)
+			break;
+		entry = rf_xa_down(entry, nr, !step);
+	}
+	if (!entry || entry & RF_XA_BITS)
+		return 0;
+	bpf_probe_read_kernel(
+		&named, sizeof(named),
+		(void *)(entry + bpf_core_field_offset(struct pid, numbers) + (__u64)level * sizeof(named)));
+	return named.ns == ns && (__u32)named.nr == nr ? rf_task_of_pid(entry) : 0;
+}
+
 /*
- * A pid argument is a number of the caller's pid namespace. In the host's, it can be looked up. In
- * one of its own everything that it can name is inside.
+ * A pid argument is a number of the caller's pid namespace, of a process or of a thread. That may be shared with another
+ * container: it is the task that is asked. Where none is found, what is no container's is the host's in its namespace.
  */
 static __always_inline __u32 rf_relation_of_pid(struct task_struct *task, const struct rf_task *bound, __s32 pid)
 {
 	struct rf_pid_numbers numbers;
+	__u64 other;
 
 	if (pid == 0)
 		return RF_RELATION_SELF;
@@ -72,6 +144,9 @@ static __always_inline __u32 rf_relation_of_pid(struct task_struct *task, const 
 	rf_pid_numbers(task, &numbers);
 	if (pid == numbers.nr)
 		return RF_RELATION_SELF;
+	other = numbers.ns ? rf_task_numbered(numbers.ns, pid) : 0;
+	if (other)
+		return rf_relation_of_task(task, bound, other);
 	if (numbers.ns && RF_READ(struct pid_namespace, numbers.ns, ns.inum) == config.host_pid_ns)
 		return rf_relation_of_tgid(task, bound, pid);
 	return RF_RELATION_CONTAINER;

@@ -93,7 +93,19 @@ struct mnt_namespace {
 	struct ns_common ns;
 	struct user_namespace *user_ns;
 };
+struct xarray {
+	void *xa_head;
+};
+struct xa_node {
+	unsigned char shift;
+	void *slots[64]; /* 16 with CONFIG_BASE_SMALL */
+};
+struct idr {
+	struct xarray idr_rt;
+};
 struct pid_namespace {
+	struct idr idr;
+	unsigned int level;
 	struct user_namespace *user_ns;
 	struct ns_common ns;
 };
