@@ -13,7 +13,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/drift.h"
-#include "include/match.h"
+#include "include/call.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -54,6 +54,7 @@ __noinline int rf_remember(struct rf_identity *into, __u64 address)
 	into->permitted = sets[0];
 	into->effective = sets[1];
 	into->borrowed = 0;
+	into->condemned = 0;
 	into->cred = (__u64)cred;
 	return 0;
 }
@@ -233,6 +234,19 @@ __noinline __u32 rf_entered_host(const struct rf_identity *was, const struct rf_
 }
 
 /*
+ * Services of the host have mount namespaces of their own, by another number, with the host's files in them. Whether the
+ * current task, which has got into another one, is in such: its root is the host's, and not by chroot, which is looked at
+ * for itself. Not asked where the container was given the host's root.
+ */
+static __always_inline bool rf_sees_hosts_files(__u64 home)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+
+	return rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)) && !rf_is_host_root(home) && !rf_is_chrooted();
+}
+
+/*
  * setns is judged by the file behind its descriptor, which another thread may have changed between the kernel's look
  * and ours. So the outcome is judged, too: who is in a namespace of the host's that no rule would have let it enter is
  * killed. What rules only alert of was told then. The facts are those of the task as it was.
@@ -278,6 +292,10 @@ __noinline int rf_examine(__u32 at)
 	if (!bound || !BPF_CORE_READ(task, nsproxy)) /* it is ending */
 		return RF_ACTION_NONE;
 	was = &((struct rf_armed *)bound)->identity;
+	if (was->condemned) { /* told when it was made */
+		bpf_send_signal(9);
+		return RF_ACTION_KILL;
+	}
 	if (!was->cred)
 		return RF_ACTION_NONE;
 	room = (struct rf_drift_room *)((struct rf_armed *)bound)->room;
@@ -290,6 +308,8 @@ __noinline int rf_examine(__u32 at)
 	if (strange)
 		verdict = rf_drifted(task, bound, was, room, strange, at);
 	entered = rf_entered_host(was, now);
+	if (now->namespaces[0] != was->namespaces[0] && rf_sees_hosts_files(((struct rf_armed *)bound)->home))
+		entered |= RF_CLONE_NEWNS;
 	if (entered && verdict <= RF_ACTION_ALERT)
 		verdict = rf_enters_host(task, bound, room, entered);
 	if (verdict <= RF_ACTION_ALERT) /* it is let live: told once */

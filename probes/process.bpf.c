@@ -76,6 +76,48 @@ rf_subprogram int rf_born_elsewhere(struct task_struct *child, const struct rf_t
 	return 0;
 }
 
+/*
+ * clone3 has its flags in memory: at its entry they may not be readable yet, or be changed after that. Here are those that
+ * the kernel took. Who gets so far has not been stopped at the entry: it is killed, and its child condemned, which only
+ * the kernel's own signal could reach. What rules only alert of was told at the entry. Returns whether.
+ */
+rf_subprogram bool rf_born_against_rules(struct task_struct *parent, struct rf_task *bound,
+					 struct rf_container *container, __u64 flags)
+{
+	struct rf_question *question = (struct rf_question *)((struct rf_armed *)bound)->room;
+	struct rf_syscall_event *record;
+	struct rf_call call;
+	__u8 failed;
+
+	if (parent->flags & RF_PF_IO_WORKER)
+		return false;
+	rf_read_call(&call, (struct pt_regs *)bpf_task_pt_regs(parent), rf_in_compat(parent));
+	if ((call.nr & 0xffff) != RF_NR_CLONE3)
+		return false;
+	rf_ask(question, RF_SYS_CLONE, bound, container);
+	if (call.compat)
+		question->value[RF_DIM_FACTS] = rf_compat_facts(parent);
+	question->value[0] = flags;
+	rf_judge(question, parent, bound, NULL);
+	if (question->action <= RF_ACTION_ALERT)
+		return false;
+	failed = rf_carry_out(question);
+	rf_count_verdict(question);
+	if (rf_route_verdict(question, container) == RF_TO_NOWHERE)
+		return true;
+	record = RF_RECORD(rf_syscall_event, RF_SYS_CLONE, bound->slot, RF_TO_ALERTS);
+	if (!record)
+		return true;
+	rf_header(&record->header, RF_SYS_CLONE, parent, bound);
+	rf_header_verdict(&record->header, question, parent, bound);
+	record->header.flags = failed | (call.compat ? RF_FLAG_COMPAT : 0);
+	record->nr = call.nr;
+	__builtin_memcpy(record->args, call.args, sizeof(record->args));
+	record->operand[0] = flags;
+	rf_submit(record, RF_SYS_CLONE);
+	return true;
+}
+
 SEC("tp_btf/task_newtask")
 int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 {
@@ -102,6 +144,8 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 		((struct rf_armed *)of_child)->home = ((struct rf_armed *)bound)->home;
 		__builtin_memcpy(&((struct rf_armed *)of_child)->identity, &((struct rf_armed *)bound)->identity,
 				 sizeof(struct rf_identity));
+		if (rf_born_against_rules(parent, bound, container, clone_flags))
+			((struct rf_armed *)of_child)->identity.condemned = 1;
 		__sync_fetch_and_add(&container->tasks, 1);
 	}
 	if (clone_flags & RF_CLONE_THREAD)
@@ -196,6 +240,8 @@ __noinline int rf_become(const struct rf_becomes *becomes)
 	bound->exe_hash = like.exe_hash;
 	bound->facts = like.facts;
 	__builtin_memset(((struct rf_armed *)bound)->memo, 0, sizeof(((struct rf_armed *)bound)->memo));
+	if (((struct rf_armed *)bound)->identity.condemned)
+		bpf_send_signal(9);
 	rf_watch(task, bound);
 	rf_settle(task, bound->container);
 	rf_publish(task, bound, container);

@@ -37,6 +37,7 @@ struct rf_call {
 
 /* One number on every architecture, and for 32-bit callers, too. */
 #define RF_NR_IO_URING_ENTER 426
+#define RF_NR_CLONE3 435
 
 #if defined(__TARGET_ARCH_x86)
 

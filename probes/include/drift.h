@@ -64,6 +64,8 @@ static __always_inline int rf_checkpoint(struct task_struct *task, const struct 
 	const struct rf_identity *was = &((const struct rf_armed *)bound)->identity;
 	const struct cred *cred;
 
+	if (was->condemned)
+		return rf_examine(at);
 	if (!was->cred)
 		return RF_ACTION_NONE;
 	cred = task->real_cred; /* followed directly: this is a hot path */

@@ -40,7 +40,7 @@ struct rf_identity {
 	__u64 effective;
 	__u32 uid[4]; /* real, saved, effective, of the filesystem */
 	__u32 borrowed;
-	__u32 pad;
+	__u32 condemned; /* it should not have been made: killed where it is seen next, watched or not */
 };
 
 /* The last call of this thread that a hook was asked about. A call asks several, and is told once: lsm_call.bpf.c. */

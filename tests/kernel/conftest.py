@@ -57,6 +57,12 @@ def evade(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def dodge(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of fixtures/dodge.c, compiled: calls whose arguments the probes could misread."""
+    return _compiled(tmp_path_factory, "dodge", "-static")
+
+
+@pytest.fixture(scope="session")
 def tamper(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of fixtures/tamper.c, compiled: what containers try against the agent."""
     return _compiled(tmp_path_factory, "tamper")

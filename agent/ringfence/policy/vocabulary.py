@@ -19,7 +19,6 @@ from ringfence.abi import (
 from ringfence.policy import constants as c
 from ringfence.policy.operand import EventWords, Kind, Operand
 from ringfence.policy.shared_operands import (
-    AT_ENTRY,
     COMMON,
     FILE,
     LOW32,
@@ -46,6 +45,10 @@ _DRIFTS = {
 }
 _EXCHANGED = {"unknown": 0, "alike": 1, "directory-and-link": 2}
 _ON_DISK = replace(FILE[0], dim=1, by_hook=True)  # of calls on a path: the hook has the object
+_OF_CLONE3 = (
+    "of clone3: read from the process's memory when the call begins: an alert may miss what another thread "
+    "changes after that; a kill does not, which is asked again of what the kernel took"
+)
 _ON_OPEN = "asked on every open of every container: test the filesystem first"
 
 
@@ -158,7 +161,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
         _event(
             _K.SYS_CLONE,
             "starts a process or thread",
-            flags(0, "what is new or shared", c.CLONE_FLAGS, caution=f"of clone3: {AT_ENTRY}"),
+            flags(0, "what is new or shared", c.CLONE_FLAGS, caution=_OF_CLONE3),
             hot="asked on every start of a process or thread",
         ),
         _event(_K.SYS_UNSHARE, "leaves a namespace for a new one", flags(0, "which", c.CLONE_FLAGS)),
@@ -194,7 +197,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
         _event(_K.SYS_FSPICK, "takes up a mounted filesystem to change it"),
         _event(_K.SYS_OPEN_TREE, "takes or clones a mount", flags(0, "how", c.OPEN_TREE_FLAGS)),
         _event(_K.SYS_MOVE_MOUNT, "attaches or moves a mount"),
-        _event(_K.SYS_MOUNT_SETATTR, "changes the attributes of a mount"),
+        _event(_K.SYS_MOUNT_SETATTR, "changes the attributes of a mount (mount_setattr, open_tree_attr)"),
         _event(
             _K.SYS_PTRACE,
             "traces a process",
