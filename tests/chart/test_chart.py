@@ -227,6 +227,27 @@ def test_what_the_runtime_unmounts_goes_in_the_agent_too() -> None:
         }  # fmt: skip
 
 
+def test_the_agent_looks_where_the_runtime_is_said_to_be() -> None:
+    """Socket and bundles: without the latter, who looks into them finds nothing. What `config` says counts."""
+    tasks = "io.containerd.runtime.v2.task"
+    k3s = {"runtimeDirectory": "/run/k3s/containerd"}
+    own = {"cri": {"socket": "/run/k3s/containerd/other.sock"}}
+    for values, socket, roots in (
+        ({}, None, None),
+        (k3s, "/run/k3s/containerd/containerd.sock", {"containerd": f"/run/k3s/containerd/{tasks}"}),
+        ({**k3s, "config": own}, own["cri"]["socket"], {"containerd": f"/run/k3s/containerd/{tasks}"}),
+        ({"runtime": "crio", "runtimeDirectory": "/run/x/"}, "/run/x/crio.sock", None),
+        ({"runtime": "docker"}, "/host/run/cri-dockerd.sock",
+         {"docker": "/host/run/docker.sock", "containerd": f"/host/run/containerd/{tasks}"}),
+    ):  # fmt: skip
+        (config,) = (
+            one for one in render(values) if one["kind"] == "ConfigMap" and "agent.yaml" in one["data"]
+        )
+        said = yaml.safe_load(config["data"]["agent.yaml"])
+        assert said.get("cri", {}).get("socket") == socket
+        assert said.get("runtime", {}).get("roots") == roots
+
+
 def test_metrics_are_for_the_namespaces_that_read_them() -> None:
     """Not for every pod of the cluster; the test's own pod is let in."""
     checks, rule = by_kind(render(), "NetworkPolicy")["spec"]["ingress"]

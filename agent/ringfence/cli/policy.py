@@ -24,7 +24,7 @@ def register(commands: Commands) -> None:
         "`test` runs attacks in containers of its own.",
         examples=(
             "ringfence policy check policies/\n"
-            "ringfence policy explain --rule host-disk-mount policies/\n"
+            "ringfence policy explain --rule mount-call policies/\n"
             "ringfence policy list\n"
             "ringfence policy schema > policy.schema.json"
         ),
@@ -68,7 +68,7 @@ def _register_offline(parts: Commands) -> None:
         explain_files,
         help="explain policies in plain words",
         text="Explain what each rule matches, what it does, and which mechanism enforces it on this node.",
-        examples="ringfence policy explain policies/\nringfence policy explain -r core-pattern policies/",
+        examples="ringfence policy explain policies/\nringfence policy explain -r sysctl-helper policies/",
     )
     explain.add_argument(
         "-r", "--rule", action="append", default=[], metavar="ID", help="only this rule; repeatable"

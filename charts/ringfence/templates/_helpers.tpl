@@ -105,7 +105,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $usual := dict -}}
 {{- if eq .Values.runtime "docker" -}}
 {{- $_ := set $usual "cri" (dict "socket" "/host/run/cri-dockerd.sock") -}}
-{{- $_ := set $usual "runtime" (dict "roots" (dict "docker" "/host/run/docker.sock")) -}}
+{{- $tasks := "/host/run/containerd/io.containerd.runtime.v2.task" -}}
+{{- $_ := set $usual "runtime" (dict "roots" (dict "docker" "/host/run/docker.sock" "containerd" $tasks)) -}}
+{{- else if .Values.runtimeDirectory -}}
+{{- $directory := .Values.runtimeDirectory | trimSuffix "/" -}}
+{{- $socket := eq .Values.runtime "crio" | ternary "crio.sock" "containerd.sock" -}}
+{{- $_ := set $usual "cri" (dict "socket" (printf "%s/%s" $directory $socket)) -}}
+{{- if eq .Values.runtime "containerd" -}}
+{{- $tasks := printf "%s/io.containerd.runtime.v2.task" $directory -}}
+{{- $_ := set $usual "runtime" (dict "roots" (dict "containerd" $tasks)) -}}
+{{- end -}}
 {{- end -}}
 {{- $own := dict
       "mode" .Values.mode
