@@ -228,7 +228,7 @@ def test_what_the_runtime_unmounts_goes_in_the_agent_too() -> None:
 
 
 def test_the_agent_looks_where_the_runtime_is_said_to_be() -> None:
-    """Socket and bundles: without the latter, who looks into them finds nothing. What `config` says counts."""
+    """For socket and bundles: else who looks into bundles finds nothing. What `config` says counts."""
     tasks = "io.containerd.runtime.v2.task"
     k3s = {"runtimeDirectory": "/run/k3s/containerd"}
     own = {"cri": {"socket": "/run/k3s/containerd/other.sock"}}
