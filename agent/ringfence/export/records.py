@@ -87,7 +87,7 @@ def alert_record(alert: Alert, offset_ns: int, latency_ns: int) -> Record:
         },
         "details": plain(alert.details),
         "latency_us": max(latency_ns, 0) // 1000,
-        "allow": escape(alert.allow) if rule else "",
+        "allow": _pasted(alert.allow) if rule else "",
         "generation": event.generation,
         "node": escape(alert.node, 128),
         **_notes(alert.notes),
@@ -174,6 +174,11 @@ def plain(value: Any) -> Any:
 
 def _known(text: str | None) -> str:
     return escape(text, 512) if text else ""
+
+
+def _pasted(text: str) -> str:
+    """Lines that somebody copies into a policy: what is printable stays as it is, the ends of lines, too."""
+    return "\n".join(line if line.isprintable() else escape(line) for line in text.split("\n"))
 
 
 def _notes(texts: Any) -> Record:

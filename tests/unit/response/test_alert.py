@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ from ringfence.events import (
     TaskEvent,
     UnixEvent,
 )
+from ringfence.export.jsonl import dumps
+from ringfence.export.records import alert_record
 from ringfence.policy import NodeTiers, compile_policies, load_bytes
 from ringfence.policy.compiled import CompiledRule
 from ringfence.policy.operand import Bits, Networks, Texts, Values, fnv1a
@@ -258,10 +261,12 @@ ALLOWABLE: list[tuple[Event, dict[int, int], bytes]] = [
 def test_the_proposed_exception_lets_exactly_this_pass(
     event: Event, operands: dict[int, int], text: bytes
 ) -> None:
-    """Pasted into the rule it is a lawful policy, it holds for the event, and not for another program."""
-    exe = b"/usr/bin/tool"
-    alert = alert_of(event, exe)
-    lines = alert.allow.splitlines()
+    """Pasted from the alert's line into the rule it is a lawful policy, it holds for the event, and not for
+    another program."""
+    exe = rb'/usr/bin/a "tool\n" # of \ours'
+    line = dumps(alert_record(alert_of(event, exe), 0, 0))
+    assert "\n" not in line
+    lines = json.loads(line)["allow"].splitlines()
     begin = lines.index("  exceptions:")
     snippet = [line for line in lines[begin:] if line.startswith("  ")]
     assert "p.yaml:" in lines[0]
