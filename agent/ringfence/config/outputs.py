@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ringfence.config import values
 from ringfence.config.receivers import http_receivers, labels, syslog_receivers, url
@@ -50,6 +52,21 @@ def _taint(value: Any) -> str:
     return str(value)
 
 
+def _api_server(value: Any) -> str:
+    """A URL; empty: the kubelet's word. Without TLS on the loopback only: the token goes with it."""
+    found = urlsplit(url(value)) if value else None
+    if found and found.scheme == "http" and not _is_loopback(found.hostname or ""):
+        raise ValueError(f"{value[:80]!r} would show the token to the network: https is expected")
+    return str(value) if value else ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _cri_socket(value: Any) -> Path | str | None:
     return "auto" if value == "auto" else values.off_or(values.absolute_path)(value)
 
@@ -64,7 +81,7 @@ IDENTITY_KEYS: tuple[Key, ...] = (
     Key("kubernetes.watch", "kubernetes_watch", values.choice("auto", "on", "off"), "auto",
         "watch this node's pods at the API server (labels, owners); auto: when running in a pod",
         "auto|on|off"),
-    Key("kubernetes.api", "kubernetes_api", lambda value: url(value) if value else "", "",
+    Key("kubernetes.api", "kubernetes_api", _api_server, "",
         "API server (default: from KUBERNETES_SERVICE_HOST)", "URL"),
     Key("kubernetes.node", "kubernetes_node", _node, "",
         "node name in the cluster and in alerts (default: the host name)", "NAME"),

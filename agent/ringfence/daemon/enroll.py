@@ -171,6 +171,8 @@ class Enroller:
                 self._refuse(connection, f"internal error: {type(error).__name__}: {error}")
             finally:
                 os.close(keep)
+                if key:
+                    self._told.release(key)  # where it was not enrolled
 
         self._callers[connection.fileno()].since = float("inf")  # from here on it waits for us
         self._keeper.bring(file, data, done)

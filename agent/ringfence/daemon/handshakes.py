@@ -3,7 +3,7 @@
 
 A container whose cgroup matches no pattern, and the policies it chose, are known by the enrolment request
 alone. One small file per container, and the policy files that were brought, in the state directory, which is
-root's. Both are removed with the container.
+root's. Both are removed with the container; a file that several chose, with the last of them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Handshakes:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._users: dict[str, set[int]] = {}  # key of a file -> who chose it
 
     def keep(self, record: HandshakeRecord) -> None:
         """Remember a container; again, where it is known already."""
@@ -51,20 +52,31 @@ class Handshakes:
             "facts": known | {"labels": dict(facts.labels)},
         }
         self._write(str(record.cgroup_id), json.dumps(body).encode())
+        self._note(record)
 
     def keep_file(self, key: str, name: str, data: bytes) -> None:
         """Remember a policy file by its key."""
-        self._write(key.replace(":", "-"), json.dumps({"name": name}).encode() + b"\n" + data)
+        self._write(_file_of(key), json.dumps({"name": name}).encode() + b"\n" + data)
 
     def forget(self, cgroup_id: int) -> None:
         """The container is gone."""
         with suppress(OSError):
             (self._directory / str(cgroup_id)).unlink()
+        for key in [key for key, users in self._users.items() if cgroup_id in users]:
+            self._users[key].discard(cgroup_id)
+            self.release(key)
+
+    def release(self, key: str) -> None:
+        """Remove a file that nobody has chosen, after all."""
+        if not self._users.get(key):
+            self._users.pop(key, None)
+            with suppress(OSError):
+                (self._directory / _file_of(key)).unlink()
 
     def file(self, key: str) -> tuple[str, bytes] | None:
         """Name and text of a file that was kept."""
         try:
-            head, _, data = (self._directory / key.replace(":", "-")).read_bytes().partition(b"\n")
+            head, _, data = (self._directory / _file_of(key)).read_bytes().partition(b"\n")
             return safejson.text(safejson.parse(head), "name") or key, data
         except (OSError, safejson.Unusable):
             return None
@@ -79,16 +91,27 @@ class Handshakes:
                 continue
             with suppress(OSError, safejson.Unusable, ValueError):
                 found.append(_record(int(entry.name), safejson.read(entry)))
-        wanted = {key.replace(":", "-") for record in found for key in record.chosen}
+        for record in found:
+            self._note(record)
+        wanted = {_file_of(key) for record in found for key in record.chosen}
         for name in files - wanted:
             with suppress(OSError):
                 (self._directory / name).unlink()
         return found
 
+    def _note(self, record: HandshakeRecord) -> None:
+        for key in record.chosen:
+            if ":" in key:
+                self._users.setdefault(key, set()).add(record.cgroup_id)
+
     def _write(self, name: str, data: bytes) -> None:
         with suppress(OSError):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(self._directory / name, data)
+
+
+def _file_of(key: str) -> str:
+    return key.replace(":", "-")
 
 
 def _record(cgroup_id: int, body: Any) -> HandshakeRecord:

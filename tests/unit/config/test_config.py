@@ -130,7 +130,9 @@ audit: {interval: 0}
         ("alerts.webhook", "http://h/a b"), ("alerts.syslog", "h:514"), ("alerts.syslog", "unix://rel/path"),
         ("alerts.syslog", "tcp://h:x"), ("alerts.queue_size", "1KiB"), ("alerts.queue_size", "0"),
         ("redact.patterns", "("), ("redact.patterns", "a*"), ("cri.socket", "containerd.sock"),
-        ("kubernetes.api", "10.0.0.1"), ("page.listen", "9912"), ("alerts.format", "cef"),
+        ("kubernetes.api", "10.0.0.1"),
+        ("kubernetes.api", "http://10.0.0.1:8080"), ("kubernetes.api", "http://api.example"),
+        ("page.listen", "9912"), ("alerts.format", "cef"),
         ("alerts.identity_wait", "60001"), ("kubernetes.node", "Node_1"), ("kubernetes.node", "a..b"),
         ("kubernetes.node", "x" * 254), ("kubernetes.taint", "a/b/c"), ("kubernetes.taint", "-x"),
     ],
@@ -139,6 +141,14 @@ def test_addresses_sizes_and_expressions_are_checked(key: str, word: str) -> Non
     """What would be noticed only when the first alert is to be sent is refused at once."""
     [line] = refused(flags={key: [word]})
     assert line.startswith("--" + key.replace(".", "-").replace("_", "-"))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://127.0.0.1:8001", "http://[::1]:8001", "http://localhost", "https://h"]
+)
+def test_an_api_server_without_tls_is_taken_on_the_loopback_alone(url: str) -> None:
+    """As `kubectl proxy` is: elsewhere the token would be shown to the network."""
+    assert load(None, {}, {"kubernetes.api": [url]}).kubernetes_api == url
 
 
 def test_a_node_and_a_taint_are_words(tmp_path: Path) -> None:
