@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alert ids: unique on this node; shared by an alert's line, its log entry and the kill that follows."""
+"""Alert ids: unique in a fleet; shared by an alert's line, its log entry and the kill that follows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import secrets
 
 __all__ = ["AlertIds"]
 
-_SALT = secrets.token_hex(3)  # another one each time that the agent starts
+#: another one each time that an agent starts: receivers drop what comes twice by its id, and numbers begin at
+#: 1, so two agents with the same salt would lose all of each other's alerts
+_SALT = secrets.token_hex(8)
 
 
 class AlertIds:
-    """`SALT-KINDn`, with n counted in hexadecimal. `kind` keeps two sources apart."""
+    """`SALT-n` or `SALT-KIND-n`, with n counted in hexadecimal. `kind` keeps two sources apart."""
 
     def __init__(self, kind: str = "") -> None:
-        self._prefix, self._numbers = f"{_SALT}-{kind}", itertools.count(1)
+        self._prefix, self._numbers = f"{_SALT}-{kind}{'-' if kind else ''}", itertools.count(1)
 
     def __call__(self) -> str:
         """The next one. From any thread."""
