@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the titles of the pack's rules promise beyond the one attack that each is run against."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import EventKind
+from ringfence.policy import Rule, load_policies
+from ringfence.policy.samples import Sample, device_sample, file_sample, meets, sample
+
+PACK = load_policies([Path(__file__).resolve().parents[3] / "policies"])
+RULES = {rule.id: rule for policy in PACK.policies for rule in policy.rules}
+K = EventKind
+
+
+def written(filesystem: str, path: str) -> Sample:
+    """The file is opened for writing."""
+    return file_sample(
+        K.FILE_OPEN, filesystem, path.encode(), f"{path} is written", access="write", type="file"
+    )
+
+
+def read(filesystem: str, path: str) -> Sample:
+    """The file is opened for reading."""
+    return file_sample(K.FILE_OPEN, filesystem, path.encode(), f"{path} is read", access="read", type="file")
+
+
+def connected(address: str, port: int) -> Sample:
+    """A TCP connection."""
+    packed = ipaddress.ip_address(address).packed
+    return sample(K.NET_CONNECT, f"{address}:{port} is connected to", address=packed, port=port)
+
+
+def set_to(name: str) -> Sample:
+    """A sysctl is written."""
+    return sample(K.SYSCTL_ACCESS, f"{name} is set", access="write", text=name.encode())
+
+
+#: rule -> what it is to stop, what it is to leave alone
+REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
+    # What runtimes show read-only, or not at all, of procfs.
+    "kernel-filesystem-write": (
+        [
+            written("proc", path)
+            for path in (
+                "/bus/pci/00/00.0",
+                "/irq/default_smp_affinity",
+                "/mtrr",
+                "/scsi/scsi",
+                "/acpi/wakeup",
+                "/dynamic_debug/control",
+            )
+        ],
+        [
+            read("proc", "/irq/default_smp_affinity"),
+            written("proc", "/self/oom_score_adj"),
+            written("proc", "/7/uid_map"),
+        ],
+    ),
+    # Whatever of it runs as root on the host sooner or later.
+    "host-file-write": (
+        [
+            written("disk", path)
+            for path in (
+                "/etc/group",
+                "/etc/gshadow",
+                "/etc/ld.so.conf",
+                "/etc/rc.local",
+                "/etc/init.d/cron",
+                "/etc/udev/rules.d/1.rules",
+                "/etc/modprobe.d/1.conf",
+                "/etc/ssh/sshd_config",
+                "/etc/logrotate.d/x",
+                "/etc/update-motd.d/00-x",
+                "/etc/NetworkManager/dispatcher.d/x",
+                "/etc/profile",
+                "/etc/bash.bashrc",
+                "/etc/environment",
+                "/usr/bin/ls",
+                "/usr/sbin/cron",
+                "/usr/lib/udev/rules.d/1.rules",
+                "/usr/lib/modprobe.d/1.conf",
+                "/root/.bashrc",
+                "/root/.profile",
+            )
+        ],
+        [
+            written("disk", "/var/lib/kubelet/pods/1/volumes/kubernetes.io~empty-dir/x/etc/group"),
+            written("disk", "/srv/usr/bin/ls"),
+            written("overlay", "/usr/bin/ls"),
+            read("disk", "/usr/bin/ls"),
+        ],
+    ),
+    "sysctl-hardening": (
+        [
+            set_to(name)
+            for name in (
+                "dev/tty/legacy_tiocsti",
+                "dev/tty/ldisc_autoload",
+                "kernel/seccomp/actions_logged",
+                "kernel/oops_limit",
+                "kernel/warn_limit",
+                "kernel/io_uring_group",
+                "kernel/kexec_load_limit_reboot",
+            )
+        ],
+        [set_to("net/ipv4/ip_forward"), set_to("kernel/hostname")],
+    ),
+    "sysctl-node": (
+        [
+            set_to(name)
+            for name in (
+                "kernel/hung_task_panic",
+                "kernel/softlockup_panic",
+                "kernel/hardlockup_panic",
+                "kernel/unknown_nmi_panic",
+                "kernel/max_rcu_stall_to_panic",
+                "kernel/watchdog",
+                "kernel/nmi_watchdog",
+                "kernel/soft_watchdog",
+                "kernel/printk",
+            )
+        ],
+        [set_to("vm/max_map_count"), set_to("kernel/shmmax"), set_to("kernel/msgmax")],
+    ),
+    # include/linux/miscdevice.h
+    "raw-device": (
+        [device_sample("an HBA's control", 10, minor, "write") for minor in (220, 221, 222)],
+        [device_sample("/dev/fuse", 10, 229, "write"), device_sample("/dev/net/tun", 10, 200, "write")],
+    ),
+    "control-device": (
+        [
+            device_sample("what resumes the kernel from a file", 10, 231, "write"),
+            device_sample("processors' microcode", 10, 184, "write"),
+            device_sample("devices made up in user space", 10, 203, "write"),
+        ],
+        [device_sample("/dev/fuse", 10, 229, "write"), device_sample("/dev/kvm", 10, 232, "write")],
+    ),
+    "cloud-metadata": (
+        [
+            connected("169.254.42.42", 80),  # Scaleway
+            connected("fd00:42::42", 80),
+            connected("169.254.0.23", 80),  # Tencent
+        ],
+        [connected("169.254.42.42", 53), connected("169.254.20.10", 80)],
+    ),
+}
+
+
+def _samples() -> Iterator[object]:
+    for rule, (stopped, left) in REACH.items():
+        for one in stopped:
+            yield pytest.param(RULES[rule], one, True, id=f"{rule}: {one.what}")
+        for one in left:
+            yield pytest.param(RULES[rule], one, False, id=f"not {rule}: {one.what}")
+
+
+@pytest.mark.parametrize(("rule", "one", "is_met"), list(_samples()))
+def test_a_rule_does_what_its_title_says(rule: Rule, one: Sample, is_met: bool) -> None:
+    """And no more than that."""
+    assert meets(rule, one) == is_met
