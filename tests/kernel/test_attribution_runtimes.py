@@ -247,6 +247,8 @@ def test_a_container_of_podman_has_its_name_and_image(rootfs: Path, short_path: 
                 "--runtime=runc", "--cgroup-manager=cgroupfs", "run", "--detach", "--network=none",
                 "--pull=never", "--ulimit=nofile=20000:20000", "--ulimit=nproc=4096:4096",
                 f"--name={parent}", "--annotation=team=blue", f"--cgroup-parent=/{parent}",
+                # as an image's author may have them in its manifest
+                "--annotation=ringfence.io/image=registry/trusted", "--annotation=ringfence.io/name=dns",
                 image, "/bin/sleep", "600",
             )  # fmt: skip
             observer.wait(EventKind.CONTAINER_START, identifier)

@@ -168,6 +168,24 @@ def test_podmans_storage_knows_name_and_image(tmp_path: Path) -> None:
     assert found.labels["team"] == "blue"
 
 
+def test_an_image_names_neither_itself_nor_its_container(tmp_path: Path) -> None:
+    """Podman copies the annotations of an image: by them its author would choose the exceptions of policies.
+    Where the index says nothing, they are better than nothing. A long index entry is no way around it."""
+    said = {"ringfence.io/image": "registry.example/trusted", "ringfence.io/name": "dns"}
+    directory = tmp_path / "overlay-containers"
+    write(directory / HEX / "userdata/config.json", {"annotations": said})
+    for metadata, names in (
+        ({"image-name": "evil:1", "name": "web"}, ("web", "evil:1")),
+        ({"image-name": "evil:1", "name": "web", "mount-label": "x" * 2000}, ("web", "evil:1")),
+        ({"image-name": "evil:1", "name": "k8s_web_pod_ns_uid_0", "metadata-name": "web"}, ("web", "evil:1")),
+        ({}, ("dns", "registry.example/trusted")),
+    ):
+        write(directory / "containers.json", [{"id": HEX, "metadata": json.dumps(metadata)}])
+        found = ContainersStorage([tmp_path]).find(request())
+        assert found is not None
+        assert (found.name, found.image) == names
+
+
 def test_dockers_files_are_read_where_the_daemon_is_silent(tmp_path: Path) -> None:
     """config.v2.json has the API's names."""
     write(

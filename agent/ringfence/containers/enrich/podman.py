@@ -22,7 +22,7 @@ __all__ = ["ContainersStorage"]
 ROOTS = (Path("/var/lib/containers/storage"),)
 # CRI-O and Podman keep the volatile copy below the run root
 RUN_ROOTS = (Path("/run/containers/storage"),)
-INDEX_MAX = 4 << 20
+INDEX_MAX, METADATA_MAX = 4 << 20, 1 << 16
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -64,16 +64,26 @@ class ContainersStorage:
             return None
 
     def _facts(self, request: Request, entry: Any, config: Any) -> Facts:
+        """The index's word counts: Podman copies an image's annotations into the bundle, so names there are
+        its author's."""
         facts = facts_of_config(config, source=self.name, runtime=request.runtime)
-        try:
-            metadata = safejson.parse(safejson.text(entry, "metadata") or "{}")
-        except safejson.Unusable:  # cut at TEXT_MAX, or not what it should be: the rest still holds
-            metadata = {}
+        known = _metadata(entry)
         names = [name for name in safejson.children(entry, "names") if isinstance(name, str)]
+        # CRI-O's `name` is the long one that it gives the sandbox's containers; this is the pod's word.
+        name = safejson.text(known, "metadata-name") or safejson.text(known, "name")
         return replace(
             facts,
             runtime=facts.runtime or "podman",
-            name=facts.name or safejson.text(metadata, "name") or (names[0][:256] if names else ""),
-            image=facts.image or safejson.text(metadata, "image-name"),
-            image_id=facts.image_id or safejson.text(metadata, "image-id") or safejson.text(entry, "image"),
+            name=name or (names[0][:256] if names else "") or facts.name,
+            image=safejson.text(known, "image-name") or facts.image,
+            image_id=safejson.text(known, "image-id") or safejson.text(entry, "image") or facts.image_id,
         )
+
+
+def _metadata(entry: Any) -> Any:
+    """What the engine keeps of a container: JSON in a text. None where it is not what it should be."""
+    text = entry.get("metadata") if isinstance(entry, dict) else None
+    try:
+        return safejson.parse(text) if isinstance(text, str) and len(text) <= METADATA_MAX else None
+    except safejson.Unusable:
+        return None
