@@ -11,10 +11,28 @@ import pytest
 
 from tests.runtime.sandboxes import HOST_ADDRESS, OUTSIDE_ADDRESS, UPLINK, Host, Sandboxes, connect, listening
 from tests.support import force
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
+# An advertisement of a router (RFC 4861, 4.2), as soon as the link may be used; then an answer of the host to
+# what was sent after it.
+ADVERTISE = """
+import errno, socket, struct, sys, time
+until = time.monotonic() + 10
+with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+    message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+    while True:
+        try:
+            sock.sendto(message, ("ff02::1", 0, 0, socket.if_nametoindex("eth0")))
+            break
+        except OSError:  # it has no address yet
+            assert time.monotonic() < until
+            time.sleep(0.05)
+with socket.socket() as sock:
+    assert sock.connect_ex((sys.argv[1], 9)) == errno.ECONNREFUSED
+"""
 SERVER = "while :; do echo served by $HOSTNAME | nc -l -p 80; done"
 
 
@@ -63,6 +81,19 @@ def test_a_bridge_leads_out_and_between(sandboxes: Sandboxes, host: Host) -> Non
         assert world.stdout is not None
         world.stdout.readline()
         assert asked(sandboxes, OUTSIDE_ADDRESS, 7, "--network", "bridge") == HOST_ADDRESS
+
+
+def test_no_sandbox_becomes_the_hosts_router(sandboxes: Sandboxes, host: Host) -> None:
+    """By an advertisement, as in CVE-2020-13401; what the host's own link says counts as before."""
+    name = sandboxes.detached("--network", "bridge")
+    state = json.loads((sandboxes.state / "runtime" / name / "state.json").read_text())
+    bridge = next(link for link in host.links() if link.startswith("rfb"))
+    seen = f"/proc/sys/net/ipv6/conf/{bridge}/accept_ra"
+    assert host("cat", seen, f"/proc/sys/net/ipv6/conf/{UPLINK}/accept_ra").split() == ["0", "1"]
+    gateway = json.loads(host("ip", "-j", "-4", "address", "show", "dev", bridge))[0]["addr_info"][0]["local"]
+    inside = ["nsenter", f"--net=/proc/{state['pid']}/ns/net", "python3", "-c", ADVERTISE, gateway]
+    subprocess.run(inside, check=True, timeout=patience(20))
+    assert "proto ra" not in host("ip", "-6", "route")
 
 
 def test_the_last_one_takes_everything_along(sandboxes: Sandboxes, host: Host) -> None:

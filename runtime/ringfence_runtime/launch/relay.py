@@ -86,12 +86,21 @@ def _carry(master: int, pidfd: int) -> None:
     poll.register(master, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
     poll.register(0, select.POLLIN)
+    more = True
     try:
         while True:
             ready = dict(poll.poll())
-            if 0 in ready and not terminal.to_container():
+            if 0 in ready:
+                # No more is read before the container has taken it.
                 poll.unregister(0)
-            if master in ready:
+                more = terminal.read_input()
+                poll.modify(master, select.POLLIN | select.POLLOUT)
+            events = ready.get(master, 0)
+            if events & select.POLLOUT and terminal.to_container():
+                poll.modify(master, select.POLLIN)
+                if more:
+                    poll.register(0, select.POLLIN)
+            if events & ~select.POLLOUT:
                 if not terminal.from_container():
                     return
             elif pidfd in ready:

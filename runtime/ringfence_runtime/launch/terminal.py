@@ -21,6 +21,9 @@ class Terminal:
 
     def __init__(self, master: int) -> None:
         self.master = master
+        # Else a workload that writes before it reads on would wait for us, and we for it.
+        os.set_blocking(master, False)
+        self._typed = b""
         self.saved: list[object] | None = None
         if os.isatty(0):
             import termios
@@ -38,15 +41,27 @@ class Terminal:
     def _resize(self, _number: int, _frame: FrameType | None) -> None:
         fcntl.ioctl(self.master, _TIOCSWINSZ, fcntl.ioctl(0, _TIOCGWINSZ, b"\0" * 8))
 
-    def to_container(self) -> bool:
-        """Copy what was typed; False at its end, which the container sees as the end-of-file character."""
+    def read_input(self) -> bool:
+        """Take what was typed; False at its end, which the container sees as the end-of-file character."""
         data = os.read(0, 4096)
-        os.write(self.master, data or b"\x04")
+        self._typed = data or b"\x04"
         return bool(data)
+
+    def to_container(self) -> bool:
+        """Pass on as much of it as the container's terminal takes now; True when that is all."""
+        try:
+            self._typed = self._typed[os.write(self.master, self._typed) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._typed = b""  # EIO: nobody is there to read it
+        return not self._typed
 
     def from_container(self) -> bool:
         try:
             data = os.read(self.master, 65536)
+        except BlockingIOError:
+            return True
         except OSError:
             return False  # EIO: the last process closed its side
         view = memoryview(data)

@@ -75,12 +75,24 @@ def _bridge(host: Any, network: dict[str, Any]) -> int:
     host.link("set", index=index, ifalias=f"ringfence: {network['name']}")
     for gateway, subnet in zip(network["gateways"], network["subnets"], strict=True):
         _add_address(host, index, gateway, subnet)
+    _believe_no_router(name)
     host.link("set", index=index, state="up")
     if reaches_loopback(network):
         # Replies of sandboxes to 127.0.0.1 come in by the bridge, which is ours: no other link is changed.
         with open(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", "w", encoding="ascii") as file:
             file.write("1")
     return index
+
+
+def _believe_no_router(name: str) -> None:
+    """A sandbox may send what it likes, and by an advertisement it would be this host's way to the world
+    (CVE-2020-13401, CVE-2020-10749).
+    """
+    try:
+        with open(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", "w", encoding="ascii") as file:
+            file.write("0")
+    except FileNotFoundError:
+        return  # a host without IPv6
 
 
 def _digest(text: str, size: int) -> bytes:

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's terminal that is shown on our own descriptors."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import Box
+from tests.support.waiting import patience
+
+pytestmark = pytest.mark.root
+
+
+def test_a_terminal_takes_more_than_it_holds(box: Box, tmp_path: Path) -> None:
+    """A workload that writes while it is written to: to wait for one direction alone ends in a deadlock."""
+    size = 300_000
+    # Writes long before it reads on.
+    deaf = "dd bs=1 count=1 of=/dev/null 2>/dev/null; head -c 1000000 /dev/zero"
+    box.config["process"]["terminal"] = True
+    box.shell(f"stty raw -echo; echo ready; {deaf}; exec head -c {size}").write()
+    typed, shown = tmp_path / "typed", tmp_path / "shown"
+    typed.write_bytes(b"".join(b"%06d\n" % number for number in range(size // 7 + 1)))
+    typing = f"until grep -q ready {shown}; do sleep 0.02; done; exec cat {typed}"
+    command = [str(box.runtime.executable), "--root", str(box.runtime.root), "run", box.name]
+    with (
+        shown.open("wb") as output,
+        subprocess.Popen(["sh", "-c", typing], stdout=subprocess.PIPE) as user,
+        subprocess.Popen(command, cwd=box.directory, stdin=user.stdout, stdout=output) as process,
+    ):
+        assert user.stdout is not None
+        user.stdout.close()
+        try:
+            assert process.wait(patience(15)) == 0
+        finally:
+            box.do("delete", "--force")
+            process.kill()
+            user.kill()
+    expected = bytes(1_000_000) + typed.read_bytes()[1 : size + 1]
+    assert shown.read_bytes().partition(b"ready\n")[2] == expected
