@@ -171,8 +171,9 @@ class Policy:
             return self.bound in container.chosen
         if self.name in container.chosen or self.selector.covers(container):
             return True
-        # Until all is known of it, what held at its birth goes on holding.
-        return not container.settled and self.selector.at_birth and not self.selector.leaves_out(container)
+        # Until all is known of it, what held at its birth goes on holding: a bundle's names may be an image's
+        # author's, and no way out.
+        return not container.settled and self.selector.at_birth
 
 
 @dataclass(frozen=True, slots=True)

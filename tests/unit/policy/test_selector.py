@@ -61,3 +61,18 @@ def test_a_container_not_yet_known_gets_what_is_certain(selector: dict[str, Any]
     """A policy that may leave a container out waits until it is known, unless it says otherwise."""
     compiled = compile_policies(load(policy(rule(), **selector)), NodeTiers.usual())
     assert compiled.select(None) == (frozenset({0}) if at_birth else frozenset())
+
+
+def test_the_first_words_about_a_container_leave_it_out_of_nothing() -> None:
+    """What its bundle says may be its image's author: until an engine was asked, what holds for the
+    unidentified holds. What was asked for besides is held, too."""
+    but = {"images": "*/trusted"}
+    policies = [
+        policy(rule(id="birth"), name="birth", containers="all", but=but, unidentified="apply"),
+        policy(rule(id="later"), name="later", containers="all", but=but),
+        policy(rule(id="mine"), name="mine", names="nobody"),
+    ]
+    compiled = compile_policies(load(*policies), NodeTiers.usual())
+    for settled, held in ((False, {0, 2}), (True, {2})):
+        seen = Seen(image="registry/trusted", chosen=("mine",), settled=settled)
+        assert compiled.select(seen) == held
