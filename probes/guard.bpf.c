@@ -99,7 +99,7 @@ static __always_inline void rf_guard_record(struct task_struct *task, const stru
 	record->nr = rf_guard_nr(task);
 	record->header.flags = rf_in_compat(task) ? RF_FLAG_COMPAT : 0;
 	if (text) {
-		buffer = bpf_map_lookup_elem(&scratch, &index);
+		buffer = rf_scratch_numbered(index);
 		if (buffer) {
 			bpf_probe_read_kernel_str(record->path, sizeof(record->path), buffer->name);
 			record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;

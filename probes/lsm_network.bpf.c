@@ -23,7 +23,7 @@ int BPF_PROG(lsm_socket_create, int family, int type, int protocol, int kern, in
 	if (kern || !rf_lsm_armed(&lsm))
 		return 0;
 	rf_lsm_ask(&lsm, RF_SYS_SOCKET);
-	rf_lsm_operand(&lsm, 0, (__u32)family);
+	rf_lsm_operand(&lsm, 0, rf_socket_family(family, type, protocol));
 	rf_lsm_operand(&lsm, 1, (__u32)type);
 	rf_lsm_operand(&lsm, 2, (__u32)protocol);
 	return rf_lsm_decide_once(&lsm); /* socketpair asks twice */

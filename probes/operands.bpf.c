@@ -181,17 +181,6 @@ static __always_inline __u64 rf_mount_flags(__u64 flags)
 	return (flags & RF_MS_MGC_MSK) == RF_MS_MGC_VAL ? flags & ~RF_MS_MGC_MSK : flags;
 }
 
-#define RF_AF_INET 2
-#define RF_AF_PACKET 17
-#define RF_SOCK_TYPE_MASK 0xf
-#define RF_SOCK_PACKET 10
-
-/* The family that a socket gets: __sock_create() still knows how packet sockets were asked for up to 2.0. */
-static __always_inline __u32 rf_socket_family(__u32 family, __u32 type)
-{
-	return family == RF_AF_INET && (type & RF_SOCK_TYPE_MASK) == RF_SOCK_PACKET ? RF_AF_PACKET : family;
-}
-
 #define RF_STACKED_ROOTS 16
 
 /*
@@ -266,7 +255,7 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 	case RF_FROM_MOUNT_FLAGS:
 		return rf_mount_flags(value);
 	case RF_FROM_SOCKET_FAMILY:
-		return rf_socket_family(value, next);
+		return rf_socket_family(value, next, arg + 2 < RF_SYSCALL_ARGS ? call->args[arg + 2] : 0);
 	case RF_FROM_CHROOTED:
 		return rf_is_chrooted();
 	case RF_FROM_FD_SETUID:

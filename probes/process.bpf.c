@@ -217,7 +217,7 @@ struct rf_becomes {
 
 /*
  * A global function: what it has to do is the same whether there was a buffer to read the program's path into, and
- * the verifier would follow both to the end. The current task is the one that executes.
+ * the verifier would follow both to the end. The current task is the one that executes. Returns whether it is bound by this.
  */
 __noinline int rf_become(const struct rf_becomes *becomes)
 {
@@ -245,7 +245,7 @@ __noinline int rf_become(const struct rf_becomes *becomes)
 	rf_watch(task, bound);
 	rf_settle(task, bound->container);
 	rf_publish(task, bound, container);
-	return 0;
+	return 1;
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -257,6 +257,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	struct rf_task *bound;
 	struct rf_file exe;
 	__u64 file;
+	int became;
 
 	bound = rf_bound(task);
 	if (bound && bound->container) {
@@ -283,10 +284,10 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, becomes.like.slot);
 		becomes.like.facts = RF_PROGRAM_ELSEWHERE;
 	}
-	rf_become(&becomes);
+	became = rf_become(&becomes);
 	bound = rf_bound(task);
 	if (bound && bound->container) {
-		if (becomes.arms)
+		if (becomes.arms && became) /* else the iterator met it, and has counted it */
 			rf_counted(task, bound, container, false);
 		if (buffer)
 			rf_executed(task, bound, container, &exe, buffer, becomes.arms);

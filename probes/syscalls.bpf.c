@@ -57,9 +57,16 @@ rf_subprogram int rf_call_event(struct task_struct *task, const struct rf_task *
 		rf_drop(event, RF_DROP_TABLE_FULL, bound->slot);
 		return 0;
 	}
+	/* Arguments in memory that is not there yet, as no honest caller has them: they count as the worst that they could be. */
+	question.starved = flags & RF_FLAG_UNREADABLE;
 	flags |= rf_call_text(buffer, call, known->text_arg, event);
 	question.text = buffer->bit + 1;
-	rf_judge(&question, task, bound, NULL);
+	if (question.starved) {
+		rf_learn_facts(&question, task, bound);
+		rf_match(&question, NULL);
+	} else {
+		rf_judge(&question, task, bound, NULL);
+	}
 	flags |= rf_carry_out(&question);
 	rf_count_verdict(&question);
 	route = rf_route_verdict(&question, container);

@@ -25,6 +25,27 @@ int rf_is_chrooted(void);
 /* operands.bpf.c: enum rf_relation of a process, by its number on the host, to the current task. */
 __u32 rf_relation_of_process(__u32 tgid);
 
+#define RF_AF_INET 2
+#define RF_AF_INET6 10
+#define RF_AF_PACKET 17
+#define RF_AF_SMC 43
+#define RF_SOCK_TYPE_MASK 0xf
+#define RF_SOCK_PACKET 10
+#define RF_IPPROTO_SMC 256
+
+/*
+ * The family that a socket gets: __sock_create() still knows how packet sockets were asked for up to 2.0, and from 6.11 on
+ * SMC is a protocol of TCP's families as well (d25a92ccae6b).
+ */
+static __always_inline __u32 rf_socket_family(__u32 family, __u32 type, __u32 protocol)
+{
+	if (family == RF_AF_INET && (type & RF_SOCK_TYPE_MASK) == RF_SOCK_PACKET)
+		return RF_AF_PACKET;
+	if ((family == RF_AF_INET || family == RF_AF_INET6) && protocol == RF_IPPROTO_SMC)
+		return RF_AF_SMC;
+	return family;
+}
+
 /* The call's string. It can change after this, and be not resident: an address for rules of the weaker tiers. */
 static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct rf_call *call, __s32 arg, __u32 event)
 {

@@ -49,7 +49,7 @@ enum rf_operand_source {
 	RF_FROM_CONST = 8,	    /* the number in `arg`: which call of the family it was */
 	RF_FROM_PIDFD_TARGET = 9,   /* enum rf_relation of the process behind the pidfd args[arg] */
 	RF_FROM_MOUNT_FLAGS = 10,   /* args[arg] without the magic number that the kernel takes off mount's flags */
-	RF_FROM_SOCKET_FAMILY = 11, /* args[arg]; AF_PACKET where the type args[arg+1] makes the kernel take that */
+	RF_FROM_SOCKET_FAMILY = 11, /* args[arg]; or what type and protocol, which follow, make of it */
 	RF_FROM_CHROOTED = 12,	    /* 1: the task's root is not that of its mount namespace; args are not read */
 	RF_FROM_PERF_TARGET = 14,   /* enum rf_relation of what perf_event_open(attr, args[arg], ...) measures */
 	RF_FROM_FD_SETUID = 13,	    /* 1: descriptor args[arg] is of a program that runs as its owner or group */

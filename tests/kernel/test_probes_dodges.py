@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism, Relation
+from ringfence.bpf.capabilities import NodeCapabilities
 from tests.kernel.probes import LABEL, Probes, results
 from tests.kernel.rules import Rule
 from tests.support import force
@@ -27,6 +28,7 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.root
 K = EventKind
 NEWNS, NEWUTS, NEWUSER = 0x20000, 0x4000000, 0x10000000
+AF_ALG, AF_SMC = 38, 43
 OBSERVED = (
     K.PROCESS_EXEC,
     K.SYS_CLONE,
@@ -65,7 +67,27 @@ def test_a_child_that_no_rule_is_about_lives(probes: Probes, cgroup: Cgroup, dod
     assert do(cgroup, dodge, "clone3", hex(NEWUSER)) == {"clone3": 0, "child": 5 << 8}
 
 
+def test_what_cannot_be_read_of_a_socketcall_is_the_worst(probes: Probes, cgroup: Cgroup, dodge: str) -> None:
+    """Programs push its arguments on their stack before they call: who has them elsewhere hides them."""
+    if not NodeCapabilities.detect().compat:
+        force.elsewhere("this kernel runs no 32-bit calls")
+    probes.enforce(Rule(K.SYS_SOCKET, "kill", {0: {AF_ALG}}))
+    assert cgroup.run([dodge, "socketcall", "38", "5", "0"]).returncode == -signal.SIGKILL
+    probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
+    assert do(cgroup, dodge, "socketcall", "2", "2", "0") == {"socket": 4}
+
+
 # ---- calls with the effect of others
+
+
+@pytest.mark.parametrize("family", [2, 10])
+def test_smc_by_its_protocol_is_of_its_family(
+    probes: Probes, cgroup: Cgroup, dodge: str, family: int
+) -> None:
+    """IPPROTO_SMC of 6.11 makes a TCP socket's family what AF_SMC is."""
+    probes.enforce(Rule(K.SYS_SOCKET, "kill", {0: {AF_SMC}}))
+    assert not do(cgroup, dodge, "socket", str(family), "1", "256")
+    assert do(cgroup, dodge, "socket", str(family), "1", "6") == {"socket": 3}
 
 
 def test_open_tree_attr_changes_a_mount_as_mount_setattr_does(
