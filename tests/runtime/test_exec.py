@@ -45,6 +45,26 @@ def test_exec_options(box: Box) -> None:
     assert int(effective.split()[1], 16) >> 18 & 1
 
 
+def test_exec_as_another_user_has_none_of_the_first_ones_groups(box: Box) -> None:
+    """They were given to the container's user (`disk`, `wheel`), not to everyone that a caller names."""
+    box.config["process"]["user"]["additionalGids"] = [6, 10]
+    box.start()
+    assert box.exec("/bin/id", "-G").stdout == "0 6 10\n"
+    assert box.runtime("exec", "-u", "1000:1000", box.name, "/bin/id", "-G").stdout == "1000\n"
+    got = box.runtime("exec", "-u", "1000:1000", "-g", "7", box.name, "/bin/id", "-G")
+    assert got.stdout == "1000 7\n"
+
+
+@pytest.mark.parametrize("user", ["4294967295", "1000:4294967295", "4294967296", "\u0663", "-1", "x"])
+def test_exec_as_nobody_that_there_is_does_not_stay_root(box: Box, user: str) -> None:
+    """As in CVE-2024-40635: to the kernel 4294967295 is -1, which changes nothing."""
+    box.start()
+    got = box.runtime("exec", f"--user={user}", box.name, "/bin/id")
+    assert got.stdout == ""
+    assert got.stderr.startswith("ringfence-runtime: --user: ")
+    assert "--additional-gids" in box.runtime("exec", "-g", "4294967295", box.name, "/bin/id").stderr
+
+
 def test_exec_of_a_process_file(box: Box, tmp_path: Path) -> None:
     """What engines use."""
     box.start()

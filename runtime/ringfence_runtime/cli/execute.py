@@ -9,7 +9,7 @@ from ringfence_runtime.errors import Error, SpecError, StateError, UsageError
 from ringfence_runtime.launch.plan import Options
 from ringfence_runtime.security.caps import CAPABILITIES, default_sets
 from ringfence_runtime.spec import parse_process_file
-from ringfence_runtime.spec.node import choice
+from ringfence_runtime.spec.node import U32, choice
 from ringfence_runtime.state import Store
 
 TYPE_CHECKING = False
@@ -111,9 +111,10 @@ def _from_options(parsed: Parsed, words: list[str], config: Config) -> Process:
             raise UsageError(f"--cwd: {process.cwd!r} must be an absolute path")
     if parsed.text("user"):
         user, _, group = parsed.text("user").partition(":")
-        if not user.isdecimal() or (group and not group.isdecimal()):
+        if not _is_id(user) or (group and not _is_id(group)):
             raise UsageError(f"--user: {parsed.text('user')!r} is not UID or UID:GID")
         process.user.uid, process.user.gid = int(user), int(group or process.user.gid)
+        process.user.groups = ()  # they are the container's user's
     if parsed.texts("additional-gids"):
         process.user.groups = (*process.user.groups, *_gids(parsed.texts("additional-gids")))
     if parsed.flag("no-new-privs"):
@@ -130,9 +131,14 @@ def _variable(text: str) -> str:
     return text
 
 
+def _is_id(text: str) -> bool:
+    """A number of a user or group. The last one of 32 bits means "as before" to setresuid(2): root's here."""
+    return text.isascii() and text.isdecimal() and len(text) < 11 and int(text) < U32
+
+
 def _gids(values: list[str]) -> list[int]:
     words = [word for value in values for word in value.split(",")]
-    if not all(word.isdecimal() for word in words):
+    if not all(_is_id(word) for word in words):
         raise UsageError(f"--additional-gids: {','.join(words)!r} is not a list of numbers")
     return [int(word) for word in words]
 
