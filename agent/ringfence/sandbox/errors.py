@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ringfence.errors import Error
+from ringfence.errors import Error, NotPermittedError
 
 __all__ = ["SandboxError", "UsageError", "translated"]
 
+_USE_SUDO = "this needs root: use sudo"
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
 
@@ -27,7 +29,10 @@ class UsageError(SandboxError):
 
 @contextmanager
 def translated(code: int = 0) -> Iterator[None]:
-    """The runtime's errors and the kernel's as this program's; `code` is the exit code, 0: of the launch."""
+    """The runtime's errors and the kernel's as this program's; `code` is the exit code, 0: of the launch.
+
+    What takes root has the code for that, but in a launch, whose codes are a shell's.
+    """
     from ringfence_runtime.errors import Error as RuntimeProblem
 
     try:
@@ -36,16 +41,26 @@ def translated(code: int = 0) -> Iterator[None]:
         error.exit_code = code or error.exit_code
         raise
     except RuntimeProblem as error:
-        raise _failure(error.message, error.hint, code) from None
+        raise _failure(error.message, error.hint, code, error) from None
     except OSError as error:
         where = f" ({error.filename!a})" if error.filename else ""
-        raise _failure(f"{error.strerror or error}{where}", "", code) from None
+        raise _failure(f"{error.strerror or error}{where}", "", code, error) from None
 
 
-def _failure(message: str, hint: str, code: int) -> SandboxError:
-    failure = SandboxError(message, hint=hint)
+def _failure(message: str, hint: str, code: int, cause: BaseException) -> SandboxError:
+    denied = os.geteuid() != 0 and _is_denied(cause)
+    failure = SandboxError(message, hint=hint or (_USE_SUDO if denied else ""))
     failure.exit_code = code or _status(message)
+    if denied and code:
+        failure.exit_code = NotPermittedError.exit_code
     return failure
+
+
+def _is_denied(error: BaseException | None) -> bool:
+    """Whether the kernel said so, to whatever was tried first."""
+    while error is not None and not isinstance(error, PermissionError):
+        error = error.__context__
+    return error is not None
 
 
 def _status(message: str) -> int:

@@ -55,7 +55,7 @@ def run(
 
     mend_inherited()
     if os.geteuid() != 0:
-        raise UsageError("ringfence run needs root")
+        raise UsageError("ringfence run needs root", hint="use sudo")
     if request.tty and request.detach:
         raise UsageError(
             "--tty with --detach: nobody would hold the terminal",
