@@ -77,6 +77,16 @@ def test_sigterm_ends_it_cleanly(stopped: Agent) -> None:
     assert not [line for line in lines if line["level"] == "error"]
 
 
+def test_a_reload_that_comes_too_early_does_not_end_it(stopped: Agent) -> None:
+    """Whoever rotates a file or writes a policy sends SIGHUP, whether the agent is ready or not; it is done
+    once the agent is."""
+    stopped.start(wait=False)
+    wait_for((stopped.directory / "state/agent.lock").exists, "the start", every=0.001)
+    os.kill(stopped.pid, signal.SIGHUP)
+    wait_for(stopped._is_ready, "the agent to be ready", seconds=15)
+    wait_for(lambda: stopped.metrics()["ringfence_policy_generation", ()] == 2, "the reload")
+
+
 def test_a_second_agent_is_refused(stopped: Agent) -> None:
     """Exit code 5, the pid of the first in the message; the first goes on."""
     stopped.start()

@@ -34,6 +34,7 @@ from ringfence.daemon.detector_feed import DetectorFeed
 from ringfence.daemon.dispatch import Dispatcher
 from ringfence.daemon.enroll import Enroller
 from ringfence.daemon.entry import Entry
+from ringfence.daemon.file_watch import FileWatch
 from ringfence.daemon.handover import GAP
 from ringfence.daemon.handshakes import Handshakes
 from ringfence.daemon.helpers import Helpers
@@ -140,6 +141,7 @@ class Agent:
     def _load(self) -> None:
         """Policies, programs and maps; nothing is attached yet."""
         # First without the kernel: a mistake in a file costs a start nothing but itself.
+        self._files = FileWatch(self.config.policies)  # before they are read
         tiers = plans.tiers_of(self._boot.capabilities)
         self._compiled = load(self.config, tiers)
         self.kernel = self._boot.kernel
@@ -219,6 +221,7 @@ class Agent:
             self.loop.call,
             self.members.facts,
             self.continuity.announce,
+            self._files,
         )
         never = self.adoption.never
         entry = Entry(self._hierarchy, self.slots, self.members, self.generations, self.told, never)
@@ -346,7 +349,7 @@ class Agent:
         loop.every(_BEAT, self.defence.tick)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.on_signal(number, loop.stop)
-        loop.on_signal(signal.SIGHUP, self._hang_up)
+        loop.on_signal(signal.SIGHUP, self.hang_up)
         self.outbox.start()
         self.worker.start()
         self.identity.start()
@@ -383,7 +386,8 @@ class Agent:
         self.members.on_answers()
         self.continuity.answered()
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Reopen the output and read all files again. In the loop."""
         self.writer.reopen()
         self.keeper.reload("SIGHUP")
         if self.probes:

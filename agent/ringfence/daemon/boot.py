@@ -6,6 +6,7 @@ the agent. Each takes a quarter of a second. So this module imports little; `run
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 from dataclasses import asdict
 
@@ -26,12 +27,16 @@ __all__ = ["Boot", "kernel_settings", "run"]
 
 def run(config: Config) -> int:
     """Be the agent until a signal stops it; returns the exit code."""
+    early: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _frame: early.append(number))  # by default it ends us
     with contextlib.ExitStack() as stack:
         boot = Boot(config, stack)
         from ringfence.daemon.agent import Agent
 
         agent = Agent(config, stack, boot)
         agent.start()
+        if early:
+            agent.loop.call(agent.hang_up)
         agent.loop.run()
         agent.stop()
     return 0

@@ -79,11 +79,13 @@ class PolicyKeeper:
         in_loop: Callable[[Callable[[], None]], bool],
         facts: Callable[[], Mapping[int, Container | None]],
         announce: Callable[[CompiledPolicies], None],
+        files: FileWatch | None = None,
     ) -> None:
+        """`files`: made before the first set was read, so that no change since then is missed."""
         self._config, self._kernel, self._generations, self._tiers = config, kernel, generations, tiers
         self._stats, self._plan, self._in_loop, self._facts = stats, plan, in_loop, facts
         self._announce = announce
-        self._watch = FileWatch(config.policies)
+        self._watch = files or FileWatch(config.policies)
         self._addresses = Addresses()
         self._stopping = threading.Event()
         self._base = PolicySet(())  # what the files hold; guests come on top

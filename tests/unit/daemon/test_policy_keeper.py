@@ -12,7 +12,9 @@ import pytest
 
 from ringfence.bpf.attach import AttachPlan
 from ringfence.config import load
+from ringfence.daemon.file_watch import FileWatch
 from ringfence.daemon.policies import PolicyKeeper
+from ringfence.daemon.policies import load as load_first
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, NodeTiers
 from tests.support.waiting import wait_for
@@ -55,20 +57,21 @@ class FakeGenerations:
 class World:
     """A keeper of one file; what it hands to the loop is run by `until`. `room`: the loop takes calls."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, changed_meanwhile: str = "") -> None:
         self.file = directory / "policy.yaml"
         self.write("first")
         self.calls: list[Callable[[], None]] = []
         self.room, self.refused = True, 0
         self.generations, self.stats = FakeGenerations(), Stats()
         config = load(None, {}, {"policies": [str(self.file)]})
+        files, first = FileWatch(config.policies), load_first(config, NodeTiers.usual())
+        if changed_meanwhile:
+            self.write(changed_meanwhile)
         self.keeper = PolicyKeeper(
             config, FakeKernel(), self.generations, NodeTiers.usual(), self.stats,  # type: ignore[arg-type]
-            lambda *sets: AttachPlan(), self._take, dict, lambda compiled: None,
+            lambda *sets: AttachPlan(), self._take, dict, lambda compiled: None, files,
         )  # fmt: skip
-        from ringfence.daemon.policies import load as load_first
-
-        self.keeper.start(load_first(config, NodeTiers.usual()))
+        self.keeper.start(first)
 
     def _take(self, work: Callable[[], None]) -> bool:
         if not self.room:
@@ -101,6 +104,15 @@ class World:
 def world(tmp_path: Path) -> World:
     """With its first policy in force."""
     return World(tmp_path)
+
+
+def test_a_file_that_changes_during_the_start_is_read_again(tmp_path: Path) -> None:
+    """The kernel loads programs between the reading of the first set and the first look at the files."""
+    world = World(tmp_path, changed_meanwhile="second")
+    assert world.in_force() == ["first"]
+    world.keeper.watch()
+    world.until(lambda: world.in_force() == ["second"], "the change")
+    world.keeper.close()
 
 
 def test_without_a_thread_to_be_had_the_attempt_is_refused_and_made_again(
