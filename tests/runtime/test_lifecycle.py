@@ -97,6 +97,20 @@ def test_kill_and_delete_by_pattern(boxes: Any) -> None:
     assert "--regex" in runtime("kill", "--regex", "(").stderr
 
 
+def test_kill_in_a_pid_namespace_of_others_ends_all_of_the_container(boxes: Any) -> None:
+    """It is not its first process that holds the namespace, so the end of that one ends nobody else."""
+    first, second = boxes().start(), boxes()
+    joined = {"type": "pid", "path": f"/proc/{first.state()['pid']}/ns/pid"}
+    spaces = second.config["linux"]["namespaces"]
+    second.config["linux"]["namespaces"] = [joined, *(each for each in spaces if each["type"] != "pid")]
+    second.shell("sleep 3600 & exec sleep 3600").start()
+    files = [path / "cgroup.procs" for path in second.cgroups()]
+    wait_for(lambda: any(len(file.read_text().split()) == 2 for file in files), "both processes")
+    assert second.runtime("kill", second.name, "KILL").returncode == 0
+    wait_for(lambda: not any(file.read_text() for file in files), "the end of both")
+    assert first.state()["status"] == "running"
+
+
 def test_kill_of_one_that_has_ended_says_so_in_containerds_words(box: Box) -> None:
     """By them it knows that there is nothing left to kill (checkKillError in its runc shim)."""
     box.start()

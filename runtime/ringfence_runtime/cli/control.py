@@ -66,8 +66,8 @@ def _kill(container: Container, number: int, *, all_of_it: bool) -> None:
         if container.cgroup.directory("freezer") is not None and container.cgroup.frozen():
             # A task that a version 1 freezer holds does not die before it is let go.
             container.cgroup.freeze(frozen=False)
-        if "pid" not in container.config().linux.namespaces:
-            # Without a pid namespace the end of the init does not end the others.
+        if not container.config().linux.new("pid"):
+            # Without a pid namespace of its own the end of the init does not end the others.
             container.cgroup.kill()
 
 
