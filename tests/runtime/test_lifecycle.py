@@ -78,6 +78,30 @@ def test_a_container_cannot_be_started_before_create_is_over(box: Box, tmp_path:
     assert box.state()["status"] == "running"
 
 
+def test_a_create_that_fails_late_leaves_another_container_of_its_name_alone(
+    box: Box, tmp_path: Path
+) -> None:
+    """It was deleted while its hook hung, and made anew; then the hook ends, and the first is undone."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    script = f"touch {begun}; while [ ! -e {go} ]; do sleep 0.02; done"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 30}
+    box.config["hooks"] = {"createRuntime": [hook]}
+    box.write()
+    command = [str(box.runtime.executable), "--root", str(box.runtime.root), "create", box.name]
+    with subprocess.Popen(command, cwd=box.directory, stdout=subprocess.DEVNULL) as create:
+        try:
+            wait_for(begun.exists, "the hook runs")
+            assert box.do("delete", "--force").returncode == 0
+            del box.config["hooks"]
+            box.start()
+        finally:
+            go.touch()
+        assert create.wait(20) != 0
+    assert box.state()["status"] == "running"
+    assert box.exec("/bin/true").returncode == 0
+    assert box.cgroups()
+
+
 def test_kill_and_delete_by_pattern(boxes: Any) -> None:
     """Those whose names it is found in; one that has ended already does not keep the others alive."""
     runtime, made = None, [boxes() for _ in range(3)]

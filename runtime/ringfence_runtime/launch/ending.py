@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 
-from ringfence_runtime import _sys, log
+from ringfence_runtime import _sys, jsonio, log
 from ringfence_runtime.cgroup import removal
 from ringfence_runtime.errors import Error, StateError
 from ringfence_runtime.launch.hooks import HookError, run_hooks
@@ -92,19 +92,32 @@ def run_poststop(container: Container, hooks: Sequence[Hook]) -> None:
             )
 
 
+def _is_replaced(container: Container) -> bool:
+    """Whether it was deleted while it was made, and what has its name now is another one."""
+    try:
+        with open(f"{container.directory}/state.json", "rb") as file:
+            created = jsonio.loads(file.read())["created"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(created != container.created)
+
+
 class Undo:
     """What a launch has made so far. If it fails, `run` takes it back in reverse order."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._steps: list[Callable[[], None]] = []
+        self._by_name: list[Callable[[], None]] = []
         self._first: list[Callable[[], None]] = []
         self._container: Container | None = None
         self._hooks: Sequence[Hook] = ()
 
-    def add(self, step: Callable[[], None]) -> None:
-        """One more step to take back."""
+    def add(self, step: Callable[[], None], *, by_name: bool = False) -> None:
+        """One more step to take back. `by_name`: of what another container of the same name has, too."""
         self._steps.append(step)
+        if by_name:
+            self._by_name.append(step)
 
     def add_first(self, step: Callable[[], None]) -> None:
         """A step that the container's own removal includes, once it exists."""
@@ -126,14 +139,16 @@ class Undo:
 
     def run(self) -> None:
         """Take all back. Where something could not be, the state stays for `delete --force`."""
-        whole = True
+        whole, replaced = True, self._container is not None and _is_replaced(self._container)
         for step in reversed([*self._first, *self._steps]):
+            if replaced and step in self._by_name:
+                continue
             try:
                 step()
             except (Error, OSError) as error:
                 whole = False
                 log.warn(f"while undoing the launch of {self.name}: {error}")
-        if self._container is None:
+        if self._container is None or replaced:
             return
         if whole:
             self._container.destroy()

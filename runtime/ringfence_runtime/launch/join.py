@@ -28,7 +28,6 @@ from ringfence_runtime.launch.identity import (
 from ringfence_runtime.launch.keyring import join_keyring
 from ringfence_runtime.launch.mempolicy import parse_policy, set_policy
 from ringfence_runtime.launch.mounts import new_filesystem
-from ringfence_runtime.launch.namespaces import FILES
 from ringfence_runtime.launch.outside import set_oom_score
 from ringfence_runtime.launch.parent import await_exec
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
@@ -220,7 +219,7 @@ class Joined:
         for name, flag in NAMESPACES.items():
             if name not in self.config.linux.namespaces or name == "mount":
                 continue
-            file = FILES.get(name, name)
+            file = "net" if name == "network" else name
             theirs = os.stat(f"/proc/{self.container.pid}/ns/{file}")
             if theirs.st_ino != os.stat(f"/proc/self/ns/{file}").st_ino:
                 flags |= flag

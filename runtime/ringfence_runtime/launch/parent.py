@@ -210,7 +210,7 @@ def creating(
         )
         undo.made(container, config)
         write_new(f"{container.directory}/config.json", data)
-        undo.add(group.undo)
+        undo.add(group.undo, by_name=True)
         group.create()
         group.apply(config.linux.resources)
         if group.is_v2 and config.linux.new("cgroup"):
