@@ -173,7 +173,7 @@ def tmpfs(text: str) -> Volume:
     options = ["nosuid", "nodev", "noexec"]
     for word in filter(None, words.split(",")):
         if word in ("exec", "suid", "dev"):
-            options.remove(f"no{word}")
+            options = [each for each in options if each != f"no{word}"]
         else:
             options.append(word)
     if not any(word.startswith("mode=") for word in options):
@@ -199,7 +199,7 @@ def limit(text: str) -> Limit:
     soft, _, hard = value.partition(":")
     try:
         numbers = [-1 if word == "unlimited" else int(word) for word in (soft, hard or soft)]
-        if min(numbers) < -1:
+        if min(numbers) < -1 or max(numbers) >= 1 << 63:
             raise ValueError
     except ValueError:
         raise UsageError(f"--ulimit: {text!a} is not NAME=SOFT[:HARD]") from None

@@ -75,6 +75,18 @@ def test_mounts(tmp_path: Path) -> None:
             values.mount(bad)
 
 
+def test_a_tmpfs_may_say_a_word_twice() -> None:
+    """As a script that adds options to others does."""
+    assert values.tmpfs("/a:exec,exec") == values.tmpfs("/a:exec")
+
+
+def test_a_limit_is_a_number_of_the_kernels() -> None:
+    """Else it would come round: 2^64 + 5 became 5."""
+    assert values.limit("nofile=unlimited").soft == -1
+    with pytest.raises(UsageError, match="--ulimit"):
+        values.limit(f"nofile={(1 << 64) + 5}")
+
+
 def test_limits_and_devices() -> None:
     """unlimited is -1; access letters stand alone or third."""
     assert values.limit("nofile=1:2") == ("RLIMIT_NOFILE", 1, 2)
