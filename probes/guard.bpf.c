@@ -148,14 +148,9 @@ __noinline int rf_guard_met(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 /* Whether a struct pid is that of the agent or of one of its threads. */
 static __always_inline bool rf_pid_of_agent(__u64 pid)
 {
-	__u64 task = (__u64)RF_READ(struct pid, pid, tasks[0].first);
+	__u64 task = rf_task_of_pid(pid);
 
-	if (!task)
-		return false;
-	task -= bpf_core_field_offset(struct task_struct, pid_links[0]);
-	if ((__u32)RF_READ(struct task_struct, task, tgid) != config.agent_pid)
-		return false;
-	return RF_READ(struct task_struct, task, group_leader, start_boottime) - config.agent_start_ns < RF_TICK_NS;
+	return task && rf_task_is_agent(task);
 }
 
 /*

@@ -45,14 +45,6 @@ __noinline __u32 rf_relation_of_process(__u32 tgid)
 	return bound ? rf_relation_of_tgid(task, bound, tgid) : RF_RELATION_UNKNOWN;
 }
 
-/* The task that a struct pid is of, a process's or another thread's; 0: it is gone. */
-static __always_inline __u64 rf_task_of_pid(__u64 pid)
-{
-	__u64 link = (__u64)RF_READ(struct pid, pid, tasks[0].first);
-
-	return link ? link - bpf_core_field_offset(struct task_struct, pid_links[0]) : 0;
-}
-
 /* Of a task by address. Who has ended is not among the processes any more, and is whose its cgroup is. */
 static __always_inline __u32 rf_relation_of_task(struct task_struct *task, const struct rf_task *bound, __u64 address)
 {

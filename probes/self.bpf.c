@@ -98,27 +98,31 @@ int guard_register(struct bpf_iter__task *ctx)
 
 /* ---- calls -------------------------------------------------------------- */
 
-/* Numbers of processes are the host's where the caller sees the host's: others cannot name the agent. */
+/* Numbers of processes are the host's where the caller sees the host's; those of threads are found by the kernel's table. */
 static __always_inline bool rf_names_agent(struct task_struct *task, __u32 pid)
 {
-	struct rf_guard_state *state;
+	struct rf_guard_state *state = rf_guard_state();
+	struct rf_pid_numbers numbers;
+	__u64 other;
 
-	if (pid != config.agent_pid || rf_pid_ns(task) != config.host_pid_ns)
+	if (!pid || !state || state->gone)
 		return false;
-	state = rf_guard_state();
-	return state && !state->gone;
+	rf_pid_numbers(task, &numbers);
+	other = rf_task_numbered(numbers.ns, pid);
+	if (other)
+		return rf_task_is_agent(other);
+	return pid == config.agent_pid && rf_pid_ns(task) == config.host_pid_ns;
 }
 
 static __always_inline bool rf_pidfd_of_agent(struct task_struct *task, __u32 fd)
 {
 	struct rf_guard_state *state = rf_guard_state();
-	__u64 pid = rf_pid_of_fd(task, fd);
-	__u32 nr = 0;
+	__u64 pid = rf_pid_of_fd(task, fd), other;
 
 	if (!pid || !state || state->gone)
 		return false;
-	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
-	return nr == config.agent_pid;
+	other = rf_task_of_pid(pid);
+	return other && rf_task_is_agent(other);
 }
 
 /* setpriority and ioprio_set: `which` counted from 0. Whoever is meant by a user is root, as the agent is. */

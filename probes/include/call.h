@@ -22,6 +22,9 @@ __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg);
 /* operands.bpf.c: whether the current task's root is another than that of its mount namespace. */
 int rf_is_chrooted(void);
 
+/* operands.bpf.c: the address of the task that has that number in a pid namespace; 0: none. */
+__u64 rf_task_numbered(__u64 ns, __u32 nr);
+
 /* operands.bpf.c: enum rf_relation of a process, by its number on the host, to the current task. */
 __u32 rf_relation_of_process(__u32 tgid);
 

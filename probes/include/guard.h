@@ -158,6 +158,14 @@ static __always_inline struct rf_guard_state *rf_guard_state(void)
 	return bpf_map_lookup_elem(&guard_state, &zero);
 }
 
+/* A task by its address: the agent, or another thread of its, which is as good. */
+static __always_inline bool rf_task_is_agent(__u64 task)
+{
+	if ((__u32)RF_READ(struct task_struct, task, tgid) != config.agent_pid)
+		return false;
+	return RF_READ(struct task_struct, task, group_leader, start_boottime) - config.agent_start_ns < RF_TICK_NS;
+}
+
 /* An object of BPF by its id. */
 static __always_inline bool rf_guards_object(__u64 kind, __u32 id)
 {

@@ -124,6 +124,14 @@ static __always_inline __u64 rf_pid_of_fd(struct task_struct *task, __u32 fd)
 	return name == RF_PIDFD_NAME ? (__u64)RF_READ(struct file, file, private_data) : 0;
 }
 
+/* The task that a struct pid is of, a process's or another thread's; 0: it is gone. */
+static __always_inline __u64 rf_task_of_pid(__u64 pid)
+{
+	__u64 link = (__u64)RF_READ(struct pid, pid, tasks[0].first);
+
+	return link ? link - bpf_core_field_offset(struct task_struct, pid_links[0]) : 0;
+}
+
 static __always_inline __u64 rf_mount_of(const struct rf_file *file)
 {
 	return file->mnt - bpf_core_field_offset(struct mount, mnt);

@@ -58,6 +58,11 @@ class Target:
         return self.agent.pid
 
     @property
+    def thread(self) -> int:
+        """A thread of its that is not the first one."""
+        return next(int(name) for name in os.listdir(f"/proc/{self.pid}/task") if int(name) != self.pid)
+
+    @property
     def state(self) -> Path:
         return self.agent.directory / "state"
 
