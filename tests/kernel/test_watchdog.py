@@ -96,7 +96,7 @@ def test_a_containers_profile_is_given_back(target: Target, cgroup: Cgroup) -> N
         was = memory[at : at + 8]
 
         def spoiled() -> bool:
-            """Again, while it is not met: what is spoiled as the container is assigned its policies is lost."""
+            """Again, while it is not met: what is spoiled before the container has its policies is lost."""
             if count(target, "profile") > before:
                 return True
             memory[at : at + 8] = b"\x3f\0\0\0\x3f\0\0\0"
