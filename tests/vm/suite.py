@@ -97,6 +97,7 @@ SKIPS = (
     Skip(r"elsewhere: this kernel has no open_tree of `open_tree /etc 2`", ("6.1", "6.12", "6.18")),
     Skip(r"elsewhere: this kernel has no hook for unix sockets \(6\.7 has\)", ("6.1",)),
     Skip(r"elsewhere: this kernel has no hook cgroup/(connect|sendmsg)_unix", ("6.1",)),
+    Skip(r"elsewhere: this kernel has no pidfd of a thread \(6\.9\)", ("6.1",)),
     Skip(r"elsewhere: this kernel cannot id-map the filesystem of the temporary directory.*", ("6.1",)),
     # no headers of it can be had
     Skip(r"no module for this kernel", ("6.18",)),
