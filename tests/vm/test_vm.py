@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support import force
+from tests.vm import suite
 from tests.vm.catalogue import DEFAULT, Prepared, prepared
 from tests.vm.cpio import Archive
 from tests.vm.fetch import fetch
-from tests.vm.machine import Job, run
+from tests.vm.machine import Job, Outcome, run
 from tests.vm.side_by_side import run_side_by_side
-from tests.vm.suite import FULL, ROOT, SHARES, SUITE, Report, bad_lines
+from tests.vm.suite import FULL, LATE_BREAKPOINT, ROOT, SHARES, SUITE, Report, bad_lines
 
 
 def kernel_or_skip(name: str) -> Prepared:
@@ -121,3 +124,19 @@ def test_what_guests_are_asked_to_run_is_there(pattern: str) -> None:
 def test_shares_are_of_kernels_that_every_check_boots() -> None:
     """Nobody else's share would be run."""
     assert set(SHARES) == set(DEFAULT)
+
+
+@pytest.mark.parametrize(("said", "boots"), [(f"{LATE_BREAKPOINT} 0000 [#1]", 2), ("Oops: 0002 [#1]", 1)])
+def test_a_guest_is_booted_again_for_the_emulators_sake_alone(
+    monkeypatch: pytest.MonkeyPatch, said: str, boots: int
+) -> None:
+    """And once at most: another panic is the report."""
+    made: list[Job] = []
+
+    def panicking(kernel: Prepared, job: Job, *, echo: object) -> Outcome:
+        made.append(job)
+        return Outcome(None, "powered off without a report", 1.0, f"{said}\nKernel panic")
+
+    monkeypatch.setattr(suite, "run", panicking)
+    outcome = suite.boot(Prepared("6.1", "6.1.0-x", Path("/nowhere"), Path("/nowhere"), []), Job(["true"]))
+    assert (outcome.status, len(made)) == (None, boots)
