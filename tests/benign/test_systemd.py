@@ -84,13 +84,22 @@ def _replaced(text: str, pattern: str, by: str) -> str:
 
 
 def test_systemd_boots_as_podman_starts_it(guard: Agent, tmp_path: Path) -> None:
-    """With an engine's capabilities and masks: to its target, a service of ours run, and nothing denied."""
+    """With an engine's capabilities, masks and refusal of bpf(2): to its target, a service of ours run, and
+    nothing denied. Without that refusal the rule on bpf(2) denies, and systemd goes on all the same.
+    """
     boot(guard, tmp_path, SERVICE, ())
 
 
 def test_systemd_gives_its_services_views_of_their_own(lenient_guard: Agent, tmp_path: Path) -> None:
     """With CAP_SYS_ADMIN: its services mount, and its filters are loaded; all other rules hold."""
     boot(lenient_guard, tmp_path, FENCED, ("CAP_SYS_ADMIN",))
+
+
+#: what every engine's default profile has for who lacks CAP_SYS_ADMIN and CAP_BPF
+WITHOUT_BPF = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [{"names": ["bpf"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+}
 
 
 def boot(guard: Agent, tmp_path: Path, service: str, capabilities: tuple[str, ...]) -> None:
@@ -104,6 +113,8 @@ def boot(guard: Agent, tmp_path: Path, service: str, capabilities: tuple[str, ..
         ]
         bundle.config["process"]["env"] += ["container=podman"]
         bundle.config["annotations"]["nerdctl/name"] = NAME
+        if "CAP_SYS_ADMIN" not in capabilities:
+            bundle.config["linux"]["seccomp"] = WITHOUT_BPF
         bundle.add_mount("/sys/fs/cgroup", "cgroup", "rw")
         bundle.add_mount("/run/lock", "tmpfs", "mode=755")
         (root / "etc/systemd/system/rf.service").write_text(service)
