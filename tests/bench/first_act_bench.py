@@ -24,7 +24,7 @@ from tests.bench.record import Bar, Measurement, Row, row
 from tests.bench.setup import POLICIES
 from tests.escape.program import REFUSED, build
 from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX, Cgroup, hierarchies, is_pure_v2
+from tests.support.cgroups import PREFIX, Cgroup, hierarchies, is_pure_v2, remove_everywhere
 from tests.support.waiting import wait_for
 
 ATTACK = ["/bin/attacks", "unshare", "0x10000000"]
@@ -146,3 +146,4 @@ def _podman(root: Path, directory: Path) -> Iterator[Callable[[], tuple[str, int
     finally:
         subprocess.run([*podman, "rmi", "--force", image], check=False, capture_output=True)
         Cgroup(parent).remove()
+        remove_everywhere(parent)  # conmon's is not of these controllers
