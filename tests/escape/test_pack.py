@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +40,7 @@ def campaign(mode: str, kind: str) -> dict[str, Result] | Exception:
     try:
         with tempfile.TemporaryDirectory(prefix="rfescape-") as name:
             runtime = [force.need_program("runc")]
-            machine = bool(os.environ.get("RINGFENCE_VM"))
+            machine = force.in_guest()
             stage = Stage(Path(name), PREFIX, runtime, request, patience(1), disposable=machine)
             return {result.case.id: result for result in run_cases(chosen, [policies], mode, stage)}
     except Exception as error:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +39,7 @@ def _calm_again(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def in_a_machine() -> None:
     """For what concerns the whole kernel."""
-    if not os.environ.get("RINGFENCE_VM"):
+    if not force.in_guest():
         force.elsewhere("changes the kernel itself: in virtual machines only")
 
 

@@ -14,7 +14,8 @@ import pytest
 from ringfence.abi import EventKind
 from ringfence.containers.patterns import DEFAULT_PATTERNS
 from tests.kernel.attribution import new_prefix, observing
-from tests.kernel.test_attribution_runtimes import enriched, enriching, remove_everywhere
+from tests.kernel.test_attribution_runtimes import enriched, enriching
+from tests.support.cgroups import remove_everywhere
 from tests.support.waiting import patience, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("containerd", "ctr", "runc", "busybox")]

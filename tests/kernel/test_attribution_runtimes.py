@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import select
 import subprocess
@@ -24,8 +23,9 @@ from ringfence.containers.model import Container, Enrichment
 from ringfence.containers.patterns import DEFAULT_PATTERNS
 from tests.kernel.attribution import Observer, TestCgroup, new_prefix, observing
 from tests.support import force
+from tests.support.cgroups import remove_everywhere
 from tests.support.container import Bundle
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import patience
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
 
@@ -94,25 +94,6 @@ class Runc:
         """Delete it, and what it leaves: parents stay in each hierarchy."""
         subprocess.run(["runc", "--root", str(self.root), "delete", "--force", self.id], check=False)
         remove_everywhere(self.parent.name)
-
-
-def remove_everywhere(name: str) -> None:
-    """The cgroups of that name, below the root of whatever hierarchy, that a runtime left behind.
-
-    Runtimes remove a container's own cgroup, not the parents that they made, nor those of cpuset and systemd.
-    """
-    assert name.startswith("rftest-")
-    root = Path("/sys/fs/cgroup")
-    tops = [root / name, *root.glob(f"*/{name}")]
-
-    def gone() -> bool:
-        for top in tops:
-            for directory, _, _ in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(directory)
-        return not any(top.is_dir() for top in tops)
-
-    wait_for(gone, f"{name} to be removed")
 
 
 @pytest.fixture

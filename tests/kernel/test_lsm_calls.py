@@ -103,7 +103,7 @@ def quiet_again(probes: Probes) -> Iterator[None]:
 @pytest.fixture
 def modprobe(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
     """A program of the test's in modprobe's place, and what it was asked for. Only in a virtual machine."""
-    if not os.environ.get("RINGFENCE_VM"):
+    if not force.in_guest():
         force.elsewhere("changes the kernel itself: in virtual machines only")
     setting, asked = Path("/proc/sys/kernel/modprobe"), tmp_path / "asked"
     for path in (tmp_path, *tmp_path.parents[:3]):

@@ -27,38 +27,39 @@ PREFIX = os.environ.get("RINGFENCE_TEST_PREFIX", "rftest-")
 CONTROLLERS = ("devices", "pids", "memory", "freezer", "cpu", "cpuacct", "blkio")
 
 
-def _mounts() -> Iterator[tuple[Path, str, list[str]]]:
-    """Mount point, kind and options of each hierarchy."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        fields, (kind, _, options) = before.split(), after.split()[:3]
-        if kind in ("cgroup", "cgroup2"):
-            yield Path(fields[4]), kind, options.split(",")
-
-
 @functools.cache
 def hierarchies() -> dict[str, Path]:
     """Mounted hierarchies: a v1 controller's name, or `v2`, to its mount point."""
     found: dict[str, Path] = {}
-    for path, kind, options in _mounts():
-        for name in ["v2"] if kind == "cgroup2" else options:
-            if name in CONTROLLERS or name == "v2":
-                found.setdefault(name, path)
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        fields, (kind, _, options) = before.split(), after.split()[:3]
+        if kind == "cgroup2":
+            found.setdefault("v2", Path(fields[4]))
+        elif kind == "cgroup":
+            for option in options.split(","):
+                if option in CONTROLLERS:
+                    found.setdefault(option, Path(fields[4]))
     return found
 
 
 def remove_everywhere(name: str) -> None:
-    """A cgroup of ours that an engine made, in the hierarchies of all controllers and of none."""
-    paths = [path / name for path, _, _ in _mounts() if (path / name).is_dir()]
+    """The cgroups of that name, below the root of whatever hierarchy, that a runtime left behind.
+
+    Runtimes remove a container's own cgroup, not the parents that they made, nor those of cpuset and systemd.
+    """
+    assert name.startswith("rftest-")
+    root = Path("/sys/fs/cgroup")
+    tops = [root / name, *root.glob(f"*/{name}")]
 
     def gone() -> bool:
-        for path in paths:
-            for directory, _, _ in os.walk(path, topdown=False):
+        for top in tops:
+            for directory, _, _ in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(directory)
-        return not any(path.exists() for path in paths)
+        return not any(top.is_dir() for top in tops)
 
-    wait_for(gone, f"cgroup {name} to go away", seconds=10)
+    wait_for(gone, f"{name} to be removed")
 
 
 def is_pure_v2() -> bool:

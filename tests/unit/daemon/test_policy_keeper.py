@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -68,7 +68,7 @@ class World:
         if changed_meanwhile:
             self.write(changed_meanwhile)
         self.keeper = PolicyKeeper(
-            config, FakeKernel(), self.generations, NodeTiers.usual(), self.stats,  # type: ignore[arg-type]
+            config, cast(Any, FakeKernel()), cast(Any, self.generations), NodeTiers.usual(), self.stats,
             lambda *sets: AttachPlan(), self._take, dict, lambda compiled: None, files,
         )  # fmt: skip
         self.keeper.start(first)
