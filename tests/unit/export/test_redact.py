@@ -244,13 +244,19 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_text_costs_little(text: str) -> None:
-    """The texts are the container's: no pattern may run away with the loop."""
+    """The texts are the container's: no pattern may run away with the loop.
+
+    The best of three: one that runs away does it each time, the garbage collector comes when it likes.
+    """
     redactor = Redactor()
-    began = time.thread_time()
-    redactor.text(text)
-    redactor.arguments(["sh", "-c", text])
-    redactor.arguments(text.split(" "))
-    assert time.thread_time() - began < 0.1
+    costs = []
+    for _ in range(3):
+        began = time.thread_time()
+        redactor.text(text)
+        redactor.arguments(["sh", "-c", text])
+        redactor.arguments(text.split(" "))
+        costs.append(time.thread_time() - began)
+    assert min(costs) < 0.1
 
 
 @given(st.lists(st.text(max_size=40), max_size=6))

@@ -75,14 +75,14 @@ def test_without_descriptors_it_waits_for_some(server: StreamServer) -> None:
     with connect(server) as first, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as second:
         first.sendall(b'{"op": "echo"}\n')
         assert b"true" in first.recv(4096)
-        second.settimeout(1)
+        second.settimeout(2)
         with no_descriptors():
             busy = time.process_time()
             second.connect(str(server.path))
             second.sendall(b'{"op": "echo"}\n')
             with pytest.raises(TimeoutError):
                 second.recv(4096)
-            assert time.process_time() - busy < 0.5
+            assert time.process_time() - busy < 1
         second.settimeout(10)
         assert b"true" in second.recv(4096)
 
