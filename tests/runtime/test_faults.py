@@ -16,17 +16,20 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.conftest import Box
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import patience, process_state, wait_for
 
 pytestmark = [pytest.mark.root]
 
 
 def processes(box: Box) -> list[str]:
-    """Command lines that belong to this container: its id is in them, or it is in its cgroup."""
+    """Names of the processes in this container's cgroups.
+
+    One that has ended is none, even while it waits to be reaped: the host's init does that when it likes.
+    """
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if f"/{box.name}" in (path / "cgroup").read_text():
+            if f"/{box.name}" in (path / "cgroup").read_text() and process_state(int(path.name)) != "Z":
                 found.append((path / "comm").read_text().strip())
     return found
 
