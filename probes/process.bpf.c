@@ -10,6 +10,7 @@
 #include "include/exec.h"
 #include "include/lifecycle.h"
 #include "include/drift.h"
+#include "include/guard.h"
 #include "include/member.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -118,6 +119,19 @@ rf_subprogram bool rf_born_against_rules(struct task_struct *parent, struct rf_t
 	return true;
 }
 
+/*
+ * What is known of each task takes of the agent's memory, and where that is used up, no container's new tasks are followed.
+ * So no container may have that many: who makes one more is killed, and the child condemned. Says whether.
+ */
+static __always_inline bool rf_too_many(const struct rf_container *container)
+{
+	__u32 tasks = container->tasks;
+
+	if (!config.task_share || tasks < config.task_share)
+		return false;
+	return rf_guard_met(RF_TAMPER_TASKS, tasks, 0, 0, false) == RF_ACTION_KILL;
+}
+
 SEC("tp_btf/task_newtask")
 int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 {
@@ -144,7 +158,7 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 		((struct rf_armed *)of_child)->home = ((struct rf_armed *)bound)->home;
 		__builtin_memcpy(&((struct rf_armed *)of_child)->identity, &((struct rf_armed *)bound)->identity,
 				 sizeof(struct rf_identity));
-		if (rf_born_against_rules(parent, bound, container, clone_flags))
+		if (rf_born_against_rules(parent, bound, container, clone_flags) || rf_too_many(container))
 			((struct rf_armed *)of_child)->identity.condemned = 1;
 		__sync_fetch_and_add(&container->tasks, 1);
 	}

@@ -311,6 +311,7 @@ enum rf_tamper {
 	RF_TAMPER_CGROUP = 11, /* a file of its cgroup, or its place; detail: the cgroup's id */
 	RF_TAMPER_MOUNT = 12,  /* the pins' filesystem is unmounted, or mounted anew */
 	RF_TAMPER_SOCKET = 13,
+	RF_TAMPER_TASKS = 14,	 /* more tasks than one container may have the agent know; detail: how many there are */
 	RF_TAMPER_MAYBE = 0x100, /* or'ed to it: only the end of a path matches */
 	RF_TAMPER_LOOK = 32,	 /* detail: PTRACE_MODE_*: files of /proc/PID that only a tracer may read */
 };

@@ -263,12 +263,12 @@ struct rf_config {
 	__u32 activity_burst;
 	__u32 alert_rate; /* the same for alerts */
 	__u32 alert_burst;
-	__u32 helper_hook;    /* helpers are decided at an LSM hook (lsm_invariants.bpf.c), before they become it */
-	__u32 exec_hooked;    /* an LSM hook decides process.exec: sched_process_exec only tells of it */
-	__u32 process_share;  /* entries of `processes` that one container may have */
-	__u32 cgroup_storage; /* cgroup-BPF programs have task storage */
-	__u32 late;	      /* containers that were not enrolled when they were made are at their next exec */
-	__u32 pad;
+	__u32 helper_hook;	/* helpers are decided at an LSM hook (lsm_invariants.bpf.c), before they become it */
+	__u32 exec_hooked;	/* an LSM hook decides process.exec: sched_process_exec only tells of it */
+	__u32 process_share;	/* entries of `processes` that one container may have */
+	__u32 cgroup_storage;	/* cgroup-BPF programs have task storage */
+	__u32 late;		/* containers that were not enrolled when they were made are at their next exec */
+	__u32 task_share;	/* tasks that one container may have (rf_too_many); 0: as many as it likes */
 	__u64 root_cgroup;	/* the topmost that the agent sees: nothing above it is its business */
 	__u64 host_root_device; /* of the host's root directory; 0: not known */
 	__u64 host_root_inode;

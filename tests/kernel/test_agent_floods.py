@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,9 +26,16 @@ pytestmark = pytest.mark.root
 
 LABEL = "flood"
 FORKS = "i=0; while :; do i=$((i+1)); /bin/true; done"
-#: short sleeps, each a process: alive long enough to be missed from the tree when their forks are lost
 #: child cgroups of one container; the figure of the docs is 50,000
 CHILDREN = int(os.environ.get("RINGFENCE_CHILDREN", "3000"))
+THREADS = """
+import threading, time
+threading.stack_size(1 << 16)
+for number in range(14_000):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+time.sleep(600)
+"""
+#: short sleeps, each a process: alive long enough to be missed from the tree when their forks are lost
 SLEEPS = "for i in $(seq 400); do sleep 30 & done; wait"
 
 
@@ -177,6 +186,35 @@ def test_an_agent_at_its_own_limit_does_less_and_says_so(tmp_path: Path) -> None
             assert '"message": "the rate of activity is changed"' in agent.log.read_text()
         finally:
             agent.stop(60)
+
+
+def test_threads_without_end_do_not_use_up_the_agents_memory(tmp_path: Path) -> None:
+    """Where the agent may have 96 MiB, a container may have 11,983 tasks: then it is killed, told of, and no
+    task of another one is missed."""
+    force.need_root()
+    with new_cgroup(f"{LABEL}room") as room:
+        for name in ("memory.limit_in_bytes", "memory.max"):
+            path = next((path / name for path in room.paths.values() if (path / name).exists()), None)
+            if path is not None:
+                path.write_text(f"{96 << 20}")
+        agent = Agent(tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}-*"])
+        agent.argv = room.command(agent.argv, armed=False)
+        agent.start()
+        try:
+            with new_cgroup(LABEL) as loud, new_cgroup(LABEL) as other:
+                bomb = loud.popen([sys.executable, "-c", THREADS], stdout=subprocess.DEVNULL)
+                assert bomb.wait(timeout=patience(60)) == -signal.SIGKILL
+                alert = agent.wait_alert("agent-tamper", loud.name)
+                assert alert["outcome"] == "killed"
+                assert alert["details"]["what"] == "tasks"
+                assert alert["details"]["tasks"] == 11983
+                done = other.run([str(build()), "unshare", "0x10000000"], stdout=subprocess.DEVNULL)
+                assert done.returncode < 0
+                agent.wait_alert("userns-create", other.name)
+            full = ("ringfence_events_dropped_total", (("event", "process.fork"), ("reason", "table_full")))
+            assert full not in agent.metrics()
+        finally:
+            agent.stop()
 
 
 def ready(agent: Agent) -> bool:

@@ -58,6 +58,7 @@ class Tamper(IntEnum):
     CGROUP = 11
     MOUNT = 12
     SOCKET = 13
+    TASKS = 14
     LOOK = 32
     MAYBE = 0x100
 

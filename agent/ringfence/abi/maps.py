@@ -160,7 +160,7 @@ CONFIG = Layout(
     Field("process_share", "u32"),
     Field("cgroup_storage", "u32"),
     Field("late", "u32"),
-    Field("pad", "u32"),
+    Field("task_share", "u32"),
     Field("root_cgroup", "u64"),
     Field("host_root_device", "u64"),
     Field("host_root_inode", "u64"),

@@ -58,6 +58,7 @@ class KernelSettings:
     slots: int = 4096
     processes: int = 65536
     process_share: int = 0  # of them, for one container; 0: a quarter
+    task_share: int = 0  # tasks that one container may have; 0: as many as it likes
     late: bool = True  # containers that were not enrolled when they were made are at their next exec
     root_cgroup: int = 0  # id of the topmost cgroup that can be seen; 0: the hierarchy's own root
     task_storage: bool | None = None  # cgroup programs use it; None: where they can
@@ -97,7 +98,7 @@ class KernelSettings:
         agent = (self.agent_pid, self.agent_start_ns)
         storage = cgroup_storage() if self.task_storage is None else self.task_storage
         share = self.process_share or max(1, self.processes // _SHARES)
-        table = (share, storage, self.late, self.root_cgroup, *self.root)
+        table = (share, storage, self.late, self.task_share, self.root_cgroup, *self.root)
         guard = (self.guard, self.guards_by_hook(refused))
         return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table, *guard)
 

@@ -27,6 +27,9 @@ KEYS: tuple[Key, ...] = (
         "enrol containers that are already running when the agent starts", "yes|no"),
     Key("containers.max", "max_containers", values.integer(1, 65536), 4096,
         "maximum number of containers; further ones are counted but not enrolled", "N"),
+    Key("containers.tasks", "max_tasks", values.integer(0, 1 << 22), 0,
+        "maximum number of tasks (threads) of one container; who makes more is treated as who reaches for"
+        " the agent; 0: what half of the agent's free memory holds", "N"),
     Key("helpers", "helpers", values.paths, (),
         "additional programs that the kernel may run as usermode helpers (kernel.helper)", "PATH",
         many=True),

@@ -31,6 +31,7 @@ class Config(NamedTuple):
     known_names: bool  # the cgroup names of the known runtimes are containers, too
     adopt: bool
     max_containers: int
+    max_tasks: int  # of one container; 0: by the agent's memory limit
     helpers: tuple[Path, ...]  # programs that the kernel may run, beside those that it was told of
     observe: Mapping[str, str]  # event label -> off, activity, alerts
     compat: Literal["full", "watch", "off"]

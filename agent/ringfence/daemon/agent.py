@@ -17,7 +17,7 @@ from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.objects import return_free_memory
 from ringfence.config import Config
 from ringfence.containers.enrich import Worker, default_sources
-from ringfence.containers.hierarchy import own_cgroup, walk
+from ringfence.containers.hierarchy import walk
 from ringfence.containers.model import Container, Facts
 from ringfence.containers.patterns import patterns_for
 from ringfence.containers.registry import Registry
@@ -42,7 +42,7 @@ from ringfence.daemon.identity import Identity
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.members import Members
 from ringfence.daemon.outlets import Outlets, limiter_of, open_outbox
-from ringfence.daemon.own_limits import OwnLimits, spare_us
+from ringfence.daemon.own_limits import spare_us
 from ringfence.daemon.policies import PolicyKeeper, load
 from ringfence.daemon.pressure import Pressure
 from ringfence.daemon.reconcile import Reconciler
@@ -70,7 +70,7 @@ class Agent:
 
     def __init__(self, config: Config, stack: contextlib.ExitStack, boot: Boot) -> None:
         self.config, self._stack, self._boot = config, stack, boot
-        self._hierarchy = boot.hierarchy
+        self._hierarchy, self.limits = boot.hierarchy, boot.limits
         self.stats = Stats()
         self._waiting_for = "the kernel"
         self._log = log.get_logger("agent")
@@ -194,9 +194,6 @@ class Agent:
     def _supervise(self) -> None:
         """What keeps the kernel's tables, our picture of them, and our own load in order."""
         kernel, config = self.kernel, self.config
-        own = own_cgroup(self._hierarchy)
-        found = f"/{own.relative_to(self._hierarchy.mount)}" if own is not None else ""
-        self.limits = OwnLimits(found)
         spare_us()
         self.pressure = Pressure(
             kernel.activity, config.activity_ring, kernel.map("halvings"), self.stats,

@@ -15,10 +15,17 @@ from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.bpf.lsm import HOOKS, decided_by
 from ringfence.config import Config
-from ringfence.containers.hierarchy import Hierarchy, HostNamespaces, cgroup_id, detect, host_namespaces
+from ringfence.containers.hierarchy import (
+    Hierarchy,
+    HostNamespaces,
+    cgroup_id,
+    detect,
+    host_namespaces,
+    own_cgroup,
+)
 from ringfence.daemon.handover import NOTHING, admit, earlier_pins
 from ringfence.daemon.lock import Lock
-from ringfence.daemon.own_limits import hurry_us
+from ringfence.daemon.own_limits import OwnLimits, hurry_us
 
 _GUARD = {"deny": GUARD_DENY, "alert": GUARD_ALERT, "off": GUARD_OFF}
 
@@ -56,7 +63,9 @@ class Boot:
         self.hierarchy: Hierarchy = detect()
         host = host_namespaces()
         self.notes = host.notes  # what had to be assumed of the host
-        self._settings = kernel_settings(config, self.hierarchy, host, self.capabilities)
+        own = own_cgroup(self.hierarchy)
+        self.limits = OwnLimits(f"/{own.relative_to(self.hierarchy.mount)}" if own is not None else "")
+        self._settings = kernel_settings(config, self.hierarchy, host, self.capabilities, self.limits)
         self._kernel: Kernel | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._load, name="load", daemon=True)
@@ -99,13 +108,14 @@ def _pass_pins(config: Config) -> str:
 
 
 def kernel_settings(
-    config: Config, hierarchy: Hierarchy, host: HostNamespaces, node: NodeCapabilities
+    config: Config, hierarchy: Hierarchy, host: HostNamespaces, node: NodeCapabilities, limits: OwnLimits
 ) -> KernelSettings:
     """Sizes and constants of the probes."""
     namespaces = {name: inum for name, inum in asdict(host).items() if name != "notes"}
     return KernelSettings(
         hierarchy=hierarchy.code,
         late=config.adopt,
+        task_share=config.max_tasks or limits.task_share,
         root_cgroup=cgroup_id(hierarchy.mount),
         namespaces=namespaces,
         slots=config.max_containers,

@@ -20,6 +20,9 @@ __all__ = ["Load", "OwnLimits", "hurry_us", "spare_us"]
 
 _OOM_SCORE = "-900"  # the workloads go first; not -1000: in a cgroup of its own it would be a deadlock
 _NICE = -10
+_AGENT_BYTES = 64 << 20  # with fifty containers (tests/bench/memory)
+_TASK_BYTES = 1400  # of the kernel's memory, for struct rf_armed and what holds it
+_LEAST_TASKS = 8192  # more than honest work has, whatever the limit
 _NO_LIMIT = 1 << 60  # version 1 says "none" by a number near 2**63
 
 
@@ -102,6 +105,14 @@ class OwnLimits:
         found = [_stat(path / "cpu.stat", "throttled_usec") / 1e6 for path in self._unified]
         found += [_stat(path / "cpu.stat", "throttled_time") / 1e9 for path in self._cpu]
         return max(found, default=0.0)
+
+    @property
+    def task_share(self) -> int:
+        """How many tasks one container may have: what is known of them may take half of what the limit leaves
+        beside the agent itself. 0: no limit.
+        """
+        limit = self.memory_limit
+        return max(_LEAST_TASKS, (limit - _AGENT_BYTES) // 2 // _TASK_BYTES) if limit else 0
 
     def memory_used(self) -> float:
         """0 to 1 of the limit that is nearest, without what the kernel can take back at once (file cache)."""

@@ -253,6 +253,8 @@ def _tamper(event: TamperEvent) -> Details:
         found["signal"] = _SIGNALS.get(event.detail, str(event.detail))
     elif what in (Tamper.MAP, Tamper.PROGRAM, Tamper.LINK):
         found["id"] = event.detail
+    elif what == Tamper.TASKS:
+        found["tasks"] = event.detail
     elif what == Tamper.CGROUP and event.detail:
         found["cgroup"] = event.detail
     if event.what & Tamper.MAYBE:

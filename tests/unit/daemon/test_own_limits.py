@@ -52,6 +52,19 @@ def test_version_1_has_its_own_files(tmp_path: Path) -> None:
     assert (limits.memory_limit, limits.memory_used()) == (1000, 0.95)
 
 
+@pytest.mark.parametrize(
+    ("limit", "share"), [("max", 0), (f"{GIB // 4}", 71902), (f"{96 << 20}", 11983), (f"{32 << 20}", 8192)]
+)
+def test_the_share_of_a_container_is_half_of_what_the_limit_leaves(
+    tmp_path: Path, limit: str, share: int
+) -> None:
+    """Beside 64 MiB for the agent, 1,400 bytes a task; never so few that honest work would notice."""
+    mount = tmp_path / "unified"
+    seen = proc(tmp_path, f"30 23 0:26 / {mount} rw - cgroup2 cgroup2 rw\n", "0::/agent\n")
+    files(mount / "agent", memory__max=limit)
+    assert OwnLimits(proc=seen).task_share == share
+
+
 def test_in_a_cgroup_namespace_the_place_that_was_found_counts(tmp_path: Path) -> None:
     """There /proc/self/cgroup says "/"."""
     mount = tmp_path / "unified"
