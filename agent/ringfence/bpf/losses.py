@@ -8,6 +8,7 @@ and reason alone.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -36,6 +37,8 @@ class Losses:
     def __init__(self, drops: _MapLike, unnamed: _MapLike | None = None) -> None:
         self._drops, self._unnamed = drops, unnamed
         self._gone: Counter[tuple[int, int]] = Counter()  # of slots that were freed, by event and reason
+        self._told: Counter[tuple[int, int]] = Counter()  # what `totals` gave last
+        self._telling = threading.Lock()
 
     def by_slot(self) -> dict[Lost, int]:
         """Of the slots that are in use, and of none (NO_SLOT)."""
@@ -49,11 +52,17 @@ class Losses:
         return found
 
     def totals(self) -> Counter[tuple[int, int]]:
-        """By event and reason, since the agent began."""
+        """By event and reason, since the agent began.
+
+        What `retire` has in its hands at this moment is in neither place: then the answer is that of before, as a
+        counter that goes back means to Prometheus that all of it happened anew.
+        """
         totals = Counter(self._gone)
         for lost, count in self.by_slot().items():
             totals[lost.event, lost.reason] += count
-        return totals
+        with self._telling:
+            self._told |= totals  # the greater of both, for each
+            return Counter(self._told)
 
     def retire(self, slot: int) -> None:
         """A slot is about to be free."""

@@ -191,6 +191,25 @@ def test_a_slot_that_is_free_leaves_its_counts_to_the_totals() -> None:
     assert world.losses.totals()[key] == 2
 
 
+def test_a_total_does_not_go_back_while_a_slot_is_freed() -> None:
+    """What was taken out of the map and not added yet is not forgotten by who asks in between."""
+    seen: list[int] = []
+    key = (int(EventKind.FILE_OPEN), int(Drop.RATE_LIMIT))
+
+    class Watched(FakeDrops):
+        def take(self, key_: bytes) -> bytes | None:
+            taken = super().take(key_)
+            seen.append(losses.totals()[key])
+            return taken
+
+    drops = Watched()
+    losses = Losses(drops)
+    drops.lose(EventKind.FILE_OPEN, 3)
+    assert losses.totals()[key] == 1
+    losses.retire(3)
+    assert (seen, losses.totals()[key]) == ([1], 1)
+
+
 def test_losses_without_room_for_their_container_are_counted_by_kind_and_reason() -> None:
     """The array beside the map: event * 8 + reason."""
     unnamed, kind = FakeDrops(), EventKind.FILE_OPEN
