@@ -54,8 +54,8 @@ class Losses:
     def totals(self) -> Counter[tuple[int, int]]:
         """By event and reason, since the agent began.
 
-        What `retire` has in its hands at this moment is in neither place: then the answer is that of before, as a
-        counter that goes back means to Prometheus that all of it happened anew.
+        What `retire` has in its hands at this moment is in neither place: then the answer is that of before,
+        as a counter that goes back means to Prometheus that all of it happened anew.
         """
         totals = Counter(self._gone)
         for lost, count in self.by_slot().items():

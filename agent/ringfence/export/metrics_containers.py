@@ -2,7 +2,8 @@
 """Metrics per container: for live ones only, and up to a limit; the rest are summed as `other`.
 
 A container that has series of its own keeps them, and one that is summed stays summed: so every series only
-grows while it exists, which `rate()` needs. Counts of ended containers stay in the sum.
+grows while it exists, which `rate()` needs. Counts of ended containers stay in the sum. One whose name
+another one's series have (`containers.patterns`, in two parents) is summed, too: a series must be there once.
 """
 
 from __future__ import annotations
@@ -113,10 +114,12 @@ class ContainerMetrics:
             del self._own[cgroup]
         for cgroup in self._summed.keys() - live.keys():
             self._ended = _add(self._ended, self._summed.pop(cgroup))
-        for cgroup in live:
+        taken = {live[cgroup].short_id for cgroup in self._own}
+        for cgroup, container in live.items():
             if cgroup not in self._own and cgroup not in self._summed:
-                if len(self._own) < self._limit:
+                if len(self._own) < self._limit and container.short_id not in taken:
                     self._own[cgroup] = None
+                    taken.add(container.short_id)
                 else:
                     self._summed[cgroup] = ()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,18 @@ def test_series_of_containers_are_capped_and_the_rest_is_summed() -> None:
     assert value(samples, "ringfence_container_armed_tasks", container="other") == 6
     assert value(samples, "ringfence_armed_tasks") == 10
     assert value(samples, "ringfence_containers", state="running") == 5
+
+
+def test_of_two_with_one_name_the_second_is_summed() -> None:
+    """`containers.patterns` may find one name in two parents; a series must be there once."""
+    world = World()
+    first, second = world.add(1, opens=1), world.add(2, opens=10)
+    world.live = [first, replace(second, id=first.id)]
+    registry = new_registry(world.sources)
+    assert activity(scrape(registry), short(1)) == 1
+    assert activity(scrape(registry), "other") == 10
+    text = generate_latest(registry).decode()
+    assert text.count(f'ringfence_container_info{{container="{short(1)}"') == 1
 
 
 def test_the_sum_only_grows() -> None:
