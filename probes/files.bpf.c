@@ -11,7 +11,22 @@
 #include "include/open.h"
 #include "include/guard.h"
 
+#define RF_NR_OPENAT2 437 /* on every architecture */
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/*
+ * Whether the call has emptied the file, which it may although the file is open for reading only. The file's flags say so
+ * no more; those of openat2 are read again, and may be others by now.
+ */
+static __always_inline bool rf_truncated(struct pt_regs *regs, __u32 nr, bool compat)
+{
+	__u64 flags = rf_open_flags_at(regs, nr, compat);
+
+	if (nr == RF_NR_OPENAT2 && bpf_probe_read_user(&flags, sizeof(flags), (void *)flags))
+		return false;
+	return flags & RF_O_TRUNC;
+}
 
 static __always_inline int rf_opened(struct task_struct *task, bool compat)
 {
@@ -20,7 +35,7 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	struct rf_question question;
 	struct rf_task *bound;
 	struct rf_file file;
-	__u32 answer, whose;
+	__u32 answer, whose, nr;
 	__u64 at;
 	long fd;
 
@@ -38,13 +53,16 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	if (!at)
 		return 0;
 	rf_file_read(&file, at);
+	nr = rf_call_number(regs);
+	if (!(file.flags & (RF_O_ACCMODE | RF_O_PATH)) && rf_truncated(regs, nr, compat))
+		file.flags |= RF_O_RDWR;
 	if (rf_guard_asks(&file, file.flags & RF_O_ACCMODE)) {
 		whose = rf_guard_opened(&file);
 		if (whose)
 			rf_guard_met(whose, 0, file.dentry, 0, false);
 	}
-	whose = rf_opens_by_handle(rf_call_number(regs), compat) ? rf_foreign_or_outside(task, bound, &file)
-								 : rf_foreign(task, bound, &file);
+	whose = rf_opens_by_handle(nr, compat) ? rf_foreign_or_outside(task, bound, &file)
+					       : rf_foreign(task, bound, &file);
 	answer = rf_first_look(&question, task, bound, container, &file, whose, compat);
 	if (!rf_file_matters(&question, RF_FILE_OPEN, answer, bound, container))
 		return 0;

@@ -143,6 +143,14 @@ static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
 	return nr == (compat ? 342 : 304);
 }
 
+/* Where an open has its flags: the argument itself, or of openat2 its address. */
+static __always_inline __u64 rf_open_flags_at(struct pt_regs *regs, __u32 nr, bool compat)
+{
+	if (compat)
+		return (__u32)(nr == 5 ? regs->cx : regs->dx);
+	return nr == 2 ? regs->si : regs->dx;
+}
+
 /* open, openat, creat, openat2 */
 static __always_inline bool rf_is_open_call(const struct rf_call *call)
 {
@@ -193,6 +201,11 @@ static __always_inline bool rf_opens_file(__u32 nr)
 static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
 {
 	return nr == (compat ? 371 : 265);
+}
+
+static __always_inline __u64 rf_open_flags_at(struct pt_regs *regs, __u32 nr, bool compat)
+{
+	return compat && nr == 5 ? regs->regs[1] : regs->regs[2];
 }
 
 static __always_inline bool rf_is_open_call(const struct rf_call *call)

@@ -17,6 +17,7 @@
 #define RF_O_RDWR 02
 #define RF_O_CREAT 0100
 #define RF_O_TRUNC 01000
+#define RF_O_PATH 010000000
 
 static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_file *file, struct rf_question *question,

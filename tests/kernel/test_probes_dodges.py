@@ -8,6 +8,7 @@ than they seem to.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 from ringfence.abi import Action, EventKind, Mechanism, Relation
 from ringfence.bpf.capabilities import NodeCapabilities
 from tests.kernel.probes import LABEL, Probes, results
-from tests.kernel.rules import Rule
+from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.waiting import wait_for
@@ -102,6 +103,27 @@ def test_open_tree_attr_changes_a_mount_as_mount_setattr_does(
     assert probes.wait(cgroup, K.SYS_MOUNT_SETATTR)
     probes.enforce(Rule(K.SYS_MOUNT_SETATTR, "kill"))
     assert not do(cgroup, dodge, "open_tree_attr", "/", "0")
+
+
+@pytest.mark.parametrize("call", ["open", "openat", "openat2"])
+def test_to_empty_a_file_is_to_write_to_it(
+    probes: Probes, cgroup: Cgroup, dodge: str, tmp_path: Path, call: str
+) -> None:
+    """O_TRUNC needs no access for writing, and the kernel's file does not keep it. With O_PATH it does
+    nothing.
+    """
+    file = tmp_path / "kept"
+    file.write_text("x")
+    probes.enforce(Rule(K.FILE_OPEN, "kill", {1: {1, 2}, 3: {name_hash(b"other")}}, {1: os.O_ACCMODE}))
+    assert set(do(cgroup, dodge, "empties", call, str(file))) == {"emptied", "opened"}
+    probes.enforce(Rule(K.FILE_OPEN, "kill", {1: {1, 2}, 3: {name_hash(b"kept")}}, {1: os.O_ACCMODE}))
+    done = cgroup.run([dodge, "empties", call, str(file)], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert results(done) == {"opened": 1}
+    (told,) = [e for e in probes.wait(cgroup, K.FILE_OPEN) if e.action == Action.KILL]
+    assert told.path.endswith(b"/kept")
+    reads = ["/bin/sh", "-c", f"exec 3< {file}; echo read"]
+    assert cgroup.run(reads, capture_output=True).stdout == b"read\n"
 
 
 def test_quotactl_by_descriptor_is_quotactl(probes: Probes, cgroup: Cgroup, dodge: str) -> None:
