@@ -92,7 +92,7 @@ def test_the_first_alert_of_a_short_pod_names_it(scene: Scene, daemon: CriDaemon
     for number in range(3):
         name = f"short-{number}"
         with daemon.pod(name, "rf-shop", {"app": "short"}) as pod:
-            identifier = pod.run("job", "/bin/unshare", "-U", "true")
+            identifier = pod.run_to_its_end("job", "/bin/unshare", "-U", "true")
     wait_for(lambda: len(scene.receiver.alerts()) >= 3, "three alerts", seconds=30)
     sent = [one for body in scene.receiver.bodies for one in body["alerts"]]
     assert sorted(one["container"].get("pod", "") for one in sent) == ["short-0", "short-1", "short-2"]
@@ -111,7 +111,7 @@ def burst(daemon: CriDaemon, first: int, count: int) -> dict[str, str]:
     try:
         for number in range(first, first + count):
             with own.pod(f"burst-{number}", "rf-shop", {"app": f"app-{number}"}) as pod:
-                made[pod.run("job", "/bin/unshare", "-U", "true")] = f"burst-{number}"
+                made[pod.run_to_its_end("job", "/bin/unshare", "-U", "true")] = f"burst-{number}"
     finally:
         own.channel.close()
     return made

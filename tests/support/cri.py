@@ -83,6 +83,15 @@ class CriPod:
         """Start what was made."""
         self.daemon.ask("StartContainer", text_field(1, identifier))
 
+    def run_to_its_end(self, name: str, *command: str) -> str:
+        """The same, of a program that ends by itself: who removes the pod earlier may kill it before it
+        began.
+        """
+        identifier = self.run(name, *command)
+        ended = text_field(1, identifier) + _message(2, b"\x08\x02")  # ContainerState.CONTAINER_EXITED
+        wait_for(lambda: self.daemon.containers(ended), f"the end of {name}", seconds=60, every=0.05)
+        return identifier
+
     def remove(self) -> None:
         """Stop and remove it with its containers."""
         for method in ("StopPodSandbox", "RemovePodSandbox"):
@@ -102,6 +111,11 @@ class CriDaemon:
         """One call; the text of the answer's first field."""
         answer = self.channel.call(_RUNTIME + method, request)
         return str(proto.decode(answer, {1: Field(field)}).get(field, "")) if field else ""
+
+    def containers(self, which: bytes) -> list[str]:
+        """Ids of those that a ContainerFilter lets through."""
+        answer = self.channel.call(f"{_RUNTIME}ListContainers", _message(1, which))
+        return [one["id"] for one in proto.decode(answer, proto.CONTAINERS).get("containers", [])]
 
     def ctr(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         """Its own client, in the namespace of Kubernetes."""
