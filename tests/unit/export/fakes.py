@@ -115,7 +115,7 @@ class FakeLimits:
 class FakeSpool:
     """A queue with something in it."""
 
-    size_max, records, held, in_memory, sync_errors = 1 << 20, 3, 4096, 1, 2
+    size_max, undelivered, held, in_memory, sync_errors = 1 << 20, 3, 4096, 1, 2
 
 
 class FakeSender:

@@ -246,6 +246,47 @@ def test_memory_goes_to_the_disk_by_itself(tmp_path: Path, monkeypatch: pytest.M
     assert drain(Spool(tmp_path, SIZE)) == [b"three"]
 
 
+def test_the_disk_is_used_again_while_a_batch_from_memory_is_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full, and the receiver is away for longer: what comes now is not lost for want of memory.
+    The batch itself is on the disk, too: sent again by the next agent, or settled."""
+    spool = Spool(tmp_path / "away", SIZE, memory_max=1000)
+    with full_disk(monkeypatch):
+        for n in range(4):
+            spool.append(b"%d" % n)
+        assert spool.take(2, SIZE) is not None
+    for n in range(4, 300):
+        assert spool.append(b"%d" % n + b" " * 50)
+    assert (spool.records, spool.undelivered, spool.in_memory) == (298, 300, 0)
+    spool.close()
+    again = Spool(tmp_path / "away", SIZE)
+    assert [int(record) for record in drain(again)] == list(range(300))
+    assert not any(spool.lost.values())
+    spool = Spool(tmp_path / "back", SIZE)
+    with full_disk(monkeypatch):
+        for n in range(4):
+            spool.append(b"%d" % n)
+        batch = spool.take(2, SIZE)
+    spool.append(b"4")
+    assert batch is not None
+    spool.done(batch)
+    spool.close()
+    assert drain(Spool(tmp_path / "back", SIZE)) == [b"2", b"3", b"4"]
+
+
+def test_what_is_on_its_way_still_waits(tmp_path: Path) -> None:
+    """A receiver that is away holds a batch: nobody may read that nothing waits for it."""
+    spool = Spool(tmp_path, SIZE)
+    for n in range(10):
+        spool.append(b"%d" % n)
+    batch = spool.take(6, SIZE)
+    assert (spool.records, spool.undelivered) == (4, 10)
+    assert batch is not None
+    spool.done(batch)
+    assert (spool.records, spool.undelivered) == (4, 4)
+
+
 def test_memory_is_bounded_and_what_it_cannot_hold_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

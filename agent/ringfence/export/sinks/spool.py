@@ -73,6 +73,8 @@ class Spool:
         self._memory: deque[bytes] = deque()  # what the disk did not take; newer than all segments
         self._memory_size = 0
         self._lent = 0  # how many of it are on their way
+        self._moved: tuple[int, int] | None = None  # where those end that went to the disk meanwhile
+        self._out = 0  # records that were handed out, and are not settled
         self._fd = -1
         self._dirty = self._new_names = False
         self._guard, self._directory_fd = own(directory)
@@ -80,10 +82,15 @@ class Spool:
 
     @property
     def records(self) -> int:
-        """How many wait."""
+        """How many wait to be handed out."""
         with self._lock:
-            on_disk = sum(segment.frames - segment.taken for segment in self._segments)
-            return on_disk + len(self._memory) - self._lent
+            return self._waiting()
+
+    @property
+    def undelivered(self) -> int:
+        """The same, and those that are on their way."""
+        with self._lock:
+            return self._waiting() + self._out
 
     @property
     def held(self) -> int:
@@ -150,24 +157,25 @@ class Spool:
         with self._lock:
             for segment in self._segments:
                 if segment.taken < segment.frames and (batch := self._read(segment, count, size)):
-                    return batch
-            return self._lend(count, size)
+                    break
+            else:
+                batch = self._lend(count, size)
+            self._out += len(batch.records) if batch else 0
+            return batch
 
     def done(self, batch: Batch) -> None:
         """The records of this batch, and all before, need not be kept."""
         with self._lock:
-            if batch.segment == _IN_MEMORY:
-                for _ in range(self._lent):
-                    self._memory_size -= len(self._memory.popleft())
-                self._lent = 0
+            self._out -= len(batch.records)
+            if batch.segment != _IN_MEMORY:
+                self._settle(batch.segment, batch.offset)
                 return
-            while self._segments and self._segments[0].number < batch.segment:
-                self._drop(self._segments[0])
-            if self._segments and self._segments[0].number == batch.segment:
-                first = self._segments[0]
-                if len(self._segments) > 1 and first.taken == first.frames:
-                    self._drop(first)
-            write_cursor(self.directory, batch.segment, batch.offset)
+            for _ in range(self._lent):
+                self._memory_size -= len(self._memory.popleft())
+            self._lent = 0
+            if self._moved is not None:
+                self._settle(*self._moved)
+                self._moved = None
 
     def close(self) -> None:
         """Sync and free the files; what waits stays on disk."""
@@ -182,6 +190,20 @@ class Spool:
                 if fd >= 0:
                     os.close(fd)
             self._fd = self._guard = self._directory_fd = -1
+
+    def _waiting(self) -> int:
+        on_disk = sum(segment.frames - segment.taken for segment in self._segments)
+        return on_disk + len(self._memory) - self._lent
+
+    def _settle(self, number: int, offset: int) -> None:
+        """Everything up to this place of a segment is delivered."""
+        while self._segments and self._segments[0].number < number:
+            self._drop(self._segments[0])
+        if self._segments and self._segments[0].number == number:
+            first = self._segments[0]
+            if len(self._segments) > 1 and first.taken == first.frames:
+                self._drop(first)
+        write_cursor(self.directory, number, offset)
 
     def _something(self) -> bool:
         return len(self._memory) > self._lent or any(s.taken < s.frames for s in self._segments)
@@ -206,12 +228,16 @@ class Spool:
         return True
 
     def _flush(self) -> bool:
-        """Write what waits in memory; False where some of it still does (or is on its way)."""
-        while self._memory and not self._lent:
+        """Write what waits in memory, and what of it is on its way; False where some of it must stay."""
+        while self._memory:
             if not self._write(self._memory[0]):
                 return False
             self._memory_size -= len(self._memory.popleft())
-        return not self._memory
+            if self._lent:  # handed out already: of all that is on the disk, too
+                last = self._segments[-1]
+                last.taken, last.offset = last.taken + 1, last.size
+                self._lent, self._moved = self._lent - 1, (last.number, last.size)
+        return True
 
     def _remember(self, payload: bytes) -> bool:
         if self._memory_size + len(payload) > self._memory_max:
