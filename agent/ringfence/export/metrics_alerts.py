@@ -57,7 +57,8 @@ def outbox_metrics(outbox: OutboxLike) -> Iterator[Metric]:
     """The families of one scrape."""
     for name, text, read in (
         ("ringfence_receiver_up", "1 when the last attempt to send succeeded.", lambda s: s.up is not False),
-        ("ringfence_receiver_queue_records", "Alerts that wait for a receiver.", lambda s: s.spool.undelivered),
+        ("ringfence_receiver_queue_records", "Alerts that wait for a receiver.",
+         lambda s: s.spool.undelivered),
         ("ringfence_receiver_queue_bytes", "What the files of its queue hold.", lambda s: s.spool.held),
         ("ringfence_receiver_queue_max_bytes", "What they may hold.", lambda s: s.spool.size_max),
         ("ringfence_receiver_queue_memory_records", "Alerts that the disk did not take yet.",

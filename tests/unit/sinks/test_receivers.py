@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.export.sinks import local
 from ringfence.export.sinks.http import Http, HttpSettings
 from ringfence.export.sinks.local import RotatedFile, Syslog, syslog_line
-from ringfence.export.sinks.sender import Away, Refused
+from ringfence.export.sinks.sender import Away, Sender
+from ringfence.export.sinks.spool import Spool
 from ringfence.export.sinks.web import Alertmanager, Otlp
 from tests.support.receivers import alert, http_receiver, whole_alert
 from tests.support.waiting import wait_for
@@ -90,12 +92,23 @@ def test_otlp_is_what_opentelemetrys_own_code_reads() -> None:
     assert second.resource.attributes[1].value.string_value == "node-2"
 
 
-def test_otlp_takes_a_partial_success_for_what_it_is() -> None:
-    """A collector that rejects a part answers 200."""
+@pytest.mark.parametrize(("rejected", "sent", "refused"), [('"2"', 3, 2), ("9", 0, 5), ("0", 5, 0)])
+def test_what_a_collector_rejects_is_counted_and_not_sent_again(
+    tmp_path: Path, rejected: str, sent: int, refused: int
+) -> None:
+    """OTLP, "Partial Success": a collector that rejects a part answers 200, does not say which, and must not
+    be asked again: the others would be there twice."""
     with http_receiver() as server:
-        server.answer = b'{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"no"}}'
-        with pytest.raises(Refused):
-            Otlp("otlp", Http(server.url, HttpSettings())).send([alert()])
+        server.answer = (
+            b'{"partialSuccess":{"rejectedLogRecords":%s,"errorMessage":"no"}}' % rejected.encode()
+        )
+        spool = Spool(tmp_path, 1 << 20)
+        for number in range(5):
+            spool.append(json.dumps(alert(number)).encode())
+        sender = Sender(Otlp("otlp", Http(server.url, HttpSettings())), spool)
+        sender.step(idle=0)
+    assert server.requests == 1
+    assert (sender.sent, sender.lost["refused"], spool.undelivered) == (sent, refused, 0)
 
 
 def test_a_syslog_message_is_as_the_rfc_says() -> None:
@@ -206,6 +219,38 @@ def test_a_connection_that_was_reset_is_not_taken_for_acknowledged() -> None:
         accepted.close()
         with pytest.raises(OSError):
             syslog._acknowledged(sock)
+        syslog.close()
+
+
+def test_datagrams_follow_a_name_to_its_new_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datagrams into nowhere are not answered: the name is looked up again. While no name server answers, and
+    while the address is one of the name's, they go where they went."""
+    first, second = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    with first, second:
+        first.bind(("127.0.0.1", 0))
+        port = first.getsockname()[1]
+        second.bind(("127.0.0.2", port))
+        for sock in (first, second):
+            sock.settimeout(5)
+        answer: list[str] = ["127.0.0.1"]
+
+        def look_up(host: str, port: int, **_: object) -> list[object]:
+            if not answer:
+                raise socket.gaierror(socket.EAI_AGAIN, "no name server")
+            return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (one, port)) for one in answer]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(local, "_LOOK_UP_S", 0.0)
+        syslog = Syslog("s", f"udp://siem.example:{port}", dict, HttpSettings())
+        for answers, there in (
+            (["127.0.0.1"], first),
+            ([], first),
+            (["127.0.0.2", "127.0.0.1"], first),
+            (["127.0.0.2"], second),
+        ):
+            answer[:] = answers
+            syslog.send([alert()])
+            assert SYSLOG.fullmatch(there.recv(65536))
         syslog.close()
 
 

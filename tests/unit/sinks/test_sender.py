@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Sequence
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -167,14 +170,39 @@ def test_a_receiver_that_will_not_is_believed(status: int) -> None:
             post(receiver.url)
 
 
-def test_a_receiver_may_say_when() -> None:
-    """Retry-After in seconds; a date is not understood and counts for nothing."""
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("17", 17, 17),
+        ("@17", 15, 17),
+        ("@-60", 0, 0),
+        ("-5", 0, 0),
+        ("soon", 0, 0),
+        ("Wed, 99 Foo 2026", 0, 0),
+        ("1e9", 0, 0),
+    ],
+)
+def test_a_receiver_may_say_when(said: str, least: float, most: float) -> None:
+    """Retry-After (RFC 9110, 10.2.3) in seconds, or as a date by the receiver's own clock; nonsense counts
+    for nothing."""
     with http_receiver() as receiver:
         receiver.status = lambda number: 503
-        receiver.retry_after = "17"
+        receiver.retry_after = said
+        if said[0] == "@":
+            receiver.retry_after = formatdate(time.time() + int(said[1:]), usegmt=True)
         with pytest.raises(Away) as caught:
             post(receiver.url)
-        assert caught.value.retry_after == 17
+        assert least <= caught.value.retry_after <= most
+        assert not caught.value.blameless
+
+
+def test_too_many_requests_are_no_fault_of_an_alert() -> None:
+    """429."""
+    with http_receiver() as receiver:
+        receiver.status = lambda number: 429
+        with pytest.raises(Away) as caught:
+            post(receiver.url)
+        assert caught.value.blameless
 
 
 @pytest.mark.parametrize("how", ["hang", "drip"])
@@ -187,6 +215,30 @@ def test_a_receiver_that_hangs_is_left(how: str) -> None:
             post(receiver.url, timeout=0.3)
         assert caught.value.reason == "timeout"
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("status", "error"), [(200, None), (204, None), (400, Refused), (503, Away)])
+@pytest.mark.parametrize("rest", ["Content-Length: 9", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("hangs", [True, False])
+def test_the_status_is_the_answer(status: int, error: type[Exception] | None, rest: str, hangs: bool) -> None:
+    """It was said; the body never comes, or ends early. Who said 200 has the alerts: sent again and again,
+    they would arrive each time."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(f"HTTP/1.1 {status} X\r\n{rest}\r\n\r\n".encode())
+                if hangs:
+                    connection.recv(1)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            post(f"http://127.0.0.1:{port}/", timeout=0.3)
+        thread.join(5)
 
 
 def test_a_slow_receiver_is_waited_for() -> None:
@@ -212,6 +264,20 @@ def test_headers_come_from_a_file_that_may_change(tmp_path: Path) -> None:
     assert [got["Authorization"] for got in receiver.headers] == ["Bearer one", "Bearer two"]
     assert receiver.headers[0]["X-Scope-OrgID"] == "7"
     assert caught.value.reason == "headers"
+
+
+@pytest.mark.parametrize("line", ["Bearer one", "Auth orization: x", "X: a\x00b", "\xef\xbb\xbfA: b"])
+def test_a_line_that_is_no_header_is_told_and_nothing_leaves(tmp_path: Path, line: str) -> None:
+    """Above all one whose name was forgotten: without its credentials a request would be refused elsewhere,
+    which says less."""
+    headers = tmp_path / "headers"
+    headers.write_text(line + "\n", encoding="latin-1")
+    with http_receiver() as receiver:
+        with pytest.raises(Away) as caught:
+            Http(receiver.url, HttpSettings(headers=headers)).post(b"{}")
+        assert receiver.requests == 0
+    assert caught.value.reason == "headers"
+    assert "Bearer" not in str(caught.value)
 
 
 def test_an_error_does_not_tell_the_address() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.export.sinks.sender import HELD_S, TRIES, Away, Record, Sender
+from ringfence.export.sinks.sender import HELD_S, TRIES, Away, Record, Refused, Sender
 from ringfence.export.sinks.spool import Spool
 from tests.support.receivers import alert
 
@@ -169,6 +169,68 @@ def test_where_nobody_is_there_the_first_stays_the_first(tmp_path: Path) -> None
     while sender.spool.records:
         sender.step(idle=0)
     assert receiver.got == [name(0), name(1), name(2), name(3)]
+
+
+def test_who_is_told_to_come_later_comes_later_and_blames_nobody(tmp_path: Path) -> None:
+    """A receiver takes five requests a minute, and answers 429 to more. A batch that is sent one by one (it
+    met a short outage) does not hammer it, waits as long as it asks for, and keeps its order."""
+    receiver = Moody(lambda ids: None)
+    last: list[float] = []
+
+    def verdict(ids: Sequence[str]) -> Exception | None:
+        if receiver.now < 1_800_000_010:
+            return Away("http_5xx", "503")
+        del last[: len([moment for moment in last if moment <= receiver.now - 60])]
+        if len(last) >= 5:
+            return Away("http_4xx", "429", retry_after=30.0, blameless=True)
+        last.append(receiver.now)
+        return Away("http_5xx", "500") if len(ids) > 1 else None
+
+    receiver.verdict = verdict
+    sender = sender_of(tmp_path, receiver, chance=lambda: 0.0)
+    put(sender, *range(10))
+    while sender.spool.undelivered:
+        sender.step(idle=0)
+    assert receiver.got == [name(number) for number in range(10)]
+    assert receiver.pauses.count(30.0) >= 2
+    assert len(receiver.requests) < 60
+    assert not any(sender.lost.values())
+
+
+def test_who_was_given_up_is_not_given_up_again(tmp_path: Path) -> None:
+    """One is refused for what it is; then the receiver is away for a while. Put = sent + lost, exactly."""
+    poison = name(0)
+
+    def verdict(ids: Sequence[str]) -> Exception | None:
+        if poison in ids:
+            return Refused("400")
+        return Away("http_5xx", "500") if receiver.now < 1_800_000_050 else None
+
+    receiver = Moody(verdict)
+    sender = sender_of(tmp_path, receiver, chance=lambda: 0.0)
+    put(sender, *range(10))
+    while sender.spool.undelivered:
+        sender.step(idle=0)
+    assert sorted(receiver.got) == [name(number) for number in range(1, 10)]
+    assert (sender.sent, sender.lost["refused"]) == (9, 1)
+
+
+def test_a_suspect_is_not_blamed_where_nobody_is_there(tmp_path: Path) -> None:
+    """Others were taken since it failed; then the receiver is gone for hours, and says nothing of anybody."""
+    receiver = Moody(chokes_on(4))
+    sender = sender_of(tmp_path, receiver)
+    put(sender, *range(10))
+    sender.step(idle=0)
+    number = 100
+    for _ in range(2 * TRIES):
+        put(sender, number)
+        batch = [name(number)]
+        receiver.verdict = lambda ids, batch=batch: None if ids == batch else Away("x", blameless=True)  # type: ignore[misc]
+        sender.step(idle=0)
+        receiver.now += HELD_S
+        number += 1
+    assert sender.spool.undelivered == 1
+    assert not any(sender.lost.values())
 
 
 def test_suspects_outlive_the_agent(tmp_path: Path) -> None:

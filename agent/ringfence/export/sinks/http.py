@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +20,7 @@ __all__ = ["Answer", "Http", "HttpSettings"]
 
 _ANSWER_MAX = 1 << 16
 _REFUSED = (400, 413, 415, 422)  # what is wrong with the request will be wrong with it tomorrow
+_TOO_MANY = 429
 _HEADERS_MAX = 1 << 16
 #: RFC 9110, 5.1 and 5.5: a token, and visible characters with blanks between them
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -68,14 +72,18 @@ class Http:
             with Connection(self._target, self._settings.timeout, context) as connection:
                 connection.request("POST", self._target.path, body, headers)
                 response = connection.getresponse()
-                text = response.read(_ANSWER_MAX)
+                text = b""
+                # The status was said: who took the alerts would get them again, were the rest insisted on.
+                with contextlib.suppress(*FAILURES):
+                    text = response.read(_ANSWER_MAX)
         except TimeoutError as error:
             raise Away("timeout", f"{self.place}: {reason_of(error)}") from error
         except FAILURES as error:
             raise Away(
                 "connection", f"{self.place}: {reason_of(error)}", blameless=nobody_there(error)
             ) from error
-        return self._judge(response.status, text, _seconds(response.headers.get("Retry-After")))
+        said = response.headers
+        return self._judge(response.status, text, _seconds(said.get("Retry-After"), said.get("Date")))
 
     def _judge(self, status: int, body: bytes, retry_after: float) -> Answer:
         if 200 <= status < 300:
@@ -83,7 +91,8 @@ class Http:
         text = f"{self.place} answers {status}"
         if status in _REFUSED:
             raise Refused(text)
-        raise Away(f"http_{status // 100}xx", text, retry_after=retry_after)
+        blameless = status == _TOO_MANY
+        raise Away(f"http_{status // 100}xx", text, retry_after=retry_after, blameless=blameless)
 
     def _extra(self) -> Mapping[str, str]:
         """The file's headers, read for each request: tokens are rotated."""
@@ -95,13 +104,28 @@ class Http:
                 lines = file.read(_HEADERS_MAX).splitlines()
         except OSError as error:
             raise Away("headers", f"{path}: {error.strerror}") from error
+        # A line without a colon has a name that is none.
         pairs = (line.partition(":") for line in lines if line.strip() and not line.startswith("#"))
-        found = {name.strip(): value.strip() for name, colon, value in pairs if colon}
+        found = {name.strip() if colon else "": value.strip() for name, colon, value in pairs}
         for name, value in found.items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
                 raise Away("headers", f"{path}: a line that is no header")
         return found
 
 
-def _seconds(text: str | None) -> float:
-    return float(text) if text and text.isascii() and text.isdigit() and len(text) < 7 else 0.0
+def _seconds(after: str | None, date: str | None) -> float:
+    """Retry-After (RFC 9110, 10.2.3): seconds, or a date, which counts from the answer's own; 0: not said."""
+    if not after:
+        return 0.0
+    if after.isascii() and after.isdigit():
+        return float(after) if len(after) < 7 else 0.0
+    now = _moment(date) or time.time()
+    return max(0.0, (_moment(after) or now) - now)
+
+
+def _moment(date: str | None) -> float:
+    """Seconds since the epoch; 0 where that is no date."""
+    try:
+        return parsedate_to_datetime(date or "").timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return 0.0

@@ -33,6 +33,7 @@ _FACILITY = 13  # log audit, RFC 5424 table 1
 #: our severities as RFC 5424 numbers: informational, notice, warning, error, critical
 _SEVERITY = (6, 5, 4, 3, 2)
 _DATAGRAM_MAX = 8192  # a receiver must take 480 bytes and should take 2048 (RFC 5426, 3.2); most take 8 KiB
+_LOOK_UP_S = 60.0  # after which the name of a receiver of datagrams is looked up again
 _PORTS = {"udp": 514, "tcp": 514, "tls": 6514}  # RFC 5426, RFC 6587, RFC 5425
 _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 
@@ -98,6 +99,7 @@ class Syslog:
         self._place = self._path or f"{self._target[0]}:{self._target[1]}"
         self._socket: socket.socket | None = None
         self._stream = False
+        self._looked_up = 0.0  # on the monotonic clock
 
     def send(self, records: Sequence[Record]) -> None:
         """All of them. Raises Away."""
@@ -123,7 +125,7 @@ class Syslog:
             self._socket = None
 
     def _connected(self) -> socket.socket:
-        if self._socket is not None and not (self._stream and _hung_up(self._socket)):
+        if self._socket is not None and not self._stale(self._socket):
             return self._socket
         self.close()
         if self._scheme == "unix":
@@ -131,11 +133,26 @@ class Syslog:
         elif self._scheme in ("tcp", "tls"):
             self._socket, self._stream = self._dial(), True
         else:
-            found = socket.getaddrinfo(*self._target, type=socket.SOCK_DGRAM)[0]
+            found = self._look_up()[0]
             self._socket, self._stream = socket.socket(found[0], found[1]), False
             self._socket.connect(found[4])
         self._socket.settimeout(self._settings.timeout)
         return self._socket
+
+    def _stale(self, sock: socket.socket) -> bool:
+        """Whether what is sent there reaches nobody (any more), as far as that can be known."""
+        if self._stream:
+            return _hung_up(sock)
+        if self._scheme != "udp" or time.monotonic() - self._looked_up < _LOOK_UP_S:
+            return False
+        try:
+            return sock.getpeername() not in [found[4] for found in self._look_up()]
+        except OSError:  # no name server: it may still be right
+            return False
+
+    def _look_up(self) -> list[Any]:
+        self._looked_up = time.monotonic()
+        return socket.getaddrinfo(*self._target, type=socket.SOCK_DGRAM)
 
     def _dial(self) -> socket.socket:
         began = time.monotonic()

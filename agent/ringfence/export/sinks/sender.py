@@ -41,7 +41,8 @@ _NEVER_SPLIT = ("headers", "disk_full", "file")
 class Away(Exception):
     """The receiver could not be reached, or cannot take anything now. `reason` is a short word.
 
-    `blameless`: it is no fault of an alert, as nobody was there to see one.
+    `blameless`: it is no fault of an alert: nobody was there to see one, or there were too many.
+    `retry_after` is what the receiver asks for, in seconds.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class Receiver(Protocol):
     batch_records: int
     batch_bytes: int
 
-    def send(self, records: Sequence[Record]) -> None:
-        """Hand over; returns when the receiver said that it has them. Raises Away, Refused."""
+    def send(self, records: Sequence[Record]) -> int | None:
+        """Hand over; returns when the receiver said that it has them, or how many of them it refuses for
+        ever. Raises Away, Refused."""
 
     def close(self) -> None:
         """Free what is held."""
@@ -100,6 +102,7 @@ class Sender:
         self._guard = Guard("sender")
         self._before: dict[str, int] = {}  # suspect's id -> what had been sent when it failed last
         self._idle_rounds = 0  # with nothing but suspects, none of which was taken
+        self._asked = 0.0  # seconds that the receiver wants to be left alone
         self.sent = 0
         self.retries: Counter[str] = Counter()  # by reason
         self.given_up: Counter[str] = Counter()  # refused, undeliverable
@@ -162,68 +165,75 @@ class Sender:
         """Until the receiver has them, or some of them are suspects; False at the end of the agent."""
         attempt = 0
         while items:
-            least = 0.0
             try:
                 self._send([item.record for item in items])
                 return True
             except Refused:
                 items = self._one_by_one(items, 0)
             except Away as away:
-                least = min(away.retry_after, _RETRY_AFTER_MOST)
                 if (attempt + 1) % _SPLIT_AFTER == 0 and not away.blameless:
                     first = int(self._chance() * len(items)) % len(items)  # not the same ones each time
                     items = self._one_by_one(items, first)
-            if items and self._pause(max(least, self._backoff(attempt))):
+            if items and self._pause(max(self._asked, self._backoff(attempt))):
                 return False
             attempt += 1
         return True
 
     def _one_by_one(self, items: list[_Item], first: int) -> list[_Item]:
-        """Send each alone; all of them again, where none was taken. Where one was, the receiver is well, and
-        what failed is suspect."""
-        failed: list[_Item] = []
+        """Send each alone; what is not settled by that. Where one was taken, the receiver is well, and what
+        failed is suspect."""
+        failed: list[int] = []
+        settled: set[int] = set()
         taken = 0
-        for number, item in enumerate([*items[first:], *items[:first]]):
+        for index in [*range(first, len(items)), *range(first)]:
             try:
-                self._send([item.record])
+                self._send([items[index].record])
+                taken += 1
             except Refused as error:
                 self._give_up("refused", f"refuses an alert: {error}")
-            except Away:
-                failed.append(item)
-                if self._stop.is_set() or (not taken and number + 1 == _ENOUGH):
-                    return items
+            except Away as away:
+                if away.blameless or self._stop.is_set():
+                    break
+                failed.append(index)
+                if not taken and len(failed) == _ENOUGH:
+                    break
                 continue
-            taken += 1
-        if taken or (
-            len(items) == 1 and self.spool.records
-        ):  # alone in the queue: let others in, for comparison
-            for item in failed:
-                self._put_off(item)
-            return []
-        return failed
+            settled.add(index)
+        alone = len(items) == 1 and self.spool.records  # in the queue: let others in, for comparison
+        if (taken or alone) and not self._stop.is_set():
+            for index in failed:
+                self._put_off(items[index])
+            settled.update(failed)
+        return [item for index, item in enumerate(items) if index not in settled]
 
     def _retry(self, suspects: list[_Item], *, alone: bool) -> bool:
         """Each alone, once; with pauses where nothing else is to be sent. False at the end of the agent."""
         if suspects and alone:
-            if self._pause(self._backoff(self._idle_rounds)):
+            if self._pause(max(self._asked, self._backoff(self._idle_rounds))):
                 return False
             self._idle_rounds += 1
+        there = True
         for item in suspects:
             try:
-                self._send([item.record], quiet=not alone)
+                if there:
+                    self._send([item.record], quiet=not alone)
+                else:
+                    self._put_off(item, blame=False)
             except Refused as error:
                 self._give_up("refused", f"refuses an alert: {error}")
-            except Away:
-                self._put_off(item)
+            except Away as away:
+                there = not away.blameless
+                self._put_off(item, blame=there)
         return True
 
-    def _put_off(self, item: _Item) -> None:
+    def _put_off(self, item: _Item, *, blame: bool = True) -> None:
         """To the end of the queue, unless it has been there too often."""
         name, now = str(item.record.get("id")), self._now()
         if len(self._before) > _SUSPECTS_MAX:
             self._before.clear()
-        blamed = self.sent > self._before.get(name, 0)
-        self._before[name] = self.sent
+        blamed = blame and self.sent > self._before.get(name, 0)
+        if blame:
+            self._before[name] = self.sent
         tries, since = item.tries + blamed, item.since or now
         if tries >= TRIES and now - since >= HELD_S:
             self._give_up("undeliverable", f"fails at alert {name}, and takes others")
@@ -231,8 +241,8 @@ class Sender:
         payload = {**item.record, _MARK: [tries, since]}
         self.spool.append(json.dumps(payload, separators=(",", ":")).encode())
 
-    def _give_up(self, reason: str, text: str) -> None:
-        self.given_up[reason] += 1
+    def _give_up(self, reason: str, text: str, count: int = 1) -> None:
+        self.given_up[reason] += count
         self._complain(self.name, text)
 
     def _send(self, records: Sequence[Record], *, quiet: bool = False) -> None:
@@ -241,7 +251,7 @@ class Sender:
         `quiet`: a failure says nothing of the receiver.
         """
         try:
-            self.receiver.send(records)
+            refused = self.receiver.send(records) or 0
         except Refused:
             self._well()  # it answers
             raise
@@ -255,13 +265,16 @@ class Sender:
             raise bug from error
         self._well()
         self._idle_rounds = 0
-        self.sent += len(records)
+        if refused:
+            self._give_up("refused", f"refuses {refused} of {len(records)} alerts", refused)
+        self.sent += len(records) - refused
         self.last_sent = time.time()
 
     def _failed(self, away: Away, *, quiet: bool = False) -> None:
         self.retries[away.reason] += 1
         if quiet:
             return
+        self._asked = min(away.retry_after, _RETRY_AFTER_MOST)
         if self.up is not False:
             self._complain(self.name, str(away))
         self.up = False
@@ -269,7 +282,7 @@ class Sender:
     def _well(self) -> None:
         if self.up is False:
             self._complain(self.name, "")
-        self.up = True
+        self.up, self._asked = True, 0.0
 
     def _backoff(self, attempt: int) -> float:
         """Twice as long each time, and never in step with the other nodes."""

@@ -14,7 +14,7 @@ from ringfence.containers.enrich import safejson
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import Http
 from ringfence.export.sinks.native import headline, milliseconds, part
-from ringfence.export.sinks.sender import Record, Refused
+from ringfence.export.sinks.sender import Record
 from ringfence.severity import number_of
 
 __all__ = ["Alertmanager", "Otlp", "Webhook"]
@@ -103,16 +103,16 @@ class Otlp(_Web):
     #: opentelemetry-proto SeverityNumber: INFO, INFO4, WARN, ERROR, FATAL
     _SEVERITY = (9, 12, 13, 17, 21)
 
-    def send(self, records: Sequence[Record]) -> None:
-        """One request. Raises Refused when the collector took only a part: it does not say which."""
+    def send(self, records: Sequence[Record]) -> int:
+        """One request; how many of them the collector did not take. It does not say which, and such a request
+        must not be made again (OTLP, "Partial Success"): it would get the others twice."""
         by_node: dict[str, list[Record]] = {}
         for record in records:
             by_node.setdefault(str(record.get("node") or ""), []).append(record)
         answer = self._http.post(
             _json({"resourceLogs": [self._resource(node, group) for node, group in by_node.items()]})
         )
-        if rejected := _rejected(answer.body):
-            raise Refused(f"{self._http.place} rejected {rejected} of {len(records)} log records")
+        return min(_rejected(answer.body), len(records))
 
     def _resource(self, node: str, records: Sequence[Record]) -> dict[str, Any]:
         scope = {"name": "ringfence", "version": __version__}
