@@ -42,6 +42,9 @@ def _receiver(*kinds: str) -> Schema:
 
 
 _HTTP = _receiver("webhook", "alertmanager", "otlp")
+_TLS_URL: Schema = {"type": "string", "pattern": "^tls://"}
+_TLS = _any(_TLS_URL, _all({"type": "object"}, _at("url", _TLS_URL)))
+_SYSLOG_BY_TLS = _at("config.alerts.syslog", _any(_TLS, {"type": "array", "contains": _TLS}))
 _API = _any(_at("kubernetes.watch", _YES), _at("startupTaint.enabled", _YES))
 _OWN_ACCOUNT = _at("serviceAccount.create", _NO)
 _HEARD: Schema = {"properties": {"config": {"properties": {
@@ -92,7 +95,7 @@ RULES: tuple[Schema, ...] = (
     _rule("probes that are not enabled", _at("customProbes.files", {"minProperties": 1}),
           _at("customProbes.enabled", _YES)),
     _rule("headers for nobody", _at("alerts.headersSecret", _SOME), _HTTP),
-    _rule("certificates for nobody", _at("alerts.caSecret", _SOME), _HTTP),
+    _rule("certificates for nobody", _at("alerts.caSecret", _SOME), _any(_HTTP, _SYSLOG_BY_TLS)),
     _rule(
         "how to rotate a file that is not written",
         _any(*(_at(f"config.alerts.{name}", {}) for name in ("file_size", "file_keep"))),

@@ -53,6 +53,12 @@ def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
         "alerts": {"headersSecret": "tokens"}, "config": {"alerts": {"syslog": ["udp://a:514"]}}
     }  # fmt: skip
     yield "certificates for nobody", {"alerts": {"caSecret": "ca"}}
+    yield "certificates for datagrams", {
+        "alerts": {"caSecret": "ca"}, "config": {"alerts": {"syslog": ["udp://a", {"url": "tcp://b"}]}}
+    }  # fmt: skip
+    for name in ("name", "instance", "component"):
+        yield f"a {name} of the chart's own", {"podLabels": {f"app.kubernetes.io/{name}": "x"}}
+    yield "an annotation of the chart's own", {"podAnnotations": {"checksum/config": "x"}}
     yield "a rotation without a file", {"config": {"alerts": {"file_keep": 2}}}
     yield "a canary that cannot be heard", {"config": {"observe": {"cgroup.mkdir": "off"}}}
     yield "no node at a time", {"updateStrategy": {"maxUnavailable": 0}}
@@ -120,6 +126,17 @@ def test_what_is_just_enough_is_taken() -> None:
     render({"customProbes": {"enabled": True}, "resources": {"limits": {"memory": "256Mi"}}})
     for key in ("a", "ringfence.dev/agent-not-ready", "x.y-z.example/A_b.c"):
         render({"startupTaint": {"enabled": True, "key": key}})
+
+
+@pytest.mark.parametrize(
+    "syslog",
+    ["tls://a", ["udp://b:514", "tls://a:6514"], {"url": "tls://a"}, [{"url": "tls://a", "certificate": "/c"}]],
+)
+def test_certificates_are_for_syslog_by_tls_too(syslog: Any) -> None:
+    """`alerts.ca` is who signed the certificate of such a receiver."""
+    objects = render({"config": {"alerts": {"syslog": syslog}}, "alerts": {"caSecret": "ca"}})
+    (config,) = (one for one in objects if one["kind"] == "ConfigMap" and "agent.yaml" in one["data"])
+    assert yaml.safe_load(config["data"]["agent.yaml"])["alerts"]["ca"].endswith("/ca.crt")
 
 
 def test_the_policy_of_admission_needs_a_cluster_that_has_such() -> None:
