@@ -1,13 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the agent's own state."""
+"""Files of the agent's own state, and of its operator's."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from pathlib import Path
 
-__all__ = ["replace_file"]
+__all__ = ["read_regular", "replace_file"]
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """A file of at most so many bytes. Raises OSError, also for a FIFO or device: neither is waited for."""
+    # O_NONBLOCK: a FIFO has no reader's end to wait for.
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return data
 
 
 def replace_file(path: Path, data: bytes) -> None:

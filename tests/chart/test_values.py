@@ -130,7 +130,12 @@ def test_what_is_just_enough_is_taken() -> None:
 
 @pytest.mark.parametrize(
     "syslog",
-    ["tls://a", ["udp://b:514", "tls://a:6514"], {"url": "tls://a"}, [{"url": "tls://a", "certificate": "/c"}]],
+    [
+        "tls://a",
+        ["udp://b:514", "tls://a:6514"],
+        {"url": "tls://a"},
+        [{"url": "tls://a", "certificate": "/c"}],
+    ],
 )
 def test_certificates_are_for_syslog_by_tls_too(syslog: Any) -> None:
     """`alerts.ca` is who signed the certificate of such a receiver."""

@@ -25,6 +25,7 @@ from ringfence.daemon.probe_desk import ProbeDesk
 from ringfence.errors import Error, ProbeError
 from ringfence.export.escape import escape
 from ringfence.faults import SupervisedThread
+from ringfence.files import read_regular
 from ringfence.probes.compiler import Workshop
 from ringfence.probes.definition import Definition
 from ringfence.probes.live import Live
@@ -37,6 +38,7 @@ _LOOK = 1.0  # seconds between two looks at the files
 _BATCH = 512  # records a turn of each probe: an alert must not wait for more
 _LAST_BATCHES = 64  # of each probe that an end takes
 _PAUSE = 0.01  # seconds from a look at a ring that was not empty to the next
+_MAX_FILE = 16 << 20  # of a file that a probe is made of; whole headers of a kernel have some megabytes
 _SUFFIXES = (".yaml", ".c", ".h")
 _MEANT = ("sampled", "host")  # left out on request
 
@@ -257,7 +259,7 @@ def _fingerprint(definition: Definition) -> bytes:
     digest = hashlib.sha256()
     for path in (definition.yaml, definition.source, *sorted(definition.source.parent.glob("*.h"))):
         try:
-            digest.update(path.read_bytes())
+            digest.update(read_regular(path, _MAX_FILE))
         except OSError:
             digest.update(b"\0absent")
         digest.update(b"\0")

@@ -83,8 +83,8 @@ class _Fixed(CollectorRegistry):
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
-    """One scrape."""
-    return "".join(map(_text, registry.collect())).encode()
+    """One scrape. Labels are escaped where they are made; one that is no text must not cost all the others."""
+    return "".join(map(_text, registry.collect())).encode("utf-8", "replace")
 
 
 def _text(family: Metric) -> str:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from ringfence.export.escape import escape
-from ringfence.probes.tally import Series, Tally
+from ringfence.probes.tally import LABEL_MAX, Series, Tally
 
 __all__ = ["CUSTOM", "ProbeRow", "probe_metrics"]
 
+_ESCAPED_MOST = 10  # characters that one becomes: \\U0010ffff
 #: what the names of derived metrics begin with
 CUSTOM = "ringfence_custom_"
 
@@ -50,14 +51,15 @@ def probe_metrics(
     )
     tallies = []
     for row in rows:
-        up.add_metric([row.name], row.running)
+        name = escape(row.name)  # that of a file, whatever it is
+        up.add_metric([name], row.running)
         if row.tally is None:
             continue
-        seconds.add_metric([row.name], row.load_seconds)
-        families["emitted"].add_metric([row.name], row.emitted)
-        families["received"].add_metric([row.name], row.received)
+        seconds.add_metric([name], row.load_seconds)
+        families["emitted"].add_metric([name], row.emitted)
+        families["received"].add_metric([name], row.received)
         for reason, count in row.dropped.items():
-            dropped.add_metric([row.name, reason], count)
+            dropped.add_metric([name, reason], count)
         tallies.append(row.tally)
     loaded = CounterMetricFamily("ringfence_probe_loads", "Attempts to load a probe.", labels=["result"])
     for result, count in loads.items():
@@ -87,4 +89,5 @@ def _derived(series: Series) -> Metric:
 
 
 def _shown(key: tuple[str, ...]) -> list[str]:
-    return [escape(value, 256) for value in key]
+    """Never cut here: two series must not become one name."""
+    return [escape(value, LABEL_MAX * _ESCAPED_MOST) for value in key]

@@ -8,6 +8,7 @@ included, comes back as an error of this probe. LLVM is never in this process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ringfence.errors import Error, ProbeError, Problem
+from ringfence.files import read_regular
 from ringfence.probes.compose import Hook, compose, flags, hooks
 from ringfence.probes.definition import Definition
 from ringfence.probes.diagnose import explain
@@ -34,8 +36,10 @@ __all__ = ["Attached", "Workshop", "find_python"]
 _CHILD = Path(__file__).parents[1] / "bpf" / "_bcc_child.py"
 _SYSTEM_PYTHON = "/usr/bin/python3"
 _MAX_SOURCE, _MAX_SAID, _MAX_ANSWER = 1 << 20, 16 << 20, 1 << 17
+_MAX_FDS = 253  # SCM_MAX_FD: no message carries more
 _OLD = 900  # seconds: nobody compiles for so long
 _TOLD = 1 << 18  # of what was said, from its end
+_TOO_MUCH = "programs, or members of the event, are more than can be handed over"
 INSTALL_BCC = "apt-get install python3-bpfcc bpftool (Fedora: dnf install python3-bcc bpftool)"
 
 
@@ -137,16 +141,20 @@ class Workshop:
                 ours.settimeout(self.seconds)
                 try:
                     socket.send_fds(ours, [json.dumps(request).encode()], list((self.maps or {}).values()))
-                    message, fds, _, _ = socket.recv_fds(ours, _MAX_ANSWER, 64)
+                    message, fds, lost, _ = socket.recv_fds(ours, _MAX_ANSWER, _MAX_FDS)
                 except TimeoutError:
                     late = f"took more than {self.seconds:.0f} s (`probes.timeout`) and was ended"
                     return {"stage": "time", "subject": "", "message": late}, [], ""
                 except ConnectionError:  # it ended before it had read the request
-                    message, fds = b"", []
+                    message, fds, lost = b"", [], 0
                 except OSError as error:  # it waits for a request that it will not get
                     return {"stage": "child", "subject": "", "message": str(error)}, [], ""
                 if not message:
                     message = json.dumps(_crash(child)).encode()
+            if fds and lost & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                for fd in fds:
+                    os.close(fd)
+                return {"stage": "child", "subject": "", "message": _TOO_MUCH}, [], ""
             for fd in fds:
                 os.set_inheritable(fd, False)
             return json.loads(message), fds, _tail(said)
@@ -183,12 +191,12 @@ def _tail(file: IO[bytes]) -> str:
 
 def _read(probe: Definition) -> str:
     try:
-        data = probe.source.read_bytes()
+        data = read_regular(probe.source, _MAX_SOURCE)
     except OSError as error:
-        raise ProbeError(
-            [Problem(str(probe.source), 0, 0, "", f"cannot be read: {error.strerror}")]
-        ) from None
-    if len(data) > _MAX_SOURCE or b"\0" in data:
+        text = f"cannot be read: {error.strerror}"
+        text = "is no C source of at most 1 MiB" if error.errno == errno.EFBIG else text
+        raise ProbeError([Problem(str(probe.source), 0, 0, "", text)]) from None
+    if b"\0" in data:
         raise ProbeError([Problem(str(probe.source), 0, 0, "", "is no C source of at most 1 MiB")])
     return data.decode("utf-8", "replace")
 

@@ -114,8 +114,8 @@ def _labels(notes: Notes, node: Node, where: str, fields: Mapping[str, Field]) -
     found: list[str] = []
     for index, item in enumerate(items):
         name = _field(notes, item, f"{where}[{index}]", fields)
-        if name in _RESERVED:
-            notes.add(item, where, f"{name!r} is a label that the agent sets itself")
+        if name in _RESERVED or name.startswith("__"):
+            notes.add(item, where, f"{name!r} is a label that the agent or Prometheus sets itself")
         elif name in found:
             notes.add(item, where, f"{name!r} is there twice")
         found.append(name)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metrics that are derived from a probe's events. Written by the loop, read by a scrape: no locks.
 
-A metric has at most `max_series` series; values beyond that are counted with every label `other`. Series of
-containers that are gone are dropped at a scrape, which makes room again.
+A metric has at most `max_series` series; values beyond that are counted with every label `other`. Texts are
+cut at LABEL_MAX characters, as the observed process chooses them. Series of containers that are gone are
+dropped at a scrape, which makes room again.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import NamedTuple
 from ringfence.policy.probe_rules import Value
 from ringfence.probes.definition import Definition, Metric
 
-__all__ = ["OTHER", "Series", "Tally"]
+__all__ = ["LABEL_MAX", "OTHER", "Series", "Tally"]
 
 OTHER = "other"
+LABEL_MAX = 200
 
 
 class Series(NamedTuple):
@@ -53,7 +55,7 @@ class Tally:
     def observe(self, container: str, values: Sequence[Value]) -> None:
         """Count one event of a container (its label)."""
         for (metric, rows), labels, index in self._plans:
-            key = tuple([str(values[at]) for at in labels])
+            key = tuple([str(values[at])[:LABEL_MAX] for at in labels])
             if metric.by_container:
                 key = (container, *key)
             row = rows.get(key)

@@ -3,17 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from ringfence.export.exposition import BulkFamily, exposition
 from ringfence.export.metrics import new_registry
 from tests.unit.export.fakes import World
+
+
+class Fixed(Collector):
+    """A file's name that was no UTF-8."""
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily("x", "help", labels=["a"])
+        family.add_metric(["b\udcffd"], 1)
+        yield family
+
 
 Samples = set[tuple[str, tuple[tuple[str, str], ...], float]]
 
@@ -78,3 +90,10 @@ def test_a_whole_scrape_is_the_same_both_ways() -> None:
         assert steady(text) == steady(generate_latest(registry).decode())
         assert len(text.splitlines()) == len(set(text.splitlines())), "a line twice"
     assert 'name="known by now"' in text
+
+
+def test_a_label_that_is_no_text_costs_no_scrape() -> None:
+    """Escaped where it is made; should that be forgotten somewhere, all other series are still there."""
+    registry = CollectorRegistry()
+    registry.register(Fixed())
+    assert samples(exposition(registry).decode()) == {("x_total", (("a", "b?d"),), 1.0)}

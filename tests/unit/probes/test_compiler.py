@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +57,54 @@ def test_a_request_that_cannot_be_sent(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(socket, "send_fds", refuse)
     message = refusal(tmp_path, monkeypatch, WAITS_FOR_A_REQUEST)
     assert message == "bcc's process met an error: [Errno 90] Message too long"
+
+
+HANDS_OVER = """#!/usr/bin/python3
+import json, os, socket, sys
+connection = socket.socket(fileno=int(sys.argv[3]))
+connection.recv(1 << 17)
+fds = [os.open("/dev/null", os.O_RDONLY) for _ in range(203)]
+hooks = ["x"] * 200
+answer = {"size": 8, "shape": [["m" * %d, "int", 0, 4, 0]], "hooks": hooks}
+connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+socket.send_fds(connection, [json.dumps(answer).encode()], fds)
+"""
+
+
+def test_the_links_of_all_programs_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A descriptor that is not taken is closed by the kernel: that program would be detached, and nobody told."""
+    python = tmp_path / "python"
+    python.write_text(HANDS_OVER % 1)
+    python.chmod(0o755)
+    monkeypatch.setattr(compiler, "find_python", lambda: str(python))
+    attached = Workshop(tmp_path / "state", headers="installed").build(read_file(write(tmp_path)))
+    assert len(attached.links) == len(attached.hooks) == 200
+    attached.close()
+
+
+def test_an_answer_that_does_not_fit_is_refused_and_leaves_nothing_attached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event of thousands of members: its programs must not go on without an owner."""
+    before = len(os.listdir("/proc/self/fd"))
+    message = refusal(tmp_path, monkeypatch, HANDS_OVER % (1 << 17))
+    assert "more than can be handed over" in message
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_source_without_an_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link to something huge in the place of the C file: refused, and not taken into memory first."""
+    monkeypatch.setattr(compiler, "find_python", lambda: "/nonexistent")
+    path = write(tmp_path)
+    source = path.with_suffix(".c")
+    source.unlink()
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 256 << 20)
+    source.symlink_to(tmp_path / "huge")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProbeError, match="no C source of at most 1 MiB"):
+            Workshop(tmp_path / "state", headers="installed").build(read_file(path))
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()

@@ -152,3 +152,13 @@ def test_the_schema_refuses_what_the_reader_refuses(old: str, new: str) -> None:
     """Where it can say so."""
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(loaded(YAML.replace(old, new, 1)), schema())
+
+
+@pytest.mark.parametrize("name", ["__name__", "__x", "le", "container"])
+def test_labels_that_mean_something_to_prometheus_are_refused(tmp_path: Path, name: str) -> None:
+    """Two underscores in front are its own (data model, "Metric names and labels")."""
+    with pytest.raises(PolicyError) as caught:
+        read_file(write(tmp_path, YAML.replace("disk", name)))
+    assert [problem.message for problem in caught.value.problems] == [
+        f"{name!r} is a label that the agent or Prometheus sets itself"
+    ]

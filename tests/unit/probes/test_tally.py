@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from ringfence.export.exposition import exposition
 from ringfence.export.metrics_probes import ProbeRow, probe_metrics
 from ringfence.probes.tally import Tally
 from tests.unit.probes.documents import definition, metric
@@ -99,3 +103,35 @@ def test_prometheus_reads_them() -> None:
     assert 'ringfence_custom_h_bucket{container="c1",disk="a\\\\x1bb",le="1.0"} 2.0' in text
     assert 'ringfence_custom_h_count{container="c1",disk="a\\\\x1bb"} 2.0' in text
     assert 'ringfence_probe_events_dropped_total{probe="io",reason="rate_limit"} 3.0' in text
+
+
+def test_texts_that_are_alike_for_long_are_one_series_and_take_little_room() -> None:
+    """The observed process chooses them. What is cut must not become two series of the same labels, which
+    Prometheus takes for an error."""
+    probe = definition(metrics=(metric("n", labels=("disk",)),))
+    tally = Tally(probe)
+    for end in ("a", "b", "c"):
+        tally.observe("c1", (1, "\x01" * 100_000 + end, ""))
+        tally.observe("c1", (1, "/deep" * 40 + end, ""))
+        tally.observe("c1", (1, "\x02" * 150 + end, ""))
+    (family,) = (
+        one
+        for one in probe_metrics([ProbeRow("p", True, tally=tally)], {}, {"c1"})
+        if one.name == "ringfence_custom_n"
+    )
+    labels = [sample.labels["disk"] for sample in family.samples]
+    assert len(labels) == len(set(labels)) == 5
+    assert sum(sample.value for sample in family.samples) == 9
+    assert sum(len(text) for key in rows(tally) for text in key) < 2000
+
+
+def test_a_file_with_a_name_that_is_no_text_costs_no_scrape() -> None:
+    """An editor or an archive leaves such names; they are shown as in every other output."""
+    registry = CollectorRegistry()
+
+    class Fixed(Collector):
+        def collect(self) -> Iterable[Metric]:
+            return probe_metrics([ProbeRow("caf\udce9\n", False)], {"loaded": 0}, ())
+
+    registry.register(Fixed())
+    assert 'ringfence_probe_up{probe="caf\\\\xe9\\\\n"} 0' in exposition(registry).decode()
