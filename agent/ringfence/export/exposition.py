@@ -83,7 +83,7 @@ class _Fixed(CollectorRegistry):
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
-    """One scrape. Labels are escaped where they are made; one that is no text must not cost all the others."""
+    """One scrape. Labels are escaped where they are made; one that is no text must not cost the others."""
     return "".join(map(_text, registry.collect())).encode("utf-8", "replace")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from operator import lt
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -65,6 +66,7 @@ class _Series:
 
     def add_to(self, families: _Families, counts: Counts, alive: int) -> None:
         """Its lines; those of counts that did not change are those of the last time."""
+        counts = _grown(self.counts, counts)
         if counts != self.counts:
             lines = [f"{prefix}{counts[index]}\n" for index, prefix in self._activity if counts[index]]
             self.counts, self.block = counts, "".join(lines)
@@ -141,7 +143,7 @@ class ContainerMetrics:
                 self._series(container, families).add_to(families, counted, alive)
                 continue
             if slot:  # else it just ended: what was counted last stays
-                self._summed[cgroup] = counted
+                self._summed[cgroup] = _grown(self._summed[cgroup], counted)
             other_tasks += alive
         if self._summed or self._ended:
             families.tasks.add_metric([OTHER], other_tasks)
@@ -196,6 +198,11 @@ class ContainerMetrics:
 def _add(one: Counts, other: Counts) -> Counts:
     """Sums; what has counted nothing is empty."""
     return tuple(map(sum, zip(one, other, strict=True))) if one and other else one or other
+
+
+def _grown(before: Counts, now: Counts) -> Counts:
+    """What is counted now; what was, where a slot was emptied after its owner was read."""
+    return before if any(map(lt, now, before)) else now
 
 
 def _about(container: Container) -> tuple[str | None, ...]:

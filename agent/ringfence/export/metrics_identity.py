@@ -15,7 +15,7 @@ class WatchLike(Protocol):
     """The part of ringfence.containers.kubernetes.watch.PodWatch that is used here."""
 
     up: bool
-    events: int
+    used: int
     unusable: int
     last_heard: float
 
@@ -54,6 +54,6 @@ def identity_metrics(
         "ringfence_pod_watch_events", "What the watch told, by whether it could be used.", labels=["usable"]
     )
     if watch:
-        events.add_metric(["yes"], watch.events - min(watch.unusable, watch.events))
+        events.add_metric(["yes"], watch.used)
         events.add_metric(["no"], watch.unusable)
     yield events

@@ -141,7 +141,7 @@ class FakeOutbox:
 class FakeWatch:
     """An API server that was followed, and is away."""
 
-    up, events, unusable, last_heard = False, 7, 2, 1.7e9
+    up, used, unusable, last_heard = False, 7, 2, 1.7e9
 
     def __init__(self) -> None:
         self.restarts = {"gone": 1}

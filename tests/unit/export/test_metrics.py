@@ -66,6 +66,7 @@ def test_counts_of_the_agent_and_of_the_kernel_are_shown() -> None:
     assert value(samples, "ringfence_pod_watch_pods") == 5
     assert value(samples, "ringfence_pod_watch_restarts_total", reason="gone") == 1
     assert value(samples, "ringfence_pod_watch_events_total", usable="no") == 2
+    assert value(samples, "ringfence_pod_watch_events_total", usable="yes") == 7
 
 
 def test_readiness_and_refused_policies_are_metrics() -> None:
@@ -139,6 +140,21 @@ def test_a_slot_that_belongs_to_another_by_now_is_not_read() -> None:
     world.slots[1] = world.slots[1]._replace(cgroup=4711)
     world.open(container.slot, 99999)
     assert activity(scrape(registry), "other") == 10
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_slot_that_is_emptied_between_two_reads_takes_nothing_back(limit: int) -> None:
+    """The loop frees it after its owner was read, before its counters are: rate() would take that for a
+    restart, and the sum would lack what the container did for ever."""
+    world = World(limit=limit)
+    container = world.add(1, opens=10)
+    registry = new_registry(world.sources)
+    label = short(1) if limit else "other"
+    assert activity(scrape(registry), label) == 10
+    world.open(container.slot, 0)
+    assert activity(scrape(registry), label) == 10
+    world.remove(container)
+    assert activity(scrape(registry), "other") == (None if limit else 10)
 
 
 def test_hostile_names_are_harmless_labels() -> None:

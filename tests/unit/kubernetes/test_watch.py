@@ -175,7 +175,7 @@ def test_a_bookmark_moves_the_version_on() -> None:
             follower.wait_pods(1)
             mark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "5000"}}}
             fake.raw(json.dumps(mark).encode() + b"\n")
-            wait_for(lambda: follower.watch.events >= 1, "the bookmark")
+            wait_for(lambda: follower.watch.used >= 1, "the bookmark")
             fake.raw(b"HANG UP")
             wait_for(lambda: fake.watches >= 2, "another watch", seconds=10)
             assert fake.requests[-1][1]["resourceVersion"] == "5000"

@@ -8,9 +8,11 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -301,3 +303,19 @@ def test_closing_does_not_wait_for_a_receiver_that_is_away(tmp_path: Path) -> No
     sender.spool.close()
     assert Spool(tmp_path, 1 << 20).records == 3
     assert "send-webhook" not in [thread.name for thread in threading.enumerate()]
+
+
+class Busy(Counter[str]):
+    """Whoever goes through it step by step meets another thread that counts something new."""
+
+    def items(self) -> Any:
+        for number, pair in enumerate(super().items()):
+            self[f"new-{number}"] = 1
+            yield pair
+
+
+def test_a_scrape_meets_a_loss_of_a_new_kind(tmp_path: Path) -> None:
+    """It is answered, whatever is counted at that moment."""
+    sender = Sender(ScaledReceiver(0), filled(tmp_path, 1))
+    sender.spool.lost, sender.given_up = Busy(queue_full=2, corrupt=1), Busy(refused=3, undeliverable=0)
+    assert sender.lost == Counter(queue_full=2, corrupt=1, refused=3)

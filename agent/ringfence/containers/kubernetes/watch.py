@@ -69,6 +69,7 @@ class PodWatch:
             {"gone": 0, "ended": 0, "stalled": 0, "refused": 0, "broken": 0}
         )
         self.events = 0
+        self.used = 0  # events that made sense
         self.unusable = 0  # events and items that made no sense
         self.last_heard = 0.0  # seconds since the epoch
 
@@ -211,10 +212,12 @@ class PodWatch:
         pod = pod_of(item)
         if kind == "BOOKMARK":
             self._breaks = 0
+            self.used += 1
         elif pod is None or kind not in ("ADDED", "MODIFIED", "DELETED"):
             self.unusable += 1
         else:
             self._breaks = 0
+            self.used += 1
             self._cache.put([pod])
             if kind == "DELETED":  # what it was called at last is remembered
                 self._cache.remove([pod.uid])

@@ -118,7 +118,9 @@ class Sender:
     @property
     def lost(self) -> Counter[str]:
         """Records that will never arrive, by reason."""
-        return self.spool.lost + self.given_up
+        found = Counter(dict(self.spool.lost))  # copied in one step: others count meanwhile
+        found.update(dict(self.given_up))
+        return found
 
     def start(self) -> None:
         """Begin to send."""
