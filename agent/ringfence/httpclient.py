@@ -37,6 +37,7 @@ __all__ = [
 FAILURES = (OSError, http.client.HTTPException)
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 _CONNECT_S = 10.0  # of a request's time, to be connected with all addresses of a name
+_SHARE_S = 1.0  # the least of it for one address: packets are lost, and sent again
 _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S, _KEEPALIVE_TIMES = 30, 10, 3
 _UNACKNOWLEDGED_MS = 30_000
 _BUFFER = 1 << 14
@@ -103,11 +104,13 @@ def dial(
 ) -> socket.socket:
     """A TCP connection with the first address of a name that answers, within 10 s or less. Raises OSError.
 
-    `opened` is told of each socket before it connects.
+    An address that says nothing has its share of the time, no more. `opened` is told of each socket before it
+    connects.
     """
     end = time.monotonic() + min(_CONNECT_S, seconds)
     failure = OSError(errno.EADDRNOTAVAIL, "no address")
-    for family, kind, protocol, _, address in _addresses(host, port):
+    found = list(_addresses(host, port))
+    for number, (family, kind, protocol, _, address) in enumerate(found):
         left = end - time.monotonic()
         if left <= 0:
             raise TimeoutError(errno.ETIMEDOUT, "not connected in time")
@@ -118,7 +121,7 @@ def dial(
             continue
         opened(sock)
         try:
-            sock.settimeout(left)
+            sock.settimeout(min(left, max(left / (len(found) - number), _SHARE_S)))
             sock.connect(address)
             _watch_over(sock)
         except OSError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.httpclient import FAILURES, Connection, Target, target_of, tls_context
+from ringfence.httpclient import FAILURES, Connection, Target, dial, target_of, tls_context
 from tests.support.tls import Authority, HttpServer
 from tests.support.waiting import patience, wait_for
 
@@ -87,6 +87,35 @@ def test_the_handshake_of_tls_is_a_part_of_it(serve: Serve) -> None:
         with pytest.raises(TimeoutError):
             get(target._replace(tls=True), 0.4, tls_context(None))
         assert time.monotonic() - began < patience(3)
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """A port that takes no connection and refuses none: its queue is full, the kernel drops what comes."""
+    with contextlib.ExitStack() as held:
+        server = held.enter_context(socket.create_server(("127.0.0.2", 0), backlog=0))
+        address = server.getsockname()
+        for _ in range(3):
+            client = held.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(address)
+        yield address[1]
+
+
+@pytest.mark.parametrize("holes", [1, 3])
+def test_the_next_address_of_a_name_has_its_time_too(monkeypatch: pytest.MonkeyPatch, holes: int) -> None:
+    """The first belongs to a machine that is gone, or to a family that is dropped on the way: who waited for
+    it with all the time there is would never reach the second."""
+    with black_hole() as hole, raw_server(drip(HEAD)) as target:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", hole))] * holes
+        found.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", (target.host, target.port)))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        began = time.monotonic()
+        dial("two.example", 1, 4.0).close()
+        assert time.monotonic() - began < 4
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found[:-1])
+        with pytest.raises(TimeoutError):
+            dial("one.example", 1, 0.3)
 
 
 def test_a_server_that_does_not_read_is_left() -> None:
