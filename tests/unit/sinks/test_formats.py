@@ -117,6 +117,17 @@ def test_ocsf_says_whether_it_was_stopped() -> None:
     assert to_ocsf(alert())["time"] == 1795485784123
 
 
+@pytest.mark.parametrize(
+    ("word", "number", "caption"),
+    [("info", 1, "Informational"), ("low", 2, "Low"), ("medium", 3, "Medium"), ("high", 4, "High"),
+     ("critical", 5, "Critical"), ("?", 4, "High")],
+)  # fmt: skip
+def test_ocsf_severities_have_their_captions(word: str, number: int, caption: str) -> None:
+    """The dictionary of 1.2: `severity` is the caption of `severity_id`."""
+    got = to_ocsf(alert(severity=word))
+    assert (got["severity_id"], got["severity"]) == (number, caption)
+
+
 @pytest.mark.parametrize("record", [{}, {"rule": None, "process": None, "container": None}, BARE])
 def test_a_record_of_another_version_breaks_nothing(record: dict[str, Any]) -> None:
     """What waits on disk may have been written by an older agent."""

@@ -21,11 +21,13 @@ from ringfence.severity import number_of
 __all__ = ["OCSF_VERSION", "to_ocsf"]
 
 OCSF_VERSION = "1.2.0"
+#: of severity_id, from 1 on
+_CAPTIONS = ("Informational", "Low", "Medium", "High", "Critical")
 #: what of a native alert stands whole in an attribute of the schema
 _TOLD = frozenset(
     f"{above}{name}"
     for above, names in {
-        "": ("time", "event", "kind", "id", "severity", "details", "allow", "labels"),
+        "": ("time", "event", "kind", "id", "details", "allow", "labels"),
         "process.": ("pid", "tid", "vpid", "comm", "exe", "args", "uid"),
         "container.": ("id", "name", "runtime", "image", "pod", "pod_uid", "namespace", "labels"),
     }.items()
@@ -48,7 +50,7 @@ def to_ocsf(record: Record) -> dict[str, Any]:
         "type_uid": 200401,
         "time": milliseconds(record),
         "severity_id": number_of(record.get("severity")),
-        "severity": record.get("severity"),
+        "severity": _CAPTIONS[number_of(record.get("severity")) - 1],
         "action_id": 2 if stopped else 1,
         "disposition_id": 2 if stopped else 15,
         "status_id": 1,
