@@ -156,6 +156,8 @@ BAD = {
     "no message": answering(frame(1, 5, 1, hpack.encode([("grpc-status", "0")]))),
     "no status": answering(frame(0, 1, 1, b"\0\0\0\0\0")),
     "padding": answering(frame(0, 9, 1, b"\xff")),
+    "odd status": answering(frame(1, 5, 1, hpack.encode([("grpc-status", "\xb2")]))),
+    "long status": answering(frame(1, 5, 1, hpack.encode([("grpc-status", "1" * 5000)]))),
 }  # fmt: skip
 
 

@@ -160,6 +160,17 @@ def test_broken_files_are_survived_fuzz(
     assert set(found[:-1]) <= written
 
 
+def test_what_is_no_segment_is_left_alone(tmp_path: Path) -> None:
+    """Files of others in the directory, however they are called, keep no agent from starting."""
+    for name in ("\u00b2.seg", "-1.seg", "x.seg", ".seg", "\udcff.seg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "000000000007.seg").mkdir()
+    spool = Spool(tmp_path, SIZE)
+    spool.append(b"one")
+    assert drain(spool) == [b"one"]
+    assert len(list(tmp_path.glob("*.seg"))) >= 6
+
+
 def test_a_segment_that_vanishes_is_counted(tmp_path: Path) -> None:
     """Somebody tidied up: what was in it is lost, and said to be."""
     spool = Spool(tmp_path, SIZE)

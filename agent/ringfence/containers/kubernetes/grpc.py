@@ -118,7 +118,8 @@ class Channel:
         status = headers.get("grpc-status", "")
         if status != "0":
             text = unquote(headers.get("grpc-message", ""))[:300] or f"HTTP {headers.get(':status', '?')}"
-            raise GrpcError(f"{self.path}: {text}", int(status) if status.isdigit() else -1)
+            known = status.isascii() and status.isdigit() and len(status) < 4
+            raise GrpcError(f"{self.path}: {text}", int(status) if known else -1)
         if len(data) < 5 or data[0] or len(data) - 5 != int.from_bytes(data[1:5], "big"):
             raise GrpcError(f"{self.path}: no whole message in the answer")
         return bytes(data[5:])

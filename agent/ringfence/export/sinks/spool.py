@@ -318,7 +318,8 @@ class Spool:
     def _recover(self) -> None:
         """What an agent before us left behind. A new segment is begun: the last may end torn."""
         at, offset = read_cursor(self.directory)
-        numbers = sorted(int(path.stem) for path in self.directory.glob("*" + _SUFFIX) if path.stem.isdigit())
+        names = [path.stem for path in self.directory.glob("*" + _SUFFIX)]
+        numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit())
         self._next = max([*numbers, at], default=0) + 1
         for number in numbers:
             segment = _Segment(number)
