@@ -122,7 +122,9 @@ def _compile(module: Any, request: dict[str, Any]) -> Any:
 def _mended(include: str, said: bytes) -> bool:
     """A header that is not there is made empty: its types are in the BTF dump. A number is made up."""
     if missing := _MISSING.search(said):
-        path = os.path.join(include, missing[1].decode())
+        path = os.path.normpath(os.path.join(include, missing[1].decode()))
+        if not path.startswith(f"{os.path.normpath(include)}/"):
+            return False  # no header of the kernel's: what is mistyped is told
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "ab"):
             return True

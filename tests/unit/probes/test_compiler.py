@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ringfence.bpf import _bcc_child
 from ringfence.errors import ProbeError
 from ringfence.probes import compiler
 from ringfence.probes.compiler import Workshop
@@ -90,6 +91,23 @@ def test_an_answer_that_does_not_fit_is_refused_and_leaves_nothing_attached(
     message = refusal(tmp_path, monkeypatch, HANDS_OVER % (1 << 17))
     assert "more than can be handed over" in message
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("name", ["linux/fs.h", "made/up/by/me.h"])
+def test_a_header_of_the_kernel_that_is_missing_is_made(tmp_path: Path, name: str) -> None:
+    """Empty: its types are in the dump of the BTF."""
+    assert _bcc_child._mended(str(tmp_path), b"p.c:1:10: fatal error: '%s' file not found" % name.encode())
+    assert (tmp_path / name).read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["{}/away/x.h", "../away/x.h", "linux/../../away/x.h", "..//away/x.h"])
+def test_no_header_is_made_outside_of_the_tree(tmp_path: Path, name: str) -> None:
+    """A path that somebody mistyped is a mistake to be told, not a file to be made on the host."""
+    include = tmp_path / "include"
+    (include / "linux").mkdir(parents=True)
+    said = b"p.c:1:10: fatal error: '%s' file not found" % name.format(tmp_path).encode()
+    assert not _bcc_child._mended(str(include), said)
+    assert not (tmp_path / "away").exists()
 
 
 def test_a_source_without_an_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
