@@ -276,6 +276,16 @@ def test_a_file_is_rotated_by_size(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o007 == 0
 
 
+def test_a_line_that_a_power_cut_tore_does_not_spoil_the_next(tmp_path: Path) -> None:
+    """It was not settled, so it comes again: on a line of its own."""
+    path = tmp_path / "a"
+    path.write_bytes(b'{"n":1}\n{"n":')
+    file = RotatedFile("f", path, dict, size=1 << 20, keep=1)
+    file.send([{"n": 2}])
+    file.send([{"n": 3}])
+    assert path.read_bytes() == b'{"n":1}\n{"n":\n{"n":2}\n{"n":3}\n'
+
+
 def test_a_file_without_rotated_ones_is_begun_anew(tmp_path: Path) -> None:
     """keep 0."""
     file = RotatedFile("f", tmp_path / "a", dict, size=10, keep=0)

@@ -230,10 +230,12 @@ class RotatedFile:
         try:
             if self._length() + len(lines) > self._size and self._length():
                 self._rotate()
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             fd = os.open(self._path, flags, 0o640)
             try:
                 before = os.fstat(fd).st_size
+                if before and os.pread(fd, 1, before - 1) != b"\n":  # torn, by a power cut
+                    lines = b"\n" + lines
                 if os.write(fd, lines) != len(lines):
                     os.ftruncate(fd, before)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
