@@ -14,6 +14,7 @@ import json
 import os
 import queue
 import select
+import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -59,7 +60,7 @@ class LineWriter:
         self._complain = complain or (lambda _reason, _name: None)
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._failing = ""
-        self._torn = False  # the last write ended inside a line
+        self._torn = _ends_torn(self._fd, self._path)  # the last write ended inside a line
         self._reopen = self._stuck = False  # stuck: the file cannot be opened again, which was told
         self._queued = 0  # lines taken, and of these those that were written or lost
         self._settled = 0
@@ -149,7 +150,7 @@ class LineWriter:
         # Closed first, its number could be anybody's by the next line.
         with contextlib.suppress(OSError):
             os.close(self._fd)
-        self._fd, self._stuck = fresh, False
+        self._fd, self._stuck, self._torn = fresh, False, _ends_torn(fresh, self._path)
 
     def _write_all(self, data: bytes) -> None:
         while data:
@@ -193,3 +194,15 @@ class JsonLines:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
+
+
+def _ends_torn(fd: int, path: Path | None) -> bool:
+    """Whether somebody before us was killed inside a line of the file."""
+    state = os.fstat(fd) if path is not None else None
+    if path is None or state is None or not stat.S_ISREG(state.st_mode) or not state.st_size:
+        return False
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            return os.pread(file.fileno(), 1, state.st_size - 1) not in (b"\n", b"")
+    except OSError:
+        return False

@@ -9,6 +9,8 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
+
 from ringfence.export.jsonl import JsonLines, LineWriter
 from tests.support.waiting import wait_for
 
@@ -87,6 +89,25 @@ def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
     os.close(write_end)
     assert os.read(read_end, 100) == b"\nwhole\n"
     os.close(read_end)
+
+
+@pytest.mark.parametrize(("left", "kept"), [(b"", b""), (b"a\n", b"a\n"), (b"a\n{torn", b"a\n{torn\n")])
+def test_an_agent_that_was_killed_inside_a_line_spoils_no_line_of_the_next(
+    tmp_path: Path, left: bytes, kept: bytes
+) -> None:
+    """By SIGKILL or a power cut. A file that was rotated has no such end, whatever the one before had."""
+    path = tmp_path / "out"
+    path.write_bytes(left)
+    writer = LineWriter(path)
+    writer.write(b"whole\n")
+    assert writer.settle(5)
+    assert path.read_bytes() == kept + b"whole\n"
+    path.rename(tmp_path / "out.1")
+    path.write_bytes(left)
+    writer.reopen()
+    writer.write(b"first\n")
+    writer.close()
+    assert path.read_bytes() == kept + b"first\n"
 
 
 def test_reopen_follows_a_rotated_file(tmp_path: Path) -> None:
