@@ -41,7 +41,8 @@ def _receiver(*kinds: str) -> Schema:
     return _any(*(_at(f"config.alerts.{kind}", {"not": {"maxItems": 0}}) for kind in kinds))
 
 
-_HTTP = _receiver("webhook", "alertmanager", "otlp")
+_UNSEEN = _at("alerts.receiversSecret", _SOME)
+_HTTP = _any(_receiver("webhook", "alertmanager", "otlp"), _UNSEEN)
 _TLS_URL: Schema = {"type": "string", "pattern": "^tls://"}
 _TLS = _any(_TLS_URL, _all({"type": "object"}, _at("url", _TLS_URL)))
 _SYSLOG_BY_TLS = _at("config.alerts.syslog", _any(_TLS, {"type": "array", "contains": _TLS}))

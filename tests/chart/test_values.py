@@ -15,7 +15,7 @@ import yaml
 
 from ringfence.config import KEYS, Key, load
 from ringfence.errors import ConfigError
-from tests.chart.helm import CHART, Refused, render
+from tests.chart.helm import CHART, Refused, by_kind, render
 from tools.chart_schema import OWN, SCHEMA, derived, shape
 
 TEXT = (CHART / "values.yaml").read_text()
@@ -58,6 +58,8 @@ def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
     }  # fmt: skip
     for name in ("name", "instance", "component"):
         yield f"a {name} of the chart's own", {"podLabels": {f"app.kubernetes.io/{name}": "x"}}
+    yield "a queue without room", {"alerts": {"queue": {"size": "0MiB"}}}
+    yield "a queue beyond all measure", {"alerts": {"queue": {"size": "1025GiB"}}}
     yield "an annotation of the chart's own", {"podAnnotations": {"checksum/config": "x"}}
     yield "a rotation without a file", {"config": {"alerts": {"file_keep": 2}}}
     yield "a canary that cannot be heard", {"config": {"observe": {"cgroup.mkdir": "off"}}}
@@ -142,6 +144,27 @@ def test_certificates_are_for_syslog_by_tls_too(syslog: Any) -> None:
     objects = render({"config": {"alerts": {"syslog": syslog}}, "alerts": {"caSecret": "ca"}})
     (config,) = (one for one in objects if one["kind"] == "ConfigMap" and "agent.yaml" in one["data"])
     assert yaml.safe_load(config["data"]["agent.yaml"])["alerts"]["ca"].endswith("/ca.crt")
+
+
+def test_addresses_that_are_secrets_come_from_a_secret(tmp_path: Path) -> None:
+    """Not by the ConfigMap; they count as receivers: for the queue, for headers and certificates."""
+    secret = {"receiversSecret": "hooks", "headersSecret": "tokens", "caSecret": "ca"}
+    objects = render({"alerts": secret})
+    pod = by_kind(objects, "DaemonSet")["spec"]["template"]["spec"]
+    found = {one["name"]: one["valueFrom"] for one in pod["containers"][0]["env"] if "ALERTS" in one["name"]}
+    assert found == {
+        f"RINGFENCE_ALERTS_{kind.upper()}": {"secretKeyRef": {"name": "hooks", "key": kind, "optional": True}}
+        for kind in ("webhook", "alertmanager", "otlp", "syslog")
+    }
+    assert "queue" in {volume["name"] for volume in pod["volumes"]}
+    (config,) = (one for one in objects if one["kind"] == "ConfigMap" and "agent.yaml" in one["data"])
+    (tmp_path / "agent.yaml").write_text(config["data"]["agent.yaml"])
+    # as `kubectl create secret --from-file` keeps it
+    given = {"RINGFENCE_ALERTS_WEBHOOK": "https://a.example/T0/x,https://a.example/T0/y\n"}
+    taken = load(tmp_path / "agent.yaml", given)
+    assert [one.url for one in taken.alerts_webhook] == ["https://a.example/T0/x", "https://a.example/T0/y"]
+    assert taken.queue_dir == Path("/var/lib/ringfence/queue")
+    assert "receiversSecret" not in str(render())
 
 
 def test_the_policy_of_admission_needs_a_cluster_that_has_such() -> None:

@@ -92,6 +92,7 @@ def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) ->
         if not name.startswith("RINGFENCE_"):
             continue
         if key := variables.get(name):
+            value = value.rstrip("\n")  # a secret that was made of a file ends so
             words = [word for word in value.split(",") if word] if key.many else [value]
             problems += _take_words(key, name, words, chosen)
         # A cluster sets RINGFENCE_SERVICE_HOST and the like: only a near miss is taken for a mistake.

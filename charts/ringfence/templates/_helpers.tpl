@@ -60,9 +60,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- eq .Values.runtime "docker" | ternary "/host/run" (include "ringfence.runtime" .) -}}
 {{- end -}}
 
-{{/* How many receivers alerts are sent to, files aside. */}}
+{{/* How many receivers alerts are sent to, files aside; those of a secret count as one. */}}
 {{- define "ringfence.receivers" -}}
-{{- $count := 0 -}}
+{{- $count := .Values.alerts.receiversSecret | empty | ternary 0 1 -}}
 {{- range $kind := list "webhook" "alertmanager" "otlp" "syslog" -}}
 {{- $found := get (default dict $.Values.config.alerts) $kind -}}
 {{- if $found -}}
