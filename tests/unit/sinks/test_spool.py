@@ -121,6 +121,24 @@ def test_a_batch_that_is_on_its_way_is_not_counted_as_lost(tmp_path: Path) -> No
     assert spool.lost["queue_full"] + len(drain(spool)) + len(batch.records) == 3100
 
 
+def test_a_batch_that_is_on_its_way_makes_no_room(tmp_path: Path) -> None:
+    """The receiver is away for longer than the queue has room for, and then the agent ends: put = left + lost
+    for the next one, too."""
+    spool = Spool(tmp_path, SIZE)
+    for n in range(100):
+        spool.append(b"%08d" % n + b"a" * 1000)
+    assert spool.take(50, 1 << 20) is not None
+    for n in range(100, 5000):
+        spool.append(b"%08d" % n + b"b" * 1000)
+    assert spool.held <= SIZE
+    lost = spool.lost["queue_full"]
+    spool.close()
+    left = [int(record[:8]) for record in drain(Spool(tmp_path, SIZE))]
+    assert left[:50] == list(range(50))
+    assert left == sorted(left)
+    assert len(left) + lost == 5000
+
+
 @pytest.mark.parametrize("cut", [1, 5, 8, 12])
 def test_a_torn_end_costs_that_record_alone(tmp_path: Path, cut: int) -> None:
     """A power cut in the middle of a write."""

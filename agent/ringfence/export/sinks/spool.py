@@ -75,6 +75,7 @@ class Spool:
         self._lent = 0  # how many of it are on their way
         self._moved: tuple[int, int] | None = None  # where those end that went to the disk meanwhile
         self._out = 0  # records that were handed out, and are not settled
+        self._flying: set[int] = set()  # the segments that they lie in
         self._fd = -1
         self._dirty = self._new_names = False
         self._guard, self._directory_fd = own(directory)
@@ -157,6 +158,7 @@ class Spool:
         with self._lock:
             for segment in self._segments:
                 if segment.taken < segment.frames and (batch := self._read(segment, count, size)):
+                    self._flying.add(segment.number)
                     break
             else:
                 batch = self._lend(count, size)
@@ -167,6 +169,7 @@ class Spool:
         """The records of this batch, and all before, need not be kept."""
         with self._lock:
             self._out -= len(batch.records)
+            self._flying.clear()
             if batch.segment != _IN_MEMORY:
                 self._settle(batch.segment, batch.offset)
                 return
@@ -237,6 +240,7 @@ class Spool:
                 last = self._segments[-1]
                 last.taken, last.offset = last.taken + 1, last.size
                 self._lent, self._moved = self._lent - 1, (last.number, last.size)
+                self._flying.add(last.number)
         return True
 
     def _remember(self, payload: bytes) -> bool:
@@ -265,8 +269,11 @@ class Spool:
         if last is None or self._fd < 0 or last.size + size > self._segment_max:
             self._new_segment(last.number + 1 if last else self._next)
         held = sum(segment.size for segment in self._segments)
-        while held + size > self.size_max and len(self._segments) > 1:
-            oldest = self._segments[0]
+        for oldest in list(self._segments)[:-1]:
+            if held + size <= self.size_max:
+                break
+            if oldest.number in self._flying:
+                continue  # who holds its records may end before they are delivered
             self.lost["queue_full"] += oldest.frames - oldest.taken
             held -= oldest.size
             self._drop(oldest)
