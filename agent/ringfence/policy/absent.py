@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from ringfence.policy.conditions import sysctl_name
 from ringfence.policy.model import Condition, Rule
 
 __all__ = ["Absent", "absent_names"]
@@ -90,8 +91,7 @@ def _path_of(operand: str, word: str) -> Path | None:
     if "*" in word or not word.isprintable():
         return None
     if operand == "sysctl":
-        name = word.removeprefix("/proc/sys/")
-        return Path("/proc/sys", name if "/" in name else name.replace(".", "/"))
+        return Path("/proc/sys", sysctl_name(word))
     if operand == "exe":
         return Path(word)
     kind, colon, below = word.partition(":")

@@ -15,19 +15,22 @@ from ringfence.policy.model import Condition
 from ringfence.policy.operand import Bits, Conjunction, Kind, Network, Networks, Operand, Texts, Values, fnv1a
 from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
 
-__all__ = ["Complain", "parse_condition", "suggestion"]
+__all__ = ["Complain", "parse_condition", "suggestion", "sysctl_name"]
 
 #: reports a mistake at a node
 Complain = Callable[[Node, str], None]
 
-_RANGE = re.compile(r"(\d+)-(\d+)")
-_DEVICE = re.compile(r"([abc]) (\d+|\*):(\d+|\*)")
+_RANGE = re.compile(r"([0-9]+)-([0-9]+)")
+_DEVICE = re.compile(r"([abc]) ([0-9]+|\*):([0-9]+|\*)")
 _DEVICE_TYPES = {"b": 1, "c": 2}
 #: an address of the node that the rule is compiled on
 NODE = "node"
 MAX_RANGE = 1024
 MAX_LIST = 1024
 _MAX_DEVICE = {"major": 0xFFF, "minor": 0xFFFFF}
+#: more digits than any operand has; Python refuses to convert thousands of them
+_MAX_DIGITS = 64
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 class _Words(NamedTuple):
@@ -55,6 +58,9 @@ def parse_condition(operand: Operand, node: Node, complain: Complain) -> Conditi
         mistakes += 1
         complain(where, message)
 
+    for word in words.every:
+        if "\0" in word.text and not word.text.startswith("@"):  # the name of an abstract socket may
+            complain_counted(word, f"{word.text!r} holds a NUL, as no name can: this can never match")
     alternatives = _PARSERS[operand.kind](operand, words, complain_counted)
     if mistakes or not alternatives:
         return None
@@ -131,8 +137,13 @@ def suggestion(word: str, known: Sequence[str]) -> str:
     return f"; known here: {', '.join(some[:24])}{', ...' if len(some) > 24 else ''}" if some else ""
 
 
+def _integer(text: str, base: int = 10) -> int:
+    """Its value; of one that is too long for any operand, one that is too large for any."""
+    return int(text, base) if len(text) <= _MAX_DIGITS else 1 << 256
+
+
 def _number(operand: Operand, word: Scalar, complain: Complain) -> int | None:
-    value = int(word.text, 0)
+    value = _integer(word.text, 0)
     if not 0 <= value <= operand.largest:
         complain(word, f"{word.text} is not between 0 and {operand.largest}")
         return None
@@ -161,8 +172,11 @@ def _flags(operand: Operand, words: _Words, complain: Complain) -> list[Conjunct
         for word in some:
             if word.text in operand.words:
                 total |= operand.words[word.text][0]
-            elif word.kind == "int" and operand.largest and (number := _number(operand, word, complain)):
-                total |= number
+            elif word.kind == "int" and operand.largest:
+                number = _number(operand, word, complain)
+                if number == 0:
+                    complain(word, "0 asks for no bit: say which there must be, or leave the key out")
+                total |= number or 0
             else:
                 hint = suggestion(word.text, [*operand.words])
                 complain(word, f"{word.text!r} is not one of the {operand.name!r}{hint}")
@@ -180,7 +194,7 @@ def _numbers(operand: Operand, words: _Words, complain: Complain) -> list[Conjun
     values: set[int] = set()
     for word in words.any:
         if found := _RANGE.fullmatch(word.text):
-            low, high = int(found[1]), int(found[2])
+            low, high = _integer(found[1]), _integer(found[2])
             if low > high or high > operand.largest:
                 complain(word, f"is not a range within 0-{operand.largest}")
             elif high - low >= MAX_RANGE:
@@ -220,7 +234,7 @@ def _texts(operand: Operand, words: _Words, complain: Complain) -> list[Conjunct
     exact: set[bytes] = set()
     prefixes: set[bytes] = set()
     for word in words.any:
-        text = _sysctl_name(word.text) if operand.name == "sysctl" else word.text
+        text = sysctl_name(word.text) if operand.name == "sysctl" else word.text
         begin = text.rstrip("*")
         if paths.has_glob(begin):
             complain(word, f"{word.text!r}: `*` can only stand at the end")
@@ -230,9 +244,15 @@ def _texts(operand: Operand, words: _Words, complain: Complain) -> list[Conjunct
     return [(Texts(frozenset(exact), frozenset(prefixes), words.negated),)]
 
 
-def _sysctl_name(text: str) -> str:
-    text = text.removeprefix("/proc/sys/").lstrip("/")
-    return text if "/" in text else text.replace(".", "/")
+def sysctl_name(text: str) -> str:
+    """As the kernel names it, kernel/core_pattern, of what sysctl(8) takes, and of the file's name."""
+    text = text.removeprefix("/proc/sys/").removeprefix("proc:sys/").lstrip("/")
+    separator = re.search("[./]", text)
+    # net.ipv4.conf.eth0/1.forwarding: what separates first does so throughout, and the other is itself.
+    return text.translate(_SWAPPED) if separator and separator[0] == "." else text
+
+
+_SWAPPED = str.maketrans("./", "/.")
 
 
 def _networks(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
@@ -245,13 +265,21 @@ def _networks(operand: Operand, words: _Words, complain: Complain) -> list[Conju
         except ValueError as error:
             complain(word, f"{word.text!r} is not an address, a range or the word `{NODE}`: {error}")
             continue
-        packed = network.network_address.packed
-        found.add(Network(network.version, packed, network.prefixlen))
-        if network.version == 4:
-            # An IPv6 socket reaches IPv4 by ::ffff:a.b.c.d.
-            found.add(Network(6, bytes(10) + b"\xff\xff" + packed, 96 + network.prefixlen))
+        if "%" in word.text:
+            complain(word, f"{word.text!r}: no event tells of a zone: leave out `%` and what follows")
+        found |= _both_families(network)
     node = any(word.text == NODE for word in words.any)
     return [(Networks(frozenset(found), words.negated, node=node),)]
+
+
+def _both_families(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> set[Network]:
+    """An IPv6 socket reaches IPv4 by ::ffff:a.b.c.d: whichever is written, both are meant."""
+    packed, prefix = network.network_address.packed, network.prefixlen
+    if isinstance(network, ipaddress.IPv6Network):
+        found = {Network(6, packed, prefix)}
+        return found | {Network(4, packed[12:], prefix - 96)} if network.subnet_of(_MAPPED) else found
+    mapped = _MAPPED.network_address.packed[:12] + packed
+    return {Network(4, packed, prefix), Network(6, mapped, 96 + prefix)}
 
 
 def _devices(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
@@ -264,7 +292,9 @@ def _devices(operand: Operand, words: _Words, complain: Complain) -> list[Conjun
             complain(word, f'{word.text!r} is not a device: write "c 1:3", "b 8:*", "b *:*" or "a *:*"')
             continue
         major, minor = found[2], found[3]
-        if any(n != "*" and int(n) > _MAX_DEVICE[which] for which, n in (("major", major), ("minor", minor))):
+        if any(
+            n != "*" and _integer(n) > _MAX_DEVICE[which] for which, n in (("major", major), ("minor", minor))
+        ):
             complain(word, f"{word.text!r}: majors go to 4095, minors to 1048575")
             continue
         shape = "any" if major == "*" else "major" if minor == "*" else "number"

@@ -170,7 +170,8 @@ def _weak_operands(rule: Rule, event: EventKind, *, text_is_safe: bool) -> Itera
             elif operand is not None and operand.kind is Kind.OBJECT and _has_plain_path(condition):
                 yield (
                     f"`{operand.name}` without a filesystem holds for that path on every one, and is asked "
-                    "on every open: name it (proc:..., disk:...)"
+                    "on every open: name it (proc:..., disk:...). It begins at the filesystem's own root: a "
+                    "file in /proc, /dev, /run or a volume has another path there"
                 )
 
 

@@ -13,6 +13,7 @@ from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
 __all__ = ["Notes"]
 
 _MAX_TEXT = 4096
+_MAX_MESSAGE = 600
 
 
 class Notes:
@@ -23,7 +24,10 @@ class Notes:
         self.problems: list[Problem] = []
 
     def add(self, node: Node, where: str, message: str) -> None:
-        """Note a mistake at a node."""
+        """Note a mistake at a node. What a hostile file says must not fill the log."""
+        if len(message) > _MAX_MESSAGE:
+            half = _MAX_MESSAGE // 2  # what was written stands first, what is wrong with it last
+            message = f"{message[:half]} ... {message[-half:]}"
         self.problems.append(Problem(self.file, node.line, node.column, where, message))
 
     def mapping(

@@ -11,10 +11,10 @@ from typing import cast
 from ringfence.abi import EventKind
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import reader
-from ringfence.policy.fields import Notes
+from ringfence.policy.fields import Notes, shown
 from ringfence.policy.model import Mode, Place, Policy, PolicySet, Rule, Selector, Traits
 from ringfence.policy.probe_rules import ProbeRule, ProbeWords
-from ringfence.policy.reader import Node, Scalar
+from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
 from ringfence.policy.rules import read_rules
 
 __all__ = ["API_VERSION", "KIND", "NAME", "load_bytes", "load_policies"]
@@ -23,6 +23,7 @@ API_VERSION = "ringfence.dev/v1"
 KIND = "Policy"
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _MAX_PROBLEMS = 200
+_UNCLOSED = re.compile(r"\[(?!!?\]?[^\]]*\])")
 _NO_PROBES: Mapping[str, ProbeWords] = {}
 #: events whose subject is no container
 _OF_THE_HOST = (EventKind.KERNEL_HELPER, EventKind.HOST_MAP)
@@ -197,10 +198,26 @@ def _at_birth(notes: Notes, keys: Mapping[str, Node], *, certain: bool) -> bool:
     return notes.choice(keys["unidentified"], "spec.selector.unidentified", ("apply", "wait")) == "apply"
 
 
+def _check_globs(notes: Notes, node: Node, where: str) -> None:
+    """What no name can fit, though its author means something by it."""
+    if isinstance(node, Mapping_):
+        nodes: Sequence[Node] = [item.value for item in node.items]
+    else:
+        nodes = node.items if isinstance(node, Sequence_) else (node,)
+    for one in nodes:
+        text = one.text if isinstance(one, Scalar) else ""
+        if text.startswith("!"):
+            notes.add(one, where, f"{shown(text)}: `!` negates nothing here: `except` leaves containers out")
+        elif _UNCLOSED.search(text):
+            notes.add(one, where, f"{shown(text)} has a `[` without its `]`")
+
+
 def _traits(notes: Notes, keys: Mapping[str, Node], where: str) -> Traits:
     def globs(key: str) -> tuple[str, ...]:
         return notes.texts(keys[key], f"{where}.{key}") if key in keys else ()
 
+    for key, node in keys.items():
+        _check_globs(notes, node, f"{where}.{key}")
     return Traits(
         names=globs("names"),
         images=globs("images"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -24,6 +25,9 @@ __all__ = [
     "Selector",
     "Traits",
 ]
+
+#: what a runtime tells of an image that has no name
+_IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{64}")
 
 Mode = Literal["audit", "enforce"]
 
@@ -110,9 +114,10 @@ class Traits:
 
     def fit(self, container: ContainerFacts) -> bool:
         """Whether everything that is asked for is known about the container, and matches."""
+        if self.images and not any(_any_glob(self.images, name) for name in _image_names(container.image)):
+            return False
         asked = (
             (self.names, container.name),
-            (self.images, container.image),
             (self.runtimes, container.runtime),
             (self.namespaces, container.namespace),
             (self.pods, container.pod),
@@ -122,6 +127,21 @@ class Traits:
         if not all(_any_glob((glob,), container.labels.get(key)) for key, glob in self.labels):
             return False
         return self.privileged is None or container.privileged is self.privileged
+
+
+def _image_names(image: str | None) -> tuple[str, ...]:
+    """An image as its container asked for it, and in full: `nginx` is docker.io/library/nginx:latest.
+
+    Which of them a runtime tells depends on who typed it, and where.
+    Source: distribution/reference, normalize.go
+    """
+    if not image or _IMAGE_ID.fullmatch(image):
+        return (image,) if image else ()
+    registry, slash, rest = image.partition("/")
+    if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
+        registry, rest = "docker.io", image if slash else f"library/{image}"
+    named = "@" in rest or ":" in rest.rpartition("/")[2]
+    return (image, f"{registry}/{rest}" if named else f"{registry}/{rest}:latest")
 
 
 def _any_glob(globs: tuple[str, ...], value: str | None) -> bool:

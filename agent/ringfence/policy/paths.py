@@ -39,6 +39,8 @@ def problem_of_absolute(path: str) -> str:
         return f"{path!r} must begin with `/`"
     if has_glob(path):
         return f"{path!r} must be one program: patterns are not taken here"
+    if path.endswith("/"):
+        return f"{path!r} ends with `/`: it must be one program"
     return _problem_of_parts(path) or (f"{path!r} is too long" if len(path.encode()) >= PATH_LEN else "")
 
 
@@ -179,6 +181,8 @@ def sockets(words: Sequence[Scalar], *, negated: bool, complain: Complain) -> li
             complain(word, f"{word.text!r} is not a socket: write /run/x.sock, /run/x/**, @name or @begin*")
         elif len(begin.encode()) >= MATCH_TEXT:
             complain(word, f"is longer than {MATCH_TEXT - 1} bytes")
+        elif word.text.startswith("/") and (problem := _problem_of_parts(begin.rstrip("/"))):
+            complain(word, problem)
         else:
             name = begin.encode()
             held = b"\0" + name[1:] if name.startswith(b"@") else name

@@ -16,9 +16,10 @@ from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
 
 __all__ = ["check_action", "probe_words", "read_block", "read_exceptions"]
 
-_COMPARISON = re.compile(r"(>=|<=|>|<)\s*(-?\d+)")
-_RANGE = re.compile(r"(-?\d+)-(-?\d+)")
-_NUMBER = re.compile(r"-?\d+|0x[0-9a-fA-F]+")
+# Digits are counted: Python refuses to convert thousands of them, and no field has more.
+_COMPARISON = re.compile(r"(>=|<=|>|<)\s*(-?[0-9]{1,20})")
+_RANGE = re.compile(r"(-?[0-9]{1,20})-(-?[0-9]{1,20})")
+_NUMBER = re.compile(r"-?[0-9]{1,20}|0x[0-9a-fA-F]{1,16}")
 _COMPARE: Mapping[str, Callable[[int, int], bool]] = {
     ">=": lambda value, bound: value >= bound,
     "<=": lambda value, bound: value <= bound,

@@ -17,7 +17,7 @@ from ringfence.errors import PolicyError, Problem
 from ringfence.policy.absent import absent_names
 from ringfence.policy.lower import Atom, TooMany, by_program, lower
 from ringfence.policy.model import Match, Policy, PolicySet, Rule
-from ringfence.policy.operand import Conjunction, Values
+from ringfence.policy.operand import Conjunction, Kind, Values
 from ringfence.policy.ordinary import matched
 from ringfence.policy.overlap import covers, implies, may_meet
 from ringfence.policy.samples import Sample, meets
@@ -28,6 +28,12 @@ __all__ = ["Note", "mistakes", "refuse", "remarks"]
 #: pairs of rules on one event that are held against each other
 _MOST_PAIRS = 50_000
 _K = EventKind
+#: where a container sees them, and how they are named
+_ROOTS = {
+    "/proc/": "write 'proc:{}'",
+    "/sys/": "write 'sysfs:{}'",
+    "/dev/": "devices are told by number (event device.access), other files there by 'tmpfs:{}'",
+}
 
 
 class Note(NamedTuple):
@@ -75,11 +81,28 @@ def remarks(policies: PolicySet, twins: Mapping[str, Sequence[Sample]] | None = 
                     yield _note(rule, "warning", f"matches its own benign twin: {one.what}")
             if _K.HOST_MAP in rule.events and rule.action is not Action.ALERT:
                 yield _note(rule, "warning", "stops programs of the host: see what it tells of first")
+            yield from _rooted_elsewhere(rule)
             for name in absent_names(rule):
                 level = "warning" if name.warns else "note"
                 place = rule.place.file, name.condition.line or rule.place.line, name.condition.column
                 yield Note(*place, rule.id, level, str(name))
     yield from _overlaps(policies)
+
+
+def _rooted_elsewhere(rule: Rule) -> Iterator[Note]:
+    """Paths as a container sees them, of filesystems that begin at a root of their own: no file has them."""
+    event = rule.events[0]
+    for match in (rule.match[event], *(block[event] for block in rule.exceptions)):
+        for condition in match:
+            operand = EVENTS[event].operand(condition.operand)
+            if operand is None or operand.kind is not Kind.OBJECT:
+                continue
+            for word in condition.written.split(", "):
+                root = next((root for root in _ROOTS if word.startswith(root)), None)
+                if root is not None:
+                    text = f"{operand.name}: {word!r} is on no filesystem, each begins at its own root: "
+                    text += _ROOTS[root].format(word[len(root) :])
+                    yield Note(rule.place.file, condition.line, condition.column, rule.id, "warning", text)
 
 
 def _problem(rule: Rule, message: str) -> Problem:

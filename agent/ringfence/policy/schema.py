@@ -19,7 +19,7 @@ __all__ = ["schema"]
 Schema = dict[str, Any]
 _PROBE = "^probe\\.[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 _PATTERNS = {
-    Kind.PROGRAM: "^/[^*?\\[\\]]*$",
+    Kind.PROGRAM: "^/[^*?\\[\\]]*[^*?\\[\\]/]$",
     Kind.NAME: "^[^/*?\\[\\]]+$",
     Kind.OBJECT: "^([A-Za-z0-9_]+:.+|/.+|\\*\\*/.+)$",
     Kind.TEXT: "^[^*?\\[\\]]*\\**$",

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written in another way than the usual one means the same or is refused; it never means nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.abi import EventKind
+from ringfence.errors import PolicyError
+from ringfence.policy import load_bytes, load_policies
+from ringfence.policy.probe_rules import FieldWords, ProbeWords
+from ringfence.policy.review import remarks
+from ringfence.policy.samples import meets, sample
+from tests.unit.policy.documents import Seen, load, policy, rule, text
+
+LONG = "9" * 5000  # Python refuses to convert more than 4,300 digits
+K = EventKind
+
+
+def mistakes(event: str, match: Any) -> list[str]:
+    """What is said of a rule with that match block."""
+    with pytest.raises(PolicyError) as caught:
+        load(policy(rule(event=event, match=match)))
+    return [problem.message for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("event", "match", "words"),
+    [
+        ("network.connect", {"port": int(LONG[:4000])}, "is not between 0 and 65535"),
+        ("network.connect", {"port": LONG}, "is not between 0 and 65535"),
+        ("network.connect", {"port": f"1-{LONG}"}, "is not a range within 0-65535"),
+        ("bpf", {"cmd": "UNQUOTED"}, "is not between 0 and"),
+        ("clone", {"flags": "UNQUOTED"}, "is not between 0 and"),
+        ("device.access", {"device": f"b {LONG}:1"}, "majors go to 4095"),
+    ],
+)
+def test_a_number_of_thousands_of_digits_is_too_large(event: str, match: dict[str, Any], words: str) -> None:
+    """One mistake, and a short one; no error of Python's."""
+    data = text(policy(rule(event=event, match=match))).replace(b"UNQUOTED", LONG.encode())
+    with pytest.raises(PolicyError) as caught:
+        load_bytes({"x.yaml": data})
+    (problem,) = caught.value.problems
+    assert words in problem.message
+    assert len(str(problem)) < 800
+
+
+def test_a_number_of_thousands_of_digits_is_no_field_of_a_probe() -> None:
+    """Nor a bound of one."""
+    words = ProbeWords("probe.x", {"size": FieldWords("number")}, in_task=True)
+    for value in (LONG, f"1-{LONG}", f">= {LONG}"):
+        one = rule(event="probe.x", match={"size": value}, action="alert")
+        with pytest.raises(PolicyError, match="must be a number"):
+            load_bytes({"x.yaml": text(policy(one))}, {"probe.x": words})
+
+
+def test_a_wrong_flag_is_one_mistake() -> None:
+    """A number that is too large is a number, and 0 is no flag at all."""
+    assert mistakes("clone", {"flags": 1 << 40}) == [f"{1 << 40} is not between 0 and 4294967295"]
+    assert "asks for no bit" in mistakes("clone", {"flags": 0})[0]
+
+
+@pytest.mark.parametrize(
+    ("event", "match", "words"),
+    [
+        ("file.open", {"exe": "/usr/bin/"}, "ends with `/`"),
+        ("file.open", {"exe": "/"}, "ends with `/`"),
+        ("file.open", {"exe": "/usr/bin/a\0"}, "holds a NUL"),
+        ("file.open", {"name": "a\0"}, "holds a NUL"),
+        ("file.open", {"path": "proc:a\0b"}, "holds a NUL"),
+        ("unix.connect", {"socket": "/run//docker.sock"}, "is not a plain path"),
+        ("unix.connect", {"socket": "/run/../docker.sock"}, "is not a plain path"),
+        ("network.connect", {"address": "fe80::1%eth0"}, "no event tells of a zone"),
+        ("network.connect", {"port": "\u0663-\u0665"}, "is not a number"),
+    ],
+)
+def test_what_no_event_could_have_is_refused(event: str, match: dict[str, Any], words: str) -> None:
+    """A rule or an exception on it would hold for nothing, and say nothing."""
+    assert any(words in message for message in mistakes(event, match))
+
+
+def test_the_name_of_an_abstract_socket_may_hold_a_nul() -> None:
+    """See unix(7)."""
+    assert load(policy(rule(event="unix.connect", match={"socket": "@a\0b"}))).rules == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("kernel.core_pattern", b"kernel/core_pattern"),
+        ("/proc/sys/kernel/core_pattern", b"kernel/core_pattern"),
+        ("proc:sys/kernel/core_pattern", b"kernel/core_pattern"),
+        ("net.ipv4.conf.eth0/1.forwarding", b"net/ipv4/conf/eth0.1/forwarding"),
+        ("net/ipv4/conf/eth0.1/forwarding", b"net/ipv4/conf/eth0.1/forwarding"),
+        ("kernel.*", b"kernel/core_pattern"),
+    ],
+)
+def test_sysctls_are_taken_as_sysctl_takes_them(written: str, name: bytes) -> None:
+    """Of sysctl(8): what separates first separates; and as files of procfs are written in other rules."""
+    (one,) = load(policy(rule(event="sysctl.access", match={"sysctl": written}))).policies[0].rules
+    assert meets(one, sample(K.SYSCTL_ACCESS, "", text=name))
+
+
+@pytest.mark.parametrize("written", ["10.1.2.3", "::ffff:10.1.2.3", "::ffff:10.1.0.0/112", "::ffff:0:0/96"])
+def test_an_ipv4_address_is_one_in_both_families(written: str) -> None:
+    """A socket of either reaches it."""
+    (one,) = load(policy(rule(event="network.connect", match={"address": written}))).policies[0].rules
+    mapped = bytes(10) + b"\xff\xff"
+    assert meets(one, sample(K.NET_CONNECT, "", address=bytes((10, 1, 2, 3))))
+    assert meets(one, sample(K.NET_CONNECT, "", address=mapped + bytes((10, 1, 2, 3))))
+    assert not meets(one, sample(K.NET_CONNECT, "", address=bytes(16)))
+
+
+@pytest.mark.parametrize(
+    ("image", "globs", "fits"),
+    [
+        ("nginx", "docker.io/library/nginx:*", True),
+        ("nginx:1.27", "docker.io/library/nginx:*", True),
+        ("bitnami/redis", "docker.io/bitnami/redis:latest", True),
+        ("localhost/app", "localhost/app:latest", True),
+        ("registry:5000/shop/web", "registry:5000/shop/web:latest", True),
+        ("docker.io/library/nginx:1.27", "docker.io/library/nginx:*", True),
+        ("nginx@sha256:" + "a" * 64, "docker.io/library/nginx@*", True),
+        ("nginx", "nginx", True),
+        ("nginx", "*nginx:*", True),
+        ("evil.example/library/nginx:1", "docker.io/library/nginx:*", False),
+        ("nginx@sha256:" + "a" * 64, "docker.io/library/nginx:*", False),
+        ("sha256:" + "a" * 64, "docker.io/*", False),
+        ("a" * 64, "docker.io/*", False),
+        ("", "*", False),
+        (None, "*", False),
+    ],
+)
+def test_an_image_fits_by_its_name_in_full_and_as_it_was_asked_for(
+    image: str | None, globs: str, fits: bool
+) -> None:
+    """Whether its container was made by `docker run nginx`, by a pod's `image: nginx` or by Podman."""
+    found = load(policy(rule(), images=globs)).policies[0].selector
+    assert found.covers(Seen(image=image)) is fits
+    left = load(policy(rule(), containers="all", but={"images": globs})).policies[0].selector
+    assert left.covers(Seen(image=image)) is not fits
+
+
+@pytest.mark.parametrize(
+    ("selector", "words"),
+    [
+        ({"names": "!web-*"}, "negates nothing here"),
+        ({"namespaces": ["a", "[ab"]}, "has a `[` without its `]`"),
+        ({"labels": {"tier": "!front"}}, "negates nothing here"),
+        ({"containers": "all", "except": {"images": "!docker.io/*"}}, "negates nothing here"),
+    ],
+)
+def test_a_glob_that_fits_no_name_is_refused(selector: dict[str, Any], words: str) -> None:
+    """Its author means another thing by it, and would be left with a policy for nobody."""
+    document = policy(rule())
+    document["spec"]["selector"] = selector
+    with pytest.raises(PolicyError, match=re.escape(words)):
+        load(document)
+
+
+@pytest.mark.parametrize("glob", ["[ab]*", "[!a]b", "[]]", "[a-z]?", "a[]x]b", "web-[0-9]"])
+def test_globs_with_sets_are_taken(glob: str) -> None:
+    """Those of fnmatch(3)."""
+    assert load(policy(rule(), names=glob)).rules == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/proc/sysrq-trigger", "write 'proc:sysrq-trigger'"),
+        ("/sys/kernel/uevent_helper", "write 'sysfs:kernel/uevent_helper'"),
+        ("/dev/mem", "device.access"),
+    ],
+)
+def test_a_path_as_the_container_sees_it_is_warned_of(path: str, hint: str) -> None:
+    """procfs and the others begin at a root of their own: the rule would match nothing."""
+    plain = rule(event="file.open", match={"path": path}, action="alert")
+    (note,) = [one for one in remarks(load(policy(plain))) if one.level == "warning"]
+    assert hint in note.note
+    assert note.line > 0
+
+
+def test_a_marker_of_the_byte_order_and_other_ends_of_lines_change_nothing(tmp_path: Path) -> None:
+    """As editors of other systems write files."""
+    plain = text(policy(rule()))
+    for n, data in enumerate((b"\xef\xbb\xbf" + plain, plain.replace(b"\n", b"\r\n"))):
+        file = tmp_path / f"{n}.yaml"
+        file.write_bytes(data)
+        found = load_policies([file]).policies[0]
+        assert found.rules[0].match == load(policy(rule())).policies[0].rules[0].match
+        assert found.rules[0].place.line == 10
