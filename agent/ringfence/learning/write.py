@@ -18,6 +18,8 @@ from ringfence.abi import EventKind
 from ringfence.abi.constants import MATCH_TEXT
 from ringfence.bpf.syscalls import names_of
 from ringfence.learning.observed import Counts, Observed, Peer
+from ringfence.policy.conditions import MAX_LIST
+from ringfence.policy.lower import MAX_EXCEPTIONS
 
 __all__ = ["files", "write"]
 
@@ -98,15 +100,16 @@ def _policy(seen: Observed, name: str) -> Iterator[str]:
         f"metadata: {{name: {name}-learned}}",
         "spec:",
     )
-    yield from ("  selector: {containers: all}  # by --policy it is for one sandbox alone", "  mode: enforce")
+    # Not all containers: the rules would lock them out, and `policy check` would say so.
+    yield f'  selector: {{names: ["{name}"]}}  # by --policy it is for the one sandbox, whatever its name'
+    yield "  mode: enforce"
     yield "  rules:"
     yield from _rule(f"{name}-program", "runs a program that it never ran", "process.exec", "kill")
     yield "      match: any"
     named = [path for path in sorted(seen.programs) if _can_be_named(path)]
     if named:
         yield "      exceptions:"
-    for path in named:
-        yield f"        - {{path: {_quoted(path)}}}  # {why(seen.programs[path])}"
+    yield from _programs({path: seen.programs[path] for path in named})
     for path in sorted(set(seen.programs) - set(named)):
         yield f"        # no rule can name this one, so it is killed: {_plain(path)}"
     for event, word, peers in (
@@ -134,14 +137,54 @@ def _rule(identifier: str, title: str, event: str, action: str) -> Iterator[str]
         yield f"      event: {event}"
 
 
+def _batched(some: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [some[first : first + size] for first in range(0, len(some), size)]
+
+
+def _programs(programs: Counts) -> Iterator[str]:
+    if len(programs) <= MAX_EXCEPTIONS:
+        for path, counts in programs.items():
+            yield f"        - {{path: {_quoted(path)}}}  # {why(counts)}"
+        return
+    for some in _batched(list(programs), MAX_LIST):
+        yield "        - path:"
+        yield from (f"            - {_quoted(path)}  # {why(programs[path])}" for path in some)
+
+
 def _exceptions(peers: Counts) -> Iterator[str]:
     wanted: dict[tuple[str, int], Counter[str]] = {}
     for peer, counts in peers.items():
         wanted.setdefault((peer.address, peer.port), Counter()).update(counts)
     if wanted:
         yield "      exceptions:"
-    for (address, port), counts in sorted(wanted.items()):
-        yield f"        - {{address: {_quoted(address)}, port: {port}}}  # {why(counts)}"
+    if len(wanted) <= MAX_EXCEPTIONS:
+        for (address, port), counts in sorted(wanted.items()):
+            yield f"        - {{address: {_quoted(address)}, port: {port}}}  # {why(counts)}"
+    else:
+        yield from _grouped(wanted)
+
+
+def _grouped(wanted: Mapping[tuple[str, int], Counter[str]]) -> Iterator[str]:
+    """More peers than fit into a rule: addresses of the same ports are one exception; no other passes by it.
+    Where not even that fits, each address is at any port.
+    """
+    ports: dict[str, set[int]] = {}
+    counts: Counts = {}
+    for (address, port), some in wanted.items():
+        ports.setdefault(address, set()).add(port)
+        counts.setdefault(address, Counter()).update(some)
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for address in sorted(ports):
+        groups.setdefault(tuple(sorted(ports[address])), []).append(address)
+    blocks = [(key, part) for key, some in groups.items() for part in _batched(some, MAX_LIST)]
+    if len(blocks) > MAX_EXCEPTIONS or any(len(key) > MAX_LIST for key in groups):
+        yield "        # more than a rule has room for: the ports are left out"
+        blocks = [((), part) for part in _batched(sorted(ports), MAX_LIST)]
+    for key, addresses in blocks:
+        if key:
+            yield f"        - port: [{', '.join(map(str, key))}]"
+        yield f"        {' ' if key else '-'} address:"
+        yield from (f"            - {_quoted(address)}  # {why(counts[address])}" for address in addresses)
 
 
 def _capabilities(seen: Observed, granted: Sequence[str]) -> Iterator[str]:

@@ -85,8 +85,12 @@ class CompiledPolicies:
 
     @property
     def at_birth(self) -> frozenset[int]:
-        """The policies (by index) that apply to a container about which nothing is known yet."""
-        return frozenset(i for i, policy in enumerate(self.policies.policies) if policy.selector.at_birth)
+        """The policies (by index) that apply to a container about which nothing is known yet.
+
+        Never those that some container brought for itself, whatever their selectors say.
+        """
+        policies = enumerate(self.policies.policies)
+        return frozenset(i for i, policy in policies if policy.selector.at_birth and not policy.bound)
 
     def select(self, container: ContainerFacts | None) -> frozenset[int]:
         """The policies (by index) that apply to a container; None: nothing is known about it."""

@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ringfence.abi import EventKind
 from ringfence.bpf.mountinfo import parse
 from ringfence.learning.observed import Observed, Peer, observe
 from ringfence.learning.write import files
+from ringfence.policy import NodeTiers, Rule, compile_policies
 from ringfence.policy.load import load_bytes
+from ringfence.policy.review import refuse
+from ringfence.policy.samples import Sample, file_sample, meets, sample
 from ringfence_runtime.security.default_profile import profile
 
 MOUNTINFO = """\
@@ -70,6 +76,56 @@ def test_a_changed_directory_whose_name_is_not_known_is_said() -> None:
     seen = Observed(calls={("mkdir", False): Counter(a=3)}, written={"/tmp/x": Counter(a=1)})
     rules = json.loads(files(seen, "x", [], None)["landlock.json"])
     assert {"path": "/", "access": "write", "comment": "3 times: mkdir 3"} in rules
+
+
+def _policy_of(seen: Observed) -> dict[str, Rule]:
+    """The learned policy's rules, as `ringfence policy check` and a node take them up."""
+    text = files(seen, "x", [], None)["policy.yaml"]
+    found = load_bytes({"policy.yaml": text.encode()})
+    assert compile_policies(found, NodeTiers.usual()).rules
+    refuse(found)
+    return {rule.id: rule for policy in found.policies for rule in policy.rules}
+
+
+def _connection(peer: Peer) -> Sample:
+    address = ip_address(peer.address).packed
+    return sample(
+        EventKind.NET_CONNECT, "", address=address, port=peer.port, family="AF_INET", protocol="tcp"
+    )
+
+
+def test_a_learned_policy_passes_the_check() -> None:
+    """It is about containers of that name: for all of them its rules would be a lock-out."""
+    once = Counter(sh=1)
+    assert _policy_of(Observed(calls={("read", False): once}, programs={"/bin/sh": once}))
+
+
+def test_a_run_of_many_programs_gets_a_policy_that_loads() -> None:
+    """More of them than a rule has room for exceptions, each with its reason."""
+    once = Counter(sh=1)
+    seen = Observed(calls={("read", False): once}, programs={f"/usr/bin/p{n}": once for n in range(1500)})
+    rule = _policy_of(seen)["x-program"]
+    for path, met in ((b"/usr/bin/p0", False), (b"/usr/bin/p1499", False), (b"/usr/bin/p1500", True)):
+        assert meets(rule, file_sample(EventKind.PROCESS_EXEC, "overlay", path, "")) is met
+    assert '- "/usr/bin/p7"  # 1 time: sh 1' in files(seen, "x", [], None)["policy.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("ports", "exact"),
+    [(lambda n: (443,), True), (lambda n: (80, 443) if n % 2 else (53,), True), (lambda n: (n + 1,), False)],
+)
+def test_a_run_of_many_connections_gets_a_policy_that_loads(
+    ports: Callable[[int], tuple[int, ...]], exact: bool
+) -> None:
+    """Whether their ports repeat or not; where they do, nothing else is let pass."""
+    once = Counter(curl=1)
+    peers = [Peer("tcp", f"10.0.{n // 200}.{n % 200}", port) for n in range(1200) for port in ports(n)]
+    rule = _policy_of(Observed(calls={("read", False): once}, connected=dict.fromkeys(peers, once)))[
+        "x-connects"
+    ]
+    assert not any(meets(rule, _connection(peer)) for peer in (peers[0], peers[-1]))
+    assert meets(rule, _connection(Peer("tcp", "10.1.0.0", 443)))
+    assert meets(rule, _connection(peers[0]._replace(port=6))) is exact
 
 
 @example("", "/")

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ringfence.policy import NodeTiers, compile_policies
+from ringfence.policy import NodeTiers, PolicySet, compile_policies
 from tests.unit.policy.documents import Seen, load, policy, rule
 
 WEB = Seen("web-1", "docker.io/library/nginx:1.27", "docker", "shop", "web-1-abc", {"app": "web"}, False)
@@ -61,6 +62,16 @@ def test_a_container_not_yet_known_gets_what_is_certain(selector: dict[str, Any]
     """A policy that may leave a container out waits until it is known, unless it says otherwise."""
     compiled = compile_policies(load(policy(rule(), **selector)), NodeTiers.usual())
     assert compiled.select(None) == (frozenset({0}) if at_birth else frozenset())
+
+
+def test_a_file_that_one_container_brought_holds_for_no_other_at_its_birth() -> None:
+    """Nor once that one is known, though the file's selector speaks of all of them."""
+    brought = [replace(one, bound="file:1") for one in load(policy(rule(id="mine"), name="mine")).policies]
+    both = PolicySet((*load(policy(rule(id="ours"), name="ours")).policies, *brought))
+    compiled = compile_policies(both, NodeTiers.usual())
+    assert compiled.select(None) == frozenset({0})
+    assert compiled.select(Seen(settled=False)) == frozenset({0})
+    assert compiled.select(Seen(chosen=("file:1",))) == frozenset({0, 1})
 
 
 def test_the_first_words_about_a_container_leave_it_out_of_nothing() -> None:
