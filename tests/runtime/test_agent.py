@@ -18,6 +18,7 @@ import pytest
 from tests.runtime.conftest import Box
 from tests.support import force
 from tests.support.agent import Agent, running_agent
+from tests.support.cgroups import PREFIX
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.root]
@@ -135,6 +136,29 @@ def test_a_file_holds_for_its_container_alone(told: Agent, boxes: Any, tmp_path:
     alert = told.wait_alert("from-file-rule", first.name)
     assert alert["rule"]["file"] == str(file)
     assert not told.alerts(second.name)
+
+
+def test_a_file_holds_for_no_container_that_is_not_known_yet(
+    tmp_path: Path, boxes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the one that brought it runs, the next is enrolled by its name alone: its first call is its own."""
+    first, second = boxes(), personality(boxes())
+    first.shell("while [ ! -e /tmp/go ]; do sleep 0.05; done").write()
+    second.write()
+    made, file = tmp_path / "policies", policy(tmp_path, "of-the-first", "{containers: all}")
+    made.mkdir()
+    policy(made, "of-nobody", "{names: [nobody-is-called-so]}")
+    with running_agent(tmp_path, policies=[made], patterns=(f"{PREFIX}*",)) as agent:
+        monkeypatch.setenv("RINGFENCE_ENROLL_SOCKET", str(agent.socket.with_name("enroll.sock")))
+        log = first.directory / "log"
+        words = ("--log", str(log), "run", "--detach", "--policy", str(file), first.name)
+        got = first.runtime(*words, cwd=first.directory, capture=False)
+        assert got.returncode == 0, log.read_text()
+        monkeypatch.delenv("RINGFENCE_ENROLL_SOCKET")
+        assert [second.run().stdout for _ in range(5)] == ["lived\n"] * 5
+        assert first.exec("/bin/touch", "/tmp/go").returncode == 0
+        first.wait("stopped")
+        assert not agent.alerts(second.name)
 
 
 def test_a_file_holds_while_others_come_and_the_set_is_read_again(
