@@ -141,7 +141,7 @@ def test_a_file_holds_for_its_container_alone(told: Agent, boxes: Any, tmp_path:
 def test_a_file_holds_for_no_container_that_is_not_known_yet(
     tmp_path: Path, boxes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the one that brought it runs, the next is enrolled by its name alone: its first call is its own."""
+    """While the one that brought it runs, the next is enrolled by its name alone, and lives."""
     first, second = boxes(), personality(boxes())
     first.shell("while [ ! -e /tmp/go ]; do sleep 0.05; done").write()
     second.write()
