@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ringfence.abi import EventKind
+from ringfence.abi import DIM_EXE, DIM_FACTS, EventKind
 from ringfence.policy import Rule, load_policies
+from ringfence.policy.operand import fnv1a
 from ringfence.policy.samples import Sample, device_sample, file_sample, meets, sample
+from ringfence.policy.shared_operands import TASK_WORDS
 
 PACK = load_policies([Path(__file__).resolve().parents[3] / "policies"])
 RULES = {rule.id: rule for policy in PACK.policies for rule in policy.rules}
@@ -34,6 +37,21 @@ def connected(address: str, port: int) -> Sample:
     """A TCP connection."""
     packed = ipaddress.ip_address(address).packed
     return sample(K.NET_CONNECT, f"{address}:{port} is connected to", address=packed, port=port)
+
+
+def reached(name: str) -> Sample:
+    """A connection to a unix socket."""
+    return sample(K.UNIX_CONNECT, f"{name} is connected to", text=name.encode())
+
+
+def by(program: str, one: Sample, task: str = "") -> Sample:
+    """The same, done by that program, and in a task of which that is true."""
+    facts = TASK_WORDS[task] if task else 0
+    numbers = {**one.numbers, DIM_EXE: fnv1a(program.encode()), DIM_FACTS: facts}
+    return replace(one, what=f"{one.what} by {program} ({task})", numbers=numbers)
+
+
+APISERVER = "/usr/local/bin/kube-apiserver"
 
 
 def set_to(name: str) -> Sample:
@@ -78,6 +96,23 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
                 "/etc/logrotate.d/x",
                 "/etc/update-motd.d/00-x",
                 "/etc/NetworkManager/dispatcher.d/x",
+                "/etc/apt/apt.conf.d/x",
+                "/etc/default/kubelet",
+                "/etc/sysctl.d/x.conf",
+                "/etc/modules-load.d/x.conf",
+                "/etc/rc3.d/S01x",
+                "/etc/containerd/config.toml",
+                "/etc/docker/daemon.json",
+                "/etc/security/pam_env.conf",
+                "/usr/local/bin/ls",
+                "/usr/local/sbin/ls",
+                "/usr/lib/x86_64-linux-gnu/libc.so.6",
+                "/usr/lib64/libc.so.6",
+                "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/x~y/y",
+                "/var/lib/kubelet/config.yaml",
+                "/var/lib/rancher/k3s/server/manifests/x.yaml",
+                "/home/me/.ssh/authorized_keys",
+                "/root/.bash_login",
                 "/etc/profile",
                 "/etc/bash.bashrc",
                 "/etc/environment",
@@ -92,6 +127,12 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
         [
             written("disk", "/var/lib/kubelet/pods/1/volumes/kubernetes.io~empty-dir/x/etc/group"),
             written("disk", "/srv/usr/bin/ls"),
+            written("disk", "/opt/cni/bin/calico"),  # CNI plugins are put there by their pods
+            written("disk", "/etc/cni/net.d/10-calico.conflist"),
+            written("disk", "/var/lib/kubelet/plugins/ebs.csi.aws.com/csi.sock"),
+            written("disk", "/var/lib/rancher/k3s/storage/pvc-1/data"),
+            written("disk", "/var/log/pods/x.log"),
+            written("disk", "/home/me/data"),
             written("overlay", "/usr/bin/ls"),
             read("disk", "/usr/bin/ls"),
         ],
@@ -107,6 +148,7 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
                 "kernel/warn_limit",
                 "kernel/io_uring_group",
                 "kernel/kexec_load_limit_reboot",
+                "user/max_user_namespaces",
             )
         ],
         [set_to("net/ipv4/ip_forward"), set_to("kernel/hostname")],
@@ -146,8 +188,51 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
             connected("169.254.42.42", 80),  # Scaleway
             connected("fd00:42::42", 80),
             connected("169.254.0.23", 80),  # Tencent
+            connected("fe80::a9fe:a9fe", 80),  # OpenStack
+            connected("fd00:c1::a9fe:a9fe", 80),  # Oracle
         ],
         [connected("169.254.42.42", 53), connected("169.254.20.10", 80)],
+    ),
+    # kubeadm, RKE2 and others run the control plane as static pods on the node's network.
+    "kubelet-api": (
+        [connected("10.0.0.2", 10250), by("/usr/bin/curl", connected("10.0.0.2", 10250), "host-network")]
+        + [by(APISERVER, connected("10.0.0.2", 10250))],
+        [by(APISERVER, connected("10.0.0.2", 10250), "host-network"), connected("10.0.0.2", 10256)],
+    ),
+    "etcd-api": (
+        [connected("10.0.0.2", 2379), by(APISERVER, connected("10.0.0.2", 2379))],
+        [
+            by(APISERVER, connected("127.0.0.1", 2379), "host-network"),
+            by("/usr/local/bin/etcd", connected("10.0.0.3", 2380), "host-network"),
+        ],
+    ),
+    # Where runtimes listen, by the defaults of their distributions.
+    "runtime-socket": (
+        [
+            reached(name)
+            for name in (
+                "/run/k3s/containerd/containerd.sock",
+                "/var/run/k3s/containerd/containerd.sock",
+                "/run/k0s/containerd.sock",
+                "/run/docker/containerd/containerd.sock",
+                "/run/user/1000/docker.sock",
+                "/run/user/1000/podman/podman.sock",
+                "/var/snap/microk8s/common/run/containerd.sock",
+                "/var/snap/lxd/common/lxd/unix.socket",
+                "/var/lib/incus/unix.socket",
+            )
+        ],
+        [
+            reached("/run/user/1000/bus"),
+            reached("/run/dbus/system_bus_socket"),
+            reached("/csi/csi.sock"),
+            reached("/var/run/postgresql/.s.PGSQL.5432"),
+        ],
+    ),
+    # A debugger in such a container wants an exception; elsewhere only writing is told of, by memory-file.
+    "memory-file-foreign": (
+        [by("/usr/bin/x", opens("proc", "/1/mem"), "host-pid") for opens in (read, written)],
+        [read("proc", "/1/mem"), by("/usr/bin/x", read("proc", "/1/stat"), "host-pid")],
     ),
 }
 
