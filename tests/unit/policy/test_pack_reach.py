@@ -133,6 +133,7 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
             written("disk", "/var/lib/rancher/k3s/storage/pvc-1/data"),
             written("disk", "/var/log/pods/x.log"),
             written("disk", "/home/me/data"),
+            written("disk", "/root/.bash_history"),
             written("overlay", "/usr/bin/ls"),
             read("disk", "/usr/bin/ls"),
         ],
