@@ -84,13 +84,14 @@ def kernel_version(release: str, build: str = "", signature: str = "") -> tuple[
     """(upstream version, whether upstream built it), as far as it can be told.
 
     `release` and `build` are uname's; `signature` is Ubuntu's /proc/version_signature. Debian and Ubuntu say
-    which upstream version they are based on; kernels of Red Hat's kind do not, and take fixes of any age.
+    which upstream version they are based on; kernels of Red Hat's and SUSE's kind do not, and take fixes of
+    any age.
     """
     if found := re.fullmatch(r"Ubuntu \S+ (\d+)\.(\d+)\.(\d+)", signature.strip()):
         return (int(found[1]), int(found[2]), int(found[3])), False
     if found := re.search(r"Debian (\d+)\.(\d+)\.(\d+)", build):
         return (int(found[1]), int(found[2]), int(found[3])), False
-    if re.search(r"\.(el|amzn|fc|uek|azl|cm)\d", release):
+    if re.search(r"\.(el|amzn|fc|uek|azl|cm)\d|-\d{6}\.\d.*-\w+$", release):  # the last form is SUSE's
         return None, False
     found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(.*)", release)
     if not found:

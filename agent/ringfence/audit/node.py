@@ -5,6 +5,7 @@ and /sys, and that of the host's disks), so that a test can give it others."""
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +57,16 @@ def findings(node: Node) -> Iterator[Finding | Unseen]:
 def has_mac(root: Path = Path("/")) -> bool:
     """Is AppArmor or SELinux on?"""
     apparmor = _read(root / "sys/module/apparmor/parameters/enabled").startswith("Y")
-    return apparmor or _read(root / "sys/fs/selinux/enforce") == "1"
+    return apparmor or _read(root / "sys/fs/selinux/enforce") == "1" or _selinux_is_hidden(root)
+
+
+def _selinux_is_hidden(root: Path) -> bool:
+    """A pod has a sysfs without selinuxfs, which the kernel lists where SELinux was not turned off at boot.
+
+    Source: init_sel_fs of security/selinux/selinuxfs.c
+    """
+    listed = "selinuxfs" in _read(root / "proc/filesystems").split()
+    return listed and not _read(root / "sys/fs/selinux/enforce")
 
 
 def versions_of_runtimes(run: Callable[[list[str]], str] | None = None) -> dict[str, str]:
@@ -104,7 +114,12 @@ def _kernel(node: Node) -> Iterator[Finding | Unseen]:
 def _runtimes(node: Node) -> Iterator[Finding | Unseen]:
     for name in node.not_asked:
         yield Unseen("runtime-cve", f"the version of {name}: no program is run to ask for it")
+    if node.runtimes and not node.not_asked and not {"runc", "crun"} & node.runtimes.keys():
+        where = ", ".join(_DIRECTORIES)
+        yield Unseen("runtime-cve", f"the version of the OCI runtime: neither runc nor crun lies in {where}")
     for name, text in node.runtimes.items():
+        if not re.search(r"\d\.\d", text):
+            yield Unseen("runtime-cve", f"the version of {name}: it did not say one")
         for cve, version, upstream in runtime_cves(name, text):
             score = CHECKS["runtime-cve"].score - (0 if upstream else _LESS_SURE)
             sure = "" if upstream else "; the distribution may have fixed it in place: see its advisory"
@@ -177,7 +192,9 @@ def _sysctls(node: Node) -> Iterator[Finding | Unseen]:
 
 
 def _system(node: Node) -> Iterator[Finding | Unseen]:
-    if not has_mac(node.root):
+    if _selinux_is_hidden(node.root):
+        yield Unseen("no-mac", "whether SELinux enforces: selinuxfs is not mounted here")
+    elif not has_mac(node.root):
         yield _found("no-mac", node, "see /sys/kernel/security/lsm")
     if " - cgroup " in _read(node.root / "proc/1/mountinfo", most=1 << 20):
         yield _found("cgroup-v1", node, "controllers of version 1 are mounted")

@@ -89,6 +89,7 @@ def test_without_a_mac_nobody_is_called_unconfined() -> None:
         ("6.1.0-18-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)", "", (6, 1, 76), False),
         ("5.15.0-101-generic", "#111", "Ubuntu 5.15.0-101.111-generic 5.15.143", (5, 15, 143), False),
         ("5.14.0-427.el9.x86_64", "#1 SMP", "", None, False),
+        ("5.14.21-150500.55.39-default", "#1 SMP PREEMPT_DYNAMIC", "", None, False),
         ("6.1.0-18-amd64", "#1 SMP", "", None, False),
         ("6.1.75-microvm", "#1 SMP", "", (6, 1, 75), False),
         ("nonsense", "", "", None, False),
@@ -229,6 +230,39 @@ def test_every_check_of_a_node_can_be_found(tmp_path: Path) -> None:
         proc__1__net__tcp=TCP.format("0100007F:0016"),
     )  # fmt: skip
     assert list(node.findings(good)) == []
+
+
+def test_selinux_that_a_pod_does_not_see_is_not_said_to_be_off(tmp_path: Path) -> None:
+    """Its sysfs is without selinuxfs, and the kernel lists it. Seen and permissive, it counts as off."""
+    listed = "nodev\tsysfs\nnodev\tselinuxfs\n\text4\n"
+    pod = a_node(tmp_path / "pod", proc__filesystems=listed)
+    found, unseen = parted(node.findings(pod))
+    assert [one for one in found if one.check.id == "no-mac"] == []
+    assert [one.check for one in unseen] == ["no-mac"]
+    assert node.has_mac(pod.root)
+    for enforce, off in (("0", True), ("1", False)):
+        seen = a_node(tmp_path / enforce, proc__filesystems=listed, sys__fs__selinux__enforce=enforce)
+        assert [one.check.id for one in node_findings(seen)] == ["no-mac"] * off
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "said"),
+    [
+        ({"containerd": "containerd v1.7.20"}, ["neither runc nor crun"]),
+        ({"containerd": "containerd v1.7.20", "runc": ""}, ["the version of runc"]),
+        ({"containerd": "containerd v1.7.20", "runc": "runc version 1.4.0"}, []),
+        ({}, []),
+    ],
+)
+def test_a_runtime_whose_version_nobody_knows_is_said(
+    tmp_path: Path, runtimes: dict[str, str], said: list[str]
+) -> None:
+    """k3s keeps its runc elsewhere; a program may end without a word."""
+    here = a_node(tmp_path, sys__module__apparmor__parameters__enabled="Y")._replace(runtimes=runtimes)
+    found, unseen = parted(node.findings(here))
+    assert found == []
+    assert [one.check for one in unseen] == ["runtime-cve"] * len(said)
+    assert all(word in one.what for word, one in zip(said, unseen, strict=True))
 
 
 def test_severities_follow_the_score() -> None:
