@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Assigns the bits of a generation. A rule's atom and its exceptions share a 64-bit word.
 
-The kernel looks only at words in which something may match, so rules on one event are placed together.
+The kernel looks only at words in which something may match, so rules on one event are placed together, and so
+are those on events that some rule has in common: of two rules that alert, it tells of the lower bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -24,18 +25,20 @@ class OutOfBits(Exception):
 class Group(NamedTuple):
     """Bits that must share a word: one rule's and, below it, those of its exceptions."""
 
-    event: EventKind  # that it is sorted by
+    events: frozenset[EventKind]
     exceptions: int
-    action: Action = Action.ALERT  # the stronger come first: of two that alert, the lower bit is told of
+    action: Action = Action.ALERT  # the stronger come first
 
 
 def place(groups: Sequence[Group]) -> list[int]:
     """The first bit of each group: its exceptions come first, then its rule. Raises OutOfBits."""
-    # Stable: the order of the files within an action of an event. In audit mode all only alert, and the
-    # one that is told of must be the one that would have won.
-    order = sorted(range(len(groups)), key=lambda index: (groups[index].event, -groups[index].action))
+    # Stable: the order of the files within an action. In audit mode all only alert, and the one that is told
+    # of must be the one that would have won, on each event of a rule.
+    linked = _linked(groups)
+    runs = [linked[min(group.events)] for group in groups]
+    order = sorted(range(len(groups)), key=lambda index: (runs[index], -groups[index].action))
     for keep_together in (True, False):
-        starts = _fill(groups, order, keep_together=keep_together)
+        starts = _fill(groups, runs, order, keep_together=keep_together)
         if starts is not None:
             return starts
     needed = sum(group.exceptions + 1 for group in groups)
@@ -46,10 +49,21 @@ def place(groups: Sequence[Group]) -> list[int]:
     )
 
 
-def _fill(groups: Sequence[Group], order: Sequence[int], *, keep_together: bool) -> list[int] | None:
+def _linked(groups: Sequence[Group]) -> Mapping[EventKind, EventKind]:
+    """Event -> the lowest of all events that rules link it to, directly or by others."""
+    lowest = {event: event for group in groups for event in group.events}
+    for events in {group.events for group in groups if len(group.events) > 1}:
+        old = {lowest[event] for event in events}
+        lowest.update({event: min(old) for event, one in lowest.items() if one in old})
+    return lowest
+
+
+def _fill(
+    groups: Sequence[Group], runs: Sequence[EventKind], order: Sequence[int], *, keep_together: bool
+) -> list[int] | None:
     starts = [0] * len(groups)
     next_bit = 0
-    for _, run in groupby(order, key=lambda index: groups[index].event):
+    for _, run in groupby(order, key=lambda index: runs[index]):
         members = list(run)
         size = sum(groups[index].exceptions + 1 for index in members)
         if keep_together and size <= _WORD and next_bit % _WORD + size > _WORD:

@@ -64,7 +64,7 @@ def compile_policies(
         for rule in policy.rules:
             pieces += _pieces(index, rule, node, problems, shortfalls)
     try:
-        starts = place([Group(min(p.atoms), p.exceptions, p.outcome.action) for p in pieces])
+        starts = place([Group(frozenset(p.atoms), p.exceptions, p.outcome.action) for p in pieces])
     except OutOfBits as error:
         problems.append(_problem(pieces[_first_beyond(pieces)].rule, str(error)))
     if problems:
