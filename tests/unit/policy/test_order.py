@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of the rules that match one event decides and is named: the strongest, then the first of the files."""
+"""Which of the rules that match one event decides and is named: the strongest, then the files' first."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ import pytest
 
 from ringfence.abi import Action, EventKind
 from ringfence.bpf.syscalls import names_of
-from ringfence.policy import NodeTiers, compile_policies, load_policies
+from ringfence.errors import PolicyError
+from ringfence.policy import NodeTiers, compile_policies, load_bytes, load_policies
 from ringfence.policy.explain import cautions
 from ringfence.policy.samples import meets
 from ringfence.proof.twins import event_of
@@ -41,6 +42,20 @@ def test_the_pack_holds_from_the_first_instruction() -> None:
     """For a container of which nothing is known yet."""
     compiled = compile_policies(DEFAULT, NodeTiers.usual())
     assert compiled.at_birth == frozenset(range(len(DEFAULT.policies)))
+
+
+def test_every_policy_but_the_invariants_takes_exceptions_of_containers() -> None:
+    """As the README says; `unidentified: apply` keeps what is said of the first instruction."""
+    for file in sorted((ROOT / "policies").rglob("*.yaml")):
+        text, every = file.read_text(), "    containers: all\n"
+        assert text.count(every) == 1, file
+        more = every + "    except: {namespaces: [kube-system]}\n    unidentified: apply\n"
+        try:
+            policies = load_bytes({file.name: text.replace(every, more).encode()}).policies
+        except PolicyError:
+            assert file.name == "invariants.yaml"
+        else:
+            assert all(policy.selector.but and policy.selector.at_birth for policy in policies)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
