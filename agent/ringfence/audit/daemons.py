@@ -18,7 +18,7 @@ from ringfence.containers.enrich import safejson
 __all__ = ["docker", "kubelet"]
 
 _CMDLINE_MAX = 1 << 16
-_ONLY_HERE = ("tcp://127.", "tcp://localhost", "tcp://[::1]")
+_ONLY_HERE = ("tcp://127.", "tcp://localhost", "tcp://[::1]", "tcp://:")  # no host is localhost
 _DAEMON_JSON, _KUBELET_TLS, _DOCKER_TLS = "/etc/docker/daemon.json", 10250, 2376
 
 
@@ -53,6 +53,8 @@ def _dockerd(place: _Place, argv: Sequence[str]) -> Iterator[Finding | Unseen]:
         return
     hosts = [*_values(argv, "-H"), *_values(argv, "--host")]
     hosts += [one for one in safejson.children(settings, "hosts") if isinstance(one, str)]
+    # Source: parseDaemonHost of moby's opts/hosts.go
+    hosts = [one if "://" in one else f"tcp://{one}" for one in hosts if one]
     said = _last(argv, "--tlsverify", bare="true")
     verified = said == "true" if said else isinstance(settings, dict) and settings.get("tlsverify") is True
     for address in hosts:
@@ -140,6 +142,8 @@ def _values(argv: Sequence[str], flag: str, bare: str = "") -> Iterator[str]:
             yield bare or (argv[number + 1] if number + 1 < len(argv) else "")
         elif word.startswith(flag + "="):
             yield word[len(flag) + 1 :]
+        elif len(flag) == 2 and word.startswith(flag):  # -Htcp://...
+            yield word[2:]
 
 
 def _last(argv: Sequence[str], flag: str, bare: str = "") -> str:

@@ -62,7 +62,8 @@ def mistakes(policies: PolicySet) -> list[Problem]:
             found += _hits_the_host(rule)
             found += _lock_out(policy, rule)
             found += _empty(rule)
-            key = (policy.bound, policy.selector, rule.events, *map(_frozen, (rule.match, *rule.exceptions)))
+            who = (policy.bound, policy.selector, frozenset(rule.events))
+            key = (*who, *map(_frozen, (rule.match, *rule.exceptions)))
             other = seen.setdefault(key, rule)
             if other is not rule and other.action is not rule.action:
                 what = f"asks for {rule.action.label}, and rule {_named(other)} for {other.action.label}"

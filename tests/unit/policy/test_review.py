@@ -101,6 +101,14 @@ def test_what_hits_the_host_is_refused() -> None:
         assert wrong(policy(rule("kernel.helper", match))) == [], match
 
 
+def test_rules_contradict_in_whatever_order_their_events_are() -> None:
+    """The same question, and two answers."""
+    one = rule("[mount, umount]", "any", "deny", "one")
+    (found,) = wrong(policy(one, rule("[umount, mount]", "any", "alert", "two")))
+    assert "asks for alert, and rule one (0.yaml:7) for deny" in found
+    assert wrong(policy(one, rule("[umount, chroot]", "any", "alert", "two"))) == []
+
+
 def test_a_file_that_a_container_brought_locks_out_nobody_else() -> None:
     """Its policies are for that container alone: who wrote them knows it."""
     found = load_bytes({"0.yaml": policy(rule("process.exec", "any"))})
