@@ -140,9 +140,12 @@ def _ip_test(text: str) -> Test | None:
 
     def inside(value: Value) -> bool:
         try:
-            return ipaddress.ip_address(value) in network
+            address = ipaddress.ip_address(value)
         except ValueError:
             return False
+        # An IPv6 socket tells of IPv4 as ::ffff:a.b.c.d.
+        plain = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return address in network or (plain is not None and plain in network)
 
     return inside
 

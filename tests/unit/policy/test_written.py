@@ -58,6 +58,17 @@ def test_a_number_of_thousands_of_digits_is_no_field_of_a_probe() -> None:
             load_bytes({"x.yaml": text(policy(one))}, {"probe.x": words})
 
 
+@pytest.mark.parametrize(
+    ("peer", "met"), [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("::a01:203", False)]
+)
+def test_an_ipv4_address_of_a_probe_is_one_in_both_families(peer: str, met: bool) -> None:
+    """As those of the agent's own events: servers on [::] see IPv4 so."""
+    words = ProbeWords("probe.x", {"peer": FieldWords("ip")}, in_task=True)
+    one = rule(event="probe.x", match={"peer": "10.0.0.0/8"}, action="alert")
+    (found,) = load_bytes({"x.yaml": text(policy(one))}, {"probe.x": words}).policies[0].probe_rules
+    assert found.holds({"peer": peer}) is met
+
+
 def test_a_wrong_flag_is_one_mistake() -> None:
     """A number that is too large is a number, and 0 is no flag at all."""
     assert mistakes("clone", {"flags": 1 << 40}) == [f"{1 << 40} is not between 0 and 4294967295"]
