@@ -114,7 +114,10 @@ def _probes(options: Any) -> Any:
     """What rules may say of custom probes: of those in --probes, else of the agent's."""
     from ringfence.config import load
     from ringfence.daemon.policies import probe_words
+    from ringfence.errors import ConfigError
 
+    if options.probes and not options.probes.is_dir():
+        raise ConfigError(f"--probes: {options.probes} is no directory", hint="it holds NAME.c and NAME.yaml")
     config = load()
     return probe_words(config._replace(probes_directory=options.probes) if options.probes else config)
 
@@ -130,8 +133,8 @@ def check_files(options: Any) -> int:
         compiled = compile_policies(found, NodeTiers.usual())
         refuse(found)
     except PolicyError as error:
-        if options.output == "text":
-            raise
+        if options.output == "text":  # the loader's hint names this very command
+            raise PolicyError(error.problems, hint="docs/policy-language.md explains every key") from None
         print_json({"problems": [problem._asdict() for problem in error.problems], "notes": []})
         return error.exit_code
     notes = _notes(found)

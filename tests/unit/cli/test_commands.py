@@ -154,10 +154,20 @@ def test_policy_check_counts_and_complains(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert f"{bad}:10:17: " in ended.stderr
     assert f"{bad}:13:15: " in ended.stderr
+    assert ended.stderr.splitlines()[-1] == "hint: docs/policy-language.md explains every key"
     ended = run("policy", "check", "-o", "json", str(bad))
     assert ended.returncode == 2
     problems = json.loads(ended.stdout)["problems"]
     assert sorted((p["line"], p["column"]) for p in problems) == [(10, 17), (13, 15)]
+
+
+def test_policy_check_wants_a_directory_of_probes(tmp_path: Path) -> None:
+    """A slip in its name would leave rules on probes unknown, or unchecked."""
+    good = tmp_path / "good.yaml"
+    good.write_text(GOOD)
+    ended = run("policy", "check", "--probes", str(tmp_path / "probse"), str(good))
+    assert ended.returncode == 2
+    assert "is no directory" in ended.stderr
 
 
 def test_policy_explain_says_what_a_rule_comes_to(tmp_path: Path) -> None:
