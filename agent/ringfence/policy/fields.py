@@ -56,7 +56,8 @@ class Notes:
     ) -> str:
         """One line of text; "" after a mistake."""
         if not isinstance(node, Scalar) or node.kind not in ("str", "int") or not node.text.strip():
-            self.add(node, where, f"must be {expected}")
+            is_other = isinstance(node, Scalar) and node.kind in ("bool", "null") and node.text.strip()
+            self.add(node, where, f"must be {expected}{': put it in quotes' if is_other else ''}")
             return ""
         if len(node.text) > _MAX_TEXT:
             self.add(node, where, f"is longer than {_MAX_TEXT} characters")

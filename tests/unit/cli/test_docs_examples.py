@@ -90,18 +90,31 @@ def test_an_example_in_yaml_is_taken(text: str, tmp_path: Path) -> None:
     reader(text, tmp_path)
 
 
+def _apart(line: str) -> Iterator[list[str]]:
+    """The commands of ours in a line of a shell."""
+    lexer = shlex.shlex(line.removesuffix("..."), posix=True, punctuation_chars=";|>&")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if set(word) <= set(";|>&"):
+            if words[:1] == ["ringfence"]:
+                yield words
+            words = []
+        else:
+            words.append(word)
+
+
 def _commands() -> Iterator[object]:
     """Lines of blocks, and whole commands in the text; the page on the command line has headings as well."""
     for page in PAGES:
         for number, line in enumerate(page.read_text().splitlines(), 1):
-            shown = re.findall(r"^    (?:\S*/)?(ringfence .*)$", line)
+            shown = re.findall(r"^ {2,4}(?:\S*/)?(ringfence (?!.* {4}).*)$", re.sub(r"\s{2,}#.*", "", line))
             if not line.startswith("## "):
                 shown += re.findall(r"`(ringfence [^`]*)`", line)
             for whole in shown:
-                for part in re.split(r"[;|>]", re.sub(r"\s{2,}#.*", "", whole)):
-                    if part.strip().startswith("ringfence "):
-                        where = f"{page.relative_to(ROOT)}:{number}: {part.strip()}"
-                        yield pytest.param(shlex.split(part.removesuffix("..."))[1:], id=where)
+                for words in _apart(whole):
+                    where = f"{page.relative_to(ROOT)}:{number}: {' '.join(words)}"
+                    yield pytest.param(words[1:], id=where)
 
 
 #: what a sentence leaves out when it only names a command

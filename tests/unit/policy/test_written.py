@@ -173,6 +173,14 @@ def test_a_glob_that_fits_no_name_is_refused(selector: dict[str, Any], words: st
         load(document)
 
 
+def test_a_label_that_is_true_wants_quotes() -> None:
+    """Pods have many of these, and YAML takes the bare word for another thing."""
+    plain = text(policy(rule(), labels={"mesh": "WORD"}))
+    with pytest.raises(PolicyError, match="must be a text: put it in quotes"):
+        load_bytes({"x.yaml": plain.replace(b"WORD", b"true")})
+    assert load_bytes({"x.yaml": plain.replace(b"WORD", b"'true'")}).rules == 1
+
+
 @pytest.mark.parametrize("glob", ["[ab]*", "[!a]b", "[]]", "[a-z]?", "a[]x]b", "web-[0-9]"])
 def test_globs_with_sets_are_taken(glob: str) -> None:
     """Those of fnmatch(3)."""
