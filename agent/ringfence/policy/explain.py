@@ -10,7 +10,7 @@ from ringfence.policy.lower import TooMany, lower
 from ringfence.policy.model import Condition, Match, Policy, PolicySet, Rule, Selector, Traits
 from ringfence.policy.operand import Kind, Texts
 from ringfence.policy.probe_rules import ProbeRule
-from ringfence.policy.tiers import NodeTiers, Outcome
+from ringfence.policy.tiers import NodeTiers, Outcome, may_be_unknown
 from ringfence.policy.vocabulary import EVENTS
 
 __all__ = ["cautions", "explain", "explain_rule", "selector_in_words"]
@@ -153,6 +153,8 @@ def cautions(rule: Rule, node: NodeTiers | None = None) -> list[str]:
         kernels = node is not None and node.has_text(event)
         found.update(dict.fromkeys(_weak_operands(rule, event, text_is_safe=kernels)))
         found.update(dict.fromkeys(_dead_exceptions(rule, event)))
+        if node is None or event not in node.hooks:
+            found.update(dict.fromkeys(_wide_exceptions(rule, event)))
         if EVENTS[event].hot and not _tests_early(rule.match[event]):
             found[f"{event.label}: {EVENTS[event].hot}"] = None
     return list(found)
@@ -177,6 +179,17 @@ def _weak_operands(rule: Rule, event: EventKind, *, text_is_safe: bool) -> Itera
 
 def _has_plain_path(condition: Condition) -> bool:
     return any(isinstance(c[0], Texts) or c[0].dim != 0 for c in condition.alternatives if c)
+
+
+def _wide_exceptions(rule: Rule, event: EventKind) -> Iterator[str]:
+    for block in rule.exceptions:
+        for condition in block[event]:
+            operand = EVENTS[event].operand(condition.operand)
+            if operand and operand.by_hook and may_be_unknown(condition, operand.dim):
+                yield (
+                    f"where BPF-LSM does not decide {event.label}, `{operand.name}` is not known, and the "
+                    f"exception `{operand.name}: {condition.written}` holds whatever it is"
+                )
 
 
 def _dead_exceptions(rule: Rule, event: EventKind) -> Iterator[str]:

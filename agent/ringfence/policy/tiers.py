@@ -15,7 +15,7 @@ from ringfence.policy.model import Condition, Rule
 from ringfence.policy.operand import Bits, Network, Values
 from ringfence.policy.vocabulary import EVENTS
 
-__all__ = ["NodeTiers", "Outcome"]
+__all__ = ["NodeTiers", "Outcome", "may_be_unknown"]
 
 _K = EventKind
 #: decided by cgroup-BPF programs, before the effect
@@ -144,7 +144,7 @@ class NodeTiers:
         if kind not in self.hooks:
             for condition in rule.match[kind]:
                 operand = EVENTS[kind].operand(condition.operand)
-                if operand and operand.by_hook and not _may_be_unknown(condition, operand.dim):
+                if operand and operand.by_hook and not may_be_unknown(condition, operand.dim):
                     why = f"what `{operand.name}` asks is known to BPF-LSM alone"
                     return Outcome(Action.NONE, Mechanism.OBSERVE, why)
         return self.outcome(kind, rule.action, rule.otherwise)
@@ -174,7 +174,7 @@ class NodeTiers:
         return Outcome(Action.ALERT, Mechanism.OBSERVE, "it is only seen here")
 
 
-def _may_be_unknown(condition: Condition, dim: int) -> bool:
+def may_be_unknown(condition: Condition, dim: int) -> bool:
     """Whether a condition holds where its number is not known, which is 0."""
     numbers = (
         [p for p in alternative if p.dim == dim and isinstance(p, (Values, Bits))]

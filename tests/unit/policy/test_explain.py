@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ringfence.abi import EventKind, Mechanism
 from ringfence.policy import NodeTiers
 from ringfence.policy.explain import cautions, explain, explain_rule
@@ -73,6 +75,17 @@ def test_an_exception_that_can_never_hold_is_said() -> None:
     exceptions: list[Document] = [{"device": "c 1:3"}]
     match = {"device": "b *:*"}
     assert "no exception can ever hold" in careful(event="device.access", match=match, exceptions=exceptions)
+
+
+def test_an_exception_that_always_holds_without_lsm_is_said() -> None:
+    """Whose server it is, is not known there: `not host` is true of everything, and the rule silent."""
+    one: dict[str, Any] = {"event": "unix.connect", "match": {"socket": "/run/x.sock"}, "action": "deny"}
+    wide, told = [{"server": {"not": ["host"]}}], "the exception `server: not host` holds whatever it is"
+    assert told in careful(**one, exceptions=wide)
+    assert told not in careful(**one, exceptions=[{"server": "container"}])
+    decides = USUAL.with_hooks({EventKind.UNIX_CONNECT: ("unix_stream_connect",)})
+    assert told in explained(**one, exceptions=wide)
+    assert told not in explained(decides, **one, exceptions=wide)
 
 
 def test_policies_are_told_with_their_containers_and_mode() -> None:
