@@ -198,7 +198,7 @@ def _numbers(operand: Operand, words: _Words, complain: Complain) -> list[Conjun
             if low > high or high > operand.largest:
                 complain(word, f"is not a range within 0-{operand.largest}")
             elif high - low >= MAX_RANGE:
-                complain(word, f"is a range of {high - low + 1} values; at most {MAX_RANGE} fit: write several")
+                complain(word, f"is a range of {high - low + 1} values; at most {MAX_RANGE} fit into one")
             else:
                 values.update(range(low, high + 1))
         elif word.text.isascii() and word.text.isdigit():

@@ -31,6 +31,10 @@ def bind(source: str, *options: str, target: str = "/x") -> dict[str, Any]:
         ("/var/run/docker.sock", "runtime-socket"),
         ("/run/containerd/containerd.sock", "runtime-socket"),
         ("/run/crio/crio.sock", "runtime-socket"),
+        ("/var/lib/incus/unix.socket", "runtime-socket"),
+        ("/run", "runtime-socket"),
+        ("/var/run", "runtime-socket"),
+        ("/run/containerd", "runtime-socket"),
         ("/proc", "host-proc"),
         ("/dev", "host-dev"),
         ("/dev/sda", "host-dev"),
@@ -54,6 +58,8 @@ def test_parts_of_the_host_are_named(source: str, kind: str) -> None:
         "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~projected/token",
         "/var/lib/kubelet/pods/uid/etc-hosts",
         "/dev/null",
+        "/run/secrets/app",
+        "/run/containerd/io.containerd.grpc.v1.cri/sandboxes/ab/shm",
     ],
 )
 def test_ordinary_volumes_are_not(source: str) -> None:
@@ -92,6 +98,22 @@ def test_mountinfo_shows_a_bind_mount_as_the_hosts_path() -> None:
         ("host-etc", "/etc", "/e", True),
         ("host-root", "/", "/host", False),
         ("runtime-socket", "/run/docker.sock", "/var/run/docker.sock", True),
+    ]
+
+
+def test_the_hosts_own_procfs_and_directories_of_sockets_are_seen() -> None:
+    """As monitors mount them. A container's own /proc, and its own /run, are on other devices."""
+    task = (
+        "51 50 0:70 / /proc rw - proc proc rw\n"
+        "52 50 0:21 / /host/proc ro - proc proc rw\n"
+        "53 50 0:30 / /host/run rw - tmpfs tmpfs rw\n"
+        "54 50 0:71 / /run rw - tmpfs tmpfs rw\n"
+        "55 50 0:30 /containerd /c rw - tmpfs tmpfs rw\n"
+    )
+    assert [(m.kind, m.target, m.writable) for m in from_mountinfo(task, HOST)] == [
+        ("host-proc", "/host/proc", False),
+        ("runtime-socket", "/host/run", True),
+        ("runtime-socket", "/c", True),
     ]
 
 

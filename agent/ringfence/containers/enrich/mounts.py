@@ -38,16 +38,22 @@ _HOST_PATHS = (
     ("host-path", "/var/lib/containerd"),
     ("host-path", "/var/lib/containers"),
     ("host-path", "/run/containerd"),
-    ("host-path", "/var/run"),
 )
 _SOCKETS = re.compile(
-    r"/(docker|containerd|crio|cri-dockerd|podman|buildkitd|kubelet|dockershim)\.sock$|/containerd\.sock\.ttrpc$"
+    r"/(docker|containerd|crio|cri-dockerd|podman|buildkitd|kubelet|dockershim)\.sock$|/containerd\.sock\.ttrpc$|"
+    r"/(lxd|incus)/unix\.socket$"
+)
+# Whoever has the directory has the sockets in it.
+_SOCKET_DIRECTORIES = frozenset(
+    f"{run}{name}"
+    for run in ("/run", "/var/run")
+    for name in ("", "/containerd", "/crio", "/docker", "/podman", "/k3s", "/k3s/containerd", "/k0s")
 )
 # What runtimes and the kubelet mount into every container, writable or not: no part of the host worth a word.
 # A pod's volumes lie below the kubelet's directory, and so do its /etc/hosts and its termination log.
 _HARMLESS = re.compile(
     r"/(hostname|hosts|resolv\.conf)$|^/etc/localtime$|"
-    r"/kubelet/pods/[^/]+/(volumes|etc-hosts|containers)(/|$)"
+    r"/kubelet/pods/[^/]+/(volumes|etc-hosts|containers)(/|$)|/sandboxes/[^/]+/shm$"
 )
 # What /dev of a container always holds.
 _PLAIN_DEVICES = frozenset(
@@ -72,7 +78,7 @@ def _host_kind(source: str) -> str | None:
     """What part of the host a path of the host is."""
     if source == "/":
         return "host-root"
-    if _SOCKETS.search(source):
+    if source in _SOCKET_DIRECTORIES or _SOCKETS.search(source):
         return "runtime-socket"
     if source in _PLAIN_DEVICES or _HARMLESS.search(source):
         return None
@@ -105,6 +111,7 @@ def from_mountinfo(task: str, host: str = "") -> tuple[SensitiveMount, ...]:
     shows.
     """
     places = _host_places(host)
+    procs = {line.device for line in _bounded(host) if line.fstype == "proc"}
     found = []
     for line in _bounded(task):
         kind = _kernel_kind(line)
@@ -112,6 +119,8 @@ def from_mountinfo(task: str, host: str = "") -> tuple[SensitiveMount, ...]:
         if kind is None and line.target != "/" and line.device in places:
             source = _host_path(line, places[line.device])
             kind = _host_kind(source) if source else None
+        elif kind is None and line.device in procs:  # a procfs of its own is on a device of its own
+            kind = "host-proc"
         if kind:
             found.append(SensitiveMount(kind, source, line.target, line.writable))
     return tuple(found[:MOUNTS_MAX])
