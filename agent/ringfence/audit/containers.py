@@ -68,8 +68,8 @@ def _mounts(subject: Subject) -> Iterator[Finding]:
     worst: dict[str, tuple[int, SensitiveMount, int]] = {}
     for mount in subject.posture.sensitive_mounts:
         check = _MOUNTS.get(mount.kind)
-        if check is None:
-            continue
+        if check is None or (mount.kind == "proc-writable" and subject.posture.user_namespace):
+            continue  # the node's settings belong to the node's root
         less = 0 if mount.writable or mount.kind == _SOCKET else _READ_ONLY
         points = max(CHECKS[check].score - less, 10)
         best, first, count = worst.get(check, (-1, mount, 0))

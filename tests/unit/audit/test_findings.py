@@ -76,6 +76,13 @@ def test_a_user_namespace_takes_the_weight_of_capabilities() -> None:
     assert "root-without-userns" not in outside
 
 
+def test_the_root_of_a_user_namespace_writes_no_setting_of_the_node() -> None:
+    """/proc/sys that nothing covers is the node's root's, who is not in there."""
+    bare = (SensitiveMount("proc-writable", "proc", "/proc", True),)
+    assert "host-proc" in ids(Posture(user_namespace=False, seccomp="filter", sensitive_mounts=bare))
+    assert "host-proc" not in ids(Posture(user_namespace=True, seccomp="filter", sensitive_mounts=bare))
+
+
 def test_without_a_mac_nobody_is_called_unconfined() -> None:
     """The node has none: that is the node's finding."""
     assert "unconfined" not in ids(BARE, mac=False)

@@ -105,6 +105,7 @@ def test_the_hosts_own_procfs_and_directories_of_sockets_are_seen() -> None:
     """As monitors mount them. A container's own /proc, and its own /run, are on other devices."""
     task = (
         "51 50 0:70 / /proc rw - proc proc rw\n"
+        "56 51 0:70 /sys /proc/sys ro - proc proc rw\n"
         "52 50 0:21 / /host/proc ro - proc proc rw\n"
         "53 50 0:30 / /host/run rw - tmpfs tmpfs rw\n"
         "54 50 0:71 / /run rw - tmpfs tmpfs rw\n"
@@ -115,6 +116,18 @@ def test_the_hosts_own_procfs_and_directories_of_sockets_are_seen() -> None:
         ("runtime-socket", "/host/run", True),
         ("runtime-socket", "/c", True),
     ]
+
+
+def test_a_procfs_that_nothing_covers_is_seen() -> None:
+    """`--privileged`, or no readonlyPaths: /proc/sys can be written to, with no mount of its own."""
+    own = "51 50 0:70 / /proc rw - proc proc rw\n"
+    assert [(m.kind, m.writable) for m in from_mountinfo(own, HOST)] == [("proc-writable", True)]
+    for line in (
+        "60 51 0:70 /sys /proc/sys ro - proc proc rw\n",
+        "60 51 0:75 / /proc/sys ro - tmpfs tmpfs ro\n",
+    ):
+        assert from_mountinfo(own + line, HOST) == ()
+    assert from_mountinfo(own.replace("/proc rw", "/proc ro"), HOST) == ()
 
 
 def test_a_device_node_and_writable_kernel_files_are_seen() -> None:

@@ -110,10 +110,10 @@ def from_mountinfo(task: str, host: str = "") -> tuple[SensitiveMount, ...]:
     `host` is the host's mountinfo: with it, a mount's device and root become the path of the host that it
     shows.
     """
-    places = _host_places(host)
+    places, lines = _host_places(host), list(_bounded(task))
     procs = {line.device for line in _bounded(host) if line.fstype == "proc"}
     found = []
-    for line in _bounded(task):
+    for line in lines:
         kind = _kernel_kind(line)
         source = line.source
         if kind is None and line.target != "/" and line.device in places:
@@ -121,9 +121,18 @@ def from_mountinfo(task: str, host: str = "") -> tuple[SensitiveMount, ...]:
             kind = _host_kind(source) if source else None
         elif kind is None and line.device in procs:  # a procfs of its own is on a device of its own
             kind = "host-proc"
+        elif kind is None and _is_bare_proc(line, lines):
+            kind = "proc-writable"
         if kind:
             found.append(SensitiveMount(kind, source, line.target, line.writable))
     return tuple(found[:MOUNTS_MAX])
+
+
+def _is_bare_proc(line: MountLine, lines: list[MountLine]) -> bool:
+    """A writable procfs over whose `sys` nothing is mounted, as runtimes mount it read-only."""
+    covered = f"{line.target.rstrip('/')}/sys"
+    whole = line.fstype == "proc" and line.root == "/" and line.writable
+    return whole and not any(other.target == covered for other in lines)
 
 
 def _kernel_kind(line: MountLine) -> str | None:
