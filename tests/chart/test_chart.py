@@ -17,6 +17,7 @@ import yaml
 from ringfence.bpf.privileges import NEEDED
 from ringfence.config import load
 from ringfence.policy.load import load_bytes
+from ringfence.policy.model import Traits
 from tests.chart.helm import CHART, Object, by_kind, render, run
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -140,6 +141,19 @@ def test_the_policies_of_the_chart_are_the_pack() -> None:
     paths = [*directory.glob("*.yaml"), directory / "optional/hot.yaml"]
     assert found.rules == load_bytes({str(path): path.read_bytes() for path in paths}).rules
     assert sum(map(len, data.values())) < 1 << 20, "a ConfigMap holds one MiB"
+
+
+def test_containers_can_be_left_out_of_the_pack() -> None:
+    """Of every policy but the invariants: network plugins would not live under the others, enforced."""
+    but = {"namespaces": ["kube-system"], "labels": {"tier": "node"}, "privileged": True}
+    data = by_kind(render({"policies": {"optional": ["hot"], "except": but}}), "ConfigMap", "-policies")[
+        "data"
+    ]
+    policies = load_bytes({name: text.encode() for name, text in data.items()}).policies
+    left_out = Traits(namespaces=("kube-system",), labels=(("tier", "node"),), privileged=True)
+    assert {policy.name for policy in policies if policy.selector.but is None} == {"invariants"}
+    assert {policy.selector.but for policy in policies} == {None, left_out}
+    assert len(policies) > 10
 
 
 def test_the_daemonset_does_not_take_the_test_pod_for_its_own() -> None:

@@ -66,6 +66,8 @@ def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "no node at a time", {"updateStrategy": {"maxUnavailable": 0}}
     yield "a port that is none", {"metrics": {"port": 70000}}
     yield "an interval that is none", {"podMonitor": {"interval": "often"}}
+    yield "an exception of nothing known", {"policies": {"except": {"namespace": ["kube-system"]}}}
+    yield "an exception of nobody", {"policies": {"except": {"namespaces": []}}}
     yield "an empty policy", {"policies": {"extra": {"own.yaml": ""}}}
     yield "a taint's key that is none", {"startupTaint": {"key": "ringfence dev/x"}}
     yield "a taint's key with two prefixes", {"startupTaint": {"key": "a/b/c"}}
