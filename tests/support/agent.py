@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ringfence.bpf.capabilities import mounts_of
 from tests.support.cgroups import PREFIX
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import end, patience, wait_for
 
 __all__ = ["Agent", "Record", "Sample", "free_port", "pinned_agent", "running_agent"]
 
@@ -91,7 +90,7 @@ class Agent:
         self._reader.start()
         if wait:
             try:
-                wait_for(self._is_ready, "the agent to be ready", seconds=15)
+                wait_for(self._is_ready, "the agent to be ready", seconds=30)
             except AssertionError as error:
                 raise AssertionError(f"{error}; its log ends:\n{self.tail(1500)}") from None
             self.ready_seconds = time.monotonic() - started
@@ -159,7 +158,7 @@ class Agent:
             and rule in ("", record["rule"]["id"])
         ]
 
-    def wait_record(self, wanted: Callable[[Record], bool], what: str, *, seconds: float = 5.0) -> Record:
+    def wait_record(self, wanted: Callable[[Record], bool], what: str, *, seconds: float = 20.0) -> Record:
         """The first record that `wanted` says yes to, waiting for it."""
 
         def look() -> Record | None:
@@ -170,7 +169,7 @@ class Agent:
         except AssertionError as error:
             raise AssertionError(f"{error}; the agent's log ends:\n{self.tail(1500)}") from None
 
-    def wait_alert(self, rule: str, container: str = "", *, seconds: float = 5.0) -> Record:
+    def wait_alert(self, rule: str, container: str = "", *, seconds: float = 20.0) -> Record:
         """The first alert of a rule, waiting for it."""
         return self.wait_record(
             lambda record: record in self.alerts(container, rule), f"an alert of {rule}", seconds=seconds
@@ -180,13 +179,7 @@ class Agent:
         """SIGTERM, and its exit status; SIGKILL where it does not end in time."""
         if self._process is None:
             return 0
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            status = self._process.wait(patience(seconds))
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+        status = end(self._process, seconds=seconds)
         if self._reader is not None:
             self._reader.join(5)
         return status

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import uuid
@@ -22,7 +21,7 @@ from ringfence.containers.kubernetes.grpc import Channel, GrpcError
 from ringfence.containers.kubernetes.proto import Field, text_field
 from tests.support.cgroups import hierarchies
 from tests.support.container import make_rootfs
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import end, patience, wait_for
 from tools.image.layout import archive, write_layout
 
 __all__ = ["IMAGE", "CriDaemon", "CriPod", "running_cri"]
@@ -150,14 +149,20 @@ class CriDaemon:
 def remove_cgroups(path: str) -> None:
     """A pod's cgroup and what is in it, in every hierarchy; its parents only where they are empty."""
     mounted = (path for path in Path("/sys/fs/cgroup").iterdir() if path.is_dir())
-    for mount in {*hierarchies().values(), *mounted}:  # runc joins hierarchies that the tests do not look at
-        top = mount / path.strip("/")
-        for directory, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
-        for parent in (top.parent, top.parent.parent):
-            with contextlib.suppress(OSError):
-                os.rmdir(parent)
+    # runc joins hierarchies that the tests do not look at
+    tops = [mount / path.strip("/") for mount in {*hierarchies().values(), *mounted}]
+
+    def gone() -> bool:  # its last tasks may still be ending
+        for top in tops:
+            for directory, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
+        return not any(top.is_dir() for top in tops)
+
+    wait_for(gone, f"{path} to be removed")
+    for parent in (parent for top in tops for parent in (top.parent, top.parent.parent)):
+        with contextlib.suppress(OSError):
+            os.rmdir(parent)
 
 
 def _images(directory: Path, busybox: str) -> Path:
@@ -204,9 +209,4 @@ def _end(process: subprocess.Popen[bytes], daemon: CriDaemon) -> None:
     for identifier in listed:
         daemon.ctr("tasks", "kill", "--signal", "KILL", identifier, check=False)
         daemon.ctr("tasks", "delete", "--force", identifier, check=False)
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(patience(15))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    end(process)
