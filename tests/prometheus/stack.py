@@ -20,7 +20,7 @@ import yaml
 from tests.prometheus.rules import FILES
 from tests.support.agent import free_port
 from tests.support.force import need_program
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import end, wait_for
 
 __all__ = ["Stack", "running_stack"]
 
@@ -99,8 +99,7 @@ def _program(directory: Path, name: str, argv: list[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        process.terminate()
-        process.wait(patience(20))
+        end(process)
 
 
 @contextlib.contextmanager
