@@ -10,6 +10,7 @@ import pytest
 
 from ringfence.containers.model import Container
 from ringfence.export.metrics_pressure import PressureMetrics
+from tests.support.descriptors import open_descriptors
 
 PSI = """\
 some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000
@@ -87,15 +88,15 @@ def test_files_of_containers_that_are_gone_are_given_back(tmp_path: Path) -> Non
         (tmp_path / f"c{number}").mkdir()
         (tmp_path / f"c{number}/cpu.stat").write_text("throttled_usec 1\n")
         several.append(Container(f"c{number}", number, number, cgroup_path=f"/c{number}"))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     metrics = PressureMetrics(tmp_path, None, 3)
     for _ in range(2):
         assert len(samples(metrics, *several)) == 5
-        assert len(os.listdir("/proc/self/fd")) == before + 3
+        assert open_descriptors() == before + 3
     samples(metrics, several[4])
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert open_descriptors() == before + 1
     metrics.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_what_is_not_there_or_is_nonsense_has_no_series(tmp_path: Path) -> None:

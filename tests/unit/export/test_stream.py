@@ -21,7 +21,7 @@ from ringfence.cli.client import request, subscribe
 from ringfence.errors import AgentUnreachableError, Error
 from ringfence.export.stream import StreamServer
 from tests.support.descriptors import no_descriptors
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 
 def answer(op: str, request: Mapping[str, Any]) -> Any:
@@ -257,7 +257,7 @@ def test_a_subscriber_that_does_not_read_loses_records_and_is_told(server: Strea
                 assert request(server.path, "echo", value=total) == total
             assert total < 100_000
         wait_for(lambda: not server._queue, "the queue to be handed out")
-        sleeper.settimeout(1)
+        sleeper.settimeout(patience(10))
         received = missed = 0
         while received + missed < total:
             record = json.loads(lines.readline())

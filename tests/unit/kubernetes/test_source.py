@@ -111,6 +111,7 @@ def test_a_hash_that_two_pods_claim_is_nobodys() -> None:
     cache.put([mirror(1, HASH)])
     cache.put([mirror(2, HASH)])
     assert cache.get(HASH) is None
+    assert len(news) == 2
     assert all(HASH in told for told in news), "whose cgroup has that name is looked at again"
     cache.put([plain(2)])
     found = cache.get(HASH)

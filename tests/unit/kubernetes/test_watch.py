@@ -95,11 +95,13 @@ def test_pods_come_change_and_go() -> None:
         with following(fake) as follower:
             follower.wait_pods(1)
             fake.add(pod(2))
-            follower.wait_pods(2)
+            second = frozenset((pod(2)["metadata"]["uid"],))
+            wait_for(lambda: second in follower.news, "the news of it")  # which come after the pod itself
             news = len(follower.news)
             fake.add(pod(1), event="MODIFIED")  # its status changed, say
             fake.add(pod(1, labels={"app": "new"}), event="MODIFIED")
             wait_for(lambda: (one := follower.pods.get(UID)) and one.labels == {"app": "new"}, "the label")
+            wait_for(lambda: len(follower.news) > news, "the news")
             assert follower.news[news:] == [frozenset((UID,))]
             fake.delete(UID)
             follower.wait_pods(1)

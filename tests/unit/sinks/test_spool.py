@@ -221,7 +221,9 @@ def test_nobody_else_can_read_the_queue(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "q", SIZE)
     spool.append(b"x")
     assert (tmp_path / "q").stat().st_mode & 0o077 == 0
-    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "q").iterdir())
+    files = list((tmp_path / "q").iterdir())
+    assert files
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files)
 
 
 @contextlib.contextmanager
