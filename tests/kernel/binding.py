@@ -16,7 +16,18 @@ from ringfence.bpf.attach import Attached, AttachPlan, attach_all, detach, place
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, load_error
 from tests.support import force
 
-__all__ = ["DISCARDED", "NO_ROOM", "SENT", "TRIED", "attached", "compile_fixture", "ids", "loaded"]
+__all__ = [
+    "DISCARDED",
+    "NO_ROOM",
+    "SENT",
+    "TRIED",
+    "attached",
+    "compile_fixture",
+    "ids",
+    "link_id",
+    "loaded",
+    "program_id",
+]
 
 SOURCE = Path(__file__).parent / "fixtures" / "binding.bpf.c"
 TRIED, SENT, NO_ROOM, DISCARDED, EXITS, LEFT, SYSCTLS = range(7)
@@ -72,4 +83,13 @@ def ids(kind: str) -> set[int]:
 
 def program_id(program: Program) -> int:
     """As `ids` has it: the second word of struct bpf_prog_info."""
-    return int(struct.unpack("=2I", _libbpf.info(program.fd, 8))[1])
+    return _id(program.fd)
+
+
+def link_id(fd: int) -> int:
+    """The same of a link: the second word of struct bpf_link_info."""
+    return _id(fd)
+
+
+def _id(fd: int) -> int:
+    return int(struct.unpack("=2I", _libbpf.info(fd, 8))[1])

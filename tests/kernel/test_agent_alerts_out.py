@@ -45,6 +45,11 @@ def ids(agent: Agent) -> list[str]:
     return [record["id"] for record in agent.alerts(rule="out-user-namespace")]
 
 
+def delivered(agent: Agent) -> list[float]:
+    """What each receiver took."""
+    return [n for (name, _), n in agent.metrics().items() if name == "ringfence_receiver_sent_total"]
+
+
 def queued(directory: Path) -> str:
     """What the files of the queue hold."""
     return "".join(path.read_text(errors="replace") for path in directory.glob("queue/*/*.seg"))
@@ -73,9 +78,8 @@ def test_alerts_arrive_whole_and_without_secrets(tmp_path: Path) -> None:
                 k: line[k] for k in ("id", "rule", "outcome", "mechanism", "process", "allow")
             }
             assert sent["process"]["args"][-1] == "PASSWORD=[redacted]"
-            samples = agent.metrics()
-            [delivered] = [n for (name, _), n in samples.items() if name == "ringfence_receiver_sent_total"]
-            assert delivered == 1
+            # The agent counts it once it has read the answer.
+            wait_for(lambda: delivered(agent) == [1], "the metric")
         finally:
             agent.stop()
 
@@ -118,6 +122,6 @@ def test_a_receiver_that_hangs_holds_nothing_up(tmp_path: Path) -> None:
                 with new_cgroup(LABEL) as cgroup:
                     forbidden(cgroup)
                     agent.wait_alert("out-user-namespace", cgroup.name)
-            assert receiver.requests
+            wait_for(lambda: receiver.requests, "the receiver to be asked")
         finally:
             assert agent.stop(8.0) == 0

@@ -213,6 +213,7 @@ def test_a_running_container_is_adopted(prefix: str, program: Path) -> None:
                 [executed] = observer.wait(EventKind.PROCESS_EXEC, cgroup.name)
                 assert executed.event.container == cgroup.id
                 observer.adopt()
+                observer.pump()
                 assert len(observer.of(EventKind.CONTAINER_START)) == 1
                 workload.end()
                 observer.wait(EventKind.CONTAINER_STOP, cgroup.name)

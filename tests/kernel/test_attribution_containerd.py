@@ -16,7 +16,7 @@ from ringfence.containers.patterns import DEFAULT_PATTERNS
 from tests.kernel.attribution import new_prefix, observing
 from tests.kernel.test_attribution_runtimes import enriched, enriching
 from tests.support.cgroups import remove_everywhere
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import end, patience, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("containerd", "ctr", "runc", "busybox")]
 
@@ -71,8 +71,7 @@ def containerd() -> Iterator[Containerd]:
             wait_for(lambda: made.ctr("version", check=False) == 0, "containerd to answer", seconds=20)
             yield made
         finally:
-            daemon.terminate()
-            daemon.wait(patience(10))
+            end(daemon)
 
 
 def test_a_container_of_containerd_has_the_names_of_its_bundle(containerd: Containerd, rootfs: Path) -> None:

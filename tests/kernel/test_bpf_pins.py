@@ -15,7 +15,7 @@ from ringfence.bpf import _libbpf, _syscalls
 from ringfence.bpf.attach import AttachPlan, detach
 from ringfence.bpf.capabilities import mounts_of
 from ringfence.bpf.pins import PinDirectory, find_base, uninstall
-from tests.kernel.binding import TRIED, attached, compile_fixture, ids, loaded
+from tests.kernel.binding import TRIED, attached, compile_fixture, ids, link_id, loaded
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
@@ -101,12 +101,13 @@ def is_counting(counts: object) -> bool:
 
 def test_uninstall_leaves_nothing(fixture_object: Path, mount: str) -> None:
     """Pins of several agents, links and mount: all gone, twice is once."""
-    before = ids("link")
+    mine: set[int] = set()
     for _ in range(2):
         with loaded(fixture_object) as done, attached(done, ENTRY) as links:
             PinDirectory.create(base_of(mount)).pin(links, done.maps)
-    mine = ids("link") - before
+            mine |= {link_id(link.fd) for link in links}
     assert len(mine) >= 2
+    assert mine <= ids("link")
     assert uninstall((mount,)) == 2
     wait_for(lambda: not mine & ids("link"), "the links to go")
     assert mounts_of("bpf").count(mount) == 0

@@ -26,7 +26,7 @@ from tests.support.agent import Agent, Sample, running_agent
 from tests.support.cgroups import new_cgroup
 from tests.support.policies import PACK
 from tests.support.probes import need_bcc, place_example, place_probe, wait_running
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import patience, process_state, wait_for
 
 pytestmark = [pytest.mark.root]
 EVENT = "struct event { struct rf_task task; u32 number; };\n"
@@ -247,7 +247,7 @@ def test_the_agent_ends_at_once_while_bcc_works(tmp_path: Path) -> None:
         began = time.monotonic()
         assert agent.stop() == 0
         assert time.monotonic() - began < patience(8)
-        wait_for(lambda: not Path(f"/proc/{child}").exists(), "bcc's process to end")
+        wait_for(lambda: process_state(child) in "-Z", "bcc's process to end")
 
 
 Samples = dict[Sample, float]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 
@@ -20,6 +19,7 @@ from tests.kernel.probes import LABEL, results, running
 from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, Enforcer, run
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.descriptors import open_descriptors
 from tests.support.waiting import wait_for
 from tests.unit.policy.documents import Document, Seen, policy, rule
 
@@ -131,7 +131,7 @@ def test_a_set_that_cannot_be_written_leaves_the_running_one(
 ) -> None:
     """The kernel runs out of something half way through."""
     enforcer.enforce(DENY)
-    before, descriptors = enforcer.generations.number, len(os.listdir("/proc/self/fd"))
+    before, descriptors = enforcer.generations.number, open_descriptors()
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, "out of memory")
@@ -141,17 +141,17 @@ def test_a_set_that_cannot_be_written_leaves_the_running_one(
         enforcer.enforce(filler(3))
     monkeypatch.undo()
     assert enforcer.generations.number == before
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_descriptors() == descriptors
     assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
 
 
 def test_old_maps_are_given_back(enforcer: Enforcer) -> None:
     """Fifty sets later there are as many descriptors, and the other half is empty."""
     enforcer.enforce(DENY)
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     for number in range(50):
         enforcer.enforce(filler(number))
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_descriptors() == descriptors
     other = (enforcer.generations.number + 1) % GENERATIONS
     for name in INNER_MAPS:
         assert enforcer.probes.kernel.map(name).get(other) is None

@@ -180,8 +180,8 @@ BENIGN = {
     "unshare -Urmnpuif --mount-proc sh -c 'cat /proc/uptime; mount -t tmpfs x /mnt; ls /mnt'",
     "unshare by root": "unshare -mnpuiCf sh -c 'cat /proc/uptime; ls /'",
     "nested": "unshare -Ur unshare -Urmn sh -c 'cat /proc/uptime; unshare -U cat /proc/uptime'",
-    "nsenter into a child": "unshare -Urn sleep 3 & for i in $(seq 99); do "
-    "nsenter -t $! -U -n cat /proc/uptime && break; done; wait",
+    "nsenter into a child": "unshare -Urn sleep 60 & "
+    "until nsenter -t $! -U -n cat /proc/uptime; do sleep 0.02; done; kill $!",
     "threads": "python3 -c '{threads}'",
     "back and forth": "python3 -c '{seteuid}'",
     "newuidmap": f"{NOBODY} unshare -U sh -c 'newuidmap $$ 0 65534 1; cat /proc/uptime'",

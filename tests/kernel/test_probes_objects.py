@@ -308,5 +308,7 @@ def test_unarmed_tasks_pass_every_hook(probes: Probes, cgroup: Cgroup, act: str)
     commands = ("open:/dev/zero:0", "rewrite:/proc/sys/kernel/domainname", "bind:127.0.0.1:0")
     done = cgroup.run([act, *commands], armed=False, capture_output=True)
     assert done.returncode == 0
-    assert all(value >= 0 for value in results(done).values())
+    values = results(done).values()
+    assert len(values) == len(commands)
+    assert min(values) >= 0
     assert not probes.events(cgroup, *kinds)

@@ -18,7 +18,7 @@ from ringfence.abi import EventKind
 from tests.kernel.probes import ALWAYS, LABEL, Probes, results, running
 from tests.kernel.rules import Rule
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 K = EventKind
@@ -186,7 +186,7 @@ def test_a_full_table_of_processes_lets_nobody_through(
         probes.enforce(Rule(K.DEVICE_ACCESS, "deny", {0: {1}}))
         sleeps = "for i in $(seq 40); do sleep 60 >/dev/null & done; exec " + f"{act} {call} forks:1"
         bomb = loud.popen(["/bin/sh", "-c", sleeps], stdout=subprocess.PIPE, text=True)
-        said, _ = bomb.communicate(timeout=30)
+        said, _ = bomb.communicate(timeout=patience(30))
         assert f"mknod {-errno.EPERM}" in said
         for cgroup in (loud, other):
             assert results(cgroup.run([act, call], capture_output=True)) == {"mknod": -errno.EPERM}
