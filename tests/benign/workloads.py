@@ -139,7 +139,8 @@ cmp /srv/a/f /srv/b/f; cmp /srv/a/f /srv/c/f
 """
 
 _CRON = """
-echo '* * * * * root /bin/touch /srv/ran' > /etc/cron.d/rftest; chmod 644 /etc/cron.d/rftest
+rm -f /run/crond.reboot  # by which it tells its first start of others
+echo '@reboot root /bin/touch /srv/ran' > /etc/cron.d/rftest; chmod 644 /etc/cron.d/rftest
 cron -f & pid=$!
 for try in $(seq 1300); do [ -e /srv/ran ] && break; sleep 0.1; done
 kill $pid; test -e /srv/ran
