@@ -23,7 +23,7 @@ from typing import Any
 from ringfence.bpf._syscalls import mount_detached
 from tests.chart.helm import Object, by_kind
 from tests.support.cgroups import PREFIX, Cgroup
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import end, patience, wait_for
 
 __all__ = ["Node", "Pod", "new_node"]
 
@@ -195,8 +195,7 @@ def new_node(image: Path) -> Iterator[Node]:
             node.ctr("images", "import", str(image), check=True)
             yield node
         finally:
-            daemon.terminate()
-            daemon.wait(patience(10))
+            end(daemon)
             for descriptor in mounts.values():
                 os.close(descriptor)
             shutil.rmtree(directory / "root", ignore_errors=True)

@@ -109,8 +109,8 @@ def attack(cgroup: Cgroup) -> int:
 
 
 def records(pod: Pod) -> list[dict[str, Any]]:
-    """The alert lines on its standard output."""
-    lines = [line for line in pod.text().splitlines() if line.startswith("{")]
+    """The alert lines on its standard output, of which the last may not be whole yet."""
+    lines = [line for line in pod.text().rpartition("\n")[0].splitlines() if line.startswith("{")]
     return [one for one in map(json.loads, lines) if one.get("kind") == "alert"]
 
 

@@ -210,6 +210,6 @@ def test_without_an_api_server_everything_but_new_labels_is_known(tmp_path: Path
             )
             agent.wait_alert("labelled-uts", identifier, seconds=10)
         assert agent.metrics()["ringfence_pod_watch_up", ()] == 0
-        assert "pods are not followed" in agent.tail()
+        assert "pods are not followed" in agent.log.read_text()
     finally:
         agent.stop()
