@@ -14,9 +14,9 @@ import pytest
 
 from tests.runtime.test_engines import gone, run
 from tests.support import force
-from tests.support.cgroups import PREFIX
+from tests.support.cgroups import PREFIX, remove_everywhere
 from tests.support.container import make_rootfs
-from tests.support.waiting import wait_for
+from tests.support.waiting import end, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 RUNTIME = "ringfence"
@@ -83,10 +83,8 @@ def docker(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         if left:
             made("rm", "--force", *left, ok=False)
     finally:
-        daemon.terminate()
-        daemon.wait(30)
-        for path in Path("/sys/fs/cgroup").glob(f"*/{made.parent}"):
-            path.rmdir()
+        end(daemon, seconds=30)
+        remove_everywhere(made.parent)
 
 
 def test_docker_runs_a_container(docker: Docker) -> None:

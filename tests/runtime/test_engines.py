@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.support import force
+from tests.support.cgroups import PREFIX, remove_everywhere
 from tests.support.container import make_rootfs
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import end, patience, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -69,8 +70,7 @@ def containerd(executable: Path, tmp_path: Path) -> Iterator[Containerd]:
         wait_for(lambda: made.ctr("version", ok=False).returncode == 0, "containerd answers", seconds=20)
         yield made
     finally:
-        daemon.terminate()
-        daemon.wait(20)
+        end(daemon)
 
 
 def gone(name: str) -> bool:
@@ -111,6 +111,7 @@ def test_containerd_execs_kills_and_deletes(containerd: Containerd, root_tree: P
 
 class Podman:
     def __init__(self, directory: Path, executable: Path) -> None:
+        self.parent = f"{PREFIX}podman-{secrets.token_hex(4)}"
         self.options = [
             "--root",
             str(directory / "root"),
@@ -134,7 +135,8 @@ class Podman:
     def run(self, *words: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program; a failure shows what it printed."""
         limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
-        return self("run", "--network", "none", "--cgroup-parent", "/rftest-podman", *limits, *words, ok=ok)
+        parent = f"/{self.parent}"
+        return self("run", "--network", "none", "--cgroup-parent", parent, *limits, *words, ok=ok)
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +150,7 @@ def podman(executable: Path, root_tree: Path, tmp_path_factory: pytest.TempPathF
     made("import", str(directory / "image.tar"), "rftest:latest")
     yield made
     made("rm", "--all", "--force", "--time", "0", ok=False)
-    for path in Path("/sys/fs/cgroup").glob("*/rftest-podman"):
-        for inner in sorted(path.glob("**/"), reverse=True):
-            inner.rmdir()
+    remove_everywhere(made.parent)
 
 
 def test_podman_runs_a_container(podman: Podman) -> None:

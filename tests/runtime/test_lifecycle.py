@@ -194,8 +194,9 @@ def test_run_passes_signals_on(box: Box) -> None:
 @pytest.mark.parametrize("name", ["TERM", "SIGTERM", "15"])
 def test_kill_takes_names_and_numbers(box: Box, name: str) -> None:
     """All three spell the same signal."""
-    box.shell("trap 'exit 3' TERM; while :; do sleep 0.02; done").start()
-    wait_for(lambda: "sh" in Path(f"/proc/{box.state()['pid']}/comm").read_text(), "the shell runs")
+    # a signal that the first process of a PID namespace does not catch yet is none
+    box.shell("trap 'exit 3' TERM; touch /ready; while :; do sleep 0.02; done").start()
+    wait_for((box.rootfs / "ready").exists, "the shell to catch it")
     got = box.runtime("kill", box.name, name)
     assert got.returncode == 0, got.stderr
     box.wait("stopped")

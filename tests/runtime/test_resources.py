@@ -13,7 +13,7 @@ import pytest
 from tests.runtime.conftest import Box
 from tests.support import force
 from tests.support.cgroups import is_pure_v2
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import patience, process_state, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -270,7 +270,7 @@ def test_every_hierarchy_is_joined_and_left(box: Box) -> None:
     assert all(line.endswith(f":/{box.name}") for line in lines)
     pid = box.state()["pid"]
     box.do("delete", "--force")
-    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the process is gone")
+    wait_for(lambda: process_state(pid) in "-Z", "the process to have ended")
     assert not box.cgroups()
 
 
