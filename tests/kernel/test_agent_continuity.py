@@ -142,7 +142,7 @@ def test_each_attempt_is_counted_once_by_the_next_agent(agent: Agent) -> None:
             attacker.round("attacks without an agent")
             agent.start()
             wait_for(lambda: '"taken over"' in agent.log.read_text(), "the end of the overlap", seconds=15)
-        wait_for(lambda: counted(agent) == attacker.stopped, "each attempt once", seconds=5)
+        wait_for(lambda: counted(agent) == attacker.stopped, "each attempt once")
     assert not attacker.through
     assert taken_over(agent, "told") >= len(ATTACKS)
     # At an LSM hook the older program refuses first, and the younger is not asked.
