@@ -21,7 +21,7 @@ from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
 from tests.support.policies import PACK
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import busy, patience, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -37,7 +37,7 @@ for number in range(14_000):
 time.sleep(600)
 """
 #: short sleeps, each a process: alive long enough to be missed from the tree when their forks are lost
-SLEEPS = "for i in $(seq 400); do sleep 30 & done; wait"
+SLEEPS = "for i in $(seq 400); do sleep 600 & done; wait"
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +91,13 @@ def test_after_a_loss_the_processes_are_read_anew(agent: Agent) -> None:
 
     def known(cgroup: Cgroup) -> int:
         (tree,) = request(agent.socket, "tree", containers=[cgroup.name])
-        return str(tree).count("sleep")
+        # not what they run: of one whose fork was told and whose exec was held back, the tree knows the shell
+        return len(tree["processes"]) + int(tree["more"])
 
     with new_cgroup(LABEL) as cgroup, inside(cgroup, "/bin/sh", "-c", SLEEPS):
         wait_for(lambda: len(cgroup.pids()) > 400, "the processes to start", seconds=20)
         assert lost(agent, cgroup) > 0
-        wait_for(lambda: known(cgroup) >= 400, "the tree to know them", seconds=20)
+        wait_for(lambda: known(cgroup) >= 400, "the tree to know them", seconds=60)
     assert agent.metrics()["ringfence_repairs_total", (("what", "processes"),)] >= 1
     assert "records of processes were lost: read anew from the kernel" in agent.log.read_text()
 
@@ -130,7 +131,7 @@ def test_alerts_of_others_arrive_while_one_container_storms(agent: Agent) -> Non
     delays = [alert["latency_us"] / 1000 for alert in agent.alerts(rule="userns-create")]
     assert len(delays) == 20
     # Where other work fills the machine as well, one or two may wait for a CPU.
-    assert sorted(delays)[-3] < patience(50)
+    assert sorted(delays)[-3] < patience(50) * busy()
     assert refused > 30_000
 
 
@@ -182,9 +183,12 @@ def test_an_agent_at_its_own_limit_does_less_and_says_so(tmp_path: Path) -> None
         try:
             wait_for(lambda: ready(agent), "it to be ready, with so little", seconds=120)
             with new_cgroup(LABEL) as loud, inside(loud, "/bin/sh", "-c", FORKS):
-                wait_for(lambda: halvings(agent) > 0, "the rate to go down", seconds=60)
-                assert agent.metrics()["ringfence_agent_cpu_limit", ()] == 0.05
-                assert agent.metrics()["ringfence_agent_throttled_seconds_total", ()] > 0
+                wait_for(
+                    lambda: metric(agent, "ringfence_activity_halvings"), "the rate to go down", seconds=60
+                )
+                wait_for(lambda: metric(agent, "ringfence_agent_cpu_limit") == 0.05, "its limit", seconds=60)
+                throttled = "ringfence_agent_throttled_seconds_total"
+                wait_for(lambda: metric(agent, throttled), "it to be throttled", seconds=60)
                 with new_cgroup(LABEL) as other:
                     assert is_stopped(other)
                     agent.wait_alert("userns-create", other.name, seconds=60)
@@ -228,8 +232,8 @@ def ready(agent: Agent) -> bool:
     return False
 
 
-def halvings(agent: Agent) -> float:
-    """How often the rate of activity is halved."""
+def metric(agent: Agent, name: str) -> float:
+    """One sample; 0 where the agent has no time to answer."""
     with contextlib.suppress(OSError):
-        return agent.metrics()["ringfence_activity_halvings", ()]
+        return agent.metrics()[name, ()]
     return 0.0
