@@ -207,6 +207,7 @@ class Agent:
             lambda: self.slots.unused,
             self.loop.call,
             adopt=config.adopt,
+            misses=lambda: {one.name: one.misses for one in kernel.program_stats()},
         )
         self.keeper = PolicyKeeper(
             config,

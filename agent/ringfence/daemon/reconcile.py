@@ -7,6 +7,9 @@ reports it: the records are lost, the knowledge is not.
 - A container found no slot: as soon as one is free, the cgroups are walked in a thread, and the task iterator
   runs.
 - A task could not be bound: the task iterator runs.
+- The kernel skipped a program that follows tasks or containers, as one like it was preempted on that CPU (see
+  docs/kernel-compat.md): a task may be unbound, a container not enrolled. The iterator runs, the cgroups are
+  walked.
 - A record of a process was lost: the processes of that container are read again, in a thread.
 
 Work that a container can trigger at will is done at growing intervals. Verdicts cannot be recovered: they
@@ -37,6 +40,10 @@ REPAIRED = ("containers", "unenrolled", "unbound", "processes")
 PAUSE = (5.0, 300.0)
 _LIFE = frozenset(int(kind) for kind in EventKind if kind.name.startswith("CONTAINER_"))
 _PROCESS = frozenset((int(EventKind.PROCESS_FORK), int(EventKind.PROCESS_EXEC), int(EventKind.PROCESS_EXIT)))
+#: the same for the iterator alone after a program was skipped: what was missed may be an attack on purpose
+SOON = (1.0, 4.0)
+_FOLLOW_TASKS = frozenset(("task_newtask", "sched_process_exec"))
+_FOLLOW_CONTAINERS = frozenset(("cgroup_mkdir",))
 _MOST = 32  # containers whose processes are read in one round; the others wait for the next
 
 
@@ -52,9 +59,10 @@ class Adopting(Protocol):
 class _Seldom:
     """Something that is requested often, and done at intervals that grow while the requests go on."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], pauses: tuple[float, float] = PAUSE) -> None:
         self._clock = clock
-        self._pause, self._due, self._done = PAUSE[0], 0.0, 0.0
+        self._shortest, self._longest = pauses
+        self._pause, self._due, self._done = self._shortest, 0.0, 0.0
         self.wanted = False
 
     def want(self) -> None:
@@ -65,10 +73,10 @@ class _Seldom:
         now = self._clock()
         if not self.wanted or now < self._due:
             return False
-        if now - self._done > 2 * PAUSE[1]:
-            self._pause = PAUSE[0]
+        if now - self._done > 2 * self._longest:
+            self._pause = self._shortest
         self.wanted, self._done, self._due = False, now, now + self._pause
-        self._pause = min(2 * self._pause, PAUSE[1])
+        self._pause = min(2 * self._pause, self._longest)
         return True
 
 
@@ -85,14 +93,19 @@ class Reconciler:
         in_loop: Callable[[Callable[[], None]], object],
         *,
         adopt: bool = True,
+        misses: Callable[[], Mapping[str, int]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`adopt`: running containers may be taken in, also those from before the agent's start."""
+        """`adopt`: running containers may be taken in, also those from before the agent's start. `misses`:
+        how often each program was skipped.
+        """
         self._losses, self._registry, self._tree = losses, registry, tree
         self._adoption, self._unused, self._in_loop, self._may_adopt = adoption, unused, in_loop, adopt
         self._seen: dict[Lost, int] = {}
         self._slots: set[int] = set()  # slots whose processes must be read again
         self._walk, self._iterator = _Seldom(clock), _Seldom(clock)
+        self._skipped = _Seldom(clock, SOON)
+        self._misses, self._missed = misses, dict(misses())
         self._busy: dict[str, SupervisedThread] = {}
         self._log = log.get_logger("healing")
         self.repairs: Counter[str] = Counter(dict.fromkeys(REPAIRED, 0))
@@ -111,10 +124,11 @@ class Reconciler:
             self._note(lost)
         if any(lost.event in _LIFE and lost.reason == Drop.RING_FULL for lost in grown):
             self._compare()
+        self._note_skipped()
         walks = self._may_adopt and self._walk.wanted and self._unused() and self._walk.take()
         if walks and not self._aside("walk", self._look_for_containers):
             self._walk.want()
-        if self._iterator.take():
+        if self._iterator.take() or self._skipped.take():
             self._bind()
         if self._slots and "processes" not in self._busy:
             self._read_processes()
@@ -130,6 +144,15 @@ class Reconciler:
             self._iterator.want()
         if lost.event in _PROCESS:
             self._slots.add(lost.slot)
+
+    def _note_skipped(self) -> None:
+        now = dict(self._misses())
+        grown = {name for name, count in now.items() if count > self._missed.get(name, 0)}
+        self._missed = now
+        if grown & _FOLLOW_TASKS:
+            self._skipped.want()
+        if grown & _FOLLOW_CONTAINERS:
+            self._walk.want()
 
     def _compare(self) -> None:
         found, gone = self._registry.reconcile()

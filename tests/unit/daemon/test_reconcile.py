@@ -51,9 +51,10 @@ class World:
         self.done: list[Callable[[], None]] = []
         self.walks, self.taken, self.armed = 0, list[CgroupDir](), 0
         self.losses = Losses(self.drops)
+        self.misses = {"task_newtask": 3, "cgroup_mkdir": 0, "every_call": 5}
         self.healer = Reconciler(
             self.losses, self.registry, self.tree, self, lambda: self.unused, self.done.append,
-            clock=lambda: self.clock,
+            misses=lambda: self.misses, clock=lambda: self.clock,
         )  # fmt: skip
 
     def candidates(self) -> list[CgroupDir]:
@@ -99,6 +100,30 @@ def test_records_of_cgroups_that_were_held_back_mend_nothing() -> None:
         world.clock += 100
         world.heal(0)
     assert (world.walks, world.armed, world.healer.repairs.total()) == (0, 0, 0)
+
+
+def test_tasks_that_a_skipped_program_left_unbound_are_bound_soon() -> None:
+    """At once, and then every few seconds at most; not for what was skipped before, nor for other programs."""
+    world, armed = World(), list[int]()
+    world.misses["every_call"] += 1
+    world.heal(0)
+    assert (world.armed, world.walks) == (0, 0)
+    for second in range(20):
+        world.misses["sched_process_exec"] = second + 1
+        world.clock, before = float(second), world.armed
+        world.heal(0)
+        armed += [second] * (world.armed - before)
+    assert armed == [0, 1, 3, 7, 11, 15, 19]
+    assert world.walks == 0
+
+
+def test_a_container_that_a_skipped_program_left_out_is_looked_for() -> None:
+    """The cgroups are walked."""
+    world = World()
+    world.misses["cgroup_mkdir"] += 1
+    world.heal(1)
+    assert world.walks == 1
+    assert {entry.path for entry in world.taken} == {"/rftest-late"}
 
 
 def test_containers_that_found_no_slot_are_taken_in_when_one_is_free() -> None:
