@@ -103,7 +103,7 @@ def test_records_of_cgroups_that_were_held_back_mend_nothing() -> None:
 
 
 def test_tasks_that_a_skipped_program_left_unbound_are_bound_soon() -> None:
-    """At once, and then every few seconds at most; not for what was skipped before, nor for other programs."""
+    """At once, then every few seconds at most; not for what was skipped before, nor for other programs."""
     world, armed = World(), list[int]()
     world.misses["every_call"] += 1
     world.heal(0)
