@@ -41,7 +41,7 @@ PAUSE = (5.0, 300.0)
 _LIFE = frozenset(int(kind) for kind in EventKind if kind.name.startswith("CONTAINER_"))
 _PROCESS = frozenset((int(EventKind.PROCESS_FORK), int(EventKind.PROCESS_EXEC), int(EventKind.PROCESS_EXIT)))
 #: the same for the iterator alone after a program was skipped: what was missed may be an attack on purpose
-SOON = (1.0, 4.0)
+SOON = (PAUSE[0], PAUSE[0])
 _FOLLOW_TASKS = frozenset(("task_newtask", "sched_process_exec"))
 _FOLLOW_CONTAINERS = frozenset(("cgroup_mkdir",))
 _MOST = 32  # containers whose processes are read in one round; the others wait for the next
