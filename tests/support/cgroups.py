@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.support.waiting import wait_for
 
-__all__ = ["PREFIX", "Cgroup", "hierarchies", "is_pure_v2", "new_cgroup", "remove_everywhere"]
+__all__ = ["PREFIX", "Cgroup", "hierarchies", "is_pure_v2", "new_cgroup", "remove_everywhere", "remove_trees"]
 
 # Two runs on one machine take different ones, or the agents of one would act on the containers of the other.
 PREFIX = os.environ.get("RINGFENCE_TEST_PREFIX", "rftest-")
@@ -50,7 +50,11 @@ def remove_everywhere(name: str) -> None:
     """
     assert name.startswith("rftest-")
     root = Path("/sys/fs/cgroup")
-    tops = [root / name, *root.glob(f"*/{name}")]
+    remove_trees([root / name, *root.glob(f"*/{name}")], name)
+
+
+def remove_trees(tops: Sequence[Path], name: str) -> None:
+    """Cgroups with all below them, of several hierarchies; waits for the last tasks in them to end."""
 
     def gone() -> bool:
         for top in tops:

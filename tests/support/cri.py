@@ -19,7 +19,7 @@ from pathlib import Path
 from ringfence.containers.kubernetes import proto
 from ringfence.containers.kubernetes.grpc import Channel, GrpcError
 from ringfence.containers.kubernetes.proto import Field, text_field
-from tests.support.cgroups import hierarchies
+from tests.support.cgroups import hierarchies, remove_trees
 from tests.support.container import make_rootfs
 from tests.support.waiting import end, patience, wait_for
 from tools.image.layout import archive, write_layout
@@ -151,15 +151,7 @@ def remove_cgroups(path: str) -> None:
     mounted = (path for path in Path("/sys/fs/cgroup").iterdir() if path.is_dir())
     # runc joins hierarchies that the tests do not look at
     tops = [mount / path.strip("/") for mount in {*hierarchies().values(), *mounted}]
-
-    def gone() -> bool:  # its last tasks may still be ending
-        for top in tops:
-            for directory, _, _ in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(directory)
-        return not any(top.is_dir() for top in tops)
-
-    wait_for(gone, f"{path} to be removed")
+    remove_trees(tops, path)
     for parent in (parent for top in tops for parent in (top.parent, top.parent.parent)):
         with contextlib.suppress(OSError):
             os.rmdir(parent)
