@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,8 +157,18 @@ def test_delete_ends_an_init_in_a_frozen_cgroup_of_somebody_else(box: Box) -> No
         path.rmdir()
 
 
-# Ends by itself: forty generations at most of two, and no more at once than the pids controller allows.
-BOMB = "bomb() { [ $1 -gt 0 ] && { bomb $(($1-1)) & bomb $(($1-1)) & }; wait; }; bomb 40"
+# Each goes on for as long as it lives, so whoever looks late still finds it. The pids controller bounds how many
+# there are, and the alarm (which no child inherits) for how long, should the test itself be killed.
+BOMB = """
+import os, signal, time
+signal.alarm(120)
+while True:
+    try:
+        if os.fork() == 0:
+            signal.alarm(120)
+    except BlockingIOError:
+        time.sleep(0.001)
+"""
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -174,9 +185,12 @@ def test_what_forks_without_end_is_killed_whole(version: str, box: Box) -> None:
         pids = Path(group.directory("pids") or limit.paths.get("pids") or str(group.unified))
         (pids / "pids.max").write_text("60")
         join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in {str(pids), *group.dirs.values()})
-        with subprocess.Popen(["/bin/sh", "-c", join + BOMB], stderr=subprocess.DEVNULL) as bomb:
-            wait_for(lambda: len(group.processes()) > 20, "it to spread")
-            group.kill()
+        begin = ["/bin/sh", "-c", join + 'exec "$@"', "sh", sys.executable, "-c", BOMB]
+        with subprocess.Popen(begin) as bomb:
+            try:
+                wait_for(lambda: len(group.processes()) > 20, "it to spread")
+            finally:
+                group.kill()
             assert group.processes() == []
             assert bomb.wait(10) == -signal.SIGKILL
         group.destroy()
