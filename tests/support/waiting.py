@@ -44,7 +44,11 @@ def wait_for(probe: Callable[[], T | None], what: str, *, seconds: float = 20.0,
     The bound is for what never comes, and so far away: how quickly something comes is asserted where it
     matters. Raises AssertionError naming `what` when `seconds` (scaled by `patience`) have passed, and one
     more look has shown nothing: this process may have been held up itself.
+
+    What is waited for has to last: a state that passes by itself may have passed before anybody looks.
+    `RINGFENCE_TEST_LATE`, in seconds, makes every first look come so late, and so finds such tests.
     """
+    time.sleep(float(os.environ.get("RINGFENCE_TEST_LATE", "0")))
     until = time.monotonic() + patience(seconds)
     while True:
         late = time.monotonic() > until
