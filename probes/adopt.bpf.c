@@ -70,42 +70,67 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 	return bound;
 }
 
-SEC("iter/task")
-int adopt(struct bpf_iter__task *ctx)
+/* A task that was bound by a hook, and whose program at task_newtask was skipped. Returns whether it is that. */
+static __always_inline bool rf_finish(struct task_struct *task, struct rf_task *bound)
 {
-	struct seq_file *seq = ctx->meta->seq;
-	struct task_struct *task = ctx->task;
+	struct rf_container *container = rf_container_of(bound);
+
+	if (!container || ((struct rf_armed *)bound)->counted != RF_COUNTED_NOT_YET || !BPF_CORE_READ(task, nsproxy))
+		return false;
+	bound->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	rf_settle(task, bound->container);
+	rf_publish(task, bound, container);
+	rf_counted(task, bound, container, true);
+	return true;
+}
+
+/* The binding of a task that ran before the agent, or that no program has met when it should have; NULL: it is none. */
+static __always_inline struct rf_task *rf_meet(struct task_struct *task)
+{
 	struct rf_container *container;
 	struct rf_scratch *buffer;
 	struct rf_task *bound;
-	__u64 line[3];
 	__u32 mine;
 	bool was_armed;
 
-	if (!task)
-		return 0;
 	bound = rf_bound(task);
-	if ((bound && bound->container) || rf_is_agent(task))
-		return 0;
+	if (bound && bound->container)
+		return rf_finish(task, bound) ? bound : NULL;
+	if (rf_is_agent(task))
+		return NULL;
 	mine = rf_carried_slot(task);
 	was_armed = rf_is_slot(mine);
 	if (!was_armed && rf_own_mounts(task))
 		mine = rf_slot_of(rf_cgroup_of(task));
 	container = bpf_map_lookup_elem(&slots, &mine);
 	if (!container || !container->cgroup)
-		return 0;
+		return NULL;
 	buffer = rf_scratch_get();
 	if (!buffer) {
 		rf_drop(RF_CONTAINER_START, RF_DROP_TABLE_FULL, mine);
-		return 0;
+		return NULL;
 	}
 	bound = rf_adopt(task, buffer, mine, container, was_armed);
 	rf_scratch_put(buffer);
+	return bound;
+}
+
+SEC("iter/task")
+int adopt(struct bpf_iter__task *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task;
+	struct rf_task *bound;
+	__u64 line[3];
+
+	if (!task)
+		return 0;
+	bound = rf_meet(task);
 	if (!bound)
 		return 0;
 	line[0] = task->tgid;
 	line[1] = task->pid;
-	line[2] = mine;
+	line[2] = bound->slot;
 	bpf_seq_printf(seq, rf_adopted_line, sizeof(rf_adopted_line), line, sizeof(line));
 	return 0;
 }

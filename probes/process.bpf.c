@@ -12,6 +12,7 @@
 #include "include/drift.h"
 #include "include/guard.h"
 #include "include/member.h"
+#include "include/become.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -154,13 +155,17 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	if (!(clone_flags & RF_CLONE_THREAD))
 		like.start_ns = started;
 	of_child = rf_bind(child, container, &like);
+	if (!of_child) /* it is, by the hook before (lsm_follow.bpf.c); or there was no memory for it */
+		of_child = rf_bound(child);
 	if (of_child) {
+		of_child->start_ns = like.start_ns;
 		((struct rf_armed *)of_child)->home = ((struct rf_armed *)bound)->home;
 		__builtin_memcpy(&((struct rf_armed *)of_child)->identity, &((struct rf_armed *)bound)->identity,
 				 sizeof(struct rf_identity));
 		if (rf_born_against_rules(parent, bound, container, clone_flags) || rf_too_many(container))
 			((struct rf_armed *)of_child)->identity.condemned = 1;
-		__sync_fetch_and_add(&container->tasks, 1);
+		if (rf_first_to_count(of_child))
+			__sync_fetch_and_add(&container->tasks, 1);
 	}
 	if (clone_flags & RF_CLONE_THREAD)
 		return 0;
@@ -197,37 +202,6 @@ static __always_inline void rf_executed(struct task_struct *task, struct rf_task
 	if (route != RF_TO_NOWHERE)
 		rf_exec_record(task, bound, exe, buffer, &question, route, flags, true);
 }
-
-/* The binding that a task would get in its cgroup; false: it is in no container, or not yet in its own mounts. */
-static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task *like)
-{
-	struct rf_container *container;
-	__u64 cgroup;
-
-	if (!rf_own_mounts(task) || rf_is_agent(task))
-		return false;
-	cgroup = rf_cgroup_of(task);
-	like->slot = rf_slot_of(cgroup);
-	if (like->slot == RF_NO_SLOT && config.late)
-		like->slot = rf_enroll_late(cgroup);
-	if (!rf_is_slot(like->slot))
-		return false;
-	/*
-	 * A node may live in mounts of its own (in a container, or as a service that systemd shields): its runtime, which
-	 * executes itself anew (runc, against CVE-2019-5736) when its caller may have moved it into the cgroup already, has
-	 * not left them yet.
-	 */
-	container = bpf_map_lookup_elem(&slots, &like->slot);
-	return container && container->maker_mnt_ns != rf_mnt_ns(task);
-}
-
-/* What an exec makes of a task. */
-struct rf_becomes {
-	struct rf_task like;
-	__u64 home; /* the root of its container's files */
-	__u32 arms;
-	__u32 pad;
-};
 
 /*
  * A global function: what it has to do is the same whether there was a buffer to read the program's path into, and
@@ -270,41 +244,19 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 	struct rf_scratch *buffer;
 	struct rf_task *bound;
 	struct rf_file exe;
-	__u64 file;
-	int became;
 
-	bound = rf_bound(task);
-	if (bound && bound->container) {
-		container = rf_container_of(bound);
-		becomes.like.slot = bound->slot;
-		becomes.home = ((struct rf_armed *)bound)->home;
-	} else {
-		if (!rf_enrolled(task, &becomes.like))
-			return 0;
-		container = bpf_map_lookup_elem(&slots, &becomes.like.slot);
-		becomes.like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-		becomes.home = rf_root_of(task);
-		becomes.arms = true;
-	}
+	container = rf_who_executes(task, &becomes);
 	if (!container)
 		return 0;
-	becomes.like.container = container->cgroup;
 	buffer = rf_scratch_get();
-	if (buffer) {
-		file = (__u64)BPF_CORE_READ(binprm, file);
-		becomes.like.facts = rf_program(rf_address(task), buffer, &exe, file, becomes.home);
-		becomes.like.exe_hash = buffer->hash;
-	} else { /* armed all the same, by a program that is not known, and so has no exception */
-		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, becomes.like.slot);
-		becomes.like.facts = RF_PROGRAM_ELSEWHERE;
-	}
-	became = rf_become(&becomes);
+	rf_what_is_executed(task, &becomes, buffer, &exe, (__u64)BPF_CORE_READ(binprm, file));
+	rf_become(&becomes);
 	bound = rf_bound(task);
 	if (bound && bound->container) {
-		if (becomes.arms && became) /* else the iterator met it, and has counted it */
-			rf_counted(task, bound, container, false);
+		rf_counted(task, bound, container, false);
 		if (buffer)
-			rf_executed(task, bound, container, &exe, buffer, becomes.arms);
+			rf_executed(task, bound, container, &exe, buffer,
+				    becomes.arms || ((struct rf_armed *)bound)->fresh);
 	}
 	if (buffer)
 		rf_scratch_put(buffer);
@@ -325,29 +277,56 @@ static __always_inline void rf_stopped(struct task_struct *task, const struct rf
 	rf_submit(record, RF_CONTAINER_STOP);
 }
 
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(sched_process_exit, struct task_struct *task)
+/* A task has ended, and its process, too, if it was in the table until now (`process`). */
+static __always_inline void rf_ended(struct task_struct *task, struct rf_task *bound, bool process)
 {
-	struct rf_container *container;
-	struct rf_task *bound;
-	__u32 tgid = task->tgid;
+	struct rf_container *container = rf_container_of(bound);
 
-	bound = rf_bound(task);
-	if (!bound)
-		return 0;
-	container = rf_container_of(bound);
-	/*
-	 * The last threads of a group may meet here, both seeing live == 0: who
-	 * deletes the process tells of its end.
-	 */
-	if (BPF_CORE_READ(task, signal, live.counter) == 0 && !bpf_map_delete_elem(&processes, &tgid) && container) {
+	if (!container)
+		return;
+	if (process) {
 		__sync_fetch_and_add(&container->processes, -1);
 		rf_count(bound->slot, RF_COUNT_EXIT);
 		rf_task_record(RF_PROCESS_EXIT, task, bound, container, task, 0);
 	}
-	if (container && __sync_fetch_and_sub(&container->tasks, 1) == 1) {
+	if (rf_first_to_end(bound) && __sync_fetch_and_sub(&container->tasks, 1) == 1) {
 		rf_stopped(task, bound, container);
 		rf_recycle(bound->slot);
 	}
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit, struct task_struct *task)
+{
+	struct rf_task *bound = rf_bound(task);
+	__u32 tgid = task->tgid;
+
+	if (!bound)
+		return 0;
+	/*
+	 * The last threads of a group may meet here, both seeing live == 0: who
+	 * deletes the process tells of its end.
+	 */
+	rf_ended(task, bound,
+		 BPF_CORE_READ(task, signal, live.counter) == 0 && !bpf_map_delete_elem(&processes, &tgid));
+	return 0;
+}
+
+/*
+ * Whose end was not seen, because the program above was skipped (docs/kernel-compat.md): seen when nothing is left of it.
+ * The kernel comes here where nothing is preempted. Its number may be another process's by then.
+ */
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(sched_process_free, struct task_struct *task)
+{
+	struct rf_task *bound = rf_bound(task), *listed;
+	__u32 tgid = task->tgid;
+
+	if (!bound || ((struct rf_armed *)bound)->counted != RF_COUNTED)
+		return 0;
+	listed = bpf_map_lookup_elem(&processes, &tgid);
+	rf_ended(task, bound,
+		 listed && listed->start_ns == bound->start_ns && BPF_CORE_READ(task, signal, live.counter) == 0 &&
+			 !bpf_map_delete_elem(&processes, &tgid));
 	return 0;
 }

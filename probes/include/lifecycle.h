@@ -53,6 +53,22 @@ static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct 
 	return bound;
 }
 
+/* Whoever is told so by this counts the task among its container's: nobody else does. */
+static __always_inline bool rf_first_to_count(struct rf_task *bound)
+{
+	__u32 *counted = &((struct rf_armed *)bound)->counted;
+
+	return __sync_val_compare_and_swap(counted, RF_COUNTED_NOT_YET, RF_COUNTED) == RF_COUNTED_NOT_YET;
+}
+
+/* The same for its end. */
+static __always_inline bool rf_first_to_end(struct rf_task *bound)
+{
+	__u32 *counted = &((struct rf_armed *)bound)->counted;
+
+	return __sync_val_compare_and_swap(counted, RF_COUNTED, RF_COUNTED_PAST) == RF_COUNTED;
+}
+
 /*
  * Puts a process that was bound into the table by number, or brings its entry up to date. No container may fill the
  * table: beyond its share its processes are not in it.
@@ -95,7 +111,7 @@ static __always_inline __u32 rf_program_facts(const struct rf_file *exe)
  */
 __u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file, __u64 home);
 
-/* Counts an armed task; tells of the container's start if it is the first, with its posture. */
+/* Counts an armed task that is not counted yet; tells of the container's start if it is the first, with its posture. */
 static __always_inline void rf_counted(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
 				       bool adopted)
 {
@@ -105,7 +121,7 @@ static __always_inline void rf_counted(struct task_struct *task, struct rf_task 
 	__u32 shared;
 	__u8 flags = adopted ? RF_FLAG_ADOPTED : 0;
 
-	if (__sync_fetch_and_add(&container->tasks, 1) != 0)
+	if (!rf_first_to_count(bound) || __sync_fetch_and_add(&container->tasks, 1) != 0)
 		return;
 	shared = rf_shared_namespaces(rf_address(task));
 	container->facts = rf_facts(rf_address(task), bound->facts);

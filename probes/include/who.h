@@ -50,6 +50,14 @@ struct rf_answered {
 	__u64 told; /* a mix of what was told of it */
 };
 
+/*
+ * rf_armed.counted: whether a task is among its container's, rf_container.tasks. Not yet: a hook has bound it, and the
+ * fork may fail yet; or the program at task_newtask was skipped. Past: it has ended.
+ */
+#define RF_COUNTED_NOT_YET 0
+#define RF_COUNTED 1
+#define RF_COUNTED_PAST 2
+
 /* Room for what does not fit the stack of a program that looks at its own task; nothing stays in it. */
 #define RF_ROOM_WORDS 32
 
@@ -57,7 +65,9 @@ struct rf_armed {
 	struct rf_task task;
 	struct rf_identity identity;
 	struct rf_answered answered;
-	__u64 home; /* the root directory of the container, as a dentry's address; for comparing only */
+	__u64 home;    /* the root directory of the container, as a dentry's address; for comparing only */
+	__u32 counted; /* RF_COUNTED_* */
+	__u32 fresh;   /* the exec in progress has armed it */
 	__u64 room[RF_ROOM_WORDS];
 	struct rf_memo memo[RF_MEMOS];
 };

@@ -157,8 +157,8 @@ def test_delete_ends_an_init_in_a_frozen_cgroup_of_somebody_else(box: Box) -> No
         path.rmdir()
 
 
-# Each goes on for as long as it lives, so whoever looks late still finds it. The pids controller bounds how many
-# there are, and the alarm (which no child inherits) for how long, should the test itself be killed.
+# Each goes on for as long as it lives, so whoever looks late still finds it. The pids controller bounds how
+# many there are, and the alarm (which no child inherits) for how long, should the test itself be killed.
 BOMB = """
 import os, signal, time
 signal.alarm(120)

@@ -142,7 +142,7 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
             yield Place(program, kind, target)
     for program in programs:
         kind, _, target = program.section.partition("/")
-        if kind == "lsm" and target in plan.lsm:
+        if kind == "lsm" and (target in plan.lsm or program.name.startswith("follow_")):
             yield Place(program, kind, target)
     for program in programs:
         entry = frozenset[str]() if plan.compat else plan.entry | plan.guarded

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ringfence.abi import EventKind
 from ringfence.bpf import guard_calls
 
-__all__ = ["DECIDED", "HELPER_HOOK", "HOOKS", "Decided", "decided_by", "hooks_for"]
+__all__ = ["DECIDED", "FOLLOW_HOOKS", "HELPER_HOOK", "HOOKS", "Decided", "decided_by", "hooks_for"]
 
 
 class Decided(NamedTuple):
@@ -135,8 +135,14 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.UNIX_CONNECT: Decided(("unix_stream_connect", "unix_may_send")),
 }
 
+#: hooks at which tasks are followed (probes/lsm_follow.bpf.c), whatever rules there are
+FOLLOW_HOOKS = frozenset(("task_alloc", "bprm_committed_creds"))
 #: every hook that the probes have a program for
-HOOKS = guard_calls.LSM_HOOKS | {hook for way in DECIDED.values() for hook in (*way.needs, *way.also)}
+HOOKS = (
+    guard_calls.LSM_HOOKS
+    | FOLLOW_HOOKS
+    | {hook for way in DECIDED.values() for hook in (*way.needs, *way.also)}
+)
 
 
 def decided_by(available: Collection[str]) -> dict[EventKind, tuple[str, ...]]:

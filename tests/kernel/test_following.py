@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No task of a container is ever without its container, and none keeps the program that it has left.
+
+From 6.13 on the kernel may skip a program at a tracepoint for one task because another one was preempted in it
+(docs/kernel-compat.md), and tasks that fork without pause make that happen. Where LSM hooks decide, they follow
+tasks, too, and are never skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import CONTAINER, DIM_EXE, ContainerValue, EventKind
+from tests.kernel.probes import HOOKS_DECIDE, LABEL, Probes
+from tests.kernel.rules import Rule, name_hash
+from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.waiting import wait_for
+
+pytestmark = [pytest.mark.root, HOOKS_DECIDE]
+K = EventKind
+SECONDS, WORKERS = 15, 8
+#: What each child of each worker tries; it ends with 0 where that succeeded.
+TRIES = {
+    "fork": "os._exit(attempt())",
+    "exec": "os.execv('/bin/chmod', ['chmod', '755', victim])",
+}
+#: Workers that fork for some seconds; what they print: how many children there were, and how many succeeded.
+CHURN = """
+import json, os, sys, time
+victim, seconds, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def attempt():
+    try:
+        os.chmod(victim, 0o755)
+    except PermissionError:
+        return 1
+    return 0
+def work(into):
+    until, born, through = time.monotonic() + seconds, 0, 0
+    while time.monotonic() < until:
+        child = os.fork()
+        if not child:
+            {tries}
+        born += 1
+        through += not os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.write(into, json.dumps([born, through]).encode() + b"\\n")
+    os._exit(0)
+out, into = os.pipe()
+for _ in range(workers):
+    if not os.fork():
+        work(into)
+os.close(into)
+with open(out) as results:
+    found = [json.loads(line) for line in results]
+assert len(found) == workers
+for _ in found:
+    os.wait()
+print(json.dumps([sum(column) for column in zip(*found)]))
+"""
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Cgroup]:
+    """One container."""
+    with new_cgroup(LABEL) as made:
+        yield made
+
+
+def churn(cgroup: Cgroup, tries: str, victim: Path) -> tuple[int, int]:
+    """How many children there were, and how many of them did what no rule lets them."""
+    victim.touch(mode=0o644)
+    program = CHURN.replace("{tries}", TRIES[tries])
+    done = cgroup.run(
+        [sys.executable, "-c", program, str(victim), str(SECONDS), str(WORKERS)], capture_output=True
+    )
+    assert done.returncode == 0, done
+    born, through = json.loads(done.stdout)
+    return born, through
+
+
+def test_every_child_is_held_to_the_rules(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
+    """Of some thousand."""
+    probes.enforce(Rule(K.SYS_CHMOD, "deny"))
+    born, through = churn(cgroup, "fork", tmp_path / "victim")
+    assert born > 10 * WORKERS
+    assert through == 0
+
+
+def test_an_exception_ends_with_its_program(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
+    """The interpreter may, and what it executes may not, however many do so at once."""
+    own = name_hash(os.path.realpath(sys.executable).encode())
+    probes.enforce(Rule(K.SYS_CHMOD, "deny"), Rule(K.SYS_CHMOD, operands={DIM_EXE: {own}}, clears=0))
+    born, through = churn(cgroup, "exec", tmp_path / "victim")
+    assert born > 10 * WORKERS
+    assert through == 0
+
+
+def test_whoever_has_ended_is_counted_no_more(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
+    """Else a container would come to its share of tasks in time, and its number would be another's."""
+    churn(cgroup, "fork", tmp_path / "victim")
+    slot = probes.slot(cgroup).to_bytes(4, "little")
+
+    def left() -> tuple[int, int]:
+        value = ContainerValue._make(CONTAINER.unpack(probes.kernel.map("slots").get(slot)))
+        return value.tasks, value.processes
+
+    wait_for(lambda: left() == (0, 0), "all to be gone")
