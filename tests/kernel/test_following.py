@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """No task of a container is ever without its container, and none keeps the program that it has left.
 
-From 6.13 on the kernel may skip a program at a tracepoint for one task because another one was preempted in it
-(docs/kernel-compat.md), and tasks that fork without pause make that happen. Where LSM hooks decide, they follow
-tasks, too, and are never skipped.
+From 6.13 on the kernel may skip a program at a tracepoint for one task because another one was preempted in
+it (docs/kernel-compat.md), and tasks that fork without pause make that happen. Where LSM hooks decide, they
+follow tasks, too, and are never skipped.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import CONTAINER, DIM_EXE, ContainerValue, EventKind
-from tests.kernel.probes import HOOKS_DECIDE, LABEL, Probes
+from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, LABEL, Probes
 from tests.kernel.rules import Rule, name_hash
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.waiting import wait_for
 
-pytestmark = [pytest.mark.root, HOOKS_DECIDE]
+pytestmark = pytest.mark.root
 K = EventKind
 SECONDS, WORKERS = 15, 8
 #: What each child of each worker tries; it ends with 0 where that succeeded.
@@ -84,6 +84,7 @@ def churn(cgroup: Cgroup, tries: str, victim: Path) -> tuple[int, int]:
     return born, through
 
 
+@HOOKS_DECIDE
 def test_every_child_is_held_to_the_rules(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
     """Of some thousand."""
     probes.enforce(Rule(K.SYS_CHMOD, "deny"))
@@ -92,6 +93,7 @@ def test_every_child_is_held_to_the_rules(probes: Probes, cgroup: Cgroup, tmp_pa
     assert through == 0
 
 
+@HOOKS_DECIDE
 def test_an_exception_ends_with_its_program(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
     """The interpreter may, and what it executes may not, however many do so at once."""
     own = name_hash(os.path.realpath(sys.executable).encode())
@@ -101,6 +103,7 @@ def test_an_exception_ends_with_its_program(probes: Probes, cgroup: Cgroup, tmp_
     assert through == 0
 
 
+@BOTH_WAYS
 def test_whoever_has_ended_is_counted_no_more(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
     """Else a container would come to its share of tasks in time, and its number would be another's."""
     churn(cgroup, "fork", tmp_path / "victim")
