@@ -11,15 +11,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ringfence.abi import CONTAINER, DIM_EXE, ContainerValue, EventKind
-from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, LABEL, Probes
+from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, Probes
 from tests.kernel.rules import Rule, name_hash
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
@@ -63,13 +62,6 @@ for _ in found:
     os.wait()
 print(json.dumps([sum(column) for column in zip(*found)]))
 """
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Cgroup]:
-    """One container."""
-    with new_cgroup(LABEL) as made:
-        yield made
 
 
 def churn(cgroup: Cgroup, tries: str, victim: Path) -> tuple[int, int]:
