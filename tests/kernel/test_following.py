@@ -23,7 +23,7 @@ from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
 K = EventKind
-SECONDS, WORKERS = 15, 8
+SECONDS, WORKERS = 10, 8
 #: What each child of each worker tries; it ends with 0 where that succeeded.
 TRIES = {
     "fork": "os._exit(attempt())",
