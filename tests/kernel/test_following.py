@@ -102,7 +102,7 @@ def test_whoever_has_ended_is_counted_no_more(probes: Probes, cgroup: Cgroup, tm
     slot = probes.slot(cgroup).to_bytes(4, "little")
 
     def left() -> tuple[int, int]:
-        value = ContainerValue._make(CONTAINER.unpack(probes.kernel.map("slots").get(slot)))
+        value = ContainerValue._make(CONTAINER.unpack(probes.kernel.map("slots").get(slot) or b""))
         return value.tasks, value.processes
 
     wait_for(lambda: left() == (0, 0), "all to be gone")

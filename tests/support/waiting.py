@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 __all__ = ["busy", "end", "patience", "process_state", "quickest", "wait_for"]
 
 T = TypeVar("T")
+_OFTEN = 12
 
 
 def patience(seconds: float) -> float:
@@ -46,9 +49,9 @@ def wait_for(probe: Callable[[], T | None], what: str, *, seconds: float = 20.0,
     more look has shown nothing: this process may have been held up itself.
 
     What is waited for has to last: a state that passes by itself may have passed before anybody looks.
-    `RINGFENCE_TEST_LATE`, in seconds, makes every first look come so late, and so finds such tests.
+    `RINGFENCE_TEST_LATE`, in seconds, makes first looks come so late, and so finds such tests.
     """
-    time.sleep(float(os.environ.get("RINGFENCE_TEST_LATE", "0")))
+    _be_late()
     until = time.monotonic() + patience(seconds)
     while True:
         late = time.monotonic() > until
@@ -58,6 +61,22 @@ def wait_for(probe: Callable[[], T | None], what: str, *, seconds: float = 20.0,
         if late:
             raise AssertionError(f"waited {patience(seconds):.1f} s for {what}; last answer: {got!r}")
         time.sleep(every)
+
+
+_LATE: Counter[tuple[str, int]] = (
+    Counter()
+)  # places in the tests: where many are waited for, the first few are late
+
+
+def _be_late() -> None:
+    seconds = float(os.environ.get("RINGFENCE_TEST_LATE", "0"))
+    if not seconds:
+        return
+    caller = sys._getframe(2)
+    place = (caller.f_code.co_filename, caller.f_lineno)
+    _LATE[place] += 1
+    if _LATE[place] <= _OFTEN:
+        time.sleep(seconds)
 
 
 def end(process: subprocess.Popen[Any], *, seconds: float = 20.0) -> int:
