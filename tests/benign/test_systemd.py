@@ -124,7 +124,7 @@ def boot(guard: Agent, tmp_path: Path, service: str, capabilities: tuple[str, ..
         try:
             container.start()
             done = Path(f"/proc/{container.pid}/root/srv/done")
-            wait_for(done.exists, "systemd to run its service", seconds=60)
+            wait_for(done.exists, "systemd to run its service")
             assert Path(f"/proc/{container.pid}/root/srv/virt").read_text().strip() == "podman"
         finally:
             container.remove()

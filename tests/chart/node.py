@@ -66,13 +66,13 @@ class Pod:
         """SIGTERM, as the kubelet does it; its status."""
         if self.process.poll() is None:
             self.node.ctr("task", "kill", "--signal", "SIGTERM", self.name)
-        return self.process.wait(patience(20))
+        return self.process.wait(patience(60))
 
     def remove(self) -> None:
         """Whatever state it is in."""
         self.node.ctr("task", "rm", "--force", self.name)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(patience(10))
+            self.process.wait(patience(60))
         self.process.kill()
         self.process.wait()
         self.node.ctr("container", "rm", self.name)
@@ -191,7 +191,7 @@ def new_node(image: Path) -> Iterator[Node]:
             argv = ["containerd", "--config", f"{name}/config.toml"]
             daemon = subprocess.Popen(argv, stdout=log, stderr=log)
         try:
-            wait_for(lambda: node.ctr("version").returncode == 0, "containerd to answer", seconds=20)
+            wait_for(lambda: node.ctr("version").returncode == 0, "containerd to answer")
             node.ctr("images", "import", str(image), check=True)
             yield node
         finally:

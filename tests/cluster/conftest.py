@@ -36,9 +36,9 @@ def world() -> Iterator[World]:
         for name in (NAMESPACE, SHOP):
             cluster.kubectl("create", "namespace", name)
         account = ("get", "serviceaccount", "default", "--namespace", SHOP)
-        wait_for(lambda: cluster.kubectl(*account, check=False), "the controllers", seconds=60, every=0.5)
+        wait_for(lambda: cluster.kubectl(*account, check=False), "the controllers", every=0.5)
         cluster.apply(attacker("web", {"tier": "front"}))
-        wait_for(lambda: _pods(cluster), "the pod", seconds=60, every=0.5)
+        wait_for(lambda: _pods(cluster), "the pod", every=0.5)
         pending = str(_pods(cluster)[0]["status"]["phase"])
         release = Release(cluster)
         release.install(VALUES)

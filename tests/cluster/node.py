@@ -87,7 +87,7 @@ class Cluster:
             return
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(patience(20))
+            process.wait(patience(60))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -34,7 +34,7 @@ def test_helm_installs_it_and_a_pod_waited_for_the_agent(world: World) -> None:
     pod = world.release.agent_pod()
     assert pod["spec"]["nodeName"] == NODE
     assert [one["status"] for one in pod["status"]["conditions"] if one["type"] == "Ready"] == ["True"]
-    wait_for(lambda: not _taints(world), "the start-up taint to go", seconds=30, every=0.5)
+    wait_for(lambda: not _taints(world), "the start-up taint to go", every=0.5)
     world.cluster.kubectl("rollout", "status", "deployment/web", "--namespace", SHOP, "--timeout=2m")
 
 
@@ -77,7 +77,7 @@ def test_an_alert_names_pod_owner_image_and_node(world: World) -> None:
     """Of a Deployment's pod, by CRI and API server together."""
     (pod,) = world.cluster.get("pods", "--namespace", SHOP, "--selector", "app=web")["items"]
     name = pod["metadata"]["name"]
-    alert = wait_for(lambda: next(iter(alerts_of(world, name)), None), "an alert of it", seconds=30, every=1)
+    alert = wait_for(lambda: next(iter(alerts_of(world, name)), None), "an alert of it", every=1)
     container = alert["container"]
     assert container["namespace"] == SHOP
     assert container["pod"] == name
@@ -97,9 +97,7 @@ def test_enforcement_begins_under_attack_and_no_attempt_passes_after_the_first_t
     """helm upgrade to mode enforce, while the pod attacks twenty times a second."""
     assert {result for _, result in attempts(world)} == {"through"}
     world.release.upgrade({**VALUES, "mode": "enforce"})
-    refused = wait_for(
-        lambda: [at for at, how in attempts(world) if how == "refused"], "a refusal", seconds=30, every=1
-    )
+    refused = wait_for(lambda: [at for at, how in attempts(world) if how == "refused"], "a refusal", every=1)
     assert {how for at, how in attempts(world) if at >= refused[0]} == {"refused"}
     said = world.release.helm("test", "rf", "--logs")
     assert "the attack was refused" in said
@@ -116,7 +114,7 @@ def test_a_roll_out_has_no_unguarded_moment(world: World) -> None:
     def later() -> list[str]:
         return [how for at, how in attempts(world) if at > before]
 
-    wait_for(lambda: len(later()) > 100, "a hundred attempts", seconds=60, every=1)
+    wait_for(lambda: len(later()) > 100, "a hundred attempts", every=1)
     since = later()
     assert set(since) == {"refused"}, f"{len(since)} attempts"
 

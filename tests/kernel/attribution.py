@@ -231,7 +231,7 @@ class Workload:
         """Let it end."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(patience(10))
+        self.process.wait(patience(60))
 
     def __enter__(self) -> Workload:
         return self

@@ -130,7 +130,7 @@ class Target:
         if self.agent.status is not None:
             self.agent.stop()
             self.agent.start()
-        wait_for(self.is_whole, "the agent to be whole", seconds=15)
+        wait_for(self.is_whole, "the agent to be whole")
 
     def is_whole(self) -> bool:
         """One set of pins, and the files beside it."""
@@ -175,12 +175,12 @@ def target_of(policies: Path, directory: Path, **flags: str) -> Iterator[Target]
             yield Target(agent, home, policies)
         finally:
             agent.stop()
-            subprocess.run([*bare, "--uninstall"], capture_output=True, timeout=patience(30), check=False)
+            subprocess.run([*bare, "--uninstall"], capture_output=True, timeout=patience(60), check=False)
 
 
 def attack(cgroup: Cgroup, tamper: str, *words: object) -> Came:
     """Have a container try it."""
-    done = cgroup.run([tamper, *map(str, words)], capture_output=True, text=True, timeout=patience(20))
+    done = cgroup.run([tamper, *map(str, words)], capture_output=True, text=True, timeout=patience(60))
     if done.returncode == -9:
         return Came(killed=True, result=1)
     assert done.returncode == 0, done

@@ -89,7 +89,7 @@ def cli(agent: Agent, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
     return subprocess.run(
         [sys.executable, "-m", "ringfence", *words, "--socket", str(agent.socket)],
-        capture_output=True, text=True, timeout=patience(30), env=environment, check=False,
+        capture_output=True, text=True, timeout=patience(60), env=environment, check=False,
     )  # fmt: skip
 
 
@@ -145,9 +145,7 @@ def test_policies_are_loaded_again_when_files_change(small: Agent, policies: Pat
     forbidden(cgroup)
     changed = POLICY.replace("test-user-namespace", "new-rule").replace("CLONE_NEWUSER", "CLONE_NEWUTS")
     (policies / "test.yaml").write_text(changed)
-    wait_for(
-        lambda: request(small.socket, "status")["policies"]["generation"] == 2, "generation 2", seconds=10
-    )
+    wait_for(lambda: request(small.socket, "status")["policies"]["generation"] == 2, "generation 2")
     assert cgroup.run(["unshare", "--user", "true"]).returncode == 0
     assert cgroup.run(["unshare", "--uts", "true"]).returncode == -signal.SIGKILL
     assert small.wait_alert("new-rule", cgroup.name)["generation"] == 2
@@ -156,7 +154,7 @@ def test_policies_are_loaded_again_when_files_change(small: Agent, policies: Pat
 def test_a_bad_set_is_refused_and_the_running_one_stays(small: Agent, policies: Path, cgroup: Cgroup) -> None:
     """Status, metric and log say so; the old rules go on; a good set is taken again."""
     (policies / "bad.yaml").write_text("apiVersion: ringfence.dev/v1\nkind: Polciy\n")
-    wait_for(lambda: small.metrics()["ringfence_policy_up_to_date", ()] == 0, "the refusal", seconds=10)
+    wait_for(lambda: small.metrics()["ringfence_policy_up_to_date", ()] == 0, "the refusal")
     forbidden(cgroup)
     status = request(small.socket, "status")
     assert status["policies"]["generation"] == 1
@@ -164,7 +162,7 @@ def test_a_bad_set_is_refused_and_the_running_one_stays(small: Agent, policies: 
     assert "policies refused" in small.tail()
     assert cli(small, "status").returncode == 1
     (policies / "bad.yaml").unlink()
-    wait_for(lambda: small.metrics()["ringfence_policy_up_to_date", ()] == 1, "the good set", seconds=10)
+    wait_for(lambda: small.metrics()["ringfence_policy_up_to_date", ()] == 1, "the good set")
     assert request(small.socket, "status")["problems"] == []
 
 
@@ -263,7 +261,7 @@ def test_a_fork_bomb_is_survived(small: Agent) -> None:
     with new_cgroup(f"{LABEL}-bomb") as bomb, new_cgroup(f"{LABEL}-calm") as calm:
         bomb.paths.get("pids", bomb.path).joinpath("pids.max").write_text("200")
         with bomb.popen([sys.executable, "-c", BOMB]) as process:
-            wait_for(lambda: len(bomb.pids()) > 100, "the bomb", seconds=10)
+            wait_for(lambda: len(bomb.pids()) > 100, "the bomb")
             forbidden(calm)
             small.wait_alert("test-user-namespace", calm.name)
             bomb.remove()
@@ -280,7 +278,7 @@ def test_a_broken_pipe_of_a_reader_is_silent(small: Agent, cgroup: Cgroup) -> No
     small.wait_alert("test-user-namespace", cgroup.name)
     line = f"{sys.executable} -m ringfence events --socket {small.socket} | head -n 1"
     piped = subprocess.run(
-        ["sh", "-c", line], capture_output=True, text=True, timeout=patience(30), check=False
+        ["sh", "-c", line], capture_output=True, text=True, timeout=patience(60), check=False
     )
     assert piped.stdout.count("\n") == 1
     assert piped.stderr == ""

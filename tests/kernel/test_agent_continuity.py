@@ -74,7 +74,7 @@ class Attacker:
     def round(self, what: str) -> None:
         """Wait until each kind was tried once more, from start to end."""
         enough = self.stopped.total() + len(ATTACKS) + 1
-        wait_for(lambda: self.stopped.total() + self.through.total() >= enough, what, seconds=20)
+        wait_for(lambda: self.stopped.total() + self.through.total() >= enough, what)
 
     def __enter__(self) -> Attacker:
         self._thread.start()
@@ -103,7 +103,7 @@ def counted(agent: Agent) -> Counter[str]:
 
 def wait_counted(agent: Agent, attempts: Counter[str]) -> None:
     """Until this agent has counted at least these."""
-    wait_for(lambda: attempts <= counted(agent), "the attempts of the gap", seconds=15)
+    wait_for(lambda: attempts <= counted(agent), "the attempts of the gap")
 
 
 def taken_over(agent: Agent, outcome: str) -> float:
@@ -141,7 +141,7 @@ def test_each_attempt_is_counted_once_by_the_next_agent(agent: Agent) -> None:
         with Attacker(cgroup, pause=0.02) as attacker:
             attacker.round("attacks without an agent")
             agent.start()
-            wait_for(lambda: '"taken over"' in agent.log.read_text(), "the end of the overlap", seconds=15)
+            wait_for(lambda: '"taken over"' in agent.log.read_text(), "the end of the overlap")
         wait_for(lambda: counted(agent) == attacker.stopped, "each attempt once")
     assert not attacker.through
     assert taken_over(agent, "told") >= len(ATTACKS)

@@ -88,14 +88,14 @@ def test_a_bad_file_is_refused_with_its_whole_set(agent: Agent, policies: Path, 
     bad.write_bytes(content())
     try:
         reread(agent)
-        wait_for(lambda: refused(agent, "bad.yaml", words), "the refusal", seconds=20)
+        wait_for(lambda: refused(agent, "bad.yaml", words), "the refusal")
         assert [rule["rule"] for rule in request(agent.socket, "policies")] == ["test-user-namespace"]
         with new_cgroup(LABEL) as cgroup:
             assert forbidden(cgroup) == KILLED
     finally:
         bad.unlink()
     reread(agent)
-    wait_for(lambda: not refused(agent), "the good set", seconds=20)
+    wait_for(lambda: not refused(agent), "the good set")
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_what_is_no_file_is_refused_and_holds_nobody(
         bad.symlink_to(bad if kind == "link to itself" else policies / "nothing")
     try:
         reread(agent)
-        wait_for(lambda: refused(agent, f"{bad}: ", words), "the refusal", seconds=20)
+        wait_for(lambda: refused(agent, f"{bad}: ", words), "the refusal")
     finally:
         bad.unlink()
     reread(agent)
-    wait_for(lambda: not refused(agent), "the good set", seconds=20)
+    wait_for(lambda: not refused(agent), "the good set")
 
 
 def test_names_of_four_thousand_bytes_are_told_cut(agent: Agent, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def pins() -> list[Path]:
 
 def _uninstall(agent: Agent) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*agent.argv, "--uninstall"], capture_output=True, text=True, timeout=patience(30), check=False
+        [*agent.argv, "--uninstall"], capture_output=True, text=True, timeout=patience(60), check=False
     )
 
 

@@ -79,10 +79,10 @@ def test_a_flood_is_counted_for_the_container_that_made_it(agent: Agent) -> None
     total = ("ringfence_events_dropped_total", (("event", "process.fork"), ("reason", "rate_limit")))
     with new_cgroup(LABEL) as quiet, new_cgroup(LABEL) as loud, inside(quiet, "sleep", "60"):
         with inside(loud, "/bin/sh", "-c", FORKS):
-            wait_for(lambda: lost(agent, loud) > 200, "losses of the loud one", seconds=20)
+            wait_for(lambda: lost(agent, loud) > 200, "losses of the loud one")
         assert lost(agent, quiet) == 0
         before = agent.metrics()[total]
-    wait_for(lambda: lost(agent, loud) == 0, "the end of its series", seconds=20)
+    wait_for(lambda: lost(agent, loud) == 0, "the end of its series")
     assert agent.metrics()[total] >= before > 0
 
 
@@ -95,9 +95,9 @@ def test_after_a_loss_the_processes_are_read_anew(agent: Agent) -> None:
         return len(tree["processes"]) + int(tree["more"])
 
     with new_cgroup(LABEL) as cgroup, inside(cgroup, "/bin/sh", "-c", SLEEPS):
-        wait_for(lambda: len(cgroup.pids()) > 400, "the processes to start", seconds=20)
+        wait_for(lambda: len(cgroup.pids()) > 400, "the processes to start")
         assert lost(agent, cgroup) > 0
-        wait_for(lambda: known(cgroup) >= 400, "the tree to know them", seconds=60)
+        wait_for(lambda: known(cgroup) >= 400, "the tree to know them")
     assert agent.metrics()["ringfence_repairs_total", (("what", "processes"),)] >= 1
     assert "records of processes were lost: read anew from the kernel" in agent.log.read_text()
 
@@ -121,7 +121,7 @@ def test_alerts_of_others_arrive_while_one_container_storms(agent: Agent) -> Non
     storm = [program, "storm", "3000", "127.0.0.1", "2375"]
     with new_cgroup(LABEL) as loud:
         processes = [loud.popen(storm, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-        wait_for(lambda: agent.alerts(loud.name), "the storm", seconds=20)
+        wait_for(lambda: agent.alerts(loud.name), "the storm")
         for number in range(20):
             with new_cgroup(f"{LABEL}-{number}") as one:
                 assert is_stopped(one)
@@ -150,7 +150,7 @@ def test_any_number_of_cgroups_of_one_container_costs_the_others_nothing(tmp_pat
                 with new_cgroup(LABEL) as other:
                     assert is_stopped(other)
                     agent.wait_alert("userns-create", other.name)
-                wait_for(lambda: used(agent) == 1, "the slot of the other one to be free", seconds=20)
+                wait_for(lambda: used(agent) == 1, "the slot of the other one to be free")
                 assert agent.stop() == 0
                 agent.start()
             assert used(agent) == 1
@@ -183,12 +183,10 @@ def test_an_agent_at_its_own_limit_does_less_and_says_so(tmp_path: Path) -> None
         try:
             wait_for(lambda: ready(agent), "it to be ready, with so little", seconds=120)
             with new_cgroup(LABEL) as loud, inside(loud, "/bin/sh", "-c", FORKS):
-                wait_for(
-                    lambda: metric(agent, "ringfence_activity_halvings"), "the rate to go down", seconds=60
-                )
-                wait_for(lambda: metric(agent, "ringfence_agent_cpu_limit") == 0.05, "its limit", seconds=60)
+                wait_for(lambda: metric(agent, "ringfence_activity_halvings"), "the rate to go down")
+                wait_for(lambda: metric(agent, "ringfence_agent_cpu_limit") == 0.05, "its limit")
                 throttled = "ringfence_agent_throttled_seconds_total"
-                wait_for(lambda: metric(agent, throttled), "it to be throttled", seconds=60)
+                wait_for(lambda: metric(agent, throttled), "it to be throttled")
                 with new_cgroup(LABEL) as other:
                     assert is_stopped(other)
                     agent.wait_alert("userns-create", other.name, seconds=60)

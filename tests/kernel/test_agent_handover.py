@@ -106,7 +106,7 @@ def end(agent: Agent) -> None:
     """SIGKILL, as the kubelet does in the end."""
     if agent.status is None:
         os.kill(agent.pid, signal.SIGKILL)
-    wait_for(lambda: agent.status is not None, "its end", seconds=10)
+    wait_for(lambda: agent.status is not None, "its end")
 
 
 def test_a_policy_with_a_mistake_ends_no_enforcement(pods: Pods) -> None:
@@ -121,7 +121,7 @@ def test_a_policy_with_a_mistake_ends_no_enforcement(pods: Pods) -> None:
                 with new_cgroup(POD) as next_home:
                     failing = pods.agent(next_home)
                     failing.start(wait=False)
-                    wait_for(lambda one=failing: one.status is not None, "it to fail", seconds=20)  # type: ignore[misc]
+                    wait_for(lambda one=failing: one.status is not None, "it to fail")  # type: ignore[misc]
                     assert failing.status == 2
                     assert "zz-broken.yaml" in failing.tail()
             (pods.policies / "zz-broken.yaml").unlink()
@@ -130,7 +130,7 @@ def test_a_policy_with_a_mistake_ends_no_enforcement(pods: Pods) -> None:
                 last.start()
                 assert "no ticket" not in last.log.read_text()
                 tried = attacker.stopped
-                wait_for(lambda: attacker.stopped > tried + 2, "attacks under it", seconds=20)
+                wait_for(lambda: attacker.stopped > tried + 2, "attacks under it")
                 assert last.stop() == 0
     assert attacker.through == 0
     assert attacker.stopped > 5
@@ -149,7 +149,7 @@ def test_a_start_that_is_cut_short_costs_neither_pins_nor_the_next_ones_ticket(p
                     cut = pods.agent(next_home)
                     cut.start(wait=False)
                     deadline = time.monotonic() + milliseconds / 1000
-                    wait_for(lambda d=deadline: time.monotonic() >= d, "the moment", seconds=5)  # type: ignore[misc]
+                    wait_for(lambda d=deadline: time.monotonic() >= d, "the moment")  # type: ignore[misc]
                     end(cut)
             with new_cgroup(POD) as last_home:
                 last = pods.agent(last_home)

@@ -110,12 +110,12 @@ def test_agents_that_are_killed_one_after_the_other_do_not_pile_up(agent: Agent)
             kill(agent)
             assert stopped(cgroup)
             agent.start(wait=False)
-            wait_for(lambda one=last: newest(agent) > one, "its pins", seconds=20)  # type: ignore[misc]
+            wait_for(lambda one=last: newest(agent) > one, "its pins")  # type: ignore[misc]
             assert len(names(agent)) <= 4
         kill(agent)
         assert stopped(cgroup)
         agent.start()
-        wait_for(lambda: len(names(agent)) == 1, "the old pins to go", seconds=20)
+        wait_for(lambda: len(names(agent)) == 1, "the old pins to go")
         wait_for(lambda: counted(agent) >= 2, "the gap to be told")
 
 
@@ -220,9 +220,7 @@ def test_a_task_that_left_its_cgroup_stays_a_subject_over_restarts(agent: Agent)
     wait_for(lambda: len(agent.alerts(rule=RULE)) > before, "its alert")
     left.stdin.close()
     left.wait()
-    wait_for(
-        lambda: metric(agent, "ringfence_room_used", of="containers") == 0, "its slot to be free", seconds=15
-    )
+    wait_for(lambda: metric(agent, "ringfence_room_used", of="containers") == 0, "its slot to be free")
 
 
 def test_another_product_beside_us_keeps_its_pins(agent: Agent) -> None:

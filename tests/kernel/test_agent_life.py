@@ -46,7 +46,7 @@ def command(agent: Agent, *more: str, prefix: tuple[str, ...] = ()) -> subproces
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
     return subprocess.run(
         [*prefix, *agent.argv, *more],
-        capture_output=True, text=True, timeout=patience(30), env=environment, check=False,
+        capture_output=True, text=True, timeout=patience(60), env=environment, check=False,
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def test_a_reload_that_comes_too_early_does_not_end_it(stopped: Agent) -> None:
     stopped.start(wait=False)
     wait_for((stopped.directory / "state/agent.lock").exists, "the start", every=0.001)
     os.kill(stopped.pid, signal.SIGHUP)
-    wait_for(stopped._is_ready, "the agent to be ready", seconds=15)
+    wait_for(stopped._is_ready, "the agent to be ready")
     wait_for(lambda: stopped.metrics()["ringfence_policy_generation", ()] == 2, "the reload")
 
 

@@ -51,7 +51,7 @@ class Containerd:
         """Run the client to its end."""
         argv = ["ctr", "--address", str(self.directory / "c.sock"), *arguments]
         done = subprocess.run(
-            argv, check=check, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience(30)
+            argv, check=check, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience(60)
         )
         return done.returncode
 
@@ -68,7 +68,7 @@ def containerd() -> Iterator[Containerd]:
             )
         made = Containerd(directory)
         try:
-            wait_for(lambda: made.ctr("version", check=False) == 0, "containerd to answer", seconds=20)
+            wait_for(lambda: made.ctr("version", check=False) == 0, "containerd to answer")
             yield made
         finally:
             end(daemon)

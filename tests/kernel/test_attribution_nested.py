@@ -40,7 +40,7 @@ def test_a_runtimes_own_set_up_in_mounts_of_its_own_is_not_a_workload(agent: Age
             capture_output=True,
             text=True,
             check=False,
-            timeout=patience(30),
+            timeout=patience(60),
         )
         said = dict(line.split() for line in done.stdout.splitlines())
         assert said["set-up"] == "0", done.stderr

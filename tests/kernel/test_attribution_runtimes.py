@@ -80,7 +80,7 @@ class Runc:
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            timeout=patience(30),
+            timeout=patience(60),
         )
 
     def start(self) -> None:

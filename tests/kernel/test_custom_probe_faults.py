@@ -215,7 +215,7 @@ def test_the_agent_outlives_a_crash_of_the_child(tmp_path: Path, probe_act: str)
     killed: list[int] = []
 
     def kill_first(pid: int) -> None:
-        killed.append(wait_for(lambda: children_of(pid), "bcc's process", seconds=20, every=0.002)[0])
+        killed.append(wait_for(lambda: children_of(pid), "bcc's process", every=0.002)[0])
         os.kill(killed[0], signal.SIGKILL)
 
     flags = {"probes-directory": str(probes)}
@@ -223,12 +223,12 @@ def test_the_agent_outlives_a_crash_of_the_child(tmp_path: Path, probe_act: str)
         hunter = threading.Thread(target=kill_first, args=(agent.pid,))
         hunter.start()
         place_probe(probes, "calls", CALLS, more="  export: lines\n")
-        state = wait_for(lambda: state_of(agent, "calls", "failed"), "the crash to be told", seconds=30)
+        state = wait_for(lambda: state_of(agent, "calls", "failed"), "the crash to be told")
         hunter.join()
         assert state["problems"] == [f"{probes}/calls.c: bcc's process ended with SIGKILL"]
         assert "custom probes were refused: calls" in status(agent)["problems"]
         place_probe(probes, "calls", CALLS + "\n", more="  export: lines\n")
-        wait_for(lambda: state_of(agent, "calls", "running"), "the next try", seconds=60, every=0.2)
+        wait_for(lambda: state_of(agent, "calls", "running"), "the next try", every=0.2)
         with new_cgroup() as cgroup:
             assert cgroup.run([probe_act, "calls", "1"]).returncode == 0
             agent.wait_record(lambda r: r.get("event") == "probe.calls", "an event")
@@ -243,7 +243,7 @@ def test_the_agent_ends_at_once_while_bcc_works(tmp_path: Path) -> None:
     place_probe(tmp_path / "p", "slow", source)
     flags = {"probes-directory": str(tmp_path / "p"), "probes-memory": "4GiB"}
     with running_agent(tmp_path / "agent", policies=[PACK], flags=flags) as agent:
-        (child,) = wait_for(lambda: children_of(agent.pid), "bcc's process", seconds=20)
+        (child,) = wait_for(lambda: children_of(agent.pid), "bcc's process")
         began = time.monotonic()
         assert agent.stop() == 0
         assert time.monotonic() - began < patience(8)
@@ -271,7 +271,7 @@ def all_read(agent: Agent) -> Samples:
         samples = agent.metrics()
         return samples if of_probe(samples, "") == of_probe(samples, "_emitted") > 0 else None
 
-    return wait_for(look, "all to be read", seconds=20)
+    return wait_for(look, "all to be read")
 
 
 def test_a_flood_is_limited_and_counted(tmp_path: Path, probe_act: str) -> None:
@@ -355,7 +355,7 @@ def test_the_skeleton_works_as_it_is(tmp_path: Path, probe_act: str) -> None:
         assert child.stderr is not None
         assert "slow-sync runs on" in child.stderr.readline()
         assert cgroup.run([probe_act, "sync", str(tmp_path / "file")]).returncode == 0
-        out, _ = child.communicate(timeout=patience(20))
+        out, _ = child.communicate(timeout=patience(60))
         assert child.returncode == 0
         assert f'"id": "{cgroup.name}"' in out
         assert '"event": "probe.slow-sync"' in out

@@ -94,7 +94,7 @@ def listening(agent: Agent, label: str) -> Iterator[list[dict[str, Any]]]:
         assert child.stdout is not None
         os.set_blocking(child.stdout.fileno(), False)
         clients = ("ringfence_stream_clients", ())
-        wait_for(lambda: agent.metrics().get(clients), "the client to listen", seconds=10)
+        wait_for(lambda: agent.metrics().get(clients), "the client to listen")
         pending = b""
 
         class Lines(list):  # type: ignore[type-arg]
@@ -181,7 +181,7 @@ def test_run_queue_latency_is_of_who_waits(tmp_path: Path) -> None:
         argv = ["taskset", "-c", cpu, "/usr/bin/python3", "-c", busy]
         with listening(agent, "probe.run-queue-latency") as records:
             children = [cgroup.popen(argv) for _ in range(2)]
-            assert [child.wait(patience(30)) for child in children] == [0, 0]
+            assert [child.wait(patience(60)) for child in children] == [0, 0]
             told = wait_for(
                 lambda: [r for r in of(list(records), cgroup) if r["process"]["comm"] == "python3"], "waits"
             )
@@ -199,7 +199,7 @@ def test_a_rule_kills_who_asked_and_nobody_else(tmp_path: Path, probe_act: str) 
             for child in (outside, spared):
                 assert child.stdout is not None
                 assert child.stdout.readline() == b"asked\n"
-            ran = cgroup.run([probe_act, "linger", "send", "A.Evil.Example"], timeout=patience(20))
+            ran = cgroup.run([probe_act, "linger", "send", "A.Evil.Example"], timeout=patience(60))
             assert ran.returncode == -signal.SIGKILL
             record = agent.wait_alert("evil-dns", cgroup.name)
             assert (record["action"], record["outcome"]) == ("kill", "killed")
@@ -241,19 +241,19 @@ def test_probes_come_change_and_go_without_a_restart(tmp_path: Path, probe_act: 
             agent.wait_record(lambda r: r.get("event") == "probe.calls", "an event")
             yaml.with_suffix(".c").write_text(CALLS.replace("= args->pid", "= 77"))
             loads = ("ringfence_probe_loads_total", (("result", "loaded"),))
-            wait_for(lambda: agent.metrics()[loads] == 2, "the new version", seconds=20)
+            wait_for(lambda: agent.metrics()[loads] == 2, "the new version")
             cgroup.run([probe_act, "calls", "1"])
             agent.wait_record(lambda r: (r.get("details") or {}).get("number") == 77, "its event")
             received = ("ringfence_probe_events_total", (("probe", "calls"),))
             assert agent.metrics()[received] == 2, "counters go on"
             yaml.with_suffix(".c").write_text(CALLS.replace("number = args", "numb = args"))
-            state = wait_for(lambda: state_of(agent, "calls", "outdated"), "the bad version", seconds=20)
+            state = wait_for(lambda: state_of(agent, "calls", "outdated"), "the bad version")
             assert f"{yaml.with_suffix('.c')}:4:" in state["problems"][0]
             assert "'numb'" in state["problems"][0]
             cgroup.run([probe_act, "calls", "1"])
             wait_for(lambda: agent.metrics()[received] == 3, "an event of the old one")
             yaml.unlink()
-            wait_for(lambda: not status(agent)["probes"], "the probe to go", seconds=10)
+            wait_for(lambda: not status(agent)["probes"], "the probe to go")
         assert agent.pid == pid
         assert agent.status is None
 

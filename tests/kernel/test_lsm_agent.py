@@ -94,7 +94,7 @@ def test_a_policy_denies_until_it_is_taken_back(
     assert mount.returncode != 0
     assert agent.wait_alert("test-mount", seconds=10)["mechanism"] == "lsm"
     (policies / "test.yaml").write_text(POLICY)
-    wait_for(lambda: read(cgroup, secret).stdout == "told\n", "the file to be readable again", seconds=10)
+    wait_for(lambda: read(cgroup, secret).stdout == "told\n", "the file to be readable again")
     assert cgroup.run(["mount", "-t", "tmpfs", "none", str(tmp_path)], capture_output=True).returncode != 0
 
 
@@ -104,7 +104,7 @@ def test_probe_names_the_hooks(policies: Path) -> None:
         [sys.executable, "-m", "ringfence", "probe", "-o", "json", "--policies", str(policies)],
         capture_output=True,
         text=True,
-        timeout=patience(30),
+        timeout=patience(60),
         check=True,
     )
     report = json.loads(done.stdout)

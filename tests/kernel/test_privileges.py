@@ -70,7 +70,7 @@ def test_without_a_vital_one_it_does_not_start_and_says_which(tmp_path: Path, pr
     agent = new_agent(tmp_path / "agent", names_without(privilege))
     agent.start(wait=False)
     try:
-        assert wait_for(lambda: agent.status, "the agent to give up", seconds=15) == 4
+        assert wait_for(lambda: agent.status, "the agent to give up") == 4
         assert f"CAP_{privilege.name}" in agent.tail()
     finally:
         agent.stop()

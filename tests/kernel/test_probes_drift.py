@@ -82,7 +82,7 @@ class Task:
         self.process.stdin.flush()
 
     def end(self) -> int:
-        self.process.communicate(timeout=patience(30))
+        self.process.communicate(timeout=patience(60))
         return self.process.returncode
 
 

@@ -186,7 +186,7 @@ def test_a_full_table_of_processes_lets_nobody_through(
         probes.enforce(Rule(K.DEVICE_ACCESS, "deny", {0: {1}}))
         sleeps = "for i in $(seq 40); do sleep 60 >/dev/null & done; exec " + f"{act} {call} forks:1"
         bomb = loud.popen(["/bin/sh", "-c", sleeps], stdout=subprocess.PIPE, text=True)
-        said, _ = bomb.communicate(timeout=patience(30))
+        said, _ = bomb.communicate(timeout=patience(60))
         assert f"mknod {-errno.EPERM}" in said
         for cgroup in (loud, other):
             assert results(cgroup.run([act, call], capture_output=True)) == {"mknod": -errno.EPERM}

@@ -62,7 +62,7 @@ def test_who_makes_one_too_many_is_killed(bomb: str, act: str) -> None:
     """And told of; another container is left alone."""
     with running(task_share=SHARE, guard=GUARD_DENY) as probes, new_cgroup(LABEL) as loud:
         process = loud.popen(BOMBS[bomb], stdout=subprocess.DEVNULL)
-        assert process.wait(timeout=patience(30)) == -signal.SIGKILL
+        assert process.wait(timeout=patience(60)) == -signal.SIGKILL
         assert set(told(probes, loud)) == {(Action.KILL, SHARE)}
         with new_cgroup(LABEL) as other:
             assert results(other.run([act, "forks:5"], capture_output=True)) == {"forks": 5}
@@ -76,7 +76,7 @@ def test_the_child_that_was_too_many_does_nothing_more() -> None:
         new_cgroup(LABEL) as cgroup,
     ):
         process = cgroup.popen(BOMBS["programs"], stdout=subprocess.DEVNULL)
-        assert process.wait(timeout=patience(30)) == -signal.SIGKILL
+        assert process.wait(timeout=patience(60)) == -signal.SIGKILL
         wait_for(lambda: len(cgroup.pids()) == SHARE - 1, "the one too many to be gone")
         sleeps = [
             one for one in probes.wait(cgroup, K.PROCESS_EXEC, SHARE + 1) if one.path.endswith(b"sleep")

@@ -29,7 +29,7 @@ def test_removal_kills_what_is_left() -> None:
         process = child.popen(["sleep", "100"])
         wait_for(lambda: process.pid in made.pids(), "the process to join")
         paths = [*made.paths.values(), *child.paths.values()]
-    assert process.wait(5) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     assert not any(path.exists() for path in paths)
 
 

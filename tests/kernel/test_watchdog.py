@@ -102,7 +102,7 @@ def test_a_containers_profile_is_given_back(target: Target, cgroup: Cgroup) -> N
             memory[at : at + 8] = b"\x3f\0\0\0\x3f\0\0\0"
             return False
 
-        wait_for(spoiled, "the watchdog to meet it", seconds=20)
+        wait_for(spoiled, "the watchdog to meet it")
         told(target, "profile", before)
         # What was spoiled once more before the count could be read is met at the next look.
         wait_for(lambda: was[:4] in (memory[at : at + 4], memory[at + 4 : at + 8]), "the profile")
@@ -122,7 +122,7 @@ def test_a_detached_link_is_attached_again(target: Target, cgroup: Cgroup) -> No
     link = next(path for path in (target.pins / "links").iterdir() if path.name.endswith("connect4"))
     subprocess.run([bpftool, "link", "detach", "pinned", str(link)], check=True)
     told(target, "link", before)
-    wait_for(denied, "it to be refused again", seconds=10)
+    wait_for(denied, "it to be refused again")
 
 
 def test_pins_are_made_again(target: Target, cgroup: Cgroup) -> None:

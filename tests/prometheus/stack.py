@@ -73,7 +73,7 @@ def running_stack(directory: Path, scrape: Mapping[str, Any]) -> Iterator[Stack]
             f"--web.listen-address=127.0.0.1:{port}",
         ]))  # fmt: skip
         for at in (alert_port, port):
-            wait_for(lambda at=at: _ready(at), "Prometheus and Alertmanager", seconds=30, every=0.1)  # type: ignore[misc]
+            wait_for(lambda at=at: _ready(at), "Prometheus and Alertmanager", every=0.1)  # type: ignore[misc]
         yield Stack(port, called)
 
 
@@ -88,7 +88,7 @@ def _configuration(scrape: Mapping[str, Any], alertmanager: int) -> dict[str, An
 
 def _ready(port: int) -> bool:
     with contextlib.suppress(OSError):
-        return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5).status == 200)
+        return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=60).status == 200)
     return False
 
 

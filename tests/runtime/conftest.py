@@ -149,7 +149,7 @@ class Runtime:
         self.root = root
 
     def __call__(self, *words: str, capture: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-        options.setdefault("timeout", patience(30))
+        options.setdefault("timeout", patience(60))
         options.setdefault("stdin", subprocess.DEVNULL)
         if capture:
             options.update(stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -59,7 +59,7 @@ class Host:
         """Run a command in it; gives its output."""
         holder = into or self.inner
         command = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "--", *words]
-        got = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(20))
+        got = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(60))
         assert got.returncode == 0 or not check, got.stderr
         return got.stdout
 
@@ -112,7 +112,7 @@ class Sandboxes:
         options.setdefault("stdin", None if "input" in options else subprocess.DEVNULL)
         if options["stdin"] is None:
             del options["stdin"]
-        options.setdefault("timeout", patience(40))
+        options.setdefault("timeout", patience(60))
         options.setdefault("env", self.environment)
         return subprocess.run(
             self.argv(command, *words), capture_output=True, text=True, check=False, **options

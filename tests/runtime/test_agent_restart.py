@@ -72,9 +72,7 @@ def test_a_chosen_policy_outlives_the_agent(
     box.wait("stopped")
     assert not (box.rootfs / "out").read_text()
     assert box.do("delete", "--force").returncode == 0
-    wait_for(
-        lambda: not any(path.name.isdecimal() for path in told.iterdir()), "its record to go", seconds=20
-    )
+    wait_for(lambda: not any(path.name.isdecimal() for path in told.iterdir()), "its record to go")
 
 
 def test_junk_in_the_state_directory_is_no_matter(agents: list[Agent], tmp_path: Path) -> None:

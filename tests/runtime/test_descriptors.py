@@ -26,7 +26,7 @@ def test_pid_file(box: Box, tmp_path: Path) -> None:
 
 def received_pid(server: socket.socket) -> tuple[str, int]:
     """(kind, pid) of a descriptor that was sent to the socket."""
-    server.settimeout(patience(10))
+    server.settimeout(patience(60))
     peer, _ = server.accept()
     with peer:
         data, [pidfd], _, _ = socket.recv_fds(peer, 100, 4)
@@ -143,7 +143,7 @@ def test_a_standard_descriptor_that_is_closed_is_dev_null_inside(box: Box, close
         words = f"run {box.name}"
     base = f"exec '{box.runtime.executable}' --root '{box.runtime.root}'"
     subprocess.run(
-        ["/bin/bash", "-c", f"{base} {words} {closed}"], cwd=box.directory, check=True, timeout=patience(30),
+        ["/bin/bash", "-c", f"{base} {words} {closed}"], cwd=box.directory, check=True, timeout=patience(60),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     seen = (box.rootfs / "seen").read_text().split()

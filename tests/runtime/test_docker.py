@@ -76,7 +76,7 @@ def docker(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             assert daemon.poll() is None, (directory / "log").read_text()[-2000:]
             return made("version", ok=False).returncode == 0
 
-        wait_for(answers, "dockerd answers", seconds=30)
+        wait_for(answers, "dockerd answers")
         made("import", str(directory / "image.tar"), "rftest:latest")
         yield made
         left = made("ps", "--all", "--quiet").stdout.split()

@@ -67,7 +67,7 @@ def containerd(executable: Path, tmp_path: Path) -> Iterator[Containerd]:
         daemon = subprocess.Popen(["containerd", "--config", str(config)], stdout=log, stderr=log)
     made = Containerd(tmp_path, executable)
     try:
-        wait_for(lambda: made.ctr("version", ok=False).returncode == 0, "containerd answers", seconds=20)
+        wait_for(lambda: made.ctr("version", ok=False).returncode == 0, "containerd answers")
         yield made
     finally:
         end(daemon)

@@ -61,7 +61,7 @@ def changed(script: str, box: Box, *words: str) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=patience(30),
+        timeout=patience(60),
         env={**os.environ, "PYTHONPATH": str(ROOT / "runtime")},
     )
 

@@ -114,7 +114,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(box: Box, tmp_path: Path) -
         box.args("/bin/true").write()
         got = subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-            cwd=box.directory, capture_output=True, text=True, check=False, timeout=patience(30),
+            cwd=box.directory, capture_output=True, text=True, check=False, timeout=patience(60),
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
         if got.returncode:
@@ -143,7 +143,7 @@ def test_deletes_kills_and_a_start_at_once(box: Box) -> None:
             for words in commands
         ]  # fmt: skip
         for racer in racers:
-            _, said = racer.communicate(timeout=patience(30))
+            _, said = racer.communicate(timeout=patience(60))
             assert "Traceback" not in said
             assert "internal error" not in said
         clean(box)

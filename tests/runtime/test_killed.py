@@ -54,7 +54,7 @@ def steps(box: Box, log: Path, *words: str) -> list[tuple[str, int]]:
     """(call, its number among those of its process) for all processes of a run of the command, once each."""
     assert traced(box, ["-o", str(log)], *words) == 0
     clean(box)
-    wait_for(lambda: not tracers(log), "the trace to be whole", seconds=20)
+    wait_for(lambda: not tracers(log), "the trace to be whole")
     counts: dict[tuple[str, str], int] = {}
     found: dict[tuple[str, int], None] = {}
     for pid, name in CALL.findall(log.read_text()):

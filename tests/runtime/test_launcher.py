@@ -64,7 +64,7 @@ class Warm:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_it_is_really_used(hot: Box, warm: Warm) -> None:
             assert Path(f"/proc/{client.pid}/exe").resolve() == warm.executable
         finally:
             hot.do("delete", "--force")
-        client.wait(20)
+        client.wait(60)
 
 
 def test_signals_reach_the_workload(hot: Box) -> None:
@@ -124,7 +124,7 @@ def test_signals_reach_the_workload(hot: Box) -> None:
         assert client.stdout is not None
         client.stdout.readline()
         client.send_signal(signal.SIGTERM)
-        assert client.wait(20) == 7
+        assert client.wait(60) == 7
 
 
 def test_no_process_of_ours_stands_beside_a_container(hot: Box, warm: Warm) -> None:
@@ -139,7 +139,7 @@ def test_no_process_of_ours_stands_beside_a_container(hot: Box, warm: Warm) -> N
             assert len(warm.own) == 1
         finally:
             hot.do("delete", "--force")
-        client.wait(20)
+        client.wait(60)
 
 
 def test_a_running_container_holds_up_nobody(hot: Box) -> None:
@@ -192,7 +192,7 @@ def test_a_worker_starts_what_is_not_plain(hot: Box, warm: Warm) -> None:
             assert ancestors(hot.state()["pid"])[1] == warm.process.pid
         finally:
             hot.do("delete", "--force")
-        assert client.wait(20) == 137
+        assert client.wait(60) == 137
 
 
 def test_exec_goes_through_it(hot: Box) -> None:
@@ -293,7 +293,7 @@ def test_it_stays_small(hot: Box, warm: Warm) -> None:
 def test_a_second_launcher_is_refused(warm: Warm) -> None:
     """And the first one goes on."""
     command = [str(warm.executable), "launcher", "--socket", str(warm.socket)]
-    got = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    got = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert got.returncode == 1
     assert "already" in got.stderr
     assert warm.socket.exists()

@@ -70,7 +70,7 @@ def test_a_container_cannot_be_started_before_create_is_over(box: Box, tmp_path:
             status, early = box.state()["status"], box.do("start", timeout=10)
         finally:
             go.touch()
-        assert create.wait(20) == 0
+        assert create.wait(60) == 0
     assert status == "creating"
     assert "it is creating" in early.stderr
     assert box.state()["status"] == "created"
@@ -96,7 +96,7 @@ def test_a_create_that_fails_late_leaves_another_container_of_its_name_alone(
             box.start()
         finally:
             go.touch()
-        assert create.wait(20) != 0
+        assert create.wait(60) != 0
     assert box.state()["status"] == "running"
     assert box.exec("/bin/true").returncode == 0
     assert box.cgroups()
@@ -188,7 +188,7 @@ def test_run_passes_signals_on(box: Box) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 7
+        assert process.wait(60) == 7
 
 
 @pytest.mark.parametrize("name", ["TERM", "SIGTERM", "15"])

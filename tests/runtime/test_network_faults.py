@@ -38,7 +38,7 @@ def test_nothing_is_left_of_a_start_that_was_killed(
     name = sandboxes.name()
     status = killed_at(sandboxes, step, name, "--network", "bridge", "-p", "8080:80", after=after)
     assert status == -signal.SIGKILL
-    wait_for(lambda: not sandboxes.listed("--all"), "it to be swept", seconds=10)
+    wait_for(lambda: not sandboxes.listed("--all"), "it to be swept")
     assert sandboxes.left() == []
     assert host.links() == {"lo", UPLINK}
     assert host.tables() == set()
@@ -54,7 +54,7 @@ def test_a_killed_neighbour_takes_nothing_from_who_runs(sandboxes: Sandboxes, ho
     step = "ringfence_runtime.launch.parent:Launched.start"
     assert killed_at(sandboxes, step, sandboxes.name(), "-p", "8081:80", after=False) == -signal.SIGKILL
     assert host("nft", "list", "ruleset") != before
-    wait_for(lambda: set(sandboxes.listed("--all")) == {runs}, "the other to be swept", seconds=10)
+    wait_for(lambda: set(sandboxes.listed("--all")) == {runs}, "the other to be swept")
     assert host("nft", "list", "ruleset") == before
     assert len(host.links()) == 4  # lo, the uplink, the bridge, one cable
 

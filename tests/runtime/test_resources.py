@@ -245,7 +245,7 @@ def test_events_stats_have_the_pressure(box: Box) -> None:
         assert data["blkio"]["psi"]["full"]["total"] >= 0
         return bool(data["cpu"]["psi"]["some"]["total"] > 0)
 
-    wait_for(waited, "some pressure", seconds=10)
+    wait_for(waited, "some pressure")
 
 
 def test_events_tell_of_a_kill_for_memory(box: Box) -> None:
@@ -259,7 +259,7 @@ def test_events_tell_of_a_kill_for_memory(box: Box) -> None:
         assert json.loads(follower.stdout.readline())["type"] == "stats"
         assert box.exec("/bin/touch", "/tmp/go").returncode == 0
         told = [json.loads(line)["type"] for line in follower.stdout]
-        assert follower.wait(patience(10)) == 0
+        assert follower.wait(patience(60)) == 0
     assert told == ["oom", "oom"]
 
 

@@ -102,7 +102,7 @@ class Rootless:
         return subprocess.run(
             [*command, str(self.executable), "--root", str(self.directory / "state"), *words],
             cwd=self.directory / "bundle", text=True, check=False, stdin=subprocess.DEVNULL, stdout=where,
-            stderr=where, timeout=patience(30), env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
+            stderr=where, timeout=patience(60), env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
         )  # fmt: skip
 
     def output(self, *options: str) -> str:

@@ -65,7 +65,7 @@ def test_a_reader_that_goes_ends_the_writer(sandboxes: Sandboxes) -> None:
     with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
         assert process.stdout.readline() == b"y\n"
         process.stdout.close()
-        assert process.wait(patience(20)) == 1
+        assert process.wait(patience(60)) == 1
         assert b"Broken pipe" in process.stderr.read()
 
 
@@ -257,7 +257,7 @@ def test_signals_reach_the_workload(sandboxes: Sandboxes) -> None:
             assert process.stdout.readline() == "up\n"
             process.send_signal(number)
             assert process.stdout.readline() == "got\n"
-            assert process.wait(patience(20)) == 5
+            assert process.wait(patience(60)) == 5
 
 
 def test_a_terminal_has_our_size_and_follows_it(sandboxes: Sandboxes) -> None:
@@ -282,11 +282,11 @@ def test_a_terminal_has_our_size_and_follows_it(sandboxes: Sandboxes) -> None:
             pass
         return wanted in seen
 
-    wait_for(lambda: said(b"33 77"), "the first size", seconds=20)
+    wait_for(lambda: said(b"33 77"), "the first size")
     os.write(master, b"hello\n")
-    wait_for(lambda: said(b"read hello"), "the line", seconds=20)
+    wait_for(lambda: said(b"read hello"), "the line")
     os.write(master, b"\x03")
-    wait_for(lambda: said(b"broken"), "the interrupt", seconds=20)
+    wait_for(lambda: said(b"broken"), "the interrupt")
     termios.tcsetwinsize(master, (44, 88))
     os.kill(pid, signal.SIGWINCH)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3

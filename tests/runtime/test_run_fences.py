@@ -64,7 +64,7 @@ class Front:
         command += ["--state-root", f"{self.directory}/state", "--image-root", f"{self.directory}/images"]
         got = subprocess.run(
             [*command, *options], capture_output=True, text=True, check=False, env=self.environment,
-            timeout=patience(30), stdin=subprocess.DEVNULL,
+            timeout=patience(60), stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return options[1], got
 

@@ -79,7 +79,7 @@ def test_exec_is_the_same_sandbox(sandboxes: Sandboxes) -> None:
     assert got.stdout == "in\n/tmp\nb\n7\n8\n", got.stderr
     with (sandboxes.directory / "out").open("w") as out:
         command = sandboxes.argv("exec", name, "sh", "-c", "ls -l /proc/self/fd; echo again > /dev/stdout")
-        subprocess.run(command, stdout=out, stdin=subprocess.DEVNULL, check=True, timeout=patience(30))
+        subprocess.run(command, stdout=out, stdin=subprocess.DEVNULL, check=True, timeout=patience(60))
     lines = (sandboxes.directory / "out").read_text().splitlines()
     targets = [line.split(" -> ")[1] for line in lines if " -> " in line]
     assert len(targets) >= 3
@@ -182,7 +182,7 @@ sys.exit(main({words!r}))
         [*before, sys.executable, "-c", script],
         check=False,
         env=sandboxes.environment,
-        timeout=patience(40),
+        timeout=patience(60),
         capture_output=True,
     ).returncode
 
@@ -193,7 +193,7 @@ def test_a_start_killed_at_any_step_is_swept(sandboxes: Sandboxes, step: str, af
     """The next command removes it, whether the workload had begun or not; the name is free again."""
     name = sandboxes.name()
     assert killed_at(sandboxes, step, name, after=after) == -signal.SIGKILL
-    wait_for(lambda: not sandboxes.listed("--all"), "it to be swept", seconds=10)
+    wait_for(lambda: not sandboxes.listed("--all"), "it to be swept")
     assert sandboxes.left() == []
     assert sandboxes("run", *sandboxes.named(name=name), str(sandboxes.rootfs), "true").returncode == 0
 

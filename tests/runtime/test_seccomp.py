@@ -102,7 +102,7 @@ def asked(box: Box, tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(tmp_path / "agent"))
         server.listen(4)
-        server.settimeout(patience(10))
+        server.settimeout(patience(60))
         box.config["linux"]["seccomp"] = {
             "defaultAction": "SCMP_ACT_ALLOW",
             "listenerPath": str(tmp_path / "agent"),

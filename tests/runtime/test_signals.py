@@ -100,4 +100,4 @@ def test_a_signal_is_still_passed_on(box: Box) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(patience(10)) == 9
+        assert process.wait(patience(60)) == 9

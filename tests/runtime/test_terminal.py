@@ -33,7 +33,7 @@ def test_a_terminal_takes_more_than_it_holds(box: Box, tmp_path: Path) -> None:
         assert user.stdout is not None
         user.stdout.close()
         try:
-            assert process.wait(patience(15)) == 0
+            assert process.wait(patience(60)) == 0
         finally:
             box.do("delete", "--force")
             process.kill()

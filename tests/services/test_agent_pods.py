@@ -81,7 +81,7 @@ def scene(tmp_path: Path, daemon: CriDaemon) -> Iterator[Scene]:
         agent = Agent(tmp_path / "agent", policies=[policies], mode="audit", patterns=[], flags=flags)
         try:
             agent.start()
-            wait_for(lambda: fake.watches, "the watch", seconds=20)
+            wait_for(lambda: fake.watches, "the watch")
             yield Scene(agent, fake, receiver)
         finally:
             agent.stop()
@@ -93,7 +93,7 @@ def test_the_first_alert_of_a_short_pod_names_it(scene: Scene, daemon: CriDaemon
         name = f"short-{number}"
         with daemon.pod(name, "rf-shop", {"app": "short"}) as pod:
             identifier = pod.run_to_its_end("job", "/bin/unshare", "-U", "true")
-    wait_for(lambda: len(scene.receiver.alerts()) >= 3, "three alerts", seconds=30)
+    wait_for(lambda: len(scene.receiver.alerts()) >= 3, "three alerts")
     sent = [one for body in scene.receiver.bodies for one in body["alerts"]]
     assert sorted(one["container"].get("pod", "") for one in sent) == ["short-0", "short-1", "short-2"]
     last = next(one for one in sent if one["container"]["id"] == identifier)["container"]
@@ -128,7 +128,7 @@ def test_short_pods_under_load_are_all_named_right(scene: Scene, daemon: CriDaem
         with ThreadPoolExecutor(workers) as pool:
             bursts = [pool.submit(burst, daemon, n * each, each) for n in range(workers)]
             expected = {key: value for one in bursts for key, value in one.result().items()}
-        wait_for(lambda: len(set(scene.receiver.alerts())) >= len(expected), "all alerts", seconds=60)
+        wait_for(lambda: len(set(scene.receiver.alerts())) >= len(expected), "all alerts")
     finally:
         for process in busy:
             process.kill()
@@ -159,19 +159,19 @@ def test_labels_of_the_api_server_choose_policies_and_change_them(scene: Scene, 
                     marker,
                 )
                 daemon.ctr("tasks", "exec", *argv, check=False)
-            wait_for(lambda: marker in told(scene.agent, "pods-user-namespace"), "the last alert", seconds=20)
+            wait_for(lambda: marker in told(scene.agent, "pods-user-namespace"), "the last alert")
             return marker in told(scene.agent, "labelled-uts")
 
         scene.tell(pod.uid, "web-0", {"app": "web"})
-        wait_for(lambda: known(scene.agent, identifier), "the container's names", seconds=20)
+        wait_for(lambda: known(scene.agent, identifier), "the container's names")
         assert not tries("before")
         scene.tell(pod.uid, "web-0", {"app": "web", "guard": "strict"}, event="MODIFIED")
-        wait_for(lambda: tries(secrets.token_hex(4)), "the policy of the label", seconds=20, every=0.3)
+        wait_for(lambda: tries(secrets.token_hex(4)), "the policy of the label", every=0.3)
         alert = scene.agent.alerts(rule="labelled-uts")[-1]
         assert alert["container"]["owner"] == "Job/nightly"
         assert alert["container"]["labels"]["guard"] == "strict"
         scene.tell(pod.uid, "web-0", {"app": "web"}, event="MODIFIED")
-        wait_for(lambda: not tries(secrets.token_hex(4)), "the policy to go", seconds=20, every=0.3)
+        wait_for(lambda: not tries(secrets.token_hex(4)), "the policy to go", every=0.3)
 
 
 def told(agent: Agent, rule: str) -> list[str]:
@@ -204,7 +204,7 @@ def test_without_an_api_server_everything_but_new_labels_is_known(tmp_path: Path
                 rows = request(agent.socket, "top")["containers"]
                 return any(row["id"] == identifier and row["pod"] == "alone" for row in rows)
 
-            wait_for(named, "the pod's name", seconds=20)
+            wait_for(named, "the pod's name")
             daemon.ctr(
                 "tasks", "exec", "--exec-id", "x", identifier, "/bin/unshare", "-u", "true", check=False
             )

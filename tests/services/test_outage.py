@@ -59,7 +59,7 @@ class Queuer:
         os.kill(self.process.pid, signal.SIGKILL)
         assert self.process.stdout is not None
         numbers = [int(line) for line in (self.first + self.process.stdout.read()).split()]
-        self.process.wait(patience(10))
+        self.process.wait(patience(60))
         return numbers
 
 

@@ -90,7 +90,7 @@ class Agent:
         self._reader.start()
         if wait:
             try:
-                wait_for(self._is_ready, "the agent to be ready", seconds=30)
+                wait_for(self._is_ready, "the agent to be ready")
             except AssertionError as error:
                 raise AssertionError(f"{error}; its log ends:\n{self.tail(1500)}") from None
             self.ready_seconds = time.monotonic() - started
@@ -129,7 +129,9 @@ class Agent:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of an HTTP request to it."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=patience(5)) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}{path}", timeout=patience(30)
+            ) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -205,5 +207,5 @@ def pinned_agent(directory: Path, **options: Any) -> Iterator[Agent]:
         yield agent
     finally:
         agent.stop()
-        subprocess.run([*agent.argv, "--uninstall"], capture_output=True, timeout=patience(30), check=True)
+        subprocess.run([*agent.argv, "--uninstall"], capture_output=True, timeout=patience(60), check=True)
     assert pins not in mounts_of("bpf")

@@ -156,7 +156,7 @@ class Cgroup:
                         os.rmdir(directory)
             return not any(path.exists() for path in self.paths.values())
 
-        wait_for(empty, f"cgroup {self.name} to go away", seconds=10)
+        wait_for(empty, f"cgroup {self.name} to go away")
 
 
 @contextlib.contextmanager

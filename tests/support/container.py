@@ -85,7 +85,7 @@ class Container:
 
     def runc(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[Any]:
         """Run runc with these arguments."""
-        options.setdefault("timeout", patience(30))
+        options.setdefault("timeout", patience(60))
         options.setdefault("check", False)
         return subprocess.run(["runc", *arguments], **options)
 

@@ -88,7 +88,7 @@ class CriPod:
         """
         identifier = self.run(name, *command)
         ended = text_field(1, identifier) + _message(2, b"\x08\x02")  # ContainerState.CONTAINER_EXITED
-        wait_for(lambda: self.daemon.containers(ended), f"the end of {name}", seconds=60, every=0.05)
+        wait_for(lambda: self.daemon.containers(ended), f"the end of {name}", every=0.05)
         return identifier
 
     def remove(self) -> None:
@@ -178,7 +178,7 @@ def running_cri(busybox: str) -> Iterator[CriDaemon]:
             )
         daemon = CriDaemon(directory)
         try:
-            wait_for(lambda: daemon.ctr("version", check=False).returncode == 0, "containerd", seconds=30)
+            wait_for(lambda: daemon.ctr("version", check=False).returncode == 0, "containerd")
             rootfs = _images(directory, busybox)
             for reference in (_PAUSE, IMAGE):
                 layout = directory / "layout"

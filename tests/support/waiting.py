@@ -41,7 +41,7 @@ def quickest(measure: Callable[[], float], limit: float, *, tries: int = 10) -> 
     return least
 
 
-def wait_for(probe: Callable[[], T | None], what: str, *, seconds: float = 20.0, every: float = 0.01) -> T:
+def wait_for(probe: Callable[[], T | None], what: str, *, seconds: float = 60.0, every: float = 0.01) -> T:
     """Call `probe` until it returns something true, and return that.
 
     The bound is for what never comes, and so far away: how quickly something comes is asserted where it
@@ -79,7 +79,7 @@ def _be_late() -> None:
         time.sleep(seconds)
 
 
-def end(process: subprocess.Popen[Any], *, seconds: float = 20.0) -> int:
+def end(process: subprocess.Popen[Any], *, seconds: float = 60.0) -> int:
     """SIGTERM, and SIGKILL where that is not enough; its status."""
     process.terminate()
     try:

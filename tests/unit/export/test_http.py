@@ -48,7 +48,7 @@ def server(state: State) -> Iterator[HttpServer]:
 def get(server: Server, path: str) -> tuple[int, str]:
     """Status and body."""
     try:
-        with urllib.request.urlopen(f"http://{server.address}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{server.address}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -71,7 +71,7 @@ def test_checks_say_what_is_wrong(server: HttpServer, state: State) -> None:
 
 def connect(server: HttpServer) -> socket.socket:
     """A client that says what it likes."""
-    return socket.create_connection((server.address.host, server.address.port), timeout=5)
+    return socket.create_connection((server.address.host, server.address.port), timeout=60)
 
 
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/nothing", 404), ("/metrics/../etc/passwd", 404)])
@@ -83,7 +83,7 @@ def test_there_is_nothing_else(server: HttpServer, path: str, status: int) -> No
 def test_only_reading_is_allowed(server: HttpServer) -> None:
     """POST is refused."""
     with pytest.raises(urllib.error.HTTPError, match="405"):
-        urllib.request.urlopen(f"http://{server.address}/metrics", data=b"x", timeout=5)
+        urllib.request.urlopen(f"http://{server.address}/metrics", data=b"x", timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_only_reading_is_allowed(server: HttpServer) -> None:
 )
 def test_nonsense_does_not_end_the_server(server: HttpServer, nonsense: bytes) -> None:
     """The next client is served."""
-    with socket.create_connection((server.address.host, server.address.port), timeout=5) as client:
+    with socket.create_connection((server.address.host, server.address.port), timeout=60) as client:
         client.sendall(nonsense)
     assert get(server, "/healthz")[0] == 200
 
@@ -205,7 +205,7 @@ def test_metrics_are_compressed_for_who_takes_it(compress: bool, asked: str, tak
     made.start()
     try:
         request = urllib.request.Request(f"http://{made.address}/metrics", headers={"Accept-Encoding": asked})
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             body, encoding = answer.read(), answer.headers.get("Content-Encoding", "")
         assert encoding == ("gzip" if compress and takes else "")
         assert b"fake 7.0" in (gzip.decompress(body) if encoding else body)
@@ -300,7 +300,7 @@ def test_all_addresses_are_those_of_both_families(state: State) -> None:
     made.start()
     try:
         for host in ("127.0.0.1", "[::1]"):
-            with urllib.request.urlopen(f"http://{host}:{made.address.port}/healthz", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{host}:{made.address.port}/healthz", timeout=60) as answer:
                 assert answer.read() == b"ok\n"
     finally:
         made.close()

@@ -41,7 +41,7 @@ def server() -> Iterator[PageServer]:
 
 def ask(server: PageServer, path: str, method: str = "GET", host: str = "") -> http.client.HTTPResponse:
     """One request."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.address.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.address.port, timeout=60)
     headers = {"Host": host} if host else {}
     connection.request(method, path, headers=headers)
     return connection.getresponse()
@@ -78,7 +78,7 @@ def test_only_the_pages_own_script_and_style_may_run(server: PageServer) -> None
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "ringfence", "[::1"])
 def test_a_name_that_leads_here_is_not_answered(server: PageServer, host: str) -> None:
     """A page of another site whose name is made to point at this address must not read it."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.address.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.address.port, timeout=60)
     connection.putrequest("GET", "/api/status", skip_host=True)
     if host:
         connection.putheader("Host", host)

@@ -39,7 +39,7 @@ def test_a_pod_finds_its_api_server_and_follows_it(tmp_path: Path, host: str) ->
         cache = PodCache()
         watch = PodWatch(api_client(config, fake.url), "node-1", cache)
         watch.start()
-        wait_for(lambda: len(cache) == 1 and watch.up, "the pod", seconds=20)
+        wait_for(lambda: len(cache) == 1 and watch.up, "the pod")
         watch.close()
         assert fake.requests[0][2]["Authorization"] == "Bearer secret"
 

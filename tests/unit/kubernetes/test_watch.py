@@ -31,7 +31,7 @@ class Follower:
 
     def wait_pods(self, count: int) -> None:
         """Until the cache has so many, and follows."""
-        wait_for(lambda: len(self.pods) == count and self.watch.up, f"{count} pods", seconds=20)
+        wait_for(lambda: len(self.pods) == count and self.watch.up, f"{count} pods")
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def test_a_bookmark_moves_the_version_on() -> None:
             fake.raw(json.dumps(mark).encode() + b"\n")
             wait_for(lambda: follower.watch.used >= 1, "the bookmark")
             fake.raw(b"HANG UP")
-            wait_for(lambda: fake.watches >= 2, "another watch", seconds=10)
+            wait_for(lambda: fake.watches >= 2, "another watch")
             assert fake.requests[-1][1]["resourceVersion"] == "5000"
 
 
@@ -214,7 +214,7 @@ def test_a_line_without_an_end_is_cut() -> None:
             follower.wait_pods(1)
             for _ in range(5):
                 fake.raw(b"x" * (1 << 20))
-            wait_for(lambda: follower.watch.restarts["broken"], "the end of it", seconds=20)
+            wait_for(lambda: follower.watch.restarts["broken"], "the end of it")
             fake.events.clear()
             fake.add(pod(2))
             follower.wait_pods(2)
@@ -226,12 +226,12 @@ def test_a_silent_server_is_left_after_its_time() -> None:
         fake.add(pod(1))
         with following(fake, longest=0.3) as follower:
             follower.wait_pods(1)
-            wait_for(lambda: fake.watches >= 3, "more watches", seconds=10)
+            wait_for(lambda: fake.watches >= 3, "more watches")
             assert follower.watch.restarts["stalled"] >= 1
     with fake_apiserver() as fake:
         fake.stall_list = True
         with following(fake, timeout=0.2) as follower:
-            wait_for(lambda: follower.watch.restarts["stalled"] >= 2, "two attempts", seconds=10)
+            wait_for(lambda: follower.watch.restarts["stalled"] >= 2, "two attempts")
             assert not follower.watch.up
 
 
@@ -241,7 +241,7 @@ def test_a_server_that_drips_holds_the_watch_no_longer_than_a_silent_one() -> No
         fake.add(pod(1))
         fake.drip = 0.05
         with following(fake, longest=0.5) as follower:
-            wait_for(lambda: follower.watch.restarts["stalled"] >= 2, "two ends", seconds=10)
+            wait_for(lambda: follower.watch.restarts["stalled"] >= 2, "two ends")
             fake.drip = 0.0
             fake.add(pod(2))
             follower.wait_pods(2)
@@ -274,7 +274,7 @@ def test_a_list_that_is_none_is_refused(body: bytes) -> None:
             fake.list_body = body
             fake.oldest = fake.version + 50
             fake.raw(json.dumps({"type": "ERROR", "object": {"code": 410}}).encode() + b"\n")
-            wait_for(lambda: follower.watch.restarts["broken"] >= 2, "the refusal", seconds=10)
+            wait_for(lambda: follower.watch.restarts["broken"] >= 2, "the refusal")
             assert follower.pods.get(UID) is not None
             assert len(follower.pods) == 1
 
@@ -296,7 +296,7 @@ def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         fake.add(pod(1))
         fake.endless_list = True
         with following(fake) as follower:
-            wait_for(lambda: follower.watch.restarts["broken"], "the end of it", seconds=10)
+            wait_for(lambda: follower.watch.restarts["broken"], "the end of it")
 
 
 def test_more_pods_than_any_node_has_are_counted_not_kept() -> None:
@@ -313,7 +313,7 @@ def test_nobody_listens_and_later_somebody_does() -> None:
         fake.add(pod(1))
         follower = Follower(fake)
     follower.watch.start()
-    wait_for(lambda: follower.watch.restarts["broken"] >= 2, "two attempts", seconds=10)
+    wait_for(lambda: follower.watch.restarts["broken"] >= 2, "two attempts")
     assert not follower.watch.up
     assert len(follower.complaints) == 1
     follower.watch.close()
