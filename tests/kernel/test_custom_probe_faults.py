@@ -144,7 +144,7 @@ def test_time_is_bounded(tmp_path: Path, workshop: Workshop) -> None:
     short = Workshop(workshop.directory, workshop.subsystem, memory=4 << 30, seconds=3)
     began = time.monotonic()
     (found,) = refusal(short, place_probe(tmp_path, "bad", source))
-    assert time.monotonic() - began < patience(20)
+    assert time.monotonic() - began < patience(60)
     assert re.match(r"bad\.c: .*probes\.timeout", found), found
     assert not children_of(os.getpid())
 
@@ -246,7 +246,7 @@ def test_the_agent_ends_at_once_while_bcc_works(tmp_path: Path) -> None:
         (child,) = wait_for(lambda: children_of(agent.pid), "bcc's process")
         began = time.monotonic()
         assert agent.stop() == 0
-        assert time.monotonic() - began < patience(8)
+        assert time.monotonic() - began < patience(40)
         wait_for(lambda: process_state(child) in "-Z", "bcc's process to end")
 
 

@@ -76,7 +76,7 @@ def test_the_whole_request_has_one_deadline(serve: Serve) -> None:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             get(target, timeout=0.4)
-        assert 0.3 < time.monotonic() - began < patience(3)
+        assert 0.3 < time.monotonic() - began < patience(20)
 
 
 @pytest.mark.parametrize("serve", [hang, drip(b"\x16\x03\x03\x40\x00\x02")])
@@ -86,7 +86,7 @@ def test_the_handshake_of_tls_is_a_part_of_it(serve: Serve) -> None:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             get(target._replace(tls=True), 0.4, tls_context(None))
-        assert time.monotonic() - began < patience(3)
+        assert time.monotonic() - began < patience(20)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import pytest
 
 from ringfence.cli.main import main
 from ringfence.cli.parser import EXIT_CODES
+from tests.support.waiting import quickest
 
 COMMANDS = ("agent", "status", "events", "top", "tree", "policy", "probe", "completion", "version",
             "run", "ps", "exec", "logs", "stop", "rm", "image")  # fmt: skip
@@ -50,10 +51,14 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         "heavy = {'yaml', 'structlog', 'prometheus_client', 'asyncio', 'ringfence.bpf', 'ringfence.policy'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
-    began = time.monotonic()
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ended.stderr.strip() == "[]"
-    assert time.monotonic() - began < 5
+
+    def ask() -> float:
+        began = time.monotonic()
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert ended.stderr.strip() == "[]"
+        return time.monotonic() - began
+
+    assert quickest(ask, 1.0, tries=5) < 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)

