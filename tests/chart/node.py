@@ -23,6 +23,7 @@ from typing import Any
 from ringfence.bpf._syscalls import mount_detached
 from tests.chart.helm import Object, by_kind
 from tests.support.cgroups import PREFIX, Cgroup
+from tests.support.shims import end_shims
 from tests.support.waiting import end, patience, wait_for
 
 __all__ = ["Node", "Pod", "new_node"]
@@ -196,6 +197,7 @@ def new_node(image: Path) -> Iterator[Node]:
             yield node
         finally:
             end(daemon)
+            end_shims(f"{name}/containerd.sock")
             for descriptor in mounts.values():
                 os.close(descriptor)
             shutil.rmtree(directory / "root", ignore_errors=True)

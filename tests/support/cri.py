@@ -21,6 +21,7 @@ from ringfence.containers.kubernetes.grpc import Channel, GrpcError
 from ringfence.containers.kubernetes.proto import Field, text_field
 from tests.support.cgroups import hierarchies, remove_trees
 from tests.support.container import make_rootfs
+from tests.support.shims import end_shims
 from tests.support.waiting import end, patience, wait_for
 from tools.image.layout import archive, write_layout
 
@@ -202,3 +203,4 @@ def _end(process: subprocess.Popen[bytes], daemon: CriDaemon) -> None:
         daemon.ctr("tasks", "kill", "--signal", "KILL", identifier, check=False)
         daemon.ctr("tasks", "delete", "--force", identifier, check=False)
     end(process)
+    end_shims(str(daemon.socket))
