@@ -70,17 +70,14 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 	return bound;
 }
 
-/* A task that was bound by a hook, and whose program at task_newtask was skipped. Returns whether it is that. */
-static __always_inline bool rf_finish(struct task_struct *task, struct rf_task *bound)
+/* A task that was bound by a hook, and whose program at task_newtask was skipped: finished here. Returns whether it is that. */
+static __always_inline bool rf_half_bound(struct task_struct *task, struct rf_task *bound)
 {
 	struct rf_container *container = rf_container_of(bound);
 
 	if (!container || ((struct rf_armed *)bound)->counted != RF_COUNTED_NOT_YET || !BPF_CORE_READ(task, nsproxy))
 		return false;
-	bound->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	rf_settle(task, bound->container);
-	rf_publish(task, bound, container);
-	rf_counted(task, bound, container, true);
+	rf_finish(task, bound, container, true);
 	return true;
 }
 
@@ -95,7 +92,7 @@ static __always_inline struct rf_task *rf_meet(struct task_struct *task)
 
 	bound = rf_bound(task);
 	if (bound && bound->container)
-		return rf_finish(task, bound) ? bound : NULL;
+		return rf_half_bound(task, bound) ? bound : NULL;
 	if (rf_is_agent(task))
 		return NULL;
 	mine = rf_carried_slot(task);

@@ -156,4 +156,14 @@ static __always_inline void rf_counted(struct task_struct *task, struct rf_task 
 	rf_submit(record, RF_CONTAINER_START);
 }
 
+/* What a program at task_newtask adds to a binding that was made before it: for where that program was skipped. */
+static __always_inline void rf_finish(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
+				      bool adopted)
+{
+	bound->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	rf_settle(task, bound->container);
+	rf_publish(task, bound, container);
+	rf_counted(task, bound, container, adopted);
+}
+
 #endif

@@ -267,6 +267,11 @@ struct linux_binprm {
 	const char *interp;   /* what runs it: another one for scripts */
 };
 
+/* of the trace event task/task_newtask */
+struct trace_event_raw_task_newtask {
+	pid_t pid;
+};
+
 struct rlimit {
 	unsigned long rlim_cur;
 	unsigned long rlim_max;

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import CONTAINER, DIM_EXE, ContainerValue, EventKind
-from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, Probes
+from tests.kernel.probes import BOTH_WAYS, Probes
 from tests.kernel.rules import Rule, name_hash
 from tests.support.cgroups import Cgroup
 from tests.support.waiting import wait_for
@@ -76,7 +76,7 @@ def churn(cgroup: Cgroup, tries: str, victim: Path) -> tuple[int, int]:
     return born, through
 
 
-@HOOKS_DECIDE
+@BOTH_WAYS
 def test_every_child_is_held_to_the_rules(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
     """Of some thousand."""
     probes.enforce(Rule(K.SYS_CHMOD, "deny"))
@@ -85,7 +85,7 @@ def test_every_child_is_held_to_the_rules(probes: Probes, cgroup: Cgroup, tmp_pa
     assert through == 0
 
 
-@HOOKS_DECIDE
+@BOTH_WAYS
 def test_an_exception_ends_with_its_program(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
     """The interpreter may, and what it executes may not, however many do so at once."""
     own = name_hash(os.path.realpath(sys.executable).encode())

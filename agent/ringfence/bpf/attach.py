@@ -142,7 +142,8 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
             yield Place(program, kind, target)
     for program in programs:
         kind, _, target = program.section.partition("/")
-        if kind == "lsm" and (target in plan.lsm or program.name.startswith("follow_")):
+        # Programs that follow tasks, where they were loaded, do so whatever rules there are.
+        if _follows(program, plan) or (kind == "lsm" and target in plan.lsm):
             yield Place(program, kind, target)
     for program in programs:
         entry = frozenset[str]() if plan.compat else plan.entry | plan.guarded
@@ -170,6 +171,10 @@ def _guard_places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Pla
                 yield Place(program, kind, f"{target}_{tracepoint(name)}")
         else:
             yield Place(program, kind, target)
+
+
+def _follows(program: Program, plan: AttachPlan) -> bool:
+    return program.name.startswith("follow_") and _is_wanted(plan, "sched_process_exec")
 
 
 def _is_wanted(plan: AttachPlan, target: str) -> bool:

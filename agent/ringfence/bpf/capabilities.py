@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +26,7 @@ __all__ = [
     "NodeCapabilities",
     "cgroup_storage",
     "mounts_of",
+    "preempts_programs",
 ]
 
 #: where pins go: the node's bpffs, else one that the agent mounts
@@ -210,6 +212,13 @@ def cgroup_storage() -> bool:
     """Whether cgroup-BPF programs have task storage, and need no table of processes (6.2 has)."""
     kinds = {CGROUP_ATTACHES[name] for name in ("dev", "sysctl", "connect4")}
     return all(_syscalls.may_call(*kind, _TASK_STORAGE_GET) for kind in kinds)
+
+
+@cache
+def preempts_programs() -> bool:
+    """Whether programs at tracepoints may be preempted, and so skipped: see docs/kernel-compat.md."""
+    numbers = re.match(r"(\d+)\.(\d+)", platform.release())
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (6, 13)
 
 
 def mounts_of(kind: str, source: str = "") -> list[str]:

@@ -46,7 +46,10 @@ __all__ = [
 #: programs of the self-defence that LSM hooks make unnecessary
 _GUARDS_CALLS = ("tp_btf/signal_generate", "tracepoint/syscalls/sys_exit")
 #: programs that an older kernel may lack or refuse; the rest is needed
-_OPTIONAL = ("cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/sys_enter", "tp_btf/sys_exit")
+_OPTIONAL = (
+    "cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/cap_capable", "tp_btf/sys_enter", "tp_btf/sys_exit",
+    "tracepoint/sched/sched_process_exec", "tracepoint/task/task_newtask",
+)  # fmt: skip
 
 
 class Pattern(NamedTuple):
@@ -318,6 +321,8 @@ def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Co
     """Whether the configuration asks for a program that the kernel could have."""
     if program.startswith("learn_"):
         return settings.learn
+    if program.startswith("follow_") and section.startswith("tracepoint/"):
+        return settings.follows_by_perf()
     if not program.startswith("guard_"):
         return True
     if section in _GUARDS_CALLS:
@@ -337,7 +342,7 @@ def _has_hook(program: str, section: str, settings: KernelSettings, missing: lis
 
 
 def _is_optional(section: str) -> bool:
-    return section in _OPTIONAL or section.startswith(("lsm/", "fentry/")) or section == "tp_btf/cap_capable"
+    return section in _OPTIONAL or section.startswith(("lsm/", "fentry/"))
 
 
 def _loads(kind: int, attach_type: int) -> bool:

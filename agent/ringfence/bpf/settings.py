@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ringfence.abi import CONFIG, GUARD_OFF, HIERARCHY_V2, EventKind
 from ringfence.bpf import guard_calls
-from ringfence.bpf.capabilities import cgroup_storage
+from ringfence.bpf.capabilities import cgroup_storage, preempts_programs
 from ringfence.bpf.host import FileIdentity, root_identity
-from ringfence.bpf.lsm import HELPER_HOOK, decided_by
+from ringfence.bpf.lsm import FOLLOW_HOOKS, HELPER_HOOK, decided_by
 
 __all__ = ["DEFAULT_OBJECT", "KernelSettings", "host_namespaces"]
 
@@ -101,6 +101,10 @@ class KernelSettings:
         table = (share, storage, self.late, self.task_share, self.root_cgroup, *self.root)
         guard = (self.guard, self.guards_by_hook(refused))
         return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table, *guard)
+
+    def follows_by_perf(self) -> bool:
+        """Whether tasks are to be followed at tracepoints by perf, too: no hooks do that, and it helps."""
+        return preempts_programs() and not self.lsm_hooks >= FOLLOW_HOOKS
 
     def guards_by_hook(self, refused: Collection[str] = ()) -> bool:
         """Whether LSM hooks see to the self-defence, so that calls and opens need not be looked at for it."""

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Following tasks at tracepoints by perf, which the kernel does not skip as it does tp_btf: see follow.h. For kernels that
+ * preempt those, where there are no hooks.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/follow.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* 3f0e6f2b41d3, 6.2; for programs of this kind since 6.12. The record has the child's number only. */
+extern struct task_struct *bpf_task_from_pid(s32 pid) __ksym __weak;
+extern void bpf_task_release(struct task_struct *task) __ksym __weak;
+
+SEC("tracepoint/task/task_newtask")
+int follow_newtask(struct trace_event_raw_task_newtask *ctx)
+{
+	struct task_struct *parent = bpf_get_current_task_btf(), *child;
+	struct rf_container *container;
+	struct rf_task *bound;
+
+	bound = rf_bound(parent);
+	container = bound ? rf_container_of(bound) : NULL;
+	if (!container)
+		return 0;
+	child = bpf_task_from_pid(ctx->pid);
+	if (!child)
+		return 0;
+	bound = rf_follow_child(child, bound, container, BPF_CORE_READ(child, group_leader, start_boottime));
+	if (bound && ((struct rf_armed *)bound)->counted == RF_COUNTED_NOT_YET)
+		rf_finish(child, bound, container, false);
+	bpf_task_release(child);
+	return 0;
+}
+
+SEC("tracepoint/sched/sched_process_exec")
+int follow_process_exec(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	rf_follow_exec(task, (__u64)BPF_CORE_READ(task, mm, exe_file));
+	return 0;
+}

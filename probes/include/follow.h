@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Following tasks a second time. From Linux 7 on a program at a tracepoint (tp_btf) may be preempted, and then the kernel
+ * skips it for every other task that comes by on that CPU. So what binds tasks is done twice: by the programs of
+ * process.bpf.c, which also tell and count, and by some that are not skipped: at LSM hooks (lsm_follow.bpf.c), or, where
+ * there are none, at the same tracepoints by perf, which keeps preemption off (follow.bpf.c). Whichever comes second
+ * finds it done.
+ */
+#ifndef RINGFENCE_FOLLOW_H
+#define RINGFENCE_FOLLOW_H
+
+#include "become.h"
+#include "exec.h"
+
+#define RF_CLONE_THREAD 0x10000
+
+/* Binds a child as its parent is. `start_ns` 0: it has not begun. Not counted by this. Returns its binding, whoever made it. */
+static __always_inline struct rf_task *rf_follow_child(struct task_struct *child, const struct rf_task *parent,
+						       struct rf_container *container, __u64 start_ns)
+{
+	struct rf_task *bound, like;
+
+	__builtin_memcpy(&like, parent, sizeof(like));
+	like.start_ns = start_ns;
+	bound = rf_bind(child, container, &like);
+	if (!bound)
+		return rf_bound(child);
+	((struct rf_armed *)bound)->home = ((const struct rf_armed *)parent)->home;
+	__builtin_memcpy(&((struct rf_armed *)bound)->identity, &((const struct rf_armed *)parent)->identity,
+			 sizeof(struct rf_identity));
+	return bound;
+}
+
+/*
+ * The current task has become the program `file`. No hook before was asked about the first program of a container, as
+ * nobody was armed yet: here it is killed, if a rule says so, and sched_process_exec tells of it.
+ */
+static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file)
+{
+	struct rf_becomes becomes = {};
+	struct rf_container *container;
+	struct rf_question question;
+	struct rf_scratch *buffer;
+	struct rf_task *bound;
+	struct rf_file exe;
+	int became;
+
+	container = rf_who_executes(task, &becomes);
+	if (!container)
+		return;
+	buffer = rf_scratch_get();
+	rf_what_is_executed(task, &becomes, buffer, &exe, file);
+	became = rf_become(&becomes);
+	bound = rf_bound(task);
+	if (bound && bound->container) {
+		((struct rf_armed *)bound)->fresh = becomes.arms && became;
+		rf_counted(task, bound, container, false);
+		if (buffer && becomes.arms) {
+			rf_ask_exec(&question, task, bound, container, &exe, buffer);
+			rf_judge(&question, task, bound, NULL);
+			rf_carry_out(&question);
+		}
+	}
+	if (buffer)
+		rf_scratch_put(buffer);
+}
+
+#endif
