@@ -134,21 +134,6 @@ int BPF_PROG(every_call, struct pt_regs *regs, long id)
 }
 
 /*
- * Instead of every_call where the kernel skips it at times (follow.h): native calls come to syscall_enter, by perf, and only
- * the others here.
- */
-SEC("tp_btf/sys_enter")
-int BPF_PROG(compat_call, struct pt_regs *regs, long id)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 index = id;
-
-	if (!rf_in_compat(task) && index < RF_COMPAT_BASE)
-		return 0;
-	return rf_entered(task, true);
-}
-
-/*
  * Where chroot(2) led is only known when it is done. It is asked about at its entry, too: whether the task was
  * chrooted before is only known there.
  */

@@ -19,20 +19,8 @@ from ringfence.bpf.objects import Program
 from ringfence.bpf.syscalls import tracepoint
 from ringfence.errors import KernelError
 
-__all__ = [
-    "COMPAT_CALL",
-    "AttachPlan",
-    "Attached",
-    "Place",
-    "Skipped",
-    "Tracefs",
-    "detach",
-    "open_tracefs",
-    "run_iterator",
-]
+__all__ = ["AttachPlan", "Attached", "Place", "Skipped", "Tracefs", "detach", "open_tracefs", "run_iterator"]
 
-#: the program at every call that looks at 32-bit calls only
-COMPAT_CALL = "compat_call"
 #: why a cgroup takes no program of ours, which is no reason to go without the others
 _NOT_HERE = {
     errno.EINVAL: "this kernel cannot attach it",
@@ -51,8 +39,8 @@ class AttachPlan:
     ringfence.bpf.syscalls, `cgroup` what follows `cgroup/` in a section (dev, sysctl, connect4). None: all
     that the object has. `cgroup_path` is the root of the cgroup v2 hierarchy; empty: no cgroup programs.
     `compat` and `compat_exit` see the same calls of 32-bit programs as well, at some 30 ns for each call on
-    the node. With `compat`, one program at every call replaces those at the tracepoints of `entry`, unless it was
-    loaded for 32-bit calls only (COMPAT_CALL). `lsm` are hooks of ringfence.bpf.lsm; `hooked` the calls that they decide, which are not in `entry`. `drift`: the
+    the node. With `compat`, one program at every call replaces those at the tracepoints of `entry`. `lsm` are
+    hooks of ringfence.bpf.lsm; `hooked` the calls that they decide, which are not in `entry`. `drift`: the
     programs that detect drift, and where. `requests`: the program at requests for modules. `guard`: the
     programs of the self-defence, which may need the entry of more calls (`guarded`) and the exit of some
     (`guarded_exit`).
@@ -147,7 +135,6 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
     programs = [program for program in programs if plan.drift or not program.name.startswith("drift_")]
     yield from _guard_places(programs, plan)
     programs = [program for program in programs if not program.name.startswith("guard_")]
-    apart = any(program.name == COMPAT_CALL for program in programs)
     for program in programs:
         kind, _, target = program.section.partition("/")
         # Programs that learn are loaded only where they are wanted.
@@ -159,7 +146,7 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
         if _follows(program, plan) or (kind == "lsm" and target in plan.lsm):
             yield Place(program, kind, target)
     for program in programs:
-        entry = frozenset[str]() if plan.compat and not apart else plan.entry | plan.guarded
+        entry = frozenset[str]() if plan.compat else plan.entry | plan.guarded
         for prefix, names in (("syscalls/sys_enter", entry), ("syscalls/sys_exit", plan.exit)):
             if program.section == f"tracepoint/{prefix}":
                 for name in sorted(names):

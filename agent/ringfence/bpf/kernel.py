@@ -22,17 +22,8 @@ from ringfence.abi import (
     EventKind,
 )
 from ringfence.bpf import _libbpf, _syscalls, syscalls
-from ringfence.bpf.attach import (
-    COMPAT_CALL,
-    Attached,
-    AttachPlan,
-    Skipped,
-    attach_all,
-    detach,
-    places,
-    run_iterator,
-)
-from ringfence.bpf.capabilities import CGROUP_ATTACHES, TRACEPOINTS, preempts_programs
+from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
+from ringfence.bpf.capabilities import CGROUP_ATTACHES, TRACEPOINTS
 from ringfence.bpf.losses import Losses
 from ringfence.bpf.maps import Map
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
@@ -332,8 +323,6 @@ def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Co
         return settings.learn
     if program.startswith("follow_") and section.startswith("tracepoint/"):
         return settings.follows_by_perf()
-    if section == "tp_btf/sys_enter":
-        return (program == COMPAT_CALL) == preempts_programs()
     if not program.startswith("guard_"):
         return True
     if section in _GUARDS_CALLS:
