@@ -2,8 +2,9 @@
 """No task of a container is ever without its container, and none keeps the program that it has left.
 
 Linux 7 may skip a program at a tracepoint for one task because another one was preempted in it
-(docs/kernel-compat.md), and tasks that fork without pause make that happen. So tasks are followed a second time,
-at LSM hooks or by perf. What the children try is refused where nothing is skipped: at hooks, or by cgroup-BPF.
+(docs/kernel-compat.md), and tasks that fork without pause make that happen. So tasks are followed a second
+time, at LSM hooks or by perf. What the children try is refused where nothing is skipped: at hooks, or by
+cgroup-BPF.
 """
 
 from __future__ import annotations
