@@ -10,7 +10,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* 3f0e6f2b41d3, 6.2; for programs of this kind since 6.12. The record has the child's number only. */
+/* 3f0e6f2b41d3, 6.2; for programs of this kind bc638d8cb5be, 6.12. The record has the child's number only. */
 extern struct task_struct *bpf_task_from_pid(s32 pid) __ksym __weak;
 extern void bpf_task_release(struct task_struct *task) __ksym __weak;
 
