@@ -77,7 +77,7 @@ def lost(agent: Agent, cgroup: Cgroup) -> float:
 def test_a_flood_is_counted_for_the_container_that_made_it(agent: Agent) -> None:
     """And its total stays when the container and its slot are gone."""
     total = ("ringfence_events_dropped_total", (("event", "process.fork"), ("reason", "rate_limit")))
-    with new_cgroup(LABEL) as quiet, new_cgroup(LABEL) as loud, inside(quiet, "sleep", "60"):
+    with new_cgroup(LABEL) as quiet, new_cgroup(LABEL) as loud, inside(quiet, "sleep", "600"):
         with inside(loud, "/bin/sh", "-c", FORKS):
             wait_for(lambda: lost(agent, loud) > 200, "losses of the loud one")
         assert lost(agent, quiet) == 0

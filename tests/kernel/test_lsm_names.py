@@ -264,7 +264,7 @@ def test_what_a_container_kept_from_its_first_namespace_is_its_own(
     """
     (tmp_path / "file").write_text("x")
     probes.enforce(*I2)
-    among_others = 'sleep 60 & "$@"; kill $!'
+    among_others = 'sleep 600 & "$@"; kill $!'
     words = ("-c", among_others, "sh", names, HERE, "before", tmp_path, "file")
     assert evading(cgroup, "sh", *words) == DONE
 

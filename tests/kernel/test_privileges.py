@@ -100,7 +100,7 @@ print(kill_process(pid, start_ticks(pid) * TICK_NS, "test").outcome)
 def test_only_with_kill_it_ends_processes_of_other_users(cgroup: Cgroup, held: bool, outcome: str) -> None:
     """A process of user 1000 in a container."""
     kill = next(one for one in NEEDED if one.name == "KILL")
-    victim = cgroup.popen(["setpriv", "--reuid=1000", "--clear-groups", "sleep", "60"])
+    victim = cgroup.popen(["setpriv", "--reuid=1000", "--clear-groups", "sleep", "600"])
     try:
         status = Path(f"/proc/{victim.pid}/status")
         wait_for(lambda: "Uid:\t1000" in status.read_text(), "the change of user")

@@ -180,7 +180,7 @@ BENIGN = {
     "unshare -Urmnpuif --mount-proc sh -c 'cat /proc/uptime; mount -t tmpfs x /mnt; ls /mnt'",
     "unshare by root": "unshare -mnpuiCf sh -c 'cat /proc/uptime; ls /'",
     "nested": "unshare -Ur unshare -Urmn sh -c 'cat /proc/uptime; unshare -U cat /proc/uptime'",
-    "nsenter into a child": "unshare -Urn sleep 60 & "
+    "nsenter into a child": "unshare -Urn sleep 600 & "
     "until nsenter -t $! -U -n cat /proc/uptime; do sleep 0.02; done; kill $!",
     "threads": "python3 -c '{threads}'",
     "back and forth": "python3 -c '{seteuid}'",
@@ -223,7 +223,7 @@ def test_a_lawful_change_is_no_drift(probes: Probes, cgroup: Cgroup, workload: s
 def test_an_exec_into_a_running_container_is_no_drift(probes: Probes, cgroup: Cgroup) -> None:
     """A runtime joins the namespaces one by one, and becomes the program last."""
     probes.enforce(Rule(K.TASK_DRIFT))
-    init = cgroup.popen(["unshare", "-nuif", "sleep", "60"])
+    init = cgroup.popen(["unshare", "-nuif", "sleep", "600"])
     sleeper = wait_for(
         lambda: next((p for p in cgroup.pids() if Path(f"/proc/{p}/comm").read_text() == "sleep\n"), None),
         "the container's program",

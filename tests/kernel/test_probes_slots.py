@@ -184,7 +184,7 @@ def test_a_full_table_of_processes_lets_nobody_through(
         new_cgroup(LABEL) as other,
     ):
         probes.enforce(Rule(K.DEVICE_ACCESS, "deny", {0: {1}}))
-        sleeps = "for i in $(seq 40); do sleep 60 >/dev/null & done; exec " + f"{act} {call} forks:1"
+        sleeps = "for i in $(seq 40); do sleep 600 >/dev/null & done; exec " + f"{act} {call} forks:1"
         bomb = loud.popen(["/bin/sh", "-c", sleeps], stdout=subprocess.PIPE, text=True)
         said, _ = bomb.communicate(timeout=patience(60))
         assert f"mknod {-errno.EPERM}" in said

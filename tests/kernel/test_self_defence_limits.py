@@ -71,7 +71,7 @@ def test_root_of_the_host_may_do_all_that(target: Target, tamper: str) -> None:
 def test_a_container_may_do_it_to_its_own(target: Target, tamper: str) -> None:
     """The calls are ordinary ones: only what they reach for is not."""
     with new_cgroup(LABEL) as cgroup:
-        child = cgroup.popen(["sleep", "60"])
+        child = cgroup.popen(["sleep", "600"])
         try:
             for words in (
                 ("signal", child.pid, int(signal.SIGCONT)), ("limit", child.pid), ("nice", child.pid),

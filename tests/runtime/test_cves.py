@@ -90,7 +90,7 @@ def test_cve_2019_5736_what_waits_to_be_the_workload_is_sealed(box: Box, own_pro
     """Row 34: the program of a process that is not the workload yet cannot be written through it, not even
     when nothing executes it any more (then the kernel itself has no objection).
     """
-    box.args("/bin/sleep", "60").write()
+    box.args("/bin/sleep", "600").write()
     assert box.do("create", capture=False).returncode == 0
     pid = box.state()["pid"]
     held = os.open(f"/proc/{pid}/exe", os.O_PATH)

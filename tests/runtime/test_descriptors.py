@@ -51,7 +51,7 @@ def test_pidfd_socket(box: Box, tmp_path: Path) -> None:
         assert box.do("run", "--detach", *option, capture=False).returncode == 0
         assert received_pid(server) == ("standard", box.state()["pid"])
         file = tmp_path / "pid"
-        words = ("exec", "--detach", *option, "--pid-file", str(file), box.name, "/bin/sleep", "30")
+        words = ("exec", "--detach", *option, "--pid-file", str(file), box.name, "/bin/sleep", "600")
         assert box.runtime(*words, capture=False).returncode == 0
         assert received_pid(server) == ("setns", int(file.read_text()))
 

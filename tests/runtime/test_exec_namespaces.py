@@ -84,7 +84,7 @@ def test_exec_is_in_the_pid_namespace_of_an_init_that_left_it_for_its_children(
     """
     box.args("/bin/unshare", "-U", "-p", "/bin/sleep", "3600").start()
     file = tmp_path / "pid"
-    words = ["exec", "--detach", "--pid-file", str(file), box.name, "/bin/sleep", "30"]
+    words = ["exec", "--detach", "--pid-file", str(file), box.name, "/bin/sleep", "600"]
     assert box.runtime(*words, capture=False).returncode == 0
     init, pid = box.state()["pid"], file.read_text()
     assert os.readlink(f"/proc/{pid}/ns/pid") == os.readlink(f"/proc/{init}/ns/pid")

@@ -244,7 +244,7 @@ def test_who_may_do_less_is_not_served(how: str, box: Box) -> None:
     """What a command may do must not depend on whether a launcher listens: the caller's own fences count."""
     words, served = CALLERS[how]
     before = [word.format(root=box.rootfs) for word in words]
-    with subprocess.Popen([*before, "/bin/sleep", "60"]) as caller:
+    with subprocess.Popen([*before, "/bin/sleep", "600"]) as caller:
         shown = Path(f"/proc/{caller.pid}/cmdline")
         wait_for(lambda: shown.read_bytes().startswith(b"/bin/sleep"), "the caller")
         try:

@@ -130,7 +130,7 @@ def test_a_seccomp_listener_reaches_its_agent(box: Box, asked: socket.socket) ->
     assert (message["metadata"], message["pid"], message["fds"]) == ("mine", pid, ["seccompFd"])
     assert (message["state"]["id"], message["state"]["status"]) == (box.name, "creating")
     file = box.directory / "pid"
-    words = ("exec", "--detach", "--pid-file", str(file), box.name, "/bin/sleep", "30")
+    words = ("exec", "--detach", "--pid-file", str(file), box.name, "/bin/sleep", "600")
     assert box.runtime(*words, capture=False).returncode == 0
     message = told(asked)
     assert message["pid"] == int(file.read_text()) != pid
