@@ -94,7 +94,7 @@ def test_exec_detached_writes_a_pid_file(box: Box, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     words = ["exec", "--detach", "--pid-file", str(file), box.name, "/bin/sleep", "600"]
     assert box.runtime(*words, capture=False).returncode == 0
-    assert Path(f"/proc/{file.read_text()}/cmdline").read_bytes() == b"/bin/sleep\x0030\x00"
+    assert Path(f"/proc/{file.read_text()}/cmdline").read_bytes() == b"/bin/sleep\x00600\x00"
 
 
 def test_exec_of_something_missing_says_so(box: Box) -> None:
