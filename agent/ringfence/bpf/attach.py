@@ -72,11 +72,12 @@ class Attached(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """One place that this kernel lacks, or does not permit."""
+    """One place that this kernel lacks (`absent`: it is older, or was built without), or does not permit."""
 
     program: str
     target: str
     reason: str
+    absent: bool = False
 
 
 class Tracefs:
@@ -211,7 +212,7 @@ def _attach_tracepoint(place: Place, tracefs: Tracefs) -> Attached | Skipped:
     """One program may be at many. The link keeps the perf event alive (b89fbfbb854c, 5.15)."""
     number = tracefs.tracepoint_id(place.target)
     if number is None:
-        return Skipped(place.program.name, place.target, "this kernel has no such tracepoint")
+        return Skipped(place.program.name, place.target, "this kernel has no such tracepoint", absent=True)
     event = _syscalls.perf_event_open_tracepoint(number)
     try:
         link = _libbpf.link_create(place.program.fd, event, _libbpf.ATTACH_PERF_EVENT)

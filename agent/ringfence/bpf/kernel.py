@@ -306,7 +306,8 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
             # libbpf knows these sections from 1.3 on; the kernel has them since 6.7 (859051dd165e)
             file.set_type(program, *CGROUP_ATTACHES[target])
             if program not in refused and not _loads(*CGROUP_ATTACHES[target]):
-                missing.append(Skipped(program, section, "this kernel has no such attach type (6.7 has)"))
+                lack = "this kernel has no such attach type (6.7 has)"
+                missing.append(Skipped(program, section, lack, absent=True))
                 refused.add(program)
         point = section.removeprefix("tp_btf/")
         if point in TRACEPOINTS and point not in settings.tracing:
@@ -337,7 +338,7 @@ def _has_hook(program: str, section: str, settings: KernelSettings, missing: lis
     if section.removeprefix("lsm/") in settings.lsm_hooks:
         return True
     if settings.lsm_hooks and not any(skip.program == program for skip in missing):
-        missing.append(Skipped(program, section, "this kernel has no such LSM hook"))
+        missing.append(Skipped(program, section, "this kernel has no such LSM hook", absent=True))
     return False
 
 

@@ -314,7 +314,8 @@ class Agent:
         for note in self._boot.notes:
             self._log.warning("assumed", what=note)
         for skipped in kernel.skipped:
-            self._log.warning("not attached", target=skipped.target, reason=skipped.reason)
+            say = self._log.info if skipped.absent else self._log.warning
+            say("not attached", target=skipped.target, reason=skipped.reason)
         if canary:
             self._start(canary)
         if config.adopt:

@@ -43,7 +43,9 @@ def kernel_metrics(kernel: KernelLike, *, timed: bool) -> Iterator[Metric]:
     yield from _rings(kernel)
     hooks = GaugeMetricFamily("ringfence_hooks", "Places where programs shall be.", labels=["state"])
     hooks.add_metric(["attached"], len(kernel.attached))
-    hooks.add_metric(["skipped"], len(kernel.skipped))
+    absent = sum(skip.absent for skip in kernel.skipped)
+    hooks.add_metric(["absent"], absent)
+    hooks.add_metric(["skipped"], len(kernel.skipped) - absent)
     yield hooks
 
 

@@ -15,6 +15,7 @@ from prometheus_client import Metric
 from ringfence.abi import ACTIVITY, COUNTERS, DROP_KEY, ContainerValue, Drop, EventKind
 from ringfence.abi import Counter as Class
 from ringfence.audit.model import CHECKS, Finding, Unseen
+from ringfence.bpf.attach import Skipped
 from ringfence.bpf.losses import Losses
 from ringfence.config import load
 from ringfence.containers.model import Container, State
@@ -90,7 +91,8 @@ class FakeKernel:
     def __init__(self) -> None:
         self.maps: dict[str, FakeMap] = {}
         self.alerts, self.activity = FakeRing(), FakeRing()
-        self.attached, self.skipped = ["exec", "exit"], ["kexec"]
+        self.attached = ["exec", "exit"]
+        self.skipped = [Skipped("kexec", "kexec", "refused"), Skipped("new", "new", "none such", absent=True)]
 
     def map(self, name: str) -> FakeMap:
         return self.maps.setdefault(name, FakeMap())

@@ -218,4 +218,5 @@ def test_hooks_and_mode_are_shown() -> None:
     samples = scrape(new_registry(World().sources))
     assert value(samples, "ringfence_hooks", state="attached") == 2
     assert value(samples, "ringfence_hooks", state="skipped") == 1
+    assert value(samples, "ringfence_hooks", state="absent") == 1
     assert [value(samples, "ringfence_mode", mode=mode) for mode in ("audit", "policy")] == [0, 1]
