@@ -128,18 +128,18 @@ def _absent(results: Sequence[Result]) -> Iterator[str]:
     yield "\n## What was not there\n"
     yield "| attack | on | because |"
     yield "|---|---|---|"
-    where: dict[str, list[str]] = {}
-    notes: dict[str, str] = {}
+    where: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for case in result["cases"]:
             if case["outcome"] in ("absent", "untried"):
-                where.setdefault(case["attack"], []).append(str(result["name"]))
-                notes[case["attack"]] = _lack(case)
-    for attack, names in where.items():
-        yield f"| `{attack}` | {', '.join(names)} | {notes[attack]} |"
+                where.setdefault((case["attack"], _lack(case)), []).append(str(result["name"]))
+    for (attack, why), names in where.items():
+        yield f"| `{attack}` | {', '.join(names)} | {why} |"
 
 
 def _lack(case: Case) -> str:
+    if case["outcome"] == "untried":
+        return str(case["note"])
     words = case["attack"].split()
     return next((why for word, why in ABSENT.items() if word in words), "") or str(case["note"])
 

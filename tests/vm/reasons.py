@@ -64,6 +64,7 @@ ABSENT: Mapping[str, str] = {
     "finit_module": "the kernel is built without modules",
     "init_module": "the kernel is built without modules",
     "delete_module": "the kernel is built without modules",
+    "/run/exploit": "no headers of this kernel are to be had, to build the exploit's stand-in",
     "open_tree": "OPEN_TREE_NAMESPACE came after this kernel",
     "kexec": "the kernel is built without kexec",
     "kexec_file": "the kernel is built without kexec",
