@@ -39,6 +39,7 @@ RESULTS = ROOT / "tests/results/vm"
 # What every check runs in a guest of each kernel: what LSM hooks decide, what the probes see, every attack.
 SUITE = (
     "tests/kernel/test_lsm_*.py",
+    "tests/kernel/test_following.py",
     "tests/kernel/test_self_defence.py",
     "tests/kernel/test_probes_drift.py",
     "tests/kernel/test_probes_rate.py",
