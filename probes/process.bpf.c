@@ -16,7 +16,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_CLONE_THREAD 0x10000
 #define RF_CLONE_INTO_CGROUP 0x200000000ULL
 
 static __always_inline void rf_task_record(__u32 event, struct task_struct *subject, const struct rf_task *bound,
@@ -159,9 +158,7 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 		of_child = rf_bound(child);
 	if (of_child) {
 		of_child->start_ns = like.start_ns;
-		((struct rf_armed *)of_child)->home = ((struct rf_armed *)bound)->home;
-		__builtin_memcpy(&((struct rf_armed *)of_child)->identity, &((struct rf_armed *)bound)->identity,
-				 sizeof(struct rf_identity));
+		rf_inherit(of_child, bound);
 		if (rf_born_against_rules(parent, bound, container, clone_flags) || rf_too_many(container))
 			((struct rf_armed *)of_child)->identity.condemned = 1;
 		if (rf_first_to_count(of_child))

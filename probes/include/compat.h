@@ -255,6 +255,7 @@ static __always_inline __u32 rf_call_number(struct pt_regs *regs)
 /* ---- namespaces -------------------------------------------------------- */
 
 #define RF_CLONE_NEWTIME 0x80
+#define RF_CLONE_THREAD 0x10000
 #define RF_CLONE_NEWNS 0x20000
 #define RF_CLONE_NEWCGROUP 0x2000000
 #define RF_CLONE_NEWUTS 0x4000000

@@ -12,8 +12,6 @@
 #include "become.h"
 #include "exec.h"
 
-#define RF_CLONE_THREAD 0x10000
-
 /* Binds a child as its parent is. `start_ns` 0: it has not begun. Not counted by this. Returns its binding, whoever made it. */
 static __always_inline struct rf_task *rf_follow_child(struct task_struct *child, const struct rf_task *parent,
 						       struct rf_container *container, __u64 start_ns)
@@ -25,9 +23,7 @@ static __always_inline struct rf_task *rf_follow_child(struct task_struct *child
 	bound = rf_bind(child, container, &like);
 	if (!bound)
 		return rf_bound(child);
-	((struct rf_armed *)bound)->home = ((const struct rf_armed *)parent)->home;
-	__builtin_memcpy(&((struct rf_armed *)bound)->identity, &((const struct rf_armed *)parent)->identity,
-			 sizeof(struct rf_identity));
+	rf_inherit(bound, parent);
 	return bound;
 }
 

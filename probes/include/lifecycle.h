@@ -53,6 +53,14 @@ static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct 
 	return bound;
 }
 
+/* What a child has of its parent beside its container and its program. */
+static __always_inline void rf_inherit(struct rf_task *child, const struct rf_task *parent)
+{
+	((struct rf_armed *)child)->home = ((const struct rf_armed *)parent)->home;
+	__builtin_memcpy(&((struct rf_armed *)child)->identity, &((const struct rf_armed *)parent)->identity,
+			 sizeof(struct rf_identity));
+}
+
 /* Whoever is told so by this counts the task among its container's: nobody else does. */
 static __always_inline bool rf_first_to_count(struct rf_task *bound)
 {
