@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,11 +103,21 @@ class Attacker:
         self._thread.join(patience(60))
 
 
+def has_ended(agent: Agent) -> bool:
+    """Whether its process has."""
+    return agent.status is not None
+
+
+def is_past(moment: float) -> bool:
+    """Whether that time (of time.monotonic) has come."""
+    return time.monotonic() >= moment
+
+
 def end(agent: Agent) -> None:
     """SIGKILL, as the kubelet does in the end."""
     if agent.status is None:
         os.kill(agent.pid, signal.SIGKILL)
-    wait_for(lambda: agent.status is not None, "its end")
+    wait_for(partial(has_ended, agent), "its end")
 
 
 def test_a_policy_with_a_mistake_ends_no_enforcement(pods: Pods) -> None:
@@ -121,7 +132,7 @@ def test_a_policy_with_a_mistake_ends_no_enforcement(pods: Pods) -> None:
                 with new_cgroup(POD) as next_home:
                     failing = pods.agent(next_home)
                     failing.start(wait=False)
-                    wait_for(lambda one=failing: one.status is not None, "it to fail")  # type: ignore[misc]
+                    wait_for(partial(has_ended, failing), "it to fail")
                     assert failing.status == 2
                     assert "zz-broken.yaml" in failing.tail()
             (pods.policies / "zz-broken.yaml").unlink()
@@ -149,7 +160,7 @@ def test_a_start_that_is_cut_short_costs_neither_pins_nor_the_next_ones_ticket(p
                     cut = pods.agent(next_home)
                     cut.start(wait=False)
                     deadline = time.monotonic() + milliseconds / 1000
-                    wait_for(lambda d=deadline: time.monotonic() >= d, "the moment")  # type: ignore[misc]
+                    wait_for(partial(is_past, deadline), "the moment")
                     end(cut)
             with new_cgroup(POD) as last_home:
                 last = pods.agent(last_home)

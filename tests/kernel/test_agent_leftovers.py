@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,13 +111,18 @@ def test_agents_that_are_killed_one_after_the_other_do_not_pile_up(agent: Agent)
             kill(agent)
             assert stopped(cgroup)
             agent.start(wait=False)
-            wait_for(lambda one=last: newest(agent) > one, "its pins")  # type: ignore[misc]
+            wait_for(partial(is_newer, agent, last), "its pins")
             assert len(names(agent)) <= 4
         kill(agent)
         assert stopped(cgroup)
         agent.start()
         wait_for(lambda: len(names(agent)) == 1, "the old pins to go")
         wait_for(lambda: counted(agent) >= 2, "the gap to be told")
+
+
+def is_newer(agent: Agent, last: int) -> bool:
+    """Whether it has pinned since."""
+    return newest(agent) > last
 
 
 def newest(agent: Agent) -> int:

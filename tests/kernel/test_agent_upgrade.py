@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_another_build_takes_over_under_attack(agents: tuple[Agent, Agent]) -> N
                 attacker.round("attacks without one")
                 agent.start()
                 attacker.round("attacks under the next")
-                wait_for(lambda one=agent: taken_over(one), "the take-over")  # type: ignore[misc]
+                wait_for(partial(taken_over, agent), "the take-over")
                 assert unreadable(agent) > 0, "it reads records of the other ABI"
                 before = agent
         assert not attacker.through

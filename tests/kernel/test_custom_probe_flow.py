@@ -8,6 +8,7 @@ import math
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ def calls_made(child: subprocess.Popen[bytes], file: Path) -> int:
     file.unlink()
     out, _ = child.communicate(timeout=patience(60))
     return int(out)
+
+
+def has_loaded(agent: Agent, times: int) -> bool:
+    """Whether it has loaded probes so often."""
+    return agent.metrics()["ringfence_probe_loads_total", (("result", "loaded"),)] == times
+
+
+def has_more(agent: Agent, than: float) -> bool:
+    """Whether the probe `calls` has received more events."""
+    return figures(agent)["total"] > than
 
 
 def figures(agent: Agent) -> dict[str, float]:
@@ -139,15 +150,14 @@ def test_a_replacement_tells_each_event_once(tmp_path: Path, probe_act: str) -> 
     yaml = place_probe(tmp_path / "p", "calls", SOURCE, more="  rate: 0\n  ring: 4MiB\n" + COUNTER)
     with agent_with(tmp_path, tmp_path / "p", "calls") as agent, new_cgroup() as cgroup:
         file = tmp_path / "on"
-        loads = ("ringfence_probe_loads_total", (("result", "loaded"),))
         versions = (2, 3)
         with calling(cgroup, probe_act, file) as child:
             wait_for(lambda: figures(agent)["total"] > 100, "events of the first version")
             for version in versions:
                 yaml.with_suffix(".c").write_text(SOURCE + "\n" * version)
-                wait_for(lambda n=version: agent.metrics()[loads] == n, "the next version")  # type: ignore[misc]
+                wait_for(partial(has_loaded, agent, version), "the next version")
                 before = figures(agent)["total"]
-                wait_for(lambda b=before: figures(agent)["total"] > b, "its events")  # type: ignore[misc]
+                wait_for(partial(has_more, agent, before), "its events")
             made = calls_made(child, file)
         now = settled(agent)
         told = now["total"] + now["ring_full"]

@@ -11,6 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def running_stack(directory: Path, scrape: Mapping[str, Any]) -> Iterator[Stack]
             f"--web.listen-address=127.0.0.1:{port}",
         ]))  # fmt: skip
         for at in (alert_port, port):
-            wait_for(lambda at=at: _ready(at), "Prometheus and Alertmanager", every=0.1)  # type: ignore[misc]
+            wait_for(partial(_ready, at), "Prometheus and Alertmanager", every=0.1)
         yield Stack(port, called)
 
 
