@@ -55,22 +55,22 @@ format: venv ## lay out all sources as the linters want them
 fuzz: venv ## longer runs of the property tests
 	@RINGFENCE_FUZZ=1 $(PYTEST) -q tests/unit tests/abi tests/runtime -k fuzz $(ARGS)
 
-bench: build venv ## measure; raw results go to tests/bench/results (ARGS=--quick for a short run)
+bench: build venv ## measure; raw results go to tools/bench/results (ARGS=--quick for a short run)
 	@tools/deps peers
-	@$(VENV)/bin/python -m tests.bench $(ARGS)
+	@$(VENV)/bin/python -m tools.bench $(ARGS)
 
 conformance: deps venv ## crun's public test-suite on the runtime (SOURCE=a clone of crun, or its address)
 	@[ -n "$(SOURCE)" ] || { echo "conformance: SOURCE= is missing: a clone of crun, or its address" >&2; exit 2; }
 	@$(VENV)/bin/python -m tests.runtime.crun_suite $(SOURCE) $(ARGS)
 
 vm-fetch: deps-vm venv ## fetch the kernels of test-vm (and QEMU) into the cache
-	@$(VENV)/bin/python -m tests.vm fetch $(ARGS)
+	@$(VENV)/bin/python -m tools.vm fetch $(ARGS)
 
 test-vm: build deps-vm venv ## what the kernel has a say in, under Linux 6.1 and the newest, in virtual machines
-	@$(VENV)/bin/python -m tests.vm test $(ARGS)
+	@$(VENV)/bin/python -m tools.vm test $(ARGS)
 
 test-vm-all: build deps-vm venv ## all that a guest can run, under every kernel of the matrix (hours)
-	@$(VENV)/bin/python -m tests.vm test --all --full $(ARGS)
+	@$(VENV)/bin/python -m tools.vm test --all --full $(ARGS)
 
 cluster-fetch: venv ## build Kubernetes' programs into the cache (ten minutes; Debian's source package)
 	@tools/deps cluster

@@ -220,7 +220,7 @@ __noinline int rf_sounds_guarded(__u32 text)
 /*
  * A path is read from the caller's memory, and what it leads to is not known yet. So it is certain only what lies in
  * the directory that it begins in; what merely sounds like one of the agent's is told of, and nobody is killed for it
- * (header.flags says so). The agent itself sees what comes of it (daemon/watchdog.py).
+ * (header.flags says so). The agent itself sees what comes of it (daemon/defence/watchdog.py).
  */
 __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 arg, __u32 what)
 {

@@ -2,7 +2,7 @@
 /*
  * System calls, at entry. One program serves all of them: it is attached to as many per-syscall
  * tracepoints as are asked for, and reads number and arguments from the task's saved registers, so it
- * fits calls of any number of arguments. Measured (tests/bench/hooks): a raw sys_enter program costs
+ * fits calls of any number of arguments. Measured (tools/bench/hooks): a raw sys_enter program costs
  * every call of every process far more than a per-syscall tracepoint costs the calls that it is not
  * for.
  */

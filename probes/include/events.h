@@ -307,7 +307,7 @@ enum rf_tamper {
 	RF_TAMPER_PROGRAM = 7,
 	RF_TAMPER_LINK = 8,
 	RF_TAMPER_FILE = 9,    /* of its pins, state, configuration: opened for writing, or its name is changed */
-	RF_TAMPER_TICKET = 10, /* the next agent's ticket is read (agent/ringfence/daemon/handover.py) */
+	RF_TAMPER_TICKET = 10, /* the next agent's ticket is read (agent/ringfence/daemon/startup/handover.py) */
 	RF_TAMPER_CGROUP = 11, /* a file of its cgroup, or its place; detail: the cgroup's id */
 	RF_TAMPER_MOUNT = 12,  /* the pins' filesystem is unmounted, or mounted anew */
 	RF_TAMPER_SOCKET = 13,

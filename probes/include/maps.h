@@ -120,7 +120,7 @@ struct {
 
 /*
  * Tickets: names of cgroups. A task that makes a cgroup of such a name inside its container is exempted, once per ticket:
- * only the next agent, in a pod of its own, can know the name (agent/ringfence/daemon/handover.py).
+ * only the next agent, in a pod of its own, can know the name (agent/ringfence/daemon/startup/handover.py).
  */
 #define RF_TICKET_LEN 64
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.vm.apt import KEYRING, Apt, mirror
+from tools.vm.apt import KEYRING, Apt, mirror
 
 __all__ = ["Programs", "fetch", "prepared"]
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ringfence.proof.cases import CASES, Case
-from ringfence.proof.rows import TECHNIQUES, Technique, cases_of
+from ringfence.proof.checklist import TECHNIQUES, Technique, cases_of
 
 __all__ = ["CASES", "DETECTORS", "OPTIONAL", "PACK", "TECHNIQUES", "Case", "Technique", "cases_of"]
 

@@ -16,8 +16,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ringfence.proof.box import HELPER, LEAKED, OWN
-from ringfence.proof.props import Props, new_props
+from ringfence.proof.fixtures import Props, new_props
+from ringfence.proof.target_container import HELPER, LEAKED, OWN
 from tests.escape.program import Attempt, build, read_attempt
 from tests.support.cgroups import PREFIX, hierarchies, is_pure_v2
 from tests.support.container import Bundle, Container, new_container

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers whose first instructions are an attack: few here, 1,000 by `python -m tests.bench first_act`."""
+"""Containers whose first instructions are an attack: few here, 1,000 by `python -m tools.bench first_act`."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.bench.first_act_bench import QUICK, measure
 from tests.support import force
+from tools.bench.first_act_bench import QUICK, measure
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("runc", "crun", "podman", "gcc")]
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.image.build import ROOT
 from tests.support.force import VARIABLE, elsewhere, need_program, need_root
-from tests.vm.apt import mirror
+from tools.vm.apt import mirror
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 

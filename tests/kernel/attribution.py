@@ -25,7 +25,7 @@ from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.plans import kernel_pattern
+from ringfence.daemon.attach.plan import kernel_pattern
 from ringfence.events import Event, ExecEvent
 from ringfence.wire import decode
 from tests.support.waiting import patience, wait_for

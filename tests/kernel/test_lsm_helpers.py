@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ringfence.abi import HELPER_CORE, HELPER_OTHER, Action, EventKind, Mechanism
-from ringfence.daemon.helpers import Helpers, find, keys
+from ringfence.daemon.defence.usermode_helpers import Helpers, find, keys
 from tests.kernel.lsm import mounted
 from tests.kernel.probes import BOTH_WAYS, Probes, results
 from tests.kernel.rules import Rule

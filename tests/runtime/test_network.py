@@ -227,7 +227,7 @@ def test_macvlan_is_a_neighbour_of_the_host(sandboxes: Sandboxes, host: Host) ->
 
 @pytest.mark.parametrize("variant", ["l2", "l3"])
 def test_ipvlan_shares_the_parents_address(sandboxes: Sandboxes, host: Host, variant: str) -> None:
-    """On kernels that have it: tests/vm runs this; elsewhere the refusal names it."""
+    """On kernels that have it: tools/vm runs this; elsewhere the refusal names it."""
     network = f"ipvlan:{UPLINK}:{variant},subnet=192.0.2.0/24,ip=192.0.2.77"
     if not has_link_kind(host, "ipvlan"):
         assert "this kernel has no ipvlan" in sandboxes.refused("--network", network)

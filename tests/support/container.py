@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringfence.proof.box import privileged_config
+from ringfence.proof.target_container import privileged_config
 from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.waiting import patience
 

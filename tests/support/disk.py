@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-from ringfence.proof.props import new_disk
+from ringfence.proof.fixtures import new_disk
 
 __all__ = ["new_disk"]

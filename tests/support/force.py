@@ -57,7 +57,7 @@ def no_lsm(lack: str) -> NoReturn:
 
 
 def in_guest() -> bool:
-    """True in a virtual machine of tests/vm."""
+    """True in a virtual machine of tools/vm."""
     return bool(os.environ.get("RINGFENCE_VM"))
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import force
-from tests.vm import suite
-from tests.vm.catalogue import DEFAULT, Prepared, prepared
-from tests.vm.cpio import Archive
-from tests.vm.fetch import fetch
-from tests.vm.machine import Job, Outcome, run
-from tests.vm.side_by_side import run_side_by_side
-from tests.vm.suite import FULL, LATE_BREAKPOINT, ROOT, SHARES, SUITE, Report, bad_lines
+from tools.vm import suite
+from tools.vm.catalogue import DEFAULT, Prepared, prepared
+from tools.vm.cpio import Archive
+from tools.vm.fetch import fetch
+from tools.vm.machine import Job, Outcome, run
+from tools.vm.side_by_side import run_side_by_side
+from tools.vm.suite import FULL, LATE_BREAKPOINT, ROOT, SHARES, SUITE, Report, bad_lines
 
 
 def kernel_or_skip(name: str) -> Prepared:

@@ -2,7 +2,7 @@
 """What outlives the agent: links and maps as files of a bpffs, one directory for each start of an agent.
 
 A new agent attaches, adopts, pins, and only when it is complete removes the directories of those before it,
-so enforcement has no gap (ringfence.daemon.takeover). `uninstall` removes everything.
+so enforcement has no gap (ringfence.daemon.succession.takeover). `uninstall` removes everything.
 
 A directory is made under another name, maps first, then links, and gets its own name when it is whole: who
 ends between leaves one that says so. Its links decide all the same, until it is removed.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How architectures number the system calls that ringfence.bpf.syscalls knows: x86_64, i386, arm64.
 
-None: the architecture has no such call. tests/unit/test_syscalls.py compares them with the headers of the
+None: the architecture has no such call. tests/unit/bpf/test_syscalls.py compares them with the headers of the
 machine that it runs on (asm/unistd_64.h, asm/unistd_32.h, asm-generic/unistd.h).
 """
 

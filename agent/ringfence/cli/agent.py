@@ -56,7 +56,7 @@ def run(options: Any) -> int:
     """Check the configuration, then become the agent."""
     config = load(options.config, flags=_flags(options))
     if options.uninstall:
-        from ringfence.daemon.uninstall import uninstall
+        from ringfence.daemon.startup.uninstall import uninstall
 
         for line in uninstall(config):
             print(line)
@@ -69,7 +69,7 @@ def run(options: Any) -> int:
 
 
 def _check(config: Any) -> int:
-    from ringfence.daemon.policies import override
+    from ringfence.daemon.policies.manager import override
     from ringfence.errors import ProbeError
     from ringfence.policy import NodeTiers, compile_policies, load_policies
     from ringfence.policy.review import refuse

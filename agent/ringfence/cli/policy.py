@@ -113,7 +113,7 @@ def _paths(options: Any) -> list[Path]:
 def _probes(options: Any) -> Any:
     """What rules may say of custom probes: of those in --probes, else of the agent's."""
     from ringfence.config import load
-    from ringfence.daemon.policies import probe_words
+    from ringfence.daemon.policies.manager import probe_words
     from ringfence.errors import ConfigError
 
     if options.probes and not options.probes.is_dir():
@@ -156,7 +156,7 @@ def _notes(policies: Any) -> list[dict[str, Any]]:
     """What is weak in each rule, in the order of the files."""
     from ringfence.policy.explain import cautions
     from ringfence.policy.review import Note, remarks
-    from ringfence.proof.twins import twins
+    from ringfence.proof.benign_twins import twins
 
     weak = [
         Note(rule.place.file, rule.place.line, rule.place.column, rule.id, "note", text)

@@ -93,7 +93,7 @@ def _add_hidden(parser: Parser) -> None:
     """What the project's own tests need."""
     parser.add_argument("--prefix", default=_PREFIX, help=argparse.SUPPRESS)  # tests that run side by side
     parser.add_argument("--slowdown", type=float, default=1.0, help=argparse.SUPPRESS)  # of an emulated guest
-    # Settings of the node may be written, too: see ringfence.proof.acts.
+    # Settings of the node may be written, too: see ringfence.proof.host_attacks.
     parser.add_argument("--disposable", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -265,7 +265,7 @@ def _in_machine(options: Any) -> int:
     from ringfence.errors import Error
 
     root = Path(__file__).resolve().parents[3]
-    if not (root / "tests/vm/__main__.py").exists():
+    if not (root / "tools/vm/__main__.py").exists():
         raise Error("--vm needs a checkout of the project", hint="virtual machines are part of its tests")
     words = [word for path in options.policy for word in ("--policy", str(path.absolute()))]
     if options.rows:
@@ -273,5 +273,5 @@ def _in_machine(options: Any) -> int:
     words += ["--mode", options.mode, "-o", options.output, "--slowdown", "12", "--disposable"]
     words += ["--strict"] if _strict(options) else []
     inner = [sys.executable, "-m", "ringfence", "policy", "test", *words]
-    outer = [sys.executable, "-m", "tests.vm", "run", "-k", options.vm, "-t", "1800", "--", *inner]
+    outer = [sys.executable, "-m", "tools.vm", "run", "-k", options.vm, "-t", "1800", "--", *inner]
     return subprocess.run(outer, cwd=root, check=False).returncode

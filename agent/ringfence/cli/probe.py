@@ -48,7 +48,7 @@ def run(options: Any) -> int:
     """Find out and print."""
     from ringfence.bpf.capabilities import NodeCapabilities
     from ringfence.config import load
-    from ringfence.daemon.policies import probe_words
+    from ringfence.daemon.policies.manager import probe_words
     from ringfence.policy import NodeTiers, load_policies
 
     node = NodeCapabilities.detect()

@@ -87,7 +87,7 @@ def write_new(options: Any) -> int:
 def _workshop() -> Any:
     from ringfence.config import load
     from ringfence.containers.hierarchy import detect
-    from ringfence.daemon.probe_setup import workshop
+    from ringfence.daemon.probes.setup import workshop
     from ringfence.errors import NotPermittedError
 
     if os.geteuid() != 0:

@@ -113,7 +113,7 @@ class Config(NamedTuple):
 
     @property
     def told_dir(self) -> Path:
-        """What runtimes told of their containers (ringfence.daemon.handshakes)."""
+        """What runtimes told of their containers (ringfence.daemon.tracking.enrolment_store)."""
         return self.state_dir / "told"
 
     @property

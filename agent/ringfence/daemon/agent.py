@@ -23,31 +23,33 @@ from ringfence.containers.patterns import patterns_for
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon import frontends, metric_sources, plans
-from ringfence.daemon.adoption import Adoption
+from ringfence.daemon import metric_sources
+from ringfence.daemon.attach import plan as plans
 from ringfence.daemon.boot import Boot
-from ringfence.daemon.canary import Canary, sings
-from ringfence.daemon.continuity import Continuity
-from ringfence.daemon.defence import Defence
-from ringfence.daemon.desk import Desk
-from ringfence.daemon.detector_feed import DetectorFeed
-from ringfence.daemon.dispatch import Dispatcher
-from ringfence.daemon.enroll import Enroller
-from ringfence.daemon.entry import Entry
-from ringfence.daemon.file_watch import FileWatch
-from ringfence.daemon.handover import GAP
-from ringfence.daemon.handshakes import Handshakes
-from ringfence.daemon.helpers import Helpers
-from ringfence.daemon.identity import Identity
+from ringfence.daemon.defence.setup import Defence
+from ringfence.daemon.defence.usermode_helpers import Helpers
+from ringfence.daemon.delivery.outputs import Outlets, limiter_of, open_outbox
+from ringfence.daemon.health.backpressure import Pressure
+from ringfence.daemon.health.canary import Canary, sings
 from ringfence.daemon.loop import Loop
-from ringfence.daemon.members import Members
-from ringfence.daemon.outlets import Outlets, limiter_of, open_outbox
-from ringfence.daemon.own_limits import spare_us
-from ringfence.daemon.policies import PolicyKeeper, load
-from ringfence.daemon.pressure import Pressure
-from ringfence.daemon.reconcile import Reconciler
-from ringfence.daemon.snapshots import Snapshots
-from ringfence.daemon.takeover import Takeover
+from ringfence.daemon.policies.file_watch import FileWatch
+from ringfence.daemon.policies.manager import PolicyKeeper, load
+from ringfence.daemon.queries import http as frontends
+from ringfence.daemon.queries.status import Snapshots
+from ringfence.daemon.startup.handover import GAP
+from ringfence.daemon.startup.resource_limits import spare_us
+from ringfence.daemon.succession.continuity import Continuity
+from ringfence.daemon.succession.takeover import Takeover
+from ringfence.daemon.tracking.adoption import Adoption
+from ringfence.daemon.tracking.containers import Members
+from ringfence.daemon.tracking.enroll_socket import Enroller
+from ringfence.daemon.tracking.enrolment import Entry
+from ringfence.daemon.tracking.enrolment_store import Handshakes
+from ringfence.daemon.tracking.pod_sources import Identity
+from ringfence.daemon.tracking.resync import Reconciler
+from ringfence.daemon.verdicts.detectors import DetectorFeed
+from ringfence.daemon.verdicts.dispatcher import Dispatcher
+from ringfence.daemon.verdicts.pipeline import Desk
 from ringfence.events import Event
 from ringfence.export.jsonl import JsonLines, LineWriter
 from ringfence.export.stats import Stats
@@ -56,7 +58,7 @@ from ringfence.policy import CompiledPolicies
 from ringfence.policy.install import Generations
 
 if TYPE_CHECKING:
-    from ringfence.daemon.probe_setup import CustomProbes
+    from ringfence.daemon.probes.setup import CustomProbes
 
 __all__ = ["Agent"]
 
@@ -276,7 +278,7 @@ class Agent:
         )  # fmt: skip
 
     def _custom_probes(self, directory: Path) -> CustomProbes:
-        from ringfence.daemon.probe_setup import CustomProbes
+        from ringfence.daemon.probes.setup import CustomProbes
 
         return CustomProbes(
             self.config, directory, self.kernel, self._hierarchy, self.loop, self.registry, self.slots,

@@ -23,9 +23,9 @@ from ringfence.containers.hierarchy import (
     host_namespaces,
     own_cgroup,
 )
-from ringfence.daemon.handover import NOTHING, admit, earlier_pins
-from ringfence.daemon.lock import Lock
-from ringfence.daemon.own_limits import OwnLimits, hurry_us
+from ringfence.daemon.startup.handover import NOTHING, admit, earlier_pins
+from ringfence.daemon.startup.lock import Lock
+from ringfence.daemon.startup.resource_limits import OwnLimits, hurry_us
 
 _GUARD = {"deny": GUARD_DENY, "alert": GUARD_ALERT, "off": GUARD_OFF}
 
@@ -100,7 +100,7 @@ def _pass_pins(config: Config) -> str:
     earlier = earlier_pins(config)
     if not earlier:
         return NOTHING
-    from ringfence.daemon.policies import load
+    from ringfence.daemon.policies.manager import load
     from ringfence.policy import NodeTiers
 
     load(config, NodeTiers.usual().with_hooks(decided_by(HOOKS)))

@@ -14,7 +14,7 @@ __all__ = ["Limits", "continuity_metrics", "limit_metrics", "room_metrics"]
 
 
 class Limits(Protocol):
-    """The part of ringfence.daemon.own_limits that is used here."""
+    """The part of ringfence.daemon.startup.resource_limits that is used here."""
 
     @property
     def memory_limit(self) -> int: ...

@@ -13,7 +13,7 @@ from typing import Any
 
 from ringfence.bpf import mountinfo
 from ringfence.bpf.mountinfo import MountLine
-from ringfence.daemon.private_agent import Ask
+from ringfence.child_agent import Ask
 from ringfence.errors import Error
 from ringfence.learning.observed import Observed, observe
 from ringfence.learning.watcher import Follow, Watcher

@@ -15,8 +15,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from ringfence.child_agent import Ask, PrivateAgent
 from ringfence.config import ENROLL_SOCKET
-from ringfence.daemon.private_agent import Ask, PrivateAgent
 from ringfence.errors import Error
 
 __all__ = ["Record", "Watcher", "records_lost"]
@@ -71,7 +71,7 @@ class Watcher:
                 self._last = time.monotonic()
 
     def finish(self) -> tuple[list[list[Any]], int]:
-        """The rows of `learned` (ringfence.daemon.snapshots), and how many records were lost.
+        """The rows of `learned` (ringfence.daemon.queries.status), and how many records were lost.
 
         Waits until no record has come for a while.
         """

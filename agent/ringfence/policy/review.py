@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from ringfence.abi import Action, EventKind
 from ringfence.errors import PolicyError, Problem
-from ringfence.policy.absent import absent_names
 from ringfence.policy.lower import Atom, TooMany, by_program, lower
 from ringfence.policy.model import Match, Policy, PolicySet, Rule
 from ringfence.policy.operand import Conjunction, Kind, Values
 from ringfence.policy.ordinary import matched
 from ringfence.policy.overlap import covers, implies, may_meet
 from ringfence.policy.samples import Sample, meets
+from ringfence.policy.unavailable_names import absent_names
 from ringfence.policy.vocabulary import EVENTS
 
 __all__ = ["Note", "mistakes", "refuse", "remarks"]

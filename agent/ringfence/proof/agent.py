@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ringfence.daemon.private_agent import Ask, PrivateAgent
+from ringfence.child_agent import Ask, PrivateAgent
 
 __all__ = ["ProofAgent", "Record"]
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ringfence.proof.box import Config, privileged_config
 from ringfence.proof.image import make_root
+from ringfence.proof.target_container import Config, privileged_config
 
 __all__ = ["BUNDLES", "bundle"]
 

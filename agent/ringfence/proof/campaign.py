@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.daemon.private_agent import Ask
-from ringfence.proof.acts import act
+from ringfence.child_agent import Ask
 from ringfence.proof.agent import ProofAgent, Record
-from ringfence.proof.box import Box, Kind, new_box, privileged_config
 from ringfence.proof.bundles import bundle
 from ringfence.proof.cases import Case, Outcome
+from ringfence.proof.fixtures import Props, new_props
+from ringfence.proof.host_attacks import act
 from ringfence.proof.image import new_root
 from ringfence.proof.program import Attempt
-from ringfence.proof.props import Props, new_props
+from ringfence.proof.target_container import Box, Kind, new_box, privileged_config
 
 __all__ = ["Result", "Stage", "run_cases"]
 

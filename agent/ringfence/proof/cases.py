@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """For every rule: an attack that it must meet, and the nearest lawful thing, its twin, which must pass.
 
-Words are those of tests/escape/attacks, or of ringfence.proof.acts where the actor is no container. `outcome` is
+Words are those of tests/escape/attacks, or of ringfence.proof.host_attacks where the actor is no container. `outcome` is
 what enforcement must come to on a kernel without BPF-LSM: `denied` by cgroup-BPF, `killed`, `seen` where the rule
 only tells, `blind` where only BPF-LSM could see it. `rows` are those of the escape checklist
-(ringfence.proof.rows) that the attack stands for. Detectors have cases, too; theirs are made in containers of
+(ringfence.proof.checklist) that the attack stands for. Detectors have cases, too; theirs are made in containers of
 their own: `bundle` says what is odd about the attacker's.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from ringfence.proof.box import DISK, FS, HELPER, LEAKED, MOUNT, NODE, OWN, PEER, RELEASE, Kind
+from ringfence.proof.target_container import DISK, FS, HELPER, LEAKED, MOUNT, NODE, OWN, PEER, RELEASE, Kind
 
 __all__ = ["CASES", "Case", "Outcome", "cases_for"]
 
@@ -33,7 +33,7 @@ class Case(NamedTuple):
     optional: bool = False  # the rule is in policies/optional
     bundle: str = ""  # what is odd about the attacker's bundle: see ringfence.proof.bundles
     detector: bool = False
-    host: bool = False  # the actor is of no container: the words are those of ringfence.proof.acts
+    host: bool = False  # the actor is of no container: the words are those of ringfence.proof.host_attacks
     disposable: bool = False  # writes settings of the node: only on machines that are thrown away
 
     @property

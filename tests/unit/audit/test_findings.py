@@ -19,7 +19,7 @@ from ringfence.audit.survey import parted
 from ringfence.config import load
 from ringfence.containers.model import Posture, SensitiveMount
 from ringfence.containers.posture import CAPABILITIES, scored
-from ringfence.daemon.audit_round import AuditRound
+from ringfence.daemon.queries.audit import AuditRound
 
 FENCED = Posture(
     capabilities=("CAP_CHOWN",), bounding=("CAP_CHOWN",), seccomp="filter", user_namespace=True,

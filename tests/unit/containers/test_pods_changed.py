@@ -8,7 +8,7 @@ from ringfence.containers.enrich.worker import Answer
 from ringfence.containers.model import Container, Enrichment, Facts
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.members import Members
+from ringfence.daemon.tracking.containers import Members
 from tests.unit.containers.fakes import FakeSlots
 
 UID = "0f0f0f0f-1111-2222-3333-444444444444"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.daemon.addresses import Addresses, _read, node_addresses
+from ringfence.containers.host_addresses import Addresses, _read, node_addresses
 from ringfence.policy.operand import Network
 
 ROUTES = """\

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from ringfence.daemon.alert_series import make_series
+from ringfence.daemon.delivery.alert_counters import make_series
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies
 from ringfence.policy.load import load_bytes

@@ -12,8 +12,8 @@ import pytest
 
 from ringfence.abi import EventKind
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon import desk as module
-from ringfence.daemon.desk import Desk
+from ringfence.daemon.verdicts import pipeline as module
+from ringfence.daemon.verdicts.pipeline import Desk
 from ringfence.export.records import boot_offset_ns
 from ringfence.export.stats import Stats
 from ringfence.response.alert import assemble

@@ -19,7 +19,7 @@ from ringfence.containers.model import (
     Suspicion,
 )
 from ringfence.containers.registry import Registry
-from ringfence.daemon.detector_feed import DetectorFeed
+from ringfence.daemon.verdicts.detectors import DetectorFeed
 from ringfence.response.detectors import DETECTORS, Finding, Sweep
 from tests.unit.containers.fakes import FakeSlots, create, start
 

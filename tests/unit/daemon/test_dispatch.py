@@ -10,7 +10,7 @@ from ringfence.abi import EventKind
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.dispatch import Dispatcher
+from ringfence.daemon.verdicts.dispatcher import Dispatcher
 from ringfence.export.stats import Stats
 from ringfence.faults import handler_errors
 from ringfence.wire import encode, make

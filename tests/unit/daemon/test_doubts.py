@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ringfence.abi import EventKind, Tamper
-from ringfence.daemon.defence import Doubts
+from ringfence.daemon.defence.setup import Doubts
 from ringfence.events import Event
 from ringfence.wire import make
 

@@ -12,8 +12,8 @@ from unittest import mock
 
 import pytest
 
-from ringfence.daemon.enroll import Enroller
 from ringfence.daemon.loop import Loop
+from ringfence.daemon.tracking.enroll_socket import Enroller
 from ringfence.faults import ACCEPT_PAUSE
 from tests.support.descriptors import no_descriptors
 from tests.support.waiting import wait_for

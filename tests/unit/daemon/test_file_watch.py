@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ringfence.daemon.file_watch import FileWatch
+from ringfence.daemon.policies.file_watch import FileWatch
 
 
 def settle(watch: FileWatch) -> list[bool]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ringfence.daemon.guest_policies import WAITING_MAX, GuestFile, GuestPolicies
+from ringfence.daemon.policies.container_policies import WAITING_MAX, GuestFile, GuestPolicies
 
 
 def test_a_full_queue_turns_the_next_one_away() -> None:

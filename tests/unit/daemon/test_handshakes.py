@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ringfence.containers.model import Enrichment, Facts
-from ringfence.daemon.handshakes import HandshakeRecord, Handshakes
+from ringfence.daemon.tracking.enrolment_store import HandshakeRecord, Handshakes
 
 
 def record(cgroup: int, *chosen: str) -> HandshakeRecord:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import HELPER_CORE, HELPER_KEY, HELPER_OTHER
-from ringfence.daemon.helpers import Helper, Helpers, configured, find, keys
+from ringfence.daemon.defence.usermode_helpers import Helper, Helpers, configured, find, keys
 from ringfence.policy.operand import fnv1a
 
 

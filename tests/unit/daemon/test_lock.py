@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.daemon.lock import Lock
+from ringfence.daemon.startup.lock import Lock
 from ringfence.errors import AlreadyRunningError, Error
 
 

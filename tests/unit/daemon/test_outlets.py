@@ -11,7 +11,7 @@ import pytest
 
 from ringfence.config import load
 from ringfence.containers.model import Container, Enrichment, Facts
-from ringfence.daemon.outlets import NoOutbox, Outlets, limiter_of, open_outbox
+from ringfence.daemon.delivery.outputs import NoOutbox, Outlets, limiter_of, open_outbox
 from ringfence.export.sinks.outbox import Outbox, receivers_of
 from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool

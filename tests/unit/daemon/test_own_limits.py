@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.daemon.own_limits import Load, OwnLimits, spare_us
+from ringfence.daemon.startup.resource_limits import Load, OwnLimits, spare_us
 
 GIB = 1 << 30
 

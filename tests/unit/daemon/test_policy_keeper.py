@@ -12,9 +12,9 @@ import pytest
 
 from ringfence.bpf.attach import AttachPlan
 from ringfence.config import load
-from ringfence.daemon.file_watch import FileWatch
-from ringfence.daemon.policies import PolicyKeeper
-from ringfence.daemon.policies import load as load_first
+from ringfence.daemon.policies.file_watch import FileWatch
+from ringfence.daemon.policies.manager import PolicyKeeper
+from ringfence.daemon.policies.manager import load as load_first
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, NodeTiers
 from tests.support.waiting import wait_for

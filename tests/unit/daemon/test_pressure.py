@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from ringfence.daemon.own_limits import Load
-from ringfence.daemon.pressure import Pressure
+from ringfence.daemon.health.backpressure import Pressure
+from ringfence.daemon.startup.resource_limits import Load
 from ringfence.export.stats import Stats
 
 

@@ -8,7 +8,7 @@ import threading
 import tracemalloc
 from pathlib import Path
 
-from ringfence.daemon import probes
+from ringfence.daemon.probes import manager as probes
 from ringfence.probes.read import read_file
 from tests.unit.probes.documents import write
 

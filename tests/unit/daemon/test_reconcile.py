@@ -15,7 +15,7 @@ from ringfence.containers.hierarchy import CgroupDir
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.reconcile import Reconciler
+from ringfence.daemon.tracking.resync import Reconciler
 from ringfence.faults import thread_failures
 from tests.support.waiting import wait_for
 from tests.unit.containers.fakes import FakeSlots

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from ringfence.config import Config, load
-from ringfence.daemon import taint
-from ringfence.daemon.identity import Identity
-from ringfence.daemon.taint import TaintRemover
+from ringfence.daemon.queries import taint
+from ringfence.daemon.queries.taint import TaintRemover
+from ringfence.daemon.tracking.pod_sources import Identity
 from ringfence.errors import ConfigError
 
 KEY = "ringfence.dev/agent-not-ready"

@@ -10,7 +10,7 @@ from unittest import mock
 
 from ringfence.abi import EventKind
 from ringfence.containers.registry import Registry
-from ringfence.daemon.takeover import Takeover
+from ringfence.daemon.succession.takeover import Takeover
 from ringfence.events import Event
 from ringfence.wire import encode, make
 from tests.unit.containers.fakes import FakeSlots

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ringfence.config import Config, load
-from ringfence.daemon import handover
-from ringfence.daemon.handshakes import Handshakes
-from ringfence.daemon.lock import Lock
-from ringfence.daemon.uninstall import uninstall
+from ringfence.daemon.startup import handover
+from ringfence.daemon.startup.lock import Lock
+from ringfence.daemon.startup.uninstall import uninstall
+from ringfence.daemon.tracking.enrolment_store import Handshakes
 from ringfence.errors import AlreadyRunningError, NotPermittedError
 from ringfence.export.sinks.outbox import outbox_of
 from ringfence.policy import rulebook

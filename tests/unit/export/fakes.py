@@ -20,7 +20,7 @@ from ringfence.bpf.losses import Losses
 from ringfence.config import load
 from ringfence.containers.model import Container, State
 from ringfence.containers.registry import Counts
-from ringfence.daemon.audit_round import AuditRound
+from ringfence.daemon.queries.audit import AuditRound
 from ringfence.export.metrics import PolicyState, Sources
 from ringfence.export.metrics_alerts import SenderLike
 from ringfence.export.metrics_identity import identity_metrics

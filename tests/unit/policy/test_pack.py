@@ -15,7 +15,7 @@ from ringfence.errors import PolicyError
 from ringfence.policy import NodeTiers, compile_policies, load_bytes, load_policies
 from ringfence.policy.explain import cautions
 from ringfence.policy.samples import meets
-from ringfence.proof.twins import event_of
+from ringfence.proof.benign_twins import event_of
 from ringfence.response.detectors import DETECTORS
 from tests.escape.rows import CASES, OPTIONAL, PACK, TECHNIQUES, cases_of
 from tests.escape.tables import renewed, rows_of

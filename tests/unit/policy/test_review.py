@@ -12,12 +12,12 @@ import pytest
 
 from ringfence.cli.main import main
 from ringfence.config import load as load_config
-from ringfence.daemon.policies import load
+from ringfence.daemon.policies.manager import load
 from ringfence.errors import PolicyError
 from ringfence.policy import NodeTiers, PolicySet, compile_policies, load_bytes, load_policies
 from ringfence.policy.ordinary import ORDINARY, VITAL, matched
 from ringfence.policy.review import mistakes, refuse, remarks
-from ringfence.proof.twins import twins
+from ringfence.proof.benign_twins import twins
 from tests.unit.policy.reviewed import policy, rule, warned
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,8 +16,8 @@ from ringfence.abi import TASK
 from ringfence.containers.model import Container, Enrichment, State
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon import probe_desk
-from ringfence.daemon.probe_desk import ProbeDesk
+from ringfence.daemon.probes import events as probe_desk
+from ringfence.daemon.probes.events import ProbeDesk
 from ringfence.export.stats import Stats
 from ringfence.faults import handler_errors
 from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies, load_bytes

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policies in force, and the change to the next set; a set that is refused changes nothing.
+
+Reading, compiling and attaching take a while and happen in a thread; only the switch of generations happens
+in the loop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from ringfence import log
+from ringfence.bpf.attach import AttachPlan
+from ringfence.bpf.kernel import Kernel
+from ringfence.config import Config
+from ringfence.containers.host_addresses import Addresses, node_addresses
+from ringfence.containers.model import Container
+from ringfence.daemon.delivery.alert_counters import make_series
+from ringfence.daemon.policies.container_policies import GuestFile, GuestPolicies
+from ringfence.daemon.policies.file_watch import FileWatch
+from ringfence.errors import Error, PolicyError
+from ringfence.export.escape import escape
+from ringfence.export.metrics import PolicyState
+from ringfence.export.stats import Stats
+from ringfence.faults import SupervisedThread
+from ringfence.policy import CompiledPolicies, NodeTiers, PolicySet, compile_policies, load_policies
+from ringfence.policy.install import Generations
+from ringfence.policy.probe_rules import ProbeWords
+from ringfence.policy.review import refuse
+
+__all__ = ["PolicyKeeper", "load", "probe_words"]
+
+_LOGGED_PROBLEMS = 20
+_LOOK = 1.0  # seconds between two looks at the files
+Plan = Callable[..., AttachPlan]  # of one or more compiled sets: what they need together
+
+
+def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
+    """The configured policies for this node. Raises PolicyError with every problem."""
+    here = replace(tiers, addresses=node_addresses())
+    policies = load_policies(config.policies, probe_words(config))
+    compiled = compile_policies(policies, here, override(config))
+    refuse(policies)
+    return compiled
+
+
+def override(config: Config) -> Literal["audit", "enforce"] | None:
+    """The mode that replaces each policy's own."""
+    return None if config.mode == "policy" else config.mode
+
+
+def probe_words(config: Config) -> Mapping[str, ProbeWords]:
+    """The vocabulary of the custom probes, as their files are now."""
+    if config.probes_directory is None:
+        return {}
+    from ringfence.probes.read import read_directory  # only where there are probes
+
+    return read_directory(config.probes_directory).words()
+
+
+class PolicyKeeper:
+    """Owns the generations. `in_loop` hands work to the loop; `facts` gives what is known by slot, in the
+    loop; `announce` is called with a set before it is in force.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        kernel: Kernel,
+        generations: Generations,
+        tiers: NodeTiers,
+        stats: Stats,
+        plan: Plan,
+        in_loop: Callable[[Callable[[], None]], bool],
+        facts: Callable[[], Mapping[int, Container | None]],
+        announce: Callable[[CompiledPolicies], None],
+        files: FileWatch | None = None,
+    ) -> None:
+        """`files`: made before the first set was read, so that no change since then is missed."""
+        self._config, self._kernel, self._generations, self._tiers = config, kernel, generations, tiers
+        self._stats, self._plan, self._in_loop, self._facts = stats, plan, in_loop, facts
+        self._announce = announce
+        self._watch = files or FileWatch(config.policies)
+        self._addresses = Addresses()
+        self._stopping = threading.Event()
+        self._base = PolicySet(())  # what the files hold; guests come on top
+        self._guests = GuestPolicies()
+        self._busy = False
+        self._again = False
+        self._retry = False  # an attempt failed for want of a thread
+        self._log = log.get_logger("policies")
+        self.state = PolicyState()
+
+    @property
+    def compiled(self) -> CompiledPolicies | None:
+        """The set in force."""
+        return self._generations.compiled
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Containers' policy files that wait, and the maximum."""
+        return self._guests.room
+
+    def start(self, compiled: CompiledPolicies) -> None:
+        """Put the first set in force. Before the loop runs: everything at once."""
+        self._base = compiled.policies
+        self.prepare(compiled)
+        self._announce(compiled)
+        self._install(compiled)
+
+    def prepare(self, *sets: CompiledPolicies) -> None:
+        """Attach what these sets need."""
+        plan = self._plan(*sets)
+        self._kernel.configure_syscalls(plan.entry, plan.hooked, plan.guarded)
+
+    def watch(self) -> None:
+        """Look at the files each second, in a thread: a walk over a thousand of them takes milliseconds."""
+        SupervisedThread("policy-watch", self._look).start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stopping.set()
+
+    def _look(self) -> None:
+        while not self._stopping.wait(_LOOK):
+            if self._retry:
+                self._retry = False
+                self._in_loop(lambda: self.reload("the last attempt could not begin"))
+            elif self._watch.changed():
+                self._in_loop(lambda: self.reload("files changed"))
+            elif self._addresses.changed() and self._base.names_node:
+                self._in_loop(lambda: self.reload("the node's addresses changed"))
+
+    def reload(self, why: str) -> None:
+        """Read everything again, in a thread."""
+        if self._busy:
+            self._again = True
+            return
+        self._busy = True
+        self._log.info("reading policies", why=why)
+        guests = self._guests.kept(self._facts().values())
+
+        def read() -> None:
+            self._read(guests)
+
+        self._in_thread(read, self._put_off)
+
+    def _in_thread(self, work: Callable[[], None], failed: Callable[[str], None]) -> None:
+        """Call `failed` with the reason where there is no thread to be had (a fork bomb fills the node): that
+        must cost this attempt, not all after it."""
+        try:
+            threading.Thread(target=work, name="policies", daemon=True).start()
+        except RuntimeError as error:
+            failed(str(error))
+
+    def _put_off(self, problem: str) -> None:
+        self._retry = True
+        self._refuse([f"they cannot be read now: {problem}"])
+
+    def _hand_over(self, work: Callable[[], None]) -> None:
+        """To the loop, from a thread of ours; while the loop has no room for more, wait."""
+        while not self._in_loop(work) and not self._stopping.wait(_LOOK):
+            pass
+
+    def bring(self, name: str, data: bytes, done: Callable[[str, str], None]) -> None:
+        """Put the policies of a file in force for the containers that choose it; in the loop.
+
+        `done` is called in the loop with the key by which such a container chooses them, or with what is
+        wrong.
+        """
+        file = GuestFile(name, data, done)
+        # A set that is being made now may be without it, so it is looked for when that is done.
+        self._guests.wait(file)
+        self._next_guest()
+
+    def _next_guest(self) -> None:
+        if self._busy or not (file := self._guests.next()):
+            return
+        self._busy = True
+        kept = self._guests.kept(self._facts().values())
+
+        def read() -> None:
+            self._read_guest(file, kept)
+
+        self._in_thread(read, lambda problem: self._turn_away(file, problem))
+
+    def _read_guest(self, file: GuestFile, kept: PolicySet) -> None:
+        """In a thread: the files stay as they were read last, so a mistake in one of them is no matter of
+        the guest's."""
+        try:
+            both = PolicySet((*self._base.policies, *kept.policies, *file.read()))
+            compiled = self._compile(both)
+        except (Error, OSError) as error:
+            text = error.message if isinstance(error, Error) else str(error)
+            self._hand_over(lambda: self._turn_away(file, text))
+        except Exception as error:  # a bug: the container does not start, the running set stays
+            text = f"internal error: {type(error).__name__}: {error}"
+            self._hand_over(lambda: self._turn_away(file, text))
+        else:
+            self._hand_over(lambda: self._seat(file, compiled))
+
+    def _turn_away(self, file: GuestFile, problem: str) -> None:
+        self._log.warning("the policy file of a container is refused", file=escape(file.name))
+        file.done("", problem)
+        self._done()
+
+    def _seat(self, file: GuestFile, compiled: CompiledPolicies) -> None:
+        if self._switch(compiled):
+            file.done(file.key, "")
+        else:
+            file.done("", "the kernel refused the tables")
+
+    def _compile(self, policies: PolicySet) -> CompiledPolicies:
+        """For this node, with every program attached that the old set or the new one needs."""
+        here = replace(self._tiers, addresses=self._addresses.now)
+        compiled = compile_policies(policies, here, override(self._config))
+        refuse(policies)
+        old = self.compiled
+        # First attach what either set needs, then switch, then detach what neither needs.
+        both = self._plan(*([old] if old else []), compiled)
+        self._kernel.configure_syscalls(both.entry, both.hooked, both.guarded)
+        self._kernel.attach(both)
+        self._announce(compiled)
+        return compiled
+
+    def _read(self, guests: PolicySet) -> None:
+        try:
+            base = load_policies(self._config.policies, probe_words(self._config))
+            compiled = self._compile(PolicySet((*base.policies, *guests.policies)))
+        except PolicyError as error:
+            problems = [str(problem) for problem in error.problems]
+            self._hand_over(lambda: self._refuse(problems))
+        except (Error, OSError) as error:
+            text = str(error)
+            self._hand_over(lambda: self._refuse([text]))
+        except Exception as error:  # a bug: the running set stays, and the log says so
+            text = f"internal error: {type(error).__name__}: {error}"
+            self._hand_over(lambda: self._refuse([text]))
+        else:
+            self._hand_over(lambda: self._replace(base, compiled))
+
+    def _replace(self, base: PolicySet, compiled: CompiledPolicies) -> None:
+        if self._switch(compiled):
+            self._base = base
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        self._stats.reloads["refused"] += 1
+        shown = [escape(problem) for problem in problems]
+        self.state = self.state._replace(refused=tuple(shown))
+        self._log.error(
+            "policies refused; those before stay in force",
+            generation=self.state.generation,
+            problems=shown[:_LOGGED_PROBLEMS],
+            count=len(shown),
+        )
+        self._done()
+
+    def _switch(self, compiled: CompiledPolicies) -> bool:
+        try:
+            self._install(compiled)
+        except OSError as error:
+            self._refuse([f"the kernel refused the tables: {error}"])
+            return False
+        except Exception as error:  # a bug: whoever waits for the end of this attempt must not wait for ever
+            self._refuse([f"internal error: {type(error).__name__}: {error}"])
+            return False
+        self._in_thread(lambda: self._tidy(compiled), self._untidied)
+        return True
+
+    def _untidied(self, problem: str) -> None:
+        self._log.warning("programs that no policy needs stay attached", error=problem)
+        self._done()
+
+    def _tidy(self, compiled: CompiledPolicies) -> None:
+        try:
+            plan = self._plan(compiled)
+            self._kernel.attach(plan)
+            self._kernel.configure_syscalls(plan.entry, plan.hooked, plan.guarded)
+        except (Error, OSError) as error:
+            self._log.warning("programs that no policy needs stay attached", error=str(error))
+        finally:
+            self._hand_over(self._done)
+
+    def _done(self) -> None:
+        self._busy = False
+        if self._again:
+            self._again = False
+            self.reload("files changed meanwhile")
+        self._next_guest()
+
+    def _install(self, compiled: CompiledPolicies) -> None:
+        number = self._generations.install(compiled, self._facts())
+        make_series(self._stats, compiled, self._config.mode, self._config.detectors_off)
+        self._guests.settle(compiled.policies)
+        self._stats.reloads["loaded"] += 1
+        # A rule may have several numbers: what it comes to counts once.
+        outcomes = {(rule.rule_id, rule.action, rule.mechanism) for rule in compiled.rules.values()}
+        counts = Counter((action.label, mechanism.label) for _, action, mechanism in outcomes)
+        counts.update(
+            (rule.action.label, "observe") for p in compiled.policies.policies for rule in p.probe_rules
+        )
+        self.state = PolicyState(number, len(compiled.policies.policies), counts, (), time.time())
+        self._log.info(
+            "policies in force",
+            generation=number,
+            policies=len(compiled.policies.policies),
+            rules=compiled.policies.rules,
+            less_than_asked=len(compiled.shortfalls),
+        )

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers for the command line and HTTP: status, audit, taint."""

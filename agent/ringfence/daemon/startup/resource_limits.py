@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's own limits: memory and CPU of its cgroup, version 1 or 2, and how near it is to them.
+
+Read only; they are set by systemd or the kubelet. Near a limit the agent does less before the kernel forces
+it to: see ringfence.daemon.health.backpressure. Files: Documentation/admin-guide/cgroup-v2.rst,
+cgroup-v1/memory.rst, scheduler/sched-bwc.rst.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence.containers.hierarchy import hierarchy_mounts
+
+__all__ = ["Load", "OwnLimits", "hurry_us", "spare_us"]
+
+_OOM_SCORE = "-900"  # the workloads go first; not -1000: in a cgroup of its own it would be a deadlock
+_NICE = -10
+_AGENT_BYTES = 64 << 20  # with fifty containers (tools/bench/memory)
+_TASK_BYTES = 1400  # of the kernel's memory, for struct rf_armed and what holds it
+_LEAST_TASKS = 8192  # more than honest work has, whatever the limit
+_NO_LIMIT = 1 << 60  # version 1 says "none" by a number near 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """0 to 1: `memory` of its limit, `throttled` of the last while; 0 where there is no limit."""
+
+    memory: float = 0.0
+    throttled: float = 0.0
+
+
+def spare_us(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
+    """Ask the kernel to kill other processes first when memory runs out. Needs CAP_SYS_RESOURCE: False
+    without.
+    """
+    try:
+        if int(path.read_text()) > int(_OOM_SCORE):
+            path.write_text(_OOM_SCORE)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def hurry_us(nice: int = _NICE) -> bool:
+    """Schedule the calling thread, and those that it starts, before the workloads: a container that keeps all
+    CPUs busy must not hold up the alerts of the others. Needs CAP_SYS_NICE: False without. A lower value that
+    was set before is kept.
+    """
+    try:
+        if os.getpriority(os.PRIO_PROCESS, 0) > nice:
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+    except OSError:
+        return False
+    return True
+
+
+class OwnLimits:
+    """Used by one thread. `memory_limit` in bytes and `cpus`, 0: none; `throttled_seconds` since the cgroup
+    was made.
+    """
+
+    def __init__(
+        self, found: str = "", proc: Path = Path("/proc/self"), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`found`: the path of our cgroup in the hierarchy that identifies containers; used where
+        /proc/self/cgroup does not tell it, as in a cgroup namespace.
+        """
+        v1, v2 = hierarchy_mounts(proc)
+        told = dict(_told(proc))
+        self._memory = list(_lineage(v1.get("memory", ""), told.get("memory", ""), found))
+        self._cpu = list(_lineage(v1.get("cpu", ""), told.get("cpu", ""), found))
+        self._unified = list(_lineage(v2, told.get("", ""), found))
+        self._clock = clock
+        self._before = (clock(), self.throttled_seconds)
+
+    @property
+    def memory_limit(self) -> int:
+        """The lowest of the cgroup and those above it."""
+        limits = [_number(path / "memory.max") for path in self._unified]
+        limits += [_number(path / "memory.limit_in_bytes") for path in self._memory]
+        return min((limit for limit in limits if 0 < limit < _NO_LIMIT), default=0)
+
+    @property
+    def cpus(self) -> float:
+        """The same of its share of CPU time."""
+        found = []
+        for path in self._unified:
+            quota, _, period = _text(path / "cpu.max").partition(" ")
+            if quota.isdecimal() and period.isdecimal():
+                found.append(int(quota) / int(period))
+        for path in self._cpu:
+            limit, every = _number(path / "cpu.cfs_quota_us"), _number(path / "cpu.cfs_period_us")
+            if limit > 0 and every > 0:
+                found.append(limit / every)
+        return min(found, default=0.0)
+
+    @property
+    def throttled_seconds(self) -> float:
+        """How long it was throttled."""
+        found = [_stat(path / "cpu.stat", "throttled_usec") / 1e6 for path in self._unified]
+        found += [_stat(path / "cpu.stat", "throttled_time") / 1e9 for path in self._cpu]
+        return max(found, default=0.0)
+
+    @property
+    def task_share(self) -> int:
+        """How many tasks one container may have: what is known of them may take half of what the limit leaves
+        beside the agent itself. 0: no limit.
+        """
+        limit = self.memory_limit
+        return max(_LEAST_TASKS, (limit - _AGENT_BYTES) // 2 // _TASK_BYTES) if limit else 0
+
+    def memory_used(self) -> float:
+        """0 to 1 of the limit that is nearest, without what the kernel can take back at once (file cache)."""
+        used = 0.0
+        for paths, limit, now, cache in (
+            (self._unified, "memory.max", "memory.current", "inactive_file"),
+            (self._memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            for path in paths:
+                most = _number(path / limit)
+                if 0 < most < _NO_LIMIT:
+                    spare = _stat(path / "memory.stat", cache)
+                    used = max(used, (_number(path / now) - spare) / most)
+        return used
+
+    def load(self) -> Load:
+        """How near the limits are; throttled: since the last call."""
+        now, throttled = self._clock(), self.throttled_seconds
+        then, before = self._before
+        self._before = (now, throttled)
+        elapsed = now - then
+        return Load(self.memory_used(), min(1.0, (throttled - before) / elapsed) if elapsed > 0 else 0.0)
+
+
+def _told(proc: Path) -> Iterator[tuple[str, str]]:
+    """Controller ("" : version 2) and path, of /proc/self/cgroup."""
+    for line in (proc / "cgroup").read_text(errors="surrogateescape").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for controller in controllers.split(","):
+            yield controller, path
+
+
+def _lineage(mount: str, *paths: str) -> Iterator[Path]:
+    """The cgroup and those above it, below the root, which has no limits: of the first path that exists."""
+    at = next((Path(mount + path) for path in paths if path.strip("/") and Path(mount + path).is_dir()), None)
+    while mount and at is not None and at != Path(mount) and at != at.parent:
+        yield at
+        at = at.parent
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int:
+    """-1: no file, or no limit."""
+    text = _text(path)
+    return int(text) if text.lstrip("-").isdecimal() else -1
+
+
+def _stat(path: Path, name: str) -> int:
+    for line in _text(path).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdecimal():
+            return int(value)
+    return 0

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which containers and tasks exist, and how they are enrolled."""

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The enrolment socket: a runtime has its container in the kernel's maps before the first instruction.
+
+Our runtime connects before it starts a workload. In one message it names the container's cgroup and the
+policies that it asks for, and waits for the answer. A request is one packet of JSON with descriptors (the
+container's cgroup in each hierarchy, its config.json, perhaps a policy file). The answer is one packet, too:
+`{"ok": true, ...}` only after the entry has been read back from the kernel. So cgroups whose name matches no
+pattern are enrolled as well. A descriptor means the same in every namespace, and cannot be swapped like a
+path.
+
+The socket has mode 0600. The peer must be root or the agent's own user, and in no container: root of a
+container could give it another name and other policies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ringfence import log
+from ringfence.containers.enrich import safejson
+from ringfence.containers.enrich.bundles import safe_name
+from ringfence.containers.enrich.oci import facts_of_config
+from ringfence.containers.model import Enrichment, Facts
+from ringfence.daemon.loop import Loop
+from ringfence.daemon.policies.manager import PolicyKeeper
+from ringfence.daemon.tracking.enrolment import Entry
+from ringfence.daemon.tracking.enrolment_store import HandshakeRecord, Handshakes
+from ringfence.errors import Error
+from ringfence.faults import ACCEPT_PAUSE, cannot_accept
+
+__all__ = ["Enroller"]
+
+_MAX_CALLERS = 64
+_MAX_BYTES = 1 << 16
+_MAX_FDS = 32
+_SECONDS = 5.0  # in which a caller must have said what it wants
+_SO_PEERCRED = struct.Struct("3i")
+
+
+@dataclass(slots=True)
+class _Caller:
+    connection: socket.socket
+    since: float = field(default_factory=time.monotonic)
+
+
+class Enroller:
+    """Runs in the loop. `entry` writes the kernel's maps and reads them back; `refuses` rejects a peer."""
+
+    def __init__(
+        self,
+        path: Path,
+        loop: Loop,
+        entry: Entry,
+        keeper: PolicyKeeper,
+        told: Handshakes,
+        refuses: Callable[[socket.socket], bool] = lambda connection: False,
+    ) -> None:
+        self._path, self._loop, self._entry, self._keeper, self._told = path, loop, entry, keeper, told
+        self._refuses = refuses
+        self._callers: dict[int, _Caller] = {}
+        self._listener: socket.socket | None = None
+        self._log = log.get_logger("enroll")
+        self.results: Counter[str] = Counter({"enrolled": 0, "refused": 0, "busy": 0})
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Callers that wait for their answer, and the maximum."""
+        return len(self._callers), _MAX_CALLERS
+
+    def start(self) -> None:
+        """Listen. Raises OSError."""
+        self._listener = _listen(self._path)
+        self._loop.watch(self._listener.fileno(), self._accept)
+        self._loop.every(_SECONDS, self._expire)
+
+    def close(self) -> None:
+        """Stop listening; waiting callers see the end of their connection."""
+        for caller in list(self._callers.values()):
+            self._drop(caller.connection)
+        if self._listener is not None:
+            self._loop.forget(self._listener.fileno())
+            self._listener.close()
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError as error:
+                if cannot_accept(error):
+                    self._loop.forget(self._listener.fileno())
+                    self._loop.later(ACCEPT_PAUSE, self._listen_again)
+                return
+            connection.setblocking(False)
+            if len(self._callers) >= _MAX_CALLERS:
+                self.results["busy"] += 1  # the runtime sees the end, and decides what that means to it
+                connection.close()
+                continue
+            if not _trusted(connection) or self._refuses(connection):
+                connection.close()
+                continue
+            self._callers[connection.fileno()] = _Caller(connection)
+            # A runtime speaks at once: mostly its words are here already.
+            self._hear(connection)
+
+    def _listen_again(self) -> None:
+        if self._listener is not None and self._listener.fileno() >= 0:
+            self._loop.watch(self._listener.fileno(), self._accept)
+
+    def _hear(self, connection: socket.socket) -> None:
+        fds: list[int] = []
+        try:
+            data, fds, flags, _ = socket.recv_fds(connection, _MAX_BYTES, _MAX_FDS)
+        except BlockingIOError:
+            self._loop.watch(connection.fileno(), lambda: self._hear(connection))
+            return
+        except OSError:
+            data, flags = b"", 0
+        self._loop.forget(connection.fileno())
+        try:
+            if not data:
+                self._drop(connection)
+            elif flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                self._refuse(connection, "the request is too long")
+            else:
+                self._serve(connection, data, fds)
+        except Error as error:
+            self._refuse(connection, error.message, error.hint)
+        except safejson.Unusable as error:
+            self._refuse(connection, f"the request {error}")
+        except Exception as error:  # a bug of ours must not end the loop that serves everybody
+            self._refuse(connection, f"internal error: {type(error).__name__}: {error}")
+        finally:
+            for fd in fds:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+
+    def _serve(self, connection: socket.socket, data: bytes, fds: list[int]) -> None:
+        request = _Request.of(safejson.parse(data), fds)
+        if request.policy_file is None:
+            self._enter(connection, request.facts, request.name, request.chosen, request.cgroup(self._entry))
+            return
+        # The descriptors are closed when this returns; what is needed later is taken now.
+        cgroup = request.cgroup(self._entry)
+        keep = os.dup(cgroup)
+
+        file, data = request.policy_name, request.policy_file
+
+        def done(key: str, problem: str) -> None:
+            try:
+                if problem:
+                    self._refuse(connection, f"the policy file is refused: {problem}")
+                else:
+                    self._told.keep_file(key, file, data)
+                    self._enter(connection, request.facts, request.name, (*request.chosen, key), keep)
+            except Error as error:
+                self._refuse(connection, error.message, error.hint)
+            except Exception as error:  # as above
+                self._refuse(connection, f"internal error: {type(error).__name__}: {error}")
+            finally:
+                os.close(keep)
+                if key:
+                    self._told.release(key)  # where it was not enrolled
+
+        self._callers[connection.fileno()].since = float("inf")  # from here on it waits for us
+        self._keeper.bring(file, data, done)
+
+    def restore(self) -> None:
+        """Enrol the containers that an earlier agent was told of. Call in the loop's thread, before tasks are
+        armed; policy files that they brought follow as soon as the loop runs.
+        """
+        for record in self._told.records():
+            keys = tuple(word for word in record.chosen if ":" in word)
+            names = tuple(word for word in record.chosen if ":" not in word)
+            if not self._entry.enter_again(record, names):
+                self._told.forget(record.cgroup_id)
+            elif keys:
+                self._bring_again(record, keys[0])
+
+    def _bring_again(self, record: HandshakeRecord, key: str) -> None:
+        kept = self._told.file(key)
+
+        def done(found: str, problem: str) -> None:
+            if problem or not self._entry.enter_again(record, record.chosen):
+                self._log.error(
+                    "a container is without its policy file", container=record.name, reason=problem
+                )
+
+        if kept is None:
+            done("", "it is not there any more")
+        else:
+            self._keeper.bring(*kept, done)
+
+    def _enter(
+        self, connection: socket.socket, facts: Facts, name: str, chosen: tuple[str, ...], cgroup: int
+    ) -> None:
+        policies = self._entry.enter(cgroup, facts, name, chosen)
+        self.results["enrolled"] += 1
+        self._answer(connection, {"ok": True, "policies": policies})
+
+    def _refuse(self, connection: socket.socket, message: str, hint: str = "") -> None:
+        self.results["refused"] += 1
+        self._log.warning("a container is refused", reason=message[:500])
+        self._answer(connection, {"ok": False, "error": message[:8192], "hint": hint})
+
+    def _answer(self, connection: socket.socket, answer: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            connection.send(json.dumps(answer).encode("ascii", "backslashreplace"))
+        self._drop(connection)
+
+    def _drop(self, connection: socket.socket) -> None:
+        fd = connection.fileno()
+        if fd >= 0:
+            self._loop.forget(fd)
+            self._callers.pop(fd, None)
+            connection.close()
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for caller in list(self._callers.values()):
+            if now - caller.since > _SECONDS:
+                self._drop(caller.connection)
+
+
+class _Request:
+    """A checked request."""
+
+    def __init__(self, body: dict[str, Any], fds: dict[str, list[int]]) -> None:
+        self.name = str(body.get("id"))
+        if not safe_name(self.name):
+            raise Error("the request names no container")
+        self._cgroups = fds.get("cgroup", [])
+        chosen = body.get("policies", [])
+        if not isinstance(chosen, list) or not all(isinstance(name, str) for name in chosen):
+            raise Error("the request's `policies` are not names")
+        self.chosen = tuple(chosen[:64])
+        if any(":" in name for name in self.chosen):  # the keys of files, which must come with their file
+            raise Error("the request's `policies` are not names")
+        self.policy_name = str(body.get("file", "policy"))[:4096]
+        given = fds.get("policy", [])
+        self.policy_file = safejson.read_open(given[0]) if given else None
+        self.facts = _facts(fds.get("config", []), certain=body.get("certain") is True)
+
+    @classmethod
+    def of(cls, body: Any, fds: list[int]) -> _Request:
+        """`fds` of the body says, in order, what each descriptor is."""
+        names = body.get("fds") if isinstance(body, dict) else None
+        if not isinstance(names, list) or len(names) != len(fds):
+            raise Error("the request does not fit its descriptors")
+        named: dict[str, list[int]] = {}
+        for name, fd in zip(names, fds, strict=True):
+            named.setdefault(str(name), []).append(fd)
+        return cls(body, named)
+
+    def cgroup(self, entry: Entry) -> int:
+        """The descriptor of the hierarchy that says whose a task is."""
+        for fd in self._cgroups:
+            if entry.suits(fd):
+                return fd
+        raise Error(
+            "no cgroup of the container lies in the hierarchy that the agent goes by",
+            hint="`ringfence status` names it",
+        )
+
+
+def _facts(config: list[int], *, certain: bool) -> Facts:
+    """From config.json. Where an engine may know more than the bundle, it is still asked."""
+    if not config:
+        return Facts(Enrichment.DONE if certain else Enrichment.PENDING)
+    facts = facts_of_config(safejson.parse(safejson.read_open(config[0])), source="ringfence-runtime")
+    if certain:
+        return replace(facts, runtime="ringfence")
+    return replace(facts, enrichment=Enrichment.PENDING, runtime="")
+
+
+def _trusted(connection: socket.socket) -> bool:
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _SO_PEERCRED.size)
+    return _SO_PEERCRED.unpack(raw)[1] in (0, os.geteuid())
+
+
+def _listen(path: Path) -> socket.socket:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(128)
+    return listener

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each example of the documentation is taken by what it is for: YAML by its reader, commands by the parser.
+
+A page with an example of a new kind fails until it is said here who reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ringfence.cli.main import build_parser
+from ringfence.config import load as load_config
+from ringfence.policy import NodeTiers, compile_policies, load_bytes
+from ringfence.policy.review import refuse
+from ringfence.probes.read import read_directory, read_file
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "policies" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+HEAD = "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: example}\nspec:\n"
+RULE = "  rules: [{id: r, title: t, severity: low, event: reboot, match: any, action: alert}]\n"
+PROBES = read_directory(ROOT / "examples" / "probes").words()
+
+
+def check_policies(text: str, _directory: Path) -> None:
+    """As `ringfence policy check` does."""
+    found = load_bytes({"example.yaml": text.encode()}, PROBES)
+    compile_policies(found, NodeTiers.usual())
+    refuse(found)
+
+
+def check_rule(text: str, directory: Path) -> None:
+    """In a policy for all containers."""
+    rules = textwrap.indent(text, "    ")
+    check_policies(f"{HEAD}  selector: {{containers: all}}\n  rules:\n{rules}", directory)
+
+
+def check_selector(text: str, directory: Path) -> None:
+    """In a policy with a rule."""
+    check_policies(HEAD + textwrap.indent(text, "  ") + RULE, directory)
+
+
+def check_probe(text: str, directory: Path) -> None:
+    """As `ringfence probe check` reads it, before it compiles."""
+    name = yaml.safe_load(text)["metadata"]["name"]
+    (directory / f"{name}.c").write_text("struct event { int x; };\n")
+    (directory / f"{name}.yaml").write_text(text)
+    read_file(directory / f"{name}.yaml")
+
+
+def check_configuration(text: str, directory: Path) -> None:
+    """As `ringfence agent --check` reads it."""
+    (directory / "agent.yaml").write_text(text)
+    load_config(directory / "agent.yaml", {})
+
+
+READERS: dict[str, Callable[[str, Path], None]] = {
+    "apiVersion: ringfence.dev/v1\nkind: Policy": check_policies,
+    "apiVersion: ringfence.dev/v1\nkind: Probe": check_probe,
+    "- id:": check_rule,
+    "selector:": check_selector,
+    **{f"{section}:": check_configuration for section in ("alerts", "redact", "probes", "page")},
+}
+
+
+def _examples() -> Iterator[object]:
+    for page in PAGES:
+        for found in re.finditer(r"^```ya?ml\n(.*?)^```", page.read_text(), re.M | re.S):
+            line = page.read_text()[: found.start()].count("\n") + 2
+            yield pytest.param(found[1], id=f"{page.relative_to(ROOT)}:{line}")
+
+
+@pytest.mark.parametrize("text", list(_examples()))
+def test_an_example_in_yaml_is_taken(text: str, tmp_path: Path) -> None:
+    """By whom it is for, without a mistake."""
+    (reader,) = [reader for begin, reader in READERS.items() if text.startswith(begin)]
+    reader(text, tmp_path)
+
+
+def _apart(line: str) -> Iterator[list[str]]:
+    """The commands of ours in a line of a shell."""
+    lexer = shlex.shlex(line.removesuffix("..."), posix=True, punctuation_chars=";|>&")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if set(word) <= set(";|>&"):
+            if words[:1] == ["ringfence"]:
+                yield words
+            words = []
+        else:
+            words.append(word)
+
+
+def _commands() -> Iterator[object]:
+    """Lines of blocks, and whole commands in the text; the page on the command line has headings as well."""
+    for page in PAGES:
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            shown = re.findall(r"^ {2,4}(?:\S*/)?(ringfence (?!.* {4}).*)$", re.sub(r"\s{2,}#.*", "", line))
+            if not line.startswith("## "):
+                shown += re.findall(r"`(ringfence [^`]*)`", line)
+            for whole in shown:
+                for words in _apart(whole):
+                    where = f"{page.relative_to(ROOT)}:{number}: {' '.join(words)}"
+                    yield pytest.param(words[1:], id=where)
+
+
+#: what a sentence leaves out when it only names a command
+LEFT_OUT = re.compile(r"the following arguments are required|--learn: expected one argument")
+
+
+@pytest.mark.parametrize("words", list(_commands()))
+def test_a_command_is_one_of_the_program(words: list[str]) -> None:
+    """With the parts and flags that are shown."""
+    if words[0] == "COMMAND":
+        return
+    said = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(said):
+        build_parser().parse_args(words)
+    assert not said.getvalue() or LEFT_OUT.search(said.getvalue()), said.getvalue()
+
+
+def test_there_are_examples_of_every_kind() -> None:
+    """Or the tests above test nothing."""
+    texts = [
+        found[1]
+        for page in PAGES
+        for found in re.finditer(r"^```ya?ml\n(.*?)^```", page.read_text(), re.M | re.S)
+    ]
+    assert all(any(text.startswith(begin) for text in texts) for begin in READERS)
+    assert len(list(_commands())) > 40

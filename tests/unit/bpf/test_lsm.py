@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of LSM hooks: against the probes' source, and what tiers and plans make of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.bpf.lsm import DECIDED, HOOKS, decided_by, hooks_for
+from ringfence.config import load
+from ringfence.daemon.attach.plan import attach_plan, tiers_of
+from ringfence.policy import NodeTiers
+from ringfence.policy.explain import explain_rule
+from tests.unit.policy.documents import load as load_documents
+from tests.unit.policy.documents import policy, rule
+
+K = EventKind
+CONFIG = load(environment={})
+PROBES = Path(__file__).resolve().parents[3] / "probes"
+NODE = NodeCapabilities(
+    kernel="6.1",
+    machine="x86_64",
+    libbpf=(1, 1),
+    permitted=True,
+    btf=True,
+    ring_buffer=True,
+    tracefs=True,
+    syscalls=frozenset({"mount", "openat", "unshare"}),
+    cgroup=frozenset({"dev"}),
+    compat=True,
+    lsm_hooks=HOOKS,
+)
+
+
+def test_the_table_and_the_probes_name_the_same_hooks() -> None:
+    """A hook without a program would never decide; a program without an event would never be attached."""
+    written = set()
+    for source in PROBES.glob("lsm_*.bpf.c"):
+        written |= set(re.findall(r'^SEC\("lsm/(\w+)"\)', source.read_text(), re.M))
+    assert written == HOOKS
+
+
+def test_an_event_is_decided_where_all_that_it_needs_is_there() -> None:
+    """One hook that is missing, and the event is not decided; those that only add do not matter."""
+    for kind, way in DECIDED.items():
+        assert kind in decided_by(way.needs)
+        for missing in way.needs:
+            assert kind not in decided_by(HOOKS - {missing})
+    assert decided_by(()) == {}
+
+
+def test_a_hook_is_the_strongest_mechanism() -> None:
+    """deny stays deny, and the tiers know by which hook."""
+    tiers = NodeTiers.of(NODE)
+    assert tiers.outcome(K.FILE_OPEN, Action.DENY) == (Action.DENY, Mechanism.LSM, "")
+    assert tiers.hooks[K.FILE_OPEN] == ("file_open", *DECIDED[K.FILE_OPEN].also)
+    without = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"file_open"}))
+    assert without.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
+
+
+def test_a_request_for_a_module_falls_down_the_ladder() -> None:
+    """A hook, else the tracepoint, which kills, else nothing: such a kernel asks for no modules."""
+    without = replace(NODE, lsm_hooks=frozenset())
+    plan = attach_plan(frozenset({K.MODULE_REQUEST}), CONFIG, NODE, "/cg", NodeTiers.of(NODE))
+    assert plan.lsm == {"kernel_module_request"}
+    assert not plan.requests
+    traced = replace(without, tracing=frozenset({"module_request"}))
+    assert NodeTiers.of(traced).outcome(K.MODULE_REQUEST, Action.DENY).mechanism is Mechanism.KILL
+    assert attach_plan(frozenset({K.MODULE_REQUEST}), CONFIG, traced, "/cg", NodeTiers.of(traced)).requests
+    assert not NodeTiers.of(without).mechanisms.get(K.MODULE_REQUEST)
+
+
+def test_a_program_that_was_refused_falls_down_the_ladder() -> None:
+    """What was not loaded decides nothing: the tiers say what does instead."""
+    sections = {f"lsm/{hook}" for hook in HOOKS - {"file_open"}} | {"tracepoint/syscalls/sys_exit"}
+    tiers = tiers_of(NODE, sections)
+    assert K.FILE_OPEN not in tiers.hooks
+    less = tiers_of(NODE, {f"lsm/{hook}" for hook in HOOKS - {"path_link"}})
+    assert set(less.hooks[K.FILE_OPEN]) == {"file_open", *DECIDED[K.FILE_OPEN].also} - {"path_link"}
+    assert tiers.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
+
+
+def test_what_an_absent_hook_would_have_decided_is_told() -> None:
+    """A rule on files holds without them, and whoever asks learns what goes round it."""
+    whole = NodeTiers.of(NODE).limits(K.FILE_OPEN)
+    tiers = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"path_link", "path_rename"}))
+    assert tiers.mechanisms[K.FILE_OPEN]
+    assert tiers.limits(K.FILE_OPEN).startswith(whole)
+    assert tiers.limits(K.FILE_OPEN).endswith("hard links, renames")
+    (one,) = load_documents(policy(rule(event="file.open", match={"path": "proc:kcore"}))).policies[0].rules
+    assert any("hard links, renames" in line for line in explain_rule(one, tiers))
+    # The others see it later: nothing is lost.
+    old = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"uring_allowed", "uring_sqpoll", "userns_create"}))
+    assert old.limits(K.SYS_IO_URING_SETUP) == NodeTiers.of(NODE).limits(K.SYS_IO_URING_SETUP) == ""
+
+
+def test_what_a_hook_decides_is_attached_nowhere_else() -> None:
+    """No system call pays for it, and nothing is said twice; its calls are known to the hooks."""
+    tiers = NodeTiers.of(NODE)
+    plan = attach_plan(frozenset({K.FILE_OPEN, K.SYS_MOUNT}), CONFIG, NODE, "/cg", tiers)
+    assert (plan.entry, plan.exit, plan.compat, plan.compat_exit) == (frozenset(), frozenset(), False, False)
+    assert plan.lsm == hooks_for({K.FILE_OPEN, K.SYS_MOUNT}, tiers.hooks) >= {"file_open", "sb_mount"}
+    assert plan.hooked == {"mount"}
+
+
+def test_without_hooks_the_plan_is_the_old_one() -> None:
+    """A kernel without BPF-LSM pays and sees what it always did."""
+    node = replace(NODE, lsm_hooks=frozenset())
+    plan = attach_plan(frozenset({K.FILE_OPEN, K.SYS_MOUNT}), CONFIG, node, "/cg", NodeTiers.of(node))
+    assert (plan.entry, plan.lsm, plan.hooked) == (frozenset({"mount"}), frozenset(), frozenset())
+    assert "openat" in plan.exit
+
+
+def test_text_that_is_the_kernels_needs_no_warning() -> None:
+    """A filesystem's name at a hook cannot be changed by another thread; at the call's entry it can."""
+    document = policy(rule(event="mount", match={"fstype": "proc"}))
+    (one,) = load_documents(document).policies[0].rules
+    assert any("another thread" in line for line in explain_rule(one, NodeTiers.usual()))
+    lines = explain_rule(one, NodeTiers.of(NODE))
+    assert not any("another thread" in line for line in lines)
+    assert any("by BPF-LSM" in line and "sb_mount" in line for line in lines)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of every attack on every kernel, from runs of `ringfence policy test`.
+
+`python -m tools.vm coverage` boots each kernel of the catalogue (and runs on the machine's own), keeps what
+was measured in tools/vm/results and writes docs/coverage.md; `--render` only writes the page.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from tests.support.cgroups import PREFIX
+from tools.vm.catalogue import Prepared
+from tools.vm.machine import Job, run
+from tools.vm.suite import ROOT, SLOWDOWN, guest_environment
+
+__all__ = [
+    "HOST",
+    "ORDER",
+    "RESULTS",
+    "commit",
+    "keep",
+    "measure_guest",
+    "measure_host",
+    "saved",
+    "saved_cost",
+]
+
+RESULTS = Path(__file__).resolve().parent / "results"
+HOST = "host"
+#: columns of the table, in this order; the machine's own kernel comes last
+ORDER = ("6.1", "6.12", "6.18", "testing", "newest", HOST)
+Result = Mapping[str, Any]
+
+
+def _argv(slowdown: float) -> list[str]:
+    words = ["--json", "--prefix", PREFIX, "--slowdown", str(slowdown)]
+    return [sys.executable, "-m", "ringfence", "policy", "test", *words]
+
+
+def measure_host() -> Result:
+    """On this machine's own kernel, in both modes."""
+    got = subprocess.run(_argv(1), cwd=ROOT, check=False, stdout=subprocess.PIPE)
+    return _keep(HOST, json.loads(got.stdout), 0.0)
+
+
+def measure_guest(kernel: Prepared, echo: IO[bytes] | None = None, timeout: float = 3600) -> Result:
+    """In one boot of a kernel, enforcing. Raises RuntimeError when the machine said nothing."""
+    RESULTS.mkdir(exist_ok=True)
+    raw = RESULTS / f"{kernel.name}.raw"
+    raw.unlink(missing_ok=True)
+    began = time.monotonic()
+    # The machine is thrown away: attacks may write its settings, and load a module.
+    attacks = " ".join([*_argv(SLOWDOWN), "--mode", "enforce", "--disposable"])
+    command = ["sh", "-c", f"{attacks} > {raw}"]
+    job = Job(command, ROOT, guest_environment(kernel), [RESULTS], timeout)
+    outcome = run(kernel, job, echo=echo)
+    if outcome.status not in (0, 1) or not raw.exists():
+        tail = outcome.console[-2000:]
+        raise RuntimeError(f"{kernel.release}: status {outcome.status} {outcome.reason}\n{tail}")
+    found = json.loads(raw.read_text())
+    raw.unlink()
+    return _keep(kernel.name, found, time.monotonic() - began)
+
+
+def _keep(name: str, measured: Mapping[str, Any], seconds: float) -> Result:
+    kept = {
+        "name": name, "kernel": measured["kernel"], "commit": commit(), "date": time.strftime("%Y-%m-%d"),
+        "seconds": round(seconds), "cases": measured["cases"],
+    }  # fmt: skip
+    keep(name, kept)
+    return kept
+
+
+def keep(name: str, what: Mapping[str, Any]) -> None:
+    """Write results/NAME.json."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(what, indent=1) + "\n")
+
+
+def commit() -> str:
+    """The checked-out commit, short."""
+    argv = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def saved() -> Sequence[Result]:
+    """What was measured last, in the order of the columns."""
+    files = [RESULTS / f"{name}.json" for name in ORDER]
+    return [json.loads(file.read_text()) for file in files if file.exists()]
+
+
+def saved_cost() -> Result | None:
+    """What tools.vm.cost measured last."""
+    file = RESULTS / "cost.json"
+    return json.loads(file.read_text()) if file.exists() else None

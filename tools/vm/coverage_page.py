@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/coverage.md from what tools.vm.coverage measured. Pure: results in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tests.escape.rows import TECHNIQUES, Technique
+from tools.vm.coverage import HOST, ORDER
+from tools.vm.reasons import ABSENT, EVERYWHERE, UNSEEN, WITHOUT_LSM
+from tools.vm.suite import ROOT
+
+__all__ = ["PAGE", "page"]
+
+PAGE = ROOT / "docs/coverage.md"
+Result = Mapping[str, Any]
+Case = Mapping[str, Any]
+_STRENGTH = ("denied", "killed", "seen", "blind", "untried", "absent")
+
+_HEAD = """\
+# Coverage
+
+What became of each way out of a container, on each kernel, under the pack in enforce mode. Every cell is the outcome of an attack that `ringfence policy test` ran in a
+container of its own on that kernel (of rows 42 and 43, in a program of the host). Row 59 needs a kernel module that stands in for an exploit, and some attacks write settings of the node: these run in
+virtual machines only (*untried* elsewhere). `python -m tools.vm coverage` runs all of it and writes this page anew.
+
+- **denied**: the call failed with EPERM before it had an effect, by BPF-LSM (`lsm`) or by cgroup-BPF (`cgroup`).
+- **killed**: SIGKILL as the call began or the file was opened: the task never ran another instruction, but the call it was in may have taken effect.
+- **seen**: told of, and let through. Why is said for each.
+- **blind**: not told of, for want of BPF-LSM. Why is said for each.
+- **absent**: this kernel has no such call or file, so there was nothing to try ([why](#what-was-not-there)).
+
+A row with several outcomes has several attacks; all of them are in the [second table](#every-attack). *Our runtime* means that `ringfence-runtime` refuses
+it by itself, whatever the agent does (`tests/runtime/test_cves.py`)."""
+
+
+def page(results: Sequence[Result], benign: Mapping[str, Result], cost: Result | None) -> str:
+    """The whole of docs/coverage.md."""
+    parts = (
+        _kernels(results), _rows(results), _attacks(results), _absent(results), _problems(results),
+        _benign(benign), _cost(cost, results),
+    )  # fmt: skip
+    lines = [_HEAD, *(line for part in parts for line in part)]
+    return "\n".join(lines) + "\n"
+
+
+def _has_lsm(result: Result) -> bool:
+    return any(case["mechanism"] == "lsm" for case in result["cases"])
+
+
+def _head(result: Result) -> str:
+    return f"{result['name']}, {'BPF-LSM' if _has_lsm(result) else 'no BPF-LSM'}"
+
+
+def _kernels(results: Sequence[Result]) -> Iterator[str]:
+    yield "\n| column | kernel | what can stop a call there | measured | commit | attacks | stopped | seen | absent |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for result in results:
+        counts = [sum(case["outcome"] in words for case in result["cases"]) for words in
+                  (("denied", "killed"), ("seen",), ("absent", "untried"))]  # fmt: skip
+        tier = "BPF-LSM, cgroup-BPF" if _has_lsm(result) else "cgroup-BPF, SIGKILL: **no BPF-LSM**"
+        facts = (result["name"], result["kernel"], tier, result["date"], result["commit"])
+        yield f"| {' | '.join(map(str, (*facts, len(result['cases']), *counts)))} |"
+
+
+def _rows(results: Sequence[Result]) -> Iterator[str]:
+    yield "\n## Every row of the checklist\n"
+    heads = [_head(result) for result in results]
+    yield f"| row | technique | {' | '.join(heads)} | our runtime | what is only seen, and why |"
+    yield f"|---|---|{'---|' * len(heads)}---|---|"
+    for technique in TECHNIQUES:
+        cells = " | ".join(_cell(technique.row, result) for result in results)
+        guard = "refuses it" if technique.guards else ""
+        why = _why(technique, results)
+        yield f"| {technique.row} | {technique.title} | {cells} | {guard} | {why} |"
+
+
+def _cell(row: int, result: Result) -> str:
+    """The distinct outcomes of a row's attacks, the strongest first; those that are absent only if all are."""
+    found = {
+        (_STRENGTH.index(case["outcome"]), _words(case)) for case in result["cases"] if row in case["rows"]
+    }
+    there = sorted(entry for entry in found if entry[0] < _STRENGTH.index("untried"))
+    told = [entry for entry in there if entry[0] != _STRENGTH.index("blind")]
+    return ", ".join(words for _, words in (told or there or sorted(found))) or "-"
+
+
+def _why(technique: Technique, results: Sequence[Result]) -> str:
+    """For each rule of the row whose attack was let through on some kernel, the reason; once."""
+    found = dict.fromkeys(
+        _reason(case)
+        for result in results
+        for case in result["cases"]
+        if technique.row in case["rows"] and case["outcome"] in ("seen", "blind")
+    )
+    return "; ".join(found)
+
+
+def _reason(case: Case) -> str:
+    rule = case["rule"]
+    if case["outcome"] == "blind":
+        return f"`{rule}` needs BPF-LSM: {UNSEEN.get(rule, 'unexpected')}"
+    if rule in WITHOUT_LSM:
+        return f"`{rule}` without BPF-LSM: {WITHOUT_LSM[rule]}"
+    return f"`{rule}`: {EVERYWHERE[rule]}"
+
+
+def _words(case: Case) -> str:
+    optional = " (optional rule)" if case["optional"] else ""
+    by = f" `{case['mechanism']}`" if case["mechanism"] not in ("", "observe") else ""
+    return f"{case['outcome']}{by}{optional}"
+
+
+def _attacks(results: Sequence[Result]) -> Iterator[str]:
+    yield "\n## Every attack\n"
+    yield f"| rows | rule | attack | {' | '.join(map(_head, results))} |"
+    yield f"|---|---|---|{'---|' * len(results)}"
+    by_result = [{(case["rule"], case["attack"]): case for case in result["cases"]} for result in results]
+    for case in results[-1]["cases"]:
+        key = (case["rule"], case["attack"])
+        cells = [_words(found[key]) if key in found else "-" for found in by_result]
+        rows = ", ".join(map(str, case["rows"]))
+        yield f"| {rows} | `{case['rule']}` | `{case['attack']}` | {' | '.join(cells)} |"
+
+
+def _absent(results: Sequence[Result]) -> Iterator[str]:
+    yield "\n## What was not there\n"
+    yield "| attack | on | because |"
+    yield "|---|---|---|"
+    where: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for case in result["cases"]:
+            if case["outcome"] in ("absent", "untried"):
+                where.setdefault((case["attack"], _lack(case)), []).append(str(result["name"]))
+    for (attack, why), names in where.items():
+        yield f"| `{attack}` | {', '.join(names)} | {why} |"
+
+
+def _lack(case: Case) -> str:
+    if case["outcome"] == "untried":
+        return str(case["note"])
+    words = case["attack"].split()
+    return next((why for word, why in ABSENT.items() if word in words), "") or str(case["note"])
+
+
+def _benign(found: Mapping[str, Result]) -> Iterator[str]:
+    """The study of false alarms."""
+    columns = {name: found[name] for name in ORDER if name in found}
+    if not columns:
+        return
+    stopped = sum(what == "stopped" for one in columns.values() for what in one["workloads"].values())
+    ran = sum(what != "not here" for one in columns.values() for what in one["workloads"].values())
+    yield "\n## Honest work\n"
+    yield (
+        f"Real programs in containers with an engine's usual capabilities, under the whole pack in enforce mode, the invariants of `policies/invariants.yaml` among it (`tests/benign`): "
+        f"{ran} runs on {len(columns)} kernels, {stopped} of them met by a rule. *Left alone*: the program did its work, no call of it was denied or killed, and no rule told of it but those that the test "
+        "names. *Not here*: it needs cgroups of version 2 only."
+    )
+    yield f"\n| workload | {' | '.join(columns)} |"
+    yield f"|---|{'---|' * len(columns)}"
+    for workload in dict.fromkeys(name for one in columns.values() for name in one["workloads"]):
+        cells = [one["workloads"].get(workload, "-") for one in columns.values()]
+        yield f"| {workload} | {' | '.join(cells)} |"
+    measured = [
+        f"{name} {one['kernel']}, {one['date']}, commit {one['commit']}" for name, one in columns.items()
+    ]
+    yield f"\nMeasured: {'; '.join(measured)}."
+
+
+def _cost(cost: Result | None, results: Sequence[Result]) -> Iterable[str]:
+    """What the twins' calls cost with the agent and without."""
+    if cost is None:
+        return
+    yield "\n## What a lawful call costs more\n"
+    yield (
+        f"The call of each benign twin, the nearest lawful thing, in a container under the pack in enforce mode and in one without an agent: the shortest of {cost['calls']} calls in each of\n"
+        f"{cost['rounds']} rounds, in turn, on Linux {cost['kernel']} ({cost['date']}, commit {cost['commit']}), which has no BPF-LSM. In the virtual machines every call is emulated, and\n"
+        "a time from there says nothing. `-`: the call ends the program that makes it, or its files are no longer there the second time."
+    )
+    yield "\n| lawful call | of rule | stopped there by | without, µs | with, µs | added, µs |"
+    yield "|---|---|---|---|---|---|"
+    host = next((result for result in results if result["name"] == HOST), None)
+    by = {(c["rule"], c["twin"]): c["mechanism"] for c in host["cases"]} if host else {}
+    for twin in dict.fromkeys(row["twin"] for row in cost["rows"]):
+        same = [row for row in cost["rows"] if row["twin"] == twin]
+        rules = dict.fromkeys(row["rule"] for row in same)
+        mechanisms = dict.fromkeys(by.get((row["rule"], twin), "") for row in same)
+        shown = [f"`{name}`" if name not in ("", "observe") else "told only" for name in mechanisms]
+        names = ", ".join(f"`{rule}`" for rule in rules)
+        yield f"| `{twin}` | {names} | {', '.join(shown)} | {' | '.join(_times(same))} |"
+
+
+def _times(same: Sequence[Case]) -> tuple[str, str, str]:
+    """Without, with and added, in microseconds."""
+    measured = [row for row in same if row["without_ns"] and row["with_ns"]]
+    if not measured:
+        return ("-", "-", "-")
+    without, fenced = (min(row[key] for row in measured) / 1000 for key in ("without_ns", "with_ns"))
+    return (f"{without:.2f}", f"{fenced:.2f}", f"{fenced - without:+.2f}")
+
+
+def _problems(results: Sequence[Result]) -> Iterator[str]:
+    yield "\n## What was not as it must be\n"
+    found = [
+        f"- {result['kernel']}, `{case['rule']}`, `{case['attack']}`: {problem}"
+        for result in results
+        for case in result["cases"]
+        for problem in case["problems"]
+    ]
+    yield from found or [
+        "Nothing: every attack came to what the agent said, in both modes on the machine's own kernel and enforcing on the others, and every twin passed."
+    ]

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which QEMU and which virtiofsd to use, and their command lines.
+
+QEMU before 9 corrupts guests whose kernel text is patched while another virtual CPU runs it: attaching a BPF
+program crashed or hung half of them under 7.2 (none of 205 boots under 10.0). Debian 12 has 7.2, so there 10
+of its backports is unpacked into the cache; where nothing newer can be had, one virtual CPU avoids the race.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from tools.vm.catalogue import Prepared, cache_directory
+
+__all__ = ["Qemu", "find_qemu", "machine_command", "needs_fetch", "virtiofsd_command"]
+
+GOOD_MAJOR = 9
+PROGRAM = "qemu-system-x86_64"
+VIRTIOFSD = (Path("/usr/libexec/virtiofsd"), Path("/usr/lib/qemu/virtiofsd"))
+COMMAND_LINE = (
+    "console=ttyS0 panic=-1 oops=panic nokaslr mitigations=off audit=0 nowatchdog no_timer_check "
+    "tsc=reliable random.trust_cpu=on cryptomgr.notests cgroup_no_v1=all "
+    "lsm=landlock,lockdown,yama,integrity,apparmor,bpf"
+)
+
+
+class Qemu(NamedTuple):
+    """A QEMU program, the options that it needs to find its files, and how many CPUs its guests may have."""
+
+    program: str
+    options: tuple[str, ...]
+    cpus: int
+
+
+@functools.cache
+def _major(program: str) -> int:
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"version (\d+)", shown)
+    return int(found[1]) if found else 0
+
+
+def _cached() -> Path:
+    return cache_directory() / "qemu/usr"
+
+
+def find_qemu() -> Qemu:
+    """The best QEMU of this machine; raises RuntimeError where there is none."""
+    system = shutil.which(PROGRAM)
+    if system and _major(system) >= GOOD_MAJOR:
+        return Qemu(system, (), 2)
+    own = _cached() / "bin" / PROGRAM
+    if own.exists():
+        firmware = ("-L", "/usr/share/seabios", "-L", str(_cached() / "share/qemu"))
+        return Qemu(str(own), firmware, 2)
+    if system:
+        return Qemu(system, (), 1)
+    raise RuntimeError(f"no {PROGRAM} here: `make deps-vm` installs it")
+
+
+def needs_fetch() -> bool:
+    """True where QEMU 10 of bookworm-backports would run and is wanted."""
+    system = shutil.which(PROGRAM)
+    if (system and _major(system) >= GOOD_MAJOR) or (_cached() / "bin" / PROGRAM).exists():
+        return False
+    return "VERSION_CODENAME=bookworm" in Path("/etc/os-release").read_text()
+
+
+def virtiofsd_command(socket: Path, directory: Path, *, cache: str) -> list[str]:
+    """The argv of a file server for one directory; raises RuntimeError where none is installed."""
+    program = next((path for path in VIRTIOFSD if path.exists()), None)
+    if program is None:
+        raise RuntimeError("no virtiofsd here: `make deps-vm` installs it")
+    if program.parts[-2] == "libexec":  # the one in Rust, from Debian 13 on
+        shared = [f"--shared-dir={directory}", f"--cache={cache}", "--sandbox=chroot"]
+        return [str(program), f"--socket-path={socket}", *shared]
+    options = [f"source={directory}", f"cache={cache}", "sandbox=chroot"]
+    return [str(program), f"--socket-path={socket}", *(word for one in options for word in ("-o", one)), "-f"]
+
+
+def machine_command(
+    kernel: Prepared, initrd: Path, report: Path, sockets: dict[str, Path], *, memory: int, verbose: bool
+) -> list[str]:
+    """The argv of QEMU. `sockets`: virtiofs tag -> socket of its server; `memory` in MiB."""
+    qemu = find_qemu()
+    append = COMMAND_LINE + ("" if verbose else " quiet loglevel=3")
+    argv = [qemu.program, *qemu.options, "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off"]
+    argv += ["-M", "q35,memory-backend=memory", "-m", str(memory), "-smp", str(qemu.cpus)]
+    # virtiofs needs memory that the file server can map.
+    argv += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"]
+    argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    argv += ["-kernel", str(kernel.directory / "vmlinux"), "-initrd", str(initrd), "-append", append]
+    argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+    argv += ["-chardev", f"file,id=report,path={report}", "-device", "isa-serial,chardev=report,index=1"]
+    for tag, socket in sockets.items():
+        argv += ["-chardev", f"socket,id={tag},path={socket}"]
+        argv += ["-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]
+    return argv

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The project's kernel and escape tests inside one boot of a kernel, and what came of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from tools.vm.catalogue import KERNELS, Prepared
+from tools.vm.headers import build_module
+from tools.vm.machine import ENVIRONMENT, Job, Outcome, run
+
+__all__ = [
+    "FULL",
+    "FULL_TIMEOUT",
+    "LATE_BREAKPOINT",
+    "ROOT",
+    "SHARES",
+    "SUITE",
+    "TIMEOUT",
+    "Report",
+    "bad_lines",
+    "boot",
+    "guest_environment",
+    "report_file",
+    "run_suite",
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tests/results/vm"
+# What every check runs in a guest of each kernel: what LSM hooks decide, what the probes see, every attack.
+SUITE = (
+    "tests/kernel/test_lsm_*.py",
+    "tests/kernel/test_following.py",
+    "tests/kernel/test_self_defence.py",
+    "tests/kernel/test_probes_drift.py",
+    "tests/kernel/test_probes_rate.py",
+    "tests/escape/test_pack.py::test_an_attack_is_met_and_its_twin_passes",
+    "tests/escape/test_pack.py::test_an_optional_rule_is_met_and_its_twin_passes",
+)
+# What has to run on BPF-LSM and on cgroup version 2, but not on every kernel of that kind: each that every
+# check boots takes a share, as an emulated guest needs some ten times as long as the machine itself. What
+# starts many agents, engines or workloads takes a guest too long for every check: `--full` runs it.
+SHARES: Mapping[str, tuple[str, ...]] = {
+    "6.1": (
+        "tests/kernel/test_bpf_*.py",
+        "tests/kernel/test_probes_agent.py",
+        "tests/kernel/test_probes_life.py",
+        "tests/kernel/test_probes_slots.py",
+        "tests/kernel/test_watchdog.py",
+        "tests/kernel/test_attribution.py",
+    ),
+    "newest": (
+        "tests/kernel/test_bpf_kernel.py::test_the_verifier_looks_at_few_instructions",
+        "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_there_exactly_where_the_kernel_can",
+        "tests/kernel/test_probes_calls.py",
+        "tests/kernel/test_probes_objects.py",
+        "tests/kernel/test_self_defence_limits.py",
+        "tests/runtime/test_network.py::test_ipvlan_shares_the_parents_address",
+    ),
+}
+# All that can run in a guest, for hours.
+FULL = ("tests/kernel", "tests/escape", "tests/benign", "tests/runtime")
+#: how much slower than the host a guest may be; more on a machine that others use at the same time
+SLOWDOWN = int(os.environ.get("RINGFENCE_VM_SLOWDOWN", "12"))
+FORCED = "root,runc,busybox"  # what the guest must be able to run
+_HANDED_ON = ("PYTHONPATH", "RINGFENCE_KILLS")  # of the environment, to the guest
+TIMEOUT, FULL_TIMEOUT = 3600.0, 4 * 3600.0  # seconds, from power-on
+MEMORY = 4096  # MiB; browsers and databases want it
+
+
+#: The kernel patches its own text by way of breakpoints (jump labels). An emulated processor may
+#: run one that is gone from memory already. The kernel does not know it any more then, and panics.
+LATE_BREAKPOINT = "Oops: int3:"
+
+
+class Skip(NamedTuple):
+    """Why a test may be skipped in a guest: a pattern, and on which kernels alone (none: all)."""
+
+    why: str
+    kernels: tuple[str, ...] = ()
+
+
+_V1 = r"(\{release\}|\S*devices\.allow)"
+_UNBUILT = r"(/sys/kernel/uevent_helper|/run/binfmt_misc/register)"
+#: and nothing else: what runs in no guest would be green in all of them
+SKIPS = (
+    # guests have version 2 of cgroups only; the machine's own kernel has the other
+    Skip(r"elsewhere: needs a hybrid cgroup host"),
+    Skip(r"elsewhere: version 1 has the freezer that this is about"),
+    Skip(r"elsewhere: no version 1 hierarchy is mounted"),
+    Skip(rf"elsewhere: this kernel has no openat of `open {_V1} w`"),
+    # how distributions build their kernels
+    Skip(rf"elsewhere: this kernel has no openat of `open {_UNBUILT} w`"),
+    Skip(r"elsewhere: this kernel has no uevent_helper"),
+    # what came later
+    Skip(r"elsewhere: this kernel has no open_tree of `open_tree /etc 2`", ("6.1", "6.12", "6.18")),
+    Skip(r"elsewhere: this kernel has no hook for unix sockets \(6\.7 has\)", ("6.1",)),
+    Skip(r"elsewhere: this kernel has no hook cgroup/(connect|sendmsg)_unix", ("6.1",)),
+    Skip(r"elsewhere: this kernel has no pidfd of a thread \(6\.9\)", ("6.1",)),
+    Skip(r"elsewhere: this kernel cannot id-map the filesystem of the temporary directory.*", ("6.1",)),
+    # no headers of it can be had
+    Skip(r"no module for this kernel", ("6.18",)),
+    Skip(r"elsewhere: the headers of this kernel are not installed", ("6.18",)),
+)
+
+
+class Report(NamedTuple):
+    """Results of one kernel. `failures` and `skips` are (test, first line of why)."""
+
+    kernel: str
+    release: str
+    passed: int
+    skips: list[tuple[str, str]]
+    failures: list[tuple[str, str]]
+    seconds: float
+    broken: str  # why there are no results, or empty
+
+    @property
+    def ok(self) -> bool:
+        """True where tests ran and none failed, nor was skipped for a reason that is not among SKIPS."""
+        return not self.broken and not self.bad and self.passed > 0
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """Failures, and skips that nobody allowed."""
+        unknown = [(test, f"skipped: {why}") for test, why in self.skips if not self._allowed(why)]
+        return self.failures + unknown
+
+    def _allowed(self, why: str) -> bool:
+        return any(
+            re.fullmatch(skip.why, why) and (not skip.kernels or self.kernel in skip.kernels)
+            for skip in SKIPS
+        )
+
+    def line(self) -> str:
+        """One line for people."""
+        said = f"{self.passed} passed, {len(self.bad)} failed, {len(self.skips)} skipped"
+        return f"{self.release:32} {self.broken or said} in {self.seconds:.0f} s"
+
+
+def bad_lines(report: Report) -> list[str]:
+    """One line for each different reason, with the first test that gave it."""
+    reasons: dict[str, list[str]] = {}
+    for test, why in report.bad:
+        reasons.setdefault(why, []).append(test)
+    return [
+        f"{tests[0]}{f' and {len(tests) - 1} more' if len(tests) > 1 else ''}: {why}"
+        for why, tests in reasons.items()
+    ]
+
+
+def report_file(name: str) -> Path:
+    """Where the report of a kernel is left."""
+    return RESULTS / f"{name}.json"
+
+
+def run_suite(
+    kernel: Prepared,
+    tests: Sequence[str] = (),
+    *,
+    echo: IO[bytes] | None = None,
+    timeout: float = TIMEOUT,
+) -> Report:
+    """Boot `kernel`, run pytest on `tests` there (default: SUITE and its share), read its JUnit file back.
+
+    Leaves KERNEL.xml, KERNEL.json and KERNEL.log in tests/results/vm. Raises RuntimeError where the
+    stand-in for a kernel exploit cannot be built.
+    """
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    junit = RESULTS / f"{kernel.name}.xml"
+    junit.unlink(missing_ok=True)
+    plugins = ["-p", "no:cacheprovider", "-p", "tools.vm.tell"]
+    argv = [sys.executable, "-m", "pytest", "-q", *plugins, "--color=no"]
+    where = list(tests) or _expand((*SUITE, *SHARES.get(kernel.name, ())))
+    argv += [f"--junitxml={junit}", *where]
+    environment = {**guest_environment(kernel), "RINGFENCE_FORCE": FORCED}
+    warm(where)
+    job = Job(argv, ROOT, environment, [RESULTS], timeout, MEMORY)
+    started = time.monotonic()
+    outcome = boot(kernel, job, echo)
+    (RESULTS / f"{kernel.name}.log").write_text(outcome.console)
+    report = _read(kernel, junit, outcome.status, outcome.reason, time.monotonic() - started)
+    report_file(kernel.name).write_text(json.dumps(report._asdict(), indent=1) + "\n")
+    return report
+
+
+def boot(kernel: Prepared, job: Job, echo: IO[bytes] | None = None) -> Outcome:
+    """Run the job; once more where the emulator, and no program of anybody's, ended it."""
+    outcome = run(kernel, job, echo=echo)
+    if outcome.status is None and LATE_BREAKPOINT in outcome.console:
+        print(f"{kernel.release}: a breakpoint was run that was no longer there; once more", file=sys.stderr)
+        outcome = run(kernel, job, echo=echo)
+    return outcome
+
+
+def warm(tests: Sequence[str]) -> None:
+    """Compile what the guest imports: it would compile all of it again in each process, at its own speed."""
+    compiled = [sys.executable, "-m", "compileall", "-q", "agent", "runtime", "tests"]
+    subprocess.run(compiled, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
+    if tests:  # which pytest compiles in a way of its own
+        collected = [sys.executable, "-m", "pytest", "-q", "--collect-only", *tests]
+        subprocess.run(collected, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
+
+
+def guest_environment(kernel: Prepared) -> dict[str, str]:
+    """What tests in a guest are told: of the guest, and of the stand-in for a kernel exploit."""
+    found = {
+        **ENVIRONMENT,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "RINGFENCE_TEST_SLOWDOWN": str(SLOWDOWN),
+        "RINGFENCE_VM": kernel.name,
+    }
+    if KERNELS[kernel.name].headers:
+        found["RINGFENCE_VM_MODULE"] = str(build_module(kernel))
+    return found | {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+
+
+def _expand(patterns: Sequence[str]) -> list[str]:
+    """Files for the patterns, below ROOT; what names a test is left as it is."""
+    found: list[str] = []
+    for pattern in patterns:
+        files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+        found += files or [pattern]
+    return found
+
+
+def _read(kernel: Prepared, junit: Path, status: int | None, reason: str, seconds: float) -> Report:
+    nothing = Report(kernel.name, kernel.release, 0, [], [], seconds, "")
+    if status is None:
+        return nothing._replace(broken=f"the machine {reason}")
+    try:
+        cases = list(ElementTree.parse(junit).iter("testcase"))
+    except (OSError, ElementTree.ParseError) as error:
+        return nothing._replace(broken=f"pytest ended with status {status} and left no results: {error}")
+    failures, skips = [], []
+    for case in cases:
+        name = f"{case.get('classname')}::{case.get('name')}"
+        bad = [child for child in case if child.tag in ("failure", "error")]
+        skip = case.find("skipped")
+        if bad:
+            failures.append((name, (bad[0].get("message") or "").split("\n")[0][:300]))
+        elif skip is not None:
+            skips.append((name, (skip.get("message") or "").split("\n")[0]))
+    passed = len(cases) - len(failures) - len(skips)
+    if status != 0 and not failures:
+        return nothing._replace(broken=f"pytest ended with status {status} although no test failed")
+    return nothing._replace(passed=passed, skips=skips, failures=failures)
