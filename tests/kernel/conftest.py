@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of the kernel tests, compiled once a run, and the real probes, loaded once a module."""
+"""Programs of the kernel tests, compiled once per
+run, and the real probes, loaded once per module.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from tests.support.cgroups import Cgroup, new_cgroup
 
 @pytest.fixture(scope="module")
 def probes(request: pytest.FixtureRequest) -> Iterator[Probes]:
-    """Probes without a rule. A module's PROBES, or a parameter, are what `running` is asked for."""
+    """Probes without a rule. A module's PROBES, or a parameter, are the arguments of `running`."""
     with running(**getattr(request.module, "PROBES", {}), **getattr(request, "param", {})) as made:
         yield made
 
@@ -29,8 +31,8 @@ def cgroup(probes: Probes) -> Iterator[Cgroup]:
 
 
 @pytest.fixture(autouse=True)
-def _calm_again(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test enforces and observes ends with it."""
+def _reset_probes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Reset rules and observation after each test."""
     yield
     if "probes" in request.fixturenames and isinstance(made := request.getfixturevalue("probes"), Probes):
         made.calm()
@@ -38,7 +40,7 @@ def _calm_again(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def in_a_machine() -> None:
-    """For what concerns the whole kernel."""
+    """For tests that change the whole kernel."""
     if not force.in_guest():
         force.elsewhere("changes the kernel itself: in virtual machines only")
 

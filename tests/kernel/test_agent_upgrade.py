@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From one build of the agent and its programs to another, and back, while a container attacks without a
+"""Upgrade and downgrade between two builds of the agent, while a container attacks without a
 pause.
 
-The other build is this one with another ABI, and with a map of another shape: compiled here, from a copy.
+The other build is this one with another ABI, and with a map of another shape: compiled here, from
+a copy.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def agents(tmp_path: Path, other: Path) -> Iterator[tuple[Agent, Agent]]:
 
 
 def test_another_build_takes_over_under_attack(agents: tuple[Agent, Agent]) -> None:
-    """There and back, each time after a kill: no attack gets through, and the programs are swapped."""
+    """Both ways, each time after a kill: no attack succeeds, and the programs are replaced."""
     this, other = agents
     with new_cgroup(LABEL) as cgroup:
         this.start()
@@ -90,10 +91,10 @@ def test_another_build_takes_over_under_attack(agents: tuple[Agent, Agent]) -> N
 
 
 def taken_over(agent: Agent) -> bool:
-    """Whether it has said so."""
+    """Returns True if the agent has reported the takeover."""
     return '"message": "taken over"' in agent.tail(20_000).rpartition('"message": "ready"')[2]
 
 
 def unreadable(agent: Agent) -> float:
-    """Records of the gap that it could not read: counted, one by one."""
+    """Returns the number of records of the gap that the agent could not read."""
     return agent.metrics()["ringfence_takeover_records_total", (("outcome", "unreadable"),)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import DIM_EXE, Action, EventKind, Mechanism, Relation
-from tests.kernel.lsm import MAGIC, NAME, REFUSED, TYPE, Came, evading, mounted, named
+from tests.kernel.lsm import MAGIC, NAME, REFUSED, TYPE, Outcome, evading, mounted, named
 from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
@@ -26,7 +26,7 @@ PROBES = {"lsm": True}
 K = EventKind
 PROC, SYSFS, CGROUP2 = 0x9FA0, 0x62656572, 0x63677270
 FOREIGN, OUTSIDE, WHOSE = 1 << 16, 3 << 16, 7 << 16
-OPENED = Came(0)
+OPENED = Outcome(0)
 NEWUSER = 0x10000000
 OSTYPE = "/proc/sys/kernel/ostype"
 OBJECT = Rule(K.FILE_OPEN, "deny", {MAGIC: {PROC}}, text=b"/sys/kernel/ostype\0")
@@ -202,7 +202,7 @@ def test_a_file_of_the_hosts_mounts_is_foreign(
     assert evading(cgroup, evade, "open", secret) == OPENED
 
 
-def handed_over(cgroup: Cgroup, evade: str, file: int) -> Came:
+def handed_over(cgroup: Cgroup, evade: str, file: int) -> Outcome:
     """What comes of receiving a descriptor from outside."""
     mine, theirs = socket.socketpair()
     with mine, theirs:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism
-from tests.kernel.lsm import REFUSED, TYPE, Came, evading, mounted, named
+from tests.kernel.lsm import REFUSED, TYPE, Outcome, evading, mounted, named
 from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
@@ -31,7 +31,7 @@ FLAGS, NAME = 1, 3  # operands of file.open
 ACCESS, WRITE = 3, {1, 2}
 OTHER, NONE, OUTSIDE = 1 << 16, 2 << 16, 3 << 16
 WHOSE = 7 << 16
-DONE = Came(0)
+DONE = Outcome(0)
 HERE = "-100"  # AT_FDCWD
 #: what invariant I2 asks for: files, directories and disks of mounts that are not the container's own
 NOT_OWN = {
@@ -225,7 +225,7 @@ def test_nothing_is_done_through_a_leaked_directory(
 ) -> None:
     """On whatever filesystem: what is opened, changed, made, moved or run there is not the container's."""
 
-    def act() -> Came:
+    def act() -> Outcome:
         """A new scene each time."""
         for path in tmp_path.iterdir():
             subprocess.run(["rm", "-rf", str(path)], check=True)

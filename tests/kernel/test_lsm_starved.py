@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import EventKind
-from tests.kernel.lsm import REFUSED, Came, evading
+from tests.kernel.lsm import REFUSED, Outcome, evading
 from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support.cgroups import Cgroup
@@ -94,11 +94,11 @@ def test_an_open_that_a_rule_could_be_about_is_refused(
     probes.enforce(Rule(K.FILE_OPEN, "deny", {MAGIC: {magic}, **names}))
     with starved(probes):
         assert evading(cgroup, evade, "open", secret) == REFUSED
-        assert evading(cgroup, evade, "open", "/proc/uptime") == Came(0)
-    assert evading(cgroup, evade, "open", secret) == Came(0)
+        assert evading(cgroup, evade, "open", "/proc/uptime") == Outcome(0)
+    assert evading(cgroup, evade, "open", secret) == Outcome(0)
     probes.enforce(Rule(K.FILE_OPEN, "alert", {MAGIC: {magic}, **names}))
     with starved(probes):
-        assert evading(cgroup, evade, "open", secret) == Came(0)
+        assert evading(cgroup, evade, "open", secret) == Outcome(0)
 
 
 @HOOKS_DECIDE

@@ -164,4 +164,4 @@ def test_an_attack_on_the_agent_is_met(one: Attack, target: Target, tamper: str,
     elif outcome == KILLED and not one.late:
         assert came.killed
     elif one.late:
-        wait_for(target.is_whole, "what was done to be put right")
+        wait_for(target.is_complete, "the changes to be corrected")
