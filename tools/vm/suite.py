@@ -59,8 +59,8 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_attribution.py",
     ),
     "newest": (
-        "tests/kernel/test_bpf_kernel.py::test_the_verifier_looks_at_few_instructions",
-        "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_there_exactly_where_the_kernel_can",
+        "tests/kernel/test_bpf_kernel.py::test_the_verifier_processes_few_instructions",
+        "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_loaded_exactly_where_the_kernel_has_them",
         "tests/kernel/test_probes_calls.py",
         "tests/kernel/test_probes_objects.py",
         "tests/kernel/test_self_defence_limits.py",
