@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real containerd, whose containers a real agent holds before they start: our runtime shakes hands."""
+"""A real containerd and a real agent: this runtime enrolls the containers before they start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
-    """Started before containerd, which hands the name of its socket on to the runtime."""
+    """Started before containerd, which passes the name of its socket on to the runtime."""
     force.need_root()
     made = tmp_path / "policies"
     made.mkdir()
@@ -44,7 +44,7 @@ def start(containerd: Containerd, tree: Path, *annotations: str) -> tuple[str, i
 
 
 def test_an_annotation_chooses_the_policy(agent: Agent, containerd: Containerd, root_tree: Path) -> None:
-    """With it the first call is the last; without it the same container lives."""
+    """With it the first call is killed; without it the same container lives."""
     add_call(root_tree)
     name, status, said = start(containerd, root_tree, "ringfence.io/policy=by-request")
     assert (status, "lived" in said) == (137, False), said
@@ -54,8 +54,12 @@ def test_an_annotation_chooses_the_policy(agent: Agent, containerd: Containerd, 
     assert (status, said) == (0, "lived\n")
 
 
-def test_what_cannot_be_held_does_not_start(agent: Agent, containerd: Containerd, root_tree: Path) -> None:
-    """A policy that is not loaded; and any, once the agent is gone. The engine tells our one error."""
+def test_a_container_that_cannot_be_enrolled_does_not_start(
+    agent: Agent, containerd: Containerd, root_tree: Path
+) -> None:
+    """A policy that is not loaded; and any, once the agent
+    is stopped. The engine shows the runtime's error.
+    """
     add_call(root_tree)
     _, status, said = start(containerd, root_tree, "ringfence.io/policy=no-such-policy")
     assert status != 0

@@ -29,7 +29,7 @@ Load = Callable[..., Imported]
 
 
 def need_idmapped_mounts(userns: int, path: str) -> None:
-    """tmpfs has them from 6.3 on, other filesystems from the version in which each learnt it."""
+    """tmpfs supports them from 6.3 on, other filesystems from different versions."""
     tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE)
     try:
         _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns)
@@ -65,7 +65,7 @@ def user_namespace() -> Iterator[int]:
 
 
 def test_user_namespace(load: Load, store: ImageStore) -> None:
-    """Layers are seen with the namespace's owners and not copied; what its root writes, its root owns."""
+    """Layers are seen with the namespace's owners and not copied; its root owns what it writes."""
     done = load(layer(directory(b"./"), file(b"f", b"old", uid=7), directory(b"d", uid=9)), name="image")
     rootfs = prepare_rootfs(store, "image", "c1")
     with user_namespace() as userns:
@@ -99,8 +99,9 @@ def test_user_namespace(load: Load, store: ImageStore) -> None:
 
 
 def test_mapped_layers_after_a_crash(load: Load, store: ImageStore) -> None:
-    """A runtime killed between mapping and mounting leaves mounts: release takes them away, layers stay
-    whole."""
+    """A runtime killed between mapping and mounting leaves
+    mounts: release removes them, layers are unchanged.
+    """
     load(LOWER, name="image")
     rootfs = prepare_rootfs(store, "image", "c1")
     with user_namespace() as userns:
@@ -137,7 +138,9 @@ def in_user_namespace(work: Callable[[], None]) -> int:
 
 
 def test_store_of_a_user_namespace() -> None:
-    """Without the host's root, overlayfs's marks are user attributes, and all else is the same."""
+    """Without the host's root, overlayfs's marks are
+    user attributes, and everything else is the same.
+    """
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="ringfence-test-") as name:
         base = Path(name)
         try:
