@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits that bite, figures that move, and a limit that cannot be set is an error."""
+"""Limits with an effect, figures that change, and a limit that cannot be set is an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 
 
 def value(box: Box, controller: str, v1: str, v2: str) -> str:
-    """A cgroup file of the container's, under the name that this host has for it."""
+    """Returns a cgroup file of the container, under the name that this host has for it."""
     top = Path("/sys/fs/cgroup")
     for path in (top / controller / box.name / v1, top / box.name / v2):
         if path.exists():
@@ -28,13 +28,13 @@ def value(box: Box, controller: str, v1: str, v2: str) -> str:
 
 
 def limits(box: Box, **resources: Any) -> Box:
-    """Give it these limits."""
+    """Set the container's limits."""
     box.config["linux"]["resources"] = resources
     return box
 
 
 def test_memory_limit_kills(box: Box) -> None:
-    """More than the limit, and the kernel ends it."""
+    """Above the limit, the kernel ends it."""
     limits(box, memory={"limit": 32 << 20, "swap": 32 << 20})
     got = box.shell("head -c 100m /dev/zero | tail | wc -c").run()
     assert "104857600" not in got.stdout
@@ -94,7 +94,7 @@ def test_a_limit_that_cannot_be_set_is_an_error(box: Box, resources: Any, place:
 
 
 def test_a_limit_of_kernel_memory_is_left_out_with_a_warning(box: Box) -> None:
-    """The specification allows it, and no kernel of these days has one (config-linux.md#memory)."""
+    """The specification allows it, and no current kernel has one (config-linux.md#memory)."""
     got = limits(box.args("/bin/true"), memory={"kernel": 1 << 20}).run()
     assert got.returncode == 0
     assert "linux.resources.memory.kernel is left out" in got.stderr
@@ -123,14 +123,14 @@ def test_an_update_of_one_of_two_numbers_keeps_the_other(box: Box) -> None:
     else:
         assert value(box, "cpu", "", "cpu.max") == "20000 50000"
     got = box.do("update", "--memory-swap", "100m")
-    if "swap" not in got.stderr:  # else the kernel keeps no account of swap
+    if "swap" not in got.stderr:  # otherwise the kernel does not account swap
         assert got.returncode == 0, got.stderr
         v2 = str(36 << 20)
         assert value(box, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max") in (str(100 << 20), v2)
 
 
 def disk() -> str:
-    """MAJOR:MINOR of a whole disk."""
+    """Returns MAJOR:MINOR of a whole disk."""
     found = [
         (path / "dev").read_text().strip()
         for path in sorted(Path("/sys/block").glob("*"))
@@ -162,7 +162,7 @@ def test_io_limits_are_set(box: Box) -> None:
 
 
 def test_an_io_weight_is_set_or_refused(box: Box) -> None:
-    """bfq's file, or the common one, in their scales; never nothing."""
+    """bfq's file, or the generic one, in their scales; never silently ignored."""
     limits(box, blockIO={"weight": 500}).write()
     got = box.do("run", "--detach", capture=False)
     files = ("blkio.bfq.weight", "blkio.weight", "io.bfq.weight", "io.weight")
@@ -177,7 +177,7 @@ def test_an_io_weight_is_set_or_refused(box: Box) -> None:
 
 
 def test_huge_pages_are_limited(box: Box) -> None:
-    """In use and reserved, where the host has huge pages of 2 MB; and the figures are told."""
+    """In use and reserved, where the host has huge pages of 2 MB; the figures are reported."""
     if not Path("/sys/kernel/mm/hugepages/hugepages-2048kB").exists():
         force.elsewhere("this kernel has no huge pages of 2 MB")
     limits(box, hugepageLimits=[{"pageSize": "2MB", "limit": 4 << 20}]).start()
@@ -230,8 +230,8 @@ def test_events_stats(box: Box) -> None:
 
 
 def test_events_stats_have_the_pressure(box: Box) -> None:
-    """PSI of the container's own cgroup, where the host has version 2 mounted: a busy one waits for the
-    processor.
+    """PSI of the container's cgroup, where the host has
+    version 2 mounted: a busy one waits for the processor.
     """
     unified = [path for path in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
                if (path / "cgroup.controllers").exists()]  # fmt: skip
@@ -248,8 +248,8 @@ def test_events_stats_have_the_pressure(box: Box) -> None:
     wait_for(waited, "some pressure")
 
 
-def test_events_tell_of_a_kill_for_memory(box: Box) -> None:
-    """Each, at once; also that of the first process, which is the container's end."""
+def test_events_report_a_kill_for_memory(box: Box) -> None:
+    """Each, at once; also that of the first process, which ends the container."""
     limits(box, memory={"limit": 16 << 20, "swap": 16 << 20})
     greedy = "tail -c 64m /dev/zero"
     box.shell(f"while [ ! -e /tmp/go ]; do sleep 0.05; done; {greedy}; sleep 0.3; exec {greedy}").start()
@@ -258,9 +258,9 @@ def test_events_tell_of_a_kill_for_memory(box: Box) -> None:
         assert follower.stdout is not None
         assert json.loads(follower.stdout.readline())["type"] == "stats"
         assert box.exec("/bin/touch", "/tmp/go").returncode == 0
-        told = [json.loads(line)["type"] for line in follower.stdout]
+        types = [json.loads(line)["type"] for line in follower.stdout]
         assert follower.wait(patience(60)) == 0
-    assert told == ["oom", "oom"]
+    assert types == ["oom", "oom"]
 
 
 def test_every_hierarchy_is_joined_and_left(box: Box) -> None:
@@ -275,7 +275,7 @@ def test_every_hierarchy_is_joined_and_left(box: Box) -> None:
 
 
 def test_sub_cgroups_are_removed_too(box: Box) -> None:
-    """What the workload made below its own cgroup."""
+    """Those that the workload made below its own cgroup."""
     box.config["mounts"].append(
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
     )
