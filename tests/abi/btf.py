@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Structs and enums of a BPF object, from its BTF, and how they differ from a Layout."""
+"""Structs and enums of a BPF object, from its BTF, and their differences from a Layout."""
 
 from __future__ import annotations
 
@@ -34,23 +34,28 @@ class Btf:
         return cls(json.loads(subprocess.run(dump, check=True, capture_output=True).stdout)["types"])
 
     def enum(self, name: str) -> dict[str, int]:
-        """Member -> value."""
+        """Returns member -> value."""
         return {member["name"]: member["val"] for member in self._enums[name]["values"]}
 
     def differences(self, layout: Layout) -> list[str]:
-        """What a Layout and the struct of its name do not agree on, in words. Empty: they agree."""
+        """Returns the differences between a Layout and the
+        struct of its name, in words; empty if they agree.
+        """
         struct = self._structs.get(layout.ctype)
         if struct is None:
             return [f"{layout.ctype} is not in the BTF"]
         found = []
         if struct["size"] != layout.size:
             found.append(f"{layout.ctype}: {struct['size']} bytes in C, {layout.size} in Python")
-        ours = list(layout.offsets())
+        declared = list(layout.offsets())
         names = [member["name"] for member in struct["members"]]
-        if names != [field.name for field, _ in ours]:
-            return [*found, f"{layout.ctype}: members {names} in C, {[f.name for f, _ in ours]} in Python"]
+        if names != [field.name for field, _ in declared]:
+            return [
+                *found,
+                f"{layout.ctype}: members {names} in C, {[f.name for f, _ in declared]} in Python",
+            ]
         end = 0
-        for member, (field, offset) in zip(struct["members"], ours, strict=True):
+        for member, (field, offset) in zip(struct["members"], declared, strict=True):
             where = f"{layout.ctype}.{field.name}"
             begin = member["bits_offset"] // 8
             if begin != end:
@@ -65,7 +70,7 @@ class Btf:
         return found
 
     def _plain(self, type_id: int) -> dict[str, Any]:
-        """The type without typedef, const, volatile."""
+        """Returns the type without typedef, const, volatile."""
         entry = self._types[type_id]
         while entry["kind"] in ("TYPEDEF", "CONST", "VOLATILE"):
             entry = self._types[entry["type_id"]]
@@ -78,7 +83,7 @@ class Btf:
         return int(entry["size"])
 
     def _is(self, type_id: int, field: Field) -> bool:
-        """Is it what the field says, element for element?"""
+        """Returns True if the type is what the field says, element for element."""
         entry = self._plain(type_id)
         if isinstance(field.type, Layout):
             return bool(entry["kind"] == "STRUCT" and entry["name"] == field.type.ctype)

@@ -17,14 +17,14 @@ OBJECT = ROOT / "agent" / "ringfence" / "_bpf" / "abi_check.bpf.o"
 
 
 def bpftool() -> str:
-    """The program, wherever the distribution put it."""
+    """The path of the program, wherever the distribution installs it."""
     found = subprocess.run([ROOT / "tools" / "find-bpftool"], capture_output=True, text=True).stdout.strip()
     return shutil.which(found or "bpftool") or force.need_program("bpftool")
 
 
 @pytest.fixture(scope="session")
 def btf() -> Btf:
-    """Of abi_check.bpf.o, which names every shared struct and enum."""
+    """The BTF of abi_check.bpf.o, which names every shared struct and enum."""
     if not OBJECT.exists():
         force.missing("probes", "the probes are not built: make build")
     return Btf.read(OBJECT, bpftool())

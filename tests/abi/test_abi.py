@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every table of the Python mirror says what the compiler says, and the comparison itself can fail."""
+"""Every table of the Python mirror agrees with the compiler, and the comparison itself can fail."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ NOT_MEMBERS = {"EVENT_MAX", "MAX"}
 
 
 def source() -> str:
-    """All of them."""
+    """Returns the text of all headers."""
     return "".join((INCLUDE / name).read_text() for name in HEADERS)
 
 
 @pytest.mark.parametrize("layout", ALL, ids=lambda layout: layout.ctype)
 def test_layout_is_the_struct(btf: Btf, layout: Layout) -> None:
-    """Names, order, offsets, sizes and types agree, and no hole is without a name."""
+    """Names, order, offsets, sizes and types agree, and every hole has a name."""
     assert btf.differences(layout) == []
 
 
@@ -67,7 +67,7 @@ def test_event_numbers_fit(btf: Btf) -> None:
 
 
 def test_constants_are_the_defines() -> None:
-    """Each `#define RF_X n` that Python knows has the same value there."""
+    """Each `#define RF_X n` that Python has is the same value there."""
     defines = dict(re.findall(r"^#define RF_(\w+)\s+([^/\n]+?)\s*(?:/\*.*)?$", source(), re.M))
     known = {name: value for name, value in defines.items() if isinstance(getattr(abi, name, None), int)}
     assert len(known) > 30
@@ -79,7 +79,7 @@ def test_constants_are_the_defines() -> None:
 
 
 def test_every_event_has_a_record() -> None:
-    """Each kind can be encoded and comes back as the class of its layout."""
+    """Each kind can be encoded and is decoded into the class of its layout."""
     for kind in abi.EventKind:
         if kind:
             event = wire.make(kind)
@@ -95,7 +95,7 @@ def test_tuples_have_the_fields_of_their_layout() -> None:
 
 
 def swapped(fields: list[Field]) -> list[Field]:
-    """Two neighbours of the same size change places: no size and no offset tells."""
+    """Two neighbours of the same size change places: sizes and offsets stay the same."""
     return [fields[0], fields[2], fields[1], *fields[3:]]
 
 
@@ -115,7 +115,7 @@ def grown(fields: list[Field]) -> list[Field]:
 
 
 def widened(fields: list[Field]) -> list[Field]:
-    """Two u32 as one u64 of the first one's name: the sizes agree, the members do not."""
+    """Two u32 as one u64 with the first one's name: the sizes agree, the members do not."""
     return [*fields[:3], Field(fields[3].name, "u64"), *fields[5:]]
 
 
@@ -125,8 +125,8 @@ def signed(fields: list[Field]) -> list[Field]:
 
 
 @pytest.mark.parametrize("mutate", [swapped, shrunk, holed, grown, widened, signed])
-def test_comparison_notices(btf: Btf, mutate: Callable[[list[Field]], list[Field]]) -> None:
-    """A swap, a hole, a changed size or type in a table is found: the test above is not blind."""
+def test_comparison_finds_differences(btf: Btf, mutate: Callable[[list[Field]], list[Field]]) -> None:
+    """A swap, a hole, a changed size or type in a table is found: the test above can fail."""
     good = Layout(
         "rf_file_event",
         *wire.FILE_EVENT.fields,
@@ -135,8 +135,8 @@ def test_comparison_notices(btf: Btf, mutate: Callable[[list[Field]], list[Field
     assert btf.differences(Layout("rf_file_event", *mutate(list(good.fields)))) != []
 
 
-def test_comparison_notices_a_hole_in_c() -> None:
-    """A struct whose members leave a gap is refused even when Python leaves the same gap."""
+def test_comparison_finds_a_hole_in_c() -> None:
+    """A struct whose members leave a gap is refused even if Python leaves the same gap."""
     u32 = {"id": 1, "kind": "INT", "name": "unsigned int", "size": 4, "encoding": "(none)"}
     u64 = {"id": 2, "kind": "INT", "name": "unsigned long long", "size": 8, "encoding": "(none)"}
     members = [{"name": "a", "type_id": 1, "bits_offset": 0}, {"name": "b", "type_id": 2, "bits_offset": 64}]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command lines and configuration files of the programs of a node. Nothing here starts anything."""
+"""Command lines and configuration files of the programs of a node. This module starts nothing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SERVICES, PODS = "10.96.0.0/16", "10.99.0.0/24"
 API, DNS = "10.96.0.1", "10.96.0.10"  # the first address of SERVICES is that of the service `kubernetes`
 PAUSE = "registry.example/pause:1"
 TAINT = "ringfence.dev/agent-not-ready"
-#: what systemd mounts on a node
+#: systemd mounts these on a node
 MOUNTS = {"/sys/fs/bpf": "bpf", "/sys/kernel/tracing": "tracefs", "/sys/kernel/security": "securityfs"}
-#: what programs of a node insist on writing to
+#: programs of a node must be able to write these
 DIRECTORIES = (
     "/run/containerd", "/run/ringfence", "/run/netns", "/var/lib/kubelet", "/var/lib/cni",
     "/var/lib/ringfence", "/var/log",
 )  # fmt: skip
-#: what the kubelet sets without being asked (pkg/util/sysctl)
+#: the kubelet sets these on its own (pkg/util/sysctl)
 SYSCTLS = tuple(
     f"/proc/sys/{name}"
     for name in ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
@@ -68,7 +68,7 @@ def etcd(programs: Programs, state: Path) -> list[str]:
 
 
 def api_server(programs: Programs, pki: Pki) -> list[str]:
-    """At the address of its own service, so that pods reach it without a proxy."""
+    """Listens at the address of its own service, so pods reach it without a proxy."""
     return [
         programs("kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379", "--secure-port=443",
         "--bind-address=0.0.0.0", f"--advertise-address={API}", f"--service-cluster-ip-range={SERVICES}",
@@ -85,7 +85,7 @@ def api_server(programs: Programs, pki: Pki) -> list[str]:
 
 
 def controllers(programs: Programs, pki: Pki) -> list[str]:
-    """All of the usual ones."""
+    """All of the default ones."""
     return [
         programs("kube-controller-manager"), f"--kubeconfig={pki.path('controllers.kubeconfig')}",
         f"--service-account-private-key-file={pki.path('sa.key')}", f"--root-ca-file={pki.path('ca.crt')}",
@@ -113,7 +113,9 @@ def kubelet(programs: Programs, pki: Pki, directory: Path) -> list[str]:
 
 
 def kubelet_config(pki: Pki) -> dict[str, Any]:
-    """Its file. A ConfigMap's change reaches a pod within `syncFrequency` (usually a minute)."""
+    """Returns its file. A ConfigMap's change reaches
+    a pod within `syncFrequency` (usually a minute).
+    """
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "authentication": {"x509": {"clientCAFile": pki.path("ca.crt")}, "anonymous": {"enabled": False}},

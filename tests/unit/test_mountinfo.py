@@ -15,7 +15,7 @@ def test_escapes_and_broken_lines() -> None:
 
 
 def test_optional_fields_are_passed_over() -> None:
-    """Between the options and the dash: as many as there are."""
+    """Between the options and the dash: any number of them."""
     (line,) = parse(
         "36 35 98:0 /m /n rw,noatime shared:1 master:2 - ext3 /dev/my\\040root rw,errors=continue"
     )
@@ -25,7 +25,7 @@ def test_optional_fields_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize("text", ["1 2 8:1 / / ro - ext4 x rw", "1 2 8:1 / / rw - ext4 x ro"])
-def test_read_only_is_said_by_the_mount_or_the_superblock(text: str) -> None:
+def test_a_mount_or_its_superblock_can_be_read_only(text: str) -> None:
     """Either is enough."""
     (line,) = parse(text)
     assert not line.writable
@@ -33,6 +33,6 @@ def test_read_only_is_said_by_the_mount_or_the_superblock(text: str) -> None:
 
 @pytest.mark.parametrize(("root", "whole"), [("/", True), ("/..", True), ("/../../..", True), ("/a", False)])
 def test_a_cgroup_namespace_shows_roots_above_its_own(root: str, whole: bool) -> None:
-    """They are whole, too."""
+    """They are complete, too."""
     (line,) = parse(f"1 2 0:30 {root} /sys/fs/cgroup rw - cgroup2 cgroup rw")
     assert line.whole is whole

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a custom probe's events: whose they are, which rules hold, who is killed and who never is."""
+"""A custom probe's events: their container, the rules that apply, and which processes are killed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CGROUP, PID, START = 1001, 42, 5_000_000_000
 
 
 class FakeLive:
-    """A probe that runs, without a ring: the part of Live that the desk uses."""
+    """A running probe without a ring: the part of Live that the desk uses."""
 
     def __init__(self, **changed: Any) -> None:
         self.probe = definition(metrics=(metric("n"),), **changed)
@@ -68,7 +68,7 @@ class FakeMap:
 
 
 class FakePolicies:
-    """What is in force."""
+    """The policies in force."""
 
     number = 3
 
@@ -77,7 +77,7 @@ class FakePolicies:
 
 
 class FakeStream:
-    """Listeners, and what they were offered."""
+    """Listeners, and the events offered to them."""
 
     def __init__(self) -> None:
         self.wanted: set[str] = set()
@@ -91,7 +91,7 @@ class FakeStream:
 
 
 class World:
-    """A desk with everything around it."""
+    """A desk with all its dependencies."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch | None = None, limiter: Limiter | None = None) -> None:
         self.slots = FakeSlots(16)
@@ -103,7 +103,7 @@ class World:
         self.policies, self.stream, self.processes = FakePolicies(), FakeStream(), FakeMap()
         self.stats, self.responses = Stats(), Counter[str]()
         self.alerts: list[Mapping[str, Any]] = []
-        self.about: list[Container | None] = []  # whom the alerts are about
+        self.about: list[Container | None] = []  # the containers of the alerts
         self.lines: list[Mapping[str, Any]] = []
         self.killed: list[tuple[int, int]] = []
         if monkeypatch is not None:
@@ -143,12 +143,12 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Where a kill is only noted."""
+    """A world in which a kill is only recorded."""
     return World(monkeypatch)
 
 
 def counted(live: FakeLive) -> dict[tuple[str, ...], list[float]]:
-    """Series of the probe's counter."""
+    """Returns the series of the probe's counter."""
     return next(iter(live.tally)).rows
 
 
@@ -161,7 +161,7 @@ def test_events_are_counted_by_container(world: World) -> None:
 
 
 def test_unknown_stays_unknown_and_is_counted(world: World) -> None:
-    """An id that nobody knows, and a host's event that was not asked for; a record of another size."""
+    """An unknown id, a host's event that was not requested, and a record of another size."""
     live = FakeLive()
     for cgroup in (999, 0):
         world.send(live, cgroup=cgroup)
@@ -170,8 +170,8 @@ def test_unknown_stays_unknown_and_is_counted(world: World) -> None:
     assert counted(live) == {}
 
 
-def test_hosts_are_told_only_where_kept_and_never_judged(world: World) -> None:
-    """An id that nobody knows is not the host's."""
+def test_host_events_are_reported_only_where_kept_and_never_match_rules(world: World) -> None:
+    """An unknown id does not count as the host's."""
     world.rules("any", "kill")
     live = FakeLive(keep_host=True)
     world.bind()
@@ -200,14 +200,14 @@ MATCHES = {
 
 
 @pytest.mark.parametrize("match", MATCHES)
-def test_a_rule_holds_for_what_it_says(world: World, match: str) -> None:
-    """Numbers, ranges, comparisons, texts, addresses; every key must hold."""
+def test_a_rule_matches_its_conditions(world: World, match: str) -> None:
+    """Numbers, ranges, comparisons, texts, addresses; every key must match."""
     world.rules(match)
     world.send(FakeLive())
     assert len(world.alerts) == MATCHES[match]
 
 
-def test_an_alert_says_what_the_agents_own_say(world: World) -> None:
+def test_an_alert_has_the_fields_of_the_agents_own(world: World) -> None:
     """Rule, place, container, process, details; observed text escaped."""
     world.rules("{disk: '*'}")
     world.send(FakeLive(), disk=b"s\x1bda")
@@ -222,8 +222,8 @@ def test_an_alert_says_what_the_agents_own_say(world: World) -> None:
     assert world.stats.alerts["slow", "low", "alert", "seen"] == 1
 
 
-def test_a_selector_decides_whose_events_are_judged(world: World) -> None:
-    """As for the agent's own rules."""
+def test_a_selector_decides_which_events_are_evaluated(world: World) -> None:
+    """As with the agent's own rules."""
     world.rules("any", selector="{names: db}")
     world.send(FakeLive())
     assert not world.alerts
@@ -254,14 +254,14 @@ def test_only_a_task_that_the_kernel_has_bound_is_killed(world: World) -> None:
 
 
 def test_an_alert_waits_for_the_names_of_its_container(world: World) -> None:
-    """Who sends it further is told whose it is, so that it can be held until the names are known."""
+    """The next stage gets the container, so it can hold the alert until the names are known."""
     world.rules("any")
     world.send(FakeLive())
     assert world.about == [world.container]
 
 
-def test_the_configured_rate_holds() -> None:
-    """One that is empty, as each is at first, is no reason to take another."""
+def test_the_configured_rate_applies() -> None:
+    """An empty limiter, as each is at first, must not be replaced by another."""
     world = World(limiter=Limiter(rate=1e-9, burst=1, same_ns=0))
     world.rules("any")
     for latency in range(5):
@@ -273,8 +273,8 @@ def test_the_configured_rate_holds() -> None:
     assert [alert.get("suppressed") for alert in world.alerts] == [None, 3]
 
 
-def test_a_policy_that_a_container_chose_judges_its_events_before_its_names_are_known() -> None:
-    """As for the agent's own events: what its runtime told counts."""
+def test_a_requested_policy_applies_before_the_containers_names_are_known() -> None:
+    """As with the agent's own events: what the runtime reported applies."""
     world = World()
     world.rules("any", selector="{names: [web]}")
     pending = replace(world.container, enrichment=Enrichment.PENDING)
@@ -285,8 +285,8 @@ def test_a_policy_that_a_container_chose_judges_its_events_before_its_names_are_
         assert len(world.alerts) == alerts
 
 
-def test_repetitions_are_held_back_and_told_later(world: World) -> None:
-    """One line for a hundred alike; none is lost from the count."""
+def test_repetitions_are_suppressed_and_reported_later(world: World) -> None:
+    """One line for a hundred identical ones; none is lost from the count."""
     world.rules("any")
     live = FakeLive()
     for _ in range(100):
@@ -298,7 +298,7 @@ def test_repetitions_are_held_back_and_told_later(world: World) -> None:
 
 
 def test_a_rule_counts_for_its_techniques(world: World) -> None:
-    """As the agent's own rules do: by technique, namespace and what became of it."""
+    """As with the agent's own rules: by technique, namespace and outcome."""
     world.rules("any")
     world.send(FakeLive())
     (family,) = world.stats.attempts.collect()
@@ -317,7 +317,9 @@ def test_rules_beyond_a_thousand_share_a_series(world: World) -> None:
 
 
 def test_a_rule_that_breaks_harms_only_itself(world: World) -> None:
-    """The next rule is judged, the event is counted and offered, the next record is taken; it is counted."""
+    """The next rule is evaluated, the event is counted
+    and offered, the next record is read; it is counted.
+    """
     world.rules("any")
     assert world.policies.compiled is not None
     policy = world.policies.compiled.policies.policies[0]
@@ -335,8 +337,8 @@ def test_a_rule_that_breaks_harms_only_itself(world: World) -> None:
     assert (live.failures["internal"], handler_errors["probe event"] - before) == (2, 2)
 
 
-def test_a_metric_that_breaks_keeps_no_rule_from_its_event(world: World) -> None:
-    """What is derived is beside what is judged."""
+def test_a_metric_that_breaks_does_not_prevent_rules(world: World) -> None:
+    """Metrics are derived separately from the evaluation of rules."""
     world.rules("any")
     live = FakeLive()
     live.tally = mock.Mock(**{"observe.side_effect": OverflowError})
@@ -345,8 +347,8 @@ def test_a_metric_that_breaks_keeps_no_rule_from_its_event(world: World) -> None
     assert live.failures["internal"] == 1
 
 
-def test_readers_get_events_that_they_asked_for(world: World) -> None:
-    """The stream where somebody listens; the output where the YAML says so, redacted."""
+def test_readers_get_the_events_that_they_requested(world: World) -> None:
+    """The stream where a client listens; the output where the YAML says so, redacted."""
     world.send(FakeLive())
     assert (world.stream.offered, world.lines) == ([], [])
     world.stream.wanted = {"probe.slow"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules on custom probes: every mistake has file, line and column; the kernel is asked nothing of them."""
+"""Rules on custom probes: every mistake has file, line and column; the kernel is not involved."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ spec:
 """
 
 
-def test_they_are_kept_apart_from_those_of_the_kernel() -> None:
-    """Both count; only the others are compiled."""
+def test_probe_rules_are_separate_from_kernel_rules() -> None:
+    """Both count; only the kernel's are compiled."""
     policies = load_bytes({"p.yaml": GOOD.encode()}, PROBES)
     (policy,) = policies.policies
     assert [rule.id for rule in policy.rules] == ["mount"]
@@ -82,14 +82,14 @@ def test_a_mistake_has_its_place(old: str, new: str, expected: str) -> None:
     assert str(problem).startswith(f"p.yaml:{expected}")
 
 
-def test_without_probes_it_says_where_they_are_looked_for() -> None:
-    """The hint of a forgotten configuration."""
+def test_without_probes_the_error_names_the_configuration() -> None:
+    """A hint for a forgotten configuration."""
     with pytest.raises(PolicyError, match=r"`probes\.directory` says where probes are"):
         load_bytes({"p.yaml": GOOD.encode()})
 
 
-def test_the_schema_takes_them() -> None:
-    """And refuses what can be told without knowing the probe."""
+def test_the_schema_accepts_probe_rules() -> None:
+    """It refuses what can be refused without knowing the probe."""
     jsonschema.validate(yaml.safe_load(GOOD), schema())
     for old, new in (
         ("action: kill", "action: deny"),
