@@ -82,7 +82,7 @@ TECHNIQUES = (
     _T(36, "Masked path swapped for a link (CVE-2025-31133)", (f"{_CVES}2025_31133_dev_null_of_the_image",)),
     _T(37, "/dev/console through a link (CVE-2025-52565)", (f"{_CVES}2025_52565_console_is_a_symlink",)),
     _T(38, "The runtime's procfs writes led elsewhere (CVE-2025-52881)",
-       (f"{_CVES}2025_52881_procfs_writes_go_to_our_own_procfs",)),
+       (f"{_CVES}2025_52881_procfs_writes_go_to_the_runtimes_procfs",)),
     _T(39, "/dev of the image is a link (CVE-2026-41579, CVE-2026-47766)",
        (f"{_CVES}2026_41579_dev_is_a_symlink", f"{_CVES}2026_47766_device_path_is_a_symlink"), _HOST),
     _T(40, "Smuggled sysctls (CVE-2022-0811)"),
