@@ -24,11 +24,12 @@ from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.cli.client import request, subscribe
 from ringfence.errors import AgentUnreachableError
 from ringfence.export.records import boot_offset_ns
-from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.agent import Agent
+from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.container import Bundle, Container, new_container
 from tests.support.force import need_program
 from tests.support.policies import user_namespace, written
+from tests.support.scenes import agent_fixture, cgroup_fixture
 from tests.support.waiting import busy, patience, wait_for
 
 pytestmark = pytest.mark.root
@@ -63,19 +64,8 @@ def policies(tmp_path: Path) -> Path:
     return written(tmp_path, POLICY)
 
 
-@pytest.fixture
-def small(tmp_path: Path, policies: Path) -> Iterator[Agent]:
-    """An agent with that policy only."""
-    patterns = [f"{PREFIX}{LABEL}-*"]
-    with running_agent(tmp_path / "agent", policies=[policies], mode="policy", patterns=patterns) as agent:
-        yield agent
-
-
-@pytest.fixture
-def cgroup(small: Agent) -> Iterator[Cgroup]:
-    """A cgroup that is created while the agent runs."""
-    with new_cgroup(LABEL) as made:
-        yield made
+small = agent_fixture(LABEL)
+cgroup = cgroup_fixture(LABEL, after="small")
 
 
 @pytest.fixture

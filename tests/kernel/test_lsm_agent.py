@@ -6,15 +6,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ringfence.bpf.capabilities import NodeCapabilities
 from tests.support import force
-from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.agent import Agent
+from tests.support.cgroups import Cgroup
+from tests.support.scenes import agent_fixture, cgroup_fixture
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
@@ -59,19 +59,8 @@ def policies(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.fixture
-def agent(tmp_path: Path, policies: Path) -> Iterator[Agent]:
-    """An agent with that policy only."""
-    patterns = [f"{PREFIX}{LABEL}-*"]
-    with running_agent(tmp_path / "agent", policies=[policies], mode="policy", patterns=patterns) as made:
-        yield made
-
-
-@pytest.fixture
-def cgroup(agent: Agent) -> Iterator[Cgroup]:
-    """A cgroup that is created while the agent runs."""
-    with new_cgroup(LABEL) as made:
-        yield made
+agent = agent_fixture(LABEL)
+cgroup = cgroup_fixture(LABEL, after="agent")
 
 
 def read(cgroup: Cgroup, path: Path) -> subprocess.CompletedProcess[str]:
