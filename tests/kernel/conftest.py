@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.enforcer import Enforcer
 from tests.kernel.probes import LABEL, Probes, running
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
@@ -20,6 +21,13 @@ def probes(request: pytest.FixtureRequest) -> Iterator[Probes]:
     """Probes without a rule. A module's PROBES, or a parameter, are the arguments of `running`."""
     with running(**getattr(request.module, "PROBES", {}), **getattr(request, "param", {})) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def enforcer() -> Iterator[Enforcer]:
+    """One set of probes for the module; each test puts its own policies in force."""
+    with running() as probes:
+        yield Enforcer(probes)
 
 
 @pytest.fixture

@@ -7,19 +7,16 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism
-from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.policy import CompiledPolicies, CompiledRule, NodeTiers, compile_policies
-from ringfence.policy.install import Generations
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.enforcer import Enforcer
+from tests.kernel.probes import LABEL, results
 from tests.support.cgroups import Cgroup, new_cgroup
-from tests.unit.policy.documents import Document, Seen, load, policy, rule
+from tests.support.scenes import cgroup_fixture
+from tests.unit.policy.documents import Document, Seen, policy, rule
 
 pytestmark = pytest.mark.root
 K = EventKind
@@ -30,44 +27,7 @@ NEW_UTS: Document = {"match": {"flags": "CLONE_NEWUTS"}, "action": "kill"}
 UNSHARE = f"unshare:{0x04000000}"
 
 
-class Enforcer:
-    """The probes, and policies in their maps."""
-
-    def __init__(self, probes: Probes) -> None:
-        self.probes = probes
-        self.generations = Generations(probes.kernel.map)
-        self.node = NodeTiers.of(replace(NodeCapabilities.detect(), lsm_hooks=frozenset()))  # as loaded
-
-    def compile(self, *documents: Document) -> CompiledPolicies:
-        """Compile for this node."""
-        return compile_policies(load(*documents), self.node)
-
-    def enforce(self, *documents: Document) -> None:
-        """Put policies in force for every container."""
-        self.generations.install(self.compile(*documents))
-
-    def alert(self, cgroup: Cgroup, kind: EventKind) -> tuple[Any, CompiledRule]:
-        """Returns the first event of that kind with a verdict, and the rule that it names."""
-        for event in self.probes.wait(cgroup, kind):
-            if event.action != Action.NONE:
-                found = self.generations.rule(event.generation, event.rule)
-                assert found is not None
-                return event, found
-        raise AssertionError(f"no verdict on {kind.label}")
-
-
-@pytest.fixture(scope="module")
-def enforcer() -> Iterator[Enforcer]:
-    """One set of probes for the module; each test puts its own policies in force."""
-    with running() as probes:
-        yield Enforcer(probes)
-
-
-@pytest.fixture
-def cgroup(enforcer: Enforcer) -> Iterator[Cgroup]:
-    """A container whose metadata are not known yet."""
-    with new_cgroup(LABEL) as made:
-        yield made
+cgroup = cgroup_fixture(LABEL, after="enforcer")
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:

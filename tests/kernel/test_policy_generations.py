@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import json
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,11 +14,13 @@ from ringfence.bpf.maps import Map
 from ringfence.errors import PolicyError
 from ringfence.policy.install import Generations
 from tests.kernel.binding import program_id
-from tests.kernel.probes import LABEL, results, running
-from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, Enforcer, run
+from tests.kernel.enforcer import Enforcer
+from tests.kernel.probes import LABEL, results
+from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, run
 from tests.support import force
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup
 from tests.support.descriptors import open_descriptors
+from tests.support.scenes import cgroup_fixture
 from tests.support.waiting import wait_for
 from tests.unit.policy.documents import Document, Seen, policy, rule
 
@@ -46,18 +47,7 @@ print(tries, passes)
 """
 
 
-@pytest.fixture(scope="module")
-def enforcer() -> Iterator[Enforcer]:
-    """Probes of this module's own."""
-    with running() as probes:
-        yield Enforcer(probes)
-
-
-@pytest.fixture
-def cgroup(enforcer: Enforcer) -> Iterator[Cgroup]:
-    """A container."""
-    with new_cgroup(LABEL) as made:
-        yield made
+cgroup = cgroup_fixture(LABEL, after="enforcer")
 
 
 def filler(number: int) -> Document:
