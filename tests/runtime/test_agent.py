@@ -19,46 +19,18 @@ from tests.runtime.conftest import Box
 from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX
+from tests.support.enrolling import enrolling_agent, policy
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.root]
-
-POLICY = """
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {{name: {name}}}
-spec:
-  selector: {selector}
-  mode: enforce
-  rules:
-    - id: {name}-rule
-      title: changes how it is executed
-      severity: high
-      event: personality
-      match: {{flags: ADDR_NO_RANDOMIZE}}
-      action: kill
-"""
-# The agent of these tests enrolls nothing by its name: it knows only what the runtime reported.
-NO_NAMES = ("rfnothing-*",)
-
-
-def policy(directory: Path, name: str, selector: str) -> Path:
-    """A policy that kills processes that call `personality`."""
-    path = directory / f"{name}.yaml"
-    path.write_text(POLICY.format(name=name, selector=selector))
-    return path
 
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """An agent whose policies only apply to containers that request them or match them by label."""
     force.need_root()
-    directory = tmp_path_factory.mktemp("agent")
-    made = directory / "policies"
-    made.mkdir()
-    policy(made, "by-request", "{names: [nobody-is-called-so]}")
-    policy(made, "by-label", "{labels: {tier: front}}")
-    with running_agent(directory, policies=[made], patterns=NO_NAMES) as running:
+    selectors = {"by-request": "{names: [nobody-is-called-so]}", "by-label": "{labels: {tier: front}}"}
+    with enrolling_agent(tmp_path_factory.mktemp("agent"), selectors) as running:
         yield running
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.conftest import Box
-from tests.runtime.test_agent import NO_NAMES, personality, policy
+from tests.runtime.test_agent import personality
 from tests.support import force
 from tests.support.agent import Agent
+from tests.support.enrolling import NO_NAMES, policy
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.root]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.test_agent import NO_NAMES, add_call, policy
+from tests.runtime.test_agent import add_call
 from tests.runtime.test_engines import Containerd, containerd, gone, root_tree
 from tests.support import force
-from tests.support.agent import Agent, running_agent
+from tests.support.agent import Agent
 from tests.support.cgroups import PREFIX
+from tests.support.enrolling import enrolling_agent
 from tests.support.waiting import wait_for
 
 __all__ = ["containerd", "root_tree"]
@@ -24,10 +25,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     """Started before containerd, which passes the name of its socket on to the runtime."""
     force.need_root()
-    made = tmp_path / "policies"
-    made.mkdir()
-    policy(made, "by-request", "{names: [nobody-is-called-so]}")
-    with running_agent(tmp_path / "agent", policies=[made], patterns=NO_NAMES) as running:
+    with enrolling_agent(tmp_path / "agent", {"by-request": "{names: [nobody-is-called-so]}"}) as running:
         monkeypatch.setenv("RINGFENCE_ENROLL_SOCKET", str(running.socket.with_name("enroll.sock")))
         yield running
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.test_agent import NO_NAMES, add_call, policy
+from tests.runtime.test_agent import add_call
 from tests.support import force
-from tests.support.agent import Agent, running_agent
+from tests.support.agent import Agent
 from tests.support.cgroups import PREFIX
 from tests.support.container import make_rootfs
+from tests.support.enrolling import enrolling_agent, policy
 from tests.support.waiting import patience
 
 pytestmark = [pytest.mark.root]
@@ -37,12 +38,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """An agent with a policy for labelled containers."""
     force.need_root()
-    directory = tmp_path_factory.mktemp("agent")
-    made = directory / "policies"
-    made.mkdir()
-    policy(made, "for-front", "{labels: {tier: front}}")
-    policy(made, "for-nobody", "{names: [nobody-is-called-so]}")
-    with running_agent(directory, policies=[made], patterns=NO_NAMES) as running:
+    selectors = {"for-front": "{labels: {tier: front}}", "for-nobody": "{names: [nobody-is-called-so]}"}
+    with enrolling_agent(tmp_path_factory.mktemp("agent"), selectors) as running:
         yield running
 
 
