@@ -18,28 +18,13 @@ import pytest
 from tests.escape.program import build, read_attempt
 from tests.support.agent import Agent
 from tests.support.cgroups import Cgroup, new_cgroup
-from tests.support.policies import PACK
+from tests.support.policies import PACK, USERNS
 from tests.support.probes import need_bcc, place_example, wait_running
 from tests.support.waiting import patience
 
 pytestmark = pytest.mark.root
 
 ATTACK = "unshare 0x10000000"
-POLICY = """\
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: users}
-spec:
-  selector: {containers: all}
-  rules:
-    - id: userns-create
-      title: makes a user namespace
-      severity: high
-      attack: [T1611]
-      event: unshare
-      match: {flags: CLONE_NEWUSER}
-      action: kill
-"""
 
 
 @pytest.fixture
@@ -104,7 +89,7 @@ def test_a_process_entering_from_another_container_stays_restricted(home: Cgroup
     """
     join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in sorted(set(home.paths.values())))
     policy = tmp_path / "policy.yaml"
-    policy.write_text(POLICY)
+    policy.write_text(USERNS)
     agent = started(home, tmp_path / "agent", "enforce", pack=policy, self_defence="off")
     try:
         with new_cgroup("other") as other:

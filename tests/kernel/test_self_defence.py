@@ -20,19 +20,15 @@ from ringfence.bpf.capabilities import NodeCapabilities
 from tests.kernel.tamper import DENIED, KILLED, LOOKS, NAME, SEEN, TAMPER, Target, attack, target_of
 from tests.support import force
 from tests.support.cgroups import new_cgroup
+from tests.support.policies import one_rule
 from tests.support.waiting import process_state, wait_for
 
 pytestmark = pytest.mark.root
-POLICY = """\
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: other-matters}
-spec:
-  selector: {containers: all}
-  rules:
-    - {id: other, title: x, severity: low, attack: [T1082], event: personality, match: any, action: alert}
-"""
-"""It has nothing to do with what is tried: so all that is stopped is stopped by the self-defence."""
+#: has nothing to do with the attacks, so only the self-defence can stop them
+POLICY = one_rule(
+    "other-matters",
+    "{id: other, title: x, severity: low, attack: [T1082], event: personality, match: any, action: alert}",
+)
 
 
 class Attack(NamedTuple):

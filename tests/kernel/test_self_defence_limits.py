@@ -18,19 +18,10 @@ from tests.kernel.tamper import LABEL, TAMPER, Target, attack, target_of
 from tests.kernel.test_self_defence import POLICY
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.policies import USERNS
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
-DENIES = """\
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: users}
-spec:
-  selector: {containers: all}
-  rules:
-    - {id: userns-create, title: x, severity: high, attack: [T1611], event: unshare,
-       match: {flags: CLONE_NEWUSER}, action: kill}
-"""
 
 
 @pytest.fixture
@@ -123,7 +114,7 @@ def test_a_process_with_the_pid_of_a_killed_agent_is_restricted(
     """Pinned programs identify their agent by more
     than its pid: any process can get that by clone3.
     """
-    (policies / "policy.yaml").write_text(DENIES)
+    (policies / "policy.yaml").write_text(USERNS)
     with target_of(policies, tmp_path) as target, new_cgroup(LABEL) as cgroup:
         number = target.pid
         os.kill(number, signal.SIGKILL)

@@ -15,22 +15,18 @@ from ringfence.abi import CONTAINER
 from ringfence.bpf import _libbpf
 from ringfence.bpf.maps import Map, open_map
 from tests.kernel.tamper import LABEL, Target, target_of
-from tests.kernel.test_self_defence_limits import DENIES, userns
+from tests.kernel.test_self_defence_limits import userns
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.policies import USERNS, one_rule
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
-CONNECTS = """\
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: connects}
-spec:
-  selector: {containers: all}
-  rules:
-    - {id: connect, title: x, severity: high, attack: [T1046], event: network.connect, match: {port: 9},
-       action: deny}
-"""
+CONNECTS = one_rule(
+    "connects",
+    "{id: connect, title: x, severity: high, attack: [T1046], event: network.connect, match: {port: 9},"
+    " action: deny}",
+)
 CONNECT = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
 
 
@@ -39,7 +35,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """An agent with two rules: one kills at a call's entry, one denies by cgroup-BPF."""
     force.need_root()
     directory = tmp_path_factory.mktemp("policies")
-    (directory / "users.yaml").write_text(DENIES)
+    (directory / "users.yaml").write_text(USERNS)
     (directory / "connects.yaml").write_text(CONNECTS)
     with target_of(directory, tmp_path_factory.mktemp("watched")) as made:
         yield made

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["PACK", "user_namespace", "written"]
+__all__ = ["PACK", "USERNS", "one_rule", "user_namespace", "written"]
 
 PACK = Path(__file__).resolve().parents[2] / "policies"
 
@@ -28,6 +28,27 @@ spec:
       match: {{flags: [CLONE_NEWUSER]}}
       action: {action}
 """
+
+
+def one_rule(name: str, rule: str) -> str:
+    """Returns a policy for all containers with one rule, given as YAML of one line."""
+    return f"""\
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {{name: {name}}}
+spec:
+  selector: {{containers: all}}
+  rules:
+    - {rule}
+"""
+
+
+#: kills a container that makes a user namespace
+USERNS = one_rule(
+    "users",
+    "{id: userns-create, title: x, severity: high, attack: [T1611], event: unshare,"
+    " match: {flags: CLONE_NEWUSER}, action: kill}",
+)
 
 
 def written(directory: Path, *documents: str) -> Path:
