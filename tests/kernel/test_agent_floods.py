@@ -193,7 +193,7 @@ def test_an_agent_at_its_cpu_limit_reduces_activity_and_reports_it(tmp_path: Pat
         agent.argv = room.command(agent.argv, armed=False)
         agent.start(wait=False)
         try:
-            wait_for(lambda: ready(agent), "it to be ready, with so little", seconds=120)
+            wait_for(lambda: ready(agent), "the agent to be ready with little CPU", seconds=120)
             with new_cgroup(LABEL) as loud, inside(loud, "/bin/sh", "-c", FORKS):
                 wait_for(lambda: metric(agent, "ringfence_activity_halvings"), "the rate to go down")
                 wait_for(lambda: metric(agent, "ringfence_agent_cpu_limit") == 0.05, "its limit")

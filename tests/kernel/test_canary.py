@@ -41,7 +41,7 @@ def cage(agent: Agent) -> Path:
 def test_it_is_received_repeatedly_and_is_no_container(agent: Agent) -> None:
     """It is not a container: not counted, not listed, and not in any line."""
     wait_for(lambda: agent.metrics()[RECEIVED] >= 3, "three canaries")
-    wait_for(lambda: agent.metrics()[SECONDS_SINCE] < 3, "one of them not long ago")
+    wait_for(lambda: agent.metrics()[SECONDS_SINCE] < 3, "a recent one")
     metrics = agent.metrics()
     assert sum(n for (name, _), n in metrics.items() if name == "ringfence_containers") == 0
     assert metrics["ringfence_container_transitions_total", (("to", "created"),)] == 0
@@ -64,7 +64,7 @@ def test_its_absence_is_detected(agent: Agent) -> None:
         return not cage(agent).exists()
 
     wait_for(gone, "the cgroup to go")
-    wait_for(lambda: agent.metrics()[SECONDS_SINCE] > 3, "the silence to be seen")
+    wait_for(lambda: agent.metrics()[SECONDS_SINCE] > 3, "the absence to be detected")
     assert "no canary" in agent.tail(10_000)
 
 

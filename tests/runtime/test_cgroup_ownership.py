@@ -93,7 +93,7 @@ def test_an_empty_cgroup_is_used_and_stays(box: Box, foreign: Cgroup) -> None:
     ]
     box.shell("sleep 3600 & echo $!")
     left = int(box.output())
-    wait_for(lambda: process_state(left) in "-Z", "what the container left to be killed")
+    wait_for(lambda: process_state(left) in "-Z", "the processes of the container to be killed")
     assert all(path.is_dir() for path in foreign.paths.values())
     assert foreign.pids() == []
 

@@ -112,5 +112,5 @@ def test_a_process_that_a_hook_leaves_in_the_cgroup_is_killed(box: Box, tmp_path
     box.config["hooks"] = {"createContainer": shell(script)}
     assert box.args("/bin/true").run().returncode == code
     left = int(file.read_text())
-    wait_for(lambda: process_state(left) in "-Z", "what the hook left to be killed")
+    wait_for(lambda: process_state(left) in "-Z", "the process of the hook to be killed")
     wait_for(lambda: not left_over(box), "nothing to be left")

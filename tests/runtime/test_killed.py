@@ -137,7 +137,7 @@ def test_a_killed_start_leaves_a_correct_state(box: Box, tmp_path: Path) -> None
             wait_for(lambda: settled(box) == "running", "the workload")
         clean(box)
     assert 0 in again
-    assert again.count(1) < len(again) / 2, "refused only where the killed one was heard after all"
+    assert again.count(1) < len(again) / 2, "refused only if the killed one had been received"
 
 
 def test_a_killed_exec_does_not_affect_the_container(box: Box, tmp_path: Path) -> None:
