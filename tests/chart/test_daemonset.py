@@ -139,7 +139,7 @@ def test_commands_by_exec_are_no_subjects(node: Node, pod: Pod, command: str) ->
     assert pod.name not in {one["container"].get("id") for one in records(pod)}
 
 
-def test_its_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> None:
+def test_the_charts_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> None:
     """`helm test`: the pod of the chart attacks, and finds its alert in the metrics."""
     attacker = by_kind(objects, "Pod", "-test")["spec"]
     # This node's agent knows no pods by name.

@@ -67,7 +67,7 @@ def test_its_account_has_only_the_charts_permissions(world: World) -> None:
         assert not may(*words.split()), words
 
 
-def test_its_own_test_passes(world: World) -> None:
+def test_the_charts_own_test_passes(world: World) -> None:
     """`helm test` in mode audit: the pod's own alert is counted, and the call was allowed."""
     said = world.release.helm("test", "rf", "--logs")
     assert "Phase:          Succeeded" in said or "Succeeded" in said

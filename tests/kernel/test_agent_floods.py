@@ -145,7 +145,7 @@ def test_alerts_of_others_arrive_while_one_container_floods(agent: Agent) -> Non
     assert refused > 30_000
 
 
-def test_any_number_of_cgroups_of_one_container_costs_the_others_nothing(tmp_path: Path) -> None:
+def test_many_cgroups_of_one_container_do_not_affect_others(tmp_path: Path) -> None:
     """With two slots: another container is still enrolled and
     restricted, also by an agent that starts in the middle.
     """

@@ -136,7 +136,7 @@ def test_unix_programs_are_loaded_exactly_where_the_kernel_has_them(kernel: Kern
         assert (f"cgroup/{name}" in skipped) == (not can)
 
 
-def test_call_table_holds_what_was_asked_for(kernel: Kernel) -> None:
+def test_call_table_has_the_requested_calls(kernel: Kernel) -> None:
     """Another set of names replaces the first one completely."""
     kernel.configure_syscalls(CALLS)
     assert len(table(kernel)) == len(dict(entries(CALLS)))

@@ -140,7 +140,7 @@ def test_pins_are_all_or_none(fixture_object: Path, mount: str) -> None:
         assert not directory.path.exists()
 
 
-def test_detach_keeps_what_is_pinned(fixture_object: Path, mount: str) -> None:
+def test_detach_keeps_the_pins(fixture_object: Path, mount: str) -> None:
     """An agent that ends closes its descriptors; the pins keep the links."""
     with loaded(fixture_object, burst=1) as done:
         with attached(done, ENTRY) as links:

@@ -92,7 +92,7 @@ def settled(agent: Agent) -> dict[str, float]:
     return wait_for(look, "all to be read")
 
 
-def test_one_in_so_many_is_sent(tmp_path: Path, probe_act: str) -> None:
+def test_a_sample_of_the_events_is_sent(tmp_path: Path, probe_act: str) -> None:
     """At random: the expected share is sent, the others are counted as sampled, none is lost."""
     place_probe(tmp_path / "p", "calls", SOURCE, more="  sample: 4\n  rate: 0\n  ring: 4MiB\n")
     with agent_with(tmp_path, tmp_path / "p", "calls") as agent, new_cgroup() as cgroup:

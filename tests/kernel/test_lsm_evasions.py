@@ -67,7 +67,7 @@ def secret(tmp_path: Path) -> Path:
     ],
     ids=lambda words: words[0],
 )
-def test_an_object_of_proc_is_the_same_by_any_way(
+def test_an_object_of_proc_is_matched_by_every_path(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     """Links, bind mounts, second mounts by either API, mounts that are moved or
@@ -154,7 +154,7 @@ def test_a_thread_that_rewrites_the_path_gains_nothing(
     ],
     ids=("clone3", "setns"),
 )
-def test_a_call_is_judged_each_time(
+def test_a_call_is_checked_each_time(
     probes: Probes, cgroup: Cgroup, evade: str, rule: Rule, words: tuple[str, ...]
 ) -> None:
     """With the same registers from the same place, but other
@@ -167,7 +167,7 @@ def test_a_call_is_judged_each_time(
     assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
 
 
-def test_a_32_bit_call_comes_to_the_same_hook(probes: Probes, cgroup: Cgroup, act: str, secret: Path) -> None:
+def test_a_32_bit_call_reaches_the_same_hook(probes: Probes, cgroup: Cgroup, act: str, secret: Path) -> None:
     """int 0x80, which no tracepoint of a single call sees."""
     before = cgroup.run([act, f"open32:{secret}"], capture_output=True)
     if results(before).get("open32", -1) < 0:

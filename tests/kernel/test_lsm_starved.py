@@ -71,7 +71,7 @@ def test_a_shared_buffer_is_used_when_the_cpus_buffers_are_taken(
 
 
 @BOTH_WAYS
-def test_a_sysctl_that_a_rule_could_be_about_is_refused(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_a_sysctl_that_a_rule_could_match_is_refused(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Writes of any name, because the rule is about writes only; the refusal is counted."""
     probes.enforce(Rule(K.SYSCTL_ACCESS, "deny", {0: {1}}, text=b"kernel/domainname\0"))
     lost = probes.drops().get(("sysctl.access", "table_full"), 0)
@@ -83,7 +83,7 @@ def test_a_sysctl_that_a_rule_could_be_about_is_refused(probes: Probes, cgroup: 
 
 
 @HOOKS_DECIDE  # a call that is killed and not refused passes without a buffer
-def test_an_open_that_a_rule_could_be_about_is_refused(
+def test_an_open_that_a_rule_could_match_is_refused(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
     """By the filesystem, which is known; the name is not. Other filesystems, and alerts, pass."""
@@ -102,7 +102,7 @@ def test_an_open_that_a_rule_could_be_about_is_refused(
 
 
 @HOOKS_DECIDE
-def test_a_call_is_refused_by_what_is_known_of_it(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_a_call_is_refused_by_its_known_fields(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Flags are numbers, so they are known. A filesystem's name is not."""
     probes.enforce(
         Rule(K.SYS_UNSHARE, "deny", {0: {NEWUSER}}, {0: NEWUSER}),
@@ -116,7 +116,7 @@ def test_a_call_is_refused_by_what_is_known_of_it(probes: Probes, cgroup: Cgroup
 
 
 @HOOKS_DECIDE
-def test_a_program_is_refused_by_what_is_known_of_it(
+def test_a_program_is_refused_by_its_known_fields(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
     """Not its name."""

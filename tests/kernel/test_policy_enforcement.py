@@ -45,7 +45,7 @@ def test_deny_refuses_a_connection_before_it_is_made(enforcer: Enforcer, cgroup:
     assert results(run(cgroup, act, f"connect:127.0.0.1:{PORT + 1}"))["connect"] != -errno.EPERM
 
 
-def test_a_range_of_ipv4_holds_for_ipv6_sockets_too(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+def test_a_range_of_ipv4_applies_to_ipv6_sockets_too(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
     """::ffff:127.0.0.1 is the same address."""
     enforcer.enforce(policy(rule(**TO_PORT, action="deny")))
     assert results(run(cgroup, act, f"connect6:,,ffff,127.0.0.1:{PORT}")) == {"connect6": -errno.EPERM}

@@ -189,7 +189,7 @@ def test_another_agent_continues_the_generation_count(enforcer: Enforcer, cgroup
 CONSTANT = {"rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions"}
 
 
-def test_what_is_in_force_cannot_be_changed_by_a_system_call(enforcer: Enforcer) -> None:
+def test_policies_in_force_cannot_be_changed_by_a_system_call(enforcer: Enforcer) -> None:
     """Its tables are frozen once they are filled: access to them does not allow changing a rule."""
     made: list[Map] = []
     enforcer.generations.made = made.append

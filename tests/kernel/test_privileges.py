@@ -131,7 +131,7 @@ def test_probe_names_the_missing_capabilities(tmp_path: Path) -> None:
     assert rows == {f"CAP_{one.name}": "no" if one is kill else "yes" for one in NEEDED}
 
 
-def test_sys_admin_stands_for_those_that_it_was_split_into() -> None:
+def test_sys_admin_includes_the_capabilities_split_from_it() -> None:
     """As in the kernel since 5.8: bpf_capable(), perfmon_capable(), and net_admin for BPF."""
     assert {one.name for one in lacking({21})} == {"SYS_PTRACE", "KILL"}
     assert not lacking({one.number for one in NEEDED})

@@ -75,7 +75,7 @@ def test_a_killed_call_kills(probes: Probes, cgroup: Cgroup, act: str) -> None:
     assert (counts[Counter.ALERT], counts[Counter.KILL]) == (2, 1)
 
 
-def test_a_rule_does_not_touch_the_unarmed(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_a_rule_does_not_affect_unarmed_tasks(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Neither a runtime's set-up in the cgroup, nor the host."""
     probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
     done = cgroup.run([act, f"unshare:{NEWUTS}"], armed=False, capture_output=True)
@@ -163,7 +163,7 @@ def test_text_matches_by_prefix_and_exactly(probes: Probes, cgroup: Cgroup, act:
     assert [event.rule for event in reported] == [0, 0, abi.NO_RULE, 0, 2]
 
 
-def test_facts_are_those_of_the_moment(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_facts_are_current_at_each_call(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """A user namespace entered after the exec is seen at the next call."""
     bit = int(Fact.USER_NAMESPACE)
     probes.enforce(Rule(K.SYS_SOCKET, "alert", {abi.DIM_FACTS: {bit}}, {abi.DIM_FACTS: bit}))
@@ -247,7 +247,7 @@ def test_after_a_move_the_rules_still_apply(probes: Probes, cgroup: Cgroup, act:
     assert (event.container, event.action) == (cgroup.id, Action.KILL)
 
 
-def test_a_bucket_limits_activity_and_nothing_is_lost_unseen(act: str) -> None:
+def test_a_rate_limit_drops_activity_and_counts_it(act: str) -> None:
     """Observation beyond the rate is dropped and counted; alerts are not limited."""
     with (
         running(activity_rate=1, activity_burst=10) as probes,

@@ -22,7 +22,7 @@ def test_a_command_runs_inside_its_cgroup(cgroup: Cgroup) -> None:
     assert f"/{cgroup.name}" in places
 
 
-def test_removal_kills_what_is_left() -> None:
+def test_removal_kills_remaining_processes() -> None:
     """A cgroup with a process and a child cgroup in it is removed completely."""
     with new_cgroup("left") as made:
         child = made.child("below")

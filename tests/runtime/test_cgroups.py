@@ -117,7 +117,7 @@ def test_figures_of_rdma() -> None:
     ]
 
 
-def test_v2_refuses_what_it_cannot_do() -> None:
+def test_v2_refuses_unsupported_limits() -> None:
     """A limit that cannot be set is an error, never ignored."""
     for value in (
         {"cpu": {"realtimeRuntime": 1000}},

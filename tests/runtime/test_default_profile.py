@@ -187,7 +187,7 @@ def test_a_capability_allows_its_calls(
     assert results(caller, {"x": (call, 0)}) == {"x": errno}
 
 
-def test_io_uring_and_the_four_families_stay_out_with_every_capability(caller: Box) -> None:
+def test_io_uring_and_the_four_families_stay_refused_with_every_capability(caller: Box) -> None:
     """No capability adds a call that the profile excludes for all."""
     apply_profile(caller, tuple(name for name in CAPABILITIES if name not in ("CAP_SYS_RESOURCE",)))
     names = ("io_uring_setup", "AF_ALG", "AF_VSOCK", "AF_RXRPC", "AF_KEY")

@@ -92,7 +92,7 @@ def test_user_namespace_maps_ids(box: Box) -> None:
     assert (box.rootfs / "mine").stat().st_uid == 300000
 
 
-def test_capabilities_are_exactly_those_asked_for(box: Box) -> None:
+def test_capabilities_are_exactly_the_requested_ones(box: Box) -> None:
     """All five sets, for root and for a user, and no_new_privs."""
     box.config["process"]["capabilities"]["inheritable"] = ["CAP_KILL"]
     box.config["process"]["capabilities"]["ambient"] = ["CAP_KILL"]

@@ -133,7 +133,7 @@ def test_published_ports(sandboxes: Sandboxes, host: Host) -> None:
     wait_for(lambda: sandboxes("exec", name, "sh", "-c", script).stdout.strip() == said, "the hairpin")
 
 
-def test_what_is_not_published_is_not_reachable(sandboxes: Sandboxes, host: Host) -> None:
+def test_an_unpublished_port_is_not_reachable(sandboxes: Sandboxes, host: Host) -> None:
     """Not from outside by the sandbox's own address,
     not from another network, not loopback of the host.
     """
