@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain technical English: spelling by codespell, and the words of wording.txt are not used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lint.files import ROOT, files
+from tests.lint.wording import HERE, SUFFIXES, checked_files, find, main, not_yet, patterns
+from tests.support import force
+
+RULES = patterns()
+WAITING = not_yet()
+
+
+def test_converted_files_use_plain_words() -> None:
+    """No word of wording.txt, in code, comments or prose; each finding says what to write instead."""
+    paths = sorted(set(checked_files()) - set(WAITING))
+    findings = [finding for path in paths for finding in find(path, RULES)]
+    assert not findings, "\n" + "\n".join(map(str, findings))
+
+
+def test_files_of_the_list_are_still_unconverted() -> None:
+    """A clean or removed file leaves wording_not_yet.txt: `python -m tests.lint.wording --shrink`."""
+    missing = [path for path in WAITING if not (ROOT / path).is_file()]
+    clean = [path for path in WAITING if path not in missing and not any(find(path, RULES))]
+    assert (missing, clean) == ([], [])
+
+
+def test_the_list_of_unconverted_files_is_sorted_and_has_no_repetition() -> None:
+    """So that two branches that remove entries merge."""
+    assert sorted(set(WAITING)) == WAITING
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "the container is told to stop",
+        "def _told_path() -> str:",
+        "an event that tells of a mount",
+        "a rule that is met",
+        "whoever may write there",
+        "no process of ours stays",
+        "fails for want of memory",
+        "what enforcing comes to on this node",
+        "# Who makes one more is killed.",
+        "an exception for who can replace it",
+        "the thread was begun anew",
+        "the reason stands in the log",
+        "its parent lets go of him",
+    ],
+)
+def test_the_idiom_is_found(line: str) -> None:
+    """One line for each kind of pattern."""
+    assert [rule.name for rule in RULES if rule.expression.search(line)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "offset = file.tell()",
+        "method metadata symmetric Prometheus",
+        "which user is it, and who are its peers",
+        "Who is the owner of this cgroup?",
+        "a user who is not root",
+        "the outcome of this call",
+        "https://example.org/he",
+    ],
+)
+def test_ordinary_words_are_not_found(line: str) -> None:
+    """Parts of other words, method calls, questions."""
+    assert not [rule.name for rule in RULES if rule.expression.search(line)]
+
+
+def test_the_command_prints_findings_per_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last line is the total; an unlisted file with findings is an error."""
+    assert main([]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" files")
+
+
+def test_the_spelling_is_right() -> None:
+    """codespell, with .codespellrc; words that it mistakes are in codespell.txt."""
+    own = Path(sys.executable).parent / "codespell"
+    program = str(own) if own.exists() else force.need_program("codespell")
+    names = [str(path) for path in files(*SUFFIXES, ".json")]
+    got = subprocess.run([program, *names], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert got.returncode == 0, got.stdout + got.stderr
+    assert (HERE / "codespell.txt").is_file()
