@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from tests.support import force
 
 RULES = patterns()
 WAITING = not_yet()
+GENERATED = ("docs/cli.md", "docs/coverage.md")
+MOST_COLUMNS = 100
 
 
 def test_converted_files_use_plain_words() -> None:
@@ -29,6 +32,24 @@ def test_files_of_the_list_are_still_unconverted() -> None:
     missing = [path for path in WAITING if not (ROOT / path).is_file()]
     clean = [path for path in WAITING if path not in missing and not any(find(path, RULES))]
     assert (missing, clean) == ([], [])
+
+
+def prose(path: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a Markdown file that are neither code, generated, tables, headings nor links."""
+    fenced = False
+    for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
+        fence = line.lstrip().startswith(("```", "<!-- table", "<!-- end"))
+        fenced ^= fence
+        if not (fence or fenced or line.startswith(("    ", "#", "|", "<!--")) or "](" in line):
+            yield number, line
+
+
+def test_prose_is_wrapped() -> None:
+    """Fewer than 100 columns, in converted pages that no program writes."""
+    pages = [path for path in checked_files() if path.endswith(".md") and path not in (*WAITING, *GENERATED)]
+    long = [f"{path}:{number}" for path in pages for number, line in prose(path) if len(line) > MOST_COLUMNS]
+    assert "README.md" in pages
+    assert not long, "\n" + "\n".join(long)
 
 
 def test_the_list_of_unconverted_files_is_sorted_and_has_no_repetition() -> None:
