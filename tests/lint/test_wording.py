@@ -97,10 +97,14 @@ def test_ordinary_words_are_not_found(line: str) -> None:
     assert not [rule.name for rule in RULES if rule.expression.search(line)]
 
 
-def test_the_command_prints_findings_per_file(capsys: pytest.CaptureFixture[str]) -> None:
-    """The last line is the total; an unlisted file with findings is an error."""
-    assert main([]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith(" files")
+def test_the_command_prints_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its place, and a total; 1 for a file that may not have any."""
+    assert main(["README.md"]) == 0
+    assert capsys.readouterr().out == "    0 in 0 files\n"
+    assert main(["docs/glossary.md"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("docs/glossary.md:")
+    assert lines[-1].endswith(" in 1 files")
 
 
 def test_the_spelling_is_right() -> None:
