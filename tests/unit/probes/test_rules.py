@@ -90,11 +90,12 @@ def test_without_probes_the_error_names_the_configuration() -> None:
 
 def test_the_schema_accepts_probe_rules() -> None:
     """It refuses what can be refused without knowing the probe."""
-    jsonschema.validate(yaml.safe_load(GOOD), schema())
+    validator = jsonschema.Draft202012Validator(schema())
+    validator.validate(yaml.safe_load(GOOD))
     for old, new in (
         ("action: kill", "action: deny"),
         ("probe.slow", "probe.Slow"),
         ('">= 100"', "{any: 5}"),
     ):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(yaml.safe_load(GOOD.replace(old, new, 1)), schema())
+            validator.validate(yaml.safe_load(GOOD.replace(old, new, 1)))
