@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies for agents under test: the project's pack, and one rule that is easy to set off."""
+"""Policies for agents under test: the project's own, and one rule that is easy to trigger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ PACK = Path(__file__).resolve().parents[2] / "policies"
 
 
 def user_namespace(name: str = "test", *, action: str = "kill", severity: str = "high") -> str:
-    """A policy with the rule `NAME-user-namespace`, which `unshare -U` in a container sets off."""
+    """Returns a policy with the rule `NAME-user-namespace`,
+    which `unshare -U` in a container triggers.
+    """
     return f"""
 apiVersion: ringfence.dev/v1
 kind: Policy
@@ -52,7 +54,7 @@ USERNS = one_rule(
 
 
 def written(directory: Path, *documents: str) -> Path:
-    """A new directory below, with these in `test.yaml`."""
+    """Write these to `test.yaml` in a new directory below. Returns the directory."""
     policies = directory / "policies"
     policies.mkdir()
     (policies / "test.yaml").write_text("---\n".join(documents))
