@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf import _libbpf
 from ringfence.bpf.maps import MapType, create_map
 from ringfence.bpf.pins import PinDirectory
+from ringfence_linux import syscalls
 from tests.escape.program import build, read_attempt
 from tests.support import force
 from tests.support.agent import Agent, pinned_agent
@@ -267,4 +268,4 @@ def test_a_full_state_directory_ends_nothing(agent: Agent, tmp_path: Path) -> No
             )
             assert agent.stop() == 0
     finally:
-        _syscalls.unmount(str(state))
+        syscalls.umount2(str(state), syscalls.MNT_DETACH)

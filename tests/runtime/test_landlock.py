@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.security import landlock
 from ringfence_runtime.security.landlock import LOOK, NOTHING, WRITE, plan
 from tests.runtime.conftest import CONFIG, ROOT, Box
@@ -70,7 +70,7 @@ def test_rights_are_those_of_the_kernels_abi() -> None:
 
 def need_landlock() -> None:
     """Skip where the kernel has none."""
-    if _sys.landlock_abi() == 0:
+    if syscalls.landlock_abi() == 0:
         force.elsewhere("this kernel has no Landlock")
 
 
@@ -104,15 +104,15 @@ def test_landlock_derived_from_mounts(box: Box) -> None:
 TRY = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.security import landlock
 from ringfence_runtime.spec import parse_config
 config = parse_config(sys.argv[2].encode())
 os.chroot(sys.argv[3])
 os.chdir('/')
 ruleset = landlock.build(landlock.wanted(config), config)
-_sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
-_sys.landlock_restrict_self(ruleset)
+syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+syscalls.landlock_restrict_self(ruleset)
 def able(path, flags):
     try:
         os.close(os.open(path, flags, 0o600))
@@ -183,7 +183,7 @@ def test_exec_is_under_the_same_rules_and_can_signal_what_runs(box: Box) -> None
 @pytest.mark.parametrize(("key", "kind"), [("Tcp", "tcp"), ("Udp", "udp")])
 def test_ports_are_held_to_what_is_named(box: Box, key: str, kind: str, tmp_path: Path) -> None:
     """An empty list is none; without the member all may be used."""
-    abi = _sys.landlock_abi()
+    abi = syscalls.landlock_abi()
     if abi < {"Tcp": 4, "Udp": 10}[key]:
         force.elsewhere(f"the Landlock of this kernel (ABI {abi}) does not know {kind} ports")
     program = """
@@ -210,7 +210,7 @@ int main(int count, char **words)
 @pytest.mark.root
 def test_a_socket_of_the_hosts_is_reached_only_where_rules_say_so(box: Box, tmp_path: Path) -> None:
     """ABI 9: read-only is no protection for a socket, a Landlock rule is."""
-    if _sys.landlock_abi() < 9:
+    if syscalls.landlock_abi() < 9:
         force.elsewhere("this kernel's Landlock does not look at unix sockets that have a path")
     import socket
 
