@@ -108,6 +108,7 @@ from ringfence_linux import syscalls
 from ringfence_runtime.security import landlock
 from ringfence_runtime.spec import parse_config
 config = parse_config(sys.argv[2].encode())
+syscalls.load()
 os.chroot(sys.argv[3])
 os.chdir('/')
 ruleset = landlock.build(landlock.wanted(config), config)
