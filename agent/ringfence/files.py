@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the agent's own state, and of its operator's."""
+"""Files of the operator's."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 
-__all__ = ["read_regular", "replace_file"]
+__all__ = ["read_regular"]
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -22,20 +21,3 @@ def read_regular(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     return data
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file for root alone, whole or not at all: whoever reads it finds what was, or what is.
-
-    Not forced to disk. Raises OSError, and leaves what was there.
-    """
-    fresh = path.with_name(f"{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        with open(os.open(fresh, flags, 0o600), "wb") as file:
-            file.write(data)
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise

@@ -7,10 +7,10 @@ import os
 import sys
 import time
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.errors import Error, UsageError
 
-__all__ = ["Log", "configure", "debug", "error", "use", "warn"]
+__all__ = ["Log", "configure", "debug", "error", "shows", "use", "warn"]
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "warn": 2, "error": 3}
 
@@ -49,8 +49,8 @@ class Log:
     def _record(self, level: str, message: str) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self.json:
-            return jsonio.dumps({"level": level, "msg": message, "time": stamp}) + "\n"
-        return f'time="{stamp}" level={level} msg={jsonio.dumps(message)}\n'
+            return strictjson.dumps({"level": level, "msg": message, "time": stamp}) + "\n"
+        return f'time="{stamp}" level={level} msg={strictjson.dumps(message)}\n'
 
 
 _log = Log()
@@ -84,6 +84,11 @@ def configure(path: str, *, form: str, level: str, name: str = "") -> None:
             _log.fd = os.open(path, flags, 0o644)
         except OSError as failure:
             raise Error(f"cannot open the log {path}: {failure.strerror}") from None
+
+
+def shows(level: str) -> bool:
+    """Returns True if messages of this level are written."""
+    return LEVELS[level] >= _log.level
 
 
 def debug(message: str) -> None:

@@ -14,7 +14,7 @@ import fcntl
 import os
 import sys
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 
 __all__ = ["ensure_sealed", "is_sealed"]
 
@@ -50,14 +50,16 @@ def ensure_sealed() -> None:
     if is_sealed():
         return
     if os.geteuid() == 0:
-        program = _sys.open_tree(_sys.AT_FDCWD, os.readlink(_ME), _sys.OPEN_TREE_CLONE)
-        _sys.mount_setattr(program, attr_set=_sys.MOUNT_ATTR_RDONLY, propagation=_sys.MS_PRIVATE)
+        program = syscalls.open_tree(syscalls.AT_FDCWD, os.readlink(_ME), syscalls.OPEN_TREE_CLONE)
+        syscalls.mount_setattr(program, attr_set=syscalls.MOUNT_ATTR_RDONLY, propagation=syscalls.MS_PRIVATE)
     elif _is_ours():
         program = _copy()
     else:
         return
     # The interpreter finds its library by its name, so that stays what it was.
-    _sys.execveat(program, [sys.executable, *sys.orig_argv[1:]], [f"{k}={v}" for k, v in os.environ.items()])
+    syscalls.execveat(
+        program, [sys.executable, *sys.orig_argv[1:]], [f"{k}={v}" for k, v in os.environ.items()]
+    )
 
 
 def _is_ours() -> bool:

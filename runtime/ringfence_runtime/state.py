@@ -14,7 +14,9 @@ import fcntl
 import os
 import time
 
-from ringfence_runtime import _sys, jsonio
+from ringfence_linux import strictjson, syscalls
+from ringfence_linux.atomicfile import replace_file
+from ringfence_linux.procfs import live_start
 from ringfence_runtime.cgroup.group import Cgroup
 from ringfence_runtime.errors import Error, NotFoundError, StateError
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from ringfence_runtime.spec import Config
 
-__all__ = ["Container", "Store", "check_id", "process_start"]
+__all__ = ["Container", "Store", "check_id"]
 
 _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -41,21 +43,6 @@ def check_id(name: str) -> str:
             hint="letters, digits and _ + - . are allowed, 255 at most, and neither . nor - at its beginning",
         )
     return name
-
-
-def process_start(pid: int) -> int:
-    """The start time of a process in clock ticks, 0 where it is gone: with the pid it names a process for
-    good.
-    """
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fields = os.read(fd, 4096).rpartition(b") ")[2].split()
-        finally:
-            os.close(fd)
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] in (b"Z", b"X", b"x") else int(fields[19])
 
 
 class Container:
@@ -113,7 +100,7 @@ class Container:
             "keepKeyring": self.keep_keyring,
             "cgroup": _cgroup_data(self.cgroup),
         }
-        write_file(f"{self.directory}/state.json", jsonio.dumps(data))
+        replace_file(f"{self.directory}/state.json", strictjson.dumps(data))
 
     @property
     def socket(self) -> str:
@@ -125,19 +112,21 @@ class Container:
         return f"{self.directory}/start.sock.new"
 
     def alive(self) -> bool:
-        return self.pid > 0 and self.start != 0 and process_start(self.pid) == self.start
+        return self.pid > 0 and self.start != 0 and live_start(self.pid) == self.start
 
     def processes(self) -> list[int]:
         """All that runs in it: what its cgroup holds, or without one what shares its pid namespace."""
         if self.cgroup.dirs:
             return self.cgroup.processes()
-        try:
-            space = os.readlink(f"/proc/{self.pid}/ns/pid")
-            if space == os.readlink("/proc/self/ns/pid"):
-                return [self.pid]  # it has none of its own, and nothing tells its children from others
-        except OSError:
+        from ringfence_linux.namespaces import link
+
+        space, own = link(self.pid, "pid"), link("self", "pid")
+        if not space or not own:
             return []
-        return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal() and _link(name) == space)
+        if space == own:
+            return [self.pid]  # it has no namespace of its own, and nothing distinguishes its children
+        names = (name for name in os.listdir("/proc") if name.isdecimal())
+        return sorted(int(name) for name in names if link(name, "pid") == space)
 
     def status(self) -> str:
         """creating, created, running, paused or stopped."""
@@ -182,7 +171,7 @@ class Container:
         }
 
     def hook_state(self, status: str, pid: int) -> str:
-        return jsonio.dumps(
+        return strictjson.dumps(
             {
                 "ociVersion": self.version,
                 "id": self.id,
@@ -205,7 +194,7 @@ class Container:
         if self.pid <= 0:
             raise StateError(f"container {self.id} has no process yet")
         try:
-            fd = _sys.pidfd_open(self.pid)
+            fd = syscalls.pidfd_open(self.pid)
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise
@@ -240,33 +229,9 @@ class Container:
             release(self.userns, self.directory)
 
 
-def _link(pid: str) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
-        return ""
-
-
 def _cgroup_data(group: Cgroup) -> dict[str, Any]:
     """`foreign` names the hierarchies in which the directory was there before us: there it stays."""
     return {"path": group.path, "dirs": group.dirs, "foreign": group.foreign}
-
-
-def write_file(path: str, text: str, *, durable: bool = False) -> None:
-    """Written beside and renamed: there is the old file or the new one; durable: after a power cut, too."""
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        data = memoryview(text.encode())
-        while data:
-            data = data[os.write(fd, data) :]
-        if durable:
-            os.fsync(fd)
-    except OSError:
-        os.unlink(f"{path}.new")
-        raise
-    finally:
-        os.close(fd)
-    os.rename(f"{path}.new", path)
 
 
 def write_new(path: str, data: bytes) -> None:
@@ -360,7 +325,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError(f"container {name} does not exist") from None
         try:
-            return Container(directory, jsonio.loads(data))
+            return Container(directory, strictjson.loads(data))
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(
                 f"the state of container {name} is damaged: {error}", hint="delete --force it"

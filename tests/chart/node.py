@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ringfence.bpf._syscalls import mount_detached
+from ringfence_linux.syscalls import mount_detached
 from tests.chart.helm import Object, by_kind
 from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.shims import end_shims

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _syscalls
 from ringfence.bpf.capabilities import mounts_of
+from ringfence_linux import syscalls
 from tests.escape.program import build, read_attempt
 from tests.support import force
 from tests.support.agent import Agent
@@ -47,7 +47,7 @@ def pins(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "bpf", "pins", str(path)], check=True)
     yield path
     shutil.rmtree(path / "ringfence", ignore_errors=True)
-    _syscalls.unmount(str(path))
+    syscalls.umount2(str(path), syscalls.MNT_DETACH)
     assert str(path) not in mounts_of("bpf")
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf import _libbpf
 from ringfence.bpf.maps import MapType, create_map
 from ringfence.bpf.pins import PinDirectory
+from ringfence_linux import syscalls
 from tests.escape.program import build, read_attempt
 from tests.support import force
 from tests.support.agent import Agent, pinned_agent
@@ -275,4 +276,4 @@ def test_a_full_state_directory_does_not_stop_enforcement(agent: Agent, tmp_path
             )
             assert agent.stop() == 0
     finally:
-        _syscalls.unmount(str(state))
+        syscalls.umount2(str(state), syscalls.MNT_DETACH)

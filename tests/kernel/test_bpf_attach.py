@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, open_tracefs, places
 from ringfence.bpf.objects import ObjectFile, explain, load_error
 from ringfence.bpf.syscalls import CALLS, OPENS
 from ringfence.errors import KernelError
+from ringfence_linux import syscalls
 from tests.kernel.binding import (
     EXITS,
     LEFT,
@@ -118,7 +118,7 @@ def test_detaching_needs_no_bpffs(fixture_object: Path, monkeypatch: pytest.Monk
 
     with loaded(fixture_object, burst=1) as done:
         links = list(attach_all(places(done.programs.values(), replace(NOTHING, entry=GETPPID)), ""))
-        monkeypatch.setattr(_syscalls, "mount_detached", refuse)
+        monkeypatch.setattr(syscalls, "mount_detached", refuse)
         detach(link.fd for link in links if isinstance(link, Attached))
         os.getppid()
         assert done.maps["counts"].sum(TRIED) == 0

@@ -18,9 +18,10 @@ from ringfence.abi import OBSERVE_ALERTS, PATTERN, PATTERN_ANY, PATTERN_HEX64, E
 from ringfence.bpf import _libbpf
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.bpf.kernel import DEFAULT_OBJECT, Kernel, KernelSettings, Pattern, host_namespaces
+from ringfence.bpf.kernel import DEFAULT_OBJECT, Kernel, KernelSettings, Pattern
 from ringfence.bpf.syscalls import CALLS, OPENS, entries
 from ringfence.errors import ConfigError, KernelError
+from ringfence_linux.namespaces import visible
 from tests.kernel.binding import ids, link_id, program_id
 from tests.support import force
 from tests.support.descriptors import open_descriptors
@@ -272,7 +273,7 @@ def resident() -> int:
 
 def test_host_namespaces_are_numbers() -> None:
     """Every kind is present, with an inum or 0."""
-    found = host_namespaces()
+    found = visible()
     assert set(found) == {"mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time"}
     assert found["mnt"] > 0
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf import _libbpf
 from ringfence.bpf.attach import AttachPlan, detach
 from ringfence.bpf.capabilities import mounts_of
 from ringfence.bpf.pins import PinDirectory, find_base, uninstall
+from ringfence_linux import syscalls
 from tests.kernel.binding import TRIED, attached, compile_fixture, ids, link_id, loaded
 from tests.support.waiting import wait_for
 
@@ -46,7 +47,7 @@ def mount(tmp_path: Path) -> Iterator[str]:
     path = str(tmp_path / "bpf")
     yield path
     if path in mounts_of("bpf"):
-        _syscalls.unmount(path)
+        syscalls.umount2(path, syscalls.MNT_DETACH)
 
 
 def base_of(mount: str) -> Path:
@@ -120,8 +121,8 @@ def test_uninstall_leaves_nothing(fixture_object: Path, mount: str) -> None:
 def test_uninstall_keeps_a_bpffs_of_the_operator(fixture_object: Path, mount: str) -> None:
     """The agent's pins are removed; the bpffs may hold pins of others, and stays mounted."""
     Path(mount).mkdir()
-    detached = _syscalls.mount_detached("bpf")
-    _syscalls.move_mount(detached, mount)
+    detached = syscalls.mount_detached("bpf")
+    syscalls.move_mount_to(detached, mount)
     os.close(detached)
     with loaded(fixture_object) as done, attached(done, ENTRY) as links:
         PinDirectory.create(base_of(mount)).pin(links, done.maps)

@@ -95,7 +95,7 @@ def test_without_ptrace_it_reports_its_assumption(tmp_path: Path) -> None:
 
 KILL = """
 import sys
-from ringfence.containers.procstat import TICK_NS, start_ticks
+from ringfence_linux.procfs import TICK_NS, start_ticks
 from ringfence.response.kill import kill_process
 pid = int(sys.argv[1])
 print(kill_process(pid, start_ticks(pid) * TICK_NS, "test").outcome)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ringfence.abi import EventKind
-from ringfence.containers.procstat import TICK_NS, start_ticks
+from ringfence_linux.procfs import TICK_NS, start_ticks
 from tests.kernel.probes import LABEL, running
 from tests.support.cgroups import Cgroup, new_cgroup
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ringfence_runtime.cgroup.devices import effective_rules, program, v1_lines
-from ringfence_runtime.cgroup.hierarchy import parse_mountinfo
 from ringfence_runtime.cgroup.limits_v2 import cpu_weight, io_weight, values
 from ringfence_runtime.cgroup.stats import parse_pressure, parse_rdma
 from ringfence_runtime.errors import Error
@@ -20,37 +19,10 @@ from ringfence_runtime.spec.resources import DeviceRule, Resources
 from tests.support import force
 from tests.support.cgroups import Cgroup
 
-HYBRID = """\
-25 20 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
-26 25 0:23 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
-27 25 0:24 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
-28 25 0:25 / /sys/fs/cgroup/uni\\040fied rw - cgroup2 cgroup2 rw,nsdelegate
-"""
-
 
 def resources(value: Any) -> Resources:
     """Parse these limits."""
     return Resources(Node(value, "linux.resources"))
-
-
-def test_hierarchies_of_a_hybrid_host() -> None:
-    """Controllers sharing a hierarchy, a named one, and an escaped mount point."""
-    found = parse_mountinfo(HYBRID)
-    assert found.kind == "hybrid"
-    assert found.unified == "/sys/fs/cgroup/uni fied"
-    assert found.v1 == {
-        "cpu,cpuacct": "/sys/fs/cgroup/cpu,cpuacct",
-        "name=systemd": "/sys/fs/cgroup/systemd",
-    }
-    assert found.mount_of("cpuacct") == "/sys/fs/cgroup/cpu,cpuacct"
-
-
-def test_a_mount_point_may_have_letters_of_any_language() -> None:
-    """The kernel writes them unescaped beside escaped
-    characters; a digit after an escape is no part of it.
-    """
-    line = "28 25 0:25 / /mnt/gr\u00fc\\0401\\134x rw - cgroup2 cgroup2 rw\n"
-    assert parse_mountinfo(line).unified == "/mnt/gr\u00fc 1\\x"
 
 
 @pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 100), (262144, 10000), (1, 1), (10**9, 10000)])

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import jsonio
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.spec import parse_config
 from tests.runtime.conftest import CONFIG
@@ -181,19 +180,6 @@ def test_invalid_json_is_an_error_and_no_crash(data: bytes) -> None:
     """Hostile bytes."""
     with pytest.raises(Error):
         parse_config(data)
-
-
-def test_an_absurdly_large_file_is_refused() -> None:
-    """Before it is decoded."""
-    with pytest.raises(ValueError, match="at most"):
-        jsonio.loads(b" " * (jsonio.MAX_BYTES + 1))
-
-
-def test_json_round_trip() -> None:
-    """Written JSON is read back unchanged, surrogates and control characters included."""
-    value = {"a": [1, -2, True, None, "x\n\x1b\u20ac"], "b": {"c": ""}}
-    assert jsonio.loads(jsonio.dumps(value).encode()) == value
-    assert jsonio.dumps(value).isascii()
 
 
 def mutate(value: Any, dice: random.Random) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from ringfence_runtime.security.caps import CAPABILITIES, DEFAULT
+from ringfence_linux.capabilities import CAPABILITIES
+from ringfence_runtime.security.caps import DEFAULT
 from ringfence_runtime.security.default_profile import profile
 from tests.runtime.conftest import Box
 from tests.support import force

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from tests.runtime.conftest import Box, Runtime
 
 pytestmark = pytest.mark.root
@@ -72,7 +72,7 @@ def test_seccomp_flags_are_those_of_this_kernel(features: dict[str, Any]) -> Non
     assert set(seccomp["supportedFlags"]) <= set(seccomp["knownFlags"])
     # WAIT_KILLABLE_RECV is of Linux 5.19; TSYNC, LOG and SPEC_ALLOW are older than every supported
     # kernel.
-    assert ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" in seccomp["supportedFlags"]) == _sys.seccomp_knows(
+    assert ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" in seccomp["supportedFlags"]) == syscalls.seccomp_knows(
         32 | 8
     )
     assert {f"SECCOMP_FILTER_FLAG_{name}" for name in ("TSYNC", "LOG", "SPEC_ALLOW")} <= set(

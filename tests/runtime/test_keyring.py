@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.keyring import join_keyring
 from tests.runtime.conftest import Box
@@ -91,7 +91,7 @@ def test_an_exhausted_quota_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
     def no_more(name: str) -> int:
         raise OSError(errno.EDQUOT, "keyctl: Disk quota exceeded", name)
 
-    monkeypatch.setattr(_sys, "keyctl_join_session", no_more)
+    monkeypatch.setattr(syscalls, "keyctl_join_session", no_more)
     with pytest.raises(Error, match="quota of keys"):
         join_keyring("x")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.security import landlock
 from ringfence_runtime.security.landlock import LOOK, NOTHING, WRITE, plan
 from tests.runtime.conftest import CONFIG, ROOT, Box
@@ -71,7 +71,7 @@ def test_rights_are_those_of_the_kernels_abi() -> None:
 
 def need_landlock() -> None:
     """Skip where the kernel has no Landlock."""
-    if _sys.landlock_abi() == 0:
+    if syscalls.landlock_abi() == 0:
         force.elsewhere("this kernel has no Landlock")
 
 
@@ -106,15 +106,16 @@ def test_landlock_derived_from_mounts(box: Box) -> None:
 TRY = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.security import landlock
 from ringfence_runtime.spec import parse_config
 config = parse_config(sys.argv[2].encode())
+syscalls.load()
 os.chroot(sys.argv[3])
 os.chdir('/')
 ruleset = landlock.build(landlock.wanted(config), config)
-_sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
-_sys.landlock_restrict_self(ruleset)
+syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+syscalls.landlock_restrict_self(ruleset)
 def able(path, flags):
     try:
         os.close(os.open(path, flags, 0o600))
@@ -185,7 +186,7 @@ def test_exec_is_under_the_same_rules_and_can_signal_the_workload(box: Box) -> N
 @pytest.mark.parametrize(("key", "kind"), [("Tcp", "tcp"), ("Udp", "udp")])
 def test_ports_are_limited_to_the_named_ones(box: Box, key: str, kind: str, tmp_path: Path) -> None:
     """An empty list allows none; without the member all may be used."""
-    abi = _sys.landlock_abi()
+    abi = syscalls.landlock_abi()
     if abi < {"Tcp": 4, "Udp": 10}[key]:
         force.elsewhere(f"the Landlock of this kernel (ABI {abi}) does not know {kind} ports")
     program = """
@@ -212,7 +213,7 @@ int main(int count, char **words)
 @pytest.mark.root
 def test_a_host_socket_is_reachable_only_with_a_rule(box: Box, tmp_path: Path) -> None:
     """ABI 9: a read-only mount does not protect a socket; a Landlock rule does."""
-    if _sys.landlock_abi() < 9:
+    if syscalls.landlock_abi() < 9:
         force.elsewhere("this kernel's Landlock does not look at unix sockets that have a path")
     import socket
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.cli import install
 from ringfence_runtime.security import seccomp
 from ringfence_runtime.spec.node import Node
@@ -59,7 +59,7 @@ def test_seccomp_answers_enosys_for_calls_newer_than_the_profile() -> None:
     code = """
 import ctypes, sys
 sys.path.insert(0, 'runtime')
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.cli import install
 from ringfence_runtime.security.seccomp import compile_profile
 from ringfence_runtime.spec.node import Node
@@ -67,8 +67,8 @@ allowed = ['write', 'exit_group', 'rt_sigaction', 'brk', 'munmap', 'mmap', 'fute
 program = compile_profile(Node({'defaultAction': 'SCMP_ACT_ERRNO', 'defaultErrnoRet': 1,
     'syscalls': [{'names': [*allowed, 'openat2'], 'action': 'SCMP_ACT_ALLOW'}]}, 'seccomp'))
 libc = ctypes.CDLL(None, use_errno=True)
-_sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
-_sys.seccomp_filter(program, 0)
+syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+syscalls.seccomp_filter(program, 0)
 for number in (39, 110, 9999):
     print(libc.syscall(number) > 0 or ctypes.get_errno(), flush=True)
 """
@@ -154,7 +154,7 @@ def test_a_listener_without_a_rule_is_not_opened(box: Box, listener: socket.sock
 @pytest.mark.parametrize("flag", ["TSYNC", "WAIT_KILLABLE_RECV"])
 def test_a_listener_works_with_other_flags(box: Box, listener: socket.socket, flag: str) -> None:
     """seccomp(2) refuses some of them together, unless they are requested in another way."""
-    if not _sys.seccomp_knows({"TSYNC": 1, "WAIT_KILLABLE_RECV": 32 | 8}[flag]):
+    if not syscalls.seccomp_knows({"TSYNC": 1, "WAIT_KILLABLE_RECV": 32 | 8}[flag]):
         force.elsewhere(f"this kernel does not know {flag}")
     box.config["linux"]["seccomp"]["flags"] = [f"SECCOMP_FILTER_FLAG_{flag}"]
     box.start()

@@ -18,6 +18,7 @@ from ringfence.bpf import _libbpf, _syscalls
 from ringfence.bpf.objects import Program
 from ringfence.bpf.syscalls import tracepoint
 from ringfence.errors import KernelError
+from ringfence_linux import syscalls
 
 __all__ = ["AttachPlan", "Attached", "Place", "Skipped", "Tracefs", "detach", "open_tracefs", "run_iterator"]
 
@@ -109,7 +110,7 @@ def open_tracefs() -> Iterator[Tracefs]:
             break
     if fd < 0:
         try:
-            fd = _syscalls.mount_detached("tracefs")
+            fd = syscalls.mount_detached("tracefs")
         except OSError as error:
             raise KernelError(
                 f"tracefs cannot be mounted: {error.strerror}",
@@ -253,7 +254,7 @@ def detach(links: Iterable[int]) -> None:
     """
     links = list(links)
     try:
-        grave = _syscalls.mount_detached("bpf") if links else -1
+        grave = syscalls.mount_detached("bpf") if links else -1
     except OSError:
         grave = -1  # then the slow way
     for number, link in enumerate(links):

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ringfence.bpf import _libbpf, _maps, _syscalls, guard_calls, mountinfo, privileges
+from ringfence.bpf import _libbpf, _maps, _syscalls, guard_calls, privileges
 from ringfence.bpf.attach import Tracefs, open_tracefs
 from ringfence.bpf.lsm_probe import available_hooks
 from ringfence.bpf.maps import MapType
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
+from ringfence_linux import mountinfo
 
 __all__ = [
     "BPFFS",

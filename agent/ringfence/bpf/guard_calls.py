@@ -24,7 +24,7 @@ from ringfence.abi import (
     GUARDED_WHO_IO,
     Tamper,
 )
-from ringfence.bpf.syscall_numbers import NUMBERS
+from ringfence_linux.numbers import NUMBERS
 
 __all__ = [
     "CALLS",

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ringfence.bpf.mountinfo import parse
+from ringfence_linux import mountinfo
 
 __all__ = ["UNKNOWN", "FileIdentity", "identify", "mount_devices", "root_identity"]
 
@@ -30,9 +30,9 @@ class FileIdentity(NamedTuple):
 UNKNOWN = FileIdentity(0, 0)
 
 
-def mount_devices(mountinfo: str) -> dict[str, str]:
+def mount_devices(text: str) -> dict[str, str]:
     """Id of each mount -> MAJOR:MINOR of its superblock, from the text of a /proc/PID/mountinfo."""
-    return {mount.id: mount.device for mount in parse(mountinfo)}
+    return {mount.id: mount.device for mount in mountinfo.parse(text)}
 
 
 def identify(fd: int, devices: Mapping[str, str]) -> FileIdentity:
@@ -50,7 +50,7 @@ def root_identity(proc: Path = Path("/proc")) -> FileIdentity:
     """The root directory of process 1, or of this process if that one is not accessible."""
     for process in ("1", "self"):
         with suppress(OSError):
-            devices = mount_devices((proc / process / "mountinfo").read_text(errors="surrogateescape"))
+            devices = mount_devices(mountinfo.read_text(proc / process))
             fd = os.open(proc / process / "root", os.O_PATH | os.O_CLOEXEC)
             try:
                 return identify(fd, devices)

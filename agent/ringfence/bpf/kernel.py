@@ -30,7 +30,7 @@ from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_err
 from ringfence.bpf.pins import PinDirectory, find_base
 from ringfence.bpf.program_stats import ProgramStat, stat_of
 from ringfence.bpf.ring import Ring
-from ringfence.bpf.settings import DEFAULT_OBJECT, KernelSettings, host_namespaces
+from ringfence.bpf.settings import DEFAULT_OBJECT, KernelSettings
 from ringfence.errors import ConfigError, KernelError
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "KernelSettings",
     "Pattern",
     "ProgramStat",
-    "host_namespaces",
 ]
 
 #: programs of the self-defence that LSM hooks make unnecessary

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ringfence.bpf import _libbpf, _syscalls
 from ringfence.bpf.lsm import HOOKS
+from ringfence_linux import syscalls
 
 __all__ = ["available_hooks"]
 
@@ -62,7 +63,7 @@ def _decides(hook: int) -> str:
     finally:
         os.close(program)
     try:
-        _syscalls.prctl(_NOT_AN_OPTION)
+        syscalls.prctl(_NOT_AN_OPTION)
     except OSError as error:
         if error.errno == errno.EPERM:
             return ""

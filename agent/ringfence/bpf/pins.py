@@ -17,11 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from ringfence.abi import ABI_VERSION
-from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf import _libbpf
 from ringfence.bpf.attach import Attached
 from ringfence.bpf.capabilities import BPFFS, mounts_of
 from ringfence.bpf.maps import Map, open_map
 from ringfence.errors import KernelError
+from ringfence_linux import syscalls
 
 __all__ = ["PinDirectory", "candidates", "find_base", "uninstall"]
 
@@ -54,9 +55,9 @@ def find_base(candidates: Sequence[str] = BPFFS, *, create: bool = True) -> Path
 def _mount_own(path: str) -> str:
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        mount = _syscalls.mount_detached("bpf", source=_NAME)
+        mount = syscalls.mount_detached("bpf", source=_NAME)
         try:
-            _syscalls.move_mount(mount, path)
+            syscalls.move_mount_to(mount, path)
         finally:
             os.close(mount)
     except OSError as error:
@@ -184,7 +185,7 @@ def uninstall(candidates: Sequence[str] = BPFFS) -> int:
             with suppress(OSError):
                 base.rmdir()
         if path in mounts_of("bpf", source=_NAME):
-            _syscalls.unmount(path)
+            syscalls.umount2(path, syscalls.MNT_DETACH)
             with suppress(OSError):
                 os.rmdir(path)
     return removed

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,35 +13,15 @@ from ringfence.bpf import guard_calls
 from ringfence.bpf.capabilities import cgroup_storage, preempts_programs
 from ringfence.bpf.host import FileIdentity, root_identity
 from ringfence.bpf.lsm import FOLLOW_HOOKS, HELPER_HOOK, decided_by
+from ringfence_linux import namespaces
+from ringfence_linux.procfs import own_start_ns
 
-__all__ = ["DEFAULT_OBJECT", "KernelSettings", "host_namespaces"]
+__all__ = ["DEFAULT_OBJECT", "KernelSettings"]
 
 _NEVER = 64  # cgroups that are no containers, whatever their names
 _SHARES = 4  # a container may have this part of the table of processes
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
-_NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
 _LEARNED = 65536  # programs of containers, times what each calls and needs
-
-
-def host_namespaces(proc: str = "/proc") -> dict[str, int]:
-    """The host's namespaces: those of its process 1, or of this process if that one is not accessible.
-
-    0 for a kind that this kernel does not have.
-    """
-    found = {}
-    for name in _NAMESPACES:
-        found[name] = 0
-        for process in ("1", "self"):
-            with suppress(OSError):
-                found[name] = os.stat(f"{proc}/{process}/ns/{name}").st_ino
-                break
-    return found
-
-
-def _own_start() -> int:
-    """When this process was started, in ns since boot, rounded down to the tick as proc(5) shows it."""
-    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
-    return int(fields[19]) * (10**9 // os.sysconf("SC_CLK_TCK"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +30,10 @@ class KernelSettings:
 
     object_path: Path = DEFAULT_OBJECT
     hierarchy: int = HIERARCHY_V2
-    namespaces: Mapping[str, int] = field(default_factory=host_namespaces)
+    namespaces: Mapping[str, int] = field(default_factory=namespaces.visible)
     root: FileIdentity = field(default_factory=root_identity)
     agent_pid: int = field(default_factory=os.getpid)
-    agent_start_ns: int = field(default_factory=_own_start)  # CLOCK_BOOTTIME, of the tick that it was in
+    agent_start_ns: int = field(default_factory=own_start_ns)  # CLOCK_BOOTTIME, of the tick that it was in
     slots: int = 4096
     processes: int = 65536
     process_share: int = 0  # of them, for one container; 0: a quarter
@@ -91,7 +70,7 @@ class KernelSettings:
 
     def pack(self, refused: Collection[str] = ()) -> bytes:
         """As struct rf_config. `refused` are programs that are not there."""
-        namespaces = (self.namespaces.get(name, 0) for name in _NAMESPACES)
+        inodes = (self.namespaces.get(name, 0) for name in namespaces.NAMES)
         hooks = {hook for hook in self.lsm_hooks if f"lsm_{hook}" not in refused}
         by_hook = (HELPER_HOOK in hooks, EventKind.PROCESS_EXEC in decided_by(hooks))
         rates = (self.activity_rate, self.activity_burst, self.alert_rate, self.alert_burst)
@@ -100,7 +79,7 @@ class KernelSettings:
         share = self.process_share or max(1, self.processes // _SHARES)
         table = (share, storage, self.late, self.task_share, self.root_cgroup, *self.root)
         guard = (self.guard, self.guards_by_hook(refused))
-        return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table, *guard)
+        return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard)
 
     def follows_by_perf(self) -> bool:
         """Whether tasks are to be followed at tracepoints by perf, too: no hooks do that, and it helps."""

@@ -22,7 +22,7 @@ from ringfence.abi import (
     OperandSource,
 )
 from ringfence.bpf import guard_calls as guarded_calls
-from ringfence.bpf.syscall_numbers import NUMBERS
+from ringfence_linux.numbers import NUMBERS
 
 __all__ = [
     "CALLS",

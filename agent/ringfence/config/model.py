@@ -11,12 +11,12 @@ from typing import Literal, NamedTuple
 
 from ringfence.config.receivers import Receiver
 from ringfence.config.values import Listen, Pattern
+from ringfence_linux.enroll import SOCKET_NAME
 
-__all__ = ["DEFAULT_FILE", "DEFAULT_POLICIES", "DEFAULT_SOCKET", "ENROLL_SOCKET", "Config", "Mode"]
+__all__ = ["DEFAULT_FILE", "DEFAULT_POLICIES", "DEFAULT_SOCKET", "Config", "Mode"]
 
 DEFAULT_FILE = Path("/etc/ringfence/agent.yaml")
 DEFAULT_SOCKET = Path("/run/ringfence/agent.sock")
-ENROLL_SOCKET = "enroll.sock"  # its name, beside the agent's socket
 DEFAULT_POLICIES = Path("/etc/ringfence/policies")
 Mode = Literal["audit", "enforce", "policy"]
 
@@ -104,7 +104,7 @@ class Config(NamedTuple):
     @property
     def enroll_socket(self) -> Path:
         """Where runtimes ask for containers to be enrolled: beside `socket`."""
-        return self.socket.with_name(ENROLL_SOCKET)
+        return self.socket.with_name(SOCKET_NAME)
 
     @property
     def queue_dir(self) -> Path:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from ringfence.abi import EventKind
-from ringfence.containers.procstat import TICK_NS, read_stat
 from ringfence.events import Event, ExecEvent, TaskEvent
+from ringfence_linux.procfs import TICK_NS, read_stat
 
 __all__ = ["Ancestor", "Process", "ProcessTree", "read_processes"]
 

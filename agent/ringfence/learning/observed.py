@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ringfence.bpf.mountinfo import MountLine
+from ringfence_linux.mountinfo import MountLine
 
 __all__ = ["Observed", "Peer", "observe"]
 
@@ -92,7 +92,7 @@ def observe(
 
 
 def _count_rows(seen: Observed, rows: Iterable[Sequence[Any]]) -> None:
-    from ringfence_runtime.security.caps import CAPABILITIES
+    from ringfence_linux.capabilities import CAPABILITIES
     from ringfence_runtime.security.seccomp import call_names
 
     names = {0: call_names(""), 1: call_names(_COMPAT)}

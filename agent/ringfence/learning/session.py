@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ringfence.bpf import mountinfo
-from ringfence.bpf.mountinfo import MountLine
 from ringfence.child_agent import Ask
 from ringfence.errors import Error
 from ringfence.learning.observed import Observed, observe
@@ -21,11 +19,12 @@ from ringfence.learning.write import files, write
 from ringfence.sandbox import fences, learned
 from ringfence.sandbox.request import Request
 from ringfence.sandbox.start import run
+from ringfence_linux import enroll, mountinfo
+from ringfence_linux.mountinfo import MountLine
 
 __all__ = ["command_of", "learn", "verify"]
 
 Say = Callable[[str], None]
-_ENROLL = "RINGFENCE_ENROLL_SOCKET"
 
 
 class _Run:
@@ -42,7 +41,7 @@ class _Run:
         if self._request.detach:
             raise Error("a detached sandbox has no end that could be waited for", hint="leave out --detach")
         ensure_sealed()  # executes us again, so before there is a watcher
-        with Watcher(self._ask, self._follow) as watcher, _environment(_ENROLL, str(watcher.enroll)):
+        with Watcher(self._ask, self._follow) as watcher, _environment(enroll.VARIABLE, str(watcher.enroll)):
             status = run(self._request, warn, warn, self._created)
             rows, lost = watcher.finish()
             return status, observe(rows, watcher.records, self._mounts, lost)

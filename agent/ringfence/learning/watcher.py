@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.child_agent import Ask, PrivateAgent
-from ringfence.config import ENROLL_SOCKET
 from ringfence.errors import Error
+from ringfence_linux.enroll import SOCKET_NAME
 
 __all__ = ["Record", "Watcher", "records_lost"]
 
@@ -62,7 +62,7 @@ class Watcher:
     @property
     def enroll(self) -> Path:
         """Where the runtime shakes hands with it."""
-        return self._agent.socket.with_name(ENROLL_SOCKET)
+        return self._agent.socket.with_name(SOCKET_NAME)
 
     def _read(self) -> None:
         with suppress(Error, OSError):

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ringfence.abi import Action, EventKind, Mechanism
-from ringfence.files import replace_file
 from ringfence.policy.compiled import CompiledRule
 from ringfence.policy.tiers import Outcome
+from ringfence_linux.atomicfile import replace_file
 
 __all__ = ["FILE", "RuleBook", "Rules", "read", "write"]
 

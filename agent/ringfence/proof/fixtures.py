@@ -18,10 +18,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ringfence.bpf._syscalls import mount_detached
 from ringfence.containers.hierarchy import detect
 from ringfence.containers.host_addresses import node_addresses
 from ringfence.proof.program import program
+from ringfence_linux.syscalls import mount_detached
 
 __all__ = ["Props", "new_disk", "new_props"]
 

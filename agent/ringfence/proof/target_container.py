@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.containers.hierarchy import hierarchy_mounts
-from ringfence.containers.posture import capability_names
 from ringfence.errors import Error
 from ringfence.proof.fixtures import Props
 from ringfence.proof.program import Attempt, program, read_attempt
+from ringfence_linux import capabilities
 
 __all__ = ["DISK", "FS", "HELPER", "LEAKED", "MOUNT", "NODE", "OWN", "PEER", "RELEASE"]
 __all__ += ["Box", "Config", "Kind", "new_box", "privileged_config"]
@@ -65,7 +65,7 @@ def _capabilities() -> list[str]:
     """Those of our own bounding set: no runtime can give more."""
     status = Path("/proc/self/status").read_text()
     bounding = next(line for line in status.splitlines() if line.startswith("CapBnd:")).split()[1]
-    return [name for name in capability_names(int(bounding, 16)) if not name.removeprefix("CAP_").isdigit()]
+    return [name for name in capabilities.names(int(bounding, 16)) if not name.removeprefix("CAP_").isdigit()]
 
 
 def privileged_config(root: Path, props: Props | None, *, kind: Kind = "plain") -> Config:

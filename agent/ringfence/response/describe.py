@@ -26,8 +26,7 @@ from ringfence.abi import (
     Fact,
     Tamper,
 )
-from ringfence.bpf.syscall_numbers import NUMBERS
-from ringfence.containers.posture import SECCOMP_MODES, capability_names, namespace_names
+from ringfence.containers.posture import SECCOMP_MODES
 from ringfence.events import (
     CgroupEvent,
     ContainerEvent,
@@ -47,6 +46,8 @@ from ringfence.policy import constants
 from ringfence.policy.shared_operands import TASK_WORDS
 from ringfence.policy.vocabulary import EVENTS
 from ringfence.policy.vocabulary import describe as describe_operands
+from ringfence_linux import capabilities, namespaces
+from ringfence_linux.numbers import NUMBERS
 
 __all__ = ["Details", "call_name", "describe", "device_text", "filesystem", "notes", "task_words"]
 
@@ -122,11 +123,11 @@ def _wait_status(status: int) -> Details:
 def _container(event: ContainerEvent) -> Details:
     if event.event == EventKind.CONTAINER_START:
         return {
-            "capabilities": list(capability_names(event.cap_effective)),
-            "bounding": list(capability_names(event.cap_bounding)),
+            "capabilities": list(capabilities.names(event.cap_effective)),
+            "bounding": list(capabilities.names(event.cap_bounding)),
             "seccomp": SECCOMP_MODES[event.seccomp] if event.seccomp < len(SECCOMP_MODES) else event.seccomp,
             "user_namespace": event.user_ns_level > 0,
-            "shares": list(namespace_names(event.shared_namespaces)),
+            "shares": list(namespaces.names(event.shared_namespaces)),
         }
     if event.event == EventKind.CONTAINER_STOP:
         return _wait_status(event.exit_code)
@@ -236,7 +237,7 @@ def _drift(event: DriftEvent) -> Details:
     if event.uid0 != event.uid1:
         found["uid"] = [event.uid0, event.uid1]
     if event.permitted0 != event.permitted1:
-        found["gained"] = list(capability_names(event.permitted1 & ~event.permitted0))
+        found["gained"] = list(capabilities.names(event.permitted1 & ~event.permitted0))
     if event.user_ns0 != event.user_ns1:
         found["user_namespace"] = [event.user_ns0, event.user_ns1]
     return found

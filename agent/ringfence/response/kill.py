@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from ringfence.containers.procstat import start_ticks, ticks_of
+from ringfence_linux.procfs import start_ticks, ticks_of
 
 __all__ = ["KillOutcome", "KillResult", "kill_process"]
 

@@ -65,7 +65,7 @@ def _enter(roots: Roots, words: list[str]) -> int:
 
 def _between(roots: Roots, words: list[str], *, interactive: bool) -> int:
     """A child of ours enters the sandbox with pipes, and we stand between them and our own descriptors."""
-    from ringfence_runtime import _sys
+    from ringfence_linux import syscalls
     from ringfence_runtime.launch.relay import forward_signals
 
     streams = Streams(interactive=interactive)
@@ -77,7 +77,7 @@ def _between(roots: Roots, words: list[str], *, interactive: bool) -> int:
         _child(roots, words, failure)
     streams.restore()
     os.close(failure)
-    pidfd = _sys.pidfd_open(child)
+    pidfd = syscalls.pidfd_open(child)
     forward_signals(pidfd)
     streams.carry(pidfd)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -16,7 +16,7 @@ __all__ = ["capabilities", "landlock", "seccomp"]
 
 
 def _full(option: str, name: str) -> str:
-    from ringfence_runtime.security.caps import CAPABILITIES
+    from ringfence_linux.capabilities import CAPABILITIES
 
     full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
     if full != "CAP_ALL" and full not in CAPABILITIES:
@@ -26,7 +26,8 @@ def _full(option: str, name: str) -> str:
 
 def capabilities(fences: Fences) -> list[str]:
     """Docker's fourteen, with what was added and without what was dropped; ALL is understood."""
-    from ringfence_runtime.security.caps import CAPABILITIES, DEFAULT
+    from ringfence_linux.capabilities import CAPABILITIES
+    from ringfence_runtime.security.caps import DEFAULT
 
     if fences.learned:
         return [
@@ -45,7 +46,7 @@ def capabilities(fences: Fences) -> list[str]:
 
 def seccomp(fences: Fences) -> dict[str, Any] | None:
     """`linux.seccomp`; None: no filter."""
-    from ringfence_runtime import jsonio
+    from ringfence_linux import strictjson
 
     if fences.learned:
         return learned.seccomp(fences.learned)
@@ -57,7 +58,7 @@ def seccomp(fences: Fences) -> dict[str, Any] | None:
         return default_profile(capabilities(fences))
     try:
         with open(fences.seccomp, "rb") as file:
-            profile = jsonio.loads(file.read())
+            profile = strictjson.loads(file.read())
     except OSError as error:
         raise UsageError(f"--security-opt seccomp: {fences.seccomp}: {error.strerror}") from None
     except ValueError as error:

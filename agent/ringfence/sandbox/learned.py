@@ -22,10 +22,10 @@ def _text(directory: str, name: str) -> str:
 
 
 def _json(directory: str, name: str) -> Any:
-    from ringfence_runtime import jsonio
+    from ringfence_linux import strictjson
 
     try:
-        return jsonio.loads(_text(directory, name).encode())
+        return strictjson.loads(_text(directory, name).encode())
     except ValueError as error:
         raise UsageError(f"{directory}/{name}: {error}") from None
 

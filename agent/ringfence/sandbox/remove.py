@@ -46,7 +46,7 @@ def open_of_init(place: Place, name: str, flags: int) -> int:
 
 def stop(place: Place, *, signal: str = "", seconds: float | None = None) -> bool:
     """Ask the workload to end, and kill it when its time is over; False where it had ended already."""
-    from ringfence_runtime import _sys
+    from ringfence_linux import syscalls
     from ringfence_runtime.cli.control import signal_number
     from ringfence_runtime.errors import NotFoundError, StateError
     from ringfence_runtime.state import Store
@@ -63,10 +63,10 @@ def stop(place: Place, *, signal: str = "", seconds: float | None = None) -> boo
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        _sys.pidfd_send_signal(pidfd, number)
+        syscalls.pidfd_send_signal(pidfd, number)
         if not poll.poll(max(0, patience) * 1000):
             container.cgroup.kill()
-            _sys.pidfd_send_signal(pidfd, 9)
+            syscalls.pidfd_send_signal(pidfd, 9)
             if not poll.poll(10_000):
                 raise SandboxError(f"sandbox {place.name} does not die")
     except ProcessLookupError:

@@ -217,9 +217,9 @@ class _Start:
         return self.place.output
 
     def _write(self, config: dict[str, Any]) -> None:
-        from ringfence_runtime import jsonio
+        from ringfence_linux import strictjson
 
-        self.place.write("config.json", jsonio.dumps(config))
+        self.place.write("config.json", strictjson.dumps(config))
 
     def _streams_out(self) -> None:
         if not self.request.tty and not self.request.detach:

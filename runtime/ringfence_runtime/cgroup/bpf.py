@@ -7,7 +7,7 @@ import os
 from _struct import pack, unpack_from
 from array import array
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 
 __all__ = ["NAME", "attach", "attached", "detach", "load"]
 
@@ -50,19 +50,19 @@ def load(instructions: bytes) -> int:
         _CGROUP_DEVICE,
     )
     try:
-        return _sys.bpf(_PROG_LOAD, attributes)
+        return syscalls.bpf(_PROG_LOAD, attributes)
     finally:
         del code, licence
 
 
 def attach(group: int, program: int) -> None:
     """Attach beside what is attached already."""
-    _sys.bpf(_PROG_ATTACH, pack("IIIII", group, program, _CGROUP_DEVICE, _ALLOW_MULTI, 0))
+    syscalls.bpf(_PROG_ATTACH, pack("IIIII", group, program, _CGROUP_DEVICE, _ALLOW_MULTI, 0))
 
 
 def detach(group: int, program: int) -> None:
     """Detach this one."""
-    _sys.bpf(_PROG_DETACH, pack("III", group, program, _CGROUP_DEVICE))
+    syscalls.bpf(_PROG_DETACH, pack("III", group, program, _CGROUP_DEVICE))
 
 
 def attached(group: int) -> list[int]:
@@ -71,14 +71,14 @@ def attached(group: int) -> list[int]:
     query, query_at = _buffer(
         pack("IIIIQII", group, _CGROUP_DEVICE, 0, 0, numbers_at, 64, 0).ljust(64, b"\0")
     )
-    _sys.bpf(_PROG_QUERY, query_at, len(query))
+    syscalls.bpf(_PROG_QUERY, query_at, len(query))
     count = unpack_from("I", query.tobytes(), 24)[0]
     found: list[int] = []
     for position in range(count):
         number = unpack_from("I", numbers.tobytes(), 4 * position)[0]
-        fd = _sys.bpf(_PROG_GET_FD_BY_ID, pack("III", number, 0, 0))
+        fd = syscalls.bpf(_PROG_GET_FD_BY_ID, pack("III", number, 0, 0))
         info, info_at = _buffer(bytes(128))
-        _sys.bpf(_OBJ_GET_INFO_BY_FD, pack("IIQ", fd, 128, info_at))
+        syscalls.bpf(_OBJ_GET_INFO_BY_FD, pack("IIQ", fd, 128, info_at))
         if info.tobytes()[64:80].rstrip(b"\0") == NAME:
             found.append(fd)
         else:

@@ -9,9 +9,10 @@ import errno
 import os
 import time
 
+from ringfence_linux.cgroups import Hierarchies
 from ringfence_runtime import log
 from ringfence_runtime.cgroup import removal
-from ringfence_runtime.cgroup.hierarchy import Hierarchies, detect, read, write
+from ringfence_runtime.cgroup.hierarchy import detect, read, write
 from ringfence_runtime.errors import Error
 
 TYPE_CHECKING = False

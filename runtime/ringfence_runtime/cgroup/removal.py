@@ -11,7 +11,8 @@ import errno
 import os
 import time
 
-from ringfence_runtime.cgroup.hierarchy import own_paths, read, write
+from ringfence_linux.cgroups import paths_of
+from ringfence_runtime.cgroup.hierarchy import read, write
 from ringfence_runtime.errors import Error
 
 TYPE_CHECKING = False
@@ -131,7 +132,7 @@ def thaw_elsewhere(group: Cgroup, pid: int) -> None:
     if freezer is None:
         return
     try:
-        path = next(path for key, path in own_paths(pid).items() if "freezer" in key.split(","))
+        path = next(path for key, path in paths_of(pid).items() if "freezer" in key.split(","))
         if path != group.path and not path.startswith(f"{group.path}/"):
             write(f"{freezer}/cgroup.procs", str(pid))
     except (OSError, StopIteration):

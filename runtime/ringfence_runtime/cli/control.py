@@ -6,7 +6,8 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import os
 
-from ringfence_runtime import _sys, log
+from ringfence_linux import syscalls
+from ringfence_runtime import log
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import NotFoundError, StateError, UsageError
 from ringfence_runtime.launch import ending
@@ -59,7 +60,7 @@ def _kill(container: Container, number: int, *, all_of_it: bool) -> None:
         return
     pidfd = container.open_init()
     try:
-        _sys.pidfd_send_signal(pidfd, number)
+        syscalls.pidfd_send_signal(pidfd, number)
     finally:
         os.close(pidfd)
     if number == 9:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import OCI_VERSION, __version__, jsonio
+from ringfence_linux import strictjson
+from ringfence_linux.capabilities import NAMES
+from ringfence_runtime import OCI_VERSION, __version__
 from ringfence_runtime.cgroup import detect
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import Error
@@ -114,7 +116,7 @@ def spec(settings: Globals, arguments: list[str]) -> int:
     except FileExistsError:
         raise Error(f"{path} exists", hint="remove it first") from None
     with open(fd, "w", encoding="ascii") as file:
-        file.write(jsonio.dumps(default_spec(rootless=parsed.flag("rootless")), indent=True) + "\n")
+        file.write(strictjson.dumps(default_spec(rootless=parsed.flag("rootless")), indent=True) + "\n")
     return 0
 
 
@@ -122,7 +124,7 @@ def features(settings: Globals, arguments: list[str]) -> int:
     """Print the features."""
     del settings
     expect(parse(arguments, {}), "features", 0, 0)
-    print(jsonio.dumps(describe(), indent=True))
+    print(strictjson.dumps(describe(), indent=True))
     return 0
 
 
@@ -136,7 +138,7 @@ def describe() -> dict[str, Any]:
         "mountOptions": list(OPTIONS),
         "linux": {
             "namespaces": sorted(NAMESPACES),
-            "capabilities": list(caps.CAPABILITIES),
+            "capabilities": list(NAMES),
             "cgroup": {
                 "v1": bool(hosts.v1),
                 "v2": bool(hosts.unified),

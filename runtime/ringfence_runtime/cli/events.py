@@ -7,7 +7,7 @@ import os
 import select
 import time
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.cgroup.stats import parse_flat, stats
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import StateError, UsageError
@@ -133,4 +133,4 @@ def _print(name: str, kind: str, data: object) -> None:
     record: dict[str, object] = {"type": kind, "id": name}
     if data is not None:
         record["data"] = data
-    print(jsonio.dumps(record), flush=True)
+    print(strictjson.dumps(record), flush=True)

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from ringfence_linux.capabilities import CAPABILITIES
 from ringfence_runtime.cli.lifecycle import absolute, reserve
 from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, SpecError, StateError, UsageError
 from ringfence_runtime.launch.plan import Options
-from ringfence_runtime.security.caps import CAPABILITIES, default_sets
+from ringfence_runtime.security.caps import default_sets
 from ringfence_runtime.spec import parse_process_file
 from ringfence_runtime.spec.node import U32, choice
 from ringfence_runtime.state import Store

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`install PATH`: an executable that starts fast, and beside it `PATH.pyc`, one file with all our modules.
+"""`install PATH`: an executable that starts fast, and beside it `PATH.pyc`, one file with all modules.
 
 What pip writes imports `re`, reads every .pth file and looks for each of our modules in each directory;
 together that costs more than the kernel's work of a start. Installed again after an update.
 """
 
 from __future__ import annotations
+import __future__
 
+import ast
 import marshal
 import os
 import shutil
@@ -16,6 +18,7 @@ import time
 from hashlib import blake2b
 from importlib.util import MAGIC_NUMBER
 
+import ringfence_linux
 import ringfence_runtime
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import Error, UsageError
@@ -23,11 +26,13 @@ from ringfence_runtime.launcher import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from types import CodeType
 
 __all__ = ["install"]
 
 BASE = os.path.dirname(os.path.abspath(ringfence_runtime.__file__))
+_PACKAGES = (os.path.dirname(os.path.abspath(ringfence_linux.__file__)), BASE)
 
 # The module that PATH.pyc is: it finds the others in its own constant. {codes} is a dict of name ->
 # (package?, code).
@@ -62,19 +67,34 @@ posix._exit(code)
 
 
 def _modules() -> dict[str, tuple[bool, bytes]]:
-    """Every module of ours as marshalled code."""
+    """Every module of the runtime and of the Linux layer as marshalled code."""
     found: dict[str, tuple[bool, bytes]] = {}
-    for directory, _, files in os.walk(BASE):
-        for file in sorted(files):
-            if not file.endswith(".py"):
-                continue
-            path = os.path.join(directory, file)
-            name = os.path.relpath(path, os.path.dirname(BASE))[:-3].replace("/", ".")
-            package = name.endswith(".__init__")
-            with open(path, encoding="utf-8") as source:
-                code = compile(source.read(), path, "exec", dont_inherit=True, optimize=2)
-            found[name.removesuffix(".__init__")] = (package, marshal.dumps(code))
+    for base, path in _sources():
+        name = os.path.relpath(path, os.path.dirname(base))[:-3].replace("/", ".")
+        package = name.endswith(".__init__")
+        found[name.removesuffix(".__init__")] = (package, marshal.dumps(_code(path)))
     return found
+
+
+def _code(path: str) -> CodeType:
+    """A module's code without its import of `__future__`, which is one more file that a start would read."""
+    with open(path, "rb") as source:
+        tree = ast.parse(source.read(), path)
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")
+    ]
+    flags = __future__.annotations.compiler_flag
+    code: CodeType = compile(tree, path, "exec", flags, dont_inherit=True, optimize=2)
+    return code
+
+
+def _sources() -> Iterator[tuple[str, str]]:
+    """(directory of the package, path of a module)."""
+    for base in _PACKAGES:
+        for directory, _, files in os.walk(base):
+            yield from (
+                (base, os.path.join(directory, file)) for file in sorted(files) if file.endswith(".py")
+            )
 
 
 def bundle(init: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import Error, UsageError
 from ringfence_runtime.state import Store
@@ -16,7 +16,7 @@ __all__ = ["list_containers", "ps", "state"]
 def state(settings: Globals, arguments: list[str]) -> int:
     """Print the state."""
     [name] = expect(parse(arguments, {}), "state", 1, 1)
-    print(jsonio.dumps(Store(settings.root).load(name).describe(), indent=True))
+    print(strictjson.dumps(Store(settings.root).load(name).describe(), indent=True))
     return 0
 
 
@@ -35,7 +35,7 @@ def list_containers(settings: Globals, arguments: list[str]) -> int:
         except Error:
             continue  # it went away, or is being made, while we look
     if form == "json":
-        print(jsonio.dumps(rows))
+        print(strictjson.dumps(rows))
     elif parsed.flag("quiet"):
         for row in rows:
             print(row["id"])
@@ -70,7 +70,7 @@ def ps(settings: Globals, arguments: list[str]) -> int:
         raise Error(f"container {container.id} is not running")
     pids = container.processes()
     if form == "json":
-        print(jsonio.dumps(pids))
+        print(strictjson.dumps(pids))
         return 0
     return _ps_table(pids, words[1:] or ["-ef"])
 

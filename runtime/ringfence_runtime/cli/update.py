@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, UsageError
 from ringfence_runtime.spec import parse_resources
@@ -84,7 +84,7 @@ def update(settings: Globals, arguments: list[str]) -> int:
     if file:
         data = read_file("/dev/stdin" if file == "-" else file)
         try:
-            value = jsonio.loads(data)
+            value = strictjson.loads(data)
         except ValueError as error:
             raise Error(f"{file}: not JSON: {error}") from None
     else:

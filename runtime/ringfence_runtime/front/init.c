@@ -23,6 +23,8 @@
 
 #include "steps.h"
 
+#define NR_clone3 435 /* an older C library does not name it */
+
 /*
  * Python ignores SIGPIPE and SIGXFSZ, whoever started it may ignore any, and what is ignored stays so over execve.
  * Not by sigaction(): the C library refuses the signals that it keeps for itself.
@@ -109,7 +111,7 @@ static int32_t clone_init(uint64_t flags, const int *fds, int count)
 		arguments.flags |= 0x200000000ULL; /* CLONE_INTO_CGROUP */
 		arguments.cgroup = (uint64_t)fds[1];
 	}
-	pid = syscall(435, &arguments, sizeof(arguments));
+	pid = syscall(NR_clone3, &arguments, sizeof(arguments));
 	if (pid == 0) {
 		dup2(fds[0], CHANNEL);
 		for (int i = 0; i < count; i++)

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.errors import Error
 from ringfence_runtime.images.errors import show
 from ringfence_runtime.images.store import DEFAULT_ROOT, ImageStore
@@ -116,7 +116,7 @@ def _import(args: argparse.Namespace) -> None:
                       limits=_limits(args), wait=not args.no_wait, durable=not args.no_flush)  # fmt: skip
     done = import_image(ImageStore(args.image_root), path, options)
     if args.json:
-        _write(jsonio.dumps(_as_json(done), indent=True))
+        _write(strictjson.dumps(_as_json(done), indent=True))
         return
     _write(f"{done.name} {done.image.digest}")
     _write(f"{_layers(len(done.unpacked))} unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
@@ -153,7 +153,7 @@ def _image_json(image: Image) -> dict[str, Any]:
 def _list(args: argparse.Namespace) -> None:
     images = ImageStore(args.image_root).images()
     if args.json:
-        _write(jsonio.dumps([_image_json(image) for image in images], indent=True))
+        _write(strictjson.dumps([_image_json(image) for image in images], indent=True))
         return
     rows = [("NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "IMPORTED")]
     for image in images:
@@ -166,7 +166,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    _write(jsonio.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent=True))
+    _write(strictjson.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent=True))
 
 
 def _remove(args: argparse.Namespace) -> None:

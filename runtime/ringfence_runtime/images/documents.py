@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.images.digest import check_digest
 from ringfence_runtime.images.errors import LayoutError, show
 
@@ -81,6 +81,6 @@ class Node:
 def parse_document(data: bytes, name: str) -> Node:
     """Decode one document: strict JSON, no member twice."""
     try:
-        return Node(jsonio.loads(data), name)
+        return Node(strictjson.loads(data), name)
     except ValueError as error:
         raise LayoutError(f"{name} is not valid JSON: {show(str(error))}") from None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from ringfence_linux import mountinfo
+
 __all__ = ["host_binds", "host_masks"]
 
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/gnu", "/etc")
@@ -37,13 +39,10 @@ _KINDS_LEFT_OUT = frozenset(
 def host_binds() -> tuple[str, ...]:
     """Mount points below the directories of programs (a separate /usr), outermost first."""
     found = []
-    with open("/proc/self/mountinfo", "rb") as file:
-        for line in file:
-            fields, _, rest = line.partition(b" - ")
-            path = os.fsdecode(fields.split(b" ")[4].decode("unicode_escape").encode("latin-1"))
-            inside = any(path == top or path.startswith(f"{top}/") for top in _PROGRAMS)
-            if inside and rest.split(b" ")[0].decode() not in _KINDS_LEFT_OUT:
-                found.append(path)
+    for mount in mountinfo.read():
+        inside = any(mount.target == top or mount.target.startswith(f"{top}/") for top in _PROGRAMS)
+        if inside and mount.fstype not in _KINDS_LEFT_OUT:
+            found.append(mount.target)
     return tuple(sorted(set(found)))
 
 

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images.digest import file_name
 from ringfence_runtime.images.errors import ImageError, LimitError, show, store_error
 from ringfence_runtime.images.layers import Unpacked, unpack_blob, verify_blob
@@ -192,7 +192,7 @@ def _sync_directory(path: str) -> None:
 def _syncfs(path: str) -> None:
     """Flush one filesystem, or all where the C library has no syncfs; reports what failed to be written."""
     try:
-        syncfs = _sys.load_library("libc.so.6", {"syncfs": ("i", "i")})["syncfs"]
+        syncfs = syscalls.load_library("libc.so.6", {"syncfs": ("i", "i")})["syncfs"]
     except (OSError, AttributeError):
         os.sync()
         return

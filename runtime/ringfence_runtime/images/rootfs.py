@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images.errors import (
     ImageError,
     ImageNotFoundError,
@@ -227,7 +227,7 @@ def _umounted(place: str) -> bool:
     """False where nothing is mounted. (os.path.ismount cannot tell for a bind mount on the same
     filesystem.)"""
     try:
-        _sys.umount2(place, _sys.MNT_DETACH | UMOUNT_NOFOLLOW)
+        syscalls.umount2(place, syscalls.MNT_DETACH | UMOUNT_NOFOLLOW)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             return False

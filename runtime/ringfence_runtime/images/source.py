@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import tar
 from ringfence_runtime.images.errors import LayerError, LayoutError, LimitError, show, store_error
 from ringfence_runtime.images.limits import Limits
@@ -24,7 +24,7 @@ from ringfence_runtime.images.tree import split_name
 __all__ = ["DirectorySource", "Source", "TarSource", "Window", "open_source"]
 
 NO_IMAGE = "an image is an OCI layout or a docker archive: skopeo copy docker://IMAGE oci:DIR:TAG makes one"
-_RESOLVE = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_MAGICLINKS
+_RESOLVE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -74,7 +74,7 @@ class DirectorySource:
     def open(self, path: str) -> Window | None:
         """See `Source.open`."""
         try:
-            fd = _sys.openat2(self._fd, path, _FLAGS, resolve=_RESOLVE)
+            fd = syscalls.openat2(self._fd, path, _FLAGS, resolve=_RESOLVE)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

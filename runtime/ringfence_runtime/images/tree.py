@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images.errors import LayerError, LimitError, show
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Parents", "remove_tree", "split_name"]
 
-_RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS | _sys.RESOLVE_NO_XDEV
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CACHED = 16
 _REMOVE_DEPTH = 64
@@ -63,7 +63,9 @@ class Parents:
             self._open[parts] = fd  # the last used is the last to be closed: callers hold two at a time
         else:
             try:
-                fd = _sys.openat2(self.root, b"/".join(parts), _DIRECTORY & ~os.O_NOFOLLOW, resolve=_RESOLVE)
+                fd = syscalls.openat2(
+                    self.root, b"/".join(parts), _DIRECTORY & ~os.O_NOFOLLOW, resolve=_RESOLVE
+                )
             except OSError as error:
                 if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
                     raise LayerError(f"{show(shown)}: its parent is not a directory of this layer") from None
@@ -169,7 +171,9 @@ class _Removal:
 def _enter(parent: int, name: str | bytes) -> int:
     """Open a directory that is to be emptied. Never across a mount: what is mounted there is somebody
     else's."""
-    return _sys.openat2(parent, name, _DIRECTORY, resolve=_sys.RESOLVE_NO_XDEV | _sys.RESOLVE_NO_SYMLINKS)
+    return syscalls.openat2(
+        parent, name, _DIRECTORY, resolve=syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
+    )
 
 
 def _gone(call: Callable[..., None], name: bytes, parent: int) -> None:

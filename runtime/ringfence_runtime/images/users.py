@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images.errors import ImageError, show
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["User", "resolve_user"]
 
-_RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS | _sys.RESOLVE_NO_XDEV
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV
 MAX_FILE = 4 << 20
 MAX_ID = (1 << 31) - 1  # CVE-2024-40635: a number beyond became root in another runtime
 MAX_GROUPS = 1024
@@ -40,7 +40,7 @@ class User:
 def _read(root: int, path: str) -> list[list[str]]:
     """The records of a file of users or groups; [] where the image has none."""
     try:
-        fd = _sys.openat2(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve=_RESOLVE)
+        fd = syscalls.openat2(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve=_RESOLVE)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

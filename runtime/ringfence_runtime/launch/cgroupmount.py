@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.cgroup.hierarchy import detect
 from ringfence_runtime.launch import mounts
 from ringfence_runtime.launch.paths import ensure
@@ -40,28 +40,28 @@ def _unified(rootfs: Rootfs, mount: Mount, *, own_namespace: bool) -> int:
 
 
 def _bind(directory: str, mount: Mount) -> int:
-    tree = _sys.open_tree(_sys.AT_FDCWD, directory, _sys.OPEN_TREE_CLONE)
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, directory, syscalls.OPEN_TREE_CLONE)
     mounts.attributes(mount, tree)
     return tree
 
 
 def _legacy(rootfs: Rootfs, mount: Mount, *, own_namespace: bool) -> None:
     """A tmpfs with one directory a hierarchy, and a link for each controller that shares its hierarchy."""
-    hard = _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
+    hard = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
     base = mounts.new_filesystem("tmpfs", "tmpfs", (("mode", "755"),), hard)
     mounts.attach(rootfs.fd, mount, base)
     for key, directory in rootfs.cgroup.dirs.items():
         name = os.path.basename(directory[: -len(rootfs.cgroup.path)]) if key else "unified"
         tree = _hierarchy(key, directory, mount, own_namespace=own_namespace)
         target = ensure(base, name, directory=True)
-        _sys.move_mount(tree, target, path=name)
+        syscalls.move_mount(tree, target, path=name)
         os.close(tree)
         os.close(target)
         for controller in key.split(","):
             if key != controller and controller != name:
                 os.symlink(name, controller, dir_fd=base)
-    if mount.attr_set & _sys.MOUNT_ATTR_RDONLY:
-        _sys.mount_setattr(base, attr_set=_sys.MOUNT_ATTR_RDONLY, path=mount.destination)
+    if mount.attr_set & syscalls.MOUNT_ATTR_RDONLY:
+        syscalls.mount_setattr(base, attr_set=syscalls.MOUNT_ATTR_RDONLY, path=mount.destination)
     os.close(base)
 
 

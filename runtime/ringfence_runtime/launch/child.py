@@ -12,7 +12,7 @@ import fcntl
 import os
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.cgroup import enter as enter_cgroup
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
@@ -114,13 +114,13 @@ class Init:
         linux = self.plan.config.linux
         os.setsid()
         if not self.plan.rootless:
-            _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         enter_cgroup(self.tasks)
         kind, _ = self.channel.receive()
         if kind != say.GO:
             os._exit(1)
         # Of a user who is not root only a dumpable process can have its ids mapped (ptrace(2)).
-        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         if "user" in linux.namespaces:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
@@ -128,7 +128,7 @@ class Init:
             join(self.plan.namespaces)
         if linux.new("cgroup"):
             # Only now: a cgroup namespace's root is the cgroup that its maker is in.
-            _sys.unshare(_sys.CLONE_NEWCGROUP)
+            syscalls.unshare(syscalls.CLONE_NEWCGROUP)
         if linux.new("network"):
             _loopback_up()
         if not self.container.keep_keyring:
@@ -146,7 +146,7 @@ class Init:
         if config.hostname:
             _socket.sethostname(config.hostname)
         if config.domainname:
-            _sys.setdomainname(config.domainname)
+            syscalls.setdomainname(config.domainname)
         self.rootfs.write_sysctls()
         if config.process is not None and config.process.terminal:
             self._terminal(config.process)
@@ -195,7 +195,7 @@ class Init:
         os.close(root)
         os.umask(0o022 if process.user.umask is None else process.user.umask)
         if config.linux.personality is not None:
-            _sys.personality(config.linux.personality)
+            syscalls.personality(config.linux.personality)
         if self.memory_policy is not None:
             set_policy(*self.memory_policy)
         schedule(process)
@@ -216,11 +216,11 @@ class Init:
             ruleset=ruleset,
         )
         path = find_executable(process.args[0], env)
-        call = _sys.Exec(path, process.args, env)
+        call = syscalls.Exec(path, process.args, env)
         self._finish(process, call)
 
-    def _finish(self, process: Process, call: _sys.Exec) -> None:
-        _sys.close_range(3, cloexec=True)
+    def _finish(self, process: Process, call: syscalls.Exec) -> None:
+        syscalls.close_range(3, cloexec=True)
         peer = self._wait_for_start()
         hooks = self.plan.config.hooks["startContainer"]
         if hooks:
@@ -256,8 +256,8 @@ def enter(process: Process, *, has_userns: bool, seccomp: bool, notify: Channel,
         entered = False
     if ruleset >= 0:
         if process.no_new_privs:
-            _sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
-        _sys.landlock_restrict_self(ruleset)
+            syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.landlock_restrict_self(ruleset)
         os.close(ruleset)
     own_stdio(process)
     missing = become(process, has_userns=has_userns, seccomp=seccomp)
@@ -268,12 +268,12 @@ def enter(process: Process, *, has_userns: bool, seccomp: bool, notify: Channel,
     if not entered:
         change_directory(process.cwd)
     if process.no_new_privs:
-        _sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     # Changing the user made us dumpable again or not, by fs.suid_dumpable; the workload's execve settles it.
-    _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
 
-def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, handed: list[int], name: str) -> None:
+def execute(call: syscalls.Exec, seccomp: Filter | None, peer: Channel, handed: list[int], name: str) -> None:
     """Seccomp and execve, with nothing between. The peer sees success as the end of its channel."""
     reset_signals()
     for number in handed:
@@ -282,7 +282,7 @@ def execute(call: _sys.Exec, seccomp: Filter | None, peer: Channel, handed: list
     fd = -1
     if seccomp is not None:
         try:
-            fd = _sys.seccomp_filter(seccomp.program, seccomp.flags)
+            fd = syscalls.seccomp_filter(seccomp.program, seccomp.flags)
         except OSError as error:
             peer.send(say.ERROR, f"config: linux.seccomp: {error.strerror}")
             os._exit(1)

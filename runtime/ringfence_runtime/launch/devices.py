@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.mounts import bind_tree, new_filesystem
 from ringfence_runtime.launch.paths import check_device, ensure, open_in_root, parent_of
@@ -112,7 +112,7 @@ def _make(rootfs: Rootfs, device: Device, *, bind: bool) -> None:
 
 def _own(fd: int, device: Device) -> None:
     """The node's owner, by its descriptor: the name may lead elsewhere by now. Its mode came with mknod."""
-    _sys.fchownat_empty(fd, device.uid, device.gid)
+    syscalls.fchownat_empty(fd, device.uid, device.gid)
 
 
 def _existing(directory: int, name: str, device: Device) -> None:
@@ -142,7 +142,7 @@ def _bind(directory: int, name: str, device: Device) -> None:
                 raise OSError(errno.ENODEV, "the host's node of this name is another device")
         else:
             check_device(source, device.major, device.minor, device.path)
-        tree = bind_tree(source, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
+        tree = bind_tree(source, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
     finally:
         os.close(source)
     _attach(directory, name, device, tree)
@@ -151,7 +151,7 @@ def _bind(directory: int, name: str, device: Device) -> None:
 def _attach(directory: int, name: str, device: Device, tree: int) -> None:
     target = ensure(directory, name, directory=False, follow=False)
     try:
-        _sys.move_mount(tree, target, path=device.path)
+        syscalls.move_mount(tree, target, path=device.path)
     finally:
         os.close(target)
         os.close(tree)
@@ -180,8 +180,8 @@ def precreate(config: Config) -> dict[str, int]:
                     _mapped(config.linux.uid_map, device.uid),
                     _mapped(config.linux.gid_map, device.gid),
                 )
-                _sys.fchownat_empty(fd, uid, gid)
-                made[device.path] = bind_tree(fd, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
+                syscalls.fchownat_empty(fd, uid, gid)
+                made[device.path] = bind_tree(fd, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise

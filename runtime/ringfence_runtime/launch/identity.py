@@ -14,7 +14,7 @@ import stat
 import sys
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.paths import open_in_root
 from ringfence_runtime.security import caps
@@ -63,7 +63,7 @@ def _as_its_user(pid: int, kind: int, wanted: tuple[int, int]) -> bool:
     """Lower a limit where we lack CAP_SYS_RESOURCE: prlimit(2) then allows it to a process of the same ids
     only, and the init has taken those of the workload already. Says whether that worked.
     """
-    child, pidfd = _sys.clone3(0)
+    child, pidfd = syscalls.clone3(0)
     if child == 0:
         try:
             with open(f"/proc/{pid}/status") as file:
@@ -106,7 +106,7 @@ def schedule(process: Process) -> None:
         _set_scheduler(process.scheduler)
     if process.io_priority is not None:
         try:
-            _sys.ioprio_set(process.io_priority.klass, process.io_priority.level)
+            syscalls.ioprio_set(process.io_priority.klass, process.io_priority.level)
         except OSError as error:
             raise Error(f"config: process.ioPriority: {error.strerror}") from None
 
@@ -124,7 +124,7 @@ def _set_scheduler(scheduler: Scheduler) -> None:
         scheduler.period,
     )
     try:
-        _sys.sched_setattr(data)
+        syscalls.sched_setattr(data)
     except OSError as error:
         raise Error(f"config: process.scheduler: {error.strerror}") from None
 
@@ -238,14 +238,14 @@ def become(process: Process, *, has_userns: bool, seccomp: bool) -> list[str]:
         sets = caps.default_sets(user.uid)
     caps.apply_bounding(sets["bounding"])
     _set_groups(user.groups, has_userns=has_userns)
-    _sys.prctl(_sys.PR_SET_KEEPCAPS, 1)
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     try:
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as error:
         raise Error(f"config: process.user: cannot become {user.uid}:{user.gid}: {error.strerror}") from None
     missing = caps.apply_sets(sets, keep=caps.SYS_ADMIN if seccomp and not process.no_new_privs else 0)
-    _sys.prctl(_sys.PR_SET_KEEPCAPS, 0)
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
     return missing
 
 

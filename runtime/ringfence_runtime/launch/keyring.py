@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 
 __all__ = ["join_keyring"]
@@ -20,9 +20,9 @@ def join_keyring(name: str) -> None:
     reach any key either.
     """
     try:
-        key = _sys.keyctl_join_session(f"_ses.{name}")
+        key = syscalls.keyctl_join_session(f"_ses.{name}")
         # Without the right to search it as a user, the workload could not use a key that it puts there.
-        _sys.keyctl_setperm(key, _sys.keyctl_describe_perm(key) | _USER_SEARCH)
+        syscalls.keyctl_setperm(key, syscalls.keyctl_describe_perm(key) | _USER_SEARCH)
     except OSError as error:
         if error.errno == errno.EDQUOT:
             raise Error(

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.paths import check_device, ensure, open_in_root, parent_of, try_open
 from ringfence_runtime.spec.mounts import Mount, words
@@ -38,7 +38,12 @@ _PROC_FILES = frozenset(
 )
 _LABELLED_BY_THE_KERNEL = frozenset(("proc", "sysfs", "mqueue"))
 NEEDS_REAL_DIRECTORY = frozenset(("proc", "sysfs"))
-HARD = _sys.MOUNT_ATTR_RDONLY | _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
+HARD = (
+    syscalls.MOUNT_ATTR_RDONLY
+    | syscalls.MOUNT_ATTR_NOSUID
+    | syscalls.MOUNT_ATTR_NODEV
+    | syscalls.MOUNT_ATTR_NOEXEC
+)
 
 
 def open_source(mount: Mount, bundle: str, *, idmap_userns: int = -1) -> int:
@@ -46,19 +51,19 @@ def open_source(mount: Mount, bundle: str, *, idmap_userns: int = -1) -> int:
     asked.
     """
     source = mount.source if mount.source.startswith("/") else f"{bundle}/{mount.source}"
-    flags = _sys.OPEN_TREE_CLONE | (_sys.AT_RECURSIVE if mount.recursive else 0)
+    flags = syscalls.OPEN_TREE_CLONE | (syscalls.AT_RECURSIVE if mount.recursive else 0)
     if mount.src_nofollow:
-        flags |= _sys.AT_SYMLINK_NOFOLLOW
+        flags |= syscalls.AT_SYMLINK_NOFOLLOW
     try:
-        tree = _sys.open_tree(_sys.AT_FDCWD, source, flags)
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, source, flags)
     except OSError as error:
         if error.errno == errno.EINVAL and not mount.recursive:
             # A source with locked submounts (made by another user namespace) can only be copied whole.
-            tree = _sys.open_tree(_sys.AT_FDCWD, source, flags | _sys.AT_RECURSIVE)
+            tree = syscalls.open_tree(syscalls.AT_FDCWD, source, flags | syscalls.AT_RECURSIVE)
         else:
             raise Error(f"{mount.path}: cannot open the source {source}: {error.strerror}") from None
-    if _sys.MS_SHARED not in (mount.propagation, mount.rpropagation):
-        _sys.mount_setattr(tree, propagation=_sys.MS_SLAVE, recursive=True, path=source)
+    if syscalls.MS_SHARED not in (mount.propagation, mount.rpropagation):
+        syscalls.mount_setattr(tree, propagation=syscalls.MS_SLAVE, recursive=True, path=source)
     if idmap_userns >= 0:
         _idmap(mount, tree, idmap_userns)
     return tree
@@ -67,7 +72,7 @@ def open_source(mount: Mount, bundle: str, *, idmap_userns: int = -1) -> int:
 def _idmap(mount: Mount, tree: int, userns: int) -> None:
     recursive = mount.idmap.startswith("r")
     try:
-        _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
+        syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
     except OSError as error:
         raise Error(
             f"{mount.path}: the filesystem of {mount.source} cannot be id-mapped: {error.strerror}"
@@ -77,9 +82,9 @@ def _idmap(mount: Mount, tree: int, userns: int) -> None:
 def attributes(mount: Mount, tree: int) -> None:
     """Give the detached mount the attributes that its options ask for."""
     if mount.attr_set or mount.attr_clr:
-        _sys.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, path=mount.destination)
+        syscalls.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, path=mount.destination)
     if mount.rattr_set or mount.rattr_clr:
-        _sys.mount_setattr(
+        syscalls.mount_setattr(
             tree, attr_set=mount.rattr_set, attr_clr=mount.rattr_clr, recursive=True, path=mount.destination
         )
 
@@ -87,9 +92,9 @@ def attributes(mount: Mount, tree: int) -> None:
 def propagate(mount: Mount, tree: int) -> None:
     """Give the mount its propagation, once it is attached."""
     if mount.rpropagation:
-        _sys.mount_setattr(tree, propagation=mount.rpropagation, recursive=True, path=mount.destination)
+        syscalls.mount_setattr(tree, propagation=mount.rpropagation, recursive=True, path=mount.destination)
     if mount.propagation:
-        _sys.mount_setattr(tree, propagation=mount.propagation, path=mount.destination)
+        syscalls.mount_setattr(tree, propagation=mount.propagation, path=mount.destination)
 
 
 def attach(root: int, mount: Mount, tree: int) -> None:
@@ -105,7 +110,7 @@ def attach(root: int, mount: Mount, tree: int) -> None:
         if not follow and stat.S_ISLNK(os.fstat(target).st_mode):
             raise Error(f"{mount.path}: {mount.destination} is a symlink in the root filesystem")
         _check_procfs(target, mount)
-        _sys.move_mount(tree, target, path=mount.destination)
+        syscalls.move_mount(tree, target, path=mount.destination)
     finally:
         os.close(target)
     propagate(mount, tree)
@@ -121,7 +126,7 @@ def may_cover(mount: Mount) -> bool:
 
 def _check_procfs(target: int, mount: Mount) -> None:
     """A procfs is what the kernel says, whatever the path."""
-    if _sys.fs_magic(target) == _sys.PROC_SUPER_MAGIC and not may_cover(mount):
+    if syscalls.fs_magic(target) == syscalls.PROC_SUPER_MAGIC and not may_cover(mount):
         raise Error(f"{mount.path}: {mount.destination} lies in a procfs and must not be covered")
 
 
@@ -151,16 +156,16 @@ def new_filesystem(fstype: str, source: str, options: Iterable[tuple[str, str | 
     """A detached mount of a new filesystem instance."""
     context = -1
     try:
-        context = _sys.fsopen(fstype)
+        context = syscalls.fsopen(fstype)
         if source:
-            _sys.fsconfig_string(context, "source", source)
+            syscalls.fsconfig_string(context, "source", source)
         for key, value in options:
             if value is None:
-                _sys.fsconfig_flag(context, key)
+                syscalls.fsconfig_flag(context, key)
             else:
-                _sys.fsconfig_string(context, key, value)
-        _sys.fsconfig_create(context)
-        return _sys.fsmount(context, attr)
+                syscalls.fsconfig_string(context, key, value)
+        syscalls.fsconfig_create(context)
+        return syscalls.fsmount(context, attr)
     except OSError as error:
         said = _messages(context) if context >= 0 else ""
         error.strerror = f"{error.strerror} ({said})" if said else error.strerror
@@ -204,7 +209,7 @@ def filesystem(mount: Mount, more: tuple[tuple[str, str | None], ...] = (), labe
     options = [*words(mount), *more]
     if label and mount.type not in _LABELLED_BY_THE_KERNEL:
         options.append(("context", label))
-    if mount.attr_set & _sys.MOUNT_ATTR_RDONLY and mount.source.startswith("/"):
+    if mount.attr_set & syscalls.MOUNT_ATTR_RDONLY and mount.source.startswith("/"):
         options.append(("ro", None))  # a block device: its superblock must not be written either
     try:
         tree = new_filesystem(mount.type, mount.source or mount.type, options, mount.attr_set)
@@ -213,17 +218,19 @@ def filesystem(mount: Mount, more: tuple[tuple[str, str | None], ...] = (), labe
             f"{mount.path}: cannot mount {mount.type} at {mount.destination}: {error.strerror}"
         ) from None
     if mount.rattr_set or mount.rattr_clr:
-        _sys.mount_setattr(tree, attr_set=mount.rattr_set, attr_clr=mount.rattr_clr, recursive=True)
+        syscalls.mount_setattr(tree, attr_set=mount.rattr_set, attr_clr=mount.rattr_clr, recursive=True)
     return tree
 
 
 def bind_tree(fd: int, attr: int = 0, *, recursive: bool = False) -> int:
     """A detached copy of what `fd` is open on, with attributes added."""
-    tree = _sys.open_tree(
-        fd, "", _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH | (_sys.AT_RECURSIVE if recursive else 0)
+    tree = syscalls.open_tree(
+        fd,
+        "",
+        syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | (syscalls.AT_RECURSIVE if recursive else 0),
     )
     if attr:
-        _sys.mount_setattr(tree, attr_set=attr, recursive=recursive)
+        syscalls.mount_setattr(tree, attr_set=attr, recursive=recursive)
     return tree
 
 
@@ -242,9 +249,9 @@ def mask(root: int, path: str, null: int, label: str = "") -> None:
             tree = new_filesystem("tmpfs", "tmpfs", options, HARD)
         else:
             check_device(null, 1, 3, "/dev/null")
-            tree = bind_tree(null, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
+            tree = bind_tree(null, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
         try:
-            _sys.move_mount(tree, target, path=path)
+            syscalls.move_mount(tree, target, path=path)
         finally:
             os.close(tree)
     finally:
@@ -259,8 +266,8 @@ def readonly(root: int, path: str) -> None:
     try:
         tree = bind_tree(target, recursive=True)
         try:
-            _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_RDONLY, recursive=True, path=path)
-            _sys.move_mount(tree, target, path=path)
+            syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY, recursive=True, path=path)
+            syscalls.move_mount(tree, target, path=path)
         finally:
             os.close(tree)
     finally:
@@ -275,7 +282,7 @@ def copy_up(root: int, mount: Mount, tree: int) -> None:
         return
     from ringfence_runtime.launch.copytree import copy_directory  # rarely used
 
-    target = _sys.openat2(tree, ".", os.O_RDONLY | os.O_DIRECTORY, resolve=_sys.RESOLVE_BENEATH)
+    target = syscalls.openat2(tree, ".", os.O_RDONLY | os.O_DIRECTORY, resolve=syscalls.RESOLVE_BENEATH)
     try:
         copy_directory(source, target)
     finally:

@@ -12,7 +12,7 @@ import errno
 import os
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.launch.identity import candidates, latest
 from ringfence_runtime.launch.native_root import furnish, leave_host
 from ringfence_runtime.launch.program import Program
@@ -31,7 +31,7 @@ __all__ = ["KEYRING", "lay_out"]
 
 #: the data that the name of the session keyring is written to
 KEYRING = 512
-_RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _MOST_PATH = 4096
 _JOIN_SESSION, _SETPERM = 1, 5
 # What a new session keyring has (security/keys/process_keys.c, join_session_keyring), and search by its user.
@@ -96,7 +96,7 @@ def _settle(program: Program, plan: Plan, group: Cgroup, keyring: int) -> None:
     for name in plan.namespaces:
         program.call("setns", program.fd(f"join {name}"), NAMESPACES[name])
     if linux.new("cgroup"):
-        program.call("unshare", _sys.CLONE_NEWCGROUP)
+        program.call("unshare", syscalls.CLONE_NEWCGROUP)
     if linux.new("network"):
         loopback = program.slot()
         program.call("socket", 2, 2 | os.O_CLOEXEC, 0, into=loopback)
@@ -115,7 +115,9 @@ def _identity(
     env, home = _environment(program, process)
     if home:
         root = program.slot()
-        program.call("openat", _sys.AT_FDCWD, b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, into=root)
+        program.call(
+            "openat", syscalls.AT_FDCWD, b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, into=root
+        )
         program.step("home", root, _RESOLVE, process.user.uid, program.at(home))
     program.call("umask", 0o022 if process.user.umask is None else process.user.umask)
     if config.linux.personality is not None:
@@ -125,8 +127,8 @@ def _identity(
     if not _become(program, process, seccomp=seccomp is not None):
         return False
     if process.no_new_privs:
-        program.call("prctl", _sys.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    program.call("prctl", _sys.PR_SET_DUMPABLE, 0, 0, 0, 0)
+        program.call("prctl", syscalls.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    program.call("prctl", syscalls.PR_SET_DUMPABLE, 0, 0, 0, 0)
     arguments = program.vector([os.fsencode(word) for word in process.args])
     paths = [os.fsencode(path) for path in candidates(process.args[0], latest(process).values())]
     program.step("find", b"\0".join([*paths, b""]))
@@ -159,7 +161,7 @@ def _become(program: Program, process: Process, *, seccomp: bool) -> bool:
     program.step("drop_bounding", sets["bounding"])
     groups = program.data(pack(f"<{len(user.groups)}I", *user.groups) or bytes(4))
     program.call("setgroups", len(user.groups), program.at(groups))
-    program.call("prctl", _sys.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    program.call("prctl", syscalls.PR_SET_KEEPCAPS, 1, 0, 0, 0)
     program.call("setresgid", user.gid, user.gid, user.gid)
     program.call("setresuid", user.uid, user.uid, user.uid)
     keep = caps.SYS_ADMIN & available if seccomp and not process.no_new_privs else 0
@@ -170,10 +172,10 @@ def _become(program: Program, process: Process, *, seccomp: bool) -> bool:
     data = pack("<6I", *(word & 0xFFFFFFFF for word in words), *(word >> 32 for word in words))
     header = program.data(pack("<Ii", 0x20080522, 0))
     program.call("capset", program.at(header), program.at(program.data(data)))
-    program.call("prctl", _sys.PR_CAP_AMBIENT, _sys.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    program.call("prctl", syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     ambient = sets["ambient"] & permitted & inheritable
     for number in range(64):
         if ambient >> number & 1:
-            program.call("prctl", _sys.PR_CAP_AMBIENT, _sys.PR_CAP_AMBIENT_RAISE, number, 0, 0)
-    program.call("prctl", _sys.PR_SET_KEEPCAPS, 0, 0, 0, 0)
+            program.call("prctl", syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number, 0, 0)
+    program.call("prctl", syscalls.PR_SET_KEEPCAPS, 0, 0, 0, 0)
     return True

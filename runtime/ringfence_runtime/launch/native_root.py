@@ -10,7 +10,7 @@ import os
 import stat
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.launch.devices import LINKS, default_devices
 from ringfence_runtime.launch.mounts import HARD, NEEDS_REAL_DIRECTORY, may_cover
 from ringfence_runtime.launch.plan import early_propagation, late_propagation
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["furnish", "leave_host"]
 
-_RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS
-_STRICT = _RESOLVE | _sys.RESOLVE_NO_SYMLINKS
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_STRICT = _RESOLVE | syscalls.RESOLVE_NO_SYMLINKS
 _O_PATH = os.O_PATH | os.O_CLOEXEC
 _TO_FD = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 _MODE_TEXT = 8
@@ -68,8 +68,8 @@ class _Builder:
     def set_attributes(
         self, tree: Slot, *, on: int = 0, off: int = 0, propagation: int = 0, recursive: bool = False
     ) -> None:
-        flags = _sys.AT_EMPTY_PATH | (_sys.AT_RECURSIVE if recursive else 0)
-        data = _sys.mount_attributes(on, off, propagation)
+        flags = syscalls.AT_EMPTY_PATH | (syscalls.AT_RECURSIVE if recursive else 0)
+        data = syscalls.mount_attributes(on, off, propagation)
         self.program.call(
             "mount_setattr", tree, b"", flags, self.program.at(self.program.data(data)), len(data)
         )
@@ -124,7 +124,7 @@ def furnish(program: Program, plan: Plan, group: Cgroup) -> bool:
     build = _Builder(program, root)
     null = _enter(build, plan)
     procfs = build.filesystem("proc", (("source", "proc"),), 0)
-    program.step("check_magic", procfs, _sys.PROC_SUPER_MAGIC)
+    program.step("check_magic", procfs, syscalls.PROC_SUPER_MAGIC)
     devpts: Slot | None = None
     for index, mount in enumerate(config.mounts):
         tree = _mount(build, plan, group, index, mount)
@@ -145,10 +145,10 @@ def furnish(program: Program, plan: Plan, group: Cgroup) -> bool:
 
 def _enter(build: _Builder, plan: Plan) -> Slot:
     program = build.program
-    program.call("mount", 0, b"/", 0, _sys.MS_PRIVATE | _sys.MS_REC, 0)
+    program.call("mount", 0, b"/", 0, syscalls.MS_PRIVATE | syscalls.MS_REC, 0)
     place, null = program.slot(), program.slot()
-    program.call("openat", _sys.AT_FDCWD, _text(plan.rootfs), _O_PATH | os.O_DIRECTORY, 0, into=place)
-    program.call("openat", _sys.AT_FDCWD, b"/dev/null", _O_PATH, 0, into=null)
+    program.call("openat", syscalls.AT_FDCWD, _text(plan.rootfs), _O_PATH | os.O_DIRECTORY, 0, into=place)
+    program.call("openat", syscalls.AT_FDCWD, b"/dev/null", _O_PATH, 0, into=null)
     program.step("check_device", null, stat.S_IFCHR, os.makedev(1, 3))
     build.move(build.root, place)
     if kind := early_propagation(plan):
@@ -171,7 +171,7 @@ def _mount(build: _Builder, plan: Plan, group: Cgroup, index: int, mount: Mount)
         if mount.attr_set or mount.attr_clr:
             build.set_attributes(tree, on=mount.attr_set, off=mount.attr_clr)
     else:
-        if mount.attr_set & _sys.MOUNT_ATTR_RDONLY and mount.source.startswith("/"):
+        if mount.attr_set & syscalls.MOUNT_ATTR_RDONLY and mount.source.startswith("/"):
             return None  # a block device
         tree, directory = build.filesystem(mount.type, _options(build, mount), mount.attr_set), True
     if mount.rattr_set or mount.rattr_clr:
@@ -193,7 +193,7 @@ def _attach(build: _Builder, mount: Mount, tree: Slot, *, directory: bool) -> No
     follow = mount.type not in NEEDS_REAL_DIRECTORY
     target = build.ensure(mount.destination, directory=directory, follow=follow)
     if not may_cover(mount):
-        build.program.step("check_not_magic", target, _sys.PROC_SUPER_MAGIC)
+        build.program.step("check_not_magic", target, syscalls.PROC_SUPER_MAGIC)
     build.move(tree, target)
     if mount.rpropagation:
         build.set_attributes(tree, propagation=mount.rpropagation, recursive=True)
@@ -210,7 +210,7 @@ def _cgroup(build: _Builder, plan: Plan, group: Cgroup, mount: Mount) -> Slot | 
         tree = build.filesystem("cgroup2", (("source", "cgroup2"),), mount.attr_set)
         _attach(build, mount, tree, directory=True)
         return tree
-    hard = HARD & ~_sys.MOUNT_ATTR_RDONLY
+    hard = HARD & ~syscalls.MOUNT_ATTR_RDONLY
     base = build.filesystem("tmpfs", (("source", "tmpfs"), ("mode", "755")), hard)
     _attach(build, mount, base, directory=True)
     for index, (key, directory) in enumerate(group.dirs.items()):
@@ -220,8 +220,8 @@ def _cgroup(build: _Builder, plan: Plan, group: Cgroup, mount: Mount) -> Slot | 
         for controller in key.split(","):
             if key != controller and controller != name:
                 build.program.call("symlinkat", _text(name), base, _text(controller))
-    if mount.attr_set & _sys.MOUNT_ATTR_RDONLY:
-        build.set_attributes(base, on=_sys.MOUNT_ATTR_RDONLY)
+    if mount.attr_set & syscalls.MOUNT_ATTR_RDONLY:
+        build.set_attributes(base, on=syscalls.MOUNT_ATTR_RDONLY)
     return base
 
 
@@ -260,7 +260,7 @@ def _devices(build: _Builder, config: Config, devpts: Slot | None) -> bool:
         program.call("mknodat", directory, _text(name), kind | device.mode, number)
         if device.uid or device.gid:
             program.call("openat", directory, _text(name), _O_PATH | os.O_NOFOLLOW, 0, into=node)
-            program.call("fchownat", node, b"", device.uid, device.gid, _sys.AT_EMPTY_PATH)
+            program.call("fchownat", node, b"", device.uid, device.gid, syscalls.AT_EMPTY_PATH)
     _links(build, devpts)
     return True
 
@@ -277,10 +277,10 @@ def _links(build: _Builder, devpts: Slot | None) -> None:
 
 
 def _sysctls(build: _Builder, config: Config, procfs: Slot) -> None:
-    resolve = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_SYMLINKS | _sys.RESOLVE_NO_XDEV
+    resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
     for name, value in config.linux.sysctls.items():
         file = build.open_at(procfs, f"sys/{name}", os.O_WRONLY | os.O_CLOEXEC, resolve)
-        build.program.step("check_magic", file, _sys.PROC_SUPER_MAGIC)
+        build.program.step("check_magic", file, syscalls.PROC_SUPER_MAGIC)
         build.program.call("write", file, value.encode(), len(value.encode()))
 
 
@@ -294,15 +294,15 @@ def _seal(build: _Builder, config: Config, null: Slot) -> None:
     for path in config.linux.masked:
         _mask(build, path, null)
     if config.root_readonly:
-        build.set_attributes(build.root, on=_sys.MOUNT_ATTR_RDONLY)
+        build.set_attributes(build.root, on=syscalls.MOUNT_ATTR_RDONLY)
 
 
 def _readonly(build: _Builder, path: str) -> None:
     program, target, tree = build.program, build.program.slot(), build.program.slot()
     absent = build.open_below(path, target)
-    flags = _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH | _sys.AT_RECURSIVE | os.O_CLOEXEC
+    flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE | os.O_CLOEXEC
     program.call("open_tree", target, b"", flags, into=tree)
-    build.set_attributes(tree, on=_sys.MOUNT_ATTR_RDONLY, recursive=True)
+    build.set_attributes(tree, on=syscalls.MOUNT_ATTR_RDONLY, recursive=True)
     build.move(tree, target)
     program.skip(absent)
 
@@ -315,9 +315,9 @@ def _mask(build: _Builder, path: str, null: Slot) -> None:
     build.move(build.filesystem("tmpfs", options, HARD), target)
     done = program.step("skip")
     program.skip(other)
-    flags = _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH | os.O_CLOEXEC
+    flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | os.O_CLOEXEC
     program.call("open_tree", null, b"", flags, into=node)
-    build.set_attributes(node, on=_sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
+    build.set_attributes(node, on=syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
     build.move(node, target)
     program.skip(done)
     program.skip(absent)
@@ -327,7 +327,7 @@ def leave_host(program: Program, plan: Plan) -> None:
     """pivot_root, and what follows it: see rootfs.pivot."""
     program.call("fchdir", program.fd("rootfs"))
     program.call("pivot_root", b".", b".")
-    program.call("umount2", b".", _sys.MNT_DETACH)
+    program.call("umount2", b".", syscalls.MNT_DETACH)
     program.call("chdir", b"/")
     if kind := late_propagation(plan):
         program.call("mount", 0, b"/", 0, kind, 0)

@@ -12,20 +12,20 @@ import errno
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 
 __all__ = ["check_device", "ensure", "open_in_root", "parent_of", "try_open"]
 
-_RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 MAX_LINKS = 40
 MAX_DEPTH = 256
 
 
 def open_in_root(root: int, path: str, flags: int = os.O_PATH, *, follow: bool = True) -> int:
     """Open `path` as if `root` were /; magic links are refused, and symlinks too unless `follow`."""
-    resolve = _RESOLVE if follow else _RESOLVE | _sys.RESOLVE_NO_SYMLINKS
-    return _sys.openat2(root, path.lstrip("/") or ".", flags, resolve=resolve)
+    resolve = _RESOLVE if follow else _RESOLVE | syscalls.RESOLVE_NO_SYMLINKS
+    return syscalls.openat2(root, path.lstrip("/") or ".", flags, resolve=resolve)
 
 
 def try_open(root: int, path: str) -> int | None:
@@ -136,7 +136,7 @@ def ensure(root: int, path: str, *, directory: bool, mode: int = 0o755, follow: 
 
 def _is_link(root: int, path: str) -> bool:
     try:
-        os.close(_sys.openat2(root, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, resolve=_RESOLVE))
+        os.close(syscalls.openat2(root, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, resolve=_RESOLVE))
     except OSError:
         return False
     return True
@@ -163,6 +163,6 @@ def check_device(fd: int, major: int, minor: int, path: str) -> None:
 
 def check_magic(fd: int, magic: int, what: str) -> None:
     """Refuse a descriptor that is not on the filesystem it must be on (CVE-2025-52565, CVE-2025-52881)."""
-    found = _sys.fs_magic(fd)
+    found = syscalls.fs_magic(fd)
     if found != magic:
         raise Error(f"{what} is on a filesystem of magic {found:#x}, not {magic:#x}")

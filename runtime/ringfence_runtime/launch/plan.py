@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import stat
 
-from ringfence_runtime import _sys, log
+from ringfence_linux import syscalls
+from ringfence_runtime import log
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.launch.mounts import open_source
 from ringfence_runtime.security.labels import selinux_enabled
@@ -22,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ringfence_runtime.cgroup.hierarchy import Hierarchies
+    from ringfence_linux.cgroups import Hierarchies
     from ringfence_runtime.launch.autouserns import Range
 
 __all__ = ["USERNS", "Options", "Plan", "make_plan"]
@@ -126,7 +127,7 @@ class Plan:
             if not path and name not in ("cgroup", "time"):
                 flags |= NAMESPACES[name]
         self.unshare_user = self.staged and user
-        self.clone_flags = flags & ~_sys.CLONE_NEWUSER if self.staged else flags
+        self.clone_flags = flags & ~syscalls.CLONE_NEWUSER if self.staged else flags
         # Without rights over the host's mounts, the child opens the sources in its own namespaces.
         self.rootless = os.geteuid() != 0
         self.deferred = self.rootless or "mount" in self.joins
@@ -159,7 +160,7 @@ class Plan:
 def open_rootfs(path: str) -> int:
     """A detached copy of the root filesystem's tree, which sends no mount event to the host."""
     try:
-        tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE | _sys.AT_RECURSIVE)
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
     except OSError as error:
         raise Error(f"config: root.path: cannot open {path}: {error.strerror}") from None
     if not stat.S_ISDIR(os.fstat(tree).st_mode):
@@ -172,7 +173,7 @@ def early_propagation(plan: Plan) -> int:
     once, it would undo what a mount asks for itself.
     """
     kind, recursive = plan.config.linux.propagation
-    return kind if recursive and kind in (_sys.MS_PRIVATE, _sys.MS_SLAVE) else 0
+    return kind if recursive and kind in (syscalls.MS_PRIVATE, syscalls.MS_SLAVE) else 0
 
 
 def late_propagation(plan: Plan) -> int:
@@ -180,13 +181,13 @@ def late_propagation(plan: Plan) -> int:
     kind, recursive = plan.config.linux.propagation
     if not kind or early_propagation(plan):
         return 0
-    return kind | (_sys.MS_REC if recursive else 0)
+    return kind | (syscalls.MS_REC if recursive else 0)
 
 
 def make_plan(config: Config, bundle: str, options: Options) -> Plan:
     """Check, open and copy all that the child needs of the host."""
     plan = Plan(config, bundle, options)
-    for step in plan.describe() if log._log.level == 0 else ():
+    for step in plan.describe() if log.shows("debug") else ():
         log.debug(step)
     if not os.path.isdir(plan.rootfs):
         raise Error(f"config: root.path: {plan.rootfs} is not a directory")
@@ -232,9 +233,9 @@ def _open_all(plan: Plan, options: Options) -> None:
         _map_rootfs(plan, options.userns_range)
     propagation, _ = config.linux.propagation
     # A root filesystem that shall share its mounts stays a peer of the host's; any other only receives.
-    kind = 0 if propagation == _sys.MS_SHARED else _sys.MS_SLAVE
+    kind = 0 if propagation == syscalls.MS_SHARED else syscalls.MS_SLAVE
     if kind:
-        _sys.mount_setattr(plan.rootfs_fd, propagation=kind, recursive=True)
+        syscalls.mount_setattr(plan.rootfs_fd, propagation=kind, recursive=True)
     for index, mount in enumerate(config.mounts):
         if mount.bind and not (mount.copy_symlink and os.path.islink(mount.source)):
             plan.mount_fds[index] = _open_bind(mount, plan)
@@ -250,7 +251,7 @@ def _map_rootfs(plan: Plan, ids: Range) -> None:
 
     userns = make_userns(*ids.maps())
     try:
-        _sys.mount_setattr(plan.rootfs_fd, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns)
+        syscalls.mount_setattr(plan.rootfs_fd, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns=userns)
     except OSError as error:
         raise Error(
             f"userns auto: the filesystem of {plan.rootfs} cannot be id-mapped: {error.strerror}",

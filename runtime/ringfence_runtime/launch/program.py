@@ -8,10 +8,11 @@ workload has run; the runtime then starts the init that Python is.
 
 from __future__ import annotations
 
-import os
 from _struct import Struct, pack
 
-__all__ = ["CALL_NUMBERS", "Program", "Slot"]
+from ringfence_linux.numbers import number as number_of
+
+__all__ = ["Program", "Slot"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,48 +43,6 @@ KINDS = (
     "execute",
 )
 _NUMBER, _SLOT, _DATA = 0, 1, 2
-
-# name -> (x86_64, everything newer: asm-generic/unistd.h). Numbers from 424 up are the same everywhere.
-_NUMBERS = {
-    "write": (1, 64),
-    "ioctl": (16, 29),
-    "socket": (41, 198),
-    "fcntl": (72, 25),
-    "chdir": (80, 49),
-    "fchdir": (81, 50),
-    "umask": (95, 166),
-    "setgroups": (116, 159),
-    "setresuid": (117, 147),
-    "setresgid": (119, 149),
-    "capset": (126, 91),
-    "personality": (135, 92),
-    "pivot_root": (155, 41),
-    "prctl": (157, 167),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "sethostname": (170, 161),
-    "setdomainname": (171, 162),
-    "keyctl": (250, 219),
-    "openat": (257, 56),
-    "mknodat": (259, 33),
-    "fchownat": (260, 54),
-    "unlinkat": (263, 35),
-    "symlinkat": (266, 36),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "dup3": (292, 24),
-    "seccomp": (317, 277),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "close_range": (436, 436),
-    "openat2": (437, 437),
-    "mount_setattr": (442, 442),
-}
-_COLUMN = 0 if os.uname().machine == "x86_64" else 1
-CALL_NUMBERS = {name: numbers[_COLUMN] for name, numbers in _NUMBERS.items()}
 
 
 class Slot:
@@ -148,7 +107,7 @@ class Program:
         self, name: str, *arguments: int | bytes | Slot, into: Slot | None = None, errors: Sequence[int] = ()
     ) -> int:
         """Add a system call; its place, for `skip`. `errors` do not matter."""
-        return self._add("call", CALL_NUMBERS[name], arguments, into, errors)
+        return self._add("call", number_of(name), arguments, into, errors)
 
     def step(
         self, kind: str, *arguments: int | bytes | Slot, into: Slot | None = None, errors: Sequence[int] = ()

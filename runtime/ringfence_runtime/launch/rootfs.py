@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import mounts
 from ringfence_runtime.launch.devices import make_devices
@@ -49,12 +49,12 @@ class Rootfs:
             raise Error("config: linux.namespaces: a mount namespace is needed")  # as its parser says
         if "mount" in plan.joins:
             # A copy of what was joined: whoever else lives there must not find his root changed by ours.
-            _sys.unshare(_sys.CLONE_NEWNS)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
         # Never `shared`: attaching on a peer of the host's / would attach on the host's, too. Where the
         # child opens
         # the sources itself they must still receive from the host, so then it is `slave`.
-        cut = _sys.MS_SLAVE if plan.deferred else _sys.MS_PRIVATE
-        _sys.mount(None, "/", None, cut | _sys.MS_REC, None)
+        cut = syscalls.MS_SLAVE if plan.deferred else syscalls.MS_PRIVATE
+        syscalls.mount(None, "/", None, cut | syscalls.MS_REC, None)
         if plan.rootfs_fd < 0:
             plan.rootfs_fd = open_rootfs(plan.rootfs)
         try:
@@ -63,11 +63,11 @@ class Rootfs:
             place = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.null = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
         check_device(self.null, 1, 3, "/dev/null of the host")
-        _sys.move_mount(plan.rootfs_fd, place)
+        syscalls.move_mount(plan.rootfs_fd, place)
         os.close(place)
         self.fd = plan.rootfs_fd
         if kind := early_propagation(plan):
-            _sys.mount_setattr(self.fd, propagation=kind, recursive=True)
+            syscalls.mount_setattr(self.fd, propagation=kind, recursive=True)
 
     def furnish(self) -> None:
         """All mounts in the order of the configuration, then the devices."""
@@ -85,7 +85,7 @@ class Rootfs:
         except OSError:
             # In a user namespace that may not mount one, the host's serves, if it is what it says.
             self.procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        check_magic(self.procfs, _sys.PROC_SUPER_MAGIC, "/proc")
+        check_magic(self.procfs, syscalls.PROC_SUPER_MAGIC, "/proc")
 
     def _mount(self, index: int, mount: Mount) -> None:
         try:
@@ -100,7 +100,7 @@ class Rootfs:
                 if tree < 0:
                     tree = mounts.open_source(mount, self.plan.bundle)
                 if (kind := early_propagation(self.plan)) and not mount.own_propagation:
-                    _sys.mount_setattr(tree, propagation=kind, recursive=True)
+                    syscalls.mount_setattr(tree, propagation=kind, recursive=True)
                 mounts.attributes(mount, tree)
             else:
                 tree = self._filesystem(mount)
@@ -122,7 +122,7 @@ class Rootfs:
         """A mount at / covers the root filesystem: from here on it is the root."""
         if mount.copy_up:
             raise Error(f"{mount.path}: tmpcopyup of the root filesystem itself is not possible")
-        _sys.move_mount(tree, self.fd, path="/")
+        syscalls.move_mount(tree, self.fd, path="/")
         mounts.propagate(mount, tree)
         os.close(self.fd)
         self.fd = tree
@@ -135,9 +135,11 @@ class Rootfs:
             if mount.type != "sysfs" or not self._foreign_network():
                 raise
             # sysfs belongs to a network namespace; one that is not ours cannot be mounted, only copied.
-            tree = _sys.open_tree(_sys.AT_FDCWD, "/sys", _sys.OPEN_TREE_CLONE | _sys.AT_RECURSIVE)
-            check_magic(tree, _sys.SYSFS_MAGIC, "/sys")
-            _sys.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, recursive=True)
+            tree = syscalls.open_tree(
+                syscalls.AT_FDCWD, "/sys", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+            )
+            check_magic(tree, syscalls.SYSFS_MAGIC, "/sys")
+            syscalls.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, recursive=True)
             return tree
 
     def _foreign_network(self) -> bool:
@@ -146,11 +148,11 @@ class Rootfs:
 
     def write_sysctls(self) -> None:
         for name, value in self.plan.config.linux.sysctls.items():
-            resolve = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_SYMLINKS | _sys.RESOLVE_NO_XDEV
+            resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
             try:
-                fd = _sys.openat2(self.procfs, f"sys/{name}", os.O_WRONLY, resolve=resolve)
+                fd = syscalls.openat2(self.procfs, f"sys/{name}", os.O_WRONLY, resolve=resolve)
                 try:
-                    check_magic(fd, _sys.PROC_SUPER_MAGIC, name)
+                    check_magic(fd, syscalls.PROC_SUPER_MAGIC, name)
                     os.write(fd, value.encode())
                 finally:
                     os.close(fd)
@@ -167,7 +169,7 @@ class Rootfs:
         for path in config.linux.masked:
             mounts.mask(self.fd, path, self.null, config.linux.mount_label)
         if config.root_readonly:
-            _sys.mount_setattr(self.fd, attr_set=_sys.MOUNT_ATTR_RDONLY, path="/")
+            syscalls.mount_setattr(self.fd, attr_set=syscalls.MOUNT_ATTR_RDONLY, path="/")
 
     def _make_cwd(self, cwd: str) -> None:
         try:
@@ -186,11 +188,11 @@ class Rootfs:
 
             move_root(self.fd, self.procfs)
         else:
-            _sys.pivot_root(".", ".")
-            _sys.umount2(".", _sys.MNT_DETACH)
+            syscalls.pivot_root(".", ".")
+            syscalls.umount2(".", syscalls.MNT_DETACH)
         os.chdir("/")
         if kind := late_propagation(self.plan):
-            _sys.mount(None, "/", None, kind, None)
+            syscalls.mount(None, "/", None, kind, None)
         for mount, tree in self.apart:
             mounts.propagate(mount, tree)
             os.close(tree)

@@ -12,7 +12,7 @@ import stat
 from _struct import pack, unpack
 
 import ringfence_runtime
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.launch.channel import Channel, pair
 from ringfence_runtime.launch.child import Init
 from ringfence_runtime.launch.native import KEYRING, lay_out
@@ -41,11 +41,11 @@ class _Helper:
     def __init__(self) -> None:
         self._fd = -1
         self._looked = False
-        self._call: _sys.Exec | None = None
+        self._call: syscalls.Exec | None = None
         self._spawner: Channel | None = None
         self._owner = 0
 
-    def call(self) -> _sys.Exec | None:
+    def call(self) -> syscalls.Exec | None:
         """The execve of it as an init; None where it was not installed."""
         if not self._looked:
             self._looked = True
@@ -54,14 +54,14 @@ class _Helper:
 
     def _open(self, path: str) -> None:
         try:
-            tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE)
-            _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_RDONLY, propagation=_sys.MS_PRIVATE)
+            tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
+            syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY, propagation=syscalls.MS_PRIVATE)
         except OSError:
             return
         # Out of the way of _CHANNEL.
         self._fd = fcntl.fcntl(tree, fcntl.F_DUPFD_CLOEXEC, 64)
         os.close(tree)
-        self._call = _sys.Exec(self._fd, [_NAME], [])
+        self._call = syscalls.Exec(self._fd, [_NAME], [])
 
     def spawn(self, flags: int, channel: int, cgroup: int) -> tuple[int, int]:
         """(pid, pidfd) of a new init, by the spawner where there is one."""
@@ -78,22 +78,22 @@ class _Helper:
         pid: int = unpack("<i", answer)[0]
         if pid < 0:
             raise OSError(-pid, f"clone3: {os.strerror(-pid)}")
-        return pid, _sys.pidfd_open(pid)
+        return pid, syscalls.pidfd_open(pid)
 
     def keep_spawner(self) -> None:
         """Let a process of the small program stay, to make inits from: for the launcher."""
         if self.call() is None:
             return
         ours, theirs = pair()
-        _, pidfd = self._fork(0, theirs.fileno(), -1, _sys.Exec(self._fd, [_NAME, "spawner"], []))
+        _, pidfd = self._fork(0, theirs.fileno(), -1, syscalls.Exec(self._fd, [_NAME, "spawner"], []))
         os.close(pidfd)
         theirs.close()
         self._spawner, self._owner = ours, os.getpid()
 
     @staticmethod
-    def _fork(flags: int, channel: int, cgroup: int, call: _sys.Exec | None) -> tuple[int, int]:
+    def _fork(flags: int, channel: int, cgroup: int, call: syscalls.Exec | None) -> tuple[int, int]:
         assert call is not None
-        pid, pidfd = _sys.clone3(flags, cgroup_fd=cgroup)
+        pid, pidfd = syscalls.clone3(flags, cgroup_fd=cgroup)
         if pid == 0:
             # As little as can be: each page that is written to here is copied.
             if channel == _CHANNEL:
@@ -187,10 +187,10 @@ class Start:
         try:
             directories += [os.open(path, _DIRECTORY) for path in group.dirs.values()]
             if any(name.startswith("cgroup mount") for name in names):
-                clone = _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH
-                trees += [_sys.open_tree(directory, "", clone) for directory in directories]
+                clone = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH
+                trees += [syscalls.open_tree(directory, "", clone) for directory in directories]
                 for tree in trees:  # else what is mounted on it in the container is mounted on the host
-                    _sys.mount_setattr(tree, propagation=_sys.MS_PRIVATE)
+                    syscalls.mount_setattr(tree, propagation=syscalls.MS_PRIVATE)
             into = directories[list(group.dirs).index("")] if group.unified else -1
             pid, pidfd = _helper.spawn(self.plan.clone_flags, self.channel.fileno(), into)
             ours.send_raw(message, self._descriptors(names, directories, trees))

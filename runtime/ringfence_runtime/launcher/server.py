@@ -7,8 +7,9 @@ import _signal  # type: ignore[import-not-found]
 import _socket
 import gc
 import os
-from _struct import unpack
 
+from ringfence_linux import syscalls
+from ringfence_linux.peercred import peer as credentials
 from ringfence_runtime import log
 from ringfence_runtime.cgroup.hierarchy import detect
 from ringfence_runtime.errors import Error
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-_SO_PEERCRED = 17
 _NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup")
 # A caller that connects and says nothing is not waited for longer.
 _SECONDS_TO_SPEAK = 1.0
@@ -52,6 +52,7 @@ def preload() -> None:
         relay,
     )
     del terminal, labels, landlock, seccomp
+    syscalls.load()
 
 
 def listen(path: str) -> _socket.socket:
@@ -134,7 +135,7 @@ class Server:
 
     def _answer(self, peer: _socket.socket) -> Steps[None]:
         try:
-            pid, uid, _ = unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, 12))
+            pid, uid, _ = credentials(peer)
             yield Fd(peer.fileno(), _SECONDS_TO_SPEAK)
             request = receive(peer)
         except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import ImageStore, Imported, Limits, Options, import_image
 from tests.runtime.images.layouts import Layout
 from tests.support import force
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[ImageStore]:
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         place = line.split()[4]
         if place.startswith(f"{made.root}/"):
-            _sys.umount2(place, _sys.MNT_DETACH)
+            syscalls.umount2(place, syscalls.MNT_DETACH)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import (
     ImageError,
     ImageStore,
@@ -117,7 +117,7 @@ def test_removal_stops_at_a_mount(store: ImageStore, outside: Path) -> None:
             release_rootfs(store, "c1")
     finally:
         for line in mounts_below(store.root):
-            _sys.umount2(line.split()[4], _sys.MNT_DETACH)
+            syscalls.umount2(line.split()[4], syscalls.MNT_DETACH)
     store.sweep()
     assert os.listdir(f"{store.root}/tmp") == []
 

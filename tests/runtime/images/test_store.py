@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import (
     ImageError,
     ImageStore,
@@ -186,9 +186,9 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A private filesystem of 512 KiB and 64 inodes."""
     path = tmp_path / "small"
     path.mkdir()
-    _sys.mount("tmpfs", str(path), "tmpfs", 0, "size=512k,nr_inodes=64,mode=700")
+    syscalls.mount("tmpfs", str(path), "tmpfs", 0, "size=512k,nr_inodes=64,mode=700")
     yield path
-    _sys.umount2(str(path), _sys.MNT_DETACH)
+    syscalls.umount2(str(path), syscalls.MNT_DETACH)
 
 
 @pytest.mark.parametrize("what", ["bytes", "inodes"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import (
     ImageStore,
     Imported,
@@ -30,9 +30,9 @@ Load = Callable[..., Imported]
 
 def need_idmapped_mounts(userns: int, path: str) -> None:
     """tmpfs supports them from 6.3 on, other filesystems from different versions."""
-    tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE)
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
     try:
-        _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns)
+        syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns=userns)
     except OSError:
         force.elsewhere("this filesystem has no idmapped mounts")
     finally:
@@ -46,7 +46,7 @@ def user_namespace() -> Iterator[int]:
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
-            _sys.unshare(_sys.CLONE_NEWUSER)
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
             os.write(go, b"x")
             signal.pause()
         os._exit(1)
@@ -74,7 +74,7 @@ def test_user_namespace(load: Load, store: ImageStore) -> None:
         child = os.fork()
         if child == 0:
             with suppress(BaseException):
-                _sys.setns(userns, _sys.CLONE_NEWUSER)
+                syscalls.setns(userns, syscalls.CLONE_NEWUSER)
                 os.setresgid(0, 0, 0)
                 os.setresuid(0, 0, 0)
                 os.fchdir(fd)
@@ -119,7 +119,7 @@ def in_user_namespace(work: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
-            _sys.unshare(_sys.CLONE_NEWUSER | _sys.CLONE_NEWNS)
+            syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
             os.write(ready[1], b"x")
             os.read(mapped[0], 1)
             os.setresgid(0, 0, 0)

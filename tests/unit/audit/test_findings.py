@@ -18,15 +18,16 @@ from ringfence.audit.report import as_json
 from ringfence.audit.survey import parted
 from ringfence.config import load
 from ringfence.containers.model import Posture, SensitiveMount
-from ringfence.containers.posture import CAPABILITIES, scored
+from ringfence.containers.posture import scored
 from ringfence.daemon.queries.audit import AuditRound
+from ringfence_linux.capabilities import NAMES
 
 FENCED = Posture(
     capabilities=("CAP_CHOWN",), bounding=("CAP_CHOWN",), seccomp="filter", user_namespace=True,
     shared_namespaces=(), no_new_privs=True, apparmor="docker-default (enforce)",
 )  # fmt: skip
 BARE = Posture(
-    capabilities=CAPABILITIES, bounding=CAPABILITIES, seccomp="disabled", user_namespace=False,
+    capabilities=NAMES, bounding=NAMES, seccomp="disabled", user_namespace=False,
     shared_namespaces=("pid", "net", "ipc", "uts", "mnt"), no_new_privs=False, apparmor="unconfined",
     sensitive_mounts=(
         SensitiveMount("runtime-socket", "/run/docker.sock", "/run/docker.sock", False),

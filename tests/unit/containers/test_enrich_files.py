@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.bpf.syscall_numbers import NUMBERS
 from ringfence.containers.enrich import safejson
 from ringfence.containers.enrich.bundles import ContainerdBundles, CrunState, RuncState, safe_name
 from ringfence.containers.enrich.docker import Docker
 from ringfence.containers.enrich.oci import facts_of_config
 from ringfence.containers.enrich.podman import ContainersStorage
 from ringfence.containers.enrich.request import Request
+from ringfence_linux.numbers import NUMBERS
 from tests.support.waiting import wait_for
 
 HEX = "ab" * 32

@@ -13,16 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from ringfence.containers.enrich import default_sources
 from ringfence.containers.enrich.docker import Docker, socket_path
 from ringfence.containers.enrich.proc import posture_of_task
 from ringfence.containers.enrich.request import Request, Source
 from ringfence.containers.enrich.worker import Answer, Worker, enrich
 from ringfence.containers.model import Enrichment, Facts
-from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.faults import handler_errors
+from ringfence_linux.procfs import TICK_NS, start_ticks
 from tests.support.waiting import wait_for
 
 HEX = "ab" * 32
@@ -247,16 +245,6 @@ def test_another_process_of_the_same_pid_lends_nothing() -> None:
     assert ticks is not None
     assert posture_of_task(os.getpid(), (ticks + 1) * TICK_NS) is None
     assert posture_of_task(0x7FFFFFF0, 0) is None
-
-
-@pytest.mark.parametrize("name", ["a) R 1 1 (b", "x\ny", "(((", ")))"])
-def test_a_process_name_does_not_confuse_the_start_time(tmp_path: Path, name: str) -> None:
-    """stat(5) puts the name in parentheses, whatever is in it."""
-    (tmp_path / "7").mkdir()
-    fields = " ".join(str(number) for number in range(3, 53))
-    (tmp_path / "7/stat").write_text(f"7 ({name}) S {fields}")
-    # field 22 of proc(5); the state is field 3, and "3" stands for field 4
-    assert start_ticks(7, tmp_path) == 21
 
 
 def test_a_bug_in_asking_answers_all_the_same() -> None:

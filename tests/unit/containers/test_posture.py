@@ -3,35 +3,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import pytest
-
 from ringfence.containers.model import Posture, SensitiveMount
-from ringfence.containers.posture import CAPABILITIES, capability_names, merge, namespace_names, scored
+from ringfence.containers.posture import merge, scored
+from ringfence_linux.capabilities import names
 
-HEADER = Path("/usr/include/linux/capability.h")
-
-
-@pytest.mark.skipif(not HEADER.exists(), reason="needs linux-libc-dev")
-def test_capability_names_are_the_kernels() -> None:
-    """Name by name, number by number."""
-    found = dict(re.findall(r"^#define (CAP_[A-Z_]+)\s+(\d+)$", HEADER.read_text(), re.MULTILINE))
-    assert {name: str(number) for number, name in enumerate(CAPABILITIES)}.items() >= found.items()
-
-
-def test_a_capability_without_a_name_keeps_its_number() -> None:
-    """A newer kernel than this agent."""
-    assert capability_names(1 << 21 | 1 << 60) == ("CAP_SYS_ADMIN", "CAP_60")
-
-
-def test_namespace_bits_have_names() -> None:
-    """CLONE_NEWNS and CLONE_NEWPID."""
-    assert namespace_names(0x20000 | 0x20000000) == ("mnt", "pid")
-
-
-ALL = capability_names((1 << 41) - 1)
+ALL = names((1 << 41) - 1)
 
 
 def test_privileged_means_unbound_on_the_hosts_user_namespace() -> None:

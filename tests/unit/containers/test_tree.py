@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import EventKind
-from ringfence.containers.procstat import TICK_NS
 from ringfence.containers.tree import DEPTH_MAX, ProcessTree
 from ringfence.events import ExecEvent, TaskEvent
+from ringfence_linux.procfs import TICK_NS
 
 S = 10**9
 

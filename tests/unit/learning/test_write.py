@@ -13,13 +13,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import EventKind
-from ringfence.bpf.mountinfo import parse
 from ringfence.learning.observed import Observed, Peer, observe
 from ringfence.learning.write import files
 from ringfence.policy import NodeTiers, Rule, compile_policies
 from ringfence.policy.load import load_bytes
 from ringfence.policy.review import refuse
 from ringfence.policy.samples import Sample, file_sample, meets, sample
+from ringfence_linux.mountinfo import parse
 from ringfence_runtime.security.default_profile import profile
 
 MOUNTINFO = """\

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.response.kill import KillOutcome, kill_process
+from ringfence_linux.procfs import TICK_NS, start_ticks
 from tests.support.descriptors import open_descriptors
 
 

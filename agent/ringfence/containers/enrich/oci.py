@@ -10,7 +10,8 @@ from typing import Any
 
 from ringfence.containers.enrich import mounts, safejson
 from ringfence.containers.model import Enrichment, Facts, Posture
-from ringfence.containers.posture import NAMESPACE_BITS, scored
+from ringfence.containers.posture import scored
+from ringfence_linux.namespaces import CLONE_FLAGS
 
 __all__ = ["facts_of_config", "posture_of_config"]
 
@@ -74,7 +75,7 @@ def posture_of_config(config: Any) -> Posture:
         own[_NAMESPACE_NAMES.get(kind, kind)] = safejson.text(entry, "path")
     # A namespace that is joined by path may be the host's or a pod's: only one that is not named is surely
     # shared.
-    shared = tuple(name for name in NAMESPACE_BITS if name not in own and name not in ("time", "user"))
+    shared = tuple(name for name in CLONE_FLAGS if name not in own and name not in ("time", "user"))
     flag = process.get("noNewPrivileges") if isinstance(process, dict) else None
     maps = [
         (inside, outside, size)

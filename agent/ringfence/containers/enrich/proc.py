@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from ringfence.containers.enrich import mounts, safejson
 from ringfence.containers.model import Posture
-from ringfence.containers.posture import SECCOMP_MODES, capability_names, scored
-from ringfence.containers.procstat import start_ticks, ticks_of
+from ringfence.containers.posture import SECCOMP_MODES, scored
+from ringfence_linux import capabilities, namespaces
+from ringfence_linux.procfs import start_ticks, ticks_of
 
 __all__ = ["posture_of_task"]
 
@@ -67,7 +67,7 @@ def _of_status(status: dict[str, str]) -> Posture:
 
 def _names(mask: str) -> tuple[str, ...] | None:
     try:
-        return capability_names(int(mask, 16))
+        return capabilities.names(int(mask, 16))
     except ValueError:
         return None
 
@@ -87,7 +87,5 @@ def _apparmor(text: str) -> str | None:
 
 
 def _same_namespace(base: Path, proc: Path, name: str) -> bool:
-    try:
-        return os.readlink(base / "ns" / name) == os.readlink(proc / "self/ns" / name)
-    except OSError:
-        return True
+    links = namespaces.link(base.name, name, proc), namespaces.link("self", name, proc)
+    return "" in links or links[0] == links[1]

@@ -26,8 +26,8 @@ from ringfence.bpf.syscalls import DONE, OPENS, names_of
 from ringfence.config import Config
 from ringfence.config.values import Pattern as NamePattern
 from ringfence.containers.patterns import patterns_for
-from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.policy import CompiledPolicies, NodeTiers
+from ringfence_linux.procfs import TICK_NS, start_ticks
 
 __all__ = [
     "attach_plan",

@@ -14,7 +14,6 @@ import errno
 import os
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,10 +23,10 @@ from ringfence.abi import NO_CALL, TASK, Action, EventKind, Tamper, TaskValue
 from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.events import Event
+from ringfence_linux.peercred import peer
 
 __all__ = ["Peers"]
 
-_PEERCRED = struct.Struct("3i")
 _SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 (7b26952a91cf)
 _COMM = 15
 
@@ -43,9 +42,7 @@ class Peers:
         """Whether this peer must not be served. From any thread."""
         if not self._guards:
             return False
-        pid, uid, gid = _PEERCRED.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-        )
+        pid, uid, gid = peer(connection)
         task = self._task_of(connection, pid)
         if task is None:  # ended, or in a pid namespace that we do not see: unknown
             return self._denies

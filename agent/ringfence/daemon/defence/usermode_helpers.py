@@ -17,12 +17,12 @@ from typing import NamedTuple, Protocol
 
 from ringfence import log
 from ringfence.abi import HELPER_CORE, HELPER_KEY, HELPER_OTHER
-from ringfence.bpf import mountinfo
 from ringfence.bpf.host import identify
-from ringfence.bpf.mountinfo import MountLine
-from ringfence.bpf.open_in_root import open_in_root
 from ringfence.containers.host import host_root
 from ringfence.policy.operand import fnv1a
+from ringfence_linux import mountinfo
+from ringfence_linux.mountinfo import MountLine
+from ringfence_linux.syscalls import open_in_root
 
 __all__ = ["Helper", "Helpers", "configured", "find", "keys"]
 

@@ -25,13 +25,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ringfence.abi import MAPS
-from ringfence.bpf import _maps
-from ringfence.bpf.maps import Map, MapType
+from ringfence.bpf.maps import Map, MapType, create_map
 from ringfence.bpf.pins import PinDirectory, candidates, find_base
 from ringfence.config import Config
 from ringfence.containers.hierarchy import detect, host_namespaces, own_cgroup
 from ringfence.errors import KernelError
-from ringfence.files import replace_file
+from ringfence_linux.atomicfile import replace_file
 
 __all__ = ["ADMITTED", "FILE", "GAP", "NOTHING", "admit", "earlier_pins", "issue"]
 
@@ -119,7 +118,7 @@ def _survives(act: Callable[[], object]) -> bool:
 
 
 def _use_bpf() -> None:
-    os.close(_maps.create(MapType.ARRAY, "rf_handover", 4, 4, 1))
+    create_map(MapType.ARRAY, "rf_handover", 4, 4, 1).close()
 
 
 def _remove(directories: Iterable[PinDirectory]) -> None:

@@ -15,16 +15,13 @@ container could give it another name and other policies.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ringfence import log
 from ringfence.containers.enrich import safejson
@@ -37,14 +34,12 @@ from ringfence.daemon.tracking.enrolment import Entry
 from ringfence.daemon.tracking.enrolment_store import HandshakeRecord, Handshakes
 from ringfence.errors import Error
 from ringfence.faults import ACCEPT_PAUSE, cannot_accept
+from ringfence_linux import enroll
+from ringfence_linux.peercred import is_trusted, peer
 
 __all__ = ["Enroller"]
 
 _MAX_CALLERS = 64
-_MAX_BYTES = 1 << 16
-_MAX_FDS = 32
-_SECONDS = 5.0  # in which a caller must have said what it wants
-_SO_PEERCRED = struct.Struct("3i")
 
 
 @dataclass(slots=True)
@@ -81,7 +76,7 @@ class Enroller:
         """Listen. Raises OSError."""
         self._listener = _listen(self._path)
         self._loop.watch(self._listener.fileno(), self._accept)
-        self._loop.every(_SECONDS, self._expire)
+        self._loop.every(enroll.SECONDS_TO_SPEAK, self._expire)
 
     def close(self) -> None:
         """Stop listening; waiting callers see the end of their connection."""
@@ -122,7 +117,7 @@ class Enroller:
     def _hear(self, connection: socket.socket) -> None:
         fds: list[int] = []
         try:
-            data, fds, flags, _ = socket.recv_fds(connection, _MAX_BYTES, _MAX_FDS)
+            data, fds, flags, _ = socket.recv_fds(connection, enroll.MAX_BYTES, enroll.MAX_FDS)
         except BlockingIOError:
             self._loop.watch(connection.fileno(), lambda: self._hear(connection))
             return
@@ -148,7 +143,7 @@ class Enroller:
                     os.close(fd)
 
     def _serve(self, connection: socket.socket, data: bytes, fds: list[int]) -> None:
-        request = _Request.of(safejson.parse(data), fds)
+        request = _Request.of(data, fds)
         if request.policy_file is None:
             self._enter(connection, request.facts, request.name, request.chosen, request.cgroup(self._entry))
             return
@@ -208,16 +203,16 @@ class Enroller:
     ) -> None:
         policies = self._entry.enter(cgroup, facts, name, chosen)
         self.results["enrolled"] += 1
-        self._answer(connection, {"ok": True, "policies": policies})
+        self._answer(connection, enroll.Answer(ok=True, policies=policies))
 
     def _refuse(self, connection: socket.socket, message: str, hint: str = "") -> None:
         self.results["refused"] += 1
         self._log.warning("a container is refused", reason=message[:500])
-        self._answer(connection, {"ok": False, "error": message[:8192], "hint": hint})
+        self._answer(connection, enroll.Answer(ok=False, error=message, hint=hint))
 
-    def _answer(self, connection: socket.socket, answer: dict[str, Any]) -> None:
+    def _answer(self, connection: socket.socket, answer: enroll.Answer) -> None:
         with contextlib.suppress(OSError):
-            connection.send(json.dumps(answer).encode("ascii", "backslashreplace"))
+            connection.send(answer.encode())
         self._drop(connection)
 
     def _drop(self, connection: socket.socket) -> None:
@@ -230,39 +225,36 @@ class Enroller:
     def _expire(self) -> None:
         now = time.monotonic()
         for caller in list(self._callers.values()):
-            if now - caller.since > _SECONDS:
+            if now - caller.since > enroll.SECONDS_TO_SPEAK:
                 self._drop(caller.connection)
 
 
 class _Request:
     """A checked request."""
 
-    def __init__(self, body: dict[str, Any], fds: dict[str, list[int]]) -> None:
-        self.name = str(body.get("id"))
+    def __init__(self, request: enroll.Request, fds: dict[str, list[int]]) -> None:
+        self.name, self.chosen = request.container, request.policies
         if not safe_name(self.name):
             raise Error("the request names no container")
-        self._cgroups = fds.get("cgroup", [])
-        chosen = body.get("policies", [])
-        if not isinstance(chosen, list) or not all(isinstance(name, str) for name in chosen):
-            raise Error("the request's `policies` are not names")
-        self.chosen = tuple(chosen[:64])
+        self._cgroups = fds.get(enroll.CGROUP, [])
         if any(":" in name for name in self.chosen):  # the keys of files, which must come with their file
             raise Error("the request's `policies` are not names")
-        self.policy_name = str(body.get("file", "policy"))[:4096]
-        given = fds.get("policy", [])
+        self.policy_name = request.file
+        given = fds.get(enroll.POLICY, [])
         self.policy_file = safejson.read_open(given[0]) if given else None
-        self.facts = _facts(fds.get("config", []), certain=body.get("certain") is True)
+        self.facts = _facts(fds.get(enroll.CONFIG, []), certain=request.certain)
 
     @classmethod
-    def of(cls, body: Any, fds: list[int]) -> _Request:
-        """`fds` of the body says, in order, what each descriptor is."""
-        names = body.get("fds") if isinstance(body, dict) else None
-        if not isinstance(names, list) or len(names) != len(fds):
-            raise Error("the request does not fit its descriptors")
+    def of(cls, data: bytes, fds: list[int]) -> _Request:
+        """Raises Error with what is wrong."""
+        try:
+            request = enroll.Request.decode(data, len(fds))
+        except ValueError as error:
+            raise Error(str(error)) from None
         named: dict[str, list[int]] = {}
-        for name, fd in zip(names, fds, strict=True):
-            named.setdefault(str(name), []).append(fd)
-        return cls(body, named)
+        for name, fd in zip(request.fds, fds, strict=True):
+            named.setdefault(name, []).append(fd)
+        return cls(request, named)
 
     def cgroup(self, entry: Entry) -> int:
         """The descriptor of the hierarchy that says whose a task is."""
@@ -286,8 +278,8 @@ def _facts(config: list[int], *, certain: bool) -> Facts:
 
 
 def _trusted(connection: socket.socket) -> bool:
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _SO_PEERCRED.size)
-    return _SO_PEERCRED.unpack(raw)[1] in (0, os.geteuid())
+    _, uid, _ = peer(connection)
+    return is_trusted(uid)
 
 
 def _listen(path: Path) -> socket.socket:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ringfence.containers.enrich import safejson
 from ringfence.containers.model import Enrichment, Facts
-from ringfence.files import replace_file
+from ringfence_linux.atomicfile import replace_file
 
 __all__ = ["HandshakeRecord", "Handshakes"]
 

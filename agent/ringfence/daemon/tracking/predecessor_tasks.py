@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from ringfence.abi import CARRIED, CONTAINER, MAPS, STATE_REMOVED, TASK, ContainerValue, TaskValue
 from ringfence.bpf.maps import Map
 from ringfence.bpf.pins import PinDirectory
-from ringfence.containers.procstat import start_ticks, ticks_of
+from ringfence_linux.procfs import start_ticks, ticks_of
 
 __all__ = ["Inheritance"]
 

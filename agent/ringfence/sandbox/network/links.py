@@ -149,10 +149,10 @@ def _child_of(host: Any, network: dict[str, Any], lease: dict[str, Any], pid: in
 
 def _enter(pid: int) -> None:
     """This process goes into the namespace for good: it is a helper that ends with the work."""
-    from ringfence_runtime import _sys
+    from ringfence_linux import syscalls
 
     fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    _sys.setns(fd, _sys.CLONE_NEWNET)
+    syscalls.setns(fd, syscalls.CLONE_NEWNET)
     os.close(fd)
 
 

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from pathlib import Path
 
-from ringfence.bpf.mountinfo import parse
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence_linux.mountinfo import parse, read, unescape
 
 
 def test_escapes_and_broken_lines() -> None:
@@ -36,3 +41,16 @@ def test_a_cgroup_namespace_shows_roots_above_its_own(root: str, whole: bool) ->
     """They are complete, too."""
     (line,) = parse(f"1 2 0:30 {root} /sys/fs/cgroup rw - cgroup2 cgroup rw")
     assert line.whole is whole
+
+
+@given(st.text(alphabet="\\01237 89a", max_size=20))
+def test_unescaping_is_that_of_a_regular_expression(text: str) -> None:
+    """Three octal digits after a backslash; anything else stays."""
+    assert unescape(text) == re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def test_a_mount_point_may_hold_a_carriage_return(tmp_path: Path) -> None:
+    """The kernel does not escape it, and it ends no line; bytes that are not UTF-8 are surrogates."""
+    (tmp_path / "mountinfo").write_bytes(b"1 2 8:1 / /a\rb\xff rw - ext4 x rw\n")
+    (line,) = read(tmp_path)
+    assert line.target == "/a\rb\udcff"

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How architectures number the system calls that ringfence.bpf.syscalls knows: x86_64, i386, arm64.
+"""The numbers of system calls by architecture: the calls that are events, and those that the runtime makes.
 
-None: the architecture has no such call. tests/unit/bpf/test_syscalls.py compares them with the headers of the
-machine that it runs on (asm/unistd_64.h, asm/unistd_32.h, asm-generic/unistd.h).
+None: the architecture has no such call. Numbers from 424 up are the same on every architecture.
+tests/unit/linux/test_numbers.py compares the table with the headers of the machine that it runs on
+(asm/unistd_64.h, asm/unistd_32.h, asm-generic/unistd.h), and the literals of the C files with the table.
 """
 
 from __future__ import annotations
 
-_Number = int | None
+import os
+
+__all__ = ["NUMBERS", "number"]
 
 #: name -> (x86_64, i386, arm64)
-NUMBERS: dict[str, tuple[_Number, _Number, _Number]] = {
+NUMBERS: dict[str, tuple[int | None, int | None, int | None]] = {
     "clone": (56, 120, 220),
     "execve": (59, 11, 221),
     "execveat": (322, 358, 281),
@@ -150,4 +153,29 @@ NUMBERS: dict[str, tuple[_Number, _Number, _Number]] = {
     "openat": (257, 295, 56),
     "openat2": (437, 437, 437),
     "creat": (85, 8, None),
+    # no events: what the runtime and its init call
+    "fcntl": (72, 55, 25),
+    "chdir": (80, 12, 49),
+    "fchdir": (81, 133, 50),
+    "umask": (95, 60, 166),
+    "dup3": (292, 330, 24),
+    "prctl": (157, 172, 167),
+    "capget": (125, 184, 90),
+    "rt_sigaction": (13, 174, 134),
+    "fstatfs": (138, 100, 44),
+    "set_mempolicy": (238, 276, 237),
+    "pidfd_open": (434, 434, 434),
+    "close_range": (436, 436, 436),
+    "landlock_create_ruleset": (444, 444, 444),
+    "landlock_add_rule": (445, 445, 445),
+    "landlock_restrict_self": (446, 446, 446),
 }
+_COLUMN = 0 if os.uname().machine == "x86_64" else 2
+
+
+def number(name: str) -> int:
+    """The number of a call on this machine. KeyError if it is not in the table, or not on this machine."""
+    found = NUMBERS[name][_COLUMN]
+    if found is None:
+        raise KeyError(name)
+    return found
