@@ -26,7 +26,7 @@ __all__ = [
     "Connection",
     "Target",
     "dial",
-    "nobody_there",
+    "is_unreachable",
     "reason_of",
     "secure",
     "target_of",
@@ -92,7 +92,7 @@ def reason_of(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)[:200]
 
 
-def nobody_there(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether no connection was made at all, so that what was to be sent has no part in it."""
     if isinstance(error, (ConnectionRefusedError, FileNotFoundError, socket.gaierror)):
         return True

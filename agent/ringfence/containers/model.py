@@ -134,7 +134,7 @@ class Container:
     start_ns: int = 0
     created_ns: int = 0
     adopted: bool = False
-    told: bool = False  # its runtime said who it is, before its start
+    enrolled_by_runtime: bool = False  # its runtime said who it is, before its start
     chosen: tuple[str, ...] = ()  # policies that it asked for: names, and keys of files that came with it
     enrichment: Enrichment = Enrichment.PENDING
     posture: Posture | None = None
@@ -167,7 +167,7 @@ class Container:
         if facts.pid and not self.pid:
             known["pid"] = facts.pid
         # What its own runtime told for certain is not made uncertain by others who do not know it.
-        keeps = self.told and self.settled and facts.enrichment is not Enrichment.DONE
+        keeps = self.enrolled_by_runtime and self.settled and facts.enrichment is not Enrichment.DONE
         # One that was asked about anew is not unknown meanwhile.
         keeps = keeps or (self.settled and facts.enrichment is Enrichment.PENDING)
         known["enrichment"] = self.enrichment if keeps else facts.enrichment

@@ -110,7 +110,7 @@ class Registry:
         return len(self._tombstones)
 
     @property
-    def room(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """The same, and how many may be."""
         return len(self._tombstones), self._tombstones_max
 
@@ -177,13 +177,13 @@ class Registry:
         self.counts.created += 1
         return self._store(container)
 
-    def told(self, container: Container, facts: Facts, name: str, chosen: tuple[str, ...]) -> Container:
+    def enroll(self, container: Container, facts: Facts, name: str, chosen: tuple[str, ...]) -> Container:
         """What a container's own runtime says of it, before it starts."""
         known = self.add(container)
         if known.enrichment is not Enrichment.PENDING and facts.enrichment is Enrichment.PENDING:
             facts = replace(facts, enrichment=known.enrichment)
         known = replace(known.enriched(facts), posture=merge(known.posture, facts.posture))
-        return self._store(replace(known, id=name, told=True, chosen=chosen))
+        return self._store(replace(known, id=name, enrolled_by_runtime=True, chosen=chosen))
 
     def apply(self, cgroup_id: int, facts: Facts) -> Container | None:
         """Fill in what enrichment found; None when the container is forgotten already."""
@@ -259,7 +259,7 @@ class Registry:
             self._live[container.cgroup_id] = container
         return container
 
-    def _bury(self, container: Container) -> None:
+    def _retire(self, container: Container) -> None:
         self._live.pop(container.cgroup_id, None)
         if container.cgroup_id in self._tombstones:
             return
@@ -281,7 +281,7 @@ class Registry:
         self._on_free(container, ours)
         if ours:
             self._slots.free(slot, cgroup_id)
-        self._bury(container)
+        self._retire(container)
         return ours
 
     def _recover(self, slot: int, cgroup_id: int) -> Container | None:

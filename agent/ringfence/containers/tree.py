@@ -130,12 +130,12 @@ class ProcessTree:
         return len(self._dead)
 
     @property
-    def room(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """Living processes that are known, and may be."""
         return len(self._live), self._live.size
 
     @property
-    def room_of_dead(self) -> tuple[int, int]:
+    def capacity_of_dead(self) -> tuple[int, int]:
         """The same of those that ended."""
         return len(self._dead), self._dead.size
 
@@ -188,14 +188,14 @@ class ProcessTree:
         # Else it is the exit of one before it, read late.
         if process is not None and process.start_ns // TICK_NS == event.start_ns // TICK_NS:
             self._live.pop(event.pid)
-            self._bury(process)
+            self._retire(process)
 
     def _add(self, process: Process) -> None:
         if (before := self._live.get(process.pid)) is not None:  # its exit was lost
-            self._bury(before)
+            self._retire(before)
         self._live.put(process.pid, process)
 
-    def _bury(self, process: Process) -> None:
+    def _retire(self, process: Process) -> None:
         self._dead.put((process.pid, process.start_ns), process)
 
     # -- questions -----------------------------------------------------------
@@ -245,14 +245,14 @@ class ProcessTree:
         """Add processes of an adopted container from /proc; known ones stay. Returns how many were added."""
         return self._take(read_processes(pids, container, proc))
 
-    def mend(self, container: int, found: Sequence[Process], asked_ns: int) -> tuple[int, int]:
+    def reconcile(self, container: int, found: Sequence[Process], asked_ns: int) -> tuple[int, int]:
         """`found` is all that ran in a container when it was asked (CLOCK_BOOTTIME): add what is not known,
         bury what is gone. Says how many each."""
         there = {process.pid for process in found}
         ended = [p for p in self.of_container(container) if p.pid not in there and p.start_ns < asked_ns]
         for process in ended:
             self._live.pop(process.pid)
-            self._bury(process)
+            self._retire(process)
         return self._take(found), len(ended)
 
     def _take(self, found: Sequence[Process]) -> int:

@@ -13,7 +13,7 @@ from ringfence.abi import MATCH_TEXT
 from ringfence.policy import paths
 from ringfence.policy.model import Condition
 from ringfence.policy.operand import Bits, Conjunction, Kind, Network, Networks, Operand, Texts, Values, fnv1a
-from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
 
 __all__ = ["Complain", "parse_condition", "suggestion", "sysctl_name"]
 
@@ -80,7 +80,7 @@ def _written(words: _Words) -> str:
 
 
 def _words(operand: Operand, node: Node, complain: Complain) -> _Words | None:
-    if not isinstance(node, Mapping_):
+    if not isinstance(node, MappingNode):
         plain = _list(node, complain)
         return _Words(any=plain) if plain else None
     allowed = ("any", "all", "none") if operand.kind is Kind.FLAGS else ("not",)
@@ -107,7 +107,7 @@ def _words(operand: Operand, node: Node, complain: Complain) -> _Words | None:
 def _list(node: Node, complain: Complain) -> tuple[Scalar, ...] | None:
     if isinstance(node, Scalar):
         nodes: Sequence[Node] = (node,)
-    elif isinstance(node, Sequence_):
+    elif isinstance(node, SequenceNode):
         nodes = node.items
     else:
         complain(node, "must be a word or a list of words")

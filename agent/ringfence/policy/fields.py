@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 
 from ringfence.errors import Problem
 from ringfence.policy.conditions import suggestion
-from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
 
-__all__ = ["Notes"]
+__all__ = ["Diagnostics"]
 
 _MAX_TEXT = 4096
 _MAX_MESSAGE = 600
 
 
-class Notes:
+class Diagnostics:
     """The mistakes of one file so far, and how to read without stopping at one."""
 
     def __init__(self, file: str) -> None:
@@ -34,7 +34,7 @@ class Notes:
         self, node: Node, where: str, known: Sequence[str], required: Sequence[str] = ()
     ) -> dict[str, Node] | None:
         """The keys of a mapping. Unknown, repeated, missing ones are mistakes; None if it is no mapping."""
-        if not isinstance(node, Mapping_):
+        if not isinstance(node, MappingNode):
             self.add(node, where, f"must be a mapping with {', '.join(required or known)}")
             return None
         found: dict[str, Node] = {}
@@ -88,7 +88,7 @@ class Notes:
         self, node: Node, where: str, pattern: re.Pattern[str] | None = None, expected: str = "a text"
     ) -> tuple[str, ...]:
         """A list of texts, or one; () after a mistake. An empty list is one."""
-        items = node.items if isinstance(node, Sequence_) else (node,)
+        items = node.items if isinstance(node, SequenceNode) else (node,)
         if not items:
             self.add(node, where, "is an empty list")
         found = [self.text(item, f"{where}[{index}]", pattern, expected) for index, item in enumerate(items)]
@@ -96,7 +96,7 @@ class Notes:
 
     def labels(self, node: Node, where: str) -> tuple[tuple[str, str], ...]:
         """A mapping of words to words."""
-        if not isinstance(node, Mapping_) or not node.items:
+        if not isinstance(node, MappingNode) or not node.items:
             self.add(node, where, "must be a mapping of names to values")
             return ()
         found: Mapping[str, str] = {

@@ -132,7 +132,7 @@ class Generations:
         self._assigned[slot] = self._owner(slot), profile
         return policies
 
-    def put_right(self, slot: int, cgroup: int) -> bool:
+    def restore_slot(self, slot: int, cgroup: int) -> bool:
         """Restore the container's slot if it does not hold the profile that was assigned last; whether it did
         not.
 

@@ -11,10 +11,10 @@ from typing import cast
 from ringfence.abi import EventKind
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import reader
-from ringfence.policy.fields import Notes, shown
+from ringfence.policy.fields import Diagnostics, shown
 from ringfence.policy.model import Mode, Place, Policy, PolicySet, Rule, Selector, Traits
 from ringfence.policy.probe_rules import ProbeRule, ProbeWords
-from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
 from ringfence.policy.rules import read_rules
 
 __all__ = ["API_VERSION", "KIND", "NAME", "load_bytes", "load_policies"]
@@ -54,12 +54,12 @@ def _set_of(
     policies: list[Policy] = []
     problems = list(problems)
     for file, documents in files:
-        notes = Notes(file)
+        diagnostics = Diagnostics(file)
         for document in documents:
-            policy = _policy(notes, document, probes)
+            policy = _policy(diagnostics, document, probes)
             if policy is not None:
                 policies.append(policy)
-        problems += notes.problems
+        problems += diagnostics.problems
     problems += _repeated("policy", ((p.name, p.place) for p in policies))
     rules = [(rule.id, rule.place) for policy in policies for rule in policy.rules]
     rules += [(rule.id, rule.place) for policy in policies for rule in policy.probe_rules]
@@ -91,75 +91,83 @@ def _repeated(what: str, names: Iterable[tuple[str, Place]]) -> list[Problem]:
     return problems
 
 
-def _policy(notes: Notes, node: Node, probes: Mapping[str, ProbeWords]) -> Policy | None:
-    before = len(notes.problems)
-    top = notes.mapping(
+def _policy(diagnostics: Diagnostics, node: Node, probes: Mapping[str, ProbeWords]) -> Policy | None:
+    before = len(diagnostics.problems)
+    top = diagnostics.mapping(
         node, "", ("apiVersion", "kind", "metadata", "spec"), ("apiVersion", "kind", "metadata", "spec")
     )
     if top is None:
         return None
-    _fixed(notes, top, "apiVersion", API_VERSION)
-    _fixed(notes, top, "kind", KIND)
-    name, description, labels = _metadata(notes, top.get("metadata"))
+    _fixed(diagnostics, top, "apiVersion", API_VERSION)
+    _fixed(diagnostics, top, "kind", KIND)
+    name, description, labels = _metadata(diagnostics, top.get("metadata"))
     spec = (
-        notes.mapping(top["spec"], "spec", ("selector", "mode", "rules"), ("selector", "rules"))
+        diagnostics.mapping(top["spec"], "spec", ("selector", "mode", "rules"), ("selector", "rules"))
         if "spec" in top
         else None
     )
     if spec is None:
         return None
-    selector = _selector(notes, spec.get("selector"))
-    mode = notes.choice(spec["mode"], "spec.mode", ("audit", "enforce")) if "mode" in spec else "audit"
+    selector = _selector(diagnostics, spec.get("selector"))
+    mode = diagnostics.choice(spec["mode"], "spec.mode", ("audit", "enforce")) if "mode" in spec else "audit"
     rules, probe_rules = (
-        read_rules(notes, spec["rules"], "spec.rules", probes) if "rules" in spec else ((), ())
+        read_rules(diagnostics, spec["rules"], "spec.rules", probes) if "rules" in spec else ((), ())
     )
     for kind in _OF_THE_HOST:
         if not _is_everything(selector) and any(kind in rule.events for rule in rules):
             message = f"{kind.label} is of no container: the selector must be `containers: all`"
-            notes.add(spec["rules"], "spec.rules", message)
-    if len(notes.problems) > before:
+            diagnostics.add(spec["rules"], "spec.rules", message)
+    if len(diagnostics.problems) > before:
         # Enough of it for the check of repeated names; the set is refused anyway.
-        return _shell(notes, node, name, rules, probe_rules)
-    place = Place(notes.file, node.line, node.column)
+        return _shell(diagnostics, node, name, rules, probe_rules)
+    place = Place(diagnostics.file, node.line, node.column)
     return Policy(
         name, description, labels, selector, cast(Mode, mode), rules, place, probe_rules=probe_rules
     )
 
 
 def _shell(
-    notes: Notes, node: Node, name: str, rules: tuple[Rule, ...], probe_rules: tuple[ProbeRule, ...]
+    diagnostics: Diagnostics,
+    node: Node,
+    name: str,
+    rules: tuple[Rule, ...],
+    probe_rules: tuple[ProbeRule, ...],
 ) -> Policy:
-    place = Place(notes.file, node.line, node.column)
+    place = Place(diagnostics.file, node.line, node.column)
     return Policy(
         name, "", (), Selector(None, None, at_birth=False), "audit", rules, place, probe_rules=probe_rules
     )
 
 
-def _fixed(notes: Notes, top: Mapping[str, Node], key: str, wanted: str) -> None:
+def _fixed(diagnostics: Diagnostics, top: Mapping[str, Node], key: str, wanted: str) -> None:
     node = top.get(key)
     if node is not None and not (isinstance(node, Scalar) and node.text == wanted):
-        notes.add(node, key, f"must be {wanted!r}")
+        diagnostics.add(node, key, f"must be {wanted!r}")
 
 
-def _metadata(notes: Notes, node: Node | None) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-    keys = notes.mapping(node, "metadata", ("name", "description", "labels"), ("name",)) if node else None
+def _metadata(diagnostics: Diagnostics, node: Node | None) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    keys = (
+        diagnostics.mapping(node, "metadata", ("name", "description", "labels"), ("name",)) if node else None
+    )
     if keys is None:
         return "", "", ()
     name = ""
     if "name" in keys:
-        name = notes.text(
+        name = diagnostics.text(
             keys["name"], "metadata.name", NAME, "a name of a-z, 0-9, `-` and `.`, at most 63 long"
         )
-    description = notes.text(keys["description"], "metadata.description") if "description" in keys else ""
-    labels = notes.labels(keys["labels"], "metadata.labels") if "labels" in keys else ()
+    description = (
+        diagnostics.text(keys["description"], "metadata.description") if "description" in keys else ""
+    )
+    labels = diagnostics.labels(keys["labels"], "metadata.labels") if "labels" in keys else ()
     return name, description.strip(), labels
 
 
-def _selector(notes: Notes, node: Node | None) -> Selector:
+def _selector(diagnostics: Diagnostics, node: Node | None) -> Selector:
     """Which containers. Choosing all of them must be written; an empty selector is a mistake."""
     nothing = Selector(None, None, at_birth=False)
     keys = (
-        notes.mapping(node, "spec.selector", ("containers", *_TRAITS, "except", "unidentified"))
+        diagnostics.mapping(node, "spec.selector", ("containers", *_TRAITS, "except", "unidentified"))
         if node
         else None
     )
@@ -167,63 +175,71 @@ def _selector(notes: Notes, node: Node | None) -> Selector:
         return nothing
     everything = "containers" in keys
     if everything:
-        notes.choice(keys["containers"], "spec.selector.containers", ("all",))
+        diagnostics.choice(keys["containers"], "spec.selector.containers", ("all",))
     given = {key: keys[key] for key in _TRAITS if key in keys}
     if everything and given:
-        notes.add(
+        diagnostics.add(
             node,
             "spec.selector",
             f"`containers: all` leaves nothing for {', '.join(given)} to choose: keep one",
         )
     if not everything and not given:
         message = f"chooses nothing: write `containers: all`, or some of {', '.join(_TRAITS)}"
-        notes.add(node, "spec.selector", message)
-    only = _traits(notes, given, "spec.selector") if given else None
+        diagnostics.add(node, "spec.selector", message)
+    only = _traits(diagnostics, given, "spec.selector") if given else None
     but = None
     if "except" in keys:
-        left_out = notes.mapping(keys["except"], "spec.selector.except", _TRAITS)
+        left_out = diagnostics.mapping(keys["except"], "spec.selector.except", _TRAITS)
         if left_out is not None and not left_out:
-            notes.add(keys["except"], "spec.selector.except", "is empty: it would leave out every container")
-        but = _traits(notes, left_out or {}, "spec.selector.except")
-    return Selector(only, but, at_birth=_at_birth(notes, keys, certain=only is None and but is None))
+            diagnostics.add(
+                keys["except"], "spec.selector.except", "is empty: it would leave out every container"
+            )
+        but = _traits(diagnostics, left_out or {}, "spec.selector.except")
+    return Selector(only, but, at_birth=_at_birth(diagnostics, keys, certain=only is None and but is None))
 
 
 def _is_everything(selector: Selector) -> bool:
     return selector.at_birth and selector.only is None and selector.but is None
 
 
-def _at_birth(notes: Notes, keys: Mapping[str, Node], *, certain: bool) -> bool:
+def _at_birth(diagnostics: Diagnostics, keys: Mapping[str, Node], *, certain: bool) -> bool:
     if "unidentified" not in keys:
         return certain
-    return notes.choice(keys["unidentified"], "spec.selector.unidentified", ("apply", "wait")) == "apply"
+    return (
+        diagnostics.choice(keys["unidentified"], "spec.selector.unidentified", ("apply", "wait")) == "apply"
+    )
 
 
-def _check_globs(notes: Notes, node: Node, where: str) -> None:
+def _check_globs(diagnostics: Diagnostics, node: Node, where: str) -> None:
     """What no name can fit, though its author means something by it."""
-    if isinstance(node, Mapping_):
+    if isinstance(node, MappingNode):
         nodes: Sequence[Node] = [item.value for item in node.items]
     else:
-        nodes = node.items if isinstance(node, Sequence_) else (node,)
+        nodes = node.items if isinstance(node, SequenceNode) else (node,)
     for one in nodes:
         text = one.text if isinstance(one, Scalar) else ""
         if text.startswith("!"):
-            notes.add(one, where, f"{shown(text)}: `!` negates nothing here: `except` leaves containers out")
+            diagnostics.add(
+                one, where, f"{shown(text)}: `!` negates nothing here: `except` leaves containers out"
+            )
         elif _UNCLOSED.search(text):
-            notes.add(one, where, f"{shown(text)} has a `[` without its `]`")
+            diagnostics.add(one, where, f"{shown(text)} has a `[` without its `]`")
 
 
-def _traits(notes: Notes, keys: Mapping[str, Node], where: str) -> Traits:
+def _traits(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) -> Traits:
     def globs(key: str) -> tuple[str, ...]:
-        return notes.texts(keys[key], f"{where}.{key}") if key in keys else ()
+        return diagnostics.texts(keys[key], f"{where}.{key}") if key in keys else ()
 
     for key, node in keys.items():
-        _check_globs(notes, node, f"{where}.{key}")
+        _check_globs(diagnostics, node, f"{where}.{key}")
     return Traits(
         names=globs("names"),
         images=globs("images"),
         runtimes=globs("runtimes"),
         namespaces=globs("namespaces"),
         pods=globs("pods"),
-        labels=notes.labels(keys["labels"], f"{where}.labels") if "labels" in keys else (),
-        privileged=notes.boolean(keys["privileged"], f"{where}.privileged") if "privileged" in keys else None,
+        labels=diagnostics.labels(keys["labels"], f"{where}.labels") if "labels" in keys else (),
+        privileged=diagnostics.boolean(keys["privileged"], f"{where}.privileged")
+        if "privileged" in keys
+        else None,
     )

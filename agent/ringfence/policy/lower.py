@@ -44,7 +44,7 @@ def lower(rule: Rule, event: EventKind) -> list[Atom]:
     exceptions = [by_program(c, trusted=True) for c in blocks]
     atoms = []
     for match in matches:
-        meeting = (e for e in exceptions if _may_meet(match, e))
+        meeting = (e for e in exceptions if _may_overlap(match, e))
         atoms.append(Atom(match, tuple(_narrowed(match, e) for e in meeting)))
     most = max((len(atom.exceptions) for atom in atoms), default=0)
     if most > MAX_EXCEPTIONS:
@@ -96,7 +96,7 @@ def _always(predicate: Predicate) -> bool:
     return isinstance(predicate, (Values, Bits)) and predicate.mask == 0 and predicate.holds(0)
 
 
-def _may_meet(one: Conjunction, other: Conjunction) -> bool:
+def _may_overlap(one: Conjunction, other: Conjunction) -> bool:
     """Whether some event could satisfy both, as far as lists of values tell."""
     for a in one:
         for b in other:

@@ -112,7 +112,7 @@ class Traits:
     labels: tuple[tuple[str, str], ...] = ()
     privileged: bool | None = None
 
-    def fit(self, container: ContainerFacts) -> bool:
+    def matches(self, container: ContainerFacts) -> bool:
         """Whether everything that is asked for is known about the container, and matches."""
         if self.images and not any(_any_glob(self.images, name) for name in _image_names(container.image)):
             return False
@@ -161,13 +161,13 @@ class Selector:
 
     def covers(self, container: ContainerFacts) -> bool:
         """Whether the policy is about this container, as far as it is known."""
-        if self.leaves_out(container):
+        if self.excludes(container):
             return False
-        return self.only is None or self.only.fit(container)
+        return self.only is None or self.only.matches(container)
 
-    def leaves_out(self, container: ContainerFacts) -> bool:
+    def excludes(self, container: ContainerFacts) -> bool:
         """Whether the container is an exception, as far as it is known."""
-        return self.but is not None and self.but.fit(container)
+        return self.but is not None and self.but.matches(container)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ringfence.abi import EventKind
 from ringfence.policy.model import Rule
 from ringfence.policy.operand import fnv1a
-from ringfence.policy.samples import Sample, device_sample, file_sample, meets, sample
+from ringfence.policy.samples import Sample, device_sample, file_sample, rule_matches, sample
 
 __all__ = ["ORDINARY", "VITAL", "matched"]
 
@@ -82,4 +82,4 @@ ORDINARY: tuple[Sample, ...] = (
 
 def matched(rule: Rule) -> Iterator[Sample]:
     """The ordinary events that a rule matches, its exceptions considered."""
-    return (one for one in ORDINARY if meets(rule, one))
+    return (one for one in ORDINARY if rule_matches(rule, one))

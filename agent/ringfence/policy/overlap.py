@@ -2,7 +2,7 @@
 """Whether one rule matches whenever another does, or may match together with it.
 
 Both answers come from predicates alone, and err on one side only: `implies` says yes only when it is certain,
-and `may_meet` says no only when it is certain.
+and `may_overlap` says no only when it is certain.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ringfence.abi import EventKind
 from ringfence.policy.operand import Bits, Conjunction, Network, Networks, Predicate, Texts, Values
 
-__all__ = ["covers", "implies", "may_meet"]
+__all__ = ["covers", "implies", "may_overlap"]
 
 #: operands of device.access
 _NUMBER, _MAJOR = 2, 3
@@ -28,7 +28,7 @@ def implies(match: Conjunction, other: Conjunction) -> bool:
     return all(any(_within(one, wanted) for one in match) for wanted in other)
 
 
-def may_meet(event: EventKind, one: Conjunction, other: Conjunction) -> bool:
+def may_overlap(event: EventKind, one: Conjunction, other: Conjunction) -> bool:
     """Whether some event could satisfy both, as far as predicates of one kind tell."""
     if event is EventKind.DEVICE_ACCESS:
         one, other = _with_majors(one), _with_majors(other)

@@ -26,10 +26,10 @@ __all__ = [
     "MAX_FILES",
     "MAX_NODES",
     "Item",
-    "Mapping_",
+    "MappingNode",
     "Node",
     "Scalar",
-    "Sequence_",
+    "SequenceNode",
 ]
 __all__ += ["expand", "parse", "read"]
 
@@ -57,7 +57,7 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence_:
+class SequenceNode:
     """A list."""
 
     items: tuple[Node, ...]
@@ -74,7 +74,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping_:
+class MappingNode:
     """Keys in the order of the file; a key may be there twice, which the loader refuses."""
 
     items: tuple[Item, ...]
@@ -82,7 +82,7 @@ class Mapping_:
     column: int
 
 
-Node: TypeAlias = "Scalar | Sequence_ | Mapping_"
+Node: TypeAlias = "Scalar | SequenceNode | MappingNode"
 
 
 class _Refused(Exception):
@@ -190,7 +190,7 @@ class _Open:
             raise _Refused("a key must be a word", mark)
 
     def close(self) -> Node:
-        make = Mapping_ if self.is_mapping else Sequence_
+        make = MappingNode if self.is_mapping else SequenceNode
         return make(tuple(self.parts), self.line, self.column)
 
 

@@ -18,8 +18,8 @@ from ringfence.policy.lower import Atom, TooMany, by_program, lower
 from ringfence.policy.model import Match, Policy, PolicySet, Rule
 from ringfence.policy.operand import Conjunction, Kind, Values
 from ringfence.policy.ordinary import matched
-from ringfence.policy.overlap import covers, implies, may_meet
-from ringfence.policy.samples import Sample, meets
+from ringfence.policy.overlap import covers, implies, may_overlap
+from ringfence.policy.samples import Sample, rule_matches
 from ringfence.policy.unavailable_names import absent_names
 from ringfence.policy.vocabulary import EVENTS
 
@@ -78,7 +78,7 @@ def remarks(policies: PolicySet, twins: Mapping[str, Sequence[Sample]] | None = 
             for one in matched(rule):
                 yield _note(rule, "warning", f"matches what containers do lawfully: {one.what}")
             for one in (twins or {}).get(rule.id, ()):
-                if meets(rule, one):
+                if rule_matches(rule, one):
                     yield _note(rule, "warning", f"matches its own benign twin: {one.what}")
             if _K.HOST_MAP in rule.events and rule.action is not Action.ALERT:
                 yield _note(rule, "warning", "stops programs of the host: see what it tells of first")
@@ -232,4 +232,4 @@ def _overlap(event: EventKind, weak: Rule, strong: Rule, asked: Mapping[str, Seq
 
 def _both(event: EventKind, atom: Atom, other: Conjunction) -> bool:
     excepted = any(implies(other, exception) for exception in atom.exceptions)
-    return not excepted and may_meet(event, atom.matches, other)
+    return not excepted and may_overlap(event, atom.matches, other)

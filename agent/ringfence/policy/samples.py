@@ -14,7 +14,7 @@ from ringfence.policy.operand import Conjunction, Networks, Predicate, Texts, fn
 from ringfence.policy.shared_operands import TASK_WORDS
 from ringfence.policy.vocabulary import EVENTS
 
-__all__ = ["Sample", "device_sample", "file_sample", "meets", "sample"]
+__all__ = ["Sample", "device_sample", "file_sample", "rule_matches", "sample"]
 
 _ELSEWHERE = bytes((10, 0, 0, 7))  # an address that is in no list
 _PROGRAM = fnv1a(b"/usr/bin/program")
@@ -31,7 +31,7 @@ class Sample:
     address: bytes = _ELSEWHERE
     vital: bool = False
 
-    def meets(self, conjunction: Conjunction) -> bool:
+    def satisfies(self, conjunction: Conjunction) -> bool:
         """Whether all of it holds for this event."""
         return all(self._holds(predicate) for predicate in conjunction)
 
@@ -77,7 +77,7 @@ def device_sample(what: str, major: int, minor: int, access: str, *, vital: bool
     return Sample(EventKind.DEVICE_ACCESS, what, {**numbers, DIM_FACTS: 0}, vital=vital)
 
 
-def meets(rule: Rule, one: Sample) -> bool:
+def rule_matches(rule: Rule, one: Sample) -> bool:
     """Whether a rule matches an event, its exceptions considered."""
     if one.kind not in rule.events:
         return False
@@ -85,4 +85,4 @@ def meets(rule: Rule, one: Sample) -> bool:
         atoms = lower(rule, one.kind)
     except TooMany:
         return False
-    return any(one.meets(a.matches) and not any(map(one.meets, a.exceptions)) for a in atoms)
+    return any(one.satisfies(a.matches) and not any(map(one.satisfies, a.exceptions)) for a in atoms)

@@ -21,7 +21,8 @@ from ringfence.response.ids import AlertIds
 from ringfence.response.kill import KillResult
 
 __all__ = [
-    "Alert", "Outcome", "assemble", "is_half_killed", "outcome_of", "program_of", "same_as", "severity_of"
+    "Alert", "Outcome", "assemble", "deduplication_key_of", "is_half_killed", "outcome_of", "program_of",
+    "severity_of",
 ]  # fmt: skip
 
 
@@ -74,9 +75,9 @@ class Alert:
         return severity_of(self.rule)
 
     @property
-    def same(self) -> object:
+    def deduplication_key(self) -> object:
         """What a repetition of this alert has in common with it (the limiter's `same`)."""
-        return same_as(self.event, self.outcome, self.exe, self.details)
+        return deduplication_key_of(self.event, self.outcome, self.exe, self.details)
 
     def answered(self, result: KillResult) -> Alert:
         """This alert after user space acted on it."""
@@ -87,7 +88,7 @@ class Alert:
 _new_id = AlertIds()
 
 
-def same_as(event: Event, outcome: Outcome, exe: bytes, details: Details) -> object:
+def deduplication_key_of(event: Event, outcome: Outcome, exe: bytes, details: Details) -> object:
     """What alerts that tell the same have in common."""
     told = tuple((key, str(value)) for key, value in details.items() if key not in ("args", "inode"))
     return (event.event, outcome, exe, told)

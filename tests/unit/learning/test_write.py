@@ -19,7 +19,7 @@ from ringfence.learning.write import files
 from ringfence.policy import NodeTiers, Rule, compile_policies
 from ringfence.policy.load import load_bytes
 from ringfence.policy.review import refuse
-from ringfence.policy.samples import Sample, file_sample, meets, sample
+from ringfence.policy.samples import Sample, file_sample, rule_matches, sample
 from ringfence_runtime.security.default_profile import profile
 
 MOUNTINFO = """\
@@ -106,7 +106,7 @@ def test_a_run_of_many_programs_gets_a_policy_that_loads() -> None:
     seen = Observed(calls={("read", False): once}, programs={f"/usr/bin/p{n}": once for n in range(1500)})
     rule = _policy_of(seen)["x-program"]
     for path, met in ((b"/usr/bin/p0", False), (b"/usr/bin/p1499", False), (b"/usr/bin/p1500", True)):
-        assert meets(rule, file_sample(EventKind.PROCESS_EXEC, "overlay", path, "")) is met
+        assert rule_matches(rule, file_sample(EventKind.PROCESS_EXEC, "overlay", path, "")) is met
     assert '- "/usr/bin/p7"  # 1 time: sh 1' in files(seen, "x", [], None)["policy.yaml"]
 
 
@@ -123,9 +123,9 @@ def test_a_run_of_many_connections_gets_a_policy_that_loads(
     rule = _policy_of(Observed(calls={("read", False): once}, connected=dict.fromkeys(peers, once)))[
         "x-connects"
     ]
-    assert not any(meets(rule, _connection(peer)) for peer in (peers[0], peers[-1]))
-    assert meets(rule, _connection(Peer("tcp", "10.1.0.0", 443)))
-    assert meets(rule, _connection(peers[0]._replace(port=6))) is exact
+    assert not any(rule_matches(rule, _connection(peer)) for peer in (peers[0], peers[-1]))
+    assert rule_matches(rule, _connection(Peer("tcp", "10.1.0.0", 443)))
+    assert rule_matches(rule, _connection(peers[0]._replace(port=6))) is exact
 
 
 @example("", "/")

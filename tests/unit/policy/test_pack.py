@@ -14,7 +14,7 @@ from ringfence.bpf.syscalls import names_of
 from ringfence.errors import PolicyError
 from ringfence.policy import NodeTiers, compile_policies, load_bytes, load_policies
 from ringfence.policy.explain import cautions
-from ringfence.policy.samples import meets
+from ringfence.policy.samples import rule_matches
 from ringfence.proof.benign_twins import event_of
 from ringfence.response.detectors import DETECTORS
 from tests.escape.rows import CASES, OPTIONAL, PACK, TECHNIQUES, cases_of
@@ -143,7 +143,7 @@ def test_a_twin_is_the_nearest_lawful_thing() -> None:
         if twin is None or twin.kind not in rules[case.rule].events:
             far.add(case.rule)
         elif case.twin_box is None:
-            assert not meets(rules[case.rule], twin), case.id
+            assert not rule_matches(rules[case.rule], twin), case.id
     assert far == set(NO_TWIN_OF_THE_EVENT)
 
 

@@ -13,7 +13,7 @@ import pytest
 from ringfence.abi import DIM_EXE, DIM_FACTS, EventKind
 from ringfence.policy import Rule, load_policies
 from ringfence.policy.operand import fnv1a
-from ringfence.policy.samples import Sample, device_sample, file_sample, meets, sample
+from ringfence.policy.samples import Sample, device_sample, file_sample, rule_matches, sample
 from ringfence.policy.shared_operands import TASK_WORDS
 
 PACK = load_policies([Path(__file__).resolve().parents[3] / "policies"])
@@ -249,4 +249,4 @@ def _samples() -> Iterator[object]:
 @pytest.mark.parametrize(("rule", "one", "is_met"), list(_samples()))
 def test_a_rule_does_what_its_title_says(rule: Rule, one: Sample, is_met: bool) -> None:
     """And no more than that."""
-    assert meets(rule, one) == is_met
+    assert rule_matches(rule, one) == is_met

@@ -79,9 +79,9 @@ def _validator() -> jsonschema.Draft202012Validator:
 
 def _plain(node: reader.Node) -> Any:
     """A document as other YAML readers see it."""
-    if isinstance(node, reader.Mapping_):
+    if isinstance(node, reader.MappingNode):
         return {item.key.text: _plain(item.value) for item in node.items}
-    if isinstance(node, reader.Sequence_):
+    if isinstance(node, reader.SequenceNode):
         return [_plain(item) for item in node.items]
     made: dict[str, Callable[[str], Any]] = {
         "int": int,

@@ -14,7 +14,7 @@ from ringfence.errors import PolicyError
 from ringfence.policy import load_bytes, load_policies
 from ringfence.policy.probe_rules import FieldWords, ProbeWords
 from ringfence.policy.review import remarks
-from ringfence.policy.samples import meets, sample
+from ringfence.policy.samples import rule_matches, sample
 from tests.unit.policy.documents import Seen, load, policy, rule, text
 
 LONG = "9" * 5000  # Python refuses to convert more than 4,300 digits
@@ -113,7 +113,7 @@ def test_the_name_of_an_abstract_socket_may_hold_a_nul() -> None:
 def test_sysctls_are_taken_as_sysctl_takes_them(written: str, name: bytes) -> None:
     """Of sysctl(8): what separates first separates; and as files of procfs are written in other rules."""
     (one,) = load(policy(rule(event="sysctl.access", match={"sysctl": written}))).policies[0].rules
-    assert meets(one, sample(K.SYSCTL_ACCESS, "", text=name))
+    assert rule_matches(one, sample(K.SYSCTL_ACCESS, "", text=name))
 
 
 @pytest.mark.parametrize("written", ["10.1.2.3", "::ffff:10.1.2.3", "::ffff:10.1.0.0/112", "::ffff:0:0/96"])
@@ -121,9 +121,9 @@ def test_an_ipv4_address_is_one_in_both_families(written: str) -> None:
     """A socket of either reaches it."""
     (one,) = load(policy(rule(event="network.connect", match={"address": written}))).policies[0].rules
     mapped = bytes(10) + b"\xff\xff"
-    assert meets(one, sample(K.NET_CONNECT, "", address=bytes((10, 1, 2, 3))))
-    assert meets(one, sample(K.NET_CONNECT, "", address=mapped + bytes((10, 1, 2, 3))))
-    assert not meets(one, sample(K.NET_CONNECT, "", address=bytes(16)))
+    assert rule_matches(one, sample(K.NET_CONNECT, "", address=bytes((10, 1, 2, 3))))
+    assert rule_matches(one, sample(K.NET_CONNECT, "", address=mapped + bytes((10, 1, 2, 3))))
+    assert not rule_matches(one, sample(K.NET_CONNECT, "", address=bytes(16)))
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_repetitions_are_the_same_and_others_are_not() -> None:
     rule, nobody = rule_of("unshare"), ProcessTree()
 
     def same(event: Event) -> object:
-        return assemble(event, None, rule, nobody).same
+        return assemble(event, None, rule, nobody).deduplication_key
 
     assert same(unshare(time_ns=1)) == same(unshare(time_ns=2))
     assert same(unshare()) != same(unshare()._replace(operand0=0x20000))
