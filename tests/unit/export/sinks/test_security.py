@@ -59,7 +59,7 @@ alerts:
 def test_shared_headers_are_not_shown_to_several_hosts(tmp_path: Path) -> None:
     """The configuration says so at the start, with the hosts and what to do."""
     text = "alerts: {headers: /h, webhook: ['https://a/x'], alertmanager: ['https://b:9093']}\n"
-    with pytest.raises(ConfigError, match=r"alerts\.headers: would be shown to a, b:9093: give each"):
+    with pytest.raises(ConfigError, match=r"alerts\.headers: would be sent to a, b:9093: set `headers`"):
         config(tmp_path, text)
     config(tmp_path, "alerts: {headers: /h, webhook: ['https://a/x', 'https://a/y']}\n")
 
@@ -67,19 +67,19 @@ def test_shared_headers_are_not_shown_to_several_hosts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("webhook: [{url: 'http://h', token: /x}]", "'token' is no option"),
+        ("webhook: [{url: 'http://h', token: /x}]", "'token' is not an option"),
         ("webhook: [{headers: /x}]", "a receiver is a URL, or has `url`"),
         ("webhook: [{url: 'http://h', headers: x}]", "not an absolute path"),
-        ("webhook: [{url: 'http://h', key: /x}]", "no use without `certificate`"),
+        ("webhook: [{url: 'http://h', key: /x}]", "`key` requires `certificate`"),
         ("webhook: [{url: 'http://h', ca: /x}, 'http://h']", "given twice"),
-        ("webhook: ['http://h headers']", "is not URL, or URL OPTION=PATH"),
+        ("webhook: ['http://h headers']", "is neither URL nor URL OPTION=PATH"),
         ("webhook: [[a]]", "expected a list of receivers"),
         ("webhook: [{url: [a]}]", "expected a URL"),
-        ("syslog: [{url: 'tls://h', headers: /x}]", "'headers' is no option"),
+        ("syslog: [{url: 'tls://h', headers: /x}]", "'headers' is not an option"),
         ("syslog: [{url: [a]}]", "is not udp://"),
         ("syslog: ['tls://h/x']", "is not udp://"),
-        ("labels: {node: x}", "alerts have already"),
-        ("labels: {a-b: x}", "is no name of a label"),
+        ("labels: {node: x}", "alerts already have this label"),
+        ("labels: {a-b: x}", "is not a valid label name"),
         ("labels: {a: ''}", "one line of 1 to 128"),
         ("labels: {a: {b: c}}", "one line of 1 to 128"),
         ("labels: [a]", "is not NAME=VALUE"),
