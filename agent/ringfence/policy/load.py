@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files -> PolicySet. All mistakes at once, each with its place; a set with one mistake is refused whole."""
+"""Loads files into a PolicySet. Reports all errors at once, each with its location.
+
+A set with one error is refused as a whole.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +28,25 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _MAX_PROBLEMS = 200
 _UNCLOSED = re.compile(r"\[(?!!?\]?[^\]]*\])")
 _NO_PROBES: Mapping[str, ProbeWords] = {}
-#: events whose subject is no container
+#: events whose subject is not a container
 _OF_THE_HOST = (EventKind.KERNEL_HELPER, EventKind.HOST_MAP)
 _TRAITS = ("names", "images", "runtimes", "namespaces", "pods", "labels", "privileged")
-_HINT = "`ringfence policy check FILE` shows all of this; docs/policy-language.md explains every key"
+_HINT = "`ringfence policy check FILE` shows all errors; docs/policy-language.md explains every key"
 
 
 def load_policies(paths: Sequence[Path], probes: Mapping[str, ProbeWords] = _NO_PROBES) -> PolicySet:
-    """Every policy in these files and directories. Raises PolicyError with all mistakes.
+    """Returns every policy in these files and directories. Raises PolicyError with all errors.
 
     `probes` are the custom probes that rules may name, by the labels of their events.
     """
     files, problems = reader.expand(list(paths))
     read = [(str(path), *reader.read(path)) for path in files]
-    mistakes = problems + [p for _, _, ps in read for p in ps]
-    return _set_of([(file, documents) for file, documents, _ in read], mistakes, probes)
+    problems = problems + [p for _, _, ps in read for p in ps]
+    return _set_of([(file, documents) for file, documents, _ in read], problems, probes)
 
 
 def load_bytes(documents: Mapping[str, bytes], probes: Mapping[str, ProbeWords] = _NO_PROBES) -> PolicySet:
-    """The same from texts, by the names to be used in messages."""
+    """Like `load_policies`, for texts by the names that messages show."""
     read = [(name, *reader.parse(name, data)) for name, data in documents.items()]
     return _set_of([(name, nodes) for name, nodes, _ in read], [p for _, _, ps in read for p in ps], probes)
 
@@ -74,7 +77,7 @@ def _bounded(problems: list[Problem]) -> list[Problem]:
         return problems
     rest = len(problems) - _MAX_PROBLEMS
     return problems[:_MAX_PROBLEMS] + [
-        Problem(problems[_MAX_PROBLEMS].file, 0, 0, "", f"and {rest} more mistakes")
+        Problem(problems[_MAX_PROBLEMS].file, 0, 0, "", f"and {rest} more errors")
     ]
 
 
@@ -84,7 +87,7 @@ def _repeated(what: str, names: Iterable[tuple[str, Place]]) -> list[Problem]:
     for name, place in names:
         if name in first:
             other = first[name]
-            message = f"the {what} {name!r} is already at {other.file}:{other.line}"
+            message = f"the {what} {name!r} is already defined at {other.file}:{other.line}"
             problems.append(Problem(place.file, place.line, place.column, "", message))
         elif name:
             first[name] = place
@@ -115,18 +118,18 @@ def _policy(diagnostics: Diagnostics, node: Node, probes: Mapping[str, ProbeWord
     )
     for kind in _OF_THE_HOST:
         if not _is_everything(selector) and any(kind in rule.events for rule in rules):
-            message = f"{kind.label} is of no container: the selector must be `containers: all`"
+            message = f"{kind.label} does not belong to a container: the selector must be `containers: all`"
             diagnostics.add(spec["rules"], "spec.rules", message)
     if len(diagnostics.problems) > before:
-        # Enough of it for the check of repeated names; the set is refused anyway.
-        return _shell(diagnostics, node, name, rules, probe_rules)
+        # Enough for the check of repeated names; the set is refused anyway.
+        return _stub(diagnostics, node, name, rules, probe_rules)
     place = Place(diagnostics.file, node.line, node.column)
     return Policy(
         name, description, labels, selector, cast(Mode, mode), rules, place, probe_rules=probe_rules
     )
 
 
-def _shell(
+def _stub(
     diagnostics: Diagnostics,
     node: Node,
     name: str,
@@ -154,7 +157,7 @@ def _metadata(diagnostics: Diagnostics, node: Node | None) -> tuple[str, str, tu
     name = ""
     if "name" in keys:
         name = diagnostics.text(
-            keys["name"], "metadata.name", NAME, "a name of a-z, 0-9, `-` and `.`, at most 63 long"
+            keys["name"], "metadata.name", NAME, "a name (at most 63 characters of a-z, 0-9, `-` and `.`)"
         )
     description = (
         diagnostics.text(keys["description"], "metadata.description") if "description" in keys else ""
@@ -164,7 +167,7 @@ def _metadata(diagnostics: Diagnostics, node: Node | None) -> tuple[str, str, tu
 
 
 def _selector(diagnostics: Diagnostics, node: Node | None) -> Selector:
-    """Which containers. Choosing all of them must be written; an empty selector is a mistake."""
+    """Reads the selector. Selecting all containers must be explicit; an empty selector is an error."""
     nothing = Selector(None, None, at_birth=False)
     keys = (
         diagnostics.mapping(node, "spec.selector", ("containers", *_TRAITS, "except", "unidentified"))
@@ -181,20 +184,20 @@ def _selector(diagnostics: Diagnostics, node: Node | None) -> Selector:
         diagnostics.add(
             node,
             "spec.selector",
-            f"`containers: all` leaves nothing for {', '.join(given)} to choose: keep one",
+            f"`containers: all` cannot be combined with {', '.join(given)}: remove one of them",
         )
     if not everything and not given:
-        message = f"chooses nothing: write `containers: all`, or some of {', '.join(_TRAITS)}"
+        message = f"selects no container: write `containers: all`, or some of {', '.join(_TRAITS)}"
         diagnostics.add(node, "spec.selector", message)
     only = _traits(diagnostics, given, "spec.selector") if given else None
     but = None
     if "except" in keys:
-        left_out = diagnostics.mapping(keys["except"], "spec.selector.except", _TRAITS)
-        if left_out is not None and not left_out:
+        excluded = diagnostics.mapping(keys["except"], "spec.selector.except", _TRAITS)
+        if excluded is not None and not excluded:
             diagnostics.add(
-                keys["except"], "spec.selector.except", "is empty: it would leave out every container"
+                keys["except"], "spec.selector.except", "is empty: it would exclude every container"
             )
-        but = _traits(diagnostics, left_out or {}, "spec.selector.except")
+        but = _traits(diagnostics, excluded or {}, "spec.selector.except")
     return Selector(only, but, at_birth=_at_birth(diagnostics, keys, certain=only is None and but is None))
 
 
@@ -211,7 +214,7 @@ def _at_birth(diagnostics: Diagnostics, keys: Mapping[str, Node], *, certain: bo
 
 
 def _check_globs(diagnostics: Diagnostics, node: Node, where: str) -> None:
-    """What no name can fit, though its author means something by it."""
+    """Reports globs that match no name but have another meaning elsewhere."""
     if isinstance(node, MappingNode):
         nodes: Sequence[Node] = [item.value for item in node.items]
     else:
@@ -220,7 +223,7 @@ def _check_globs(diagnostics: Diagnostics, node: Node, where: str) -> None:
         text = one.text if isinstance(one, Scalar) else ""
         if text.startswith("!"):
             diagnostics.add(
-                one, where, f"{shown(text)}: `!` negates nothing here: `except` leaves containers out"
+                one, where, f"{shown(text)}: `!` does not negate: use `except` to exclude containers"
             )
         elif _UNCLOSED.search(text):
             diagnostics.add(one, where, f"{shown(text)} has a `[` without its `]`")

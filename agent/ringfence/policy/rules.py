@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rule of a policy file -> Rule."""
+"""Reads one rule of a policy file: YAML nodes -> Rule."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ Events = Sequence[tuple[EventKind, EventWords]]
 def read_rules(
     diagnostics: Diagnostics, node: Node, where: str, probes: Mapping[str, ProbeWords]
 ) -> tuple[tuple[Rule, ...], tuple[ProbeRule, ...]]:
-    """Every rule that can be read, those on custom probes apart; what cannot is noted."""
+    """Returns the rules on events, and the rules on custom probes. Unreadable rules are errors."""
     if not isinstance(node, SequenceNode) or not node.items:
-        diagnostics.add(node, where, "must be a list of rules, at least one")
+        diagnostics.add(node, where, "must be a list of at least one rule")
         return (), ()
     rules = [_rule(diagnostics, item, f"{where}[{index}]", probes) for index, item in enumerate(node.items)]
     return (
@@ -81,15 +81,15 @@ def _rule(
 
 
 def _identity(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) -> tuple[str, str, str]:
-    """Id, title and severity."""
+    """Reads id, title and severity."""
     rule_id = title = severity = ""
     if "id" in keys:
         rule_id = diagnostics.text(
-            keys["id"], f"{where}.id", RULE_ID, "an id of a-z, 0-9, `-` and `.`, at most 63 long"
+            keys["id"], f"{where}.id", RULE_ID, "an id (at most 63 characters of a-z, 0-9, `-` and `.`)"
         )
     if "title" in keys:
         title = diagnostics.text(
-            keys["title"], f"{where}.title", expected="one line that says what happened"
+            keys["title"], f"{where}.title", expected="one line that describes what happened"
         ).strip()
         if len(title) > _MAX_TITLE or "\n" in title:
             diagnostics.add(
@@ -107,7 +107,7 @@ def _probe_rule(
     keys: Mapping[str, Node],
     probes: Mapping[str, ProbeWords],
 ) -> ProbeRule | None:
-    """A rule on a custom probe: user space decides it, so it goes another way from here on."""
+    """Reads a rule on a custom probe, which user space decides."""
     words = probe_words(diagnostics, keys["event"], f"{where}.event", probes)
     rule_id, title, severity = _identity(diagnostics, keys, where)
     action, _, _ = _response(diagnostics, keys, where)
@@ -151,7 +151,7 @@ def _events(diagnostics: Diagnostics, node: Node, where: str) -> Events:
             hint = suggestion(item.text, labels()) if isinstance(item, Scalar) else ""
             diagnostics.add(item, where, f"{got} is not an event{hint}")
         elif words[0] in found:
-            diagnostics.add(item, where, f"{words[1].label!r} is there twice")
+            diagnostics.add(item, where, f"{words[1].label!r} is given twice")
         else:
             found[words[0]] = words[1]
     return tuple(found.items())
@@ -171,9 +171,9 @@ def _response(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) ->
         otherwise = _OTHERWISE[chosen or "kill"]
     for key in ("require", "otherwise"):
         if key in keys and word is not None and action is not Action.DENY:
-            diagnostics.add(keys[key], f"{where}.{key}", "only goes with `action: deny`")
+            diagnostics.add(keys[key], f"{where}.{key}", "is only allowed with `action: deny`")
     if require and "otherwise" in keys:
-        diagnostics.add(keys["otherwise"], f"{where}.otherwise", "`require: deny` leaves no otherwise")
+        diagnostics.add(keys["otherwise"], f"{where}.otherwise", "is not allowed with `require: deny`")
     return action, require, otherwise
 
 
@@ -187,7 +187,7 @@ def _exceptions(
     diagnostics: Diagnostics, node: Node, where: str, events: Events
 ) -> tuple[Mapping[EventKind, Match], ...]:
     if not isinstance(node, SequenceNode) or not node.items:
-        diagnostics.add(node, where, "must be a list of match blocks, at least one")
+        diagnostics.add(node, where, "must be a list of at least one match block")
         return ()
     blocks = (
         [_block(diagnostics, item, f"{where}[{i}]", events, "why") for i, item in enumerate(node.items)]
@@ -200,9 +200,9 @@ def _exceptions(
 def _block(
     diagnostics: Diagnostics, node: Node, where: str, events: Events, *also: str
 ) -> Mapping[EventKind, Match]:
-    """A match block, once for every event of the rule: a key must mean something for each of them."""
+    """Reads a match block once for every event of the rule; its keys must be operands of all of them."""
     if not isinstance(node, MappingNode):
-        everything = "" if also else ", or the word `any` to match every such event"
+        everything = "" if also else ", or the word `any`, which matches every such event"
         diagnostics.add(node, where, f"must be a mapping of operands to values{everything}")
         return {}
     keys = diagnostics.mapping(node, where, _common_operands(events) + list(also)) or {}
@@ -227,16 +227,19 @@ def _common_operands(events: Events) -> list[str]:
 def _conditions(
     diagnostics: Diagnostics, keys: Mapping[str, Node], where: str, words: EventWords, *, quiet: bool
 ) -> Match:
-    """`quiet`: the text was read before, for another event of the rule; what was wrong is not said twice."""
+    """Reads the conditions of a block for one event.
+
+    `quiet`: the block was already read for another event of the rule; its errors are not reported twice.
+    """
     conditions: list[Condition] = []
-    said = {(p.line, p.column, p.message) for p in diagnostics.problems} if quiet else set()
+    reported = {(p.line, p.column, p.message) for p in diagnostics.problems} if quiet else set()
     for name, node in keys.items():
         operand = words.operand(name)
         if operand is None:
             continue
 
         def complain(at: Node, message: str, place: str = f"{where}.{name}") -> None:
-            if (at.line, at.column, message) not in said:
+            if (at.line, at.column, message) not in reported:
                 diagnostics.add(at, place, message)
 
         condition = parse_condition(operand, node, complain)

@@ -26,7 +26,7 @@ class BuiltinRules:
     def __init__(self, defence: str, guarding: str) -> None:
         strongest = Outcome(Action.DENY, Mechanism.LSM)
         if guarding == "calls":
-            strongest = Outcome(Action.KILL, Mechanism.KILL, "nothing here denies it before its effect")
+            strongest = Outcome(Action.KILL, Mechanism.KILL, "this node cannot deny it before its effect")
         seen = Outcome(Action.ALERT, Mechanism.OBSERVE, "by its name alone, or only looked at")
         looks = seen if guarding == "calls" else strongest
         rules = (

@@ -146,7 +146,7 @@ def test_check_reads_configuration_and_policies(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(GOOD)
     ended = run("agent", "--check", "--policies", str(tmp_path))
     assert ended.returncode == 2
-    assert "already at" in ended.stderr
+    assert "already defined at" in ended.stderr
 
 
 def test_policy_check_counts_rules_and_reports_errors(tmp_path: Path) -> None:
