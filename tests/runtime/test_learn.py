@@ -43,7 +43,7 @@ def test_a_run_is_learned_with_a_reason_on_each_line(lessons: Path) -> None:
     assert not {"mkdir", "rename", "unlink", "ptrace", "listen", "io_uring_setup"} & allowed
     lines = (lessons / "capabilities.txt").read_text().splitlines()
     assert any(line.startswith("CAP_CHOWN  # ") and "chown" in line for line in lines)
-    assert "# CAP_NET_RAW: granted and never used" in lines
+    assert "# CAP_NET_RAW: granted but never used" in lines
     rules = json.loads((lessons / "landlock.json").read_text())
     assert all(rule["comment"] for rule in rules)
     found = {(rule.get("path") or rule["port"], rule["access"]) for rule in rules}
@@ -66,9 +66,9 @@ def test_the_policy_that_was_learned_is_one(lessons: Path) -> None:
 
 
 def test_what_was_learned_lets_the_same_pass(front: Front, lessons: Path) -> None:
-    """--verify runs it again, and nothing is refused."""
+    """--verify runs it again, and nothing is denied."""
     _, got = front.bare("--verify", str(lessons))
-    assert "nothing was refused" in got.stderr, got.stderr
+    assert "nothing was denied" in got.stderr, got.stderr
     assert got.returncode == 0
 
 
@@ -80,10 +80,10 @@ def test_what_was_learned_refuses_everything_else_and_verify_says_what(front: Fr
     _, got = front.bare("--verify", str(lessons))
     assert got.returncode == 1
     for line in (
-        "seccomp refused mkdir",
-        "seccomp refused chmod",
-        "openat was refused",
-        "connect was refused",
+        "seccomp denied mkdir",
+        "seccomp denied chmod",
+        "openat was denied",
+        "connect was denied",
     ):
         assert line in got.stderr
 
@@ -129,4 +129,4 @@ def test_a_damaged_lesson_starts_nothing(front: Front, lessons: Path, file: str,
     _, got = front.bare("--verify", str(lessons))
     assert got.returncode != 0
     assert "Traceback" not in got.stderr
-    assert "nothing was refused" not in got.stderr
+    assert "nothing was denied" not in got.stderr

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The identity of a process: its start time, from /proc/PID/stat (proc(5)), and how it compares with the
-kernel's."""
+"""The identity of a process: its start time from /proc/PID/stat (proc(5)), comparable with the kernel's."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ _START, _PPID = 19, 1  # positions after the name and its parenthesis
 
 
 class Stat(NamedTuple):
-    """What is needed of /proc/PID/stat. `start` counts in clock ticks since boot."""
+    """Fields of /proc/PID/stat. `start` is in clock ticks since boot."""
 
     comm: bytes
     ppid: int
@@ -23,7 +22,7 @@ class Stat(NamedTuple):
 
 
 def read_stat(pid: int, proc: Path = Path("/proc")) -> Stat | None:
-    """None when there is no such process. The name may hold anything, parentheses and newlines included."""
+    """Returns the fields; None if there is no such process. The name may contain parentheses and newlines."""
     try:
         raw = (proc / str(pid) / "stat").read_bytes()
     except OSError:
@@ -36,11 +35,11 @@ def read_stat(pid: int, proc: Path = Path("/proc")) -> Stat | None:
 
 
 def start_ticks(pid: int, proc: Path = Path("/proc")) -> int | None:
-    """When the process was started, in clock ticks since boot; None when there is no such process."""
+    """Returns the start time of a process in clock ticks since boot; None if there is no such process."""
     found = read_stat(pid, proc)
     return found.start if found else None
 
 
 def ticks_of(start_ns: int) -> int:
-    """A start time of the probes (CLOCK_BOOTTIME, ns) as /proc shows it: fs/proc/array.c divides it."""
+    """Converts a start time of the probes (CLOCK_BOOTTIME, ns) to clock ticks, as fs/proc/array.c does."""
     return start_ns // TICK_NS

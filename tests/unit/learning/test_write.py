@@ -68,7 +68,7 @@ def test_without_the_tracepoint_all_capabilities_stay_and_it_says_so() -> None:
     seen = Observed(calls={("read", False): Counter(a=1)})
     text = files(seen, "x", ["CAP_CHOWN"], None)["capabilities.txt"]
     assert text.splitlines()[1:] == ["CAP_CHOWN"]
-    assert "does not tell" in text
+    assert "does not report" in text
 
 
 def test_a_changed_directory_whose_name_is_not_known_is_said() -> None:

@@ -83,7 +83,7 @@ def test_a_token_that_is_none_is_not_sent(tmp_path: Path, content: str) -> None:
     """It would end in a header of somebody else's choice."""
     (tmp_path / "t").write_text(content)
     with fake_apiserver() as fake:
-        with pytest.raises(ApiError, match="holds no token"):
+        with pytest.raises(ApiError, match="contains no valid token"):
             Client(fake.url, tmp_path / "t", None).get(LIST)
         assert not fake.requests
 

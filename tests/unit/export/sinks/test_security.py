@@ -116,9 +116,9 @@ alerts:
 """
         for receiver in receivers_of(config(tmp_path, text)):
             receiver.send([alert()])
-        with pytest.raises(Away, match="not believed"):
+        with pytest.raises(Away, match="not trusted"):
             Http(second.url, HttpSettings(ca=authority.path)).post(b"{}")
-        with pytest.raises(Away, match="not believed"):
+        with pytest.raises(Away, match="not trusted"):
             Http(first.url, HttpSettings()).post(b"{}")
         assert (first.requests, second.requests) == (1, 1)
 
@@ -127,7 +127,7 @@ alerts:
 def test_a_receiver_under_another_name_is_not_believed(authority: Authority, names: list[str]) -> None:
     """Its certificate is good, and not for this address."""
     with http_receiver(certificate=authority.issue(names)) as receiver:
-        with pytest.raises(Away, match=r"not believed.*mismatch"):
+        with pytest.raises(Away, match=r"not trusted.*mismatch"):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
         assert receiver.requests == 0
 
@@ -241,7 +241,7 @@ def has_ended(syslog: Syslog) -> bool:
 def test_a_syslog_receiver_of_another_authority_is_away(authority: Authority, tmp_path: Path) -> None:
     """Nothing is sent."""
     server = TlsServer(Authority(tmp_path, "stranger").issue())
-    with pytest.raises(Away, match="not believed"):
+    with pytest.raises(Away, match="not trusted"):
         Syslog("s", f"tls://127.0.0.1:{server.port}", dict, HttpSettings(ca=authority.path)).send([alert()])
     server.close()
 
