@@ -52,7 +52,7 @@ def configure(level: str = "info", write: Callable[[bytes], object] | None = Non
 
 
 def get_logger(part: str) -> Any:
-    """Returns a logger whose lines name the part of the agent that wrote them."""
+    """Returns a logger that adds the name of the agent's part to its lines."""
     return structlog.get_logger(part=part)
 
 

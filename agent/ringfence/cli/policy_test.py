@@ -39,9 +39,9 @@ def register(parts: Commands) -> None:
         text="Run a harmless version of each rule's attack and its benign twin (the nearest\n"
         "legitimate operation) in temporary containers, under a private agent, in audit and in\n"
         "enforce mode, and report the outcomes. Nothing outside these containers is touched.\n"
-        "Exit code 1 if an outcome differs from the expected one. A rule whose effective action is\n"
-        "weaker than such a node should provide is reported; with --strict (the default if CI is\n"
-        "set) this is also a failure.",
+        "Exit code 1 if an outcome differs from the expected one. A rule is reported if its\n"
+        "effective action is weaker than such a node should provide; with --strict (the default if\n"
+        "CI is set) this is also a failure.",
         examples=(
             "ringfence policy test\n"
             "ringfence policy test --list\n"

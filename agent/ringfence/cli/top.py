@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.cli.output import number, print_json, table
 from ringfence.cli.parser import Commands, add_command, add_output, add_socket
 
-# column -> the counters whose sum it shows (see docs/metrics.md)
+# column -> the counters that are added up in it (see docs/metrics.md)
 _COLUMNS: Mapping[str, Sequence[str]] = {
     "EXEC": ("exec",),
     "FORK": ("fork",),

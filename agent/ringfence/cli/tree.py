@@ -49,7 +49,7 @@ def lines(container: Mapping[str, Any]) -> Iterator[str]:
     children: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     pids = {process["pid"] for process in container["processes"]}
     for process in sorted(container["processes"], key=lambda process: process["pid"]):
-        # A process whose parent is outside the container (a shim) or is itself (a reused pid) is a root.
+        # A process is a root if its parent is outside the container (a shim), or is itself (a reused pid).
         inside = process["ppid"] in pids and process["ppid"] != process["pid"]
         children[process["ppid"] if inside else 0].append(process)
     yield from _branch(children)

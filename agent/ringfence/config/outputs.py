@@ -155,6 +155,6 @@ OUTPUT_KEYS: tuple[Key, ...] = (
     Key("page.listen", "page_listen", _page, None,
         "address of the status page; on: 127.0.0.1:9912", "on|off|HOST:PORT"),
     Key("audit.interval", "audit_interval", values.integer(0, 86_400), 300,
-        "interval of the configuration audit whose results are exported as metrics, in seconds; 0: never",
+        "interval of the configuration audit for the metrics, in seconds; 0: never",
         "SECONDS"),
 )  # fmt: skip

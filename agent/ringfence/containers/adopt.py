@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adopts running containers: enrols their cgroups, whose tasks the kernel's iterator then arms.
+"""Adopts running containers: enrols their cgroups. The kernel's iterator then arms the tasks.
 
 This is safe if the kernel enrols at the same time, because of the order:
 

@@ -158,7 +158,7 @@ class Container:
         """Returns this container with the found facts; a known fact is never replaced by an unknown one.
 
         Names of a pod are only accepted if the source agrees with the cgroup's path on the pod's uid. If the
-        path has no uid, there is no pod: engines copy annotations of an image, whose author could name any.
+        path has no uid, there is no pod: engines copy annotations of an image, and its author could name any.
         """
         here = self.at(facts.cgroup_path)
         if (here.cgroup_path or here.pod_uid) and facts.pod_uid != here.pod_uid:

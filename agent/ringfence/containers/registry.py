@@ -118,7 +118,7 @@ class Registry:
 
     @property
     def unfreed(self) -> int:
-        """The number of removed containers whose slot is kept by tasks that moved elsewhere."""
+        """The number of removed containers with a slot that tasks elsewhere still use."""
         return sum(container.state is State.REMOVED for container in self._live.values())
 
     # -- events --------------------------------------------------------------

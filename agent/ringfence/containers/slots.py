@@ -51,7 +51,7 @@ class SlotTable(Protocol):
         """Takes a free slot for exclusive use; None: the table is full."""
 
     def put_back(self, slot: int) -> None:
-        """Returns a taken slot whose number no other party knows."""
+        """Returns a taken slot that was not published."""
 
     def fill(
         self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True, removed: bool = False

@@ -24,7 +24,7 @@ __all__ = [
     "texts",
 ]
 
-#: the maximum number of bits of one dim whose combinations are enumerated
+#: the maximum number of bits of one dim for which all combinations are enumerated
 ENUMERATED_BITS = 14
 
 Number = Values | Bits

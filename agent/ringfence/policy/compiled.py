@@ -38,7 +38,7 @@ class CompiledRule(NamedTuple):
 
 
 class Shortfall(NamedTuple):
-    """A rule whose effective action on one of its events is weaker than requested."""
+    """A rule with a weaker effective action than requested, on one of its events."""
 
     rule: Rule
     event: EventKind
@@ -114,7 +114,7 @@ class CompiledPolicies:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The rules whose effective action is weaker than requested, one per line."""
+        """The rules with a weaker effective action than requested, one per line."""
         return tuple(str(shortfall) for shortfall in self.shortfalls)
 
     @property

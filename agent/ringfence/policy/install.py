@@ -23,7 +23,7 @@ __all__ = ["Generations"]
 #: complete when created: frozen, so that a process that obtains a descriptor cannot change them
 _CONSTANT = frozenset(("rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions"))
 _RESERVED_SETS, _RESERVED_PROFILES = 64, 64
-_REMEMBERED = 8  # generations whose rule numbers are kept, for records that are still in the rings
+_REMEMBERED = 8  # generations of rule numbers that are kept, for records that are still in the rings
 
 
 class Generations:

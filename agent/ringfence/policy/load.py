@@ -28,7 +28,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _MAX_PROBLEMS = 200
 _UNCLOSED = re.compile(r"\[(?!!?\]?[^\]]*\])")
 _NO_PROBES: Mapping[str, ProbeWords] = {}
-#: events whose subject is not a container
+#: events that do not belong to a container
 _OF_THE_HOST = (EventKind.KERNEL_HELPER, EventKind.HOST_MAP)
 _TRAITS = ("names", "images", "runtimes", "namespaces", "pods", "labels", "privileged")
 _HINT = "`ringfence policy check FILE` shows all errors; docs/policy-language.md explains every key"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds errors in policies that load, and remarks for their authors.
 
-Errors are rules that would stop every container or the node, that contradict each other, or whose exceptions
-cover everything they match. `refuse` is called for every set before it is used: by `policy check`,
+Errors are rules that would stop every container or the node, that contradict each other, or that have
+exceptions for everything they match. `refuse` is called for every set before it is used: by `policy check`,
 `agent --check` and the agent itself.
 """
 

@@ -149,14 +149,16 @@ class NodeTiers:
                 return Outcome(asked, mechanism)
         if otherwise is Action.NONE and asked is Action.DENY:
             return Outcome(
-                Action.NONE, Mechanism.OBSERVE, "this node cannot deny it, and the rule says to skip it then"
+                Action.NONE, Mechanism.OBSERVE, "this node cannot deny it, and the rule has `otherwise: skip`"
             )
         if Mechanism.KILL in here and (asked is Action.KILL or otherwise is Action.KILL):
             why = "" if asked is Action.KILL else "this node cannot deny it before its effect"
             return Outcome(Action.KILL, Mechanism.KILL, why)
         if Mechanism.KILL in here:
             return Outcome(
-                Action.ALERT, Mechanism.OBSERVE, "this node cannot deny it, and the rule says not to kill"
+                Action.ALERT,
+                Mechanism.OBSERVE,
+                "this node cannot deny it, and the rule has `otherwise: alert`",
             )
         return Outcome(Action.ALERT, Mechanism.OBSERVE, "this node can only observe it")
 

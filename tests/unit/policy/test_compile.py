@@ -51,7 +51,7 @@ BY_PEER = {"event": "unix.connect", "match": {"server": "host"}}
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"otherwise": "skip"}, "this node cannot deny it, and the rule says to skip it then"),
+        ({"otherwise": "skip"}, "this node cannot deny it, and the rule has `otherwise: skip`"),
         (SETUID_ON_DISK, "only BPF-LSM knows `filesystem`"),
         (BY_PEER, "only BPF-LSM knows `server`"),
     ],

@@ -143,6 +143,6 @@ def test_filesystems_have_the_magic_of_their_headers() -> None:
         )
     }
     names |= {"cgroup1": "CGROUP", "overlay": "OVERLAYFS", "bpf": "BPF_FS", "binfmt_misc": "BINFMTFS"}
-    for ours, theirs in names.items():
-        if theirs in found:
-            assert constants.FILESYSTEMS[ours] == (int(found[theirs], 16),), ours
+    for word, name in names.items():
+        if name in found:
+            assert constants.FILESYSTEMS[word] == (int(found[name], 16),), word

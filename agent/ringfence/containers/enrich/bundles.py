@@ -38,7 +38,7 @@ def safe_name(identifier: str) -> bool:
 
 
 def _user_roots(users: Path, name: str, cgroup_path: str) -> Iterator[Path]:
-    """Yields the state directory of the user in whose slice the cgroup is."""
+    """Yields the state directory of the user who owns the cgroup's slice."""
     if found := re.search(r"/user-(\d+)\.slice/", cgroup_path):
         yield users / found[1] / name
 
@@ -157,7 +157,7 @@ def _pid(bundle: Path) -> int:
 
 
 def _same_cgroup(recorded: str, path: str) -> bool:
-    """Returns True if `path` is the recorded cgroup, whose path may be relative to another root."""
+    """Returns True if `path` is the recorded cgroup. Its recorded path may be relative to another root."""
     return path.endswith("/" + recorded.strip("/")) or recorded.rpartition("/")[2] == path.rpartition("/")[2]
 
 

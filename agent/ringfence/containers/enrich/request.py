@@ -13,7 +13,7 @@ __all__ = ["Request", "Source"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A container whose facts are requested. An empty `cgroup_path` is looked up by the cgroup's id first."""
+    """A request for the facts of a container. An empty `cgroup_path` is looked up by the cgroup's id."""
 
     cgroup_id: int
     id: str

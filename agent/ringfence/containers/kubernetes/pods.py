@@ -77,7 +77,7 @@ def _owner(metadata: Any, labels: Mapping[str, str]) -> str:
 
 
 class PodCache:
-    """uid -> Pod. `changed` is called with the uids whose names, labels or owner have changed."""
+    """uid -> Pod. `changed` is called with the uids of pods with changed names, labels or owner."""
 
     def __init__(
         self,
