@@ -21,7 +21,7 @@ WORK = (
 
 @pytest.fixture
 def lessons(front: Front, tmp_path: Path) -> Path:
-    """What one run of WORK came to."""
+    """The fences learned from one run of WORK."""
     directory = tmp_path / "work.d"
     _, got = front("--learn", str(directory), "--network", "host", words=("sh", "-c", WORK))
     assert got.returncode == 0, got.stderr
@@ -88,10 +88,10 @@ def test_what_was_learned_refuses_everything_else_and_verify_says_what(front: Fr
         assert line in got.stderr
 
 
-def test_a_program_and_an_address_that_were_not_learned_meet_the_policy(
+def test_a_program_and_an_address_that_were_not_learned_match_the_policy(
     front: Front, lessons: Path, tmp_path: Path
 ) -> None:
-    """Where Landlock and seccomp let it pass, the agent's rule does not."""
+    """Landlock and seccomp allow it, but the agent's rule does not."""
     (front.tree / "bin/other").write_bytes((front.tree / "bin/busybox").read_bytes())
     (front.tree / "bin/other").chmod(0o755)
     record = lessons / "run.json"

@@ -89,7 +89,7 @@ def test_without_probes_it_says_where_they_are_looked_for() -> None:
 
 
 def test_the_schema_takes_them() -> None:
-    """And refuses what can be told without knowing the probe."""
+    """And refuses what is wrong for any probe."""
     validator = jsonschema.Draft202012Validator(schema())
     validator.validate(yaml.safe_load(GOOD))
     for old, new in (
