@@ -72,7 +72,6 @@ def run(options: Any) -> int:
 
 
 def _check(config: Any) -> int:
-    from ringfence.daemon.policies.manager import override
     from ringfence.errors import ProbeError
     from ringfence.policy import NodeTiers, compile_policies, load_policies
     from ringfence.policy.review import refuse
@@ -82,7 +81,7 @@ def _check(config: Any) -> int:
     if found.problems:
         raise ProbeError([problem for problems in found.problems.values() for problem in problems])
     policies = load_policies(config.policies, found.words())
-    compile_policies(policies, NodeTiers.usual(), override(config))
+    compile_policies(policies, NodeTiers.usual(), config.mode)
     refuse(policies)
     probes = f", {len(found.definitions)} custom probes are readable" if config.probes_directory else ""
     print(f"configuration and {len(policies.policies)} policies are valid{probes}")
