@@ -194,7 +194,10 @@ def _tried(rules: set[str]) -> dict[str, list[str]]:
     """Maps rules to the attacks and benign twins that test them."""
     from ringfence.proof.cases import cases_for
 
-    return {rule: [f"`{case.tried}`, beside `{case.lawful}`" for case in cases_for(rule)] for rule in rules}
+    return {
+        rule: [f"`{case.tried}`, with the benign twin `{case.lawful}`" for case in cases_for(rule)]
+        for rule in rules
+    }
 
 
 def list_loaded(options: Any) -> int:

@@ -16,7 +16,7 @@ __all__ = ["DEFAULT_FILE", "DEFAULT_POLICIES", "DEFAULT_SOCKET", "ENROLL_SOCKET"
 
 DEFAULT_FILE = Path("/etc/ringfence/agent.yaml")
 DEFAULT_SOCKET = Path("/run/ringfence/agent.sock")
-ENROLL_SOCKET = "enroll.sock"  # its name, beside the agent's socket
+ENROLL_SOCKET = "enroll.sock"  # its name, in the directory of the agent's socket
 DEFAULT_POLICIES = Path("/etc/ringfence/policies")
 Mode = Literal["audit", "enforce", "policy"]
 

@@ -114,7 +114,7 @@ def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
 
 def _in(folder: Path) -> Iterator[Path]:
     # Not recursive: a set of policies keeps optional rules in a subdirectory. Hidden files are skipped: a
-    # mounted ConfigMap has them beside each file (`..data`, `..2026_...`), and editors leave them.
+    # mounted ConfigMap has them next to each file (`..data`, `..2026_...`), and editors leave them.
     for entry in folder.iterdir():
         if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and not entry.is_dir():
             yield entry

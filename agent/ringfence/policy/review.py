@@ -24,7 +24,7 @@ from ringfence.policy.samples import Sample, rule_matches
 from ringfence.policy.unavailable_names import absent_names
 from ringfence.policy.vocabulary import EVENTS
 
-__all__ = ["Note", "mistakes", "refuse", "remarks"]
+__all__ = ["Note", "find_errors", "refuse", "remarks"]
 
 #: the maximum number of pairs of rules on one event that are compared
 _MOST_PAIRS = 50_000
@@ -50,11 +50,11 @@ class Note(NamedTuple):
 
 def refuse(policies: PolicySet) -> None:
     """Raises PolicyError with every error in a set that loads but must not be used."""
-    if wrong := mistakes(policies):
+    if wrong := find_errors(policies):
         raise PolicyError(wrong, hint="docs/policy-language.md describes what is refused, and why")
 
 
-def mistakes(policies: PolicySet) -> list[Problem]:
+def find_errors(policies: PolicySet) -> list[Problem]:
     """Returns the errors in a set that loads but must not be used."""
     found: list[Problem] = []
     seen: dict[object, Rule] = {}

@@ -171,9 +171,9 @@ def test_podmans_storage_knows_name_and_image(tmp_path: Path) -> None:
 def test_an_image_names_neither_itself_nor_its_container(tmp_path: Path) -> None:
     """Podman copies the annotations of an image: by them its author would choose the exceptions of policies.
     Where the index says nothing, they are better than nothing. A long index entry is no way around it."""
-    said = {"ringfence.io/image": "registry.example/trusted", "ringfence.io/name": "dns"}
+    annotations = {"ringfence.io/image": "registry.example/trusted", "ringfence.io/name": "dns"}
     directory = tmp_path / "overlay-containers"
-    write(directory / HEX / "userdata/config.json", {"annotations": said})
+    write(directory / HEX / "userdata/config.json", {"annotations": annotations})
     for metadata, names in (
         ({"image-name": "evil:1", "name": "web"}, ("web", "evil:1")),
         ({"image-name": "evil:1", "name": "web", "mount-label": "x" * 2000}, ("web", "evil:1")),

@@ -16,7 +16,7 @@ from ringfence.daemon.policies.manager import load
 from ringfence.errors import PolicyError
 from ringfence.policy import NodeTiers, PolicySet, compile_policies, load_bytes, load_policies
 from ringfence.policy.ordinary import ORDINARY, VITAL, matched
-from ringfence.policy.review import mistakes, refuse, remarks
+from ringfence.policy.review import find_errors, refuse, remarks
 from ringfence.proof.benign_twins import twins
 from tests.unit.policy.reviewed import policy, rule, warned
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def wrong(*documents: bytes) -> list[str]:
     """Returns the errors of `policy check` in a set that loads."""
     found = load_bytes({f"{n}.yaml": document for n, document in enumerate(documents)})
-    return [str(problem) for problem in mistakes(found)]
+    return [str(problem) for problem in find_errors(found)]
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_a_policy_from_an_enrolment_request_may_stop_its_container() -> None:
     """It applies to that container only, which its author knows; usermode helpers stay protected."""
     found = load_bytes({"0.yaml": policy(rule("process.exec", "any"))})
     own = PolicySet(tuple(replace(one, bound="key") for one in found.policies))
-    assert mistakes(own) == []
+    assert find_errors(own) == []
     helper = load_bytes({"0.yaml": policy(rule("kernel.helper", "any"))})
-    assert mistakes(PolicySet(tuple(replace(one, bound="key") for one in helper.policies)))
+    assert find_errors(PolicySet(tuple(replace(one, bound="key") for one in helper.policies)))
 
 
 def test_conflicting_actions_are_refused() -> None:
@@ -270,7 +270,7 @@ def test_the_packs_have_no_errors_and_no_such_warnings() -> None:
     """No rule of them matches ordinary behaviour of containers."""
     found = load_policies([ROOT / "policies"])
     extra = load_policies([ROOT / "policies/optional"])
-    assert mistakes(found) == mistakes(extra) == []
+    assert find_errors(found) == find_errors(extra) == []
     assert [(rule.id, s.what) for p in found.policies for rule in p.rules for s in matched(rule)] == []
 
 

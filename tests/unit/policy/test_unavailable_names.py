@@ -11,7 +11,7 @@ NOTHING = "does not exist on this machine, nor is any other name of this list: t
 
 
 @pytest.mark.parametrize(
-    ("event", "match", "said"),
+    ("event", "match", "expected"),
     [
         (
             "sysctl.access",
@@ -34,10 +34,10 @@ NOTHING = "does not exist on this machine, nor is any other name of this list: t
         ("device.access", "{device: ['b 3999:*']}", f"'b 3999:*' {NOTHING}"),
     ],
 )
-def test_an_absent_name_gives_a_warning(event: str, match: str, said: str) -> None:
+def test_an_absent_name_gives_a_warning(event: str, match: str, expected: str) -> None:
     """If it is the only one, or similar to an existing one. It may be for another kernel: not an error."""
     found = [note for note in noted(policy(rule(event, match, "alert"))) if note.level == "warning"]
-    assert any(note.note.endswith(said) for note in found), found
+    assert any(note.note.endswith(expected) for note in found), found
 
 
 @pytest.mark.parametrize(

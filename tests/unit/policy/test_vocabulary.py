@@ -113,8 +113,8 @@ def test_constants_are_those_of_the_kernels_headers(tmp_path: Path) -> None:
     source = tmp_path / "c.c"
     source.write_text(f"#define _GNU_SOURCE\n{includes}\n{checks}")
     command = ["clang", "-fsyntax-only", "-w", "-ferror-limit=0", str(source)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-    found = re.findall(r"^(\w+):1:\d+: error: (.*)$", said, re.MULTILINE)
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    found = re.findall(r"^(\w+):1:\d+: error: (.*)$", output, re.MULTILINE)
     unknown = {name for name, message in found if "undeclared" in message}
     assert not {name for name, _ in found} - unknown
     assert len(unknown) < len(claims) * 0.3, unknown

@@ -21,7 +21,7 @@ LONG = "9" * 5000  # Python refuses to convert more than 4,300 digits
 K = EventKind
 
 
-def mistakes(event: str, match: Any) -> list[str]:
+def errors_in(event: str, match: Any) -> list[str]:
     """Returns the errors in a rule with that match block."""
     with pytest.raises(PolicyError) as caught:
         load(policy(rule(event=event, match=match)))
@@ -71,8 +71,8 @@ def test_an_ipv4_address_of_a_probe_matches_in_both_families(peer: str, matched:
 
 def test_a_wrong_flag_is_one_error() -> None:
     """A number that is too large is reported as a number, and 0 is not a flag."""
-    assert mistakes("clone", {"flags": 1 << 40}) == [f"{1 << 40} is not between 0 and 4294967295"]
-    assert "tests no bit" in mistakes("clone", {"flags": 0})[0]
+    assert errors_in("clone", {"flags": 1 << 40}) == [f"{1 << 40} is not between 0 and 4294967295"]
+    assert "tests no bit" in errors_in("clone", {"flags": 0})[0]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_wrong_flag_is_one_error() -> None:
 )
 def test_a_value_that_no_event_can_have_is_refused(event: str, match: dict[str, Any], words: str) -> None:
     """A rule or an exception on it would silently never match."""
-    assert any(words in message for message in mistakes(event, match))
+    assert any(words in message for message in errors_in(event, match))
 
 
 def test_the_name_of_an_abstract_socket_may_contain_nul() -> None:
