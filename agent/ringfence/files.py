@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the operator's."""
+"""Reading files of the agent's state and configuration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["read_regular"]
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """A file of at most so many bytes. Raises OSError, also for a FIFO or device: neither is waited for."""
-    # O_NONBLOCK: a FIFO has no reader's end to wait for.
+    """Reads a regular file of at most `most` bytes. Raises OSError, also for a FIFO or device."""
+    # O_NONBLOCK: opening a FIFO must not block.
     with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -42,11 +42,11 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "torn inside a word": (lambda: POLICY[:-30].encode(), "is not YAML"),
     "not UTF-8": (lambda: POLICY.encode() + b"# \xff\xfe", "is not UTF-8 (byte 0xff)"),
     "binary": (lambda: bytes(range(256)) * 8, "is not"),
-    "empty": (lambda: b"", "holds no document"),
+    "empty": (lambda: b"", "contains no document"),
     "a billion nodes": (lambda: b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "anchors and aliases"),
     "very deep": (lambda: b"[" * 100_000, "levels deep"),
     "more rules than fit": (_too_many_rules, f"{MAX_RULES} fit"),
-    "the same names again": (POLICY.encode, "is already at"),
+    "the same names again": (POLICY.encode, "is already defined at"),
 }
 
 

@@ -349,7 +349,7 @@ def test_the_skeleton_works_unchanged(tmp_path: Path, probe_act: str) -> None:
     assert ringfence("new", "slow-sync").returncode == 1, "it overwrites nothing"
     checked = ringfence("check", "slow-sync.yaml")
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert "slow-sync is well: tracepoint:syscalls:sys_enter_fsync" in checked.stdout
+    assert "slow-sync: ok: tracepoint:syscalls:sys_enter_fsync" in checked.stdout
     yaml = tmp_path / "slow-sync.yaml"
     yaml.write_text(yaml.read_text().replace("MIN_US: 1000", "MIN_US: 0"))
     argv = [sys.executable, "-m", "ringfence", "probe", "run", "--count", "1", "-o", "json", "slow-sync.c"]

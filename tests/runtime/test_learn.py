@@ -21,7 +21,7 @@ WORK = (
 
 @pytest.fixture
 def lessons(front: Front, tmp_path: Path) -> Path:
-    """The results of one run of WORK."""
+    """The fences learned from one run of WORK."""
     directory = tmp_path / "work.d"
     _, got = front("--learn", str(directory), "--network", "host", words=("sh", "-c", WORK))
     assert got.returncode == 0, got.stderr
@@ -43,7 +43,7 @@ def test_a_run_is_learned_with_a_reason_on_each_line(lessons: Path) -> None:
     assert not {"mkdir", "rename", "unlink", "ptrace", "listen", "io_uring_setup"} & allowed
     lines = (lessons / "capabilities.txt").read_text().splitlines()
     assert any(line.startswith("CAP_CHOWN  # ") and "chown" in line for line in lines)
-    assert "# CAP_NET_RAW: granted and never used" in lines
+    assert "# CAP_NET_RAW: granted but never used" in lines
     rules = json.loads((lessons / "landlock.json").read_text())
     assert all(rule["comment"] for rule in rules)
     found = {(rule.get("path") or rule["port"], rule["access"]) for rule in rules}
@@ -68,7 +68,7 @@ def test_the_learned_policy_is_valid(lessons: Path) -> None:
 def test_the_learned_profile_allows_the_same_run(front: Front, lessons: Path) -> None:
     """--verify runs it again, and nothing is refused."""
     _, got = front.bare("--verify", str(lessons))
-    assert "nothing was refused" in got.stderr, got.stderr
+    assert "nothing was denied" in got.stderr, got.stderr
     assert got.returncode == 0
 
 
@@ -80,18 +80,18 @@ def test_the_learned_profile_refuses_everything_else_and_verify_names_it(front: 
     _, got = front.bare("--verify", str(lessons))
     assert got.returncode == 1
     for line in (
-        "seccomp refused mkdir",
-        "seccomp refused chmod",
-        "openat was refused",
-        "connect was refused",
+        "seccomp denied mkdir",
+        "seccomp denied chmod",
+        "openat was denied",
+        "connect was denied",
     ):
         assert line in got.stderr
 
 
-def test_a_program_and_an_address_that_were_not_learned_are_denied(
+def test_a_program_and_an_address_that_were_not_learned_match_the_policy(
     front: Front, lessons: Path, tmp_path: Path
 ) -> None:
-    """Where Landlock and seccomp allow it, the agent's rule does not."""
+    """Landlock and seccomp allow it, but the agent's rule does not."""
     (front.tree / "bin/other").write_bytes((front.tree / "bin/busybox").read_bytes())
     (front.tree / "bin/other").chmod(0o755)
     record = lessons / "run.json"
@@ -129,4 +129,4 @@ def test_a_damaged_profile_prevents_the_start(front: Front, lessons: Path, file:
     _, got = front.bare("--verify", str(lessons))
     assert got.returncode != 0
     assert "Traceback" not in got.stderr
-    assert "nothing was refused" not in got.stderr
+    assert "nothing was denied" not in got.stderr

@@ -40,7 +40,7 @@ _KNOWN = (
 
 
 def from_event(event: ContainerEvent) -> Posture:
-    """What the kernel recorded when it armed the container's first task."""
+    """Returns the posture that the kernel recorded when it armed the container's first task."""
     return scored(
         Posture(
             capabilities=capabilities.names(event.cap_effective),
@@ -56,7 +56,7 @@ def from_event(event: ContainerEvent) -> Posture:
 def _capability_reasons(posture: Posture) -> list[tuple[int, str]]:
     held = set(posture.capabilities or ())
     if posture.user_namespace:
-        return []  # they count in its own user namespace only
+        return []  # they are only effective in its own user namespace
     return [(weight, name) for name, weight in _STRONG.items() if name in held]
 
 
@@ -79,8 +79,8 @@ def scored(posture: Posture) -> Posture:
         if name in _SHARED:
             reasons.append((_SHARED[name], f"host {name} namespace"))
     reasons.sort(key=lambda reason: -reason[0])
-    # What `--privileged` means everywhere: capabilities without bound, the host's user namespace, no filter.
-    # The bounding set tells it of a container whose first program runs as an ordinary user, too.
+    # The meaning of `--privileged`: all capabilities, the host's user namespace, no filter. The bounding set
+    # also shows it for a container that starts its first program as an unprivileged user.
     held = set(posture.bounding or posture.capabilities or ())
     unbound = {"CAP_SYS_ADMIN", "CAP_SYS_RAWIO"} <= held and posture.seccomp == "disabled"
     privileged = unbound and not posture.user_namespace
@@ -89,7 +89,7 @@ def scored(posture: Posture) -> Posture:
 
 
 def merge(first: Posture | None, second: Posture | None) -> Posture | None:
-    """One posture of two, scored again: what the first knows counts, the second fills in the rest.
+    """Merges two postures and scores the result: the second one supplies what the first one lacks.
 
     The order is the kernel's own word of the first task, then /proc, then configuration files.
     """

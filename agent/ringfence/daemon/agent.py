@@ -163,7 +163,7 @@ class Agent:
         self._stack.callback(self.slots.close)
         self.generations = Generations(kernel.map)
         self.tree = ProcessTree()
-        self.told = Handshakes(config.told_dir)
+        self.told = Handshakes(config.enrolments_dir)
         self.registry = Registry(self.slots, on_free=self._slot_freed)
         self.identity = Identity(config, lambda uids: self.loop.call(lambda: self.members.pods_changed(uids)))
         self.worker = Worker(

@@ -67,13 +67,13 @@ def _counters(agent: Agent) -> list[tuple[str, str, float]]:
 def _rooms(agent: Agent) -> dict[str, tuple[int, int]]:
     return {
         "containers": (agent.slots.size - agent.slots.unused, agent.slots.size),
-        "processes": agent.tree.room,
-        "ended_processes": agent.tree.room_of_dead,
-        "ended_containers": agent.registry.room,
-        "questions": agent.worker.room,
+        "processes": agent.tree.capacity,
+        "ended_processes": agent.tree.capacity_of_dead,
+        "ended_containers": agent.registry.capacity,
+        "questions": agent.worker.capacity,
         "lines": agent.writer.room,
         "stream": agent.stream.room,
-        "rate_limits": agent.desk.limiter.room,
+        "rate_limits": agent.desk.limiter.capacity,
         "unnamed_alerts": agent.outlets.room,
         "handshakes": agent.enroller.room,
         "guest_policies": agent.keeper.room,

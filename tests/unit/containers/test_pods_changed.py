@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API server tells of a pod: its containers are asked about anew, and keep what they have meanwhile."""
+"""A changed pod: its containers are queried again, and keep their facts and policies meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UID = "0f0f0f0f-1111-2222-3333-444444444444"
 
 
 class FakeWorker:
-    """Remembers questions, gives the answers that a test puts there."""
+    """Records requests, and returns the answers of the test."""
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
@@ -31,7 +31,7 @@ class FakeWorker:
 
 
 class FakeGenerations:
-    """Remembers by what policies were chosen."""
+    """Records the facts by which policies were selected."""
 
     def __init__(self) -> None:
         self.chosen: list[Container | None] = []
@@ -42,14 +42,14 @@ class FakeGenerations:
 
 
 class FakeLosses:
-    """Nothing is lost."""
+    """Loses nothing."""
 
     def retire(self, slot: int) -> None:
         """Nothing to add up."""
 
 
-def test_a_label_that_changed_brings_other_policies() -> None:
-    """Only for containers of that pod; what holds goes on holding until the answer is there."""
+def test_a_changed_label_selects_other_policies() -> None:
+    """Only for containers of that pod; the old policies stay in force until the answer."""
     registry, worker, generations = Registry(FakeSlots()), FakeWorker(), FakeGenerations()
     members = Members(registry, ProcessTree(), worker, generations, FakeLosses())  # type: ignore[arg-type]
     for number, pod in enumerate((UID, "1" + UID[1:])):

@@ -280,7 +280,7 @@ def test_a_requested_policy_applies_before_the_containers_names_are_known() -> N
     pending = replace(world.container, enrichment=Enrichment.PENDING)
     world.registry.add(pending)
     for told, alerts in ((False, 0), (True, 1)):
-        world.registry._live[CGROUP] = replace(pending, told=told)
+        world.registry._live[CGROUP] = replace(pending, enrolled_by_runtime=told)
         world.send(FakeLive())
         assert len(world.alerts) == alerts
 

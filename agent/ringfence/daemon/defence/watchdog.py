@@ -96,7 +96,7 @@ class Watchdog:
         self._at %= len(containers)
         part = containers[self._at : self._at + _SLOTS_A_ROUND]
         self._at += _SLOTS_A_ROUND
-        wrong = [one.id for one in part if self._generations.put_right(one.slot, one.cgroup_id)]
+        wrong = [one.id for one in part if self._generations.restore_slot(one.slot, one.cgroup_id)]
         if wrong:
             self._met("profile", {"containers": wrong[:16]}, len(wrong))
 

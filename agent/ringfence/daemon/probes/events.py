@@ -170,7 +170,9 @@ class ProbeDesk:
         if known is not None and known[0] is container:
             return known[1]
         assert self._compiled is not None
-        chosen = self._compiled.select(container if container.settled or container.told else None)
+        chosen = self._compiled.select(
+            container if container.settled or container.enrolled_by_runtime else None
+        )
         if len(self._chosen) >= _MAX_CHOICES:
             self._chosen.clear()
         self._chosen[container.cgroup_id] = (container, chosen)

@@ -50,7 +50,7 @@ class Members:
         unknown = event.event == _START and changed.enrichment in (Enrichment.NONE, Enrichment.FAILED)
         if unknown or (event.event in (_CREATE, _START) and not changed.settled):
             self._ask(changed)
-        if event.event == _START and (changed.settled or changed.told):
+        if event.event == _START and (changed.settled or changed.enrolled_by_runtime):
             self._assign(changed)
         return changed
 
@@ -75,7 +75,7 @@ class Members:
     ) -> tuple[Container, frozenset[int]]:
         """What a container's own runtime says before its start; the policies (by index) that hold from now
         on."""
-        known = self.registry.told(container, facts, name, chosen)
+        known = self.registry.enroll(container, facts, name, chosen)
         if not known.settled:
             self._ask(known)
         return known, self._assign(known)
@@ -89,7 +89,7 @@ class Members:
 
     def facts(self) -> Mapping[int, Container | None]:
         """Slot -> what policies may be chosen by; None while nobody has answered."""
-        return {c.slot: c if c.settled or c.told else None for c in self.registry}
+        return {c.slot: c if c.settled or c.enrolled_by_runtime else None for c in self.registry}
 
     def sweep(self) -> None:
         """Give back what can be given back; called by a timer."""
@@ -111,5 +111,5 @@ class Members:
 
     def _assign(self, container: Container) -> frozenset[int]:
         # While an answer is still to come, what holds at birth goes on holding: there is no moment without.
-        known = container if container.settled or container.told else None
+        known = container if container.settled or container.enrolled_by_runtime else None
         return self._generations.assign(container.slot, known)

@@ -213,7 +213,7 @@ class Reconciler:
             self._in_loop(lambda c=container, f=found: self._mend(c, f, asked))  # type: ignore[misc]
 
     def _mend(self, container: Container, found: Sequence[Process], asked_ns: int) -> None:
-        added, ended = self._tree.mend(container.cgroup_id, found, asked_ns)
+        added, ended = self._tree.reconcile(container.cgroup_id, found, asked_ns)
         self.repairs["processes"] += 1
         self._log.info("records of processes were lost: read anew from the kernel",
                        container=container.short_id, added=added, ended=ended)  # fmt: skip

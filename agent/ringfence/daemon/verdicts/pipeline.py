@@ -26,10 +26,10 @@ from ringfence.response.alert import (
     Alert,
     Outcome,
     assemble,
+    deduplication_key_of,
     is_half_killed,
     outcome_of,
     program_of,
-    same_as,
     severity_of,
 )
 from ringfence.response.describe import describe
@@ -90,7 +90,7 @@ class Desk:
         if is_half_killed(event) or event is not seen:
             alert = self._kill(assemble(event, container, rule, self._tree, self._node))
             self._count(event, container, rule, name, alert.outcome)
-            decision = self.limiter.admit(event.container, rule_id, alert.same, alert)
+            decision = self.limiter.admit(event.container, rule_id, alert.deduplication_key, alert)
         else:
             self._count(event, container, rule, name, outcome_of(event, rule))
             decision = self._ask(event, container, rule, rule_id)
@@ -114,7 +114,7 @@ class Desk:
         if not self.limiter.may_pass(event.container, rule_id):
             return self.limiter.hold(event.container, rule_id, late)
         exe, _ = program_of(event, self._tree)
-        same = same_as(event, outcome_of(event, rule), exe, describe(event))
+        same = deduplication_key_of(event, outcome_of(event, rule), exe, describe(event))
         return self.limiter.admit(event.container, rule_id, same, late)
 
     def _count(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ringfence import __version__
 from ringfence.export.sinks.sender import Away, Refused
-from ringfence.httpclient import FAILURES, Connection, nobody_there, reason_of, target_of, tls_context
+from ringfence.httpclient import FAILURES, Connection, is_unreachable, reason_of, target_of, tls_context
 
 __all__ = ["Answer", "Http", "HttpSettings"]
 
@@ -80,7 +80,7 @@ class Http:
             raise Away("timeout", f"{self.place}: {reason_of(error)}") from error
         except FAILURES as error:
             raise Away(
-                "connection", f"{self.place}: {reason_of(error)}", blameless=nobody_there(error)
+                "connection", f"{self.place}: {reason_of(error)}", blameless=is_unreachable(error)
             ) from error
         said = response.headers
         return self._judge(response.status, text, _seconds(said.get("Retry-After"), said.get("Date")))

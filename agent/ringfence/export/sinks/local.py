@@ -23,7 +23,7 @@ from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import HttpSettings
 from ringfence.export.sinks.native import headline, part
 from ringfence.export.sinks.sender import Away, Record
-from ringfence.httpclient import dial, nobody_there, reason_of, secure
+from ringfence.httpclient import dial, is_unreachable, reason_of, secure
 from ringfence.severity import number_of
 
 __all__ = ["RotatedFile", "Syslog", "syslog_line"]
@@ -116,7 +116,7 @@ class Syslog:
             self.close()
             reason = "timeout" if isinstance(error, TimeoutError) else "connection"
             text = f"syslog {self._place}: {reason_of(error)}"
-            raise Away(reason, text, blameless=nobody_there(error)) from error
+            raise Away(reason, text, blameless=is_unreachable(error)) from error
 
     def close(self) -> None:
         """Hang up."""

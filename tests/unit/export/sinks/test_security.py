@@ -59,7 +59,7 @@ alerts:
 def test_shared_headers_are_not_shown_to_several_hosts(tmp_path: Path) -> None:
     """The configuration says so at the start, with the hosts and what to do."""
     text = "alerts: {headers: /h, webhook: ['https://a/x'], alertmanager: ['https://b:9093']}\n"
-    with pytest.raises(ConfigError, match=r"alerts\.headers: would be shown to a, b:9093: give each"):
+    with pytest.raises(ConfigError, match=r"alerts\.headers: would be sent to a, b:9093: set `headers`"):
         config(tmp_path, text)
     config(tmp_path, "alerts: {headers: /h, webhook: ['https://a/x', 'https://a/y']}\n")
 
@@ -67,19 +67,19 @@ def test_shared_headers_are_not_shown_to_several_hosts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("webhook: [{url: 'http://h', token: /x}]", "'token' is no option"),
+        ("webhook: [{url: 'http://h', token: /x}]", "'token' is not an option"),
         ("webhook: [{headers: /x}]", "a receiver is a URL, or has `url`"),
         ("webhook: [{url: 'http://h', headers: x}]", "not an absolute path"),
-        ("webhook: [{url: 'http://h', key: /x}]", "no use without `certificate`"),
+        ("webhook: [{url: 'http://h', key: /x}]", "`key` requires `certificate`"),
         ("webhook: [{url: 'http://h', ca: /x}, 'http://h']", "given twice"),
-        ("webhook: ['http://h headers']", "is not URL, or URL OPTION=PATH"),
+        ("webhook: ['http://h headers']", "is neither URL nor URL OPTION=PATH"),
         ("webhook: [[a]]", "expected a list of receivers"),
         ("webhook: [{url: [a]}]", "expected a URL"),
-        ("syslog: [{url: 'tls://h', headers: /x}]", "'headers' is no option"),
+        ("syslog: [{url: 'tls://h', headers: /x}]", "'headers' is not an option"),
         ("syslog: [{url: [a]}]", "is not udp://"),
         ("syslog: ['tls://h/x']", "is not udp://"),
-        ("labels: {node: x}", "alerts have already"),
-        ("labels: {a-b: x}", "is no name of a label"),
+        ("labels: {node: x}", "alerts already have this label"),
+        ("labels: {a-b: x}", "is not a valid label name"),
         ("labels: {a: ''}", "one line of 1 to 128"),
         ("labels: {a: {b: c}}", "one line of 1 to 128"),
         ("labels: [a]", "is not NAME=VALUE"),
@@ -116,9 +116,9 @@ alerts:
 """
         for receiver in receivers_of(config(tmp_path, text)):
             receiver.send([alert()])
-        with pytest.raises(Away, match="not believed"):
+        with pytest.raises(Away, match="not trusted"):
             Http(second.url, HttpSettings(ca=authority.path)).post(b"{}")
-        with pytest.raises(Away, match="not believed"):
+        with pytest.raises(Away, match="not trusted"):
             Http(first.url, HttpSettings()).post(b"{}")
         assert (first.requests, second.requests) == (1, 1)
 
@@ -127,7 +127,7 @@ alerts:
 def test_a_receiver_under_another_name_is_not_believed(authority: Authority, names: list[str]) -> None:
     """Its certificate is good, and not for this address."""
     with http_receiver(certificate=authority.issue(names)) as receiver:
-        with pytest.raises(Away, match=r"not believed.*mismatch"):
+        with pytest.raises(Away, match=r"not trusted.*mismatch"):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
         assert receiver.requests == 0
 
@@ -241,7 +241,7 @@ def has_ended(syslog: Syslog) -> bool:
 def test_a_syslog_receiver_of_another_authority_is_away(authority: Authority, tmp_path: Path) -> None:
     """Nothing is sent."""
     server = TlsServer(Authority(tmp_path, "stranger").issue())
-    with pytest.raises(Away, match="not believed"):
+    with pytest.raises(Away, match="not trusted"):
         Syslog("s", f"tls://127.0.0.1:{server.port}", dict, HttpSettings(ca=authority.path)).send([alert()])
     server.close()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names in rules that this machine does not have."""
+"""Names in rules that do not exist on this machine."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import pytest
 
 from tests.unit.policy.reviewed import noted, policy, rule
 
-NOTHING = "is not on this machine, nor anything else of this list: here the rule matches nothing"
+NOTHING = "does not exist on this machine, nor is any other name of this list: the rule matches nothing here"
 
 
 @pytest.mark.parametrize(
-    ("event", "match", "said"),
+    ("event", "match", "expected"),
     [
         (
             "sysctl.access",
             "{sysctl: kernel/hostnam}",
-            "'kernel/hostnam' is not on this machine; did you mean 'hostname'?",
+            "'kernel/hostnam' does not exist on this machine; did you mean 'hostname'?",
         ),
         (
             "file.open",
             "{path: 'proc:meminf'}",
-            "'proc:meminf' is not on this machine; did you mean 'meminfo'?",
+            "'proc:meminf' does not exist on this machine; did you mean 'meminfo'?",
         ),
         (
             "unshare",
             "{exe: /usr/bin/python33}",
-            "'/usr/bin/python33' is not on this machine; did you mean 'python3'?",
+            "'/usr/bin/python33' does not exist on this machine; did you mean 'python3'?",
         ),
         ("sysctl.access", "{sysctl: zzz/qqq}", f"'zzz/qqq' {NOTHING}"),
         ("file.open", "{path: ['proc:qqqq', 'proc:zzzz']}", f"'proc:zzzz' {NOTHING}"),
@@ -34,10 +34,10 @@ NOTHING = "is not on this machine, nor anything else of this list: here the rule
         ("device.access", "{device: ['b 3999:*']}", f"'b 3999:*' {NOTHING}"),
     ],
 )
-def test_a_name_that_this_machine_lacks_is_warned_of(event: str, match: str, said: str) -> None:
-    """Where it is the only one, or nearly one that is there. It may be meant for another kernel: no more."""
+def test_an_absent_name_gives_a_warning(event: str, match: str, expected: str) -> None:
+    """If it is the only one, or similar to an existing one. It may be for another kernel: not an error."""
     found = [note for note in noted(policy(rule(event, match, "alert"))) if note.level == "warning"]
-    assert any(note.note.endswith(said) for note in found), found
+    assert any(note.note.endswith(expected) for note in found), found
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_a_name_that_this_machine_lacks_is_warned_of(event: str, match: str, sai
         ("unshare", "{exe: /usr/bin/nothing-like-it, flags: CLONE_NEWUSER}"),
     ],
 )
-def test_a_name_among_others_that_are_there_is_only_noted(event: str, match: str) -> None:
-    """Lists are written for many kernels. A program lies in an image, of which this machine knows nothing."""
+def test_an_absent_name_among_existing_ones_gives_only_a_note(event: str, match: str) -> None:
+    """Lists are written for many kernels, and a program may exist only in an image."""
     assert [note for note in noted(policy(rule(event, match))) if note.level == "warning"] == []
 
 
-def test_what_is_absent_is_warned_of_once() -> None:
-    """A rule on two events has its words once."""
+def test_an_absent_name_gives_one_warning() -> None:
+    """Even if the rule has two events."""
     document = policy(rule("[file.open, file.map]", "{path: 'proc:meminf'}", "alert"))
     assert len([note for note in noted(document) if "meminf" in note.note]) == 1
