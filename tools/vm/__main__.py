@@ -52,6 +52,18 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("command", nargs="+")
     one.set_defaults(act=_run)
 
+    _test_arguments(commands)
+    one = commands.add_parser("coverage", help="run every attack on every kernel: docs/coverage.md")
+    chosen = [*KERNELS, coverage.HOST]
+    one.add_argument("-k", "--kernel", choices=chosen, action="append", help="default: all of them")
+    one.add_argument("--benign", action="store_true", help="honest work under the pack, and nothing else")
+    one.add_argument("--cost", action="store_true", help="what lawful calls cost more, and nothing else")
+    one.add_argument("--render", action="store_true", help="measure nothing, write the page anew")
+    one.set_defaults(act=_coverage)
+    return parser.parse_args()
+
+
+def _test_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one = commands.add_parser("test", help="run the kernel and escape tests in one boot of each kernel")
     one.add_argument("-k", "--kernel", choices=KERNELS, action="append", help=f"default: {' '.join(DEFAULT)}")
     one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
@@ -63,15 +75,6 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("-t", "--timeout", type=float, help="seconds for each kernel")
     one.add_argument("tests", nargs="*", help="what pytest is asked for (default: see suite.py)")
     one.set_defaults(act=_test)
-
-    one = commands.add_parser("coverage", help="run every attack on every kernel: docs/coverage.md")
-    chosen = [*KERNELS, coverage.HOST]
-    one.add_argument("-k", "--kernel", choices=chosen, action="append", help="default: all of them")
-    one.add_argument("--benign", action="store_true", help="honest work under the pack, and nothing else")
-    one.add_argument("--cost", action="store_true", help="what lawful calls cost more, and nothing else")
-    one.add_argument("--render", action="store_true", help="measure nothing, write the page anew")
-    one.set_defaults(act=_coverage)
-    return parser.parse_args()
 
 
 def _need(name: str) -> Prepared:
