@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from ringfence.errors import Error
 
-__all__ = ["Ask", "PrivateAgent"]
+__all__ = ["Ask", "ChildAgent"]
 
 #: (socket, operation) -> the agent's answer, or Error; ringfence.cli.client.request is one
 Ask = Callable[..., Any]
@@ -30,7 +30,7 @@ _APART = ("--containers-known", "no", "--containers-adopt", "no", "--pins", "off
 _END_SECONDS = 30.0
 
 
-class PrivateAgent:
+class ChildAgent:
     """`ringfence agent` as a child process; ready within a `with` block, and ended after it.
 
     `records` are its lines of output, as they come. Environment variables do not configure it.

@@ -18,7 +18,7 @@ from ringfence import log
 __all__ = [
     "ACCEPT_PAUSE",
     "BACK_OFF",
-    "Guard",
+    "ErrorCounter",
     "SupervisedThread",
     "cannot_accept",
     "handler_errors",
@@ -37,7 +37,7 @@ handler_errors: Counter[str] = Counter()
 thread_failures: Counter[str] = Counter()
 
 
-class Guard:
+class ErrorCounter:
     """Calls work that may fail, on behalf of one place of the agent. `where` becomes a label: a word of
     ours.
     """

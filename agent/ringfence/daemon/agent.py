@@ -27,29 +27,30 @@ from ringfence.daemon import metric_sources
 from ringfence.daemon.attach import plan as plans
 from ringfence.daemon.boot import Boot
 from ringfence.daemon.defence.setup import Defence
-from ringfence.daemon.defence.usermode_helpers import Helpers
-from ringfence.daemon.delivery.outputs import Outlets, limiter_of, open_outbox
-from ringfence.daemon.health.backpressure import Pressure
-from ringfence.daemon.health.canary import Canary, sings
+from ringfence.daemon.defence.usermode_helpers import UsermodeHelpers
+from ringfence.daemon.delivery.outputs import Outputs, limiter_of, open_outbox
+from ringfence.daemon.health import canary as canaries
+from ringfence.daemon.health.backpressure import Backpressure
+from ringfence.daemon.health.canary import Canary
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.policies.file_watch import FileWatch
-from ringfence.daemon.policies.manager import PolicyKeeper, load
+from ringfence.daemon.policies.manager import PolicyManager, load
 from ringfence.daemon.queries import http as frontends
-from ringfence.daemon.queries.status import Snapshots
+from ringfence.daemon.queries.status import StatusQueries
 from ringfence.daemon.startup.handover import GAP
-from ringfence.daemon.startup.resource_limits import spare_us
+from ringfence.daemon.startup.resource_limits import lower_priority
 from ringfence.daemon.succession.continuity import Continuity
 from ringfence.daemon.succession.takeover import Takeover
 from ringfence.daemon.tracking.adoption import Adoption
-from ringfence.daemon.tracking.containers import Members
-from ringfence.daemon.tracking.enroll_socket import Enroller
-from ringfence.daemon.tracking.enrolment import Entry
-from ringfence.daemon.tracking.enrolment_store import Handshakes
-from ringfence.daemon.tracking.pod_sources import Identity
-from ringfence.daemon.tracking.resync import Reconciler
-from ringfence.daemon.verdicts.detectors import DetectorFeed
+from ringfence.daemon.tracking.containers import ContainerTracker
+from ringfence.daemon.tracking.enroll_socket import EnrollSocket
+from ringfence.daemon.tracking.enrolment import Enrolment
+from ringfence.daemon.tracking.enrolment_store import EnrolmentStore
+from ringfence.daemon.tracking.pod_sources import PodSources
+from ringfence.daemon.tracking.resync import Resync
+from ringfence.daemon.verdicts.detectors import Detectors
 from ringfence.daemon.verdicts.dispatcher import Dispatcher
-from ringfence.daemon.verdicts.pipeline import Desk
+from ringfence.daemon.verdicts.pipeline import VerdictPipeline
 from ringfence.events import Event
 from ringfence.export.jsonl import JsonLines, LineWriter
 from ringfence.export.stats import Stats
@@ -100,13 +101,13 @@ class Agent:
         self._waiting_for = "the end"
         self._log.info("stopping", enforcement="goes on (pinned)" if self.continuity.outlives else "ends")
         self.loop.drain()
-        self.defence.doubts.finish()
+        self.defence.tamper.finish()
         if self.probes:
             self.probes.finish()
         self.continuity.stop()
         self.kernel.map("heartbeat").set(0, 0)  # from here on the kernel gives slots back by itself
-        self.desk.tick(last=True)
-        self.outlets.flush()
+        self.pipeline.tick(last=True)
+        self.outputs.flush()
 
     def ready(self) -> str:
         """Empty when programs are attached and policies are in the kernel, else what is missing."""
@@ -127,7 +128,7 @@ class Agent:
         self._lines = JsonLines(self.writer.write)
         self.outbox = open_outbox(self.config)
         self._stack.callback(self.outbox.close)
-        self.outlets = Outlets(self.config, self._show, self.outbox.put)
+        self.outputs = Outputs(self.config, self._show, self.outbox.put)
 
     def _complain(self, reason: str, destination: str) -> None:
         if reason == "not_reopened":
@@ -163,26 +164,30 @@ class Agent:
         self._stack.callback(self.slots.close)
         self.generations = Generations(kernel.map)
         self.tree = ProcessTree()
-        self.told = Handshakes(config.told_dir)
+        self.enrolment_store = EnrolmentStore(config.told_dir)
         self.registry = Registry(self.slots, on_free=self._slot_freed)
-        self.identity = Identity(config, lambda uids: self.loop.call(lambda: self.members.pods_changed(uids)))
+        self.pod_sources = PodSources(
+            config, lambda uids: self.loop.call(lambda: self.tracker.pods_changed(uids))
+        )
         self.worker = Worker(
-            [*self.identity.sources(), *default_sources(config.runtime_roots)],
+            [*self.pod_sources.sources(), *default_sources(config.runtime_roots)],
             exists=lambda path: self._hierarchy.directory(path).is_dir(),
             path_of=self._path_of,
         )
-        self.members = Members(self.registry, self.tree, self.worker, self.generations, kernel.losses)
-        self.desk = Desk(
-            self.generations, self.tree, self.stats, self.outlets.emit, limiter_of(config),
+        self.tracker = ContainerTracker(
+            self.registry, self.tree, self.worker, self.generations, kernel.losses
+        )
+        self.pipeline = VerdictPipeline(
+            self.generations, self.tree, self.stats, self.outputs.emit, limiter_of(config),
             node=config.node_name,
         )  # fmt: skip
-        self.desk.redact, self.outlets.find = self.outlets.redactor.record, self.registry.find
-        self.detector_feed = DetectorFeed(self.desk, self.registry, self.slots, config.detectors_off)
-        self.desk.watch = self.detector_feed.on_verdict
-        self.members.on_known, self.members.on_gone = self._on_known, self.detector_feed.on_gone
+        self.pipeline.redact, self.outputs.find = self.outputs.redactor.record, self.registry.find
+        self.detectors = Detectors(self.pipeline, self.registry, self.slots, config.detectors_off)
+        self.pipeline.watch = self.detectors.on_verdict
+        self.tracker.on_known, self.tracker.on_gone = self._on_known, self.detectors.on_gone
         names = patterns_for(config.patterns, known=config.known_names)
-        self.adoption = Adoption(kernel, self._hierarchy, names, self.slots, self.registry, self.members)
-        self.takeover = Takeover(self.generations, self.registry, self.desk.verdict, self._path_of)
+        self.adoption = Adoption(kernel, self._hierarchy, names, self.slots, self.registry, self.tracker)
+        self.takeover = Takeover(self.generations, self.registry, self.pipeline.verdict, self._path_of)
         self.continuity = Continuity(config, kernel, self.generations, self.registry, self.takeover)
         self.loop = Loop(
             kernel.alerts,
@@ -196,12 +201,12 @@ class Agent:
     def _supervise(self) -> None:
         """What keeps the kernel's tables, our picture of them, and our own load in order."""
         kernel, config = self.kernel, self.config
-        spare_us()
-        self.pressure = Pressure(
+        lower_priority()
+        self.backpressure = Backpressure(
             kernel.activity, config.activity_ring, kernel.map("halvings"), self.stats,
             self.limits.load, return_free_memory,
         )  # fmt: skip
-        self.reconciler = Reconciler(
+        self.resync = Resync(
             kernel.losses,
             self.registry,
             self.tree,
@@ -211,7 +216,7 @@ class Agent:
             adopt=config.adopt,
             misses=lambda: {one.name: one.misses for one in kernel.program_stats()},
         )
-        self.keeper = PolicyKeeper(
+        self.manager = PolicyManager(
             config,
             kernel,
             self.generations,
@@ -219,22 +224,26 @@ class Agent:
             self.stats,
             self._plan,
             self.loop.call,
-            self.members.facts,
+            self.tracker.facts,
             self.continuity.announce,
             self._files,
         )
         never = self.adoption.never
-        entry = Entry(self._hierarchy, self.slots, self.members, self.generations, self.told, never)
+        enrolment = Enrolment(
+            self._hierarchy, self.slots, self.tracker, self.generations, self.enrolment_store, never
+        )
         self.defence = Defence(
-            config, kernel, self.continuity, self.generations, self.registry, self.desk, self.stats,
-            self._verdict, lambda: self.keeper.reload("programs were detached"), self.loop.later,
+            config, kernel, self.continuity, self.generations, self.registry, self.pipeline, self.stats,
+            self._verdict, lambda: self.manager.reload("programs were detached"), self.loop.later,
         )  # fmt: skip
-        refuses = self.defence.peers.refuses
-        self.enroller = Enroller(config.enroll_socket, self.loop, entry, self.keeper, self.told, refuses)
+        refuses = self.defence.peer_check.refuses
+        self.enroll_socket = EnrollSocket(
+            config.enroll_socket, self.loop, enrolment, self.manager, self.enrolment_store, refuses
+        )
 
     def _slot_freed(self, container: Container, ours: bool) -> None:
-        self.members.slot_freed(container, ours=ours)
-        self.told.forget(container.cgroup_id)
+        self.tracker.slot_freed(container, ours=ours)
+        self.enrolment_store.forget(container.cgroup_id)
 
     def _plan(self, *sets: CompiledPolicies) -> AttachPlan:
         """What to attach for these sets of policies together."""
@@ -244,8 +253,8 @@ class Agent:
         return plans.attach_plan(kinds, self.config, node_has, cgroup2, self._tiers, self.kernel.guarding)
 
     def _on_known(self, container: Container, facts: Facts) -> None:
-        self.detector_feed.on_known(container, facts)
-        self.outlets.identified(container)
+        self.detectors.on_known(container, facts)
+        self.outputs.identified(container)
 
     def _path_of(self, cgroup_id: int) -> str:
         """Path of a cgroup whose CREATE record was lost. Walks the hierarchy: only in the enrichment's
@@ -256,25 +265,25 @@ class Agent:
     def _serve(self) -> None:
         """From here on the local socket and HTTP answer; `ready` says what is still missing."""
         config = self.config
-        snapshots = Snapshots(
-            config, self.kernel, self.loop, self.registry, self.slots, self.tree, self.keeper, self.stats,
+        status = StatusQueries(
+            config, self.kernel, self.loop, self.registry, self.slots, self.tree, self.manager, self.stats,
             self.writer, self.ready, f"{self._hierarchy.kind} {self._hierarchy.controller}".strip(),
         )  # fmt: skip
-        refuses = self.defence.peers.refuses
-        self.stream = StreamServer(config.socket, snapshots.answer, self._render, refuses)
+        refuses = self.defence.peer_check.refuses
+        self.stream = StreamServer(config.socket, status.answer, self._render, refuses)
         self._stack.callback(self.stream.close)
-        snapshots.stream, snapshots.redact = self.stream, self.outlets.redactor.arguments
-        snapshots.trouble = lambda: self.continuity.problem or self.kernel.pin_failure
+        status.stream, status.redact = self.stream, self.outputs.redactor.arguments
+        status.trouble = lambda: self.continuity.problem or self.kernel.pin_failure
         self.probes = self._custom_probes(config.probes_directory) if config.probes_directory else None
-        snapshots.probes = self.probes.keeper.states if self.probes else {}
+        status.probes = self.probes.manager.states if self.probes else {}
         self.dispatch = Dispatcher(
-            self.stats, self.registry, self.tree, self.members, self.desk, self.stream, self.takeover
+            self.stats, self.registry, self.tree, self.tracker, self.pipeline, self.stream, self.takeover
         )
         self.stream.start()
         self.audit = frontends.audit_of(config, self._stack, lambda: list(self.registry))
         frontends.serve(
             config, self._stack, metric_sources.sources(self),
-            self.healthy, self.ready, snapshots, self.stream,
+            self.healthy, self.ready, status, self.stream,
         )  # fmt: skip
 
     def _custom_probes(self, directory: Path) -> CustomProbes:
@@ -282,13 +291,13 @@ class Agent:
 
         return CustomProbes(
             self.config, directory, self.kernel, self._hierarchy, self.loop, self.registry, self.slots,
-            self.tree, self.generations, self.stats, self.desk.responses, self.outlets.emit, self._lines.emit,
-            self.outlets.redactor.record, self.stream, self.keeper.reload,
+            self.tree, self.generations, self.stats, self.pipeline.responses, self.outputs.emit,
+            self._lines.emit, self.outputs.redactor.record, self.stream, self.manager.reload,
         )  # fmt: skip
 
     def _render(self, event: Any, container: Any) -> Mapping[str, Any]:
-        desk = self.probes.desk if self.probes and not hasattr(event, "event") else self.desk
-        return desk.render(event, container)
+        pipeline = self.probes.pipeline if self.probes and not hasattr(event, "event") else self.pipeline
+        return pipeline.render(event, container)
 
     def _defend(self) -> None:
         """Install the policies, attach the programs, adopt what runs; then remove what an earlier agent left
@@ -296,17 +305,17 @@ class Agent:
         """
         kernel, config = self.kernel, self.config
         self._waiting_for = "policies and programs"
-        self.continuity.begin(self.adoption.inheritance)
+        self.continuity.begin(self.adoption.predecessor)
         self.defence.begin()
         fill_free_slots(self.slots)
         self.adoption.exempt()
-        self.helpers = Helpers(kernel.map("helpers"), config.helpers)
+        self.helpers = UsermodeHelpers(kernel.map("helpers"), config.helpers)
         self._beat()
-        canary = Canary(self._hierarchy, self.stats) if sings(config) else None
+        canary = Canary(self._hierarchy, self.stats) if canaries.enabled(config) else None
         patterns = plans.kernel_patterns(config)
         kernel.configure_patterns([*patterns, canary.pattern] if canary else patterns)
         kernel.observe_only(plans.observe_levels(config))
-        self.keeper.start(self._compiled)
+        self.manager.start(self._compiled)
         began = time.monotonic()
         kernel.attach(self._plan(self._compiled))
         self.stats.attach_seconds = time.monotonic() - began
@@ -321,18 +330,18 @@ class Agent:
         if canary:
             self._start(canary)
         if config.adopt:
-            self.enroller.restore()
+            self.enroll_socket.restore()
             self._beat()
             self.adoption.take_in()
         self.continuity.adopted()
-        self.adoption.inheritance.close()
+        self.adoption.predecessor.close()
         self.defence.attached()
 
     def _start(self, canary: Canary) -> None:
         self._stack.callback(canary.close)
         canary.start()
         self.dispatch.canary = canary
-        self.loop.every(_BEAT, canary.beat)
+        self.loop.every(_BEAT, canary.probe)
 
     def _watch(self) -> None:
         """Start timers, signals and threads. Then exempt what exists by now from garbage collection: it lives
@@ -341,28 +350,28 @@ class Agent:
         loop = self.loop
         loop.watch(self.worker.fileno(), self._on_answers)
         loop.every(_BEAT, self._beat)
-        loop.every(_SWEEP, self.members.sweep)
-        loop.every(_TICK, self.desk.tick)
-        loop.every(_HOLD, self.outlets.tick)
-        loop.every(_TICK, self.reconciler.tick)
-        loop.every(_BEAT, self.pressure.tick)
-        loop.every(_BEAT, self.detector_feed.tick)
+        loop.every(_SWEEP, self.tracker.sweep)
+        loop.every(_TICK, self.pipeline.tick)
+        loop.every(_HOLD, self.outputs.tick)
+        loop.every(_TICK, self.resync.tick)
+        loop.every(_BEAT, self.backpressure.tick)
+        loop.every(_BEAT, self.detectors.tick)
         loop.every(_BEAT, self.defence.tick)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.on_signal(number, loop.stop)
         loop.on_signal(signal.SIGHUP, self.hang_up)
         self.outbox.start()
         self.worker.start()
-        self.identity.start()
-        self._stack.callback(self.identity.close)
+        self.pod_sources.start()
+        self._stack.callback(self.pod_sources.close)
         self._stack.callback(self.worker.stop)
-        self.keeper.watch()
-        self._stack.callback(self.keeper.close)
+        self.manager.watch()
+        self._stack.callback(self.manager.close)
         if self.probes:
-            self._stack.callback(self.probes.keeper.close)
-            self.probes.keeper.start()
-        self.enroller.start()
-        self._stack.callback(self.enroller.close)
+            self._stack.callback(self.probes.manager.close)
+            self.probes.manager.start()
+        self.enroll_socket.start()
+        self._stack.callback(self.enroll_socket.close)
         frontends.open_node(self.config, self._stack)
         self._beat()
         # A thread that computes (a scrape) may hold the interpreter for one interval: the alert must not
@@ -381,18 +390,18 @@ class Agent:
 
     def _verdict(self, event: Event) -> None:
         """Handle a verdict of user space. From any thread."""
-        self.loop.call(lambda: self.desk.verdict(event, self.registry.find(event.container)))
+        self.loop.call(lambda: self.pipeline.verdict(event, self.registry.find(event.container)))
 
     def _on_answers(self) -> None:
-        self.members.on_answers()
+        self.tracker.on_answers()
         self.continuity.answered()
 
     def hang_up(self) -> None:
         """Reopen the output and read all files again. In the loop."""
         self.writer.reopen()
-        self.keeper.reload("SIGHUP")
+        self.manager.reload("SIGHUP")
         if self.probes:
-            self.probes.keeper.reload()
+            self.probes.manager.reload()
 
 
 def fill_free_slots(slots: KernelSlots) -> None:

@@ -25,7 +25,7 @@ from ringfence.containers.hierarchy import (
 )
 from ringfence.daemon.startup.handover import NOTHING, admit, earlier_pins
 from ringfence.daemon.startup.lock import Lock
-from ringfence.daemon.startup.resource_limits import OwnLimits, hurry_us
+from ringfence.daemon.startup.resource_limits import ResourceLimits, raise_priority
 
 _GUARD = {"deny": GUARD_DENY, "alert": GUARD_ALERT, "off": GUARD_OFF}
 
@@ -55,7 +55,8 @@ class Boot:
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
         lock = Lock(config.state_dir)
         stack.callback(lock.close)
-        hurry_us()  # before any thread exists: each may hold the interpreter's lock, so all need the priority
+        # Before any thread exists: each may hold the interpreter's lock, so all need the priority.
+        raise_priority()
         self.handover = _pass_pins(config)  # before any call for which pinned programs would kill us
         lock.sign()
         self.capabilities = NodeCapabilities.detect()
@@ -64,7 +65,7 @@ class Boot:
         host = host_namespaces()
         self.notes = host.notes  # what had to be assumed of the host
         own = own_cgroup(self.hierarchy)
-        self.limits = OwnLimits(f"/{own.relative_to(self.hierarchy.mount)}" if own is not None else "")
+        self.limits = ResourceLimits(f"/{own.relative_to(self.hierarchy.mount)}" if own is not None else "")
         self._settings = kernel_settings(config, self.hierarchy, host, self.capabilities, self.limits)
         self._kernel: Kernel | None = None
         self._error: BaseException | None = None
@@ -108,7 +109,7 @@ def _pass_pins(config: Config) -> str:
 
 
 def kernel_settings(
-    config: Config, hierarchy: Hierarchy, host: HostNamespaces, node: NodeCapabilities, limits: OwnLimits
+    config: Config, hierarchy: Hierarchy, host: HostNamespaces, node: NodeCapabilities, limits: ResourceLimits
 ) -> KernelSettings:
     """Sizes and constants of the probes."""
     namespaces = {name: inum for name, inum in asdict(host).items() if name != "notes"}

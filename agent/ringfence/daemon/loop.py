@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
-from ringfence.faults import Guard, handler_errors
+from ringfence.faults import ErrorCounter, handler_errors
 
 __all__ = ["ALERTS", "BATCH", "CALLS_MAX", "Loop", "RingLike"]
 
@@ -64,7 +64,7 @@ class Loop:
         """
         self._alerts, self._activity, self._handle = alerts, activity, on_records
         self._told = told
-        self._guards = {place: Guard(place) for place in ("records", "timer", "call", "signal")}
+        self._guards = {place: ErrorCounter(place) for place in ("records", "timer", "call", "signal")}
         self._timers: list[tuple[float, int, float, Callable[[], None]]] = []
         self._timer_count = 0
         self._calls: deque[Callable[[], None]] = deque()

@@ -31,7 +31,7 @@ def sources(agent: Agent) -> Sources:
         pressure=_pressure(),
         slots=agent.slots.read,
         life=agent.registry.counts,
-        policies=lambda: agent.keeper.state,
+        policies=lambda: agent.manager.state,
         ready=agent.ready,
         program_stats=agent.config.program_stats,
         container_limit=agent.config.metrics_containers,
@@ -41,23 +41,23 @@ def sources(agent: Agent) -> Sources:
         extra=lambda: _counters(agent),
         outbox=agent.outbox,
         more=[
-            lambda: agent.identity.metrics(agent.worker.counts.errors),
+            lambda: agent.pod_sources.metrics(agent.worker.counts.errors),
             agent.audit.metrics,
             lambda: room_metrics(_rooms(agent), _evicted(agent)),
             lambda: continuity_metrics(agent.continuity.pinned, dict(agent.takeover.lost)),
             lambda: limit_metrics(agent.limits),
         ],
-        redacted=lambda: agent.outlets.redactor.redacted,
+        redacted=lambda: agent.outputs.redactor.redacted,
         probes=agent.probes.metrics if agent.probes else tuple,
     )
 
 
 def _counters(agent: Agent) -> list[tuple[str, str, float]]:
     tables: dict[str, Mapping[str, int]] = {
-        "ringfence_enrichments": agent.members.enrichments,
-        "ringfence_responses": agent.desk.responses,
-        "ringfence_handshakes": agent.enroller.results,
-        "ringfence_repairs": agent.reconciler.repairs,
+        "ringfence_enrichments": agent.tracker.enrichments,
+        "ringfence_responses": agent.pipeline.responses,
+        "ringfence_handshakes": agent.enroll_socket.results,
+        "ringfence_repairs": agent.resync.repairs,
         "ringfence_takeover_records": agent.takeover.counts,
         "ringfence_tampered": agent.defence.watchdog.counts,
     }
@@ -73,10 +73,10 @@ def _rooms(agent: Agent) -> dict[str, tuple[int, int]]:
         "questions": agent.worker.room,
         "lines": agent.writer.room,
         "stream": agent.stream.room,
-        "rate_limits": agent.desk.limiter.room,
-        "unnamed_alerts": agent.outlets.room,
-        "handshakes": agent.enroller.room,
-        "guest_policies": agent.keeper.room,
+        "rate_limits": agent.pipeline.limiter.room,
+        "unnamed_alerts": agent.outputs.room,
+        "handshakes": agent.enroll_socket.room,
+        "guest_policies": agent.manager.room,
         "calls": agent.loop.room,
     }
 

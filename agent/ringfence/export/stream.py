@@ -25,7 +25,7 @@ from ringfence.abi import EVENT_MAX
 from ringfence.errors import Error
 from ringfence.export.jsonl import dumps
 from ringfence.export.subscription import ALL_PROBES, Subscription
-from ringfence.faults import ACCEPT_PAUSE, Guard, SupervisedThread, cannot_accept
+from ringfence.faults import ACCEPT_PAUSE, ErrorCounter, SupervisedThread, cannot_accept
 
 __all__ = ["StreamServer"]
 
@@ -84,7 +84,7 @@ class StreamServer:
         self._probes: frozenset[str] = frozenset()
         self.lost = 0  # records that no client got, because the queue was full
         self.missed = 0  # records that one client did not get, because it read too slowly
-        self._guard = Guard("stream")
+        self._guard = ErrorCounter("stream")
         self._answer, self._render, self._refuses = answer, render, refuses
         self._queue: deque[tuple[Any, Any]] = deque(maxlen=_QUEUE)
         self._history: deque[Record] = deque(maxlen=_HISTORY)

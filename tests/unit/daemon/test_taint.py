@@ -15,7 +15,7 @@ import pytest
 from ringfence.config import Config, load
 from ringfence.daemon.queries import taint
 from ringfence.daemon.queries.taint import TaintRemover
-from ringfence.daemon.tracking.pod_sources import Identity
+from ringfence.daemon.tracking.pod_sources import PodSources
 from ringfence.errors import ConfigError
 
 KEY = "ringfence.dev/agent-not-ready"
@@ -136,7 +136,7 @@ def test_a_taint_without_an_api_server_is_a_contradiction(monkeypatch: pytest.Mo
     """Said at the start, not tried for ever."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ConfigError, match="no API server is known"):
-        Identity(load(environment={"RINGFENCE_KUBERNETES_TAINT": KEY}), lambda uids: None)
+        PodSources(load(environment={"RINGFENCE_KUBERNETES_TAINT": KEY}), lambda uids: None)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ringfence.config import Config, load
 from ringfence.daemon.startup import handover
 from ringfence.daemon.startup.lock import Lock
 from ringfence.daemon.startup.uninstall import uninstall
-from ringfence.daemon.tracking.enrolment_store import Handshakes
+from ringfence.daemon.tracking.enrolment_store import EnrolmentStore
 from ringfence.errors import AlreadyRunningError, NotPermittedError
 from ringfence.export.sinks.outbox import outbox_of
 from ringfence.policy import rulebook
@@ -47,7 +47,7 @@ def fill(config: Config) -> None:
         path.touch()
     (state / f"{handover.FILE}.new").touch()
     (state / f"{rulebook.FILE}.new").touch()
-    Handshakes(config.told_dir).keep_file("a:b", "policy", b"text")
+    EnrolmentStore(config.told_dir).keep_file("a:b", "policy", b"text")
     (config.workshop_dir / "headers").mkdir(parents=True)
     outbox_of(config, lambda name, text: None).close()
     assert config.told_dir.is_dir()

@@ -28,7 +28,7 @@ from ringfence.export.metrics_pressure import PressureMetrics
 from ringfence.export.metrics_probes import ProbeRow, probe_metrics
 from ringfence.export.metrics_room import continuity_metrics, limit_metrics, room_metrics
 from ringfence.export.stats import Stats
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ErrorCounter, SupervisedThread
 from ringfence.probes.tally import Tally
 from tests.unit.probes.documents import definition
 
@@ -176,7 +176,7 @@ class World:
     """Everything that a scrape reads, to be changed by a test."""
 
     def __init__(self, limit: int = 2) -> None:
-        Guard("test")  # one place and one thread that may fail: they have series from then on
+        ErrorCounter("test")  # one place and one thread that may fail: they have series from then on
         SupervisedThread("test", lambda: None)
         self.kernel = FakeKernel()
         self.kernel.map("emitted").totals[EventKind.FILE_OPEN] = (42,)

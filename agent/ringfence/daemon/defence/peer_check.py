@@ -25,14 +25,14 @@ from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.events import Event
 
-__all__ = ["Peers"]
+__all__ = ["PeerCheck"]
 
 _PEERCRED = struct.Struct("3i")
 _SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 (7b26952a91cf)
 _COMM = 15
 
 
-class Peers:
+class PeerCheck:
     """`tell` gets an event, and is called in the thread that asks."""
 
     def __init__(self, config: Config, kernel: Kernel, tell: Callable[[Event], None]) -> None:

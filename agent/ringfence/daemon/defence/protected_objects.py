@@ -23,26 +23,27 @@ from ringfence.abi import (
     GUARD_TICKET,
     GUARD_TREE,
 )
-from ringfence.bpf.guard_table import Guards, Wish
+from ringfence.bpf.guard_table import Guards as GuardTable
+from ringfence.bpf.guard_table import Wish
 from ringfence.bpf.kernel import Kernel
 from ringfence.bpf.maps import Map
 from ringfence.config import Config
 from ringfence.containers.hierarchy import own_directories
 from ringfence.daemon.startup import handover
 
-__all__ = ["Guard"]
+__all__ = ["ProtectedObjects"]
 
 #: name of a configuration directory that is the agent's alone
 _OWN_NAME = "ringfence"
 _LEAST = 2  # parts of a path: of /run
 
 
-class Guard:
+class ProtectedObjects:
     """Used by the loop only. All methods do nothing where the self-defence is off."""
 
     def __init__(self, config: Config, kernel: Kernel) -> None:
         self._config, self._kernel = config, kernel
-        self._guards = Guards(kernel) if kernel.guarding else None
+        self._guards = GuardTable(kernel) if kernel.guarding else None
         self._base: Path | None = None  # of the pins
         self._seen: object = None
         self._links: frozenset[int] = frozenset()

@@ -10,25 +10,25 @@ from ringfence.abi import Tamper
 from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.registry import Registry
-from ringfence.daemon.defence.peer_check import Peers
-from ringfence.daemon.defence.protected_objects import Guard
+from ringfence.daemon.defence.peer_check import PeerCheck
+from ringfence.daemon.defence.protected_objects import ProtectedObjects
 from ringfence.daemon.defence.watchdog import Watchdog
 from ringfence.daemon.delivery.alert_counters import make_builtin_series
 from ringfence.daemon.succession.continuity import Continuity
-from ringfence.daemon.verdicts.pipeline import Desk
+from ringfence.daemon.verdicts.pipeline import VerdictPipeline
 from ringfence.events import Event, TamperEvent
 from ringfence.export.stats import Stats
 from ringfence.policy.install import Generations
 from ringfence.response.builtin import BuiltinRules
 from ringfence.response.detectors import finding
 
-__all__ = ["Defence", "Doubts"]
+__all__ = ["Defence", "TamperConfirmation"]
 
 _CALL_SECONDS = 0.05  # in which a call that was seen to begin has ended
 Give = Callable[[Event], None]
 
 
-class Doubts:
+class TamperConfirmation:
     """Verdicts on calls that name a path as ours are named, until it is known what the call did. Loop only.
 
     `found_since(time_ns)`: is something of ours not as it was left, since then? `later` does something in
@@ -42,7 +42,7 @@ class Doubts:
         self._waiting: dict[int, tuple[TamperEvent, Give]] = {}
         self._number, self._over = 0, False
 
-    def take(self, event: Event, give: Give) -> bool:
+    def defer(self, event: Event, give: Give) -> bool:
         """Whether `give` will be called with it when the call has ended."""
         if self._over or not isinstance(event, TamperEvent) or not event.what & Tamper.MAYBE:
             return False
@@ -74,7 +74,7 @@ class Defence:
         continuity: Continuity,
         generations: Generations,
         registry: Registry,
-        desk: Desk,
+        pipeline: VerdictPipeline,
         stats: Stats,
         tell: Callable[[Event], None],
         reattach: Callable[[], None],
@@ -82,17 +82,17 @@ class Defence:
     ) -> None:
         """`tell` takes verdicts of ours from any thread; `reattach` has links made again that are gone;
         `later` does something in the loop after so many seconds."""
-        self._continuity, self._desk = continuity, desk
+        self._continuity, self._pipeline = continuity, pipeline
         self._off = "agent-tampered" in config.detectors_off
-        self._guard = Guard(config, kernel)
-        self.peers = Peers(config, kernel, tell)
+        self._guard = ProtectedObjects(config, kernel)
+        self.peer_check = PeerCheck(config, kernel, tell)
         self.watchdog = Watchdog(kernel, generations, registry, self._tampered, reattach)
         generations.made = self._guard.map_made
         rules = BuiltinRules(config.defence, kernel.guarding)
-        desk.builtin = rules.of
-        self.doubts = Doubts(self.watchdog.found_since, later)
+        pipeline.builtin = rules.of
+        self.tamper = TamperConfirmation(self.watchdog.found_since, later)
         if config.defence == "deny":
-            desk.postpone = self.doubts.take
+            pipeline.postpone = self.tamper.defer
         if kernel.guarding:
             make_builtin_series(stats, rules.all)
 
@@ -113,4 +113,4 @@ class Defence:
 
     def _tampered(self, what: str, details: Mapping[str, object]) -> None:
         if not self._off:
-            self._desk.finding(finding("agent-tampered", None, details))
+            self._pipeline.finding(finding("agent-tampered", None, details))

@@ -24,7 +24,7 @@ from ringfence.bpf.open_in_root import open_in_root
 from ringfence.containers.host import host_root
 from ringfence.policy.operand import fnv1a
 
-__all__ = ["Helper", "Helpers", "configured", "find", "keys"]
+__all__ = ["Helper", "UsermodeHelpers", "configured", "find", "keys"]
 
 #: files that hold a program's path; of core_pattern and poweroff_cmd the first word, the former behind a `|`
 _SETTINGS = {
@@ -140,7 +140,7 @@ class Table(Protocol):
     def delete(self, key: bytes) -> bool: ...
 
 
-class Helpers:
+class UsermodeHelpers:
     """The trusted paths, fixed at construction, and the probes' map of the files that they lead to."""
 
     def __init__(self, table: Table, more: Iterable[Path] = (), root: Path | None = None) -> None:

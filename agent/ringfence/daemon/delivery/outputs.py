@@ -23,7 +23,7 @@ from ringfence.response.limiter import Limiter
 if TYPE_CHECKING:
     from ringfence.export.sinks.outbox import Outbox
 
-__all__ = ["NoOutbox", "Outlets", "limiter_of", "open_outbox"]
+__all__ = ["NoOutbox", "Outputs", "limiter_of", "open_outbox"]
 
 _HELD_MAX = 4096  # alerts that wait; more leave as they are
 Record = dict[str, Any]
@@ -82,7 +82,7 @@ class _Held(NamedTuple):
     until: float
 
 
-class Outlets:
+class Outputs:
     """Called by the loop only. `show` writes and publishes a record, `send` puts it into the queues."""
 
     def __init__(

@@ -16,7 +16,7 @@ from ringfence.bpf.ring import Ring
 from ringfence.daemon.startup.resource_limits import Load
 from ringfence.export.stats import Stats
 
-__all__ = ["Pressure"]
+__all__ = ["Backpressure"]
 
 _HIGH, _LOW = 0.5, 0.1  # of the ring
 _MEMORY_HIGH, _MEMORY_LOW = 0.9, 0.8  # of the limit
@@ -25,7 +25,7 @@ _CALM = 10  # rounds of a nearly empty ring before the rate is doubled again
 _MOST = 8
 
 
-class Pressure:
+class Backpressure:
     """`tick` is called each second, in the loop."""
 
     def __init__(

@@ -23,13 +23,13 @@ from ringfence.config import Config
 from ringfence.containers.hierarchy import Hierarchy, cgroup_id, own_cgroup
 from ringfence.export.stats import Stats
 
-__all__ = ["Canary", "sings"]
+__all__ = ["Canary", "enabled"]
 
 _NAME = "ringfence-canary-"
 _REMEMBERED = 64  # beats whose later records may still arrive
 
 
-def sings(config: Config) -> bool:
+def enabled(config: Config) -> bool:
     """Whether there is a canary: it needs the records of new cgroups."""
     return config.canary and config.observe.get(EventKind.CGROUP_MKDIR.label, "alerts") == "alerts"
 
@@ -68,7 +68,7 @@ class Canary:
         except OSError as error:
             self._complain(error)
         else:
-            self.beat()
+            self.probe()
 
     def _make(self) -> None:
         try:
@@ -81,8 +81,8 @@ class Canary:
             self._path.mkdir(exist_ok=True)
         self._cgroup = cgroup_id(self._path)
 
-    def beat(self) -> None:
-        """One act. What it comes to is heard later, by `hears`."""
+    def probe(self) -> None:
+        """One act. What it comes to is heard later, by `is_own_event`."""
         try:
             (self._path / "beat").mkdir()
             self._beats.append(cgroup_id(self._path / "beat"))
@@ -96,7 +96,7 @@ class Canary:
             self._log.error("no canary: its cgroup cannot be written", error=str(error))
         self._failing = True
 
-    def hears(self, event: Any) -> bool:
+    def is_own_event(self, event: Any) -> bool:
         """Whether a cgroup's record is about the canary alone."""
         if event.cgroup in self._beats:
             if event.event == EventKind.CGROUP_MKDIR:

@@ -17,13 +17,13 @@ from ringfence.containers.model import Container
 from ringfence.policy import Policy, PolicySet
 from ringfence.policy.load import load_bytes
 
-__all__ = ["WAITING_MAX", "GuestFile", "GuestPolicies"]
+__all__ = ["WAITING_MAX", "ContainerPolicies", "PolicyFile"]
 
 WAITING_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class GuestFile:
+class PolicyFile:
     """One file that waits. `done` gets its key, or what is wrong with it."""
 
     name: str
@@ -41,11 +41,11 @@ class GuestFile:
         return tuple(replace(policy, bound=self.key) for policy in loaded.policies)
 
 
-class GuestPolicies:
+class ContainerPolicies:
     """Which files are in force, and which wait. Of the loop."""
 
     def __init__(self) -> None:
-        self._waiting: deque[GuestFile] = deque()
+        self._waiting: deque[PolicyFile] = deque()
         self._seated: tuple[Policy, ...] = ()
 
     def knows(self, key: str) -> bool:
@@ -57,14 +57,14 @@ class GuestPolicies:
         """How many wait, and may."""
         return len(self._waiting), WAITING_MAX
 
-    def wait(self, file: GuestFile) -> None:
+    def wait(self, file: PolicyFile) -> None:
         """Queue up. Who finds the queue full is told so at once."""
         if len(self._waiting) >= WAITING_MAX:
             file.done("", "too many policy files wait: try again")
             return
         self._waiting.append(file)
 
-    def next(self) -> GuestFile | None:
+    def next(self) -> PolicyFile | None:
         """The next that waits; one whose twin came in meanwhile is told so here."""
         while self._waiting:
             file = self._waiting.popleft()

@@ -21,7 +21,7 @@ from ringfence.config import Config
 from ringfence.containers.host_addresses import Addresses, node_addresses
 from ringfence.containers.model import Container
 from ringfence.daemon.delivery.alert_counters import make_series
-from ringfence.daemon.policies.container_policies import GuestFile, GuestPolicies
+from ringfence.daemon.policies.container_policies import ContainerPolicies, PolicyFile
 from ringfence.daemon.policies.file_watch import FileWatch
 from ringfence.errors import Error, PolicyError
 from ringfence.export.escape import escape
@@ -33,7 +33,7 @@ from ringfence.policy.install import Generations
 from ringfence.policy.probe_rules import ProbeWords
 from ringfence.policy.review import refuse
 
-__all__ = ["PolicyKeeper", "load", "probe_words"]
+__all__ = ["PolicyManager", "load", "probe_words"]
 
 _LOGGED_PROBLEMS = 20
 _LOOK = 1.0  # seconds between two looks at the files
@@ -63,7 +63,7 @@ def probe_words(config: Config) -> Mapping[str, ProbeWords]:
     return read_directory(config.probes_directory).words()
 
 
-class PolicyKeeper:
+class PolicyManager:
     """Owns the generations. `in_loop` hands work to the loop; `facts` gives what is known by slot, in the
     loop; `announce` is called with a set before it is in force.
     """
@@ -88,8 +88,8 @@ class PolicyKeeper:
         self._watch = files or FileWatch(config.policies)
         self._addresses = Addresses()
         self._stopping = threading.Event()
-        self._base = PolicySet(())  # what the files hold; guests come on top
-        self._guests = GuestPolicies()
+        self._base = PolicySet(())  # what the files hold; the containers' own policies come on top
+        self._container_policies = ContainerPolicies()
         self._busy = False
         self._again = False
         self._retry = False  # an attempt failed for want of a thread
@@ -104,7 +104,7 @@ class PolicyKeeper:
     @property
     def room(self) -> tuple[int, int]:
         """Containers' policy files that wait, and the maximum."""
-        return self._guests.room
+        return self._container_policies.room
 
     def start(self, compiled: CompiledPolicies) -> None:
         """Put the first set in force. Before the loop runs: everything at once."""
@@ -143,10 +143,10 @@ class PolicyKeeper:
             return
         self._busy = True
         self._log.info("reading policies", why=why)
-        guests = self._guests.kept(self._facts().values())
+        kept = self._container_policies.kept(self._facts().values())
 
         def read() -> None:
-            self._read(guests)
+            self._read(kept)
 
         self._in_thread(read, self._put_off)
 
@@ -167,29 +167,29 @@ class PolicyKeeper:
         while not self._in_loop(work) and not self._stopping.wait(_LOOK):
             pass
 
-    def bring(self, name: str, data: bytes, done: Callable[[str, str], None]) -> None:
+    def add(self, name: str, data: bytes, done: Callable[[str, str], None]) -> None:
         """Put the policies of a file in force for the containers that choose it; in the loop.
 
         `done` is called in the loop with the key by which such a container chooses them, or with what is
         wrong.
         """
-        file = GuestFile(name, data, done)
+        file = PolicyFile(name, data, done)
         # A set that is being made now may be without it, so it is looked for when that is done.
-        self._guests.wait(file)
-        self._next_guest()
+        self._container_policies.wait(file)
+        self._next_file()
 
-    def _next_guest(self) -> None:
-        if self._busy or not (file := self._guests.next()):
+    def _next_file(self) -> None:
+        if self._busy or not (file := self._container_policies.next()):
             return
         self._busy = True
-        kept = self._guests.kept(self._facts().values())
+        kept = self._container_policies.kept(self._facts().values())
 
         def read() -> None:
-            self._read_guest(file, kept)
+            self._read_file(file, kept)
 
-        self._in_thread(read, lambda problem: self._turn_away(file, problem))
+        self._in_thread(read, lambda problem: self._reject(file, problem))
 
-    def _read_guest(self, file: GuestFile, kept: PolicySet) -> None:
+    def _read_file(self, file: PolicyFile, kept: PolicySet) -> None:
         """In a thread: the files stay as they were read last, so a mistake in one of them is no matter of
         the guest's."""
         try:
@@ -197,19 +197,19 @@ class PolicyKeeper:
             compiled = self._compile(both)
         except (Error, OSError) as error:
             text = error.message if isinstance(error, Error) else str(error)
-            self._hand_over(lambda: self._turn_away(file, text))
+            self._hand_over(lambda: self._reject(file, text))
         except Exception as error:  # a bug: the container does not start, the running set stays
             text = f"internal error: {type(error).__name__}: {error}"
-            self._hand_over(lambda: self._turn_away(file, text))
+            self._hand_over(lambda: self._reject(file, text))
         else:
-            self._hand_over(lambda: self._seat(file, compiled))
+            self._hand_over(lambda: self._admit(file, compiled))
 
-    def _turn_away(self, file: GuestFile, problem: str) -> None:
+    def _reject(self, file: PolicyFile, problem: str) -> None:
         self._log.warning("the policy file of a container is refused", file=escape(file.name))
         file.done("", problem)
         self._done()
 
-    def _seat(self, file: GuestFile, compiled: CompiledPolicies) -> None:
+    def _admit(self, file: PolicyFile, compiled: CompiledPolicies) -> None:
         if self._switch(compiled):
             file.done(file.key, "")
         else:
@@ -228,10 +228,10 @@ class PolicyKeeper:
         self._announce(compiled)
         return compiled
 
-    def _read(self, guests: PolicySet) -> None:
+    def _read(self, kept: PolicySet) -> None:
         try:
             base = load_policies(self._config.policies, probe_words(self._config))
-            compiled = self._compile(PolicySet((*base.policies, *guests.policies)))
+            compiled = self._compile(PolicySet((*base.policies, *kept.policies)))
         except PolicyError as error:
             problems = [str(problem) for problem in error.problems]
             self._hand_over(lambda: self._refuse(problems))
@@ -291,12 +291,12 @@ class PolicyKeeper:
         if self._again:
             self._again = False
             self.reload("files changed meanwhile")
-        self._next_guest()
+        self._next_file()
 
     def _install(self, compiled: CompiledPolicies) -> None:
         number = self._generations.install(compiled, self._facts())
         make_series(self._stats, compiled, self._config.mode, self._config.detectors_off)
-        self._guests.settle(compiled.policies)
+        self._container_policies.settle(compiled.policies)
         self._stats.reloads["loaded"] += 1
         # A rule may have several numbers: what it comes to counts once.
         outcomes = {(rule.rule_id, rule.action, rule.mechanism) for rule in compiled.rules.values()}

@@ -23,7 +23,7 @@ from ringfence.containers.tree import ProcessTree
 from ringfence.export.probe_records import Verdict, event_record, verdict_record
 from ringfence.export.records import boot_offset_ns
 from ringfence.export.stats import Stats
-from ringfence.faults import Guard
+from ringfence.faults import ErrorCounter
 from ringfence.policy import CompiledPolicies
 from ringfence.policy.model import Policy
 from ringfence.policy.probe_rules import ProbeRule
@@ -33,7 +33,7 @@ from ringfence.response.ids import AlertIds
 from ringfence.response.kill import KillOutcome, KillResult, kill_process
 from ringfence.response.limiter import Limiter
 
-__all__ = ["HOST", "Emit", "ProbeDesk"]
+__all__ = ["HOST", "Emit", "ProbePipeline"]
 
 HOST = "host"
 _START = struct.Struct("=Q")
@@ -60,7 +60,7 @@ class StreamLike(Protocol):
     def offer(self, event: Any, container: Any) -> None: ...
 
 
-class ProbeDesk:
+class ProbePipeline:
     """`emit` gets alerts with their container, `line` gets events that become lines of the output; neither
     may block."""
 
@@ -88,7 +88,7 @@ class ProbeDesk:
         self._mode = mode  # instead of each policy's own; empty: their own
         self._limiter = Limiter() if limiter is None else limiter  # an empty one is false
         self._node = node
-        self._guard = Guard("probe event")
+        self._guard = ErrorCounter("probe event")
         self._offset = boot_offset_ns()
         self._compiled: CompiledPolicies | None = None
         self._rules: dict[str, list[tuple[int, Policy, ProbeRule]]] = {}

@@ -21,7 +21,7 @@ from ringfence import log
 from ringfence.bpf.objects import return_free_memory
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.policies.file_watch import FileWatch
-from ringfence.daemon.probes.events import ProbeDesk
+from ringfence.daemon.probes.events import ProbePipeline
 from ringfence.errors import Error, ProbeError
 from ringfence.export.escape import escape
 from ringfence.faults import SupervisedThread
@@ -31,7 +31,7 @@ from ringfence.probes.definition import Definition
 from ringfence.probes.live import Live
 from ringfence.probes.read import Found, read_directory
 
-__all__ = ["ProbeKeeper", "ProbeState"]
+__all__ = ["ProbeManager", "ProbeState"]
 
 _END = 0.5  # seconds that an end waits for a probe that is being loaded
 _LOOK = 1.0  # seconds between two looks at the files
@@ -72,7 +72,7 @@ class ProbeState:
         return row
 
 
-class ProbeKeeper:
+class ProbeManager:
     """Any thread may read `states` and `loads`; everything else belongs to the loop and one thread."""
 
     def __init__(
@@ -80,11 +80,11 @@ class ProbeKeeper:
         directory: Path,
         workshop: Workshop,
         loop: Loop,
-        desk: ProbeDesk,
+        pipeline: ProbePipeline,
         changed: Callable[[], None],
     ) -> None:
         """`changed` is called in the loop when probes came or went: policies may name them."""
-        self._directory, self._workshop, self._loop, self._desk = directory, workshop, loop, desk
+        self._directory, self._workshop, self._loop, self._pipeline = directory, workshop, loop, pipeline
         self._changed = changed
         self._watch = FileWatch((directory,), suffixes=_SUFFIXES)
         self._epoll = select.epoll()
@@ -119,7 +119,7 @@ class ProbeKeeper:
             for _ in range(_LAST_BATCHES):
                 records = live.read(_BATCH)
                 if records:
-                    self._desk.handle(live, records)
+                    self._pipeline.handle(live, records)
                 if len(records) < _BATCH:
                     break
 
@@ -220,7 +220,7 @@ class ProbeKeeper:
     def _end(self, live: Live) -> None:
         """Take what its ring still holds, then detach."""
         while records := live.read(_BATCH):
-            self._desk.handle(live, records)
+            self._pipeline.handle(live, records)
         self._epoll.unregister(live.fileno())
         self._resting.discard(live.fileno())
         del self._by_fd[live.fileno()]
@@ -233,7 +233,7 @@ class ProbeKeeper:
             live = self._by_fd[fd]
             records = live.read(_BATCH)
             if records:
-                self._desk.handle(live, records)
+                self._pipeline.handle(live, records)
             if len(records) < _BATCH:
                 self._epoll.modify(fd, 0)
                 if not self._resting:

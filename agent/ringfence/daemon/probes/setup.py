@@ -18,8 +18,8 @@ from ringfence.containers.slots import SlotTable
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.delivery.outputs import limiter_of
 from ringfence.daemon.loop import Loop
-from ringfence.daemon.probes.events import HOST, Emit, ProbeDesk
-from ringfence.daemon.probes.manager import ProbeKeeper, ProbeState
+from ringfence.daemon.probes.events import HOST, Emit, ProbePipeline
+from ringfence.daemon.probes.manager import ProbeManager, ProbeState
 from ringfence.export.metrics_probes import ProbeRow, probe_metrics
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
@@ -46,7 +46,7 @@ def workshop(config: Config, hierarchy: Hierarchy, maps: Mapping[str, int] | Non
 
 
 class CustomProbes:
-    """The keeper, its desk and their metrics."""
+    """The manager, its pipeline and their metrics."""
 
     def __init__(
         self,
@@ -69,32 +69,32 @@ class CustomProbes:
     ) -> None:
         self._registry = registry
         mode = "" if config.mode == "policy" else config.mode
-        self.desk = ProbeDesk(
+        self.pipeline = ProbePipeline(
             registry, slots, tree, kernel.map("processes"), generations, stats, responses, emit, line, redact,
             stream, mode, limiter_of(config), node=config.node_name,
         )  # fmt: skip
         maps = {name: kernel.map(name).fd for name in _SHARED}
-        self.keeper = ProbeKeeper(
+        self.manager = ProbeManager(
             directory,
             workshop(config, hierarchy, maps),
             loop,
-            self.desk,
+            self.pipeline,
             lambda: reload_policies("probes changed"),
         )
-        loop.every(_TICK, self.desk.tick)
+        loop.every(_TICK, self.pipeline.tick)
 
     def finish(self) -> None:
         """Report what is pending, at the end. In the loop's thread."""
-        self.keeper.drain()
-        self.desk.tick(last=True)
+        self.manager.drain()
+        self.pipeline.tick(last=True)
 
     def metrics(self) -> Iterable[Metric]:
         """For one scrape."""
         alive = {container.short_id for container in self._registry} | {HOST, OTHER}
-        return probe_metrics(self._rows(), self.keeper.loads, alive)
+        return probe_metrics(self._rows(), self.manager.loads, alive)
 
     def _rows(self) -> Iterator[ProbeRow]:
-        for state in sorted(self.keeper.states.values(), key=lambda one: one.name):
+        for state in sorted(self.manager.states.values(), key=lambda one: one.name):
             yield _row(state)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ringfence.config import Config
 from ringfence.containers.model import Container
 from ringfence.daemon.queries.audit import AuditRound
-from ringfence.daemon.queries.status import Snapshots
+from ringfence.daemon.queries.status import StatusQueries
 from ringfence.export.http_endpoints import HealthServer, HttpServer
 from ringfence.export.metrics import Sources, new_registry
 from ringfence.export.stream import StreamServer
@@ -25,7 +25,7 @@ def serve(
     sources: Sources,
     healthy: Check,
     ready: Check,
-    snapshots: Snapshots,
+    status: StatusQueries,
     stream: StreamServer,
 ) -> None:
     """Metrics and health, and the page where it is asked for."""
@@ -41,7 +41,7 @@ def serve(
     if config.page_listen:
         from ringfence.export.page import PageServer
 
-        page = PageServer(config.page_listen, snapshots.answer, stream.recent)
+        page = PageServer(config.page_listen, status.answer, stream.recent)
         stack.callback(page.close)
         page.start()
 

@@ -23,7 +23,7 @@ from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.loop import Loop
-from ringfence.daemon.policies.manager import PolicyKeeper
+from ringfence.daemon.policies.manager import PolicyManager
 from ringfence.errors import Error
 from ringfence.export.escape import arguments, escape
 from ringfence.export.jsonl import LineWriter
@@ -34,7 +34,7 @@ from ringfence.faults import handler_errors, thread_failures
 from ringfence.policy import CompiledRule, Policy
 from ringfence.policy.probe_rules import ProbeRule
 
-__all__ = ["Snapshots", "rss_bytes"]
+__all__ = ["StatusQueries", "rss_bytes"]
 
 _TREE_MAX = 512  # processes of one container that are shown
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -47,7 +47,7 @@ def rss_bytes() -> int:
         return int(statm.read().split()[1]) * _PAGE
 
 
-class Snapshots:
+class StatusQueries:
     """`answer` is what the server calls."""
 
     def __init__(
@@ -58,14 +58,14 @@ class Snapshots:
         registry: Registry,
         slots: KernelSlots,
         tree: ProcessTree,
-        keeper: PolicyKeeper,
+        manager: PolicyManager,
         stats: Stats,
         writer: LineWriter,
         ready: Callable[[], str],
         hierarchy: str,
     ) -> None:
         self._config, self._kernel, self._loop = config, kernel, loop
-        self._registry, self._slots, self._tree, self._keeper = registry, slots, tree, keeper
+        self._registry, self._slots, self._tree, self._manager = registry, slots, tree, manager
         self._stats, self._writer, self._ready, self._hierarchy = stats, writer, ready, hierarchy
         self._started = time.monotonic()
         self.stream: StreamServer | None = None
@@ -88,7 +88,7 @@ class Snapshots:
         return operation(request)
 
     def _status(self, _request: Request) -> dict[str, Any]:
-        stats, state = self._stats, self._keeper.state
+        stats, state = self._stats, self._manager.state
         usage = resource.getrusage(resource.RUSAGE_SELF)
         mechanisms: dict[str, int] = {}
         for (action, mechanism), count in state.rules.items():
@@ -124,7 +124,7 @@ class Snapshots:
         problems = [self._ready()] if self._ready() else []
         if trouble := self.trouble():
             problems.append(trouble)
-        if self._keeper.state.refused:
+        if self._manager.state.refused:
             problems.append("the policies on disk were refused; those before are in force")
         if bugs := handler_errors.total() + thread_failures.total():
             problems.append(f"{bugs} bugs of the agent were survived: see its log")
@@ -207,7 +207,7 @@ class Snapshots:
         return [(p.pid, p.ppid, p.uid, p.comm, p.exe, p.args) for p in self._tree.of_container(cgroup)]
 
     def _policies(self, _request: Request) -> list[dict[str, Any]]:
-        compiled = self._keeper.compiled
+        compiled = self._manager.compiled
         if compiled is None:
             return []
         rows: dict[tuple[Any, ...], dict[str, Any]] = {}

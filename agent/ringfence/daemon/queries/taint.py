@@ -29,7 +29,7 @@ class TaintRemover:
     """`start` when the agent is ready; `done` is set when the node has no such taint (any more)."""
 
     def __init__(self, config: Config) -> None:
-        """An API server is known: Identity asks for one."""
+        """An API server is known: PodSources asks for one."""
         self._client = api_client(config, api_server(config))
         self._taint, self._path = config.kubernetes_taint, f"/api/v1/nodes/{quote(config.node_name, safe='')}"
         self._stopping = threading.Event()

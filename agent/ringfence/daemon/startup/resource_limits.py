@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ringfence.containers.hierarchy import hierarchy_mounts
 
-__all__ = ["Load", "OwnLimits", "hurry_us", "spare_us"]
+__all__ = ["Load", "ResourceLimits", "lower_priority", "raise_priority"]
 
 _OOM_SCORE = "-900"  # the workloads go first; not -1000: in a cgroup of its own it would be a deadlock
 _NICE = -10
@@ -34,7 +34,7 @@ class Load:
     throttled: float = 0.0
 
 
-def spare_us(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
+def lower_priority(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
     """Ask the kernel to kill other processes first when memory runs out. Needs CAP_SYS_RESOURCE: False
     without.
     """
@@ -46,7 +46,7 @@ def spare_us(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
     return True
 
 
-def hurry_us(nice: int = _NICE) -> bool:
+def raise_priority(nice: int = _NICE) -> bool:
     """Schedule the calling thread, and those that it starts, before the workloads: a container that keeps all
     CPUs busy must not hold up the alerts of the others. Needs CAP_SYS_NICE: False without. A lower value that
     was set before is kept.
@@ -59,7 +59,7 @@ def hurry_us(nice: int = _NICE) -> bool:
     return True
 
 
-class OwnLimits:
+class ResourceLimits:
     """Used by one thread. `memory_limit` in bytes and `cpus`, 0: none; `throttled_seconds` since the cgroup
     was made.
     """

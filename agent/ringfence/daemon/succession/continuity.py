@@ -17,7 +17,7 @@ from ringfence.containers.registry import Registry
 from ringfence.daemon.startup import handover
 from ringfence.daemon.succession.guarded_file import GuardedFile
 from ringfence.daemon.succession.takeover import Takeover
-from ringfence.daemon.tracking.predecessor_tasks import Inheritance
+from ringfence.daemon.tracking.predecessor_tasks import PredecessorTasks
 from ringfence.errors import KernelError
 from ringfence.policy import CompiledPolicies, rulebook
 from ringfence.policy.install import Generations
@@ -53,7 +53,7 @@ class Continuity:
         """Whether enforcement continues after an orderly stop of this agent."""
         return self.base is not None and self._config.fail_mode == "closed"
 
-    def begin(self, inheritance: Inheritance) -> None:
+    def begin(self, predecessor: PredecessorTasks) -> None:
         """Before anything is attached: find what an earlier agent left."""
         if self._config.pins == "off":
             return
@@ -65,7 +65,7 @@ class Continuity:
             base = pins.find_base(places, create=False)
         if base is not None:
             self.takeover.begin(base, rulebook.read(self._book.path))
-            inheritance.open(self.takeover.before)
+            predecessor.open(self.takeover.before)
             self.takeover.thin_out()
 
     def _unpinned(self, error: Exception) -> None:

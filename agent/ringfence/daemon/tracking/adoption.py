@@ -19,8 +19,8 @@ from ringfence.containers.model import Container, State
 from ringfence.containers.patterns import matches
 from ringfence.containers.registry import Registry
 from ringfence.containers.slots import SlotTable
-from ringfence.daemon.tracking.containers import Members
-from ringfence.daemon.tracking.predecessor_tasks import Inheritance
+from ringfence.daemon.tracking.containers import ContainerTracker
+from ringfence.daemon.tracking.predecessor_tasks import PredecessorTasks
 
 __all__ = ["Adoption"]
 
@@ -37,14 +37,14 @@ class Adoption:
         patterns: Sequence[Pattern],
         slots: SlotTable,
         registry: Registry,
-        members: Members,
+        tracker: ContainerTracker,
     ) -> None:
-        self._kernel, self._members = kernel, members
+        self._kernel, self._tracker = kernel, tracker
         self.never = own_cgroups(hierarchy)  # what holds the agent is no container
         self._slots, self._registry = slots, registry
         self._hierarchy, self._patterns = hierarchy, tuple(patterns)
-        self.inheritance = Inheritance()
-        owner_of = self.inheritance.owner_of
+        self.predecessor = PredecessorTasks()
+        owner_of = self.predecessor.owner_of
         self._adopter = Adopter(hierarchy, patterns, slots, registry, owner_of, self.never)
         self._log = log.get_logger("adoption")
 
@@ -57,8 +57,8 @@ class Adoption:
 
     def take_in(self) -> None:
         """Everything that runs in a container and is not known yet."""
-        self.inheritance.refresh()
-        for cgroup in self.inheritance.outlived():
+        self.predecessor.refresh()
+        for cgroup in self.predecessor.outlived():
             self._take_outlived(cgroup)
         self._told(self._adopter.adopt())
         self.arm()
@@ -80,13 +80,13 @@ class Adoption:
             self._log.warning("tasks are made faster than they are bound: once more later", rounds=_ROUNDS)
         pids = self.pids()
         self._adopter.armed(pids)
-        self._members.adopted(pids)
+        self._tracker.adopted(pids)
         return settled
 
     def _round(self) -> bool:
         """Whether somebody was bound."""
-        self.inheritance.refresh()
-        self.inheritance.carry(self._kernel.map("carried"))
+        self.predecessor.refresh()
+        self.predecessor.carry(self._kernel.map("carried"))
         return bool(self._kernel.adopt())
 
     def pids(self) -> Mapping[int, Sequence[int]]:

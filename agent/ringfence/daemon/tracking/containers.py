@@ -17,13 +17,13 @@ from ringfence.containers.tree import ProcessTree
 from ringfence.events import Event
 from ringfence.policy.install import Generations
 
-__all__ = ["Members"]
+__all__ = ["ContainerTracker"]
 
 _START = int(EventKind.CONTAINER_START)
 _CREATE = int(EventKind.CONTAINER_CREATE)
 
 
-class Members:
+class ContainerTracker:
     """Called by the loop only."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Members:
             if container.pod_uid in uids:
                 self._ask(container)
 
-    def tell(
+    def enrol(
         self, container: Container, facts: Facts, name: str, chosen: tuple[str, ...]
     ) -> tuple[Container, frozenset[int]]:
         """What a container's own runtime says before its start; the policies (by index) that hold from now

@@ -32,13 +32,13 @@ from ringfence.containers.enrich.bundles import safe_name
 from ringfence.containers.enrich.oci import facts_of_config
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.daemon.loop import Loop
-from ringfence.daemon.policies.manager import PolicyKeeper
-from ringfence.daemon.tracking.enrolment import Entry
-from ringfence.daemon.tracking.enrolment_store import HandshakeRecord, Handshakes
+from ringfence.daemon.policies.manager import PolicyManager
+from ringfence.daemon.tracking.enrolment import Enrolment
+from ringfence.daemon.tracking.enrolment_store import EnrolmentRecord, EnrolmentStore
 from ringfence.errors import Error
 from ringfence.faults import ACCEPT_PAUSE, cannot_accept
 
-__all__ = ["Enroller"]
+__all__ = ["EnrollSocket"]
 
 _MAX_CALLERS = 64
 _MAX_BYTES = 1 << 16
@@ -53,19 +53,25 @@ class _Caller:
     since: float = field(default_factory=time.monotonic)
 
 
-class Enroller:
-    """Runs in the loop. `entry` writes the kernel's maps and reads them back; `refuses` rejects a peer."""
+class EnrollSocket:
+    """Runs in the loop. `enrolment` writes and reads back the kernel maps; `refuses` rejects a peer."""
 
     def __init__(
         self,
         path: Path,
         loop: Loop,
-        entry: Entry,
-        keeper: PolicyKeeper,
-        told: Handshakes,
+        enrolment: Enrolment,
+        manager: PolicyManager,
+        store: EnrolmentStore,
         refuses: Callable[[socket.socket], bool] = lambda connection: False,
     ) -> None:
-        self._path, self._loop, self._entry, self._keeper, self._told = path, loop, entry, keeper, told
+        self._path, self._loop, self._enrolment, self._manager, self._store = (
+            path,
+            loop,
+            enrolment,
+            manager,
+            store,
+        )
         self._refuses = refuses
         self._callers: dict[int, _Caller] = {}
         self._listener: socket.socket | None = None
@@ -113,18 +119,18 @@ class Enroller:
                 continue
             self._callers[connection.fileno()] = _Caller(connection)
             # A runtime speaks at once: mostly its words are here already.
-            self._hear(connection)
+            self._receive(connection)
 
     def _listen_again(self) -> None:
         if self._listener is not None and self._listener.fileno() >= 0:
             self._loop.watch(self._listener.fileno(), self._accept)
 
-    def _hear(self, connection: socket.socket) -> None:
+    def _receive(self, connection: socket.socket) -> None:
         fds: list[int] = []
         try:
             data, fds, flags, _ = socket.recv_fds(connection, _MAX_BYTES, _MAX_FDS)
         except BlockingIOError:
-            self._loop.watch(connection.fileno(), lambda: self._hear(connection))
+            self._loop.watch(connection.fileno(), lambda: self._receive(connection))
             return
         except OSError:
             data, flags = b"", 0
@@ -150,10 +156,12 @@ class Enroller:
     def _serve(self, connection: socket.socket, data: bytes, fds: list[int]) -> None:
         request = _Request.of(safejson.parse(data), fds)
         if request.policy_file is None:
-            self._enter(connection, request.facts, request.name, request.chosen, request.cgroup(self._entry))
+            self._enter(
+                connection, request.facts, request.name, request.chosen, request.cgroup(self._enrolment)
+            )
             return
         # The descriptors are closed when this returns; what is needed later is taken now.
-        cgroup = request.cgroup(self._entry)
+        cgroup = request.cgroup(self._enrolment)
         keep = os.dup(cgroup)
 
         file, data = request.policy_name, request.policy_file
@@ -163,7 +171,7 @@ class Enroller:
                 if problem:
                     self._refuse(connection, f"the policy file is refused: {problem}")
                 else:
-                    self._told.keep_file(key, file, data)
+                    self._store.keep_file(key, file, data)
                     self._enter(connection, request.facts, request.name, (*request.chosen, key), keep)
             except Error as error:
                 self._refuse(connection, error.message, error.hint)
@@ -172,28 +180,28 @@ class Enroller:
             finally:
                 os.close(keep)
                 if key:
-                    self._told.release(key)  # where it was not enrolled
+                    self._store.release(key)  # where it was not enrolled
 
         self._callers[connection.fileno()].since = float("inf")  # from here on it waits for us
-        self._keeper.bring(file, data, done)
+        self._manager.add(file, data, done)
 
     def restore(self) -> None:
         """Enrol the containers that an earlier agent was told of. Call in the loop's thread, before tasks are
         armed; policy files that they brought follow as soon as the loop runs.
         """
-        for record in self._told.records():
+        for record in self._store.records():
             keys = tuple(word for word in record.chosen if ":" in word)
             names = tuple(word for word in record.chosen if ":" not in word)
-            if not self._entry.enter_again(record, names):
-                self._told.forget(record.cgroup_id)
+            if not self._enrolment.enter_again(record, names):
+                self._store.forget(record.cgroup_id)
             elif keys:
-                self._bring_again(record, keys[0])
+                self._add_again(record, keys[0])
 
-    def _bring_again(self, record: HandshakeRecord, key: str) -> None:
-        kept = self._told.file(key)
+    def _add_again(self, record: EnrolmentRecord, key: str) -> None:
+        kept = self._store.file(key)
 
         def done(found: str, problem: str) -> None:
-            if problem or not self._entry.enter_again(record, record.chosen):
+            if problem or not self._enrolment.enter_again(record, record.chosen):
                 self._log.error(
                     "a container is without its policy file", container=record.name, reason=problem
                 )
@@ -201,12 +209,12 @@ class Enroller:
         if kept is None:
             done("", "it is not there any more")
         else:
-            self._keeper.bring(*kept, done)
+            self._manager.add(*kept, done)
 
     def _enter(
         self, connection: socket.socket, facts: Facts, name: str, chosen: tuple[str, ...], cgroup: int
     ) -> None:
-        policies = self._entry.enter(cgroup, facts, name, chosen)
+        policies = self._enrolment.enter(cgroup, facts, name, chosen)
         self.results["enrolled"] += 1
         self._answer(connection, {"ok": True, "policies": policies})
 
@@ -264,10 +272,10 @@ class _Request:
             named.setdefault(str(name), []).append(fd)
         return cls(body, named)
 
-    def cgroup(self, entry: Entry) -> int:
+    def cgroup(self, enrolment: Enrolment) -> int:
         """The descriptor of the hierarchy that says whose a task is."""
         for fd in self._cgroups:
-            if entry.suits(fd):
+            if enrolment.suits(fd):
                 return fd
         raise Error(
             "no cgroup of the container lies in the hierarchy that the agent goes by",

@@ -16,30 +16,30 @@ from ringfence.containers.hierarchy import Hierarchy
 from ringfence.containers.model import Facts
 from ringfence.containers.registry import restored
 from ringfence.containers.slots import SlotTable
-from ringfence.daemon.tracking.containers import Members
-from ringfence.daemon.tracking.enrolment_store import HandshakeRecord, Handshakes
+from ringfence.daemon.tracking.containers import ContainerTracker
+from ringfence.daemon.tracking.enrolment_store import EnrolmentRecord, EnrolmentStore
 from ringfence.errors import Error
 from ringfence.policy import Policy
 from ringfence.policy.install import Generations
 
-__all__ = ["Entry"]
+__all__ = ["Enrolment"]
 
 
-class Entry:
+class Enrolment:
     """Used by the loop only."""
 
     def __init__(
         self,
         hierarchy: Hierarchy,
         slots: SlotTable,
-        members: Members,
+        tracker: ContainerTracker,
         generations: Generations,
-        told: Handshakes,
+        store: EnrolmentStore,
         never: frozenset[int] = frozenset(),
     ) -> None:
         """`never`: ids of cgroups that are not to be enrolled, as they hold the agent."""
-        self._hierarchy, self._slots, self._told = hierarchy, slots, told
-        self._members, self._generations = members, generations
+        self._hierarchy, self._slots, self._store = hierarchy, slots, store
+        self._tracker, self._generations = tracker, generations
         self._device = os.stat(hierarchy.mount).st_dev
         self._never = never
 
@@ -67,11 +67,11 @@ class Entry:
         if value is None or value.cgroup != cgroup_id:
             raise Error(f"the cgroup {path or cgroup_id} cannot be enrolled")
         container = restored(slot, value).at(path)
-        _, policies = self._members.tell(container, facts, name, chosen)
+        _, policies = self._tracker.enrol(container, facts, name, chosen)
         if self._slots.owner(cgroup_id) != slot or not self._generations.confirm(slot, policies):
             raise Error("the kernel's entry does not match what was written")
         if remember:
-            self._told.keep(HandshakeRecord(cgroup_id, container.cgroup_path, name, facts, chosen))
+            self._store.keep(EnrolmentRecord(cgroup_id, container.cgroup_path, name, facts, chosen))
         compiled = self._generations.compiled
         return [compiled.policies.policies[index].name for index in sorted(policies)] if compiled else []
 
@@ -80,7 +80,7 @@ class Entry:
         known: Sequence[Policy] = compiled.policies.policies if compiled else ()
         return any(name == (policy.bound or policy.name) for policy in known)
 
-    def enter_again(self, record: HandshakeRecord, chosen: tuple[str, ...]) -> bool:
+    def enter_again(self, record: EnrolmentRecord, chosen: tuple[str, ...]) -> bool:
         """Enroll a container that an earlier agent was told of; False: it is gone, or cannot be held."""
         try:
             cgroup = os.open(

@@ -18,12 +18,12 @@ from ringfence.containers.enrich import safejson
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.files import replace_file
 
-__all__ = ["HandshakeRecord", "Handshakes"]
+__all__ = ["EnrolmentRecord", "EnrolmentStore"]
 
 _FACTS = ("source", "runtime", "name", "image", "image_id", "namespace", "pod", "pod_uid")
 
 
-class HandshakeRecord(NamedTuple):
+class EnrolmentRecord(NamedTuple):
     """One container. `chosen` may hold keys of files."""
 
     cgroup_id: int
@@ -33,14 +33,14 @@ class HandshakeRecord(NamedTuple):
     chosen: tuple[str, ...]
 
 
-class Handshakes:
+class EnrolmentStore:
     """The directory. A failed write is no error: the enrolment itself is what counts."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._users: dict[str, set[int]] = {}  # key of a file -> who chose it
 
-    def keep(self, record: HandshakeRecord) -> None:
+    def keep(self, record: EnrolmentRecord) -> None:
         """Remember a container; again, where it is known already."""
         facts = record.facts
         known = {name: getattr(facts, name) for name in _FACTS}
@@ -81,9 +81,9 @@ class Handshakes:
         except (OSError, safejson.Unusable):
             return None
 
-    def records(self) -> list[HandshakeRecord]:
+    def records(self) -> list[EnrolmentRecord]:
         """Every container that was kept and can be read; files that none of them chose go."""
-        found: list[HandshakeRecord] = []
+        found: list[EnrolmentRecord] = []
         files: set[str] = set()
         for entry in sorted(self._directory.iterdir()) if self._directory.is_dir() else ():
             if not entry.name.isdecimal():
@@ -99,7 +99,7 @@ class Handshakes:
                 (self._directory / name).unlink()
         return found
 
-    def _note(self, record: HandshakeRecord) -> None:
+    def _note(self, record: EnrolmentRecord) -> None:
         for key in record.chosen:
             if ":" in key:
                 self._users.setdefault(key, set()).add(record.cgroup_id)
@@ -114,11 +114,11 @@ def _file_of(key: str) -> str:
     return key.replace(":", "-")
 
 
-def _record(cgroup_id: int, body: Any) -> HandshakeRecord:
+def _record(cgroup_id: int, body: Any) -> EnrolmentRecord:
     facts = body.get("facts") if isinstance(body, dict) else None
     known: Mapping[str, Any] = {name: safejson.text(facts, name) for name in _FACTS}
     labels = dict(safejson.labels(facts.get("labels"))) if isinstance(facts, dict) else {}
     chosen = tuple(word for word in safejson.children(body, "chosen") if isinstance(word, str))
     enrichment = Enrichment(safejson.text(body, "enrichment"))
     path, name = safejson.text(body, "path"), safejson.text(body, "name")
-    return HandshakeRecord(cgroup_id, path, name, Facts(enrichment, **known, labels=labels), chosen)
+    return EnrolmentRecord(cgroup_id, path, name, Facts(enrichment, **known, labels=labels), chosen)

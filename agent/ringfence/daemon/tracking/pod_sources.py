@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ringfence.containers.kubernetes.client import Client
     from ringfence.containers.kubernetes.watch import PodWatch
 
-__all__ = ["Identity", "api_client", "api_server", "api_url"]
+__all__ = ["PodSources", "api_client", "api_server", "api_url"]
 
 
 def api_server(config: Config, environment: Mapping[str, str] = os.environ) -> str:
@@ -58,7 +58,7 @@ def api_client(config: Config, url: str) -> Client:
     return Client(url, config.kubernetes_token, config.kubernetes_ca)
 
 
-class Identity:
+class PodSources:
     """`sources` for the enrichment; `start` begins to follow the API server."""
 
     def __init__(self, config: Config, changed: Callable[[frozenset[str]], object]) -> None:

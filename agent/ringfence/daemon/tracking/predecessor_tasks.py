@@ -17,10 +17,10 @@ from ringfence.bpf.maps import Map
 from ringfence.bpf.pins import PinDirectory
 from ringfence.containers.procstat import start_ticks, ticks_of
 
-__all__ = ["Inheritance"]
+__all__ = ["PredecessorTasks"]
 
 
-class Inheritance:
+class PredecessorTasks:
     """Of earlier agents with the same ABI; maps of others are left alone."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ from ringfence.containers.registry import Registry
 from ringfence.containers.tree import Process, ProcessTree, read_processes
 from ringfence.faults import SupervisedThread
 
-__all__ = ["PAUSE", "REPAIRED", "Adopting", "Reconciler"]
+__all__ = ["PAUSE", "REPAIRED", "Adopting", "Resync"]
 
 #: what is repaired, as the metric names it
 REPAIRED = ("containers", "unenrolled", "unbound", "processes")
@@ -80,7 +80,7 @@ class _Seldom:
         return True
 
 
-class Reconciler:
+class Resync:
     """`tick` is called by a timer of the loop. `unused` says how many slots are free."""
 
     def __init__(

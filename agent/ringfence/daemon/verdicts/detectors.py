@@ -17,7 +17,7 @@ from ringfence.containers.slots import SlotTable
 from ringfence.events import Event
 from ringfence.response.detectors import Finding, Sweep, finding
 
-__all__ = ["HELPERS", "DetectorFeed"]
+__all__ = ["HELPERS", "Detectors"]
 
 #: the files that name a program which the kernel runs as root on the host
 HELPERS = (
@@ -37,12 +37,12 @@ class DeskLike(Protocol):
     def finding(self, found: Finding) -> None: ...
 
 
-class DetectorFeed:
+class Detectors:
     """`tick` is called each second."""
 
     def __init__(
         self,
-        desk: DeskLike,
+        pipeline: DeskLike,
         registry: Registry,
         slots: SlotTable,
         off: Collection[str] = (),
@@ -50,7 +50,7 @@ class DetectorFeed:
         helpers: Collection[Path] = HELPERS,
         limits: LimitReader | None = None,
     ) -> None:
-        self._desk, self._registry, self._slots, self._off = desk, registry, slots, frozenset(off)
+        self._pipeline, self._registry, self._slots, self._off = pipeline, registry, slots, frozenset(off)
         self._limits = limits or LimitReader()
         self._helpers = {path: _content(path) for path in helpers}
         self._sweep = Sweep()
@@ -126,7 +126,7 @@ class DetectorFeed:
         event: Event | None = None,
     ) -> None:
         if detector not in self._off:
-            self._desk.finding(finding(detector, container, details, event))
+            self._pipeline.finding(finding(detector, container, details, event))
 
 
 def _content(path: Path) -> str:

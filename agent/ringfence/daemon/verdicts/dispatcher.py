@@ -16,11 +16,11 @@ from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.health.canary import Canary
 from ringfence.daemon.succession.takeover import Takeover
-from ringfence.daemon.tracking.containers import Members
-from ringfence.daemon.verdicts.pipeline import Desk
+from ringfence.daemon.tracking.containers import ContainerTracker
+from ringfence.daemon.verdicts.pipeline import VerdictPipeline
 from ringfence.export.stats import Stats
 from ringfence.export.stream import StreamServer
-from ringfence.faults import Guard
+from ringfence.faults import ErrorCounter
 from ringfence.wire import HEADER, DecodeError, decode
 
 __all__ = ["Dispatcher"]
@@ -50,16 +50,16 @@ class Dispatcher:
         stats: Stats,
         registry: Registry,
         tree: ProcessTree,
-        members: Members,
-        desk: Desk,
+        tracker: ContainerTracker,
+        pipeline: VerdictPipeline,
         stream: StreamServer,
         takeover: Takeover,
     ) -> None:
         self._stats, self._registry, self._tree = stats, registry, tree
-        self._members, self._desk, self._stream = members, desk, stream
+        self._tracker, self._pipeline, self._stream = tracker, pipeline, stream
         self.canary: Canary | None = None
         self._takeover = takeover
-        self._bug = Guard("record").failed
+        self._bug = ErrorCounter("record").failed
         self._handlers: list[Callable[[Any], None] | None] = [None] * EVENT_MAX
         for kind in _TREE_KINDS:
             self._handlers[kind] = tree.on_event
@@ -105,18 +105,22 @@ class Dispatcher:
             event = decode(record)
             self._stats.received[event.event] += 1
             if event.event in _MEMBER_KINDS:
-                if self.canary is not None and event.event in _CGROUP_KINDS and self.canary.hears(event):
+                if (
+                    self.canary is not None
+                    and event.event in _CGROUP_KINDS
+                    and self.canary.is_own_event(event)
+                ):
                     return
-                container = self._members.on_event(event)
+                container = self._tracker.on_event(event)
             else:
                 container = self._registry.get(event.slot, event.container)
                 if not _was_refused(event):
                     self._tree.on_event(event)
             if event.action:
                 self._takeover.witness(event)
-                self._desk.verdict(event, container)
+                self._pipeline.verdict(event, container)
             else:
-                self._desk.lifecycle(event, container)
+                self._pipeline.lifecycle(event, container)
         except DecodeError as error:
             self._stats.decode_errors[error.reason] += 1
         except Exception as error:

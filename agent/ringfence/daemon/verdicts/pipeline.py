@@ -37,7 +37,7 @@ from ringfence.response.detectors import Finding
 from ringfence.response.kill import kill_process
 from ringfence.response.limiter import Decision, Limiter
 
-__all__ = ["Desk"]
+__all__ = ["VerdictPipeline"]
 
 Emit = Callable[[Mapping[str, Any], Container | None], None]
 
@@ -50,7 +50,7 @@ class _Late(NamedTuple):
     rule: CompiledRule | None
 
 
-class Desk:
+class VerdictPipeline:
     """Called by the loop only. `emit` gets finished records and their container, and must not block."""
 
     def __init__(

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from ringfence.daemon.loop import Loop
-from ringfence.daemon.tracking.enroll_socket import Enroller
+from ringfence.daemon.tracking.enroll_socket import EnrollSocket
 from ringfence.faults import ACCEPT_PAUSE
 from tests.support.descriptors import no_descriptors
 from tests.support.waiting import wait_for
@@ -29,10 +29,10 @@ def loop() -> Iterator[Loop]:
 
 
 @pytest.fixture
-def enroller(tmp_path: Path, loop: Loop) -> Iterator[Enroller]:
+def enroll_socket(tmp_path: Path, loop: Loop) -> Iterator[EnrollSocket]:
     """It listens; nothing is entered anywhere."""
     nobody = cast(Any, mock.Mock())
-    made = Enroller(tmp_path / "enroll.sock", loop, nobody, nobody, nobody, lambda connection: False)
+    made = EnrollSocket(tmp_path / "enroll.sock", loop, nobody, nobody, nobody, lambda connection: False)
     made.start()
     yield made
     made.close()
@@ -45,16 +45,16 @@ def call(directory: Path) -> socket.socket:
     return caller
 
 
-def test_a_caller_too_many_is_turned_away(tmp_path: Path, loop: Loop, enroller: Enroller) -> None:
+def test_a_caller_too_many_is_turned_away(tmp_path: Path, loop: Loop, enroll_socket: EnrollSocket) -> None:
     """It sees the end of its connection, and is counted; the callers that wait are still there."""
     callers: list[socket.socket] = []
     try:
-        _, most = enroller.room
+        _, most = enroll_socket.room
         for _ in range(most + 1):
             callers.append(call(tmp_path))
             loop.turn()
-        assert enroller.room == (most, most)
-        assert enroller.results["busy"] == 1
+        assert enroll_socket.room == (most, most)
+        assert enroll_socket.results["busy"] == 1
         callers[-1].settimeout(5)
         assert callers[-1].recv(10) == b""
         callers[0].setblocking(False)
@@ -66,7 +66,7 @@ def test_a_caller_too_many_is_turned_away(tmp_path: Path, loop: Loop, enroller: 
 
 
 def test_without_descriptors_the_loop_is_not_woken_for_nothing(
-    tmp_path: Path, loop: Loop, enroller: Enroller
+    tmp_path: Path, loop: Loop, enroll_socket: EnrollSocket
 ) -> None:
     """EMFILE: who calls waits, and is heard as soon as there is a descriptor."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
@@ -78,10 +78,10 @@ def test_without_descriptors_the_loop_is_not_woken_for_nothing(
                 loop.turn(ACCEPT_PAUSE / 4)
                 turns += 1
             assert turns <= 3
-            assert enroller.room[0] == 0
+            assert enroll_socket.room[0] == 0
 
         def heard() -> bool:
             loop.turn(0.01)
-            return enroller.room[0] == 1
+            return enroll_socket.room[0] == 1
 
         wait_for(heard, "the caller to be heard")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import HELPER_CORE, HELPER_KEY, HELPER_OTHER
-from ringfence.daemon.defence.usermode_helpers import Helper, Helpers, configured, find, keys
+from ringfence.daemon.defence.usermode_helpers import Helper, UsermodeHelpers, configured, find, keys
 from ringfence.policy.operand import fnv1a
 
 
@@ -119,7 +119,7 @@ class Written(dict[bytes, bytes]):
 def test_a_helper_that_was_replaced_is_known_again(root: Path) -> None:
     """As an upgrade does it: another file, renamed over it. The one before is known no more."""
     table, program = Written(), root / "usr/lib/dump"
-    helpers = Helpers(table, root=root)
+    helpers = UsermodeHelpers(table, root=root)
     assert table.knows(program, "/usr/lib/dump")
     (root / "usr/lib/dump.new").write_text("#!/bin/sh\nexit\n")
     os.link(program, root / "usr/lib/dump.old")
@@ -135,7 +135,7 @@ def test_a_setting_that_changes_afterwards_is_not_trusted(root: Path) -> None:
     table = Written()
     (root / "usr/lib/evil").write_text("")
     (root / "usr/lib/mine").write_text("")
-    helpers = Helpers(table, [Path("/usr/lib/mine")], root)
+    helpers = UsermodeHelpers(table, [Path("/usr/lib/mine")], root)
     (root / "proc/sys/kernel/modprobe").write_text("/usr/lib/evil\n")
     helpers.refresh()
     assert table.knows(root / "usr/lib/mine", "/usr/lib/mine")
@@ -145,7 +145,7 @@ def test_a_setting_that_changes_afterwards_is_not_trusted(root: Path) -> None:
 def test_a_root_that_cannot_be_looked_at_leaves_what_is_known(root: Path) -> None:
     """A helper must not become unknown because of us."""
     table = Written()
-    helpers = Helpers(table, root=root)
+    helpers = UsermodeHelpers(table, root=root)
     before = dict(table)
     root.rename(root.with_name("away"))
     helpers.refresh()

@@ -15,7 +15,7 @@ from ringfence.containers.hierarchy import CgroupDir
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.tracking.resync import Reconciler
+from ringfence.daemon.tracking.resync import Resync
 from ringfence.faults import thread_failures
 from tests.support.waiting import wait_for
 from tests.unit.containers.fakes import FakeSlots
@@ -52,7 +52,7 @@ class World:
         self.walks, self.taken, self.armed = 0, list[CgroupDir](), 0
         self.losses = Losses(self.drops)
         self.misses = {"task_newtask": 3, "cgroup_mkdir": 0, "every_call": 5}
-        self.healer = Reconciler(
+        self.healer = Resync(
             self.losses, self.registry, self.tree, self, lambda: self.unused, self.done.append,
             misses=lambda: self.misses, clock=lambda: self.clock,
         )  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a custom probe's events: whose they are, which rules hold, who is killed and who never is."""
+"""Events of custom probes: attribution, the rules that match, and which processes are killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ringfence.containers.model import Container, Enrichment, State
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.probes import events as probe_desk
-from ringfence.daemon.probes.events import ProbeDesk
+from ringfence.daemon.probes.events import ProbePipeline
 from ringfence.export.stats import Stats
 from ringfence.faults import handler_errors
 from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies, load_bytes
@@ -47,7 +47,7 @@ CGROUP, PID, START = 1001, 42, 5_000_000_000
 
 
 class FakeLive:
-    """A probe that runs, without a ring: the part of Live that the desk uses."""
+    """A probe that runs, without a ring: the part of Live that the pipeline uses."""
 
     def __init__(self, **changed: Any) -> None:
         self.probe = definition(metrics=(metric("n"),), **changed)
@@ -91,7 +91,7 @@ class FakeStream:
 
 
 class World:
-    """A desk with everything around it."""
+    """A pipeline with everything around it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch | None = None, limiter: Limiter | None = None) -> None:
         self.slots = FakeSlots(16)
@@ -108,10 +108,11 @@ class World:
         self.killed: list[tuple[int, int]] = []
         if monkeypatch is not None:
             monkeypatch.setattr(probe_desk, "kill_process", self._kill)
-        self.desk = ProbeDesk(
+        self.pipeline = ProbePipeline(
             self.registry, self.slots, ProcessTree(), self.processes,  # type: ignore[arg-type]
             self.policies, self.stats, self.responses, self._alert, self.lines.append,
-            lambda shown: {**shown, "seen": True}, self.stream, "", Limiter() if limiter is None else limiter, node="node-1",
+            lambda shown: {**shown, "seen": True}, self.stream, "",
+            Limiter() if limiter is None else limiter, node="node-1",
         )  # fmt: skip
 
     def _alert(self, record: Mapping[str, Any], container: Container | None) -> None:
@@ -138,7 +139,7 @@ class World:
         """One event."""
         peer = bytes(10) + b"\xff\xff" + bytes([10, 1, 2, 3])
         data = record(1, cgroup, START, PID, PID, b"cat\n", peer, disk, latency, 0)
-        self.desk.handle(live, [data])  # type: ignore[arg-type]
+        self.pipeline.handle(live, [data])  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_unknown_stays_unknown_and_is_counted(world: World) -> None:
     live = FakeLive()
     for cgroup in (999, 0):
         world.send(live, cgroup=cgroup)
-    world.desk.handle(live, [b"short"])  # type: ignore[arg-type]
+    world.pipeline.handle(live, [b"short"])  # type: ignore[arg-type]
     assert dict(live.failures) == {"decode": 1, "unattributed": 2}
     assert counted(live) == {}
 
@@ -267,9 +268,9 @@ def test_the_configured_rate_holds() -> None:
     for latency in range(5):
         world.send(FakeLive(), latency=latency)
     assert len(world.alerts) == 1
-    world.desk.tick()
+    world.pipeline.tick()
     assert len(world.alerts) == 1
-    world.desk.tick(last=True)
+    world.pipeline.tick(last=True)
     assert [alert.get("suppressed") for alert in world.alerts] == [None, 3]
 
 
@@ -323,8 +324,8 @@ def test_a_rule_that_breaks_harms_only_itself(world: World) -> None:
     policy = world.policies.compiled.policies.policies[0]
     broken = mock.Mock(wraps=policy.probe_rules[0], label="probe.slow")
     broken.holds.side_effect = ZeroDivisionError
-    world.desk._rules = {"probe.slow": [(0, policy, broken), (0, policy, policy.probe_rules[0])]}
-    world.desk._compiled = world.policies.compiled
+    world.pipeline._rules = {"probe.slow": [(0, policy, broken), (0, policy, policy.probe_rules[0])]}
+    world.pipeline._compiled = world.policies.compiled
     world.stream.wanted = {"probe.slow"}
     live, before = FakeLive(), handler_errors["probe event"]
     world.send(live)
@@ -356,7 +357,7 @@ def test_readers_get_events_that_they_asked_for(world: World) -> None:
     (line,) = world.lines
     assert line["seen"]
     assert line["kind"] == "activity"
-    assert world.desk.render(event, container) == line
+    assert world.pipeline.render(event, container) == line
 
 
 def test_reasons_have_the_numbers_of_the_helper_header() -> None:
@@ -365,8 +366,8 @@ def test_reasons_have_the_numbers_of_the_helper_header() -> None:
     from ringfence.probes.live import DROPS
 
     text = HELPERS.read_text()
-    (members,) = [line for line in text.splitlines() if line.startswith("enum { RF_SENT")]
-    names = [word.strip(" {};,") for word in members.removeprefix("enum").split(",")]
+    (enum,) = [line for line in text.splitlines() if line.startswith("enum { RF_SENT")]
+    names = [word.strip(" {};,") for word in enum.removeprefix("enum").split(",")]
     assert [name for name in names if name != "RF_COUNTS"] == [
         "RF_SENT", "RF_SAMPLED", "RF_LIMITED", "RF_FULL", "RF_HOST",
     ]  # fmt: skip

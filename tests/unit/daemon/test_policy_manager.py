@@ -13,7 +13,7 @@ import pytest
 from ringfence.bpf.attach import AttachPlan
 from ringfence.config import load
 from ringfence.daemon.policies.file_watch import FileWatch
-from ringfence.daemon.policies.manager import PolicyKeeper
+from ringfence.daemon.policies.manager import PolicyManager
 from ringfence.daemon.policies.manager import load as load_first
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, NodeTiers
@@ -55,7 +55,7 @@ class FakeGenerations:
 
 
 class World:
-    """A keeper of one file; what it hands to the loop is run by `until`. `room`: the loop takes calls."""
+    """A manager of one file; what it hands to the loop is run by `until`. `room`: the loop takes calls."""
 
     def __init__(self, directory: Path, changed_meanwhile: str = "") -> None:
         self.file = directory / "policy.yaml"
@@ -67,11 +67,11 @@ class World:
         files, first = FileWatch(config.policies), load_first(config, NodeTiers.usual())
         if changed_meanwhile:
             self.write(changed_meanwhile)
-        self.keeper = PolicyKeeper(
+        self.manager = PolicyManager(
             config, cast(Any, FakeKernel()), cast(Any, self.generations), NodeTiers.usual(), self.stats,
             lambda *sets: AttachPlan(), self._take, dict, lambda compiled: None, files,
         )  # fmt: skip
-        self.keeper.start(first)
+        self.manager.start(first)
 
     def _take(self, work: Callable[[], None]) -> bool:
         if not self.room:
@@ -110,9 +110,9 @@ def test_a_file_that_changes_during_the_start_is_read_again(tmp_path: Path) -> N
     """The kernel loads programs between the reading of the first set and the first look at the files."""
     world = World(tmp_path, changed_meanwhile="second")
     assert world.in_force() == ["first"]
-    world.keeper.watch()
+    world.manager.watch()
     world.until(lambda: world.in_force() == ["second"], "the change")
-    world.keeper.close()
+    world.manager.close()
 
 
 def test_without_a_thread_to_be_had_the_attempt_is_refused_and_made_again(
@@ -122,13 +122,13 @@ def test_without_a_thread_to_be_had_the_attempt_is_refused_and_made_again(
     world.write("second")
     with monkeypatch.context() as nothing_left:
         nothing_left.setattr(threading.Thread, "start", no_thread)
-        world.keeper.reload("files changed")
+        world.manager.reload("files changed")
     assert world.in_force() == ["first"]
-    assert world.keeper.state.refused
-    world.keeper.watch()
+    assert world.manager.state.refused
+    world.manager.watch()
     world.until(lambda: world.in_force() == ["second"], "the second attempt")
-    assert not world.keeper.state.refused
-    world.keeper.close()
+    assert not world.manager.state.refused
+    world.manager.close()
 
 
 def test_a_containers_file_is_turned_away_without_a_thread(
@@ -138,9 +138,9 @@ def test_a_containers_file_is_turned_away_without_a_thread(
     told: list[tuple[str, str]] = []
     with monkeypatch.context() as nothing_left:
         nothing_left.setattr(threading.Thread, "start", no_thread)
-        world.keeper.bring("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
+        world.manager.add("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
     assert told == [("", "can't start new thread")]
-    world.keeper.bring("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
+    world.manager.add("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
     world.until(lambda: len(told) == 2, "the second file")
     assert told[1][0].startswith("file:")
 
@@ -150,11 +150,11 @@ def test_a_switch_that_fails_is_not_the_last(world: World, error: Exception) -> 
     """Whatever it raises: refused, and the next change is read."""
     world.generations.fails = [error]
     world.write("second")
-    world.keeper.reload("files changed")
-    world.until(lambda: bool(world.keeper.state.refused), "the refusal")
+    world.manager.reload("files changed")
+    world.until(lambda: bool(world.manager.state.refused), "the refusal")
     assert world.in_force() == ["first"]
     world.write("third")
-    world.keeper.reload("files changed")
+    world.manager.reload("files changed")
     world.until(lambda: world.in_force() == ["third"], "the next change")
 
 
@@ -162,7 +162,7 @@ def test_a_loop_without_room_is_waited_for(world: World) -> None:
     """A set that was read is not forgotten because too many calls wait at that moment."""
     world.room = False
     world.write("second")
-    world.keeper.reload("files changed")
+    world.manager.reload("files changed")
     wait_for(lambda: world.refused > 0, "the first try")
     world.room = True
     world.until(lambda: world.in_force() == ["second"], "the set")

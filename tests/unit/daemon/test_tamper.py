@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ringfence.abi import EventKind, Tamper
-from ringfence.daemon.defence.setup import Doubts
+from ringfence.daemon.defence.setup import TamperConfirmation
 from ringfence.events import Event
 from ringfence.wire import make
 
@@ -14,14 +14,16 @@ MAYBE = make(EventKind.AGENT_TAMPER, what=Tamper.FILE | Tamper.MAYBE, time_ns=5)
 
 
 class World:
-    """Doubts whose calls end when `end` is called; `harm`: something of the agent's was changed."""
+    """Calls end when `end` is called. `harm`: a resource of the agent was changed."""
 
     def __init__(self) -> None:
         self.harm, self.later, self.given = False, list[Callable[[], None]](), list[Event]()
-        self.doubts = Doubts(lambda since: self.harm, lambda seconds, work: self.later.append(work))
+        self.tamper = TamperConfirmation(
+            lambda since: self.harm, lambda seconds, work: self.later.append(work)
+        )
 
     def take(self, event: Event) -> bool:
-        return self.doubts.take(event, self.given.append)
+        return self.tamper.defer(event, self.given.append)
 
     def end(self) -> None:
         for work in self.later:
@@ -44,7 +46,7 @@ def test_the_agents_end_leaves_none_untold() -> None:
     """Who is waited for is told at once, and once; what comes after that is not kept."""
     world = World()
     assert world.take(MAYBE)
-    world.doubts.finish()
+    world.tamper.finish()
     assert world.given == [MAYBE]
     assert not world.take(MAYBE)
     world.end()

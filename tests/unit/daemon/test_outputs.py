@@ -11,7 +11,7 @@ import pytest
 
 from ringfence.config import load
 from ringfence.containers.model import Container, Enrichment, Facts
-from ringfence.daemon.delivery.outputs import NoOutbox, Outlets, limiter_of, open_outbox
+from ringfence.daemon.delivery.outputs import NoOutbox, Outputs, limiter_of, open_outbox
 from ringfence.export.sinks.outbox import Outbox, receivers_of
 from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool
@@ -22,7 +22,7 @@ NAMED = BORN.enriched(Facts(Enrichment.DONE, name="web", namespace="shop", pod="
 
 
 class World:
-    """Outlets with a clock that the test moves."""
+    """Outputs with a clock that the test moves."""
 
     def __init__(self, directory: Path, **words: str) -> None:
         empty = directory / "agent.yaml"
@@ -31,7 +31,7 @@ class World:
         self.shown: list[Mapping[str, Any]] = []
         self.sent: list[Mapping[str, Any]] = []
         flags = {key.replace("_", ".", 1): [value] for key, value in words.items()}
-        self.outlets = Outlets(
+        self.outputs = Outputs(
             load(empty, {}, flags), self.shown.append, self.sent.append, clock=lambda: self.now
         )
 
@@ -45,69 +45,69 @@ def world(tmp_path: Path) -> World:
 def test_the_first_alert_of_a_short_pod_arrives_with_its_name(world: World) -> None:
     """The line is out at once; the receiver gets the alert when the names are there, and the line is
     amended."""
-    world.outlets.emit(alert(container={"id": "c" * 64}), BORN)
+    world.outputs.emit(alert(container={"id": "c" * 64}), BORN)
     assert len(world.shown) == 1
     assert not world.sent
-    world.outlets.identified(NAMED)
+    world.outputs.identified(NAMED)
     [sent] = world.sent
     assert (sent["container"]["pod"], sent["container"]["namespace"]) == ("web-0", "shop")
     assert sent["id"] == "ab12cd-1"
     amended = world.shown[1]
     assert (amended["kind"], amended["alerts"]) == ("identity", ["ab12cd-1"])
     assert amended["container"]["pod"] == "web-0"
-    assert world.outlets.waiting == 0
+    assert world.outputs.waiting == 0
 
 
 def test_nobody_waits_for_ever(world: World) -> None:
     """After the time it leaves as it is."""
-    world.outlets.emit(alert(1), BORN)
+    world.outputs.emit(alert(1), BORN)
     world.now += 1
-    world.outlets.emit(alert(2), BORN)
-    world.outlets.tick()
+    world.outputs.emit(alert(2), BORN)
+    world.outputs.tick()
     assert not world.sent
     world.now += 1.5
-    world.outlets.tick()
+    world.outputs.tick()
     assert [record["id"] for record in world.sent] == ["ab12cd-1"]
-    world.outlets.flush()
+    world.outputs.flush()
     assert [record["id"] for record in world.sent] == ["ab12cd-1", "ab12cd-2"]
-    assert world.outlets.waiting == 0
+    assert world.outputs.waiting == 0
 
 
 def test_a_container_that_nobody_knows_is_not_waited_for_longer(world: World) -> None:
     """The runtimes were asked, and none knew it: there is nothing to amend."""
-    world.outlets.emit(alert(), BORN)
-    world.outlets.identified(BORN.enriched(Facts(Enrichment.PENDING)))
+    world.outputs.emit(alert(), BORN)
+    world.outputs.identified(BORN.enriched(Facts(Enrichment.PENDING)))
     assert not world.sent
-    world.outlets.identified(BORN.enriched(Facts(Enrichment.NONE)))
+    world.outputs.identified(BORN.enriched(Facts(Enrichment.NONE)))
     assert len(world.sent) == 1
     assert len(world.shown) == 1
 
 
 def test_what_is_known_leaves_at_once(world: World) -> None:
     """A named container, and an alert of the host's own."""
-    world.outlets.emit(alert(1), NAMED)
-    world.outlets.emit(alert(2), None)
+    world.outputs.emit(alert(1), NAMED)
+    world.outputs.emit(alert(2), None)
     assert len(world.sent) == 2
 
 
 def test_a_repetition_that_is_told_late_has_the_names_of_by_now(world: World) -> None:
     """It was held back while nobody knew the container, and is told when somebody does."""
-    world.outlets.find = {BORN.cgroup_id: NAMED}.get
-    world.outlets.emit(alert(container={"id": "c" * 64}), BORN)
+    world.outputs.find = {BORN.cgroup_id: NAMED}.get
+    world.outputs.emit(alert(container={"id": "c" * 64}), BORN)
     assert [record["container"]["pod"] for record in (*world.shown, *world.sent)] == ["web-0", "web-0"]
-    assert world.outlets.waiting == 0
+    assert world.outputs.waiting == 0
 
 
 def test_waiting_can_be_turned_off(tmp_path: Path) -> None:
     """identity_wait 0."""
     world = World(tmp_path, alerts_identity_wait="0")
-    world.outlets.emit(alert(), BORN)
+    world.outputs.emit(alert(), BORN)
     assert len(world.sent) == 1
 
 
 def test_only_alerts_leave_the_node(world: World) -> None:
     """The life of containers is for the lines."""
-    world.outlets.emit({"kind": "lifecycle", "event": "container.start"}, NAMED)
+    world.outputs.emit({"kind": "lifecycle", "event": "container.start"}, NAMED)
     assert len(world.shown) == 1
     assert not world.sent
 
@@ -116,9 +116,9 @@ def test_secrets_are_hidden_in_lines_and_alerts_and_names(world: World) -> None:
     """Also in labels that come with the names."""
     record = alert()
     record["process"]["args"] = ["app", "--password", "hunter2"]
-    world.outlets.emit(record, BORN)
+    world.outputs.emit(record, BORN)
     labels = {"token": "hunter2", "app": "web"}
-    world.outlets.identified(BORN.enriched(Facts(Enrichment.DONE, name="web", labels=labels)))
+    world.outputs.identified(BORN.enriched(Facts(Enrichment.DONE, name="web", labels=labels)))
     assert "hunter2" not in str(world.shown) + str(world.sent)
     assert world.sent[0]["container"]["labels"]["app"] == "web"
 
@@ -126,10 +126,10 @@ def test_secrets_are_hidden_in_lines_and_alerts_and_names(world: World) -> None:
 def test_alerts_carry_the_labels_of_the_agent(tmp_path: Path) -> None:
     """Lines and receivers alike, held or not; other records do not."""
     world = World(tmp_path, alerts_labels="cluster=prod")
-    world.outlets.emit(alert(1), NAMED)
-    world.outlets.emit(alert(2), BORN)
-    world.outlets.identified(NAMED)
-    world.outlets.emit({"kind": "lifecycle", "event": "container.start"}, NAMED)
+    world.outputs.emit(alert(1), NAMED)
+    world.outputs.emit(alert(2), BORN)
+    world.outputs.identified(NAMED)
+    world.outputs.emit({"kind": "lifecycle", "event": "container.start"}, NAMED)
     assert [record["labels"] for record in world.sent] == [{"cluster": "prod"}] * 2
     assert [record.get("labels") for record in world.shown if record["kind"] == "alert"] == [
         {"cluster": "prod"}
@@ -140,8 +140,8 @@ def test_alerts_carry_the_labels_of_the_agent(tmp_path: Path) -> None:
 def test_a_flood_of_waiting_alerts_is_bounded(world: World) -> None:
     """Beyond the bound they leave as they are: nothing is lost."""
     for number in range(5000):
-        world.outlets.emit(alert(number), BORN)
-    assert world.outlets.waiting == 4096
+        world.outputs.emit(alert(number), BORN)
+    assert world.outputs.waiting == 4096
     assert len(world.sent) == 5000 - 4096
 
 

@@ -19,7 +19,7 @@ from tests.unit.containers.fakes import FakeSlots
 CGROUP = 9
 
 
-def dispatcher(desk: mock.Mock) -> tuple[Dispatcher, Stats, int]:
+def dispatcher(pipeline: mock.Mock) -> tuple[Dispatcher, Stats, int]:
     """With one container, in the slot that is given back."""
     stats, slots = Stats(), FakeSlots()
     slot = slots.enroll(CGROUP)
@@ -27,40 +27,40 @@ def dispatcher(desk: mock.Mock) -> tuple[Dispatcher, Stats, int]:
     registry.add(Container.unnamed(CGROUP, slot))
     stream = mock.Mock(wanted=[False] * 256)
     nobody = cast(Any, mock.Mock())
-    made = Dispatcher(stats, registry, ProcessTree(), nobody, desk, stream, cast(Any, mock.Mock()))
+    made = Dispatcher(stats, registry, ProcessTree(), nobody, pipeline, stream, cast(Any, mock.Mock()))
     return made, stats, slot
 
 
 def test_a_record_that_cannot_be_read_is_counted_and_the_next_is_told() -> None:
     """Cut, empty, of another version."""
-    desk = mock.Mock()
-    made, stats, slot = dispatcher(desk)
+    pipeline = mock.Mock()
+    made, stats, slot = dispatcher(pipeline)
     good = encode(make(EventKind.FILE_OPEN, container=CGROUP, slot=slot, action=1))
     made.on_records([good[:20], b"", bytes([good[0], good[1], 99]) + good[3:], good], [])
     assert stats.decode_errors.total() == 3
-    assert desk.verdict.call_count == 1
+    assert pipeline.verdict.call_count == 1
 
 
 def test_a_bug_met_by_one_record_does_not_end_the_loop() -> None:
     """The exception is counted; the record behind it is told."""
-    desk = mock.Mock()
-    desk.verdict.side_effect = [ZeroDivisionError("a bug"), None]
-    made, _, slot = dispatcher(desk)
+    pipeline = mock.Mock()
+    pipeline.verdict.side_effect = [ZeroDivisionError("a bug"), None]
+    made, _, slot = dispatcher(pipeline)
     good, before = (
         encode(make(EventKind.FILE_OPEN, container=CGROUP, slot=slot, action=1)),
         handler_errors["record"],
     )
     made.on_records([good, good], [])
-    assert (handler_errors["record"] - before, desk.verdict.call_count) == (1, 2)
+    assert (handler_errors["record"] - before, pipeline.verdict.call_count) == (1, 2)
 
 
 def test_who_sends_few_does_not_wait_for_who_sends_many() -> None:
     """One record of each container in turn; each container's own come in their order."""
-    desk = mock.Mock()
-    made, _, slot = dispatcher(desk)
+    pipeline = mock.Mock()
+    made, _, slot = dispatcher(pipeline)
     loud = [make(EventKind.FILE_OPEN, container=CGROUP, slot=slot, action=1, pid=n) for n in range(1000)]
     quiet = [make(EventKind.FILE_OPEN, container=55, slot=slot, action=1, pid=n) for n in range(2)]
     made.on_records([encode(event) for event in (*loud, *quiet)], [])
-    told = [(call.args[0].container, call.args[0].pid) for call in desk.verdict.call_args_list]
+    told = [(call.args[0].container, call.args[0].pid) for call in pipeline.verdict.call_args_list]
     assert told[:5] == [(CGROUP, 0), (55, 0), (CGROUP, 1), (55, 1), (CGROUP, 2)]
     assert [pid for container, pid in told if container == CGROUP] == list(range(1000))

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from ringfence.daemon.health.backpressure import Pressure
+from ringfence.daemon.health.backpressure import Backpressure
 from ringfence.daemon.startup.resource_limits import Load
 from ringfence.export.stats import Stats
 
@@ -31,7 +31,7 @@ class FakeMap(dict[int, int]):
 def test_it_halves_while_the_ring_is_half_full_and_doubles_when_it_is_calm() -> None:
     """One step a round down, one step each ten calm rounds up; kernel and metric are told each time."""
     ring, table, stats = FakeRing(), FakeMap(), Stats()
-    pressure = Pressure(cast(Any, ring), 1000, cast(Any, table), stats)
+    pressure = Backpressure(cast(Any, ring), 1000, cast(Any, table), stats)
     ring.waiting = 501
     for _ in range(3):
         pressure.tick()
@@ -50,7 +50,7 @@ def test_it_never_halves_without_end() -> None:
     """A ring that stays full does not make the rate zero."""
     ring, table = FakeRing(), FakeMap()
     ring.waiting = 1000
-    pressure = Pressure(cast(Any, ring), 1000, cast(Any, table), Stats())
+    pressure = Backpressure(cast(Any, ring), 1000, cast(Any, table), Stats())
     for _ in range(100):
         pressure.tick()
     assert table[0] == 8
@@ -61,7 +61,7 @@ def test_it_halves_when_its_own_limits_are_near(near: Load, why: str) -> None:
     """Memory or CPU time of the agent's cgroup, with a ring that is empty; and it gives memory back."""
     ring, table, stats, relieved = FakeRing(), FakeMap(), Stats(), list[int]()
     now = [near]
-    pressure = Pressure(
+    pressure = Backpressure(
         cast(Any, ring), 1000, cast(Any, table), stats, lambda: now[0], lambda: relieved.append(1)
     )
     pressure.tick()

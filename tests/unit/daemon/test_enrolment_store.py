@@ -6,12 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ringfence.containers.model import Enrichment, Facts
-from ringfence.daemon.tracking.enrolment_store import HandshakeRecord, Handshakes
+from ringfence.daemon.tracking.enrolment_store import EnrolmentRecord, EnrolmentStore
 
 
-def record(cgroup: int, *chosen: str) -> HandshakeRecord:
+def record(cgroup: int, *chosen: str) -> EnrolmentRecord:
     """One container with the policies that it chose."""
-    return HandshakeRecord(cgroup, f"/rftest/{cgroup}", f"c{cgroup}", Facts(Enrichment.DONE), chosen)
+    return EnrolmentRecord(cgroup, f"/rftest/{cgroup}", f"c{cgroup}", Facts(Enrichment.DONE), chosen)
 
 
 def files(directory: Path) -> set[str]:
@@ -21,7 +21,7 @@ def files(directory: Path) -> set[str]:
 
 def test_a_policy_file_goes_with_the_last_container_that_chose_it(tmp_path: Path) -> None:
     """Else each text of `ringfence run --policy FILE` would stay in memory (/run) as long as the agent."""
-    told = Handshakes(tmp_path)
+    told = EnrolmentStore(tmp_path)
     told.keep_file("file:aa", "a.yaml", b"text")
     for cgroup in (1, 2):
         told.keep(record(cgroup, "base", "file:aa"))
@@ -33,11 +33,11 @@ def test_a_policy_file_goes_with_the_last_container_that_chose_it(tmp_path: Path
 
 def test_the_next_agent_knows_who_chose_what(tmp_path: Path) -> None:
     """It reads the records, and removes a file with the last of them as well."""
-    before = Handshakes(tmp_path)
+    before = EnrolmentStore(tmp_path)
     before.keep_file("file:aa", "a.yaml", b"text")
     before.keep_file("file:bb", "b.yaml", b"nobody's")
     before.keep(record(1, "file:aa"))
-    told = Handshakes(tmp_path)
+    told = EnrolmentStore(tmp_path)
     assert told.records() == [record(1, "file:aa")]
     assert files(tmp_path) == {"1", "file-aa"}
     assert told.file("file:aa") == ("a.yaml", b"text")
@@ -47,7 +47,7 @@ def test_the_next_agent_knows_who_chose_what(tmp_path: Path) -> None:
 
 def test_a_file_of_a_container_that_was_not_enrolled_goes(tmp_path: Path) -> None:
     """One that somebody else chose stays."""
-    told = Handshakes(tmp_path)
+    told = EnrolmentStore(tmp_path)
     told.keep_file("file:aa", "a.yaml", b"text")
     told.keep_file("file:bb", "b.yaml", b"text")
     told.keep(record(1, "file:aa"))

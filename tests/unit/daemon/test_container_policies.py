@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from ringfence.daemon.policies.container_policies import WAITING_MAX, GuestFile, GuestPolicies
+from ringfence.daemon.policies.container_policies import WAITING_MAX, ContainerPolicies, PolicyFile
 
 
 def test_a_full_queue_turns_the_next_one_away() -> None:
     """At once, with words; those that wait are served in their order."""
     told: list[tuple[str, str]] = []
-    guests = GuestPolicies()
+    policies = ContainerPolicies()
     for number in range(WAITING_MAX + 1):
-        guests.wait(GuestFile("f", str(number).encode(), lambda key, problem: told.append((key, problem))))
-    assert guests.room == (WAITING_MAX, WAITING_MAX)
+        policies.wait(PolicyFile("f", str(number).encode(), lambda key, problem: told.append((key, problem))))
+    assert policies.room == (WAITING_MAX, WAITING_MAX)
     assert told == [("", "too many policy files wait: try again")]
-    first = guests.next()
+    first = policies.next()
     assert first is not None
     assert first.data == b"0"

@@ -13,7 +13,7 @@ import pytest
 from ringfence.abi import EventKind
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.verdicts import pipeline as module
-from ringfence.daemon.verdicts.pipeline import Desk
+from ringfence.daemon.verdicts.pipeline import VerdictPipeline
 from ringfence.export.records import boot_offset_ns
 from ringfence.export.stats import Stats
 from ringfence.response.alert import assemble
@@ -27,7 +27,7 @@ def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyP
     """A day forward: the next line after a tick bears the new date; the latency stays what it was."""
     lines: list[Mapping[str, Any]] = []
     generations = mock.Mock(rule=lambda *_: None)
-    made = Desk(
+    made = VerdictPipeline(
         cast(Any, generations), ProcessTree(), Stats(), lambda record, *_: lines.append(record), node="node-1"
     )
     event = make(
@@ -47,15 +47,15 @@ def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyP
 def test_at_the_end_nothing_that_was_held_back_is_left() -> None:
     """Repetitions of the last seconds are told before the agent goes; an earlier tick leaves them alone."""
     lines: list[Mapping[str, Any]] = []
-    desk = Desk(
+    pipeline = VerdictPipeline(
         cast(Any, mock.Mock(rule=lambda *_: None)), ProcessTree(), Stats(), lambda record, *_:
         lines.append(record), node="node-1",
     )  # fmt: skip
     for number in range(3):
-        desk.verdict(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
-    desk.tick()
+        pipeline.verdict(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
+    pipeline.tick()
     assert len(lines) == 1
-    desk.tick(last=True)
+    pipeline.tick(last=True)
     assert [(line["process"]["pid"], line.get("suppressed")) for line in lines] == [(0, None), (2, 1)]
 
 
@@ -73,15 +73,15 @@ def test_a_flood_is_counted_and_only_its_last_alert_is_put_together(monkeypatch:
     clock = mock.Mock(return_value=0)
     limiter = Limiter(rate=1.0, burst=3, same_ns=10**9, now_ns=clock)
     stats = Stats()
-    desk = Desk(
+    pipeline = VerdictPipeline(
         cast(Any, mock.Mock(rule=lambda *_: None)), ProcessTree(), stats, lambda record, *_:
         lines.append(record), limiter, node="node-1",
     )  # fmt: skip
     for number in range(1000):
-        desk.verdict(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
+        pipeline.verdict(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
     assert (len(lines), len(made_up)) == (1, 1)  # all tell the same
     assert sum(stats.alerts.values()) == 1000
     assert stats.alerts_suppressed["unknown"] == 999
     clock.return_value = 60 * 10**9
-    desk.tick()
+    pipeline.tick()
     assert (len(made_up), lines[1]["process"]["pid"], lines[1]["suppressed"]) == (2, 999, 998)

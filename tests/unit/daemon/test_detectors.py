@@ -19,7 +19,7 @@ from ringfence.containers.model import (
     Suspicion,
 )
 from ringfence.containers.registry import Registry
-from ringfence.daemon.verdicts.detectors import DetectorFeed
+from ringfence.daemon.verdicts.detectors import Detectors
 from ringfence.response.detectors import DETECTORS, Finding, Sweep
 from tests.unit.containers.fakes import FakeSlots, create, start
 
@@ -57,7 +57,7 @@ class Node:
         self.helper = directory / "core_pattern"
         self.helper.write_text("core\n")
         (directory / "mountinfo").write_text(f"30 20 0:29 / {directory}/v2 rw - cgroup2 none rw\n")
-        self.watchers = DetectorFeed(
+        self.watchers = Detectors(
             self.desk, self.registry, self.slots, off, helpers=[self.helper], limits=LimitReader(directory)
         )
 
