@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent that belongs to one command, as a child process. It leaves the node's agent and its containers
-alone.
+"""An agent that belongs to one command, as a child process. It leaves the node's agent and its
+containers alone.
 
-It knows only containers that match the given names or are enrolled over its socket, pins nothing and serves
-no HTTP. It has a socket and a state directory of its own, and ends with the command.
+It knows only containers that match the given names or are enrolled over its socket, pins nothing
+and serves no HTTP. It has a socket and a state directory of its own, and ends with the command.
 """
 
 from __future__ import annotations

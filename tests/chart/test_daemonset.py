@@ -275,7 +275,7 @@ def test_without_a_ticket_the_pins_stay_and_it_is_told_what_to_do(
         successor = node.run(agent_of(objects), objects, "agent")
         try:
             assert successor.process.wait(patience(60)) == 3
-            assert "there is no ticket of it for this one" in successor.text()
+            assert "there is no ticket for this one" in successor.text()
             assert "remove them on the host" in successor.text()
         finally:
             successor.remove()

@@ -197,7 +197,7 @@ CONSTANT = {"rule_events", "rule_operands", "rule_texts", "rule_addresses", "rul
 def test_what_is_in_force_cannot_be_changed_by_a_system_call(enforcer: Enforcer) -> None:
     """Its tables are frozen once they are filled: whoever gets hold of them changes no rule."""
     made: list[Map] = []
-    enforcer.generations.made = made.append
+    enforcer.generations = Generations(enforcer.probes.kernel.map, made.append)
     enforcer.enforce(DENY)
     refused = set()
     for inner in made:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's addresses, for rules that say `address: node`: those of all interfaces of the host's network
-namespace except the loopback, which every network namespace has for itself.
+"""The node's addresses, for rules that say `address: node`: those of all interfaces of the host's
+network namespace except the loopback, which every network namespace has for itself.
 
 Read from /proc/1/net, which shows the host's namespace to a process in any other.
 """

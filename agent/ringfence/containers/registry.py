@@ -110,7 +110,7 @@ class Registry:
         return len(self._tombstones)
 
     @property
-    def room(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """The same, and how many may be."""
         return len(self._tombstones), self._tombstones_max
 

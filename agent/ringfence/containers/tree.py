@@ -130,12 +130,12 @@ class ProcessTree:
         return len(self._dead)
 
     @property
-    def room(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """Living processes that are known, and may be."""
         return len(self._live), self._live.size
 
     @property
-    def room_of_dead(self) -> tuple[int, int]:
+    def capacity_of_ended(self) -> tuple[int, int]:
         """The same of those that ended."""
         return len(self._dead), self._dead.size
 

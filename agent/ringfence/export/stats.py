@@ -55,6 +55,7 @@ class Stats:
         "loop_seen",
         "received",
         "reloads",
+        "responses",
         "rules",
         "startup_seconds",
         "unattributed",
@@ -69,6 +70,7 @@ class Stats:
         self.alerts_suppressed: Counter[str] = Counter()  # by rule
         self.alert_latency = Histogram()
         self.reloads: Counter[str] = Counter()  # by result: loaded, refused
+        self.responses: Counter[str] = Counter()  # kills from user space, by result
         self.activity_halvings = 0  # how often the rate of activity is halved just now
         self.startup_seconds = 0.0  # process start -> ready
         self.attach_seconds = 0.0

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CompiledPolicies -> the kernel: from one generation to the next by a single write, without gap or mixture.
+"""CompiledPolicies -> the kernel: from one generation to the next by a single write, without gap
+or mixture.
 
-A generation is a set of inner maps in one of the two halves of each outer map. The next one is built in the
-other half, complete with the profile of every container. Then `generation` is written, and every event that
-begins after that is decided by the new rules. The old maps are freed once no program can be using them.
+A generation is a set of inner maps in one of the two halves of each outer map. The next one is
+built in the other half, complete with the profile of every container. Then `generation` is
+written, and every event that begins after that is decided by the new rules. The old maps are freed
+once no program can be using them.
 """
 
 from __future__ import annotations
@@ -20,19 +22,21 @@ from ringfence.policy.model import ContainerFacts
 
 __all__ = ["Generations"]
 
-#: what is in these is there from the beginning: frozen, they cannot be changed by whoever gets hold of them
+#: what is in these is there from the beginning: frozen, they cannot be changed by whoever gets
+#: hold of them
 _CONSTANT = frozenset(("rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions"))
 _SPARE_SETS, _SPARE_PROFILES = 64, 64
 _REMEMBERED = 8  # generations whose rule numbers can still be told, for records that are in the rings
 
 
 class Generations:
-    """The policies in force. `map_of` gives the kernel's maps by name. Used by the agent's loop only."""
+    """The policies in force. Used by the agent's loop only."""
 
-    def __init__(self, map_of: Callable[[str], Map]) -> None:
-        self._map_of = map_of
-        #: called with every inner map before it is used
-        self.made: Callable[[Map], None] = lambda made: None
+    def __init__(self, map_of: Callable[[str], Map], made: Callable[[Map], None] = lambda made: None) -> None:
+        """`map_of` gives the kernel's maps by name; `made` is called with every inner map before
+        it is used.
+        """
+        self._map_of, self._made = map_of, made
         self._number = map_of("generation").get_int(0)
         self._live: _Generation | None = None
         self._assigned: dict[int, tuple[int, int]] = {}  # slot -> whose it was, and the profile that it got
@@ -56,13 +60,14 @@ class Generations:
     def install(
         self, compiled: CompiledPolicies, containers: Mapping[int, ContainerFacts | None] | None = None
     ) -> int:
-        """Put a set in force for all containers (slot -> its facts) at once; returns its generation number.
+        """Put a set in force for all containers (slot -> its facts) at once; returns its
+        generation number.
 
         After an OSError the former set is still in force.
         """
         number = self._number + 1
         half = number % GENERATIONS
-        building = _Generation(compiled, self._map_of, half, lambda made: self.made(made))
+        building = _Generation(compiled, self._map_of, half, self._made)
         try:
             building.write()
             assigned = self._give_profiles(building, containers or {})
@@ -81,7 +86,8 @@ class Generations:
     def _give_profiles(
         self, building: _Generation, containers: Mapping[int, ContainerFacts | None]
     ) -> dict[int, tuple[int, int]]:
-        # This half still holds ids of the last but one generation: slots not named here fall to profile 0.
+        # This half still holds ids of the last but one generation: slots not named here fall to
+        # profile 0.
         assigned: dict[int, tuple[int, int]] = {}
         for slot in range(self._slots):
             index = slot * self._stride + self._profile + building.half
@@ -104,7 +110,9 @@ class Generations:
         return dict(self._remembered)
 
     def follow(self, generations: Mapping[int, Mapping[int, CompiledRule]]) -> None:
-        """Continue an earlier agent's numbering: no number is used twice. Before the first install."""
+        """Continue an earlier agent's numbering: no number is used twice. Before the first
+        install.
+        """
         for number in sorted(generations):
             self._number = max(self._number, number)
             self._remember(number, generations[number])
@@ -115,7 +123,9 @@ class Generations:
             self._remembered.popitem(last=False)
 
     def rule(self, generation: int, number: int) -> CompiledRule | None:
-        """The meaning of a rule number in a record; None for an unknown number or an old generation."""
+        """The meaning of a rule number in a record; None for an unknown number or an old
+        generation.
+        """
         return None if number == NO_RULE else self._remembered.get(generation, {}).get(number)
 
     def profile_for(self, policies: frozenset[int]) -> int:
@@ -133,8 +143,8 @@ class Generations:
         return policies
 
     def put_right(self, slot: int, cgroup: int) -> bool:
-        """Restore the container's slot if it does not hold the profile that was assigned last; whether it did
-        not.
+        """Restore the container's slot if it does not hold the profile that was assigned last;
+        whether it did not.
 
         A container without an assignment has profile 0, which all begin with.
         """
@@ -157,7 +167,9 @@ class Generations:
         return self._live.holds(profile) == encode.ruleset(self._live.compiled.bits(policies))
 
     def clear(self, slot: int) -> None:
-        """A slot is about to be freed: its next container begins with profile 0, in every generation."""
+        """A slot is about to be freed: its next container begins with profile 0, in every
+        generation.
+        """
         self._assigned.pop(slot, None)
         begin = slot * self._stride + self._profile
         for half in range(GENERATIONS):
@@ -246,8 +258,8 @@ class _Generation:
     def wait_for_programs(self) -> None:
         """Wait until no program that began under the previous generation is running.
 
-        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938, 4.19),
-        even one that writes the same value.
+        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938,
+        4.19), even one that writes the same value.
         """
         self._map_of("rule_actions").set(self.half, self._inner["rule_actions"].fd)
 

@@ -67,7 +67,7 @@ class Limiter:
         self.suppressed = 0
 
     @property
-    def room(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """Pairs of container and rule that are remembered, and may be."""
         return len(self._buckets), self._size
 

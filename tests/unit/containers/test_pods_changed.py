@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from ringfence.containers.enrich import Request
 from ringfence.containers.enrich.worker import Answer
 from ringfence.containers.model import Container, Enrichment, Facts
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
+from ringfence.daemon.parts import Loaded, Picture
 from ringfence.daemon.tracking.containers import ContainerTracker
+from ringfence.export.stats import Stats
 from tests.unit.containers.fakes import FakeSlots
 
 UID = "0f0f0f0f-1111-2222-3333-444444444444"
@@ -41,29 +45,23 @@ class FakeGenerations:
         return frozenset()
 
 
-class FakeLosses:
-    """Nothing is lost."""
-
-    def retire(self, slot: int) -> None:
-        """Nothing to add up."""
-
-
 def test_a_label_that_changed_brings_other_policies() -> None:
     """Only for containers of that pod; what holds goes on holding until the answer is there."""
     registry, worker, generations = Registry(FakeSlots()), FakeWorker(), FakeGenerations()
-    tracker = ContainerTracker(registry, ProcessTree(), worker, generations, FakeLosses())  # type: ignore[arg-type]
+    loaded = Loaded(cast(Any, None), cast(Any, None), cast(Any, generations))
+    tracker = ContainerTracker(loaded, Picture("node-1", registry, ProcessTree(), Stats()), cast(Any, worker))
     for number, pod in enumerate((UID, "1" + UID[1:])):
         path = f"/kubepods/burstable/pod{pod}/{str(number) * 64}"
         registry.add(Container.unnamed(100 + number, number).at(path))
     worker.waiting.append(Answer(100, Facts(Enrichment.DONE, labels={"a": "1"}, pod="web-0", pod_uid=UID)))
-    tracker.on_answers()
+    list(tracker.answers())
     tracker.pods_changed(frozenset((UID,)))
     assert [request.cgroup_id for request in worker.asked] == [100]
     worker.waiting.append(Answer(100, Facts(Enrichment.PENDING)))
-    tracker.on_answers()
+    list(tracker.answers())
     assert generations.chosen[-1] is not None  # not back to what holds at birth
     worker.waiting.append(Answer(100, Facts(Enrichment.DONE, labels={"a": "2"}, pod="web-0", pod_uid=UID)))
-    tracker.on_answers()
+    list(tracker.answers())
     known = generations.chosen[-1]
     assert known is not None
     assert (known.labels, known.pod) == ({"a": "2"}, "web-0")

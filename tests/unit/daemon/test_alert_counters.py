@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every rule in force has its series before its first alert, with the labels that the alert will have."""
+"""Every rule in force has its series before its first alert, with the labels that the alert will
+have.
+"""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from ringfence.daemon.health.backpressure import Backpressure
-from ringfence.daemon.startup.resource_limits import Load
+from ringfence.daemon.startup.resource_limits import Load, ResourceLimits
 from ringfence.export.stats import Stats
 
 
@@ -22,16 +24,28 @@ class FakeRing:
 
 
 class FakeMap(dict[int, int]):
-    """An array of the kernel's."""
+    """An array map of the kernel."""
 
     def set(self, key: int, value: int) -> None:
         self[key] = value
 
 
+def limits(load: Callable[[], Load]) -> ResourceLimits:
+    """Limits of the agent, and how near it is to them."""
+    return cast(ResourceLimits, SimpleNamespace(load=load))
+
+
+def calm() -> ResourceLimits:
+    """Limits that are far away."""
+    return limits(Load)
+
+
 def test_it_halves_while_the_ring_is_half_full_and_doubles_when_it_is_calm() -> None:
-    """One step a round down, one step each ten calm rounds up; kernel and metric are told each time."""
+    """One step per round down, one step per ten calm rounds up; kernel and metric are updated each
+    time.
+    """
     ring, table, stats = FakeRing(), FakeMap(), Stats()
-    pressure = Backpressure(cast(Any, ring), 1000, cast(Any, table), stats)
+    pressure = Backpressure(cast(Any, ring), 1000, cast(Any, table), stats, calm())
     ring.waiting = 501
     for _ in range(3):
         pressure.tick()
@@ -50,7 +64,7 @@ def test_it_never_halves_without_end() -> None:
     """A ring that stays full does not make the rate zero."""
     ring, table = FakeRing(), FakeMap()
     ring.waiting = 1000
-    pressure = Backpressure(cast(Any, ring), 1000, cast(Any, table), Stats())
+    pressure = Backpressure(cast(Any, ring), 1000, cast(Any, table), Stats(), calm())
     for _ in range(100):
         pressure.tick()
     assert table[0] == 8
@@ -58,11 +72,13 @@ def test_it_never_halves_without_end() -> None:
 
 @pytest.mark.parametrize(("near", "why"), [(Load(memory=0.95), "memory"), (Load(throttled=0.4), "cpu")])
 def test_it_halves_when_its_own_limits_are_near(near: Load, why: str) -> None:
-    """Memory or CPU time of the agent's cgroup, with a ring that is empty; and it gives memory back."""
+    """Memory or CPU time of the agent's cgroup, with a ring that is empty; and free memory is
+    returned.
+    """
     ring, table, stats, relieved = FakeRing(), FakeMap(), Stats(), list[int]()
     now = [near]
     pressure = Backpressure(
-        cast(Any, ring), 1000, cast(Any, table), stats, lambda: now[0], lambda: relieved.append(1)
+        cast(Any, ring), 1000, cast(Any, table), stats, limits(lambda: now[0]), lambda: relieved.append(1)
     )
     pressure.tick()
     assert table[0] == stats.activity_halvings == 1

@@ -6,13 +6,13 @@ from __future__ import annotations
 from ringfence.daemon.policies.container_policies import WAITING_MAX, ContainerPolicies, PolicyFile
 
 
-def test_a_full_queue_turns_the_next_one_away() -> None:
+def test_a_full_queue_rejects_the_next_file() -> None:
     """At once, with words; those that wait are served in their order."""
     told: list[tuple[str, str]] = []
     policies = ContainerPolicies()
     for number in range(WAITING_MAX + 1):
         policies.wait(PolicyFile("f", str(number).encode(), lambda key, problem: told.append((key, problem))))
-    assert policies.room == (WAITING_MAX, WAITING_MAX)
+    assert policies.capacity == (WAITING_MAX, WAITING_MAX)
     assert told == [("", "too many policy files wait: try again")]
     first = policies.next()
     assert first is not None

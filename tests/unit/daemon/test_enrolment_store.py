@@ -20,7 +20,9 @@ def files(directory: Path) -> set[str]:
 
 
 def test_a_policy_file_goes_with_the_last_container_that_chose_it(tmp_path: Path) -> None:
-    """Else each text of `ringfence run --policy FILE` would stay in memory (/run) as long as the agent."""
+    """Else each text of `ringfence run --policy FILE` would stay in memory (/run) as long as the
+    agent.
+    """
     told = EnrolmentStore(tmp_path)
     told.keep_file("file:aa", "a.yaml", b"text")
     for cgroup in (1, 2):

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where records go: lines at once, receivers when the container has its names, secrets nowhere."""
+"""Records are written at once, and sent to receivers when the container has its names. None holds
+a secret.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from ringfence.config import load
 from ringfence.containers.model import Container, Enrichment, Facts
-from ringfence.daemon.delivery.outputs import NoOutbox, Outputs, limiter_of, open_outbox
+from ringfence.daemon.delivery.outputs import Egress, NoOutbox, Outputs, limiter_of, open_outbox
+from ringfence.export.redact import Redactor
 from ringfence.export.sinks.outbox import Outbox, receivers_of
 from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool
@@ -31,9 +35,18 @@ class World:
         self.shown: list[Mapping[str, Any]] = []
         self.sent: list[Mapping[str, Any]] = []
         flags = {key.replace("_", ".", 1): [value] for key, value in words.items()}
-        self.outputs = Outputs(
-            load(empty, {}, flags), self.shown.append, self.sent.append, clock=lambda: self.now
-        )
+        self.known: dict[int, Container] = {}
+        config = load(empty, {}, flags)
+        redactor = Redactor(config.redact_patterns, defaults=config.redact_defaults)
+        writer = SimpleNamespace(emit=self.shown.append)
+        stream, outbox = SimpleNamespace(publish=lambda record: None), SimpleNamespace(put=self.sent.append)
+        egress = Egress(redactor, cast(Any, writer), cast(Any, stream), cast(Any, outbox))
+        self.outputs = Outputs(config, egress, self.known.get, clock=lambda: self.now)
+
+    @property
+    def waiting(self) -> float:
+        """Alerts that wait for names."""
+        return next(iter(self.outputs.samples())).samples[0].value
 
 
 @pytest.fixture
@@ -43,8 +56,9 @@ def world(tmp_path: Path) -> World:
 
 
 def test_the_first_alert_of_a_short_pod_arrives_with_its_name(world: World) -> None:
-    """The line is out at once; the receiver gets the alert when the names are there, and the line is
-    amended."""
+    """The line is out at once; the receiver gets the alert when the names are there, and the line
+    is amended.
+    """
     world.outputs.emit(alert(container={"id": "c" * 64}), BORN)
     assert len(world.shown) == 1
     assert not world.sent
@@ -55,10 +69,10 @@ def test_the_first_alert_of_a_short_pod_arrives_with_its_name(world: World) -> N
     amended = world.shown[1]
     assert (amended["kind"], amended["alerts"]) == ("identity", ["ab12cd-1"])
     assert amended["container"]["pod"] == "web-0"
-    assert world.outputs.waiting == 0
+    assert world.waiting == 0
 
 
-def test_nobody_waits_for_ever(world: World) -> None:
+def test_no_alert_waits_for_ever(world: World) -> None:
     """After the time it leaves as it is."""
     world.outputs.emit(alert(1), BORN)
     world.now += 1
@@ -70,10 +84,10 @@ def test_nobody_waits_for_ever(world: World) -> None:
     assert [record["id"] for record in world.sent] == ["ab12cd-1"]
     world.outputs.flush()
     assert [record["id"] for record in world.sent] == ["ab12cd-1", "ab12cd-2"]
-    assert world.outputs.waiting == 0
+    assert world.waiting == 0
 
 
-def test_a_container_that_nobody_knows_is_not_waited_for_longer(world: World) -> None:
+def test_the_alerts_of_an_unknown_container_do_not_wait_longer(world: World) -> None:
     """The runtimes were asked, and none knew it: there is nothing to amend."""
     world.outputs.emit(alert(), BORN)
     world.outputs.identified(BORN.enriched(Facts(Enrichment.PENDING)))
@@ -83,19 +97,19 @@ def test_a_container_that_nobody_knows_is_not_waited_for_longer(world: World) ->
     assert len(world.shown) == 1
 
 
-def test_what_is_known_leaves_at_once(world: World) -> None:
+def test_alerts_of_a_known_container_are_sent_at_once(world: World) -> None:
     """A named container, and an alert of the host's own."""
     world.outputs.emit(alert(1), NAMED)
     world.outputs.emit(alert(2), None)
     assert len(world.sent) == 2
 
 
-def test_a_repetition_that_is_told_late_has_the_names_of_by_now(world: World) -> None:
+def test_a_late_repetition_has_the_present_names(world: World) -> None:
     """It was held back while nobody knew the container, and is told when somebody does."""
-    world.outputs.find = {BORN.cgroup_id: NAMED}.get
+    world.known[BORN.cgroup_id] = NAMED
     world.outputs.emit(alert(container={"id": "c" * 64}), BORN)
     assert [record["container"]["pod"] for record in (*world.shown, *world.sent)] == ["web-0", "web-0"]
-    assert world.outputs.waiting == 0
+    assert world.waiting == 0
 
 
 def test_waiting_can_be_turned_off(tmp_path: Path) -> None:
@@ -137,11 +151,11 @@ def test_alerts_carry_the_labels_of_the_agent(tmp_path: Path) -> None:
     assert not [record for record in world.shown if record["kind"] != "alert" and "labels" in record]
 
 
-def test_a_flood_of_waiting_alerts_is_bounded(world: World) -> None:
+def test_the_number_of_waiting_alerts_is_bounded(world: World) -> None:
     """Beyond the bound they leave as they are: nothing is lost."""
     for number in range(5000):
         world.outputs.emit(alert(number), BORN)
-    assert world.outputs.waiting == 4096
+    assert world.waiting == 4096
     assert len(world.sent) == 5000 - 4096
 
 
@@ -173,7 +187,7 @@ def test_every_kind_of_receiver_can_be_configured(tmp_path: Path) -> None:
     assert names == [receiver.name for receiver in receivers_of(load(empty, {}, flags))]
 
 
-def test_less_severe_alerts_can_stay_at_home(tmp_path: Path) -> None:
+def test_less_severe_alerts_can_be_kept_from_receivers(tmp_path: Path) -> None:
     """alerts.severity; one of unknown severity is sent."""
     got: list[str] = []
 

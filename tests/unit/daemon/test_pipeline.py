@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The clock is set while the agent runs: lines follow it, what is measured does not."""
+"""The way of a verdict: its time, its rate limit, and the steps in their order."""
 
 from __future__ import annotations
 
@@ -11,57 +11,75 @@ from unittest import mock
 import pytest
 
 from ringfence.abi import EventKind
+from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
+from ringfence.daemon.parts import Picture
 from ringfence.daemon.verdicts import pipeline as module
+from ringfence.daemon.verdicts.detectors import Detectors
 from ringfence.daemon.verdicts.pipeline import VerdictPipeline
+from ringfence.daemon.verdicts.tamper import Look, TamperConfirmation
 from ringfence.export.records import boot_offset_ns
 from ringfence.export.stats import Stats
 from ringfence.response.alert import assemble
 from ringfence.response.limiter import Limiter
 from ringfence.wire import make
+from tests.unit.containers.fakes import FakeSlots
 
 DAY = 86_400 * 10**9
+
+
+def pipeline_of(
+    lines: list[Mapping[str, Any]], stats: Stats | None = None, limiter: Limiter | None = None
+) -> VerdictPipeline:
+    """A pipeline without rules and detectors, that emits to `lines`."""
+    registry, slots = Registry(FakeSlots()), FakeSlots()
+    return VerdictPipeline(
+        Picture("node-1", registry, ProcessTree(), stats or Stats()),
+        cast(Any, mock.Mock(find=lambda event: None)),
+        TamperConfirmation(lambda: Look((), 0), enabled=False),
+        Detectors(slots, helpers=[]),
+        Limiter() if limiter is None else limiter,
+        cast(Any, mock.Mock(emit=lambda record, container: lines.append(record))),
+        lambda seconds, work: None,
+    )
 
 
 def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """A day forward: the next line after a tick bears the new date; the latency stays what it was."""
     lines: list[Mapping[str, Any]] = []
-    generations = mock.Mock(rule=lambda *_: None)
-    made = VerdictPipeline(
-        cast(Any, generations), ProcessTree(), Stats(), lambda record, *_: lines.append(record), node="node-1"
-    )
+    made = pipeline_of(lines)
     event = make(
         EventKind.FILE_OPEN, container=1, action=1, time_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     )
-    made.verdict(event, None)
+    made.handle(event, None)
     offset = boot_offset_ns()
     monkeypatch.setattr(module, "boot_offset_ns", lambda: offset + DAY)
     made.tick()
-    made.verdict(event._replace(container=2), None)
+    made.handle(event._replace(container=2), None)
     before, after = lines
     assert before["time"][:10] < after["time"][:10]
     assert {before["node"], after["node"]} == {"node-1"}
     assert 0 <= before["latency_us"] <= after["latency_us"] < 60_000_000
 
 
-def test_at_the_end_nothing_that_was_held_back_is_left() -> None:
-    """Repetitions of the last seconds are told before the agent goes; an earlier tick leaves them alone."""
+def test_at_the_end_held_back_alerts_are_reported() -> None:
+    """Repetitions of the last seconds are reported before the agent ends; an earlier tick leaves
+    them alone.
+    """
     lines: list[Mapping[str, Any]] = []
-    pipeline = VerdictPipeline(
-        cast(Any, mock.Mock(rule=lambda *_: None)), ProcessTree(), Stats(), lambda record, *_:
-        lines.append(record), node="node-1",
-    )  # fmt: skip
+    pipeline = pipeline_of(lines)
     for number in range(3):
-        pipeline.verdict(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
+        pipeline.handle(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
     pipeline.tick()
     assert len(lines) == 1
     pipeline.tick(last=True)
     assert [(line["process"]["pid"], line.get("suppressed")) for line in lines] == [(0, None), (2, 1)]
 
 
-def test_a_flood_is_counted_and_only_its_last_alert_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a thousand verdicts, as many as the rate lets pass are assembled; the rest is counted, and the
-    last told."""
+def test_in_a_flood_only_the_last_held_back_alert_is_assembled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand verdicts, as many as the rate lets pass are assembled; the rest is counted,
+    and the last one reported.
+    """
     lines: list[Mapping[str, Any]] = []
     made_up: list[Any] = []
 
@@ -73,13 +91,10 @@ def test_a_flood_is_counted_and_only_its_last_alert_is_put_together(monkeypatch:
     clock = mock.Mock(return_value=0)
     limiter = Limiter(rate=1.0, burst=3, same_ns=10**9, now_ns=clock)
     stats = Stats()
-    pipeline = VerdictPipeline(
-        cast(Any, mock.Mock(rule=lambda *_: None)), ProcessTree(), stats, lambda record, *_:
-        lines.append(record), limiter, node="node-1",
-    )  # fmt: skip
+    pipeline = pipeline_of(lines, stats, limiter)
     for number in range(1000):
-        pipeline.verdict(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
-    assert (len(lines), len(made_up)) == (1, 1)  # all tell the same
+        pipeline.handle(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
+    assert (len(lines), len(made_up)) == (1, 1)  # all are about the same
     assert sum(stats.alerts.values()) == 1000
     assert stats.alerts_suppressed["unknown"] == 999
     clock.return_value = 60 * 10**9

@@ -7,7 +7,8 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -16,7 +17,8 @@ from ringfence.abi import TASK
 from ringfence.containers.model import Container, Enrichment, State
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.probes import events as probe_desk
+from ringfence.daemon.parts import Loaded, Picture
+from ringfence.daemon.probes import events as module
 from ringfence.daemon.probes.events import ProbePipeline
 from ringfence.export.stats import Stats
 from ringfence.faults import handler_errors
@@ -77,7 +79,7 @@ class FakePolicies:
 
 
 class FakeStream:
-    """Listeners, and what they were offered."""
+    """Clients, and the events that they were offered."""
 
     def __init__(self) -> None:
         self.wanted: set[str] = set()
@@ -86,7 +88,7 @@ class FakeStream:
     def wants_probe(self, label: str) -> bool:
         return label in self.wanted
 
-    def offer(self, event: Any, container: Any) -> None:
+    def offer(self, render: Any, event: Any, container: Any) -> None:
         self.offered.append((event, container))
 
 
@@ -101,19 +103,23 @@ class World:
         )
         self.registry.add(self.container)
         self.policies, self.stream, self.processes = FakePolicies(), FakeStream(), FakeMap()
-        self.stats, self.responses = Stats(), Counter[str]()
+        self.stats = Stats()
         self.alerts: list[Mapping[str, Any]] = []
-        self.about: list[Container | None] = []  # whom the alerts are about
+        self.about: list[Container | None] = []  # the containers that the alerts are about
         self.lines: list[Mapping[str, Any]] = []
         self.killed: list[tuple[int, int]] = []
         if monkeypatch is not None:
-            monkeypatch.setattr(probe_desk, "kill_process", self._kill)
+            monkeypatch.setattr(module, "kill_process", self._kill)
+        kernel = SimpleNamespace(map=lambda name: self.processes)
+        loaded = Loaded(cast(Any, kernel), cast(Any, self.slots), cast(Any, self.policies))
+        picture = Picture("node-1", self.registry, ProcessTree(), self.stats)
+        redactor = SimpleNamespace(record=lambda shown: {**shown, "seen": True})
+        outputs = SimpleNamespace(
+            emit=self._alert, line=self.lines.append, redactor=redactor, stream=self.stream
+        )
         self.pipeline = ProbePipeline(
-            self.registry, self.slots, ProcessTree(), self.processes,  # type: ignore[arg-type]
-            self.policies, self.stats, self.responses, self._alert, self.lines.append,
-            lambda shown: {**shown, "seen": True}, self.stream, "",
-            Limiter() if limiter is None else limiter, node="node-1",
-        )  # fmt: skip
+            loaded, picture, cast(Any, outputs), Limiter() if limiter is None else limiter
+        )
 
     def _alert(self, record: Mapping[str, Any], container: Container | None) -> None:
         self.alerts.append(record)
@@ -162,7 +168,9 @@ def test_events_are_counted_by_container(world: World) -> None:
 
 
 def test_unknown_stays_unknown_and_is_counted(world: World) -> None:
-    """An id that nobody knows, and a host's event that was not asked for; a record of another size."""
+    """An id that nobody knows, and a host's event that was not asked for; a record of another
+    size.
+    """
     live = FakeLive()
     for cgroup in (999, 0):
         world.send(live, cgroup=cgroup)
@@ -246,7 +254,7 @@ def test_only_a_task_that_the_kernel_has_bound_is_killed(world: World) -> None:
     world.bind()
     world.send(live, latency=103)
     assert world.killed == [(PID, START)]
-    assert dict(world.responses) == {"gone": 1, "other": 2, "killed": 1}
+    assert dict(world.stats.responses) == {"gone": 1, "other": 2, "killed": 1}
     assert [alert["outcome"] for alert in world.alerts][-1] == "killed"
     world.rules("any", "kill", mode="audit")
     world.send(live, latency=104)
@@ -318,7 +326,9 @@ def test_rules_beyond_a_thousand_share_a_series(world: World) -> None:
 
 
 def test_a_rule_that_breaks_harms_only_itself(world: World) -> None:
-    """The next rule is judged, the event is counted and offered, the next record is taken; it is counted."""
+    """The next rule is judged, the event is counted and offered, the next record is taken; it is
+    counted.
+    """
     world.rules("any")
     assert world.policies.compiled is not None
     policy = world.policies.compiled.policies.policies[0]

@@ -23,7 +23,9 @@ OTHER = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
 
 
 class FakeServer(ThreadingHTTPServer):
-    """One node. `trouble` are answers to give before it behaves; `races` are changes by others meanwhile."""
+    """One node. `trouble` are answers to give before it behaves; `races` are changes by others
+    meanwhile.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -136,7 +138,7 @@ def test_a_taint_without_an_api_server_is_a_contradiction(monkeypatch: pytest.Mo
     """Said at the start, not tried for ever."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ConfigError, match="no API server is known"):
-        PodSources(load(environment={"RINGFENCE_KUBERNETES_TAINT": KEY}), lambda uids: None)
+        PodSources(load(environment={"RINGFENCE_KUBERNETES_TAINT": KEY}))
 
 
 @pytest.mark.parametrize(

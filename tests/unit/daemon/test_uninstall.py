@@ -64,7 +64,9 @@ def test_nothing_stays(state: Path) -> None:
 
 
 def test_what_is_not_ours_stays(state: Path, tmp_path: Path) -> None:
-    """A file of somebody else's beside the state, and a queue in a directory that the operator chose."""
+    """A file of somebody else's beside the state, and a queue in a directory that the operator
+    chose.
+    """
     config = configured(state, **{"alerts.queue_dir": str(tmp_path / "queue")})
     fill(config)
     (state / "mine").touch()

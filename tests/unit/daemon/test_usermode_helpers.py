@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -81,7 +82,9 @@ def test_a_helper_is_known_by_its_file_and_by_its_path() -> None:
 
 
 def test_bytes_that_are_no_text_end_nothing(root: Path) -> None:
-    """Who wrote the setting chose them. The path is what it is, and no more of a long setting is read."""
+    """Who wrote the setting chose them. The path is what it is, and no more of a long setting is
+    read.
+    """
     (root / "proc/sys/kernel/core_pattern").write_bytes(b"|/\xff\n")
     (root / "sys/kernel/uevent_helper").write_bytes(b"/" + b"x" * 10000)
     found = [path for path, _ in configured(root)]
@@ -119,7 +122,7 @@ class Written(dict[bytes, bytes]):
 def test_a_helper_that_was_replaced_is_known_again(root: Path) -> None:
     """As an upgrade does it: another file, renamed over it. The one before is known no more."""
     table, program = Written(), root / "usr/lib/dump"
-    helpers = UsermodeHelpers(table, root=root)
+    helpers = UsermodeHelpers(cast(Any, table), root=root)
     assert table.knows(program, "/usr/lib/dump")
     (root / "usr/lib/dump.new").write_text("#!/bin/sh\nexit\n")
     os.link(program, root / "usr/lib/dump.old")
@@ -135,7 +138,7 @@ def test_a_setting_that_changes_afterwards_is_not_trusted(root: Path) -> None:
     table = Written()
     (root / "usr/lib/evil").write_text("")
     (root / "usr/lib/mine").write_text("")
-    helpers = UsermodeHelpers(table, [Path("/usr/lib/mine")], root)
+    helpers = UsermodeHelpers(cast(Any, table), [Path("/usr/lib/mine")], root)
     (root / "proc/sys/kernel/modprobe").write_text("/usr/lib/evil\n")
     helpers.refresh()
     assert table.knows(root / "usr/lib/mine", "/usr/lib/mine")
@@ -145,7 +148,7 @@ def test_a_setting_that_changes_afterwards_is_not_trusted(root: Path) -> None:
 def test_a_root_that_cannot_be_looked_at_leaves_what_is_known(root: Path) -> None:
     """A helper must not become unknown because of us."""
     table = Written()
-    helpers = UsermodeHelpers(table, root=root)
+    helpers = UsermodeHelpers(cast(Any, table), root=root)
     before = dict(table)
     root.rename(root.with_name("away"))
     helpers.refresh()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.export.jsonl import JsonLines, LineWriter
+from ringfence.export.jsonl import LineWriter, line_of
 from tests.support.waiting import wait_for
 
 
@@ -154,8 +154,9 @@ def test_a_reopen_that_fails_leaves_no_descriptor_of_others_to_write_to(tmp_path
 
 
 def test_records_are_one_json_object_a_line() -> None:
-    """structlog renders them; text with quotes and non-ASCII letters survives."""
-    lines: list[bytes] = []
-    JsonLines(lines.append).emit({"event": "file.open", "details": {"path": 'a"b\u00e9'}})
-    assert lines[0].endswith(b"\n")
-    assert json.loads(lines[0]) == {"event": "file.open", "details": {"path": 'a"b\u00e9'}}
+    """Text with quotes and non-ASCII letters survives; a lone surrogate is escaped."""
+    record = {"event": "file.open", "details": {"path": 'a"b\u00e9'}}
+    line = line_of(record)
+    assert line.endswith(b"\n")
+    assert json.loads(line) == record
+    assert line_of({"path": "\udc80"}) == b'{"path":"\\udc80"}\n'

@@ -145,7 +145,7 @@ class Worker:
         return self._event
 
     @property
-    def room(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """Requests that wait, and may."""
         return len(self._queue), self._queue_max
 

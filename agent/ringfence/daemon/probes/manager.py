@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The custom probes of a node: found, compiled, read, replaced when their files change, reported.
 
-Reading YAML and waiting for bcc happen in one thread, one probe at a time; events are taken in the loop. If a
-new version is refused, the running one stays, and the status says so.
+Reading YAML and waiting for bcc happen in one thread, one probe at a time; events are handled in
+the loop. If a new version is refused, the running one stays, and the status shows the problem.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,19 @@ from ringfence.probes.read import Found, read_directory
 
 __all__ = ["ProbeManager", "ProbeState"]
 
-_END = 0.5  # seconds that an end waits for a probe that is being loaded
+_END = 0.5  # seconds that `close` waits for a probe that is being loaded
 _LOOK = 1.0  # seconds between two looks at the files
-_BATCH = 512  # records a turn of each probe: an alert must not wait for more
-_LAST_BATCHES = 64  # of each probe that an end takes
-_PAUSE = 0.01  # seconds from a look at a ring that was not empty to the next
-_MAX_FILE = 16 << 20  # of a file that a probe is made of; whole headers of a kernel have some megabytes
+_BATCH = 512  # records of each probe per turn: an alert must not wait for more
+_LAST_BATCHES = 64  # of each probe, at the end
+_PAUSE = 0.01  # seconds between two reads of a ring that was not empty
+_MAX_FILE = 16 << 20  # bytes of a file of a probe; whole headers of a kernel have some megabytes
 _SUFFIXES = (".yaml", ".c", ".h")
-_MEANT = ("sampled", "host")  # left out on request
+_MEANT = ("sampled", "host")  # reasons for which events are left out on request
 
 
 @dataclass(slots=True)
 class ProbeState:
-    """One probe. `live` None: it does not run; `problems`: what is wrong with the files as they are now."""
+    """One probe. `live` None: it does not run; `problems`: those of the files as they are now."""
 
     name: str
     live: Live | None = None
@@ -73,7 +74,9 @@ class ProbeState:
 
 
 class ProbeManager:
-    """Any thread may read `states` and `loads`; everything else belongs to the loop and one thread."""
+    """Any thread may read `states` and `loads`; everything else belongs to the loop and one
+    thread.
+    """
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class ProbeManager:
         self.loads: Counter[str] = Counter({"loaded": 0, "failed": 0})
 
     def start(self) -> None:
-        """Begin to load; nobody waits for it."""
+        """Begin to load, in the background."""
         self._workshop.tidy()
         self._loop.watch(self._epoll.fileno(), self._ready)
         self._thread.start()
@@ -108,13 +111,15 @@ class ProbeManager:
         self._stopping.set()
         self._again.set()
         self._thread.stop()
-        self._thread.join(_END)  # what bcc is doing then ends with this process
+        self._thread.join(_END)  # a running bcc ends with this process
         for live in self.running():
             live.detach()
         self._epoll.close()
 
     def drain(self) -> None:
-        """Take what the rings hold now, at the end. In the loop's thread; bounded, as events go on."""
+        """Handle the records that the rings hold now, at the end. In the loop's thread; bounded,
+        because events continue.
+        """
         for live in self.running():
             for _ in range(_LAST_BATCHES):
                 records = live.read(_BATCH)
@@ -148,14 +153,15 @@ class ProbeManager:
         names = {*found.definitions, *found.problems}
         for gone in before - names:
             self._prints.pop(gone, None)
-            self._loop.call(lambda name=gone: self._remove(name))  # type: ignore[misc]
+            self._loop.call(partial(self._remove, gone))
         for name, problems in found.problems.items():
             self._refuse(name, [str(problem) for problem in problems])
         for definition in found.definitions.values():
             if self._stopping.is_set():
                 return
             self._load(definition)
-        # What reading YAML and waiting for bcc took is free again, but still counts as the agent's.
+        # The memory that reading YAML and waiting for bcc took is free again, but not returned
+        # yet.
         gc.collect()
         return_free_memory()
         if not first:
@@ -170,8 +176,8 @@ class ProbeManager:
         try:
             live = Live(definition, self._workshop.build(definition))
         except (Error, OSError) as error:
-            self._refuse(definition.name, _told(error))
-        except Exception as error:  # a bug of ours: this probe is not loaded, and the log says so
+            self._refuse(definition.name, _messages(error))
+        except Exception as error:  # a bug: this probe is not loaded, and the log shows it
             self._refuse(definition.name, [f"internal error: {type(error).__name__}: {error}"])
         else:
             self._loop.call(lambda: self._install(live))
@@ -188,7 +194,7 @@ class ProbeManager:
                     "probe refused",
                     probe=name,
                     problems=shown,
-                    goes_on="the one before" if state.live else "none",
+                    running="the version before" if state.live else "none",
                 )
             state.problems, state.loading = shown, False
 
@@ -218,7 +224,7 @@ class ProbeManager:
             self._log.info("probe removed", probe=name)
 
     def _end(self, live: Live) -> None:
-        """Take what its ring still holds, then detach."""
+        """Handle the records that its ring still holds, then detach."""
         while records := live.read(_BATCH):
             self._pipeline.handle(live, records)
         self._epoll.unregister(live.fileno())
@@ -227,8 +233,9 @@ class ProbeManager:
         live.detach()
 
     def _ready(self) -> None:
-        """Some rings have records: a batch of each. One that was emptied is looked at again a little later:
-        a wake-up for each record would cost more than the record."""
+        """Some rings have records: handle a batch of each. A ring that was emptied is read again a
+        little later: a wake-up for each record would cost more than the record.
+        """
         for fd, _ in self._epoll.poll(0):
             live = self._by_fd[fd]
             records = live.read(_BATCH)
@@ -246,7 +253,7 @@ class ProbeManager:
         self._resting.clear()
 
 
-def _told(error: Error | OSError) -> list[str]:
+def _messages(error: Error | OSError) -> list[str]:
     if isinstance(error, ProbeError):
         return [str(problem) for problem in error.problems]
     if isinstance(error, Error):
@@ -255,7 +262,7 @@ def _told(error: Error | OSError) -> list[str]:
 
 
 def _fingerprint(definition: Definition) -> bytes:
-    """Of both files, and of headers beside them."""
+    """The digest of both files, and of the headers beside them."""
     digest = hashlib.sha256()
     for path in (definition.yaml, definition.source, *sorted(definition.source.parent.glob("*.h"))):
         try:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The enrolment socket: a runtime has its container in the kernel's maps before the first instruction.
+"""The enrolment socket: a runtime gets its container into the kernel's maps before the first
+instruction runs.
 
-Our runtime connects before it starts a workload. In one message it names the container's cgroup and the
-policies that it asks for, and waits for the answer. A request is one packet of JSON with descriptors (the
-container's cgroup in each hierarchy, its config.json, perhaps a policy file). The answer is one packet, too:
-`{"ok": true, ...}` only after the entry has been read back from the kernel. So cgroups whose name matches no
-pattern are enrolled as well. A descriptor means the same in every namespace, and cannot be swapped like a
-path.
+Ringfence's runtime connects before it starts a workload. In one message it names the container's
+cgroup and the policies that it wants, and waits for the answer. A request is one packet of JSON
+with descriptors (the container's cgroup in each hierarchy, its config.json, perhaps a policy
+file). The answer is one packet, too: `{"ok": true, ...}` only after the entry has been read back
+from the kernel. So cgroups whose name matches no pattern are enrolled as well. A descriptor means
+the same in every namespace, and cannot be swapped like a path.
 
-The socket has mode 0600. The peer must be root or the agent's own user, and in no container: root of a
-container could give it another name and other policies.
+The socket has mode 0600. The peer must be root or the agent's own user, and in no container: root
+of a container could give it another name and other policies.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.core import Metric
 
 from ringfence import log
 from ringfence.containers.enrich import safejson
@@ -36,6 +39,7 @@ from ringfence.daemon.policies.manager import PolicyManager
 from ringfence.daemon.tracking.enrolment import Enrolment
 from ringfence.daemon.tracking.enrolment_store import EnrolmentRecord, EnrolmentStore
 from ringfence.errors import Error
+from ringfence.export import families
 from ringfence.faults import ACCEPT_PAUSE, cannot_accept
 
 __all__ = ["EnrollSocket"]
@@ -43,7 +47,7 @@ __all__ = ["EnrollSocket"]
 _MAX_CALLERS = 64
 _MAX_BYTES = 1 << 16
 _MAX_FDS = 32
-_SECONDS = 5.0  # in which a caller must have said what it wants
+_SECONDS = 5.0  # in which a caller must have sent its request
 _SO_PEERCRED = struct.Struct("3i")
 
 
@@ -54,7 +58,9 @@ class _Caller:
 
 
 class EnrollSocket:
-    """Runs in the loop. `enrolment` writes and reads back the kernel maps; `refuses` rejects a peer."""
+    """Runs in the loop. `enrolment` writes and reads back the kernel maps; `refuses` rejects a
+    peer.
+    """
 
     def __init__(
         self,
@@ -76,12 +82,20 @@ class EnrollSocket:
         self._callers: dict[int, _Caller] = {}
         self._listener: socket.socket | None = None
         self._log = log.get_logger("enroll")
-        self.results: Counter[str] = Counter({"enrolled": 0, "refused": 0, "busy": 0})
+        self._results: Counter[str] = Counter({"enrolled": 0, "refused": 0, "busy": 0})
 
     @property
-    def room(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """Callers that wait for their answer, and the maximum."""
         return len(self._callers), _MAX_CALLERS
+
+    def samples(self) -> Iterator[Metric]:
+        """Requests by result, and callers that wait."""
+        yield families.counters(
+            "ringfence_handshakes", "Containers that their runtime told of before their start.", "result",
+            self._results,
+        )  # fmt: skip
+        yield from families.capacity("handshakes", self.capacity)
 
     def start(self) -> None:
         """Listen. Raises OSError."""
@@ -90,7 +104,7 @@ class EnrollSocket:
         self._loop.every(_SECONDS, self._expire)
 
     def close(self) -> None:
-        """Stop listening; waiting callers see the end of their connection."""
+        """Stop listening, and close the connections of waiting callers."""
         for caller in list(self._callers.values()):
             self._drop(caller.connection)
         if self._listener is not None:
@@ -111,14 +125,16 @@ class EnrollSocket:
                 return
             connection.setblocking(False)
             if len(self._callers) >= _MAX_CALLERS:
-                self.results["busy"] += 1  # the runtime sees the end, and decides what that means to it
+                self._results["busy"] += (
+                    1  # the runtime sees the end of the connection, and decides what to do
+                )
                 connection.close()
                 continue
             if not _trusted(connection) or self._refuses(connection):
                 connection.close()
                 continue
             self._callers[connection.fileno()] = _Caller(connection)
-            # A runtime speaks at once: mostly its words are here already.
+            # A runtime sends its request at once, so mostly it is here already.
             self._receive(connection)
 
     def _listen_again(self) -> None:
@@ -146,7 +162,7 @@ class EnrollSocket:
             self._refuse(connection, error.message, error.hint)
         except safejson.Unusable as error:
             self._refuse(connection, f"the request {error}")
-        except Exception as error:  # a bug of ours must not end the loop that serves everybody
+        except Exception as error:  # a bug must not end the loop, which serves all parts
             self._refuse(connection, f"internal error: {type(error).__name__}: {error}")
         finally:
             for fd in fds:
@@ -182,12 +198,12 @@ class EnrollSocket:
                 if key:
                     self._store.release(key)  # where it was not enrolled
 
-        self._callers[connection.fileno()].since = float("inf")  # from here on it waits for us
+        self._callers[connection.fileno()].since = float("inf")  # from here on it waits for the agent
         self._manager.add(file, data, done)
 
     def restore(self) -> None:
-        """Enrol the containers that an earlier agent was told of. Call in the loop's thread, before tasks are
-        armed; policy files that they brought follow as soon as the loop runs.
+        """Enrol the containers that an earlier agent had enrolled. Call in the loop's thread,
+        before tasks are armed. Their own policy files follow as soon as the loop runs.
         """
         for record in self._store.records():
             keys = tuple(word for word in record.chosen if ":" in word)
@@ -207,7 +223,7 @@ class EnrollSocket:
                 )
 
         if kept is None:
-            done("", "it is not there any more")
+            done("", "the file does not exist any more")
         else:
             self._manager.add(*kept, done)
 
@@ -215,11 +231,11 @@ class EnrollSocket:
         self, connection: socket.socket, facts: Facts, name: str, chosen: tuple[str, ...], cgroup: int
     ) -> None:
         policies = self._enrolment.enter(cgroup, facts, name, chosen)
-        self.results["enrolled"] += 1
+        self._results["enrolled"] += 1
         self._answer(connection, {"ok": True, "policies": policies})
 
     def _refuse(self, connection: socket.socket, message: str, hint: str = "") -> None:
-        self.results["refused"] += 1
+        self._results["refused"] += 1
         self._log.warning("a container is refused", reason=message[:500])
         self._answer(connection, {"ok": False, "error": message[:8192], "hint": hint})
 
@@ -263,7 +279,7 @@ class _Request:
 
     @classmethod
     def of(cls, body: Any, fds: list[int]) -> _Request:
-        """`fds` of the body says, in order, what each descriptor is."""
+        """`fds` of the body names, in order, the meaning of each descriptor."""
         names = body.get("fds") if isinstance(body, dict) else None
         if not isinstance(names, list) or len(names) != len(fds):
             raise Error("the request does not fit its descriptors")
@@ -273,18 +289,20 @@ class _Request:
         return cls(body, named)
 
     def cgroup(self, enrolment: Enrolment) -> int:
-        """The descriptor of the hierarchy that says whose a task is."""
+        """The descriptor in the hierarchy that identifies containers."""
         for fd in self._cgroups:
             if enrolment.suits(fd):
                 return fd
         raise Error(
-            "no cgroup of the container lies in the hierarchy that the agent goes by",
+            "no cgroup of the container lies in the hierarchy that the agent uses",
             hint="`ringfence status` names it",
         )
 
 
 def _facts(config: list[int], *, certain: bool) -> Facts:
-    """From config.json. Where an engine may know more than the bundle, it is still asked."""
+    """Facts of config.json. If an engine may know more than the bundle (not `certain`), it is
+    still asked.
+    """
     if not config:
         return Facts(Enrichment.DONE if certain else Enrichment.PENDING)
     facts = facts_of_config(safejson.parse(safejson.read_open(config[0])), source="ringfence-runtime")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes told of their containers, kept on disk for the next agent of this node.
+"""The enrolment requests of runtimes, kept on disk for the next agent of this node.
 
-A container whose cgroup matches no pattern, and the policies it chose, are known by the enrolment request
-alone. One small file per container, and the policy files that were brought, in the state directory, which is
-root's. Both are removed with the container; a file that several chose, with the last of them.
+A container whose cgroup matches no pattern, and the policies it chose, are known from its
+enrolment request only. The state directory, which belongs to root, holds one small file per
+container, and the policy files that came with requests. Both are removed with the container; a
+shared policy file, with the last of its users.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ class EnrolmentRecord(NamedTuple):
 
 
 class EnrolmentStore:
-    """The directory. A failed write is no error: the enrolment itself is what counts."""
+    """The directory. A failed write is no error: the enrolment itself matters more."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._users: dict[str, set[int]] = {}  # key of a file -> who chose it
+        self._users: dict[str, set[int]] = {}  # key of a file -> the containers that chose it
 
     def keep(self, record: EnrolmentRecord) -> None:
-        """Remember a container; again, where it is known already."""
+        """Store a container, or replace what is stored of it."""
         facts = record.facts
         known = {name: getattr(facts, name) for name in _FACTS}
         body = {
@@ -55,11 +56,11 @@ class EnrolmentStore:
         self._note(record)
 
     def keep_file(self, key: str, name: str, data: bytes) -> None:
-        """Remember a policy file by its key."""
+        """Store a policy file by its key."""
         self._write(_file_of(key), json.dumps({"name": name}).encode() + b"\n" + data)
 
     def forget(self, cgroup_id: int) -> None:
-        """The container is gone."""
+        """Remove a container that is gone."""
         with suppress(OSError):
             (self._directory / str(cgroup_id)).unlink()
         for key in [key for key, users in self._users.items() if cgroup_id in users]:
@@ -67,14 +68,14 @@ class EnrolmentStore:
             self.release(key)
 
     def release(self, key: str) -> None:
-        """Remove a file that nobody has chosen, after all."""
+        """Remove a file that no container has chosen, after all."""
         if not self._users.get(key):
             self._users.pop(key, None)
             with suppress(OSError):
                 (self._directory / _file_of(key)).unlink()
 
     def file(self, key: str) -> tuple[str, bytes] | None:
-        """Name and text of a file that was kept."""
+        """Name and text of a stored file."""
         try:
             head, _, data = (self._directory / _file_of(key)).read_bytes().partition(b"\n")
             return safejson.text(safejson.parse(head), "name") or key, data
@@ -82,7 +83,7 @@ class EnrolmentStore:
             return None
 
     def records(self) -> list[EnrolmentRecord]:
-        """Every container that was kept and can be read; files that none of them chose go."""
+        """Every stored container that can be read. Files that none of them chose are removed."""
         found: list[EnrolmentRecord] = []
         files: set[str] = set()
         for entry in sorted(self._directory.iterdir()) if self._directory.is_dir() else ():
