@@ -45,7 +45,7 @@ class Agent:
         self._defend()
         self._watch()
         parts.readiness.wait_for("")
-        parts.stats.startup_seconds = plans.process_age()
+        parts.stats.started(plans.process_age())
         self._log.info(
             "ready",
             startup_ms=round(parts.stats.startup_seconds * 1000),
@@ -110,7 +110,7 @@ class Agent:
         parts.manager.start(parts.first)
         began = time.monotonic()
         kernel.attach(parts.planner.plan(parts.first))
-        parts.stats.attach_seconds = time.monotonic() - began
+        parts.stats.attached(time.monotonic() - began)
         self._log_start()
         if parts.canary:
             self._stack.callback(parts.canary.close)
@@ -184,7 +184,7 @@ class Agent:
         itself.
         """
         parts = self._parts
-        parts.stats.loop_seen = time.monotonic()
+        parts.stats.turned()
         parts.loaded.kernel.map("heartbeat").set(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         parts.continuity.takeover.tick(parts.pipeline.handle)
         self._helpers.refresh()

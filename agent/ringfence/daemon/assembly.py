@@ -149,7 +149,7 @@ class Assembly:
         lower_priority()
         halvings, size = loaded.kernel.map("halvings"), config.activity_ring
         self.backpressure = Backpressure(
-            loaded.kernel.activity, size, halvings, self.stats, node.limits, return_free_memory
+            loaded.kernel.activity, size, halvings, node.limits, return_free_memory
         )
 
     def _make_policies(self) -> None:
@@ -196,7 +196,7 @@ class Assembly:
             self.outputs,
             self.loop.later,
         )
-        self.canary = canary.Canary(self._node.hierarchy, self.stats) if canary.enabled(config) else None
+        self.canary = canary.Canary(self._node.hierarchy) if canary.enabled(config) else None
         self.dispatcher = Dispatcher(
             picture,
             self.tracker,

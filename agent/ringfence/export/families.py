@@ -33,6 +33,7 @@ __all__ = [
     "PolicyState",
     "agent",
     "alerts",
+    "canary",
     "capacity",
     "counter",
     "counters",
@@ -110,7 +111,7 @@ def evicted(of: str, count: int) -> Metric:
 
 
 def agent(stats: Stats, mode: str, *, ready: bool) -> Iterator[Metric]:
-    """Version, start, mode, canary, and the bugs that were survived."""
+    """Version, start, mode, and the bugs that were survived."""
     yield gauge("ringfence_build_info", "Version of the agent.", {"version": __version__}, 1)
     yield gauge(
         "ringfence_ready", "1 when programs are attached and policies are in the kernel.", {}, int(ready)
@@ -124,14 +125,18 @@ def agent(stats: Stats, mode: str, *, ready: bool) -> Iterator[Metric]:
     for name in ("audit", "enforce", "policy"):
         modes.add_metric([name], name == mode)
     yield modes
-    if stats.canary_seen:
-        yield gauge("ringfence_canary_seconds", "Since the canary was heard last.", {},
-                    time.monotonic() - stats.canary_seen)  # fmt: skip
-    yield counter("ringfence_canaries", "Canaries that were heard.", {}, stats.canaries)
     yield counters("ringfence_handler_errors", "Bugs of the agent that it survived.", "where",
                    handler_errors)  # fmt: skip
     yield counters("ringfence_thread_failures", "Threads of the agent that failed and were begun anew.",
                    "thread", thread_failures)  # fmt: skip
+
+
+def canary(seen: float, count: int) -> Iterator[Metric]:
+    """`seen`: monotonic time of the last record; 0: there is no canary, and no such series."""
+    if seen:
+        yield gauge("ringfence_canary_seconds", "Since the canary was heard last.", {},
+                    time.monotonic() - seen)  # fmt: skip
+    yield counter("ringfence_canaries", "Canaries that were heard.", {}, count)
 
 
 def own_limits(

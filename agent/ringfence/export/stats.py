@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
 
@@ -43,14 +44,11 @@ class Stats:
     """Counters since the agent started. Seconds are seconds."""
 
     __slots__ = (
-        "activity_halvings",
         "alert_latency",
         "alerts",
         "alerts_suppressed",
         "attach_seconds",
         "attempts",
-        "canaries",
-        "canary_seen",
         "decode_errors",
         "loop_seen",
         "received",
@@ -71,13 +69,22 @@ class Stats:
         self.alert_latency = Histogram()
         self.reloads: Counter[str] = Counter()  # by result: loaded, refused
         self.responses: Counter[str] = Counter()  # kills from user space, by result
-        self.activity_halvings = 0  # how often the rate of activity is halved just now
         self.startup_seconds = 0.0  # process start -> ready
         self.attach_seconds = 0.0
-        self.canary_seen = 0.0  # time.monotonic() when it was heard last; 0: there is none
-        self.canaries = 0  # heard
         self.loop_seen = 0.0  # time.monotonic() of the loop's last turn
         self.rules: set[str] = set()  # that have series
+
+    def attached(self, seconds: float) -> None:
+        """Attaching the programs has taken so long."""
+        self.attach_seconds = seconds
+
+    def started(self, seconds: float) -> None:
+        """The start, from the process's beginning to ready, has taken so long."""
+        self.startup_seconds = seconds
+
+    def turned(self) -> None:
+        """The loop is alive."""
+        self.loop_seen = time.monotonic()
 
     def series(self, rule: str) -> str:
         """A rule's label. Its id is the operator's, but a year of reloads must not fill the metrics."""

@@ -58,6 +58,10 @@ class FakeLive:
         self.received = self.alerts = 0
         self.failures = Counter({"decode": 0, "unattributed": 0})
 
+    def count(self, *, received: int = 0, alerts: int = 0) -> None:
+        self.received += received
+        self.alerts += alerts
+
 
 class FakeMap:
     """The kernel's map of processes."""

@@ -167,7 +167,7 @@ class World:
         self.slots: dict[int, ContainerValue] = {}
         self.stats = Stats()
         self.stats.attempts.add(("T1611",), "shop", "denied")
-        self.stats.canary_seen = time.monotonic() - 7
+        self.canary_seen = time.monotonic() - 7
         self.stats.alerts["core-pattern", "critical", "deny", "denied"] = 3
         self.stats.decode_errors["short"] = 1
         self.stats.alert_latency.observe(0.0015)
@@ -181,6 +181,7 @@ class World:
     def samples(self) -> Iterator[Metric]:
         """What the parts of the daemon show, each by its function."""
         yield from families.agent(self.stats, "policy", ready=self.ready)
+        yield from families.canary(self.canary_seen, 3)
         yield from families.records(self.stats, self.life.unattributed)
         yield from families.alerts(self.stats)
         yield from families.policies(self.policies, self.stats.reloads)

@@ -209,7 +209,7 @@ def test_the_canary_shows_how_long_it_has_been_silent_and_is_absent_where_there_
     """No zero that looks like health: without a canary there is no such series."""
     world = World()
     assert 7 <= (value(scrape(new_registry(world.parts)), "ringfence_canary_seconds") or 0) < 60
-    world.stats.canary_seen = 0.0
+    world.canary_seen = 0.0
     assert value(scrape(new_registry(world.parts)), "ringfence_canary_seconds") is None
 
 

@@ -18,7 +18,6 @@ from ringfence.bpf.maps import Map
 from ringfence.bpf.ring import Ring
 from ringfence.daemon.startup.resource_limits import ResourceLimits
 from ringfence.export import families
-from ringfence.export.stats import Stats
 
 __all__ = ["Backpressure"]
 
@@ -37,14 +36,13 @@ class Backpressure:
         activity: Ring,
         size: int,
         halvings: Map,
-        stats: Stats,
         limits: ResourceLimits,
         relieve: Callable[[], object] = lambda: None,
     ) -> None:
         """`limits` are the agent's own. `relieve` is called when its memory comes near the limit."""
-        self._activity, self._size, self._map, self._stats = activity, size, halvings, stats
+        self._activity, self._size, self._map = activity, size, halvings
         self._limits, self._relieve = limits, relieve
-        self._calm = 0
+        self._halvings = self._calm = 0
         self._log = log.get_logger("pressure")
 
     def tick(self) -> None:
@@ -63,7 +61,7 @@ class Backpressure:
         self._calm = self._calm + 1 if calm else 0
         if "memory" in reasons:
             self._relieve()
-        halvings = self._stats.activity_halvings
+        halvings = self._halvings
         if reasons and halvings < _MOST:
             self._set(halvings + 1, " ".join(reasons))
         elif halvings and self._calm >= _CALM:
@@ -71,7 +69,7 @@ class Backpressure:
 
     def _set(self, halvings: int, why: str) -> None:
         self._calm = 0
-        self._stats.activity_halvings = halvings
+        self._halvings = halvings
         self._map.set(0, halvings)
         self._log.warning("the rate of activity was changed", halvings=halvings, why=why)
 
@@ -80,6 +78,4 @@ class Backpressure:
         limits = self._limits
         size = limits.memory_limit
         memory = (size, limits.memory_used() if size else 0.0)
-        yield from families.own_limits(
-            memory, limits.cpus, limits.throttled_seconds, self._stats.activity_halvings
-        )
+        yield from families.own_limits(memory, limits.cpus, limits.throttled_seconds, self._halvings)

@@ -13,15 +13,18 @@ import contextlib
 import os
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.core import Metric
 
 from ringfence import log
 from ringfence.abi import PATTERN_ANY, EventKind
 from ringfence.bpf.kernel import Pattern
 from ringfence.config import Config
 from ringfence.containers.hierarchy import Hierarchy, cgroup_id, own_cgroup
-from ringfence.export.stats import Stats
+from ringfence.export import families
 
 __all__ = ["Canary", "enabled"]
 
@@ -37,11 +40,12 @@ def enabled(config: Config) -> bool:
 class Canary:
     """Used by the loop only. `hierarchy` is the one that identifies containers."""
 
-    def __init__(self, hierarchy: Hierarchy, stats: Stats) -> None:
+    def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
         self._name = f"{_NAME}{os.getpid()}.0"
         self._path = hierarchy.mount / self._name
-        self._stats = stats
+        self._seen = 0.0  # monotonic time of the last record; 0: not started
+        self._count = 0
         self._failing = False
         self._log = log.get_logger("canary")
         self._cgroup = 0  # its id; 0: none
@@ -59,7 +63,7 @@ class Canary:
         It is made at the root, as a container of its own. If the root cannot be written (0555, and
         a pod without CAP_DAC_OVERRIDE), it is made inside the cgroup of the agent's own container.
         """
-        self._stats.canary_seen = time.monotonic()
+        self._seen = time.monotonic()
         for other in self._path.parent.glob(f"{_NAME}*.0"):
             pid = other.name.removeprefix(_NAME).removesuffix(".0")
             if not os.path.exists(f"/proc/{pid}"):
@@ -101,10 +105,14 @@ class Canary:
         """Returns True if a record of a cgroup is about the canary alone."""
         if event.cgroup in self._probes:
             if event.event == EventKind.CGROUP_MKDIR:
-                self._stats.canary_seen = time.monotonic()
-                self._stats.canaries += 1
+                self._seen = time.monotonic()
+                self._count += 1
             return True
         return bool(self._cgroup) and event.cgroup == self._cgroup
+
+    def samples(self) -> Iterator[Metric]:
+        """The canary's records, and the time since the last one."""
+        yield from families.canary(self._seen, self._count)
 
     def close(self) -> None:
         """Remove the cgroup."""

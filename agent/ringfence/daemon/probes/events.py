@@ -64,7 +64,7 @@ class ProbePipeline:
             self._learn_rules()
         decode = live.decoder.decode
         wanted = self._outputs.stream.wants_probe(live.probe.label)
-        live.received += len(records)
+        live.count(received=len(records))
         seen: dict[tuple[int, int, int], Container | None] = {}  # a batch is about a few processes
         for record in records:
             try:
@@ -147,7 +147,7 @@ class ProbePipeline:
         for index, policy, rule in rules:
             try:
                 if rule.holds(values) and index in self._policies_of(container):
-                    live.alerts += 1
+                    live.count(alerts=1)
                     self._verdict(event, container, policy, rule)
             except Exception as error:  # this rule misses this event; the others are still evaluated
                 self._bug(live, error)

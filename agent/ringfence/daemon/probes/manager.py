@@ -53,6 +53,18 @@ class ProbeState:
     problems: Sequence[str] = ()
     loading: bool = False
 
+    def load(self) -> None:
+        """It is being loaded."""
+        self.loading = True
+
+    def refuse(self, problems: Sequence[str]) -> None:
+        """The files are refused; an older version stays."""
+        self.problems, self.loading = problems, False
+
+    def run(self, live: Live) -> None:
+        """This version runs now."""
+        self.live, self.problems, self.loading = live, (), False
+
     @property
     def word(self) -> str:
         """running, loading, outdated (an older version runs, the new one was refused) or failed."""
@@ -172,7 +184,7 @@ class ProbeManager:
         if self._prints.get(definition.name) == print_now:
             return
         self._prints[definition.name] = print_now
-        self.states.setdefault(definition.name, ProbeState(definition.name)).loading = True
+        self.states.setdefault(definition.name, ProbeState(definition.name)).load()
         try:
             live = Live(definition, self._workshop.build(definition))
         except (Error, OSError) as error:
@@ -196,7 +208,7 @@ class ProbeManager:
                     problems=shown,
                     running="the version before" if state.live else "none",
                 )
-            state.problems, state.loading = shown, False
+            state.refuse(shown)
 
         self._loop.call(note)
 
@@ -211,7 +223,7 @@ class ProbeManager:
             live.begin_after(state.live)
             self._end(state.live)
             live.take_over(state.live)
-        state.live, state.problems, state.loading = live, (), False
+        state.run(live)
         self._by_fd[live.fileno()] = live
         self._epoll.register(live.fileno(), select.EPOLLIN)
         self.loads["loaded"] += 1

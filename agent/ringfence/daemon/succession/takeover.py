@@ -72,6 +72,13 @@ class _Left:
     time_ns: int
     ring: int
 
+    def is_again_in(self, ring: int, time_ns: int) -> bool:
+        """Returns True if a record of another ring, of that time, is the same verdict."""
+        if self.ring == ring or abs(self.time_ns - time_ns) > _SAME_CALL_NS:
+            return False
+        self.ring = ring
+        return True
+
 
 class Takeover:
     """Call `begin` before anything attaches, `adopted` when running containers are known,
@@ -298,10 +305,8 @@ class Takeover:
         if sum(name == "alerts" for name, _ in self._rings) < 2:
             return False
         left = self._left[self._call(event)]
-        for one in left:
-            if one.ring != self._reading and abs(one.time_ns - event.time_ns) <= _SAME_CALL_NS:
-                one.ring = self._reading
-                return True
+        if any(one.is_again_in(self._reading, event.time_ns) for one in left):
+            return True
         if self._witnessed < _WITNESSED:
             left.append(_Left(event.time_ns, self._reading))
             self._witnessed += 1

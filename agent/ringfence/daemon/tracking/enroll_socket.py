@@ -56,6 +56,10 @@ class _Caller:
     connection: socket.socket
     since: float = field(default_factory=time.monotonic)
 
+    def keep(self) -> None:
+        """Its request is here: from now on it waits for the agent, however long that takes."""
+        self.since = float("inf")
+
 
 class EnrollSocket:
     """Runs in the loop. `enrolment` writes and reads back the kernel maps; `refuses` rejects a
@@ -198,7 +202,7 @@ class EnrollSocket:
                 if key:
                     self._store.release(key)  # where it was not enrolled
 
-        self._callers[connection.fileno()].since = float("inf")  # from here on it waits for the agent
+        self._callers[connection.fileno()].keep()
         self._manager.add(file, data, done)
 
     def restore(self) -> None:

@@ -114,8 +114,9 @@ class Dispatcher:
         self._in_loop(lambda: self._pipeline.handle(event, self._registry.find(event.container)))
 
     def samples(self) -> Iterator[Metric]:
-        """Records as they were received."""
+        """Records as they were received, those of the canary among them."""
         yield from families.records(self._stats, self._registry.counts.unattributed)
+        yield from self._canary.samples() if self._canary else families.canary(0.0, 0)
 
     def _one_activity(self, record: bytes) -> None:
         self.on_activity((record,))
