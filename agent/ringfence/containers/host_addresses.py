@@ -21,12 +21,12 @@ __all__ = ["Addresses", "node_addresses"]
 Address = IPv4Address | IPv6Address
 
 _EVERY = 30.0  # seconds between two looks: the table of routes can be long
-_MOST = 8 << 20  # bytes of it that are read
+_MOST = 8 << 20  # bytes of the table that are read
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
 
 
 def node_addresses(proc: Path = Path("/proc")) -> frozenset[Network]:
-    """As ranges of one address each. Files that cannot be read are left out."""
+    """The addresses as ranges of one address each. Files that cannot be read are left out."""
     return frozenset(_ranges(address for address in _read(proc) if not address.is_loopback))
 
 
@@ -45,12 +45,12 @@ def _ranges(addresses: Iterable[Address]) -> Iterator[Network]:
         packed = address.packed
         yield Network(address.version, packed, address.max_prefixlen)
         if address.version == 4:
-            # An IPv6 socket reaches IPv4 by ::ffff:a.b.c.d.
+            # An IPv6 socket reaches IPv4 addresses as ::ffff:a.b.c.d.
             yield Network(6, bytes(10) + b"\xff\xff" + packed, 128)
 
 
 class Addresses:
-    """What they are now, and whether that has changed."""
+    """The present addresses, and whether they changed."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
@@ -58,7 +58,7 @@ class Addresses:
         self.now = node_addresses(proc)
 
     def changed(self, *, every: float = _EVERY) -> bool:
-        """Look, if the last look is that long ago."""
+        """Read them again if the last time is that long ago. Returns True if they changed."""
         if time.monotonic() - self._looked < every:
             return False
         self._looked = time.monotonic()
