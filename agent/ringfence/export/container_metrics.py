@@ -53,15 +53,19 @@ class _Families:
 
     def __init__(self) -> None:
         self.info = BulkFamily(
-            "gauge", "ringfence_container_info", "What is known of a container; join on `container`.",
+            "gauge",
+            "ringfence_container_info",
+            "Facts about a container; join on `container`.",
             ["container", "name", "image", "runtime", "namespace", "pod"],
-        )  # fmt: skip
+        )
         self.activity = BulkFamily(
-            "counter", "ringfence_container_activity", "What the tasks of a container did, by class.",
+            "counter",
+            "ringfence_container_activity",
+            "Operations of the tasks of a container, by class.",
             ["container", "class"],
-        )  # fmt: skip
+        )
         self.tasks = BulkFamily(
-            "gauge", "ringfence_container_armed_tasks", "Armed tasks alive.", ["container"]
+            "gauge", "ringfence_container_armed_tasks", "Live armed tasks of a container.", ["container"]
         )
 
 
@@ -188,9 +192,13 @@ class ContainerMetrics:
         for state, count in states.items():
             containers.add_metric([state], count)
         yield containers
-        yield gauge("ringfence_armed_tasks", "Armed tasks alive, of all containers.", {}, all_tasks)
-        yield gauge("ringfence_containers_summed", "Live containers that are part of `other`.", {},
-                    len(self._summed))  # fmt: skip
+        yield gauge("ringfence_armed_tasks", "Live armed tasks of all containers.", {}, all_tasks)
+        yield gauge(
+            "ringfence_containers_summed",
+            "Live containers without series of their own, counted in `other`.",
+            {},
+            len(self._summed),
+        )
 
     def _slot(self, container: Container) -> ContainerValue | None:
         value = self._slots(container.slot)
@@ -198,9 +206,10 @@ class ContainerMetrics:
 
     def _lost(self, live: dict[int, Container]) -> Metric:
         family = CounterMetricFamily(
-            "ringfence_container_events_dropped", "Records of a container that did not leave the kernel.",
+            "ringfence_container_events_dropped",
+            "Records of a container that did not leave the kernel.",
             labels=["container", "reason"],
-        )  # fmt: skip
+        )
         found: Counter[tuple[str, str]] = Counter()
         lost_by_slot = self._kernel.losses.by_slot()
         owner = {live[cgroup].slot: live[cgroup] for cgroup in self._own} if lost_by_slot else {}
@@ -261,13 +270,17 @@ class PressureMetrics:
     def collect(self, containers: Iterable[Container]) -> Iterator[Metric]:
         """The families of one scrape, for these containers. Not from two threads at once."""
         stalled = BulkFamily(
-            "counter", "ringfence_container_pressure_seconds",
-            "Time that tasks of a container waited for a resource.", ["container", "resource", "kind"],
-        )  # fmt: skip
+            "counter",
+            "ringfence_container_pressure_seconds",
+            "Time for which tasks of a container waited for a resource.",
+            ["container", "resource", "kind"],
+        )
         throttled = BulkFamily(
-            "counter", "ringfence_container_throttled_seconds", "Time that its CPU limit held a container.",
+            "counter",
+            "ringfence_container_throttled_seconds",
+            "Time for which the CPU limit of a container throttled it.",
             ["container"],
-        )  # fmt: skip
+        )
         for series in self._live(containers):
             for resource, kind, seconds in self._stalled(series):
                 _add_seconds(stalled, series, (resource, kind), seconds)

@@ -36,18 +36,24 @@ def probe_metrics(
     """All families; `alive` are the labels of containers that may have series."""
     up = GaugeMetricFamily("ringfence_probe_up", "1 while a custom probe runs.", labels=["probe"])
     seconds = GaugeMetricFamily(
-        "ringfence_probe_load_seconds", "What compiling and attaching it took.", labels=["probe"]
+        "ringfence_probe_load_seconds",
+        "Time that compiling and attaching a custom probe took.",
+        labels=["probe"],
     )
     families = {
         "emitted": CounterMetricFamily(
-            "ringfence_probe_events_emitted", "Events that its programs sent.", labels=["probe"]
+            "ringfence_probe_events_emitted",
+            "Events that the programs of a custom probe sent.",
+            labels=["probe"],
         ),
         "received": CounterMetricFamily(
-            "ringfence_probe_events", "Events that the agent received.", labels=["probe"]
+            "ringfence_probe_events", "Events of a custom probe that the agent received.", labels=["probe"]
         ),
     }
     dropped = CounterMetricFamily(
-        "ringfence_probe_events_dropped", "Events that were left out or lost.", labels=["probe", "reason"]
+        "ringfence_probe_events_dropped",
+        "Events of a custom probe that were left out or lost, by reason.",
+        labels=["probe", "reason"],
     )
     tallies = []
     for row in rows:
@@ -61,7 +67,9 @@ def probe_metrics(
         for reason, count in row.dropped.items():
             dropped.add_metric([name, reason], count)
         tallies.append(row.tally)
-    loaded = CounterMetricFamily("ringfence_probe_loads", "Attempts to load a probe.", labels=["result"])
+    loaded = CounterMetricFamily(
+        "ringfence_probe_loads", "Attempts to load a custom probe, by result.", labels=["result"]
+    )
     for result, count in loads.items():
         loaded.add_metric([result], count)
     yield from (up, seconds, *families.values(), dropped, loaded)

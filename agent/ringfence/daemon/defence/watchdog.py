@@ -88,9 +88,11 @@ class Watchdog:
     def samples(self) -> Iterator[Metric]:
         """Incidents by kind."""
         yield families.counters(
-            "ringfence_tampered", "Things of the agent's that were not as it had left them.", "what",
+            "ringfence_tampered",
+            "Agent resources (pins, maps, limits, files) found modified, and restored.",
+            "what",
             self._counts,
-        )  # fmt: skip
+        )
 
     def _look_at_generation(self) -> None:
         word, expected = self._kernel.map("generation"), self._generations.number

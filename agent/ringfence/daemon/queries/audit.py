@@ -58,20 +58,22 @@ class AuditRound:
     def samples(self) -> Iterator[Metric]:
         """The families of one scrape; without samples before the first round."""
         findings = GaugeMetricFamily(
-            "ringfence_audit_findings", "What the audit found.", labels=["check", "scope", "severity"]
+            "ringfence_audit_findings",
+            "Findings of the last audit, by check, scope and severity.",
+            labels=["check", "scope", "severity"],
         )
         for labels, count in self._counts.items():
             findings.add_metric(labels, count)
         yield findings
         unseen = GaugeMetricFamily(
-            "ringfence_audit_not_seen", "Things that a check could not look at.", labels=["check"]
+            "ringfence_audit_not_seen",
+            "Objects that a check of the last audit could not examine.",
+            labels=["check"],
         )
         for check, count in self._unseen.items():
             unseen.add_metric([check], count)
         yield unseen
-        when = GaugeMetricFamily(
-            "ringfence_audit_timestamp_seconds", "When the audit last looked.", labels=[]
-        )
+        when = GaugeMetricFamily("ringfence_audit_timestamp_seconds", "Time of the last audit.", labels=[])
         if self._at:
             when.add_metric([], self._at)
         yield when

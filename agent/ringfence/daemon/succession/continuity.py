@@ -144,5 +144,7 @@ class Continuity:
     def samples(self) -> Iterator[Metric]:
         """Whether all that is attached is pinned, and the records of the earlier agent."""
         pinned = self._kernel.pins is not None and not self._kernel.pin_failure
-        yield families.gauge("ringfence_pinned", "1 when what is attached outlives this agent.", {}, pinned)
+        yield families.gauge(
+            "ringfence_pinned", "1 if the attached programs stay when the agent ends.", {}, pinned
+        )
         yield from self.takeover.samples()

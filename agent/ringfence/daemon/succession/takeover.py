@@ -213,7 +213,7 @@ class Takeover:
         """Records of the earlier agent, and those that it lost."""
         yield families.counters(
             "ringfence_takeover_records",
-            "Records that an earlier agent left unread, by what became of them.",
+            "Records that an earlier agent left unread, by outcome.",
             "outcome",
             self.counts,
         )

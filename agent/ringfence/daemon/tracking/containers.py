@@ -135,10 +135,10 @@ class ContainerTracker:
         counts, registry, tree, slots = self.registry.counts, self.registry, self._tree, self._slots
         moves = {"created": counts.created, "started": counts.started, "removed": counts.removed}
         yield families.counters(
-            "ringfence_container_transitions", "Containers made, started and removed.", "to", moves
+            "ringfence_container_transitions", "Containers created, started and removed.", "to", moves
         )
         yield families.counters(
-            "ringfence_enrichments", "Containers that the runtimes were asked about, by result.", "result",
+            "ringfence_enrichments", "Requests to identify a container, by result.", "result",
             self._enrichments,
         )  # fmt: skip
         yield families.enrichment_errors(self._worker.counts.errors)

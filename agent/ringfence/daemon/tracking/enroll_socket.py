@@ -96,7 +96,7 @@ class EnrollSocket:
     def samples(self) -> Iterator[Metric]:
         """Requests by result, and callers that wait."""
         yield families.counters(
-            "ringfence_handshakes", "Containers that their runtime told of before their start.", "result",
+            "ringfence_handshakes", "Enrolment requests of container runtimes, by result.", "result",
             self._results,
         )  # fmt: skip
         yield from families.capacity("handshakes", self.capacity)

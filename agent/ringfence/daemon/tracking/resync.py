@@ -111,7 +111,10 @@ class Resync:
     def samples(self) -> Iterator[Metric]:
         """Repairs by kind."""
         yield families.counters(
-            "ringfence_repairs", "Times that something was read anew after a loss.", "what", self._repairs
+            "ringfence_repairs",
+            "Repairs of the agent's picture of containers and processes after a loss, by kind.",
+            "what",
+            self._repairs,
         )
 
     def tick(self) -> None:
