@@ -306,7 +306,7 @@ def test_the_canary_sings_in_a_pod(pod: Pod) -> None:
     """Without the right to write at the root of the cgroups: inside of its own."""
 
     def heard() -> bool:
-        found = re.search(r"^ringfence_canaries_total (\S+)$", ask(pod.pid, "/metrics"), re.M)
+        found = re.search(r"^ringfence_canary_records_total (\S+)$", ask(pod.pid, "/metrics"), re.M)
         return found is not None and float(found[1]) >= 3
 
     wait_for(heard, "three canaries")

@@ -164,7 +164,7 @@ def test_any_number_of_cgroups_of_one_container_costs_the_others_nothing(tmp_pat
 
 def used(agent: Agent) -> float:
     """Slots of the kernel's table."""
-    return agent.metrics()["ringfence_room_used", (("of", "containers"),)]
+    return agent.metrics()["ringfence_capacity_used", (("of", "containers"),)]
 
 
 def test_an_agent_at_its_own_limit_does_less_and_says_so(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_a_task_that_left_its_cgroup_stays_a_subject_over_restarts(agent: Agent)
     wait_for(lambda: len(agent.alerts(rule=RULE)) > before, "its alert")
     left.stdin.close()
     left.wait()
-    wait_for(lambda: metric(agent, "ringfence_room_used", of="containers") == 0, "its slot to be free")
+    wait_for(lambda: metric(agent, "ringfence_capacity_used", of="containers") == 0, "its slot to be free")
 
 
 def test_another_product_beside_us_keeps_its_pins(agent: Agent) -> None:
@@ -263,7 +263,7 @@ def test_a_full_state_directory_ends_nothing(agent: Agent, tmp_path: Path) -> No
             assert stopped(cgroup)
             agent.start()
             wait_for(
-                lambda: metric(agent, "ringfence_takeover_records_total", outcome="told") >= 1, "the gap"
+                lambda: metric(agent, "ringfence_takeover_records_total", outcome="reported") >= 1, "the gap"
             )
             assert agent.stop() == 0
     finally:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).resolve().parents[2]
 SILENCE = ("ringfence_canary_seconds", ())
-HEARD = ("ringfence_canaries_total", ())
+HEARD = ("ringfence_canary_records_total", ())
 
 
 @pytest.fixture

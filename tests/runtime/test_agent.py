@@ -343,7 +343,7 @@ def test_another_user_is_not_heard(told: Agent) -> None:
     """The socket's mode keeps others out; one who gets by it is closed the door on."""
     path = told.socket.with_name("enroll.sock")
     assert path.stat().st_mode & 0o777 == 0o600
-    before = told.metrics()["ringfence_handshakes_total", (("result", "refused"),)]
+    before = told.metrics()["ringfence_enrolments_total", (("result", "refused"),)]
     path.chmod(0o666)
     path.parent.chmod(0o711)
     try:
@@ -361,4 +361,4 @@ def test_another_user_is_not_heard(told: Agent) -> None:
     finally:
         path.chmod(0o600)
         path.parent.chmod(0o700)
-    assert told.metrics()["ringfence_handshakes_total", (("result", "refused"),)] == before
+    assert told.metrics()["ringfence_enrolments_total", (("result", "refused"),)] == before

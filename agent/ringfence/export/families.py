@@ -107,17 +107,17 @@ def capacity(of: str, used_and_limit: tuple[int, int]) -> Iterator[Metric]:
     used, limit = used_and_limit
     labels = {"of": of}
     yield gauge(
-        "ringfence_room_used", "Entries in use in a bounded table or queue of the agent.", labels, used
+        "ringfence_capacity_used", "Entries in use in a bounded table or queue of the agent.", labels, used
     )
     yield gauge(
-        "ringfence_room_size", "Maximum entries of a bounded table or queue of the agent.", labels, limit
+        "ringfence_capacity_limit", "Maximum entries of a bounded table or queue of the agent.", labels, limit
     )
 
 
 def evicted(of: str, count: int) -> Metric:
     """Entries that were removed early, or rejected, because something was full."""
     return counter(
-        "ringfence_room_evicted",
+        "ringfence_capacity_evicted",
         "Entries removed early, or rejected, because a table or queue of the agent was full.",
         {"of": of},
         count,
@@ -169,7 +169,7 @@ def canary(seen: float, count: int) -> Iterator[Metric]:
             {},
             time.monotonic() - seen,
         )
-    yield counter("ringfence_canaries", "Records of the canary that the agent received.", {}, count)
+    yield counter("ringfence_canary_records", "Records of the canary that the agent received.", {}, count)
 
 
 def own_limits(
@@ -415,7 +415,7 @@ def pod_watch(watch: PodWatch | None, pods: Sized | None) -> Iterator[Metric]:
             float(len(pods)) if pods is not None else None,
         ),
         (
-            "ringfence_pod_watch_last_heard_timestamp_seconds",
+            "ringfence_pod_watch_last_event_timestamp_seconds",
             "Time of the last message of the watch of pods.",
             watch.last_heard if watch else None,
         ),

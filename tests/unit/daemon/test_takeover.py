@@ -59,7 +59,7 @@ def test_a_verdict_of_several_agents_is_reported_once(tmp_path: Path) -> None:
     reported: list[Event] = []
     made.adopted(lambda event, container: reported.append(event))
     assert reported == calls
-    assert (made.counts["told"], made.counts["duplicate"]) == (3, 5)
+    assert (made.counts["reported"], made.counts["duplicate"]) == (3, 5)
 
 
 def test_each_repetition_of_a_call_is_reported(tmp_path: Path) -> None:
@@ -79,4 +79,4 @@ def test_verdicts_of_the_overlap_wait_for_the_end(tmp_path: Path) -> None:
     assert [event.time_ns for event in reported] == [10 * MS]
     made.witness(verdict(7, now))
     made.finish(lambda event, container: reported.append(event))
-    assert (made.counts["told"], made.counts["duplicate"]) == (1, 2)
+    assert (made.counts["reported"], made.counts["duplicate"]) == (1, 2)

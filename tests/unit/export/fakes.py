@@ -34,10 +34,10 @@ from tests.unit.probes.documents import definition
 #: counters of the daemon's parts: name, label, value of the label
 DAEMON_COUNTERS = (
     ("ringfence_enrichments", "result", "done"),
-    ("ringfence_handshakes", "result", "enrolled"),
+    ("ringfence_enrolments", "result", "enrolled"),
     ("ringfence_repairs", "what", "processes"),
     ("ringfence_tampered", "what", "pin"),
-    ("ringfence_takeover_records", "outcome", "told"),
+    ("ringfence_takeover_records", "outcome", "reported"),
 )
 
 

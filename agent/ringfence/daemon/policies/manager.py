@@ -119,7 +119,7 @@ class PolicyManager:
     def samples(self) -> Iterator[Metric]:
         """The set in force, the attempts to change it, and containers' policy files that wait."""
         yield from families.policies(self.state, self._stats.reloads)
-        yield from families.capacity("guest_policies", self._container_policies.capacity)
+        yield from families.capacity("container_policies", self._container_policies.capacity)
 
     def start(self, compiled: CompiledPolicies) -> None:
         """Put the first set in force. Before the loop runs, so all steps happen at once."""

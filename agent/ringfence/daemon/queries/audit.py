@@ -66,7 +66,7 @@ class AuditRound:
             findings.add_metric(labels, count)
         yield findings
         unseen = GaugeMetricFamily(
-            "ringfence_audit_not_seen",
+            "ringfence_audit_unchecked",
             "Objects that a check of the last audit could not examine.",
             labels=["check"],
         )

@@ -44,7 +44,7 @@ from ringfence.wire import DecodeError, decode
 __all__ = ["OUTCOMES", "Report", "Takeover"]
 
 #: the outcomes of a record that an earlier agent left unread
-OUTCOMES = ("told", "duplicate", "activity", "life", "unreadable", "dropped")
+OUTCOMES = ("reported", "duplicate", "activity", "life", "unreadable", "dropped")
 #: two programs on one hook record one call within this, also if the task was preempted between
 #: them
 _SAME_CALL_NS = 50_000_000
@@ -269,7 +269,7 @@ class Takeover:
         elif witnessed:
             self.counts["duplicate"] += 1
         else:
-            self.counts["told"] += 1
+            self.counts["reported"] += 1
             report(event, self._container(event))
 
     def _container(self, event: Event) -> Container | None:

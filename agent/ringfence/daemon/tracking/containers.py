@@ -146,7 +146,7 @@ class ContainerTracker:
         yield from families.capacity("processes", tree.capacity)
         yield from families.capacity("ended_processes", tree.capacity_of_ended)
         yield from families.capacity("ended_containers", registry.capacity)
-        yield from families.capacity("questions", self._worker.capacity)
+        yield from families.capacity("enrichments", self._worker.capacity)
         yield families.evicted("containers", slots.full)
         yield families.evicted("processes", tree.evicted)
         yield families.evicted("ended_containers", counts.evicted)

@@ -96,10 +96,10 @@ class EnrollSocket:
     def samples(self) -> Iterator[Metric]:
         """Requests by result, and callers that wait."""
         yield families.counters(
-            "ringfence_handshakes", "Enrolment requests of container runtimes, by result.", "result",
+            "ringfence_enrolments", "Enrolment requests of container runtimes, by result.", "result",
             self._results,
         )  # fmt: skip
-        yield from families.capacity("handshakes", self.capacity)
+        yield from families.capacity("enrolments", self.capacity)
 
     def start(self) -> None:
         """Listen. Raises OSError."""
