@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent survives: guarded work, and threads that are begun anew."""
+"""What the agent survives: errors that are counted, and threads that are restarted."""
 
 from __future__ import annotations
 

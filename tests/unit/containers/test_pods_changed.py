@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API server tells of a pod: its containers are asked about anew, and keep what they have meanwhile."""
+"""The API server reports a pod: its containers are enriched again, and keep their facts meanwhile."""
 
 from __future__ import annotations
 

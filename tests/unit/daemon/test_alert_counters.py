@@ -99,17 +99,17 @@ def test_rules_on_custom_probes_have_series_too(mode: str) -> None:
     assert of_rules(stats) == kills | {("tells", "low", "alert", "seen")}
     assert not any(stats.alerts.values())
     (family,) = stats.attempts.collect()
-    told = {(sample.labels["technique"], sample.labels["outcome"]) for sample in family.samples}
+    series = {(sample.labels["technique"], sample.labels["outcome"]) for sample in family.samples}
     detectors = {(technique, "seen") for one in DETECTORS.values() for technique in one.attack}
-    assert told == {("T1611", outcome) for outcome in KILLS[mode]} | {("T1082", "seen")} | detectors
+    assert series == {("T1611", outcome) for outcome in KILLS[mode]} | {("T1082", "seen")} | detectors
 
 
 def test_detectors_have_series_too() -> None:
     """The first finding of a node is an alert in Prometheus, not a series that begins with 1."""
     stats = Stats()
     make_series(stats, compiled("enforce"), off=("sweep",))
-    told = {labels for labels in stats.alerts if labels[0] in DETECTORS}
-    assert told == {
+    series = {labels for labels in stats.alerts if labels[0] in DETECTORS}
+    assert series == {
         (one.id, one.severity, "alert", "seen") for one in DETECTORS.values() if one.id != "sweep"
     }
     assert "sweep" not in stats.alerts_suppressed
@@ -117,7 +117,7 @@ def test_detectors_have_series_too() -> None:
 
 
 def test_more_rules_than_may_have_series_are_one() -> None:
-    """Counted, as `other`, from 0 on; the same bound for who foresees and who counts."""
+    """They count as `other`, from 0 on. The bound is the same when series are created and counted."""
     stats = Stats()
     while stats.series(f"r{len(stats.rules)}") != "other":
         pass

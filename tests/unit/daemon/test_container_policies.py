@@ -8,12 +8,14 @@ from ringfence.daemon.policies.container_policies import WAITING_MAX, ContainerP
 
 def test_a_full_queue_rejects_the_next_file() -> None:
     """At once, with words; those that wait are served in their order."""
-    told: list[tuple[str, str]] = []
+    answers: list[tuple[str, str]] = []
     policies = ContainerPolicies()
     for number in range(WAITING_MAX + 1):
-        policies.wait(PolicyFile("f", str(number).encode(), lambda key, problem: told.append((key, problem))))
+        policies.wait(
+            PolicyFile("f", str(number).encode(), lambda key, problem: answers.append((key, problem)))
+        )
     assert policies.capacity == (WAITING_MAX, WAITING_MAX)
-    assert told == [("", "too many policy files wait: try again")]
+    assert answers == [("", "too many policy files wait: try again")]
     first = policies.next()
     assert first is not None
     assert first.data == b"0"

@@ -92,8 +92,8 @@ def test_without_descriptors_the_loop_is_not_woken_for_nothing(
             assert turns <= 3
             assert enroll_socket.capacity[0] == 0
 
-        def heard() -> bool:
+        def served() -> bool:
             loop.turn(no_records, 0.01)
             return enroll_socket.capacity[0] == 1
 
-        wait_for(heard, "the caller to be heard")
+        wait_for(served, "the caller to be served")

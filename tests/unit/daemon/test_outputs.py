@@ -105,7 +105,7 @@ def test_alerts_of_a_known_container_are_sent_at_once(world: World) -> None:
 
 
 def test_a_late_repetition_has_the_present_names(world: World) -> None:
-    """It was held back while nobody knew the container, and is told when somebody does."""
+    """It was held back while the container was unknown, and is reported when it is known."""
     world.known[BORN.cgroup_id] = NAMED
     world.outputs.emit(alert(container={"id": "c" * 64}), BORN)
     assert [record["container"]["pod"] for record in (*world.shown, *world.sent)] == ["web-0", "web-0"]
@@ -171,7 +171,7 @@ def test_no_receivers_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_receiver_can_be_configured(tmp_path: Path) -> None:
-    """Each has a name of its own, stable, that tells nothing of its address."""
+    """Each has a name of its own, stable, that does not reveal its address."""
     empty = tmp_path / "agent.yaml"
     empty.write_text("{}\n")
     flags = {

@@ -140,15 +140,17 @@ def test_without_a_thread_the_attempt_is_refused_and_repeated(
 def test_a_containers_file_is_rejected_without_a_thread(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its runtime is told at once; the next file is read."""
-    told: list[tuple[str, str]] = []
+    """Its runtime gets the problem at once; the next file is read."""
+    answers: list[tuple[str, str]] = []
     with monkeypatch.context() as nothing_left:
         nothing_left.setattr(threading.Thread, "start", no_thread)
-        world.manager.add("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
-    assert told == [("", "can't start new thread")]
-    world.manager.add("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
-    world.until(lambda: len(told) == 2, "the second file")
-    assert told[1][0].startswith("file:")
+        world.manager.add(
+            "guest", POLICY.format(name="guest").encode(), lambda *answer: answers.append(answer)
+        )
+    assert answers == [("", "can't start new thread")]
+    world.manager.add("guest", POLICY.format(name="guest").encode(), lambda *answer: answers.append(answer))
+    world.until(lambda: len(answers) == 2, "the second file")
+    assert answers[1][0].startswith("file:")
 
 
 @pytest.mark.parametrize("error", [OSError(7, "too big"), KeyError("a bug")])

@@ -172,7 +172,7 @@ def test_events_are_counted_by_container(world: World) -> None:
 
 
 def test_unknown_stays_unknown_and_is_counted(world: World) -> None:
-    """An id that nobody knows, and a host's event that was not asked for; a record of another
+    """An unknown id, and a host's event that was not requested; a record of another
     size.
     """
     live = FakeLive()
@@ -183,8 +183,8 @@ def test_unknown_stays_unknown_and_is_counted(world: World) -> None:
     assert counted(live) == {}
 
 
-def test_hosts_are_told_only_where_kept_and_never_judged(world: World) -> None:
-    """An id that nobody knows is not the host's."""
+def test_host_events_are_reported_only_if_kept_and_never_match_a_rule(world: World) -> None:
+    """An unknown id is not the host."""
     world.rules("any", "kill")
     live = FakeLive(keep_host=True)
     world.bind()
@@ -267,7 +267,7 @@ def test_only_a_task_that_the_kernel_has_bound_is_killed(world: World) -> None:
 
 
 def test_an_alert_waits_for_the_names_of_its_container(world: World) -> None:
-    """Who sends it further is told whose it is, so that it can be held until the names are known."""
+    """The outputs get its container, so that the alert can wait for the names."""
     world.rules("any")
     world.send(FakeLive())
     assert world.about == [world.container]
@@ -287,7 +287,7 @@ def test_the_configured_rate_holds() -> None:
 
 
 def test_a_policy_that_a_container_chose_judges_its_events_before_its_names_are_known() -> None:
-    """As for the agent's own events: what its runtime told counts."""
+    """As for the agent's own events: a container that its runtime enrolled is known."""
     world = World()
     world.rules("any", selector="{names: [web]}")
     pending = replace(world.container, enrichment=Enrichment.PENDING)
@@ -298,7 +298,7 @@ def test_a_policy_that_a_container_chose_judges_its_events_before_its_names_are_
         assert len(world.alerts) == alerts
 
 
-def test_repetitions_are_held_back_and_told_later(world: World) -> None:
+def test_repetitions_are_held_back_and_reported_later(world: World) -> None:
     """One line for a hundred alike; none is lost from the count."""
     world.rules("any")
     live = FakeLive()
@@ -361,7 +361,7 @@ def test_a_metric_that_breaks_keeps_no_rule_from_its_event(world: World) -> None
 
 
 def test_readers_get_events_that_they_asked_for(world: World) -> None:
-    """The stream where somebody listens; the output where the YAML says so, redacted."""
+    """To the stream if a client follows it, to the output if the YAML says so, redacted."""
     world.send(FakeLive())
     assert (world.stream.offered, world.lines) == ([], [])
     world.stream.wanted = {"probe.slow"}

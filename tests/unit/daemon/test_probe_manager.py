@@ -13,7 +13,7 @@ from ringfence.probes.read import read_file
 from tests.unit.probes.documents import write
 
 
-def test_a_fifo_in_the_place_of_a_header_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_fifo_in_place_of_a_header_does_not_block(tmp_path: Path) -> None:
     """Whoever opens it for reading waits for a writer, who never comes: no probe would be loaded
     any more.
     """

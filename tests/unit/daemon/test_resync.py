@@ -183,7 +183,7 @@ def test_tasks_that_could_not_be_bound_are_bound_by_the_iterator() -> None:
     assert (world.armed, world.repairs["unbound"]) == (1, 1)
 
 
-def test_without_a_thread_to_be_had_it_is_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_it_is_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork bomb takes the node's last thread, and that is when records are lost: both repairs
     are made as soon as there are threads again, without another loss.
     """
@@ -236,7 +236,7 @@ def test_a_slot_that_is_free_leaves_its_counts_to_the_totals() -> None:
 
 
 def test_a_total_does_not_go_back_while_a_slot_is_freed() -> None:
-    """What was taken out of the map and not added yet is not forgotten by who asks in between."""
+    """A count that was taken from the map and not added yet is included."""
     seen: list[int] = []
     key = (int(EventKind.FILE_OPEN), int(Drop.RATE_LIMIT))
 
@@ -254,7 +254,7 @@ def test_a_total_does_not_go_back_while_a_slot_is_freed() -> None:
     assert (seen, losses.totals()[key]) == ([1], 1)
 
 
-def test_losses_without_room_for_their_container_are_counted_by_kind_and_reason() -> None:
+def test_losses_of_an_unknown_container_are_counted_by_kind_and_reason() -> None:
     """The array beside the map: event * 8 + reason."""
     unnamed, kind = FakeDrops(), EventKind.FILE_OPEN
     losses = Losses(FakeDrops(), unnamed)

@@ -127,7 +127,7 @@ def test_a_node_without_it_is_left_alone(server: FakeServer, tmp_path: Path) -> 
 
 
 def test_another_was_faster(server: FakeServer, tmp_path: Path) -> None:
-    """What somebody else changed between reading and writing is not overwritten: read again."""
+    """A change by another client between reading and writing is not overwritten: read again."""
     server.races = 2
     remove(server, tmp_path)
     assert server.taints == [OTHER]

@@ -20,7 +20,7 @@ from ringfence.policy import rulebook
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of an agent; who runs the test counts as root."""
+    """The directory of an agent; the user of the test counts as root."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return tmp_path / "state"
 
@@ -64,7 +64,7 @@ def test_nothing_stays(state: Path) -> None:
 
 
 def test_what_is_not_ours_stays(state: Path, tmp_path: Path) -> None:
-    """A file of somebody else's beside the state, and a queue in a directory that the operator
+    """A foreign file beside the state, and a queue in a directory that the operator
     chose.
     """
     config = configured(state, **{"alerts.queue_dir": str(tmp_path / "queue")})

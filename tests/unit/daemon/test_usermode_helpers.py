@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_helpers_are_those_that_the_kernel_was_told_of(root: Path) -> None:
+def test_helpers_are_those_that_the_kernel_is_configured_to_run(root: Path) -> None:
     """Each once named, without arguments; an empty setting names none."""
     found = list(configured(root))
     assert [path for path, _ in found[:4]] == [
@@ -63,7 +63,7 @@ def test_only_what_is_there_is_known(root: Path) -> None:
 
 
 def test_a_mount_says_the_device(root: Path) -> None:
-    """stat(2) on overlayfs and Btrfs tells a device that the kernel's superblock does not have."""
+    """stat(2) on overlayfs and Btrfs shows a device that the kernel's superblock does not have."""
     fd = os.open(root / "usr/lib/dump", os.O_PATH)
     mount = next(
         line for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines() if "mnt_id" in line

@@ -26,7 +26,7 @@ def test_lines_arrive_in_order(tmp_path: Path) -> None:
     assert not writer.dropped
 
 
-def test_a_closed_pipe_is_counted_and_told_once() -> None:
+def test_a_closed_pipe_is_counted_and_reported_once() -> None:
     """The reader is gone: every line counts as closed, the complaint comes once."""
     complaints: list[tuple[str, str]] = []
     read_end, write_end = os.pipe()
@@ -41,7 +41,7 @@ def test_a_closed_pipe_is_counted_and_told_once() -> None:
     assert complaints == [("closed", "output")]
 
 
-def test_a_full_disk_is_counted_and_told_once() -> None:
+def test_a_full_disk_is_counted_and_reported_once() -> None:
     """/dev/full answers ENOSPC to every write."""
     complaints: list[tuple[str, str]] = []
     with open("/dev/full", "wb") as full:
@@ -54,7 +54,7 @@ def test_a_full_disk_is_counted_and_told_once() -> None:
 
 
 def test_a_reader_that_sleeps_costs_lines_but_no_time() -> None:
-    """The pipe is full and nobody reads: write returns at once, the overflow is counted as slow."""
+    """The pipe is full and not read: write returns at once, the overflow is counted as slow."""
     read_end, write_end = os.pipe()
     writer = LineWriter(write_end, capacity=100)
     line = b"x" * 4095 + b"\n"
