@@ -190,7 +190,7 @@ def test_an_agent_at_its_own_limit_does_less_and_says_so(tmp_path: Path) -> None
                 with new_cgroup(LABEL) as other:
                     assert is_stopped(other)
                     agent.wait_alert("userns-create", other.name, seconds=60)
-            assert '"message": "the rate of activity is changed"' in agent.log.read_text()
+            assert '"message": "the rate of activity was changed"' in agent.log.read_text()
         finally:
             agent.stop(60)
 

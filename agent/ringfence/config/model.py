@@ -112,8 +112,8 @@ class Config(NamedTuple):
         return self.alerts_queue_dir or self.state_dir / "queue"
 
     @property
-    def told_dir(self) -> Path:
-        """What runtimes told of their containers (ringfence.daemon.tracking.enrolment_store)."""
+    def enrolments_dir(self) -> Path:
+        """Enrolment requests of runtimes (ringfence.daemon.tracking.enrolment_store)."""
         return self.state_dir / "told"
 
     @property

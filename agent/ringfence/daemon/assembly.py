@@ -131,7 +131,7 @@ class Assembly:
     def _make_tracking(self) -> None:
         """Containers and processes, and how they are found."""
         node, config, loaded, tree = self._node, self._config, self.loaded, ProcessTree()
-        self._store = EnrolmentStore(config.told_dir)
+        self._store = EnrolmentStore(config.enrolments_dir)
         self._detectors = Detectors(loaded.slots, config.detectors_off)
         forget = (self._detectors.forget, lambda container: self._store.forget(container.cgroup_id))
         release = SlotRelease(loaded.generations, loaded.kernel.losses, tree, forget)

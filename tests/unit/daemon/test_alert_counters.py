@@ -79,7 +79,7 @@ spec:
   selector: {containers: all}
   mode: enforce
   rules:
-    - {id: tells, title: t, severity: low, attack: T1082, event: probe.slow, match: any, action: alert}
+    - {id: alerts, title: t, severity: low, attack: T1082, event: probe.slow, match: any, action: alert}
     - {id: ends, title: t, severity: high, attack: [T1611], event: probe.slow, match: {ms: 5}, action: kill}
 """
 KILLS: dict[str, set[str]] = {
@@ -96,7 +96,7 @@ def test_rules_on_custom_probes_have_series_too(mode: str) -> None:
     compiled = compile_policies(load_bytes({"events.yaml": ON_EVENTS}, PROBES), NodeTiers.usual())
     make_series(stats, compiled, mode)
     kills = {("ends", "high", "kill", outcome) for outcome in KILLS[mode]}
-    assert of_rules(stats) == kills | {("tells", "low", "alert", "seen")}
+    assert of_rules(stats) == kills | {("alerts", "low", "alert", "seen")}
     assert not any(stats.alerts.values())
     (family,) = stats.attempts.collect()
     series = {(sample.labels["technique"], sample.labels["outcome"]) for sample in family.samples}

@@ -311,7 +311,7 @@ def test_repetitions_are_held_back_and_reported_later(world: World) -> None:
 
 
 def test_a_rule_counts_for_its_techniques(world: World) -> None:
-    """As the agent's own rules do: by technique, namespace and what became of it."""
+    """As the agent's own rules do: by technique, namespace and outcome."""
     world.rules("any")
     world.send(FakeLive())
     (family,) = world.stats.attempts.collect()

@@ -14,9 +14,7 @@ from tests.unit.probes.documents import write
 
 
 def test_a_fifo_in_place_of_a_header_does_not_block(tmp_path: Path) -> None:
-    """Whoever opens it for reading waits for a writer, who never comes: no probe would be loaded
-    any more.
-    """
+    """A process that opens a FIFO for reading waits for a writer: no probe would be loaded any more."""
     definition = read_file(write(tmp_path))
     os.mkfifo(tmp_path / "common.h")
     found: list[bytes] = []

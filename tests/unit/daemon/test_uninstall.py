@@ -47,10 +47,10 @@ def fill(config: Config) -> None:
         path.touch()
     (state / f"{handover.FILE}.new").touch()
     (state / f"{rulebook.FILE}.new").touch()
-    EnrolmentStore(config.told_dir).keep_file("a:b", "policy", b"text")
+    EnrolmentStore(config.enrolments_dir).keep_file("a:b", "policy", b"text")
     (config.workshop_dir / "headers").mkdir(parents=True)
     outbox_of(config, lambda name, text: None).close()
-    assert config.told_dir.is_dir()
+    assert config.enrolments_dir.is_dir()
     assert list(config.queue_dir.iterdir())
 
 

@@ -82,9 +82,7 @@ def test_a_helper_is_known_by_its_file_and_by_its_path() -> None:
 
 
 def test_bytes_that_are_no_text_end_nothing(root: Path) -> None:
-    """Who wrote the setting chose them. The path is what it is, and no more of a long setting is
-    read.
-    """
+    """A container may have chosen them. The path is kept as it is, and a long setting is cut."""
     (root / "proc/sys/kernel/core_pattern").write_bytes(b"|/\xff\n")
     (root / "sys/kernel/uevent_helper").write_bytes(b"/" + b"x" * 10000)
     found = [path for path, _ in configured(root)]

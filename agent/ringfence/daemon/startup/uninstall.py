@@ -54,7 +54,7 @@ def _remove_state(config: Config) -> None:
     try:
         for path in _files(config):
             path.unlink(missing_ok=True)
-        for path in (config.told_dir, config.workshop_dir, config.state_dir / "queue"):
+        for path in (config.enrolments_dir, config.workshop_dir, config.state_dir / "queue"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(path)
     except OSError as error:

@@ -222,5 +222,5 @@ class Resync:
     def _mend(self, container: Container, found: Sequence[Process], asked_ns: int) -> None:
         added, ended = self._tree.mend(container.cgroup_id, found, asked_ns)
         self._repairs["processes"] += 1
-        self._log.info("records of processes were lost: read anew from the kernel",
+        self._log.info("records of processes were lost: read again from the kernel",
                        container=container.short_id, added=added, ended=ended)  # fmt: skip

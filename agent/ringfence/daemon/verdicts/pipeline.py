@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of a verdict, from the ring to the outputs. The steps stand in the order in which they
+"""The way of a verdict, from the ring to the outputs. The steps are in the order in which they
 happen.
 
 handle: a verdict on a path that only looks like the agent's is deferred until its effect is known.
