@@ -123,8 +123,18 @@ class Registry:
 
     def on_event(self, event: Event) -> Container | None:
         """Take a CONTAINER_* or CGROUP_* event; the container that changed, or None."""
-        handler = _HANDLERS.get(event.event)
-        return handler(self, event) if handler else None
+        if not isinstance(event, ContainerEvent):
+            return None
+        match event.event:
+            case EventKind.CONTAINER_CREATE:
+                return self._create(event)
+            case EventKind.CONTAINER_START:
+                return self._start(event)
+            case EventKind.CONTAINER_STOP:
+                return self._stop(event)
+            case EventKind.CONTAINER_REMOVE:
+                return self._remove(event)
+        return None
 
     def _create(self, event: ContainerEvent) -> Container:
         path = "" if event.flags & FLAG_TRUNCATED else os.fsdecode(event.path)
@@ -302,11 +312,3 @@ def restored(slot: int, value: ContainerValue) -> Container:
     state = State.RUNNING if value.state & STATE_STARTED else State.CREATED
     adopted = bool(value.state & STATE_ADOPTED)
     return Container.unnamed(value.cgroup, slot, state=state, created_ns=value.created_ns, adopted=adopted)
-
-
-_HANDLERS: dict[int, Callable[[Registry, Event], Container | None]] = {
-    EventKind.CONTAINER_CREATE: Registry._create,  # type: ignore[dict-item]
-    EventKind.CONTAINER_START: Registry._start,  # type: ignore[dict-item]
-    EventKind.CONTAINER_STOP: Registry._stop,  # type: ignore[dict-item]
-    EventKind.CONTAINER_REMOVE: Registry._remove,  # type: ignore[dict-item]
-}

@@ -56,13 +56,11 @@ class Stats:
         "responses",
         "rules",
         "startup_seconds",
-        "unattributed",
     )
 
     def __init__(self) -> None:
         self.received = [0] * EVENT_MAX  # records decoded, by event number
         self.decode_errors: Counter[str] = Counter()  # by reason
-        self.unattributed: Counter[str] = Counter()  # by reason
         self.alerts: Counter[tuple[str, str, str, str]] = Counter()  # by rule, severity, action, outcome
         self.attempts = Attempts()
         self.alerts_suppressed: Counter[str] = Counter()  # by rule

@@ -4,23 +4,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 from unittest import mock
 
 import pytest
 
-from ringfence.abi import EventKind
+from ringfence.abi import Action, EventKind, Tamper
+from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.parts import Picture
 from ringfence.daemon.verdicts import pipeline as module
 from ringfence.daemon.verdicts.detectors import Detectors
-from ringfence.daemon.verdicts.pipeline import VerdictPipeline
+from ringfence.daemon.verdicts.pipeline import Later, VerdictPipeline
 from ringfence.daemon.verdicts.tamper import Look, TamperConfirmation
 from ringfence.export.records import boot_offset_ns
 from ringfence.export.stats import Stats
 from ringfence.response.alert import assemble
+from ringfence.response.detectors import Sweep, finding
 from ringfence.response.limiter import Limiter
 from ringfence.wire import make
 from tests.unit.containers.fakes import FakeSlots
@@ -29,18 +31,23 @@ DAY = 86_400 * 10**9
 
 
 def pipeline_of(
-    lines: list[Mapping[str, Any]], stats: Stats | None = None, limiter: Limiter | None = None
+    lines: list[Mapping[str, Any]],
+    stats: Stats | None = None,
+    limiter: Limiter | None = None,
+    *,
+    tamper: TamperConfirmation | None = None,
+    later: Later = lambda seconds, work: None,
 ) -> VerdictPipeline:
-    """A pipeline without rules and detectors, that emits to `lines`."""
+    """A pipeline without rules, that emits to `lines`. Nothing is deferred, unless by `tamper`."""
     registry, slots = Registry(FakeSlots()), FakeSlots()
     return VerdictPipeline(
         Picture("node-1", registry, ProcessTree(), stats or Stats()),
         cast(Any, mock.Mock(find=lambda event: None)),
-        TamperConfirmation(lambda: Look((), 0), enabled=False),
+        tamper or TamperConfirmation(lambda: Look((), 0), enabled=False),
         Detectors(slots, helpers=[]),
         Limiter() if limiter is None else limiter,
         cast(Any, mock.Mock(emit=lambda record, container: lines.append(record))),
-        lambda seconds, work: None,
+        later,
     )
 
 
@@ -100,3 +107,38 @@ def test_in_a_flood_only_the_last_held_back_alert_is_assembled(monkeypatch: pyte
     clock.return_value = 60 * 10**9
     pipeline.tick()
     assert (len(made_up), lines[1]["process"]["pid"], lines[1]["suppressed"]) == (2, 999, 998)
+
+
+def test_a_deferred_verdict_is_decided_when_its_call_has_ended() -> None:
+    """First the findings of the look at the agent's resources, then the verdict, each once."""
+    lines: list[Mapping[str, Any]] = []
+    timers: list[tuple[float, Callable[[], None]]] = []
+    found, now = finding("agent-tampered", None, {"what": "pin"}), [0.0]
+    pipeline = pipeline_of(
+        lines,
+        tamper=TamperConfirmation(lambda: Look([found], 0), clock=lambda: now[0]),
+        later=lambda seconds, work: timers.append((seconds, work)),
+    )
+    pipeline.handle(
+        make(EventKind.AGENT_TAMPER, container=1, action=1, what=Tamper.FILE | Tamper.MAYBE), None
+    )
+    assert lines == []
+    ((seconds, work),) = timers
+    now[0] = seconds
+    work()
+    assert [line["event"] for line in lines] == ["finding", "agent.tamper"]
+    work()
+    pipeline.settle(last=True)
+    assert len(lines) == 2
+
+
+def test_what_a_detector_finds_in_verdicts_is_reported() -> None:
+    """Many refused calls of one container are one finding, before the alert of the last of them."""
+    lines: list[Mapping[str, Any]] = []
+    pipeline = pipeline_of(lines, limiter=Limiter(same_ns=0, burst=1000))
+    container = Container.unnamed(1, 0)
+    event = make(EventKind.FILE_OPEN, container=1, action=Action.DENY)
+    for number in range(Sweep.REFUSED):
+        pipeline.handle(event._replace(pid=number), container)
+    assert [line["event"] for line in lines[-2:]] == ["finding", "file.open"]
+    assert sum(line["rule"]["id"] == "sweep" for line in lines) == 1

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ringfence.export import families
 from ringfence.export.metrics import new_registry
 from tests.support.force import need_program
 from tests.unit.export.fakes import World
@@ -220,3 +222,21 @@ def test_hooks_and_mode_are_shown() -> None:
     assert value(samples, "ringfence_hooks", state="skipped") == 1
     assert value(samples, "ringfence_hooks", state="absent") == 1
     assert [value(samples, "ringfence_mode", mode=mode) for mode in ("audit", "policy")] == [0, 1]
+
+
+def test_a_family_of_several_parts_is_one_family() -> None:
+    """Prometheus refuses a family that comes twice; the samples of all parts are in it."""
+
+    class Queue:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def samples(self) -> Iterator[Metric]:
+            yield from families.capacity(self._name, (1, 2))
+
+    text = generate_latest(new_registry([Queue("a"), Queue("b")])).decode()
+    assert text.count("# TYPE ringfence_capacity_used gauge") == 1
+    assert [line for line in text.splitlines() if line.startswith("ringfence_capacity_used")] == [
+        'ringfence_capacity_used{of="a"} 1.0',
+        'ringfence_capacity_used{of="b"} 1.0',
+    ]

@@ -135,10 +135,6 @@ class Resync:
         if self._unread and "processes" not in self._busy:
             self._read_processes()
 
-    def again(self) -> None:
-        """The iterator did not finish: run it again, later."""
-        self._iterator.request()
-
     def _note(self, lost: Lost) -> None:
         if lost.reason == Drop.TABLE_FULL and lost.event == EventKind.CONTAINER_CREATE:
             self._walk.request()

@@ -47,7 +47,7 @@ from ringfence.response.detectors import Finding
 from ringfence.response.kill import kill_process
 from ringfence.response.limiter import Decision, Limiter
 
-__all__ = ["VerdictPipeline"]
+__all__ = ["Later", "VerdictPipeline"]
 
 Later = Callable[[float, Callable[[], None]], None]
 
