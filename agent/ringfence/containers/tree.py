@@ -135,7 +135,7 @@ class ProcessTree:
         return len(self._live), self._live.size
 
     @property
-    def capacity_of_ended(self) -> tuple[int, int]:
+    def capacity_of_dead(self) -> tuple[int, int]:
         """The same of those that ended."""
         return len(self._dead), self._dead.size
 

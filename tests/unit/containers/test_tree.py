@@ -235,5 +235,5 @@ def test_a_fork_bomb_costs_its_own_container_alone() -> None:
     assert tree.find(5000, 3 * S) is not None
     assert all(tree.find(pid, S) for pid in range(21, 31))
     assert tree.capacity == (100, 100)
-    assert tree.capacity_of_ended == (50, 50)
+    assert tree.capacity_of_dead == (50, 50)
     assert tree.evicted == 1000 - 80 + 1

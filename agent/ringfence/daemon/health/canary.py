@@ -53,7 +53,7 @@ class Canary:
 
     @property
     def pattern(self) -> Pattern:
-        """The pattern by which the kernel enrols its cgroup: no other cgroup has this name."""
+        """The pattern by which the kernel enrolls its cgroup: no other cgroup has this name."""
         return Pattern(PATTERN_ANY, self._name.encode())
 
     def start(self) -> None:

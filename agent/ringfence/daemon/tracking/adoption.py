@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adoption: enrol the containers that are already running, at the start and again after lost
+"""Adoption: enroll the containers that are already running, at the start and again after lost
 records.
 
 Cgroups are enrolled by name, their tasks are armed by the kernel's iterator, and runtimes are
@@ -48,7 +48,7 @@ class Adoption:
             self._slots.exempt([one.cgroup_id for one in named[:-1]], (named or lineage)[-1].cgroup_id)
 
     def take_in(self) -> None:
-        """Enrol every running container that is not known yet."""
+        """Enroll every running container that is not known yet."""
         self.predecessor.refresh()
         for cgroup in self.predecessor.outlived():
             self._take_outlived(cgroup)
@@ -60,7 +60,7 @@ class Adoption:
         return self._adopter.candidates()
 
     def take(self, found: Sequence[CgroupDir]) -> None:
-        """Enrol these, which `candidates` found, and arm the tasks in them."""
+        """Enroll these, which `candidates` found, and arm the tasks in them."""
         self._complain(self._adopter.take(found))
         self.arm()
 
@@ -89,7 +89,7 @@ class Adoption:
         return pids_by_slot(self._kernel.map("processes").items())
 
     def _take_outlived(self, cgroup: int) -> None:
-        """Enrol a container of which only tasks that left its cgroup still run."""
+        """Enroll a container of which only tasks that left its cgroup still run."""
         if self._slots.owner(cgroup) is not None or (slot := self._slots.take()) is None:
             return
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

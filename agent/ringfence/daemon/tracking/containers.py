@@ -102,7 +102,7 @@ class ContainerTracker:
             if container.pod_uid in uids:
                 self._ask(container)
 
-    def enrol(
+    def enroll(
         self, container: Container, facts: Facts, name: str, chosen: tuple[str, ...]
     ) -> tuple[Container, frozenset[int]]:
         """Take what a container's own runtime reports before its start. Returns the container, and
@@ -144,7 +144,7 @@ class ContainerTracker:
         yield families.enrichment_errors(self._worker.counts.errors)
         yield from families.capacity("containers", (slots.size - slots.unused, slots.size))
         yield from families.capacity("processes", tree.capacity)
-        yield from families.capacity("ended_processes", tree.capacity_of_ended)
+        yield from families.capacity("ended_processes", tree.capacity_of_dead)
         yield from families.capacity("ended_containers", registry.capacity)
         yield from families.capacity("enrichments", self._worker.capacity)
         yield families.evicted("containers", slots.full)

@@ -206,7 +206,7 @@ class EnrollSocket:
         self._manager.add(file, data, done)
 
     def restore(self) -> None:
-        """Enrol the containers that an earlier agent had enrolled. Call in the loop's thread,
+        """Enroll the containers that an earlier agent had enrolled. Call in the loop's thread,
         before tasks are armed. Their own policy files follow as soon as the loop runs.
         """
         for record in self._store.records():

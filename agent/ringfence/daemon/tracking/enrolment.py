@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Enrols one container at the request of its runtime: writes its entry to the kernel's maps, and
+"""Enrolls one container at the request of its runtime: writes its entry to the kernel's maps, and
 reads it back.
 
 The kernel may have enrolled the cgroup already when it was created. As in adoption, a slot is
@@ -49,7 +49,7 @@ class Enrolment:
     def enter(
         self, cgroup: int, facts: Facts, name: str, chosen: tuple[str, ...], *, remember: bool = True
     ) -> list[str]:
-        """Enrol the cgroup behind a descriptor. Returns the names of the policies that apply to
+        """Enroll the cgroup behind a descriptor. Returns the names of the policies that apply to
         it.
 
         Raises Error if that is impossible, or if the kernel's entry differs afterwards.
@@ -67,7 +67,7 @@ class Enrolment:
         if value is None or value.cgroup != cgroup_id:
             raise Error(f"the cgroup {path or cgroup_id} cannot be enrolled")
         container = restored(slot, value).at(path)
-        _, policies = self._tracker.enrol(container, facts, name, chosen)
+        _, policies = self._tracker.enroll(container, facts, name, chosen)
         if self._slots.owner(cgroup_id) != slot or not self._generations.confirm(slot, policies):
             raise Error("the kernel's entry does not match what was written")
         if remember:
@@ -81,7 +81,7 @@ class Enrolment:
         return any(name == (policy.bound or policy.name) for policy in known)
 
     def enter_again(self, record: EnrolmentRecord, chosen: tuple[str, ...]) -> bool:
-        """Enrol a container that an earlier agent had enrolled. Returns False if it is gone, or
+        """Enroll a container that an earlier agent had enrolled. Returns False if it is gone, or
         cannot be.
         """
         try:
