@@ -99,7 +99,7 @@ def test_after_a_loss_the_processes_are_read_anew(agent: Agent) -> None:
         assert lost(agent, cgroup) > 0
         wait_for(lambda: known(cgroup) >= 400, "the tree to know them")
     assert agent.metrics()["ringfence_repairs_total", (("what", "processes"),)] >= 1
-    assert "records of processes were lost: read anew from the kernel" in agent.log.read_text()
+    assert "records of processes were lost: read again from the kernel" in agent.log.read_text()
 
 
 def connects(agent: Agent) -> int:
