@@ -217,8 +217,8 @@ HEALTH = Dashboard(
                   ((f"max by (node, map) (ringfence_map_entries{{{_J}}} / ringfence_map_max_entries{{{_J}}})",
                     "{{node}} {{map}}"),), "percentunit", steps=_FULL),
             Panel("Tables of the agent", "timeseries",
-                  ((f'max by (node, of) (ringfence_room_used{{{_J}, of!="ended_processes"}}'
-                    f" / (ringfence_room_size{{{_J}}} > 0))", "{{node}} {{of}}"),), "percentunit", steps=_FULL),
+                  ((f'max by (node, of) (ringfence_capacity_used{{{_J}, of!="ended_processes"}}'
+                    f" / (ringfence_capacity_limit{{{_J}}} > 0))", "{{node}} {{of}}"),), "percentunit", steps=_FULL),
             Panel("Pinned", "timeseries", ((f"min by (node, instance) (ringfence_pinned{{{_J}}})", "{{node}}"),),
                   text="0: enforcement ends with the agent."),
             Panel("Programs that the kernel did not run", "timeseries",

@@ -275,7 +275,7 @@ def test_without_a_ticket_the_pins_stay_and_it_is_told_what_to_do(
         successor = node.run(agent_of(objects), objects, "agent")
         try:
             assert successor.process.wait(patience(60)) == 3
-            assert "there is no ticket of it for this one" in successor.text()
+            assert "there is no ticket for this one" in successor.text()
             assert "remove them on the host" in successor.text()
         finally:
             successor.remove()
@@ -306,7 +306,7 @@ def test_the_canary_sings_in_a_pod(pod: Pod) -> None:
     """Without the right to write at the root of the cgroups: inside of its own."""
 
     def heard() -> bool:
-        found = re.search(r"^ringfence_canaries_total (\S+)$", ask(pod.pid, "/metrics"), re.M)
+        found = re.search(r"^ringfence_canary_records_total (\S+)$", ask(pod.pid, "/metrics"), re.M)
         return found is not None and float(found[1]) >= 3
 
     wait_for(heard, "three canaries")

@@ -106,7 +106,7 @@ def test_after_a_loss_the_processes_are_read_again(agent: Agent) -> None:
         assert lost(agent, cgroup) > 0
         wait_for(lambda: known(cgroup) >= 400, "the tree to know them")
     assert agent.metrics()["ringfence_repairs_total", (("what", "processes"),)] >= 1
-    assert "records of processes were lost: read anew from the kernel" in agent.log.read_text()
+    assert "records of processes were lost: read again from the kernel" in agent.log.read_text()
 
 
 def connects(agent: Agent) -> int:
@@ -175,7 +175,7 @@ def test_many_cgroups_of_one_container_do_not_affect_others(tmp_path: Path) -> N
 
 def used(agent: Agent) -> float:
     """Returns the used slots of the kernel's table."""
-    return agent.metrics()["ringfence_room_used", (("of", "containers"),)]
+    return agent.metrics()["ringfence_capacity_used", (("of", "containers"),)]
 
 
 def test_an_agent_at_its_cpu_limit_reduces_activity_and_reports_it(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_an_agent_at_its_cpu_limit_reduces_activity_and_reports_it(tmp_path: Pat
                 with new_cgroup(LABEL) as other:
                     assert is_stopped(other)
                     agent.wait_alert("userns-create", other.name, seconds=60)
-            assert '"message": "the rate of activity is changed"' in agent.log.read_text()
+            assert '"message": "the rate of activity was changed"' in agent.log.read_text()
         finally:
             agent.stop(60)
 

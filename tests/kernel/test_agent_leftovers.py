@@ -234,7 +234,7 @@ def test_a_task_that_left_its_cgroup_stays_restricted_across_restarts(agent: Age
     wait_for(lambda: len(agent.alerts(rule=RULE)) > before, "its alert")
     left.stdin.close()
     left.wait()
-    wait_for(lambda: metric(agent, "ringfence_room_used", of="containers") == 0, "its slot to be free")
+    wait_for(lambda: metric(agent, "ringfence_capacity_used", of="containers") == 0, "its slot to be free")
 
 
 def test_another_products_pins_are_kept(agent: Agent) -> None:
@@ -272,7 +272,7 @@ def test_a_full_state_directory_does_not_stop_enforcement(agent: Agent, tmp_path
             assert stopped(cgroup)
             agent.start()
             wait_for(
-                lambda: metric(agent, "ringfence_takeover_records_total", outcome="told") >= 1, "the gap"
+                lambda: metric(agent, "ringfence_takeover_records_total", outcome="reported") >= 1, "the gap"
             )
             assert agent.stop() == 0
     finally:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_SINCE = ("ringfence_canary_seconds", ())
-RECEIVED = ("ringfence_canaries_total", ())
+RECEIVED = ("ringfence_canary_records_total", ())
 
 
 @pytest.fixture

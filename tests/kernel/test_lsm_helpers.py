@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ringfence.abi import HELPER_CORE, HELPER_OTHER, Action, EventKind, Mechanism
-from ringfence.daemon.defence.usermode_helpers import Helpers, find, keys
+from ringfence.daemon.defence.usermode_helpers import UsermodeHelpers, find, keys
 from tests.kernel.lsm import mounted
 from tests.kernel.probes import BOTH_WAYS, Probes, results
 from tests.kernel.rules import Rule
@@ -167,7 +167,7 @@ def test_an_upgrade_of_a_helper_is_known_at_the_next_check(
     inode's number may be reused: that is no helper.
     """
     script, mark = marking(tmp_path, "modprobe")
-    helpers = Helpers(probes.kernel.map("helpers"), [script])
+    helpers = UsermodeHelpers(probes.kernel.map("helpers"), [script])
     probes.enforce(UNKNOWN)
     with setting(MODPROBE, str(script)):
         wait_for_modprobe()

@@ -192,7 +192,7 @@ CONSTANT = {"rule_events", "rule_operands", "rule_texts", "rule_addresses", "rul
 def test_policies_in_force_cannot_be_changed_by_a_system_call(enforcer: Enforcer) -> None:
     """Its tables are frozen once they are filled: access to them does not allow changing a rule."""
     made: list[Map] = []
-    enforcer.generations.made = made.append
+    enforcer.generations = Generations(enforcer.probes.kernel.map, made.append)
     enforcer.enforce(DENY)
     refused = set()
     for inner in made:

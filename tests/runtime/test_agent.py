@@ -319,7 +319,7 @@ def test_another_user_is_refused(with_agent: Agent) -> None:
     """The socket's mode excludes others; a user that passes it is still disconnected."""
     path = with_agent.socket.with_name("enroll.sock")
     assert path.stat().st_mode & 0o777 == 0o600
-    before = with_agent.metrics()["ringfence_handshakes_total", (("result", "refused"),)]
+    before = with_agent.metrics()["ringfence_enrolments_total", (("result", "refused"),)]
     path.chmod(0o666)
     path.parent.chmod(0o711)
     try:
@@ -337,4 +337,4 @@ def test_another_user_is_refused(with_agent: Agent) -> None:
     finally:
         path.chmod(0o600)
         path.parent.chmod(0o700)
-    assert with_agent.metrics()["ringfence_handshakes_total", (("result", "refused"),)] == before
+    assert with_agent.metrics()["ringfence_enrolments_total", (("result", "refused"),)] == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 
-from ringfence.faults import Guard, SupervisedThread, handler_errors, thread_failures
+from ringfence.faults import ErrorCounter, SupervisedThread, handler_errors, thread_failures
 from tests.support.waiting import wait_for
 
 
@@ -16,7 +16,7 @@ def fail() -> None:
 
 def test_a_failure_in_guarded_work_is_contained() -> None:
     """It is counted by its place, which has a series from the start."""
-    guard = Guard("test-place")
+    guard = ErrorCounter("test-place")
     assert handler_errors["test-place"] == 0
     assert guard(lambda: None)
     assert not guard(fail)

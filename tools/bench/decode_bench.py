@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 from ringfence.abi import EVENT_MAX, EventKind
@@ -22,6 +23,7 @@ from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.loop import BATCH
+from ringfence.daemon.parts import Picture
 from ringfence.daemon.verdicts.dispatcher import Dispatcher
 from ringfence.export.stats import Stats
 from ringfence.wire import decode, encode, make
@@ -91,8 +93,9 @@ def dispatcher() -> tuple[Dispatcher, Stats]:
     slots.enroll(CGROUP)
     registry = Registry(slots)
     registry.add(Container.unnamed(CGROUP, SLOT))
-    nobody = cast(Any, None)
-    return Dispatcher(stats, registry, ProcessTree(), nobody, nobody, cast(Any, _NoClient()), nobody), stats
+    picture, nobody = Picture("bench", registry, ProcessTree(), stats), cast(Any, None)
+    pipeline = cast(Any, SimpleNamespace(render=None))
+    return Dispatcher(picture, nobody, pipeline, nobody, cast(Any, _NoClient()), None, nobody), stats
 
 
 class Flood:

@@ -84,7 +84,7 @@ def _tables(agent: Agent) -> Counter[str]:
     for (name, labels), value in agent.metrics().items():
         if name == "ringfence_map_entries" and dict(labels)["map"] != "drops":
             found[dict(labels)["map"]] = int(value)
-        if name == "ringfence_room_used" and ("of", "containers") in labels:
+        if name == "ringfence_capacity_used" and ("of", "containers") in labels:
             found["slots"] = int(value)
     return found
 

@@ -37,7 +37,9 @@ class Attempts:
     def collect(self) -> Iterator[Metric]:
         """The family of one scrape."""
         family = CounterMetricFamily(
-            "ringfence_attempts", "Verdicts, by technique.", labels=["technique", "namespace", "outcome"]
+            "ringfence_attempts",
+            "Verdicts by ATT&CK technique, namespace and outcome.",
+            labels=["technique", "namespace", "outcome"],
         )
         for labels, count in list(self._counts.items()):
             family.add_metric(labels, count)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ringfence.config import Listen
 from ringfence.errors import ConfigError, Error, NotPermittedError
-from ringfence.faults import ACCEPT_PAUSE, Guard, SupervisedThread, cannot_accept
+from ringfence.faults import ACCEPT_PAUSE, ErrorCounter, SupervisedThread, cannot_accept
 
 __all__ = ["Request", "Response", "Server", "text"]
 
@@ -96,7 +96,7 @@ class Server:
         self._done: deque[tuple[_Connection, Response]] = deque()
         self._stopping = threading.Event()
         self._accept_at = 0.0  # not before; 0: at once
-        self._guard = Guard(key)
+        self._guard = ErrorCounter(key)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._woken, selectors.EVENT_READ, self._answered)
         self._threads = [SupervisedThread(key, self._run, on_failure=self._drop_all)]

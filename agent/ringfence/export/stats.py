@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
 
@@ -43,39 +44,45 @@ class Stats:
     """Counters since the agent started. Seconds are seconds."""
 
     __slots__ = (
-        "activity_halvings",
         "alert_latency",
         "alerts",
         "alerts_suppressed",
         "attach_seconds",
         "attempts",
-        "canaries",
-        "canary_seen",
         "decode_errors",
         "loop_seen",
         "received",
         "reloads",
+        "responses",
         "rules",
         "startup_seconds",
-        "unattributed",
     )
 
     def __init__(self) -> None:
         self.received = [0] * EVENT_MAX  # records decoded, by event number
         self.decode_errors: Counter[str] = Counter()  # by reason
-        self.unattributed: Counter[str] = Counter()  # by reason
         self.alerts: Counter[tuple[str, str, str, str]] = Counter()  # by rule, severity, action, outcome
         self.attempts = Attempts()
         self.alerts_suppressed: Counter[str] = Counter()  # by rule
         self.alert_latency = Histogram()
         self.reloads: Counter[str] = Counter()  # by result: loaded, refused
-        self.activity_halvings = 0  # how often the rate of activity is halved just now
+        self.responses: Counter[str] = Counter()  # kills from user space, by result
         self.startup_seconds = 0.0  # process start -> ready
         self.attach_seconds = 0.0
-        self.canary_seen = 0.0  # time.monotonic() when it was heard last; 0: there is none
-        self.canaries = 0  # heard
         self.loop_seen = 0.0  # time.monotonic() of the loop's last turn
         self.rules: set[str] = set()  # that have series
+
+    def attached(self, seconds: float) -> None:
+        """Attaching the programs has taken so long."""
+        self.attach_seconds = seconds
+
+    def started(self, seconds: float) -> None:
+        """The start, from the process's beginning to ready, has taken so long."""
+        self.startup_seconds = seconds
+
+    def turned(self) -> None:
+        """The loop is alive."""
+        self.loop_seen = time.monotonic()
 
     def series(self, rule: str) -> str:
         """A rule's label. Its id is the operator's, but a year of reloads must not fill the metrics."""

@@ -19,13 +19,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringfence.abi import EVENT_MAX
 from ringfence.errors import Error
-from ringfence.export.jsonl import dumps
+from ringfence.export.jsonl import line_of
 from ringfence.export.subscription import ALL_PROBES, Subscription
-from ringfence.faults import ACCEPT_PAUSE, Guard, SupervisedThread, cannot_accept
+from ringfence.faults import ACCEPT_PAUSE, ErrorCounter, SupervisedThread, cannot_accept
+
+if TYPE_CHECKING:
+    from ringfence.containers.model import Container
 
 __all__ = ["StreamServer"]
 
@@ -37,7 +40,16 @@ _REQUEST_SECONDS = 10.0
 _HISTORY = 1000
 Record = Mapping[str, Any]
 Answer = Callable[[str, Mapping[str, Any]], Any]
-Render = Callable[[Any, Any], Record]
+Render = Callable[[Any, "Container | None"], Record]
+Refuses = Callable[[socket.socket], bool]
+
+
+class _Offered(NamedTuple):
+    """An event that is not a record yet."""
+
+    render: Render
+    event: Any
+    container: Container | None
 
 
 class _Client:
@@ -67,26 +79,20 @@ class _Client:
 class StreamServer:
     """Serves from `start` on. `publish` and `offer` are called by the loop's thread and never block.
 
-    `answer(op, request)` makes the result of a request, in the server's thread; an Error is sent to the
-    client. `render(event, container)` makes the record of an offered event. `wanted[event number]` says which
-    events some client follows; the loop offers no others. `refuses(connection)` rejects a peer.
+    `wanted[event number]` says which events some client follows; the loop offers no others.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        answer: Answer,
-        render: Render,
-        refuses: Callable[[socket.socket], bool] = lambda connection: False,
-    ) -> None:
+    def __init__(self, path: Path) -> None:
+        """Listens from here on; clients wait for `start`."""
         self.path = path
         self.wanted = bytearray(EVENT_MAX)
         self._probes: frozenset[str] = frozenset()
         self.lost = 0  # records that no client got, because the queue was full
         self.missed = 0  # records that one client did not get, because it read too slowly
-        self._guard = Guard("stream")
-        self._answer, self._render, self._refuses = answer, render, refuses
-        self._queue: deque[tuple[Any, Any]] = deque(maxlen=_QUEUE)
+        self._guard = ErrorCounter("stream")
+        self._answer: Answer  # given to `start`
+        self._refuses: Refuses
+        self._queue: deque[_Offered | Record] = deque(maxlen=_QUEUE)
         self._history: deque[Record] = deque(maxlen=_HISTORY)
         self._clients: dict[int, _Client] = {}
         self._awake = False
@@ -100,8 +106,8 @@ class StreamServer:
         self._thread = SupervisedThread("stream", self._run, on_failure=self._hang_up)
 
     @property
-    def room(self) -> tuple[int, int]:
-        """Records that wait for the server's thread, and may."""
+    def capacity(self) -> tuple[int, int]:
+        """Records that wait for the server's thread, and the maximum."""
         return len(self._queue), _QUEUE
 
     @property
@@ -109,8 +115,13 @@ class StreamServer:
         """Connections now open."""
         return len(self._clients)
 
-    def start(self) -> None:
-        """Begin to serve."""
+    def start(self, answer: Answer, refuses: Refuses = lambda connection: False) -> None:
+        """Begin to serve.
+
+        `answer(op, request)` makes the result of a request, in the server's thread; an Error is sent to the
+        client. `refuses(connection)` rejects a peer.
+        """
+        self._answer, self._refuses = answer, refuses
         self._thread.start()
 
     def close(self) -> None:
@@ -142,17 +153,17 @@ class StreamServer:
 
     def publish(self, record: Record) -> None:
         """A finished record, for every subscriber that it suits and for the history."""
-        self._put((None, record))
+        self._put(record)
 
-    def offer(self, event: Any, container: Any) -> None:
-        """An event that some client wants; it becomes a record in the server's thread."""
-        self._put((event, container))
+    def offer(self, render: Render, event: Any, container: Container | None) -> None:
+        """An event that some client wants; `render` makes its record, in the server's thread."""
+        self._put(_Offered(render, event, container))
 
     def wants_probe(self, label: str) -> bool:
         """Whether some client listens to the events of that custom probe."""
         return bool(self._probes) and (label in self._probes or ALL_PROBES in self._probes)
 
-    def _put(self, item: tuple[Any, Any]) -> None:
+    def _put(self, item: _Offered | Record) -> None:
         if len(self._queue) == _QUEUE:
             self.lost += 1
             return
@@ -249,14 +260,14 @@ class StreamServer:
         except Exception as error:  # a bug of ours must not end the thread that serves everybody
             self._guard.failed(error)
             reply = {"ok": False, "error": f"internal error: {type(error).__name__}: {error}"}
-        client.send(dumps(reply).encode("utf-8", "backslashreplace") + b"\n", may_drop=False)
+        client.send(line_of(reply), may_drop=False)
 
     def _subscribe(self, client: _Client, request: Mapping[str, Any]) -> None:
         subscription = Subscription.from_request(request)
         client.send(b'{"ok":true}\n', may_drop=False)
         for record in list(self._history):
             if subscription.wants(record) and subscription.recent(record):
-                client.send(_line(record), may_drop=False)
+                client.send(line_of(record), may_drop=False)
         if request.get("follow") is True:
             client.subscription = subscription
             self._want()
@@ -275,20 +286,20 @@ class StreamServer:
     def _distribute(self) -> None:
         subscribers = [client for client in self._clients.values() if client.subscription]
         for _ in range(len(self._queue)):
-            event, item = self._queue.popleft()
-            if event is None:
+            item = self._queue.popleft()
+            if not isinstance(item, _Offered):
                 record = item
                 self._history.append(record)
             else:
                 try:
-                    record = self._render(event, item)
+                    record = item.render(item.event, item.container)
                 except Exception as error:  # a bug of ours costs one record
                     self._guard.failed(error)
                     continue
             line = b""
             for client in subscribers:
                 if client.subscription and client.subscription.wants(record):
-                    line = line or _line(record)
+                    line = line or line_of(record)
                     if not client.send(line, may_drop=True):
                         self.missed += 1
         for client in subscribers:
@@ -325,10 +336,6 @@ class StreamServer:
         for client in list(self._clients.values()):
             if client.subscription is None and client.deadline < now:
                 self._drop(client)
-
-
-def _line(record: Record) -> bytes:
-    return dumps(record).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _listen(path: Path) -> socket.socket:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from ringfence.child_agent import Ask, PrivateAgent
+from ringfence.child_agent import Ask, ChildAgent
 from ringfence.errors import Error
 from ringfence_linux.enroll import SOCKET_NAME
 
@@ -51,7 +51,7 @@ class Watcher:
     def __enter__(self) -> Watcher:
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ringfence-learn-")))
-            self._agent = stack.enter_context(PrivateAgent(directory / "agent", self._ask, _flags(directory)))
+            self._agent = stack.enter_context(ChildAgent(directory / "agent", self._ask, _flags(directory)))
             threading.Thread(target=self._read, daemon=True).start()
             self._stack = stack.pop_all()
         return self

@@ -27,12 +27,13 @@ _REMEMBERED = 8  # generations of rule numbers that are kept, for records that a
 
 
 class Generations:
-    """The policies in force. `map_of` gives the kernel's maps by name. Used by the agent's loop only."""
+    """The policies in force. Used by the agent's loop only."""
 
-    def __init__(self, map_of: Callable[[str], Map]) -> None:
-        self._map_of = map_of
-        #: called with every inner map before it is used
-        self.made: Callable[[Map], None] = lambda made: None
+    def __init__(self, map_of: Callable[[str], Map], made: Callable[[Map], None] = lambda made: None) -> None:
+        """`map_of` gives the kernel's maps by name; `made` is called with every inner map before
+        it is used.
+        """
+        self._map_of, self._made = map_of, made
         self._number = map_of("generation").get_int(0)
         self._live: _Generation | None = None
         self._assigned: dict[int, tuple[int, int]] = {}  # slot -> cgroup that owned it, assigned profile
@@ -62,7 +63,7 @@ class Generations:
         """
         number = self._number + 1
         half = number % GENERATIONS
-        building = _Generation(compiled, self._map_of, half, lambda made: self.made(made))
+        building = _Generation(compiled, self._map_of, half, self._made)
         try:
             building.write()
             assigned = self._write_profiles(building, containers or {})
@@ -245,8 +246,8 @@ class _Generation:
     def wait_for_programs(self) -> None:
         """Waits until no program that started under the previous generation is running.
 
-        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938, 4.19),
-        even one that writes the same value.
+        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938,
+        4.19), even one that writes the same value.
         """
         self._map_of("rule_actions").set(self.half, self._inner["rule_actions"].fd)
 

@@ -81,6 +81,11 @@ class Live:
         self._from = since
         self._terms.set(0, _TERM.pack(since, until))
 
+    def count(self, *, received: int = 0, alerts: int = 0) -> None:
+        """Add to the counts of this probe."""
+        self.received += received
+        self.alerts += alerts
+
     def fileno(self) -> int:
         """Readable while events wait."""
         return self._attached.ring

@@ -8,14 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ringfence.child_agent import Ask, PrivateAgent
+from ringfence.child_agent import Ask, ChildAgent
 
 __all__ = ["ProofAgent", "Record"]
 
 Record = dict[str, Any]
 
 
-class ProofAgent(PrivateAgent):
+class ProofAgent(ChildAgent):
     """An agent with these policies, which watches the cgroups of these names."""
 
     def __init__(

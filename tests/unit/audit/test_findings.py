@@ -308,13 +308,13 @@ def test_json_has_everything_and_breaks_nothing() -> None:
 def test_a_round_of_the_agent_becomes_metrics() -> None:
     """Only of containers that it holds, and of this node; a broken round does not end the rounds."""
     made = AuditRound(load(None, {}, {"audit.interval": ["0"], "cri.socket": ["off"]}), list)
-    assert [sample for family in made.metrics() for sample in family.samples] == []
+    assert [sample for family in made.samples() for sample in family.samples] == []
     made.look()
     samples = {
         (sample.labels["check"], sample.labels["scope"]): sample.value
-        for family in made.metrics() for sample in family.samples if sample.name == "ringfence_audit_findings"
+        for family in made.samples() for sample in family.samples if sample.name == "ringfence_audit_findings"
     }  # fmt: skip
     assert all(scope == "node" for _, scope in samples)
-    assert [family.name for family in made.metrics()] == [
-        "ringfence_audit_findings", "ringfence_audit_not_seen", "ringfence_audit_timestamp_seconds",
+    assert [family.name for family in made.samples()] == [
+        "ringfence_audit_findings", "ringfence_audit_unchecked", "ringfence_audit_timestamp_seconds",
     ]  # fmt: skip

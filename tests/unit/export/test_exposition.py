@@ -71,7 +71,7 @@ def test_a_whole_scrape_is_the_same_both_ways() -> None:
     world = World(limit=3)
     for number in range(5):
         world.add(number, f'we"b\\{number}', opens=7 + number)
-    registry = new_registry(world.sources)
+    registry = new_registry(world.parts)
     volatile = ("process_", "ringfence_canary_seconds")
 
     def steady(text: str) -> Samples:

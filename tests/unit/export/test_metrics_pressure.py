@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.containers.model import Container
-from ringfence.export.metrics_pressure import PressureMetrics
+from ringfence.export.container_metrics import PressureMetrics
 from tests.support.descriptors import open_descriptors
 
 PSI = """\

@@ -50,9 +50,9 @@ def alert(
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StreamServer]:
-    """A server that renders offered events as their bare value."""
-    made = StreamServer(tmp_path / "run" / "agent.sock", answer, lambda event, _container: dict(event))
-    made.start()
+    """A server that answers."""
+    made = StreamServer(tmp_path / "run" / "agent.sock")
+    made.start(answer)
     yield made
     made.close()
 
@@ -219,7 +219,7 @@ def test_activity_is_wanted_only_while_somebody_asks(server: StreamServer) -> No
         client.sendall(b'{"op":"events","follow":true,"events":["process.exec"]}\n')
         wait_for(lambda: server.wanted[EventKind.PROCESS_EXEC], "the wish")
         assert sum(server.wanted) == 1
-        server.offer({"event": "process.exec", "n": 1}, None)
+        server.offer(lambda event, _: dict(event), {"event": "process.exec", "n": 1}, None)
         lines.readline()
         assert json.loads(lines.readline())["n"] == 1
     wait_for(lambda: not any(server.wanted), "the wish to end")
@@ -299,8 +299,8 @@ def test_a_socket_left_by_a_killed_agent_is_replaced(tmp_path: Path) -> None:
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(path))
     stale.close()
-    server = StreamServer(path, answer, lambda e, c: {})
-    server.start()
+    server = StreamServer(path)
+    server.start(answer)
     assert request(path, "echo", value=5) == 5
     server.close()
     assert not os.path.exists(path)
@@ -323,4 +323,4 @@ def test_a_record_that_comes_as_the_server_wakes_up_does_not_send_it_to_sleep(
     wait_for(lambda: len(server.recent("alert", 9)) == 2, "both records")
     server.publish(alert("later"))
     wait_for(lambda: len(server.recent("alert", 9)) == 3, "the record after them")
-    assert server.room[0] == 0
+    assert server.capacity[0] == 0

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from ringfence.export.exposition import exposition
-from ringfence.export.metrics_probes import ProbeRow, probe_metrics
+from ringfence.export.probe_metrics import ProbeRow, probe_metrics
 from ringfence.probes.tally import Tally
 from tests.unit.probes.documents import definition, metric
 

@@ -22,7 +22,7 @@ from ringfence.containers.enrich.request import Request, Source
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.containers.patterns import identify
 from ringfence.containers.posture import merge
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ErrorCounter, SupervisedThread
 
 __all__ = ["Answer", "Worker", "WorkerCounts", "enrich"]
 
@@ -132,7 +132,7 @@ class Worker:
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._thread = SupervisedThread("enrich", self._run)
-        self._bug = Guard("enrich").failed
+        self._bug = ErrorCounter("enrich").failed
         self.counts = WorkerCounts()
 
     def start(self) -> None:

@@ -19,7 +19,7 @@ from ringfence.export.sinks.local import RotatedFile, Syslog
 from ringfence.export.sinks.sender import Receiver, Sender
 from ringfence.export.sinks.spool import Spool
 from ringfence.export.sinks.web import Alertmanager, Otlp, Webhook
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ErrorCounter, SupervisedThread
 from ringfence.severity import at_least
 
 __all__ = ["Outbox", "outbox_of", "receivers_of"]
@@ -38,7 +38,7 @@ class Outbox:
         self.lost = 0
         self._least, self._sync = least, sync
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-        self._guard = Guard("outbox")
+        self._guard = ErrorCounter("outbox")
         self._thread = SupervisedThread("outbox", self._run)
 
     def start(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ringfence.containers.enrich import safejson
 from ringfence.export.sinks.spool import Batch, Spool
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ErrorCounter, SupervisedThread
 
 __all__ = ["HELD_S", "TRIES", "Away", "Receiver", "Record", "Refused", "Sender"]
 
@@ -99,7 +99,7 @@ class Sender:
         self._complain, self._chance, self._now = complain, chance, now
         self._stop = threading.Event()
         self._pause = pause or self._stop.wait
-        self._guard = Guard("sender")
+        self._guard = ErrorCounter("sender")
         self._before: dict[str, int] = {}  # suspect's id -> what had been sent when it failed last
         self._idle_rounds = 0  # with nothing but suspects, none of which was taken
         self._asked = 0.0  # seconds that the receiver wants to be left alone

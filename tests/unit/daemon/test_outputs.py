@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where records go: lines at once, receivers when the container has its names, secrets nowhere."""
+"""Records are written at once, and sent to receivers when the container has its names. None holds
+a secret.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from ringfence.config import load
 from ringfence.containers.model import Container, Enrichment, Facts
-from ringfence.daemon.delivery.outputs import NoOutbox, Outlets, limiter_of, open_outbox
+from ringfence.daemon.delivery.outputs import Egress, NoOutbox, Outputs, limiter_of, open_outbox
+from ringfence.export.redact import Redactor
 from ringfence.export.sinks.outbox import Outbox, receivers_of
 from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool
@@ -22,7 +26,7 @@ NAMED = BORN.enriched(Facts(Enrichment.DONE, name="web", namespace="shop", pod="
 
 
 class World:
-    """Outlets with a clock that the test moves."""
+    """Outputs with a clock that the test moves."""
 
     def __init__(self, directory: Path, **words: str) -> None:
         empty = directory / "agent.yaml"
@@ -31,9 +35,18 @@ class World:
         self.shown: list[Mapping[str, Any]] = []
         self.sent: list[Mapping[str, Any]] = []
         flags = {key.replace("_", ".", 1): [value] for key, value in words.items()}
-        self.outlets = Outlets(
-            load(empty, {}, flags), self.shown.append, self.sent.append, clock=lambda: self.now
-        )
+        self.known: dict[int, Container] = {}
+        config = load(empty, {}, flags)
+        redactor = Redactor(config.redact_patterns, defaults=config.redact_defaults)
+        writer = SimpleNamespace(emit=self.shown.append)
+        stream, outbox = SimpleNamespace(publish=lambda record: None), SimpleNamespace(put=self.sent.append)
+        egress = Egress(redactor, cast(Any, writer), cast(Any, stream), cast(Any, outbox))
+        self.outputs = Outputs(config, egress, self.known.get, clock=lambda: self.now)
+
+    @property
+    def waiting(self) -> float:
+        """Alerts that wait for names."""
+        return next(iter(self.outputs.samples())).samples[0].value
 
 
 @pytest.fixture
@@ -43,71 +56,72 @@ def world(tmp_path: Path) -> World:
 
 
 def test_the_first_alert_of_a_short_pod_arrives_with_its_name(world: World) -> None:
-    """The line is out at once; the receiver gets the alert when the names are there, and the line is
-    amended."""
-    world.outlets.emit(alert(container={"id": "c" * 64}), BORN)
+    """The line is out at once; the receiver gets the alert when the names are there, and the line
+    is amended.
+    """
+    world.outputs.emit(alert(container={"id": "c" * 64}), BORN)
     assert len(world.shown) == 1
     assert not world.sent
-    world.outlets.identified(NAMED)
+    world.outputs.identified(NAMED)
     [sent] = world.sent
     assert (sent["container"]["pod"], sent["container"]["namespace"]) == ("web-0", "shop")
     assert sent["id"] == "ab12cd-1"
     amended = world.shown[1]
     assert (amended["kind"], amended["alerts"]) == ("identity", ["ab12cd-1"])
     assert amended["container"]["pod"] == "web-0"
-    assert world.outlets.waiting == 0
+    assert world.waiting == 0
 
 
-def test_nobody_waits_for_ever(world: World) -> None:
+def test_no_alert_waits_for_ever(world: World) -> None:
     """After the time it leaves as it is."""
-    world.outlets.emit(alert(1), BORN)
+    world.outputs.emit(alert(1), BORN)
     world.now += 1
-    world.outlets.emit(alert(2), BORN)
-    world.outlets.tick()
+    world.outputs.emit(alert(2), BORN)
+    world.outputs.tick()
     assert not world.sent
     world.now += 1.5
-    world.outlets.tick()
+    world.outputs.tick()
     assert [record["id"] for record in world.sent] == ["ab12cd-1"]
-    world.outlets.flush()
+    world.outputs.flush()
     assert [record["id"] for record in world.sent] == ["ab12cd-1", "ab12cd-2"]
-    assert world.outlets.waiting == 0
+    assert world.waiting == 0
 
 
-def test_a_container_that_nobody_knows_is_not_waited_for_longer(world: World) -> None:
+def test_the_alerts_of_an_unknown_container_do_not_wait_longer(world: World) -> None:
     """The runtimes were asked, and none knew it: there is nothing to amend."""
-    world.outlets.emit(alert(), BORN)
-    world.outlets.identified(BORN.enriched(Facts(Enrichment.PENDING)))
+    world.outputs.emit(alert(), BORN)
+    world.outputs.identified(BORN.enriched(Facts(Enrichment.PENDING)))
     assert not world.sent
-    world.outlets.identified(BORN.enriched(Facts(Enrichment.NONE)))
+    world.outputs.identified(BORN.enriched(Facts(Enrichment.NONE)))
     assert len(world.sent) == 1
     assert len(world.shown) == 1
 
 
-def test_what_is_known_leaves_at_once(world: World) -> None:
+def test_alerts_of_a_known_container_are_sent_at_once(world: World) -> None:
     """A named container, and an alert of the host's own."""
-    world.outlets.emit(alert(1), NAMED)
-    world.outlets.emit(alert(2), None)
+    world.outputs.emit(alert(1), NAMED)
+    world.outputs.emit(alert(2), None)
     assert len(world.sent) == 2
 
 
-def test_a_repetition_that_is_told_late_has_the_names_of_by_now(world: World) -> None:
-    """It was held back while nobody knew the container, and is told when somebody does."""
-    world.outlets.find = {BORN.cgroup_id: NAMED}.get
-    world.outlets.emit(alert(container={"id": "c" * 64}), BORN)
+def test_a_late_repetition_has_the_present_names(world: World) -> None:
+    """It was held back while the container was unknown, and is reported when it is known."""
+    world.known[BORN.cgroup_id] = NAMED
+    world.outputs.emit(alert(container={"id": "c" * 64}), BORN)
     assert [record["container"]["pod"] for record in (*world.shown, *world.sent)] == ["web-0", "web-0"]
-    assert world.outlets.waiting == 0
+    assert world.waiting == 0
 
 
 def test_waiting_can_be_turned_off(tmp_path: Path) -> None:
     """identity_wait 0."""
     world = World(tmp_path, alerts_identity_wait="0")
-    world.outlets.emit(alert(), BORN)
+    world.outputs.emit(alert(), BORN)
     assert len(world.sent) == 1
 
 
 def test_only_alerts_leave_the_node(world: World) -> None:
     """The life of containers is for the lines."""
-    world.outlets.emit({"kind": "lifecycle", "event": "container.start"}, NAMED)
+    world.outputs.emit({"kind": "lifecycle", "event": "container.start"}, NAMED)
     assert len(world.shown) == 1
     assert not world.sent
 
@@ -116,9 +130,9 @@ def test_secrets_are_hidden_in_lines_and_alerts_and_names(world: World) -> None:
     """Also in labels that come with the names."""
     record = alert()
     record["process"]["args"] = ["app", "--password", "hunter2"]
-    world.outlets.emit(record, BORN)
+    world.outputs.emit(record, BORN)
     labels = {"token": "hunter2", "app": "web"}
-    world.outlets.identified(BORN.enriched(Facts(Enrichment.DONE, name="web", labels=labels)))
+    world.outputs.identified(BORN.enriched(Facts(Enrichment.DONE, name="web", labels=labels)))
     assert "hunter2" not in str(world.shown) + str(world.sent)
     assert world.sent[0]["container"]["labels"]["app"] == "web"
 
@@ -126,10 +140,10 @@ def test_secrets_are_hidden_in_lines_and_alerts_and_names(world: World) -> None:
 def test_alerts_carry_the_labels_of_the_agent(tmp_path: Path) -> None:
     """Lines and receivers alike, held or not; other records do not."""
     world = World(tmp_path, alerts_labels="cluster=prod")
-    world.outlets.emit(alert(1), NAMED)
-    world.outlets.emit(alert(2), BORN)
-    world.outlets.identified(NAMED)
-    world.outlets.emit({"kind": "lifecycle", "event": "container.start"}, NAMED)
+    world.outputs.emit(alert(1), NAMED)
+    world.outputs.emit(alert(2), BORN)
+    world.outputs.identified(NAMED)
+    world.outputs.emit({"kind": "lifecycle", "event": "container.start"}, NAMED)
     assert [record["labels"] for record in world.sent] == [{"cluster": "prod"}] * 2
     assert [record.get("labels") for record in world.shown if record["kind"] == "alert"] == [
         {"cluster": "prod"}
@@ -137,11 +151,11 @@ def test_alerts_carry_the_labels_of_the_agent(tmp_path: Path) -> None:
     assert not [record for record in world.shown if record["kind"] != "alert" and "labels" in record]
 
 
-def test_a_flood_of_waiting_alerts_is_bounded(world: World) -> None:
+def test_the_number_of_waiting_alerts_is_bounded(world: World) -> None:
     """Beyond the bound they leave as they are: nothing is lost."""
     for number in range(5000):
-        world.outlets.emit(alert(number), BORN)
-    assert world.outlets.waiting == 4096
+        world.outputs.emit(alert(number), BORN)
+    assert world.waiting == 4096
     assert len(world.sent) == 5000 - 4096
 
 
@@ -157,7 +171,7 @@ def test_no_receivers_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_receiver_can_be_configured(tmp_path: Path) -> None:
-    """Each has a name of its own, stable, that tells nothing of its address."""
+    """Each has a name of its own, stable, that does not reveal its address."""
     empty = tmp_path / "agent.yaml"
     empty.write_text("{}\n")
     flags = {
@@ -173,7 +187,7 @@ def test_every_kind_of_receiver_can_be_configured(tmp_path: Path) -> None:
     assert names == [receiver.name for receiver in receivers_of(load(empty, {}, flags))]
 
 
-def test_less_severe_alerts_can_stay_at_home(tmp_path: Path) -> None:
+def test_less_severe_alerts_can_be_kept_from_receivers(tmp_path: Path) -> None:
     """alerts.severity; one of unknown severity is sent."""
     got: list[str] = []
 

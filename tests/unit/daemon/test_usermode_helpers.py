@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from ringfence.abi import HELPER_CORE, HELPER_KEY, HELPER_OTHER
-from ringfence.daemon.defence.usermode_helpers import Helper, Helpers, configured, find, keys
+from ringfence.daemon.defence.usermode_helpers import Helper, UsermodeHelpers, configured, find, keys
 from ringfence.policy.operand import fnv1a
 
 
@@ -31,7 +32,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_helpers_are_those_that_the_kernel_was_told_of(root: Path) -> None:
+def test_helpers_are_those_that_the_kernel_is_configured_to_run(root: Path) -> None:
     """Each once named, without arguments; an empty setting names none."""
     found = list(configured(root))
     assert [path for path, _ in found[:4]] == [
@@ -62,7 +63,7 @@ def test_only_what_is_there_is_known(root: Path) -> None:
 
 
 def test_a_mount_says_the_device(root: Path) -> None:
-    """stat(2) on overlayfs and Btrfs tells a device that the kernel's superblock does not have."""
+    """stat(2) on overlayfs and Btrfs shows a device that the kernel's superblock does not have."""
     fd = os.open(root / "usr/lib/dump", os.O_PATH)
     mount = next(
         line for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines() if "mnt_id" in line
@@ -81,7 +82,7 @@ def test_a_helper_is_known_by_its_file_and_by_its_path() -> None:
 
 
 def test_bytes_that_are_no_text_end_nothing(root: Path) -> None:
-    """Who wrote the setting chose them. The path is what it is, and no more of a long setting is read."""
+    """A container may have chosen them. The path is kept as it is, and a long setting is cut."""
     (root / "proc/sys/kernel/core_pattern").write_bytes(b"|/\xff\n")
     (root / "sys/kernel/uevent_helper").write_bytes(b"/" + b"x" * 10000)
     found = [path for path, _ in configured(root)]
@@ -119,7 +120,7 @@ class Written(dict[bytes, bytes]):
 def test_a_helper_that_was_replaced_is_known_again(root: Path) -> None:
     """As an upgrade does it: another file, renamed over it. The one before is known no more."""
     table, program = Written(), root / "usr/lib/dump"
-    helpers = Helpers(table, root=root)
+    helpers = UsermodeHelpers(cast(Any, table), root=root)
     assert table.knows(program, "/usr/lib/dump")
     (root / "usr/lib/dump.new").write_text("#!/bin/sh\nexit\n")
     os.link(program, root / "usr/lib/dump.old")
@@ -135,7 +136,7 @@ def test_a_setting_that_changes_afterwards_is_not_trusted(root: Path) -> None:
     table = Written()
     (root / "usr/lib/evil").write_text("")
     (root / "usr/lib/mine").write_text("")
-    helpers = Helpers(table, [Path("/usr/lib/mine")], root)
+    helpers = UsermodeHelpers(cast(Any, table), [Path("/usr/lib/mine")], root)
     (root / "proc/sys/kernel/modprobe").write_text("/usr/lib/evil\n")
     helpers.refresh()
     assert table.knows(root / "usr/lib/mine", "/usr/lib/mine")
@@ -145,7 +146,7 @@ def test_a_setting_that_changes_afterwards_is_not_trusted(root: Path) -> None:
 def test_a_root_that_cannot_be_looked_at_leaves_what_is_known(root: Path) -> None:
     """A helper must not become unknown because of us."""
     table = Written()
-    helpers = Helpers(table, root=root)
+    helpers = UsermodeHelpers(cast(Any, table), root=root)
     before = dict(table)
     root.rename(root.with_name("away"))
     helpers.refresh()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""More runtimes ask at once than are heard, or than there are descriptors for."""
+"""More runtimes connect at once than are served, or than there are descriptors for."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from ringfence.daemon.loop import Loop
-from ringfence.daemon.tracking.enroll_socket import Enroller
+from ringfence.daemon.tracking.enroll_socket import EnrollSocket
 from ringfence.faults import ACCEPT_PAUSE
 from tests.support.descriptors import no_descriptors
 from tests.support.waiting import wait_for
@@ -23,19 +23,29 @@ from tests.unit.daemon.test_loop import FakeRing
 @pytest.fixture
 def loop() -> Iterator[Loop]:
     """A loop that the test turns."""
-    made = Loop(FakeRing(), FakeRing(), lambda alerts, activity: None)
+    made = Loop(cast(Any, FakeRing()), cast(Any, FakeRing()))
     yield made
     made.close()
 
 
 @pytest.fixture
-def enroller(tmp_path: Path, loop: Loop) -> Iterator[Enroller]:
-    """It listens; nothing is entered anywhere."""
+def enroll_socket(tmp_path: Path, loop: Loop) -> Iterator[EnrollSocket]:
+    """It listens; nothing is enrolled."""
     nobody = cast(Any, mock.Mock())
-    made = Enroller(tmp_path / "enroll.sock", loop, nobody, nobody, nobody, lambda connection: False)
+    made = EnrollSocket(tmp_path / "enroll.sock", loop, nobody, nobody, nobody, lambda connection: False)
     made.start()
     yield made
     made.close()
+
+
+def no_records(_alerts: Sequence[bytes], _activity: Sequence[bytes]) -> None:
+    """The rings are empty."""
+
+
+def counted(enroll_socket: EnrollSocket) -> dict[str, float]:
+    """Requests by result."""
+    results = next(iter(enroll_socket.samples()))
+    return {sample.labels["result"]: sample.value for sample in results.samples}
 
 
 def call(directory: Path) -> socket.socket:
@@ -45,16 +55,18 @@ def call(directory: Path) -> socket.socket:
     return caller
 
 
-def test_a_caller_too_many_is_turned_away(tmp_path: Path, loop: Loop, enroller: Enroller) -> None:
+def test_a_caller_above_the_limit_is_rejected(
+    tmp_path: Path, loop: Loop, enroll_socket: EnrollSocket
+) -> None:
     """It sees the end of its connection, and is counted; the callers that wait are still there."""
     callers: list[socket.socket] = []
     try:
-        _, most = enroller.room
+        _, most = enroll_socket.capacity
         for _ in range(most + 1):
             callers.append(call(tmp_path))
-            loop.turn()
-        assert enroller.room == (most, most)
-        assert enroller.results["busy"] == 1
+            loop.turn(no_records)
+        assert enroll_socket.capacity == (most, most)
+        assert counted(enroll_socket)["busy"] == 1
         callers[-1].settimeout(5)
         assert callers[-1].recv(10) == b""
         callers[0].setblocking(False)
@@ -66,22 +78,22 @@ def test_a_caller_too_many_is_turned_away(tmp_path: Path, loop: Loop, enroller: 
 
 
 def test_without_descriptors_the_loop_is_not_woken_for_nothing(
-    tmp_path: Path, loop: Loop, enroller: Enroller
+    tmp_path: Path, loop: Loop, enroll_socket: EnrollSocket
 ) -> None:
-    """EMFILE: who calls waits, and is heard as soon as there is a descriptor."""
+    """EMFILE: a caller waits, and is served as soon as there is a descriptor."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
         with no_descriptors():
             caller.connect(str(tmp_path / "enroll.sock"))
-            loop.turn()
+            loop.turn(no_records)
             began, turns = time.monotonic(), 0
             while time.monotonic() - began < ACCEPT_PAUSE / 2:
-                loop.turn(ACCEPT_PAUSE / 4)
+                loop.turn(no_records, ACCEPT_PAUSE / 4)
                 turns += 1
             assert turns <= 3
-            assert enroller.room[0] == 0
+            assert enroll_socket.capacity[0] == 0
 
-        def heard() -> bool:
-            loop.turn(0.01)
-            return enroller.room[0] == 1
+        def served() -> bool:
+            loop.turn(no_records, 0.01)
+            return enroll_socket.capacity[0] == 1
 
-        wait_for(heard, "the caller to be heard")
+        wait_for(served, "the caller to be served")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.daemon.startup.resource_limits import Load, OwnLimits, spare_us
+from ringfence.daemon.startup.resource_limits import Load, ResourceLimits, lower_priority
 
 GIB = 1 << 30
 
@@ -32,7 +32,7 @@ def test_version_2_takes_the_lowest_of_the_lineage(tmp_path: Path) -> None:
     files(mount / "pod", memory__max=f"{GIB}", memory__current=f"{GIB // 2}", cpu__max="50000 100000")
     files(mount / "pod/agent", memory__max="max", cpu__max="max 100000", cpu__stat="throttled_usec 2000000\n")
     files(mount / "pod", memory__stat=f"anon 5\ninactive_file {GIB // 4}\n")
-    limits = OwnLimits(proc=seen)
+    limits = ResourceLimits(proc=seen)
     assert (limits.memory_limit, limits.cpus, limits.throttled_seconds) == (GIB, 0.5, 2.0)
     assert limits.memory_used() == 0.25
 
@@ -46,7 +46,7 @@ def test_version_1_has_its_own_files(tmp_path: Path) -> None:
     seen = proc(tmp_path, mounts, "4:memory:/a\n3:cpu,cpuacct:/a\n")
     files(memory / "a", memory__limit_in_bytes="9223372036854771712", memory__usage_in_bytes="1")
     files(cpu / "a", cpu__cfs_quota_us="20000", cpu__cfs_period_us="100000", cpu__stat="throttled_time 5\n")
-    limits = OwnLimits(proc=seen)
+    limits = ResourceLimits(proc=seen)
     assert (limits.memory_limit, limits.cpus, limits.memory_used()) == (0, 0.2, 0.0)
     files(memory / "a", memory__limit_in_bytes="1000", memory__usage_in_bytes="950", memory__stat="x 1\n")
     assert (limits.memory_limit, limits.memory_used()) == (1000, 0.95)
@@ -62,7 +62,7 @@ def test_the_share_of_a_container_is_half_of_what_the_limit_leaves(
     mount = tmp_path / "unified"
     seen = proc(tmp_path, f"30 23 0:26 / {mount} rw - cgroup2 cgroup2 rw\n", "0::/agent\n")
     files(mount / "agent", memory__max=limit)
-    assert OwnLimits(proc=seen).task_share == share
+    assert ResourceLimits(proc=seen).task_share == share
 
 
 def test_in_a_cgroup_namespace_the_place_that_was_found_counts(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_in_a_cgroup_namespace_the_place_that_was_found_counts(tmp_path: Path) -
     mount = tmp_path / "unified"
     seen = proc(tmp_path, f"30 23 0:26 /../.. {mount} rw - cgroup2 cgroup2 rw\n", "0::/\n")
     files(mount / "pods/agent", memory__max="4096")
-    assert OwnLimits(proc=seen).memory_limit == 0
-    assert OwnLimits("/pods/agent", proc=seen).memory_limit == 4096
+    assert ResourceLimits(proc=seen).memory_limit == 0
+    assert ResourceLimits("/pods/agent", proc=seen).memory_limit == 4096
 
 
 def test_throttling_is_that_since_the_last_look(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_throttling_is_that_since_the_last_look(tmp_path: Path) -> None:
     mount, now = tmp_path / "unified", [0.0]
     seen = proc(tmp_path, f"30 23 0:26 / {mount} rw - cgroup2 cgroup2 rw\n", "0::/a\n")
     files(mount / "a", cpu__stat="throttled_usec 1000000\n")
-    limits = OwnLimits(proc=seen, clock=lambda: now[0])
+    limits = ResourceLimits(proc=seen, clock=lambda: now[0])
     files(mount / "a", cpu__stat="throttled_usec 1500000\n")
     now[0] = 2.0
     assert limits.load() == Load(0.0, 0.25)
@@ -89,7 +89,7 @@ def test_throttling_is_that_since_the_last_look(tmp_path: Path) -> None:
 
 def test_without_cgroups_nothing_is_known_and_nothing_fails(tmp_path: Path) -> None:
     """A host without limits."""
-    limits = OwnLimits(proc=proc(tmp_path, "", ""))
+    limits = ResourceLimits(proc=proc(tmp_path, "", ""))
     assert (limits.memory_limit, limits.cpus, limits.throttled_seconds, limits.load()) == (
         0,
         0.0,
@@ -103,6 +103,6 @@ def test_the_kernel_is_asked_to_end_others_first(tmp_path: Path, before: str, af
     """Never less than it was, and no error where that is not allowed."""
     path = tmp_path / "oom_score_adj"
     path.write_text(before)
-    assert spare_us(path) is (before != "nonsense")
+    assert lower_priority(path) is (before != "nonsense")
     assert path.read_text() == after
-    assert not spare_us(tmp_path / "absent")
+    assert not lower_priority(tmp_path / "absent")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every rule in force has its series before its first alert, with the labels that the alert will have."""
+"""Every rule in force has its series before its first alert, with the labels that the alert will
+have.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,7 @@ spec:
   selector: {containers: all}
   mode: enforce
   rules:
-    - {id: tells, title: t, severity: low, attack: T1082, event: probe.slow, match: any, action: alert}
+    - {id: alerts, title: t, severity: low, attack: T1082, event: probe.slow, match: any, action: alert}
     - {id: ends, title: t, severity: high, attack: [T1611], event: probe.slow, match: {ms: 5}, action: kill}
 """
 KILLS: dict[str, set[str]] = {
@@ -94,20 +96,20 @@ def test_rules_on_custom_probes_have_series_too(mode: str) -> None:
     compiled = compile_policies(load_bytes({"events.yaml": ON_EVENTS}, PROBES), NodeTiers.usual())
     make_series(stats, compiled, mode)
     kills = {("ends", "high", "kill", outcome) for outcome in KILLS[mode]}
-    assert of_rules(stats) == kills | {("tells", "low", "alert", "seen")}
+    assert of_rules(stats) == kills | {("alerts", "low", "alert", "seen")}
     assert not any(stats.alerts.values())
     (family,) = stats.attempts.collect()
-    told = {(sample.labels["technique"], sample.labels["outcome"]) for sample in family.samples}
+    series = {(sample.labels["technique"], sample.labels["outcome"]) for sample in family.samples}
     detectors = {(technique, "seen") for one in DETECTORS.values() for technique in one.attack}
-    assert told == {("T1611", outcome) for outcome in KILLS[mode]} | {("T1082", "seen")} | detectors
+    assert series == {("T1611", outcome) for outcome in KILLS[mode]} | {("T1082", "seen")} | detectors
 
 
 def test_detectors_have_series_too() -> None:
     """The first finding of a node is an alert in Prometheus, not a series that begins with 1."""
     stats = Stats()
     make_series(stats, compiled("enforce"), off=("sweep",))
-    told = {labels for labels in stats.alerts if labels[0] in DETECTORS}
-    assert told == {
+    series = {labels for labels in stats.alerts if labels[0] in DETECTORS}
+    assert series == {
         (one.id, one.severity, "alert", "seen") for one in DETECTORS.values() if one.id != "sweep"
     }
     assert "sweep" not in stats.alerts_suppressed
@@ -115,7 +117,7 @@ def test_detectors_have_series_too() -> None:
 
 
 def test_more_rules_than_may_have_series_are_one() -> None:
-    """Counted, as `other`, from 0 on; the same bound for who foresees and who counts."""
+    """They count as `other`, from 0 on. The bound is the same when series are created and counted."""
     stats = Stats()
     while stats.series(f"r{len(stats.rules)}") != "other":
         pass

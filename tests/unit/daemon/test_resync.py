@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which loss makes the agent read what anew."""
+"""What the agent reads again after each kind of loss."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +17,9 @@ from ringfence.containers.hierarchy import CgroupDir
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.tracking.resync import Reconciler
+from ringfence.daemon.parts import Loaded, Picture
+from ringfence.daemon.tracking.resync import Resync
+from ringfence.export.stats import Stats
 from ringfence.faults import thread_failures
 from tests.support.waiting import wait_for
 from tests.unit.containers.fakes import FakeSlots
@@ -40,7 +44,7 @@ class FakeDrops(dict[bytes, int]):
 
 
 class World:
-    """A healer of one container, whose processes are `pids`; `unused` slots are free; `clock` is the time."""
+    """One container, with the processes `pids_`; `unused` slots are free; `clock` is the time."""
 
     def __init__(self) -> None:
         self.drops, self.pids_, self.unused, self.clock = FakeDrops(), list[int](), 1, 0.0
@@ -52,10 +56,20 @@ class World:
         self.walks, self.taken, self.armed = 0, list[CgroupDir](), 0
         self.losses = Losses(self.drops)
         self.misses = {"task_newtask": 3, "cgroup_mkdir": 0, "every_call": 5}
-        self.healer = Reconciler(
-            self.losses, self.registry, self.tree, self, lambda: self.unused, self.done.append,
-            misses=lambda: self.misses, clock=lambda: self.clock,
-        )  # fmt: skip
+        # Only the parts that are used: losses and skipped programs of the kernel, free slots.
+        kernel = SimpleNamespace(losses=self.losses, program_stats=self.program_stats)
+        loaded = Loaded(cast(Any, kernel), cast(Any, self), cast(Any, None))
+        picture = Picture("node-1", self.registry, self.tree, Stats())
+        self.resync = Resync(loaded, picture, cast(Any, self), self.done.append, clock=lambda: self.clock)
+
+    def program_stats(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name, misses=count) for name, count in self.misses.items()]
+
+    @property
+    def repairs(self) -> dict[str, float]:
+        """Repairs by kind."""
+        (family,) = self.resync.samples()
+        return {sample.labels["what"]: sample.value for sample in family.samples}
 
     def candidates(self) -> list[CgroupDir]:
         self.walks += 1
@@ -74,8 +88,8 @@ class World:
     def heal(self, calls: int) -> None:
         """One round, with what its thread hands back to the loop."""
         self.done.clear()
-        self.healer.tick()
-        wait_for(lambda: len(self.done) == calls and not self.healer.busy, "the thread")
+        self.resync.tick()
+        wait_for(lambda: len(self.done) == calls and not self.resync.busy, "the thread")
         for work in self.done:
             work()
 
@@ -88,7 +102,7 @@ def test_a_lost_record_of_a_container_is_mended_from_the_kernels_table() -> None
     world.heal(0)
     world.heal(0)
     assert {container.cgroup_id for container in world.registry} == {CGROUP, 88}
-    assert (world.walks, world.healer.repairs["containers"]) == (0, 1)
+    assert (world.walks, world.repairs["containers"]) == (0, 1)
 
 
 def test_records_of_cgroups_that_were_held_back_mend_nothing() -> None:
@@ -99,11 +113,13 @@ def test_records_of_cgroups_that_were_held_back_mend_nothing() -> None:
         world.drops.lose(EventKind.CGROUP_ATTACH, world.slot)
         world.clock += 100
         world.heal(0)
-    assert (world.walks, world.armed, world.healer.repairs.total()) == (0, 0, 0)
+    assert (world.walks, world.armed, sum(world.repairs.values())) == (0, 0, 0)
 
 
 def test_tasks_that_a_skipped_program_left_unbound_are_bound_soon() -> None:
-    """At once, then every five seconds at most; not for what was skipped before, nor for other programs."""
+    """At once, then every five seconds at most; not for what was skipped before, nor for other
+    programs.
+    """
     world, armed = World(), list[int]()
     world.misses["every_call"] += 1
     world.heal(0)
@@ -135,8 +151,8 @@ def test_containers_that_found_no_slot_are_taken_in_when_one_is_free() -> None:
         world.clock, world.unused = float(second), int(second >= 10)
         before = world.walks
         world.done.clear()
-        world.healer.tick()
-        wait_for(lambda: not world.healer.busy, "the thread")
+        world.resync.tick()
+        wait_for(lambda: not world.resync.busy, "the thread")
         for work in world.done:
             work()
         walks += [second] * (world.walks - before)
@@ -164,12 +180,13 @@ def test_tasks_that_could_not_be_bound_are_bound_by_the_iterator() -> None:
     world = World()
     world.drops.lose(EventKind.PROCESS_FORK, 99, Drop.TABLE_FULL)
     world.heal(0)
-    assert (world.armed, world.healer.repairs["unbound"]) == (1, 1)
+    assert (world.armed, world.repairs["unbound"]) == (1, 1)
 
 
-def test_without_a_thread_to_be_had_it_is_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fork bomb takes the node's last thread, and that is when records are lost: both repairs are made as
-    soon as there are threads again, without another loss."""
+def test_without_a_thread_it_is_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork bomb takes the node's last thread, and that is when records are lost: both repairs
+    are made as soon as there are threads again, without another loss.
+    """
     world = World()
     world.pids_ = [int(Path("/proc/self").readlink().name)]
     world.drops.lose(EventKind.PROCESS_FORK, world.slot)
@@ -189,7 +206,9 @@ def no_thread(thread: threading.Thread) -> None:
 
 
 def test_a_lost_record_of_a_process_reads_that_container_anew() -> None:
-    """This very process is taken in; one that is gone is buried; a verdict that was lost reads nothing."""
+    """This very process is taken in; one that is gone is buried; a verdict that was lost reads
+    nothing.
+    """
     world = World()
     world.pids_ = [int(Path("/proc/self").readlink().name)]
     world.drops.lose(EventKind.FILE_OPEN, world.slot)
@@ -217,7 +236,7 @@ def test_a_slot_that_is_free_leaves_its_counts_to_the_totals() -> None:
 
 
 def test_a_total_does_not_go_back_while_a_slot_is_freed() -> None:
-    """What was taken out of the map and not added yet is not forgotten by who asks in between."""
+    """A count that was taken from the map and not added yet is included."""
     seen: list[int] = []
     key = (int(EventKind.FILE_OPEN), int(Drop.RATE_LIMIT))
 
@@ -235,7 +254,7 @@ def test_a_total_does_not_go_back_while_a_slot_is_freed() -> None:
     assert (seen, losses.totals()[key]) == ([1], 1)
 
 
-def test_losses_without_room_for_their_container_are_counted_by_kind_and_reason() -> None:
+def test_losses_of_an_unknown_container_are_counted_by_kind_and_reason() -> None:
     """The array beside the map: event * 8 + reason."""
     unnamed, kind = FakeDrops(), EventKind.FILE_OPEN
     losses = Losses(FakeDrops(), unnamed)

@@ -6,14 +6,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from ringfence.bpf.attach import AttachPlan
 from ringfence.config import load
-from ringfence.daemon.policies.file_watch import FileWatch
-from ringfence.daemon.policies.manager import PolicyKeeper
+from ringfence.daemon.parts import Loaded
+from ringfence.daemon.policies.manager import PolicyFiles, PolicyManager
 from ringfence.daemon.policies.manager import load as load_first
 from ringfence.export.stats import Stats
 from ringfence.policy import CompiledPolicies, NodeTiers
@@ -55,26 +56,29 @@ class FakeGenerations:
 
 
 class World:
-    """A keeper of one file; what it hands to the loop is run by `until`. `room`: the loop takes calls."""
+    """A manager of one file; what it hands to the loop is run by `until`. `accepts`: the loop
+    takes calls.
+    """
 
     def __init__(self, directory: Path, changed_meanwhile: str = "") -> None:
         self.file = directory / "policy.yaml"
         self.write("first")
         self.calls: list[Callable[[], None]] = []
-        self.room, self.refused = True, 0
+        self.accepts, self.refused = True, 0
         self.generations, self.stats = FakeGenerations(), Stats()
         config = load(None, {}, {"policies": [str(self.file)]})
-        files, first = FileWatch(config.policies), load_first(config, NodeTiers.usual())
+        files, first = PolicyFiles(config), load_first(config, NodeTiers.usual())
         if changed_meanwhile:
             self.write(changed_meanwhile)
-        self.keeper = PolicyKeeper(
-            config, cast(Any, FakeKernel()), cast(Any, self.generations), NodeTiers.usual(), self.stats,
-            lambda *sets: AttachPlan(), self._take, dict, lambda compiled: None, files,
-        )  # fmt: skip
-        self.keeper.start(first)
+        loaded = Loaded(cast(Any, FakeKernel()), cast(Any, None), cast(Any, self.generations))
+        planner = SimpleNamespace(tiers=NodeTiers.usual(), plan=lambda *sets: AttachPlan())
+        self.manager = PolicyManager(
+            files, loaded, cast(Any, planner), self.stats, self._take, dict, lambda compiled: None
+        )
+        self.manager.start(first)
 
     def _take(self, work: Callable[[], None]) -> bool:
-        if not self.room:
+        if not self.accepts:
             self.refused += 1
             return False
         self.calls.append(work)
@@ -107,42 +111,46 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_file_that_changes_during_the_start_is_read_again(tmp_path: Path) -> None:
-    """The kernel loads programs between the reading of the first set and the first look at the files."""
+    """The kernel loads programs between the reading of the first set and the first look at the
+    files.
+    """
     world = World(tmp_path, changed_meanwhile="second")
     assert world.in_force() == ["first"]
-    world.keeper.watch()
+    world.manager.watch()
     world.until(lambda: world.in_force() == ["second"], "the change")
-    world.keeper.close()
+    world.manager.close()
 
 
-def test_without_a_thread_to_be_had_the_attempt_is_refused_and_made_again(
+def test_without_a_thread_the_attempt_is_refused_and_repeated(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fork bomb takes the node's last thread: the set stays, and the next look tries again."""
     world.write("second")
     with monkeypatch.context() as nothing_left:
         nothing_left.setattr(threading.Thread, "start", no_thread)
-        world.keeper.reload("files changed")
+        world.manager.reload("files changed")
     assert world.in_force() == ["first"]
-    assert world.keeper.state.refused
-    world.keeper.watch()
+    assert world.manager.state.refused
+    world.manager.watch()
     world.until(lambda: world.in_force() == ["second"], "the second attempt")
-    assert not world.keeper.state.refused
-    world.keeper.close()
+    assert not world.manager.state.refused
+    world.manager.close()
 
 
-def test_a_containers_file_is_turned_away_without_a_thread(
+def test_a_containers_file_is_rejected_without_a_thread(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its runtime is told at once; the next file is read."""
-    told: list[tuple[str, str]] = []
+    """Its runtime gets the problem at once; the next file is read."""
+    answers: list[tuple[str, str]] = []
     with monkeypatch.context() as nothing_left:
         nothing_left.setattr(threading.Thread, "start", no_thread)
-        world.keeper.bring("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
-    assert told == [("", "can't start new thread")]
-    world.keeper.bring("guest", POLICY.format(name="guest").encode(), lambda *said: told.append(said))
-    world.until(lambda: len(told) == 2, "the second file")
-    assert told[1][0].startswith("file:")
+        world.manager.add(
+            "guest", POLICY.format(name="guest").encode(), lambda *answer: answers.append(answer)
+        )
+    assert answers == [("", "can't start new thread")]
+    world.manager.add("guest", POLICY.format(name="guest").encode(), lambda *answer: answers.append(answer))
+    world.until(lambda: len(answers) == 2, "the second file")
+    assert answers[1][0].startswith("file:")
 
 
 @pytest.mark.parametrize("error", [OSError(7, "too big"), KeyError("a bug")])
@@ -150,21 +158,21 @@ def test_a_switch_that_fails_is_not_the_last(world: World, error: Exception) -> 
     """Whatever it raises: refused, and the next change is read."""
     world.generations.fails = [error]
     world.write("second")
-    world.keeper.reload("files changed")
-    world.until(lambda: bool(world.keeper.state.refused), "the refusal")
+    world.manager.reload("files changed")
+    world.until(lambda: bool(world.manager.state.refused), "the refusal")
     assert world.in_force() == ["first"]
     world.write("third")
-    world.keeper.reload("files changed")
+    world.manager.reload("files changed")
     world.until(lambda: world.in_force() == ["third"], "the next change")
 
 
-def test_a_loop_without_room_is_waited_for(world: World) -> None:
+def test_a_full_queue_of_the_loop_is_waited_for(world: World) -> None:
     """A set that was read is not forgotten because too many calls wait at that moment."""
-    world.room = False
+    world.accepts = False
     world.write("second")
-    world.keeper.reload("files changed")
+    world.manager.reload("files changed")
     wait_for(lambda: world.refused > 0, "the first try")
-    world.room = True
+    world.accepts = True
     world.until(lambda: world.in_force() == ["second"], "the set")
 
 

@@ -59,7 +59,7 @@ def test_a_node_of_which_nothing_can_be_read_has_none(tmp_path: Path) -> None:
     assert node_addresses(tmp_path) == frozenset()
 
 
-def test_a_change_is_told_once(proc: Path) -> None:
+def test_a_change_is_reported_once(proc: Path) -> None:
     """Also when an address goes; not before it is time to look again."""
     addresses = Addresses(proc)
     (proc / "1/net/if_inet6").write_text("")

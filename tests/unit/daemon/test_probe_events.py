@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A custom probe's events: their container, the rules that apply, and which processes are killed."""
+"""Events of custom probes: attribution, the rules that match, and which processes are killed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -16,8 +17,9 @@ from ringfence.abi import TASK
 from ringfence.containers.model import Container, Enrichment, State
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.probes import events as probe_desk
-from ringfence.daemon.probes.events import ProbeDesk
+from ringfence.daemon.parts import Loaded, Picture
+from ringfence.daemon.probes import events as module
+from ringfence.daemon.probes.events import ProbePipeline
 from ringfence.export.stats import Stats
 from ringfence.faults import handler_errors
 from ringfence.policy import CompiledPolicies, NodeTiers, compile_policies, load_bytes
@@ -47,7 +49,7 @@ CGROUP, PID, START = 1001, 42, 5_000_000_000
 
 
 class FakeLive:
-    """A running probe without a ring: the part of Live that the desk uses."""
+    """A probe that runs, without a ring: the part of Live that the pipeline uses."""
 
     def __init__(self, **changed: Any) -> None:
         self.probe = definition(metrics=(metric("n"),), **changed)
@@ -55,6 +57,10 @@ class FakeLive:
         self.tally = Tally(self.probe)
         self.received = self.alerts = 0
         self.failures = Counter({"decode": 0, "unattributed": 0})
+
+    def count(self, *, received: int = 0, alerts: int = 0) -> None:
+        self.received += received
+        self.alerts += alerts
 
 
 class FakeMap:
@@ -68,7 +74,7 @@ class FakeMap:
 
 
 class FakePolicies:
-    """The policies in force."""
+    """What is in force."""
 
     number = 3
 
@@ -77,7 +83,7 @@ class FakePolicies:
 
 
 class FakeStream:
-    """Listeners, and the events offered to them."""
+    """Clients, and the events that they were offered."""
 
     def __init__(self) -> None:
         self.wanted: set[str] = set()
@@ -86,12 +92,12 @@ class FakeStream:
     def wants_probe(self, label: str) -> bool:
         return label in self.wanted
 
-    def offer(self, event: Any, container: Any) -> None:
+    def offer(self, render: Any, event: Any, container: Any) -> None:
         self.offered.append((event, container))
 
 
 class World:
-    """A desk with all its dependencies."""
+    """A pipeline with everything around it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch | None = None, limiter: Limiter | None = None) -> None:
         self.slots = FakeSlots(16)
@@ -101,18 +107,23 @@ class World:
         )
         self.registry.add(self.container)
         self.policies, self.stream, self.processes = FakePolicies(), FakeStream(), FakeMap()
-        self.stats, self.responses = Stats(), Counter[str]()
+        self.stats = Stats()
         self.alerts: list[Mapping[str, Any]] = []
-        self.about: list[Container | None] = []  # the containers of the alerts
+        self.about: list[Container | None] = []  # the containers that the alerts are about
         self.lines: list[Mapping[str, Any]] = []
         self.killed: list[tuple[int, int]] = []
         if monkeypatch is not None:
-            monkeypatch.setattr(probe_desk, "kill_process", self._kill)
-        self.desk = ProbeDesk(
-            self.registry, self.slots, ProcessTree(), self.processes,  # type: ignore[arg-type]
-            self.policies, self.stats, self.responses, self._alert, self.lines.append,
-            lambda shown: {**shown, "seen": True}, self.stream, "", Limiter() if limiter is None else limiter, node="node-1",
-        )  # fmt: skip
+            monkeypatch.setattr(module, "kill_process", self._kill)
+        kernel = SimpleNamespace(map=lambda name: self.processes)
+        loaded = Loaded(cast(Any, kernel), cast(Any, self.slots), cast(Any, self.policies))
+        picture = Picture("node-1", self.registry, ProcessTree(), self.stats)
+        redactor = SimpleNamespace(record=lambda shown: {**shown, "seen": True})
+        outputs = SimpleNamespace(
+            emit=self._alert, line=self.lines.append, redactor=redactor, stream=self.stream
+        )
+        self.pipeline = ProbePipeline(
+            loaded, picture, cast(Any, outputs), Limiter() if limiter is None else limiter
+        )
 
     def _alert(self, record: Mapping[str, Any], container: Container | None) -> None:
         self.alerts.append(record)
@@ -138,17 +149,17 @@ class World:
         """One event."""
         peer = bytes(10) + b"\xff\xff" + bytes([10, 1, 2, 3])
         data = record(1, cgroup, START, PID, PID, b"cat\n", peer, disk, latency, 0)
-        self.desk.handle(live, [data])  # type: ignore[arg-type]
+        self.pipeline.handle(live, [data])  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world in which a kill is only recorded."""
+    """Where a kill is only noted."""
     return World(monkeypatch)
 
 
 def counted(live: FakeLive) -> dict[tuple[str, ...], list[float]]:
-    """Returns the series of the probe's counter."""
+    """Series of the probe's counter."""
     return next(iter(live.tally)).rows
 
 
@@ -161,17 +172,19 @@ def test_events_are_counted_by_container(world: World) -> None:
 
 
 def test_unknown_stays_unknown_and_is_counted(world: World) -> None:
-    """An unknown id, a host's event that was not requested, and a record of another size."""
+    """An unknown id, and a host's event that was not requested; a record of another
+    size.
+    """
     live = FakeLive()
     for cgroup in (999, 0):
         world.send(live, cgroup=cgroup)
-    world.desk.handle(live, [b"short"])  # type: ignore[arg-type]
+    world.pipeline.handle(live, [b"short"])  # type: ignore[arg-type]
     assert dict(live.failures) == {"decode": 1, "unattributed": 2}
     assert counted(live) == {}
 
 
-def test_host_events_are_reported_only_where_kept_and_never_match_rules(world: World) -> None:
-    """An unknown id does not count as the host's."""
+def test_host_events_are_reported_only_if_kept_and_never_match_a_rule(world: World) -> None:
+    """An unknown id is not the host."""
     world.rules("any", "kill")
     live = FakeLive(keep_host=True)
     world.bind()
@@ -200,14 +213,14 @@ MATCHES = {
 
 
 @pytest.mark.parametrize("match", MATCHES)
-def test_a_rule_matches_its_conditions(world: World, match: str) -> None:
-    """Numbers, ranges, comparisons, texts, addresses; every key must match."""
+def test_a_rule_holds_for_what_it_says(world: World, match: str) -> None:
+    """Numbers, ranges, comparisons, texts, addresses; every key must hold."""
     world.rules(match)
     world.send(FakeLive())
     assert len(world.alerts) == MATCHES[match]
 
 
-def test_an_alert_has_the_fields_of_the_agents_own(world: World) -> None:
+def test_an_alert_says_what_the_agents_own_say(world: World) -> None:
     """Rule, place, container, process, details; observed text escaped."""
     world.rules("{disk: '*'}")
     world.send(FakeLive(), disk=b"s\x1bda")
@@ -222,8 +235,8 @@ def test_an_alert_has_the_fields_of_the_agents_own(world: World) -> None:
     assert world.stats.alerts["slow", "low", "alert", "seen"] == 1
 
 
-def test_a_selector_decides_which_events_are_evaluated(world: World) -> None:
-    """As with the agent's own rules."""
+def test_a_selector_decides_whose_events_are_judged(world: World) -> None:
+    """As for the agent's own rules."""
     world.rules("any", selector="{names: db}")
     world.send(FakeLive())
     assert not world.alerts
@@ -245,7 +258,7 @@ def test_only_a_task_that_the_kernel_has_bound_is_killed(world: World) -> None:
     world.bind()
     world.send(live, latency=103)
     assert world.killed == [(PID, START)]
-    assert dict(world.responses) == {"gone": 1, "other": 2, "killed": 1}
+    assert dict(world.stats.responses) == {"gone": 1, "other": 2, "killed": 1}
     assert [alert["outcome"] for alert in world.alerts][-1] == "killed"
     world.rules("any", "kill", mode="audit")
     world.send(live, latency=104)
@@ -254,27 +267,27 @@ def test_only_a_task_that_the_kernel_has_bound_is_killed(world: World) -> None:
 
 
 def test_an_alert_waits_for_the_names_of_its_container(world: World) -> None:
-    """The next stage gets the container, so it can hold the alert until the names are known."""
+    """The outputs get its container, so that the alert can wait for the names."""
     world.rules("any")
     world.send(FakeLive())
     assert world.about == [world.container]
 
 
-def test_the_configured_rate_applies() -> None:
-    """An empty limiter, as each is at first, must not be replaced by another."""
+def test_the_configured_rate_holds() -> None:
+    """One that is empty, as each is at first, is no reason to take another."""
     world = World(limiter=Limiter(rate=1e-9, burst=1, same_ns=0))
     world.rules("any")
     for latency in range(5):
         world.send(FakeLive(), latency=latency)
     assert len(world.alerts) == 1
-    world.desk.tick()
+    world.pipeline.tick()
     assert len(world.alerts) == 1
-    world.desk.tick(last=True)
+    world.pipeline.tick(last=True)
     assert [alert.get("suppressed") for alert in world.alerts] == [None, 3]
 
 
-def test_a_requested_policy_applies_before_the_containers_names_are_known() -> None:
-    """As with the agent's own events: what the runtime reported applies."""
+def test_a_policy_that_a_container_chose_judges_its_events_before_its_names_are_known() -> None:
+    """As for the agent's own events: a container that its runtime enrolled is known."""
     world = World()
     world.rules("any", selector="{names: [web]}")
     pending = replace(world.container, enrichment=Enrichment.PENDING)
@@ -285,8 +298,8 @@ def test_a_requested_policy_applies_before_the_containers_names_are_known() -> N
         assert len(world.alerts) == alerts
 
 
-def test_repetitions_are_suppressed_and_reported_later(world: World) -> None:
-    """One line for a hundred identical ones; none is lost from the count."""
+def test_repetitions_are_held_back_and_reported_later(world: World) -> None:
+    """One line for a hundred alike; none is lost from the count."""
     world.rules("any")
     live = FakeLive()
     for _ in range(100):
@@ -298,7 +311,7 @@ def test_repetitions_are_suppressed_and_reported_later(world: World) -> None:
 
 
 def test_a_rule_counts_for_its_techniques(world: World) -> None:
-    """As with the agent's own rules: by technique, namespace and outcome."""
+    """As the agent's own rules do: by technique, namespace and outcome."""
     world.rules("any")
     world.send(FakeLive())
     (family,) = world.stats.attempts.collect()
@@ -317,16 +330,16 @@ def test_rules_beyond_a_thousand_share_a_series(world: World) -> None:
 
 
 def test_a_rule_that_breaks_harms_only_itself(world: World) -> None:
-    """The next rule is evaluated, the event is counted
-    and offered, the next record is read; it is counted.
+    """The next rule is judged, the event is counted and offered, the next record is taken; it is
+    counted.
     """
     world.rules("any")
     assert world.policies.compiled is not None
     policy = world.policies.compiled.policies.policies[0]
     broken = mock.Mock(wraps=policy.probe_rules[0], label="probe.slow")
     broken.holds.side_effect = ZeroDivisionError
-    world.desk._rules = {"probe.slow": [(0, policy, broken), (0, policy, policy.probe_rules[0])]}
-    world.desk._compiled = world.policies.compiled
+    world.pipeline._rules = {"probe.slow": [(0, policy, broken), (0, policy, policy.probe_rules[0])]}
+    world.pipeline._compiled = world.policies.compiled
     world.stream.wanted = {"probe.slow"}
     live, before = FakeLive(), handler_errors["probe event"]
     world.send(live)
@@ -337,8 +350,8 @@ def test_a_rule_that_breaks_harms_only_itself(world: World) -> None:
     assert (live.failures["internal"], handler_errors["probe event"] - before) == (2, 2)
 
 
-def test_a_metric_that_breaks_does_not_prevent_rules(world: World) -> None:
-    """Metrics are derived separately from the evaluation of rules."""
+def test_a_metric_that_breaks_keeps_no_rule_from_its_event(world: World) -> None:
+    """What is derived is beside what is judged."""
     world.rules("any")
     live = FakeLive()
     live.tally = mock.Mock(**{"observe.side_effect": OverflowError})
@@ -347,8 +360,8 @@ def test_a_metric_that_breaks_does_not_prevent_rules(world: World) -> None:
     assert live.failures["internal"] == 1
 
 
-def test_readers_get_the_events_that_they_requested(world: World) -> None:
-    """The stream where a client listens; the output where the YAML says so, redacted."""
+def test_readers_get_events_that_they_asked_for(world: World) -> None:
+    """To the stream if a client follows it, to the output if the YAML says so, redacted."""
     world.send(FakeLive())
     assert (world.stream.offered, world.lines) == ([], [])
     world.stream.wanted = {"probe.slow"}
@@ -358,7 +371,7 @@ def test_readers_get_the_events_that_they_requested(world: World) -> None:
     (line,) = world.lines
     assert line["seen"]
     assert line["kind"] == "activity"
-    assert world.desk.render(event, container) == line
+    assert world.pipeline.render(event, container) == line
 
 
 def test_reasons_have_the_numbers_of_the_helper_header() -> None:
@@ -367,8 +380,8 @@ def test_reasons_have_the_numbers_of_the_helper_header() -> None:
     from ringfence.probes.live import DROPS
 
     text = HELPERS.read_text()
-    (members,) = [line for line in text.splitlines() if line.startswith("enum { RF_SENT")]
-    names = [word.strip(" {};,") for word in members.removeprefix("enum").split(",")]
+    (enum,) = [line for line in text.splitlines() if line.startswith("enum { RF_SENT")]
+    names = [word.strip(" {};,") for word in enum.removeprefix("enum").split(",")]
     assert [name for name in names if name != "RF_COUNTS"] == [
         "RF_SENT", "RF_SAMPLED", "RF_LIMITED", "RF_FULL", "RF_HOST",
     ]  # fmt: skip

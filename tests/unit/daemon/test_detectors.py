@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detectors: what is told of, once, and of what not."""
+"""Detectors: which facts are reported, and that each is reported once."""
 
 from __future__ import annotations
 
@@ -19,35 +19,18 @@ from ringfence.containers.model import (
     Suspicion,
 )
 from ringfence.containers.registry import Registry
-from ringfence.daemon.verdicts.detectors import DetectorFeed
-from ringfence.response.detectors import DETECTORS, Finding, Sweep
+from ringfence.daemon.verdicts.detectors import Detectors
+from ringfence.response.detectors import DETECTORS, Sweep
 from tests.unit.containers.fakes import FakeSlots, create, start
 
 CGROUP = 5
-
-
-class Desk:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.found: list[Finding] = []
-
-    def finding(self, found: Finding) -> None:
-        """What the real one writes as a line."""
-        self.found.append(found)
-
-    def ids(self) -> list[str]:
-        """And forget them."""
-        ids = [found.detector.id for found in self.found]
-        self.found.clear()
-        return ids
 
 
 class Node:
     """A registry with one running container, and what the detectors read of it."""
 
     def __init__(self, directory: Path, *off: str) -> None:
-        self.desk, self.slots = Desk(), FakeSlots()
+        self.slots = FakeSlots()
         self.registry = Registry(self.slots)
         self.slot = self.slots.enroll(CGROUP)
         self.registry.on_event(create(CGROUP, self.slot, "/c"))
@@ -57,21 +40,17 @@ class Node:
         self.helper = directory / "core_pattern"
         self.helper.write_text("core\n")
         (directory / "mountinfo").write_text(f"30 20 0:29 / {directory}/v2 rw - cgroup2 none rw\n")
-        self.watchers = DetectorFeed(
-            self.desk, self.registry, self.slots, off, helpers=[self.helper], limits=LimitReader(directory)
-        )
+        self.detectors = Detectors(self.slots, off, helpers=[self.helper], limits=LimitReader(directory))
 
     @property
     def container(self) -> Container:
-        """The one there is."""
+        """The only container."""
         (found,) = self.registry
         return found
 
     def look(self) -> list[str]:
         """One look at every container."""
-        for _ in range(5):
-            self.watchers.tick()
-        return self.desk.ids()
+        return [one.detector.id for _ in range(5) for one in self.detectors.tick(self.registry)]
 
     def tasks(self, count: int) -> None:
         """So many tasks are alive in it."""
@@ -80,7 +59,7 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    """A quiet one."""
+    """A node with a quiet container."""
     return Node(tmp_path)
 
 
@@ -89,62 +68,62 @@ def test_the_configuration_knows_the_detectors() -> None:
     assert set(CONFIGURABLE) == set(DETECTORS)
 
 
-def test_a_quiet_container_is_not_told_of(node: Node) -> None:
+def test_a_quiet_container_is_not_reported(node: Node) -> None:
     """Nothing changes, nothing is hit."""
     assert node.look() == []
 
 
-def test_a_suspicion_is_told_once(node: Node) -> None:
+def test_a_suspicion_is_reported_once(node: Node) -> None:
     """Runtimes are asked several times about one container."""
     facts = Facts(Enrichment.DONE, suspicions=(Suspicion("image-link", "/dev -> /etc"),))
-    node.watchers.on_known(node.container, facts)
-    node.watchers.on_known(node.container, facts)
-    assert node.desk.found[0].details == {"what": "/dev -> /etc"}
-    assert node.desk.ids() == ["image-link"]
+    (found,) = node.detectors.identified(node.container, facts)
+    assert (found.detector.id, found.details) == ("image-link", {"what": "/dev -> /etc"})
+    assert node.detectors.identified(node.container, facts) == []
 
 
-def test_the_root_of_the_host_is_told_of(node: Node) -> None:
+def test_a_mounted_root_of_the_host_is_reported(node: Node) -> None:
     """And no lesser mount."""
-    for kind, told in (("host-path", []), ("host-root", ["host-root"])):
+    for kind, reported in (("host-path", []), ("host-root", ["host-root"])):
         posture = Posture(sensitive_mounts=(SensitiveMount(kind, "/", "/host", writable=True),))
-        node.watchers.on_known(replace(node.container, posture=posture), Facts(Enrichment.DONE))
-        assert node.desk.ids() == told
+        found = node.detectors.identified(replace(node.container, posture=posture), Facts(Enrichment.DONE))
+        assert [one.detector.id for one in found] == reported
 
 
-def test_a_changed_helper_is_told_of(node: Node) -> None:
-    """With both values, and no container: who did it is not known."""
+def test_a_changed_helper_is_reported(node: Node) -> None:
+    """With both values, and no container: the process that did it is not known."""
     node.helper.write_text("|/proc/1/root/x\n")
-    node.watchers.tick()
-    (found,) = node.desk.found
+    (found,) = node.detectors.tick(node.registry)
+    assert found.detector.id == "helper-changed"
     assert (found.details["before"], found.details["now"]) == ("core", "|/proc/1/root/x")
     assert found.container is None
-    assert node.desk.ids() == ["helper-changed"]
     assert node.look() == []
 
 
-def test_a_limit_is_told_of_when_it_is_hit_again(node: Node) -> None:
+def test_a_limit_is_reported_each_time_it_is_hit(node: Node) -> None:
     """Each time that the count has grown."""
-    for count, told in ((3, ["limit-hit"]), (3, []), (4, ["limit-hit"])):
+    for count, reported in ((3, ["limit-hit"]), (3, []), (4, ["limit-hit"])):
         (node.cgroup / "pids.events").write_text(f"max {count}\n")
-        assert node.look() == told
+        assert node.look() == reported
 
 
-def test_tasks_that_multiply_are_told_of(node: Node) -> None:
-    """Once, also when they take a while to; not few that double, and not those that always were many."""
-    for count, told in ((200, []), (450, []), (900, []), (1000, ["task-burst"]), (1900, []), (1950, [])):
+def test_a_burst_of_tasks_is_reported(node: Node) -> None:
+    """Once, also when they take a while to; not few that double, and not those that always were
+    many.
+    """
+    for count, reported in ((200, []), (450, []), (900, []), (1000, ["task-burst"]), (1900, []), (1950, [])):
         node.tasks(count)
-        assert node.look() == told, count
+        assert node.look() == reported, count
 
 
-def test_tasks_that_grow_slowly_are_not_told_of(node: Node) -> None:
+def test_slow_growth_of_tasks_is_not_reported(node: Node) -> None:
     """A service that takes up more work over minutes."""
     for count in (*[300] * 6, *range(300, 1900, 60)):
         node.tasks(count)
-        told = node.look()
-    assert told == []
+        reported = node.look()
+    assert reported == []
 
 
-def test_what_is_switched_off_is_not_told(tmp_path: Path) -> None:
+def test_a_detector_that_is_off_reports_nothing(tmp_path: Path) -> None:
     """By its name."""
     node = Node(tmp_path, "limit-hit")
     (node.cgroup / "pids.events").write_text("max 1\n")
@@ -167,5 +146,5 @@ def test_many_refused_calls_are_a_sweep() -> None:
     """Of whatever rule; calls that are let through are not counted."""
     sweep = Sweep()
     assert not any(sweep.verdict(1, "a", n, refused=False) for n in range(500))
-    told = [sweep.verdict(1, "a", n, refused=True) for n in range(Sweep.REFUSED)]
-    assert [bool(one) for one in told] == [False] * (Sweep.REFUSED - 1) + [True]
+    found = [sweep.verdict(1, "a", n, refused=True) for n in range(Sweep.REFUSED)]
+    assert [bool(one) for one in found] == [False] * (Sweep.REFUSED - 1) + [True]

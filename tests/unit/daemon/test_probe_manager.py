@@ -13,8 +13,8 @@ from ringfence.probes.read import read_file
 from tests.unit.probes.documents import write
 
 
-def test_a_fifo_in_the_place_of_a_header_holds_up_nobody(tmp_path: Path) -> None:
-    """Whoever opens it for reading waits for a writer, who never comes: no probe would be loaded any more."""
+def test_a_fifo_in_place_of_a_header_does_not_block(tmp_path: Path) -> None:
+    """A process that opens a FIFO for reading waits for a writer: no probe would be loaded any more."""
     definition = read_file(write(tmp_path))
     os.mkfifo(tmp_path / "common.h")
     found: list[bytes] = []
@@ -25,7 +25,9 @@ def test_a_fifo_in_the_place_of_a_header_holds_up_nobody(tmp_path: Path) -> None
 
 
 def test_a_header_without_an_end_takes_no_memory(tmp_path: Path) -> None:
-    """A link to an image of a disk, say; the probe is compiled, and clang says what it thinks of it."""
+    """A link to an image of a disk, say; the probe is compiled, and clang says what it thinks of
+    it.
+    """
     definition = read_file(write(tmp_path))
     before = probes._fingerprint(definition)
     (tmp_path / "common.h").touch()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of custom probes: how each does, and those that its YAML derives from its events."""
+"""Metrics of custom probes: the state of each, and those that its YAML derives from its events."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import NamedTuple
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from ringfence.export.escape import escape
+from ringfence.export.families import counters
 from ringfence.probes.tally import LABEL_MAX, Series, Tally
 
 __all__ = ["CUSTOM", "ProbeRow", "probe_metrics"]
 
-_ESCAPED_MOST = 10  # characters that one becomes: \\U0010ffff
-#: what the names of derived metrics begin with
+_ESCAPED_MOST = 10  # characters that one character becomes: \\U0010ffff
+#: prefix of the names of derived metrics
 CUSTOM = "ringfence_custom_"
 
 
@@ -33,25 +34,31 @@ class ProbeRow(NamedTuple):
 def probe_metrics(
     rows: Iterable[ProbeRow], loads: Mapping[str, int], alive: Collection[str]
 ) -> Iterator[Metric]:
-    """All families; `alive` are the labels of containers that may have series."""
+    """All families. `alive`: the labels of containers that may have series."""
     up = GaugeMetricFamily("ringfence_probe_up", "1 while a custom probe runs.", labels=["probe"])
     seconds = GaugeMetricFamily(
-        "ringfence_probe_load_seconds", "What compiling and attaching it took.", labels=["probe"]
+        "ringfence_probe_load_seconds",
+        "Time that compiling and attaching a custom probe took.",
+        labels=["probe"],
     )
     families = {
         "emitted": CounterMetricFamily(
-            "ringfence_probe_events_emitted", "Events that its programs sent.", labels=["probe"]
+            "ringfence_probe_events_emitted",
+            "Events that the programs of a custom probe sent.",
+            labels=["probe"],
         ),
         "received": CounterMetricFamily(
-            "ringfence_probe_events", "Events that the agent received.", labels=["probe"]
+            "ringfence_probe_events", "Events of a custom probe that the agent received.", labels=["probe"]
         ),
     }
     dropped = CounterMetricFamily(
-        "ringfence_probe_events_dropped", "Events that were left out or lost.", labels=["probe", "reason"]
+        "ringfence_probe_events_dropped",
+        "Events of a custom probe that were left out or lost, by reason.",
+        labels=["probe", "reason"],
     )
     tallies = []
     for row in rows:
-        name = escape(row.name)  # that of a file, whatever it is
+        name = escape(row.name)  # the name of a file, so it may be anything
         up.add_metric([name], row.running)
         if row.tally is None:
             continue
@@ -61,9 +68,7 @@ def probe_metrics(
         for reason, count in row.dropped.items():
             dropped.add_metric([name, reason], count)
         tallies.append(row.tally)
-    loaded = CounterMetricFamily("ringfence_probe_loads", "Attempts to load a probe.", labels=["result"])
-    for result, count in loads.items():
-        loaded.add_metric([result], count)
+    loaded = counters("ringfence_probe_loads", "Attempts to load a custom probe, by result.", "result", loads)
     yield from (up, seconds, *families.values(), dropped, loaded)
     for tally in tallies:
         tally.forget(alive)
@@ -89,5 +94,5 @@ def _derived(series: Series) -> Metric:
 
 
 def _shown(key: tuple[str, ...]) -> list[str]:
-    """Never cut here: two series must not become one name."""
+    """Labels are never cut here: two series must not get the same name."""
     return [escape(value, LABEL_MAX * _ESCAPED_MOST) for value in key]
