@@ -40,19 +40,19 @@ static __always_inline __u32 rf_carried_slot(struct task_struct *task)
 	return slot ? *slot : RF_NO_SLOT;
 }
 
-static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct rf_scratch *buffer, __u32 slot,
-						struct rf_container *container, bool was_armed)
+static __always_inline struct rf_task *rf_adopt_into(struct task_struct *task, struct rf_scratch *buffer, __u32 slot,
+						     struct rf_container *container, bool was_armed)
 {
 	struct rf_task *bound, like = {};
 	struct rf_file file;
-	__u64 exe, home;
+	__u64 exe, container_root;
 
 	exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
 	if (!exe)
 		return NULL;
 	/* Not its own root: who is in a chroot by now is not to be taken for the container's first process. */
-	home = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
-	like.facts = rf_program(rf_address(task), buffer, &file, exe, home);
+	container_root = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
+	like.facts = rf_program(rf_address(task), buffer, &file, exe, container_root);
 	like.exe_hash = buffer->hash;
 	if (!was_armed && rf_is_runtime(task, &file))
 		return NULL;
@@ -62,27 +62,27 @@ static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct
 	bound = rf_bind(task, container, &like);
 	if (!bound)
 		return NULL;
-	((struct rf_armed *)bound)->home = home;
-	rf_watch(task, bound);
-	rf_settle(task, bound->container);
+	((struct rf_armed *)bound)->container_root = container_root;
+	rf_drift_watch(task, bound);
+	rf_claim_mount_ns(task, bound->container);
 	rf_publish(task, bound, container);
-	rf_counted(task, bound, container, true);
+	rf_count_task(task, bound, container, true);
 	return bound;
 }
 
-/* A task that was bound by a hook, and whose program at task_newtask was skipped: finished here. Returns whether it is that. */
-static __always_inline bool rf_half_bound(struct task_struct *task, struct rf_task *bound)
+/* A task that was bound by a hook, and owner program at task_newtask was skipped: finished here. Returns whether it is that. */
+static __always_inline bool rf_complete_half_bound(struct task_struct *task, struct rf_task *bound)
 {
 	struct rf_container *container = rf_container_of(bound);
 
 	if (!container || ((struct rf_armed *)bound)->counted != RF_COUNTED_NOT_YET || !BPF_CORE_READ(task, nsproxy))
 		return false;
-	rf_finish(task, bound, container, true);
+	rf_complete_binding(task, bound, container, true);
 	return true;
 }
 
-/* The binding of a task that ran before the agent, or that no program has met when it should have; NULL: it is none. */
-static __always_inline struct rf_task *rf_meet(struct task_struct *task)
+/* The binding of a task that ran before the agent, or that no program has hit when it should have; NULL: it is none. */
+static __always_inline struct rf_task *rf_adopt_task(struct task_struct *task)
 {
 	struct rf_container *container;
 	struct rf_scratch *buffer;
@@ -92,7 +92,7 @@ static __always_inline struct rf_task *rf_meet(struct task_struct *task)
 
 	bound = rf_bound(task);
 	if (bound && bound->container)
-		return rf_half_bound(task, bound) ? bound : NULL;
+		return rf_complete_half_bound(task, bound) ? bound : NULL;
 	if (rf_is_agent(task))
 		return NULL;
 	mine = rf_carried_slot(task);
@@ -107,7 +107,7 @@ static __always_inline struct rf_task *rf_meet(struct task_struct *task)
 		rf_drop(RF_CONTAINER_START, RF_DROP_TABLE_FULL, mine);
 		return NULL;
 	}
-	bound = rf_adopt(task, buffer, mine, container, was_armed);
+	bound = rf_adopt_into(task, buffer, mine, container, was_armed);
 	rf_scratch_put(buffer);
 	return bound;
 }
@@ -122,7 +122,7 @@ int adopt(struct bpf_iter__task *ctx)
 
 	if (!task)
 		return 0;
-	bound = rf_meet(task);
+	bound = rf_adopt_task(task);
 	if (!bound)
 		return 0;
 	line[0] = task->tgid;

@@ -29,14 +29,14 @@ struct rf_endpoint {
 };
 
 static __always_inline void rf_net_record(struct task_struct *task, const struct rf_task *bound,
-					  const struct rf_endpoint *to, struct rf_question *question, __u32 route)
+					  const struct rf_endpoint *to, struct rf_query *query, __u32 route)
 {
 	struct rf_net_event *record = RF_RECORD(rf_net_event, to->event, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, to->event, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	record->family = to->family;
 	record->port = to->port;
 	record->protocol = to->protocol;
@@ -51,32 +51,32 @@ static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_address_key key __attribute__((aligned(8))) = {};
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	const struct rf_task *bound;
-	struct rf_task room;
+	struct rf_task fallback;
 	__u32 route;
 
-	bound = rf_bound_process(task, &room);
+	bound = rf_cgroup_bound(task, &fallback);
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
 	if (!container)
 		return true;
 	rf_count(bound->slot, to->counter);
-	rf_ask(&question, to->event, bound, container);
-	question.value[0] = to->port;
-	question.value[1] = to->family;
-	question.value[2] = to->protocol;
-	question.value[3] = to->type;
+	rf_query_init(&query, to->event, bound, container);
+	query.value[0] = to->port;
+	query.value[1] = to->family;
+	query.value[2] = to->protocol;
+	query.value[3] = to->type;
 	key.event = to->event;
 	key.dim = RF_DIM_OBJECT;
 	key.family = to->family == RF_AF_INET ? 4 : 6;
 	key.prefixlen = 32 + (to->family == RF_AF_INET ? 32 : 128);
 	__builtin_memcpy(key.address, to->address, sizeof(key.address));
-	route = rf_answer_cgroup(&question, task, bound, container, &key);
-	if (route != RF_TO_NOWHERE)
-		rf_net_record(task, bound, to, &question, route);
-	return !rf_denies(&question);
+	route = rf_cgroup_finish(&query, task, bound, container, &key);
+	if (route != RF_ROUTE_NONE)
+		rf_net_record(task, bound, to, &query, route);
+	return !rf_is_denied(&query);
 }
 
 static __always_inline void rf_endpoint4(struct rf_endpoint *to, struct bpf_sock_addr *ctx)

@@ -22,16 +22,16 @@ struct bpf_sockopt {
 #define RF_COPIED 4096 /* at least a page of the value is copied, on every machine */
 
 static __always_inline void rf_option_record(struct task_struct *task, const struct rf_task *bound,
-					     struct rf_question *question, __u32 route)
+					     struct rf_query *query, __u32 route)
 {
 	struct rf_syscall_event *record = RF_RECORD(rf_syscall_event, RF_SETSOCKOPT, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_SETSOCKOPT, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	record->nr = RF_NO_CALL;
-	__builtin_memcpy(record->operand, question->value, sizeof(record->operand));
+	__builtin_memcpy(record->operand, query->value, sizeof(record->operand));
 	rf_submit(record, RF_SETSOCKOPT);
 }
 
@@ -39,25 +39,25 @@ static __always_inline bool rf_may_set(__u32 level, __u32 option)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	const struct rf_task *bound;
-	struct rf_task room;
+	struct rf_task fallback;
 	__u32 route;
 
-	bound = rf_bound_process(task, &room);
+	bound = rf_cgroup_bound(task, &fallback);
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
 	if (!container)
 		return true;
-	rf_ask(&question, RF_SETSOCKOPT, bound, container);
-	question.value[0] = level;
-	question.value[1] = option;
-	question.value[2] = (__u64)level << 32 | option;
-	route = rf_answer_cgroup(&question, task, bound, container, NULL);
-	if (route != RF_TO_NOWHERE)
-		rf_option_record(task, bound, &question, route);
-	return !rf_denies(&question);
+	rf_query_init(&query, RF_SETSOCKOPT, bound, container);
+	query.value[0] = level;
+	query.value[1] = option;
+	query.value[2] = (__u64)level << 32 | option;
+	route = rf_cgroup_finish(&query, task, bound, container, NULL);
+	if (route != RF_ROUTE_NONE)
+		rf_option_record(task, bound, &query, route);
+	return !rf_is_denied(&query);
 }
 
 SEC("cgroup/setsockopt")

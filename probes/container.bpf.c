@@ -14,7 +14,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile struct rf_config config = {};
 
-/* Cgroups that were removed and are not released yet, to say whose they were. */
+/* Cgroups that were removed and are not released yet, to say owner they were. */
 struct rf_removed {
 	__u64 container;
 	__u32 slot;
@@ -41,7 +41,7 @@ static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent
 	if (!container)
 		return;
 	route = rf_route(event, slot, container, RF_ACTION_NONE);
-	if (route == RF_TO_NOWHERE)
+	if (route == RF_ROUTE_NONE)
 		return;
 	record = RF_RECORD(rf_cgroup_event, event, slot, route);
 	if (!record)
@@ -61,9 +61,9 @@ static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent
 
 /*
  * Lets the task that made this cgroup go, if its name is a ticket. Its threads and children are of later. Nobody else
- * becomes a subject in its container from here on: what it starts, and who is sent in by `kubectl exec`.
+ * binding a subject in its container from here on: what it starts, and who is sent in by `kubectl exec`.
  */
-static __always_inline void rf_admit(struct cgroup *cgroup, struct rf_container *container)
+static __always_inline void rf_exempt_ticket_holder(struct cgroup *cgroup, struct rf_container *container)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	char ticket[RF_TICKET_LEN] = {};
@@ -84,8 +84,8 @@ static __always_inline void rf_admit(struct cgroup *cgroup, struct rf_container 
 	__sync_fetch_and_add(&container->tasks, -1);
 }
 
-/* The current task made this container: a runtime, whose own mounts are not the container's. */
-static __always_inline void rf_made(__u32 slot)
+/* The current task made this container: a runtime, owner own mounts are not the container's. */
+static __always_inline void rf_record_maker(__u32 slot)
 {
 	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
 
@@ -101,7 +101,7 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 	__u64 at;
 	__u32 slot;
 
-	if (!rf_our_hierarchy(cgroup))
+	if (!rf_in_hierarchy(cgroup))
 		return 0;
 	at = rf_cgroup_address(cgroup);
 	slot = rf_slot_of(at);
@@ -110,14 +110,14 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 		maker = rf_bound(bpf_get_current_task_btf());
 		if (maker && maker->container)
 			slot = maker->slot;
-		else if (rf_named(at))
-			rf_made(rf_enroll(at, rf_text_address(path)));
+		else if (rf_is_container_name(at))
+			rf_record_maker(rf_enroll(at, rf_text_address(path)));
 	}
 	/* Below a container everything is that container, whatever its name. */
 	container = bpf_map_lookup_elem(&slots, &slot);
 	if (!container || !rf_is_slot(slot))
 		return 0;
-	rf_admit(cgroup, container);
+	rf_exempt_ticket_holder(cgroup, container);
 	rf_cgroup_record(RF_CGROUP_MKDIR, BPF_CORE_READ(cgroup, kn, id), rf_parent_id(at), container->cgroup, slot,
 			 path);
 	return 0;
@@ -131,7 +131,7 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 	__u64 id, parent, at;
 	__u32 slot;
 
-	if (!rf_our_hierarchy(cgroup))
+	if (!rf_in_hierarchy(cgroup))
 		return 0;
 	id = BPF_CORE_READ(cgroup, kn, id);
 	at = rf_cgroup_address(cgroup);
@@ -163,7 +163,7 @@ int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
 	struct rf_removed *gone;
 	__u64 id;
 
-	if (!rf_our_hierarchy(cgroup))
+	if (!rf_in_hierarchy(cgroup))
 		return 0;
 	id = BPF_CORE_READ(cgroup, kn, id);
 	gone = bpf_map_lookup_elem(&removed, &id);
@@ -175,7 +175,7 @@ int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
 }
 
 /* Whose hand moved the task. */
-static __always_inline __u32 rf_mover(const struct rf_task *moved, struct task_struct *task)
+static __always_inline __u32 rf_mover_relation(const struct rf_task *moved, struct task_struct *task)
 {
 	struct task_struct *current = bpf_get_current_task_btf();
 	struct rf_task *mover;
@@ -193,7 +193,7 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 {
 	struct rf_container *container;
 	struct rf_cgroup_event *record;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_task *bound;
 	__u32 route;
 	__u8 flags = 0;
@@ -203,25 +203,25 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 	if (!bound)
 		return 0;
 	container = rf_container_of(bound);
-	if (!container || !rf_leaves(to, bound))
+	if (!container || !rf_leaves_container(to, bound))
 		return 0;
-	rf_ask(&question, RF_CGROUP_ATTACH, bound, container);
-	question.value[0] = rf_mover(bound, task);
-	rf_judge(&question, task, bound, NULL);
+	rf_query_init(&query, RF_CGROUP_ATTACH, bound, container);
+	query.value[0] = rf_mover_relation(bound, task);
+	rf_evaluate(&query, task, bound, NULL);
 	/* The signal goes to the caller: it must be the one that leaves, or one of its container. */
-	if (question.value[0] == RF_RELATION_SELF || question.value[0] == RF_RELATION_CONTAINER)
-		flags = rf_carry_out(&question);
-	else if (question.action > RF_ACTION_ALERT)
+	if (query.value[0] == RF_RELATION_SELF || query.value[0] == RF_RELATION_CONTAINER)
+		flags = rf_enforce(&query);
+	else if (query.action > RF_ACTION_ALERT)
 		flags = RF_FLAG_SIGNAL_FAILED;
-	rf_count_verdict(&question);
-	route = rf_route_verdict(&question, container);
-	if (route == RF_TO_NOWHERE)
+	rf_count_verdict(&query);
+	route = rf_route_verdict(&query, container);
+	if (route == RF_ROUTE_NONE)
 		return 0;
 	record = RF_RECORD(rf_cgroup_event, RF_CGROUP_ATTACH, bound->slot, route);
 	if (!record)
 		return 0;
 	rf_header(&record->header, RF_CGROUP_ATTACH, task, bound);
-	rf_header_verdict(&record->header, &question, task, bound);
+	rf_header_verdict(&record->header, &query, task, bound);
 	record->header.flags = flags;
 	record->cgroup = BPF_CORE_READ(to, kn, id);
 	record->parent = rf_parent_id(rf_cgroup_address(to));

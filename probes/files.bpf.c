@@ -32,10 +32,10 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_task *bound;
 	struct rf_file file;
-	__u32 answer, whose, nr;
+	__u32 answer, owner, what, nr;
 	__u64 at;
 	long fd;
 
@@ -56,17 +56,17 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	nr = rf_call_number(regs);
 	if (!(file.flags & (RF_O_ACCMODE | RF_O_PATH)) && rf_truncated(regs, nr, compat))
 		file.flags |= RF_O_RDWR;
-	if (rf_guard_asks(&file, file.flags & RF_O_ACCMODE)) {
-		whose = rf_guard_opened(&file);
-		if (whose)
-			rf_guard_met(whose, 0, file.dentry, 0, false);
+	if (rf_guard_is_relevant(&file, file.flags & RF_O_ACCMODE)) {
+		what = rf_guard_opened(&file);
+		if (what)
+			rf_guard_hit(what, 0, file.dentry, 0, false);
 	}
-	whose = rf_opens_by_handle(nr, compat) ? rf_foreign_or_outside(task, bound, &file)
-					       : rf_foreign(task, bound, &file);
-	answer = rf_first_look(&question, task, bound, container, &file, whose, compat);
-	if (!rf_file_matters(&question, RF_FILE_OPEN, answer, bound, container))
+	owner = rf_opens_by_handle(nr, compat) ? rf_mount_owner_or_outside(task, bound, &file)
+					       : rf_mount_owner(task, bound, &file);
+	answer = rf_file_prefilter(&query, task, bound, container, &file, owner, compat);
+	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, bound, container))
 		return 0;
-	rf_second_look(&question, task, bound, container, &file, answer, fd, compat ? RF_FLAG_COMPAT : 0,
+	rf_file_decide(&query, task, bound, container, &file, answer, fd, compat ? RF_FLAG_COMPAT : 0,
 		       RF_MECHANISM_KILL, false);
 	return 0;
 }

@@ -30,7 +30,7 @@ int follow_newtask(struct trace_event_raw_task_newtask *ctx)
 		return 0;
 	bound = rf_follow_child(child, bound, container, BPF_CORE_READ(child, group_leader, start_boottime));
 	if (bound && ((struct rf_armed *)bound)->counted == RF_COUNTED_NOT_YET)
-		rf_finish(child, bound, container, false);
+		rf_complete_binding(child, bound, container, false);
 	bpf_task_release(child);
 	return 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What is the agent's, and what becomes of who reaches for it. It asks no rule: a policy that is wrong, or none at all,
+ * What is the agent's, and what binding of who reaches for it. It asks no rule: a policy that is wrong, or none at all,
  * changes nothing here.
  */
 #include "include/vmlinux.h"
@@ -18,7 +18,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 int rf_has_rules(__u32 first, __u32 second);
 
 /*
- * One step of rf_guarded, `depth` levels above the file: its answer, or where it is to go on, which is no small number. A
+ * One step of rf_guard_kind, `depth` levels above the file: its answer, or where it is to go on, which is no small number. A
  * function, so that the verifier follows it once and not in each round.
  */
 __noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
@@ -44,7 +44,7 @@ __noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
 	return dentry == (__u64)RF_READ(struct super_block, super, s_root) ? 0 : RF_GUARD_NAMELESS;
 }
 
-__noinline __u32 rf_guarded(__u64 dentry)
+__noinline __u32 rf_guard_kind(__u64 dentry)
 {
 	__u64 super = (__u64)RF_READ(struct dentry, dentry, d_sb);
 	struct rf_guard_key key = { .device = RF_READ(struct super_block, super, s_dev) };
@@ -66,7 +66,7 @@ static __always_inline __u8 rf_guard_action(__u32 what, bool hooked)
 		return RF_ACTION_ALERT;
 	if (hooked)
 		return RF_ACTION_DENY;
-	/* Who only looks may be a monitor of the node: nobody is killed for that. */
+	/* Who only looks may be a monitor of the node: no_task is killed for that. */
 	return what >= RF_TAMPER_LOOK ? RF_ACTION_ALERT : RF_ACTION_KILL;
 }
 
@@ -115,7 +115,7 @@ static __always_inline void rf_guard_record(struct task_struct *task, const stru
 	rf_submit(record, RF_AGENT_TAMPER);
 }
 
-__noinline int rf_guard_met(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked)
+__noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
@@ -140,13 +140,13 @@ __noinline int rf_guard_met(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 	}
 	rf_count_action(bound->slot, action);
 	route = rf_route(RF_AGENT_TAMPER, bound->slot, container, action);
-	if (route != RF_TO_NOWHERE)
+	if (route != RF_ROUTE_NONE)
 		rf_guard_record(task, bound, what, detail, dentry, text, route, action, how, flags);
 	return action;
 }
 
 /* Whether a struct pid is that of the agent or of one of its threads. */
-static __always_inline bool rf_pid_of_agent(__u64 pid)
+static __always_inline bool rf_is_agent_struct_pid(__u64 pid)
 {
 	__u64 task = rf_task_of_pid(pid);
 
@@ -165,7 +165,7 @@ static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writ
 	__u64 pid;
 
 	pid = (__u64)RF_READ(struct proc_inode, file->inode - bpf_core_field_offset(struct proc_inode, vfs_inode), pid);
-	if (!pid || !rf_pid_of_agent(pid))
+	if (!pid || !rf_is_agent_struct_pid(pid))
 		return 0;
 	if (writes)
 		return RF_TAMPER_PROC;
@@ -192,7 +192,7 @@ static __always_inline bool rf_moves_processes(__u64 dentry)
 
 /*
  * Files of the agent's own cgroup. Those of the cgroups above it concern others, too; and whoever sees the host's
- * processes can name the agent, and move it into a cgroup of his own, where it is frozen: such a write cannot be told
+ * processes can name the agent, and move it into a cgroup of his own, where it is frozen: such a write cannot be reported
  * from any other before it is done. Both are what managers of a node's containers do, which may be containers
  * themselves: who is left alone by every policy may.
  */
@@ -203,7 +203,7 @@ static __always_inline __u32 rf_guard_cgroup(const struct rf_file *file)
 	struct rf_task *bound;
 	__u32 kind;
 
-	kind = rf_guarded(file->dentry);
+	kind = rf_guard_kind(file->dentry);
 	if (kind == RF_GUARD_CGROUP)
 		return RF_TAMPER_CGROUP;
 	if (!kind && (!rf_moves_processes(file->dentry) || rf_pid_ns(task) != config.host_pid_ns))
@@ -228,7 +228,7 @@ __noinline __u32 rf_guard_opened(const struct rf_file *file)
 	if (writes && (file->magic == RF_MAGIC_CGROUP || file->magic == RF_MAGIC_CGROUP2))
 		return rf_guard_cgroup(file);
 	if (writes)
-		return rf_guarded(file->dentry) ? RF_TAMPER_FILE : 0;
+		return rf_guard_kind(file->dentry) ? RF_TAMPER_FILE : 0;
 	if (state->gone || state->ticket_inode != RF_READ(struct inode, file->inode, i_ino) ||
 	    state->ticket_device != RF_READ(struct super_block, file->super, s_dev))
 		return 0;

@@ -37,7 +37,7 @@ static __always_inline __u64 rf_hash_kernel_text(struct rf_scratch *buffer, cons
 
 #define RF_RLIMIT_CORE 4 /* include/uapi/asm-generic/resource.h */
 
-/* Whether the kernel runs it as the handler of a core dump, which has this limit and nobody else (umh_pipe_setup). */
+/* Whether the kernel runs it as the handler of a core dump, which has this limit and no_task else (umh_pipe_setup). */
 static __always_inline __u32 rf_helper_use(struct task_struct *task)
 {
 	return BPF_CORE_READ(task, signal, rlim[RF_RLIMIT_CORE].rlim_max) == 1 ? RF_HELPER_CORE : RF_HELPER_OTHER;
@@ -47,8 +47,8 @@ static __always_inline __u32 rf_helper_use(struct task_struct *task)
  * By the path that the kernel was given, which lies in its memory and is looked up from the root of the host, and by
  * the file. A script is gone when its interpreter runs: then by the path alone.
  */
-static __always_inline bool rf_is_known(struct rf_scratch *buffer, struct linux_binprm *binprm,
-					const struct rf_file *file, struct task_struct *task)
+static __always_inline bool rf_is_known_helper(struct rf_scratch *buffer, struct linux_binprm *binprm,
+					       const struct rf_file *file, struct task_struct *task)
 {
 	const char *asked = BPF_CORE_READ(binprm, filename);
 	struct rf_helper_key key = { .path = rf_hash_kernel_text(buffer, asked) };
@@ -63,16 +63,16 @@ static __always_inline bool rf_is_known(struct rf_scratch *buffer, struct linux_
 	return uses && *uses & rf_helper_use(task);
 }
 
-static __always_inline void rf_helper_record(struct task_struct *task, const struct rf_task *nobody,
+static __always_inline void rf_helper_record(struct task_struct *task, const struct rf_task *no_task,
 					     const struct rf_object *object, struct rf_scratch *buffer,
-					     struct rf_question *question, __u32 route, __u8 flags)
+					     struct rf_query *query, __u32 route, __u8 flags)
 {
-	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_KERNEL_HELPER, nobody->slot, route);
+	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_KERNEL_HELPER, no_task->slot, route);
 
 	if (!record)
 		return;
-	rf_header(&record->header, RF_KERNEL_HELPER, task, nobody);
-	rf_header_verdict(&record->header, question, task, nobody);
+	rf_header(&record->header, RF_KERNEL_HELPER, task, no_task);
+	rf_header_verdict(&record->header, query, task, no_task);
 	record->object = *object;
 	record->exe_hash = buffer->hash;
 	if (rf_path_copy(record->path, sizeof(record->path), buffer))
@@ -83,81 +83,81 @@ static __always_inline void rf_helper_record(struct task_struct *task, const str
 }
 
 /* Not on the stack, which the exec that is looked at has filled already. In a buffer of its own: paths fill the other. */
-struct rf_helper_room {
-	struct rf_task nobody;
-	struct rf_container anyone;
-	struct rf_question question;
+struct rf_helper_storage {
+	struct rf_task no_task;
+	struct rf_container no_container;
+	struct rf_query query;
 	struct rf_object object;
 	struct rf_file file;
 };
-_Static_assert(sizeof(struct rf_helper_room) <= RF_WALK_LEN, "fits the buffer");
+_Static_assert(sizeof(struct rf_helper_storage) <= RF_WALK_LEN, "fits the buffer");
 
-static __always_inline void rf_ask_of_helper(struct rf_helper_room *room, struct rf_scratch *buffer,
-					     struct task_struct *task, struct linux_binprm *binprm)
+static __always_inline void rf_helper_query(struct rf_helper_storage *storage, struct rf_scratch *buffer,
+					    struct task_struct *task, struct linux_binprm *binprm)
 {
-	struct rf_question *question = &room->question;
+	struct rf_query *query = &storage->query;
 	__u64 dentry;
 
-	__builtin_memset(room, 0, sizeof(*room));
-	room->nobody.slot = RF_NO_SLOT;
-	room->nobody.facts =
-		rf_program(rf_address(task), buffer, &room->file, (__u64)BPF_CORE_READ(binprm, file), rf_root_of(task));
-	room->nobody.exe_hash = buffer->hash;
-	rf_object_read(&room->object, &room->file);
-	dentry = room->file.dentry;
-	rf_ask(question, RF_KERNEL_HELPER, &room->nobody, &room->anyone);
-	question->value[0] = room->file.magic;
-	question->value[RF_DIM_KNOWN] = rf_is_known(buffer, binprm, &room->file, task);
-	question->value[RF_DIM_NAME] = rf_hash_name(buffer, dentry);
+	__builtin_memset(storage, 0, sizeof(*storage));
+	storage->no_task.slot = RF_NO_SLOT;
+	storage->no_task.facts = rf_program(rf_address(task), buffer, &storage->file,
+					    (__u64)BPF_CORE_READ(binprm, file), rf_root_of(task));
+	storage->no_task.exe_hash = buffer->hash;
+	rf_object_read(&storage->object, &storage->file);
+	dentry = storage->file.dentry;
+	rf_query_init(query, RF_KERNEL_HELPER, &storage->no_task, &storage->no_container);
+	query->value[0] = storage->file.magic;
+	query->value[RF_DIM_KNOWN] = rf_is_known_helper(buffer, binprm, &storage->file, task);
+	query->value[RF_DIM_NAME] = rf_hash_name(buffer, dentry);
 	rf_text_key_path(buffer, RF_KERNEL_HELPER);
-	question->text = buffer->bit + 1;
-	rf_judge(question, task, &room->nobody, NULL);
+	query->text = buffer->bit + 1;
+	rf_evaluate(query, task, &storage->no_task, NULL);
 }
 
-static __always_inline __u32 rf_tell_of_helper(struct rf_helper_room *room, struct rf_scratch *buffer,
-					       struct task_struct *task, __u32 at_hook)
+static __always_inline __u32 rf_helper_finish(struct rf_helper_storage *storage, struct rf_scratch *buffer,
+					      struct task_struct *task, __u32 at_hook)
 {
-	struct rf_question *question = &room->question;
+	struct rf_query *query = &storage->query;
 	__u32 event = RF_KERNEL_HELPER, *level;
-	__u8 flags = at_hook ? rf_lsm_carry_out(question) : rf_carry_out(question);
+	__u8 flags = at_hook ? rf_lsm_enforce(query) : rf_enforce(query);
 
 	level = bpf_map_lookup_elem(&observe, &event);
-	if (question->action != RF_ACTION_NONE || (level && *level != RF_OBSERVE_OFF))
-		rf_helper_record(task, &room->nobody, &room->object, buffer, question, RF_TO_ALERTS, flags);
-	return question->action;
+	if (query->action != RF_ACTION_NONE || (level && *level != RF_OBSERVE_OFF))
+		rf_helper_record(task, &storage->no_task, &storage->object, buffer, query, RF_ROUTE_ALERTS, flags);
+	return query->action;
 }
 
 /* Without a buffer the path cannot be asked about, so none is known. */
-rf_subprogram __u32 rf_starved_helper(void)
+rf_subprogram __u32 rf_helper_fail_no_scratch(void)
 {
-	struct rf_question question = {
+	struct rf_query query = {
 		.event = RF_KERNEL_HELPER,
 		.slot = RF_NO_SLOT,
 		.rule = RF_NO_RULE,
-		.known = RF_KNOWS(RF_DIM_KNOWN),
+		.known = RF_KNOWN(RF_DIM_KNOWN),
 	};
 
-	rf_starved(&question);
-	return question.action;
+	rf_fail_no_scratch(&query);
+	return query.action;
 }
 
-__noinline int rf_helper(__u64 binprm, __u32 at_hook)
+__noinline int rf_helper_decide(__u64 binprm, __u32 at_hook)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_scratch *buffer, *second;
-	struct rf_helper_room *room;
+	struct rf_helper_storage *storage;
 	__u32 verdict = RF_ACTION_NONE;
 
-	if (!rf_asked(RF_KERNEL_HELPER))
+	if (!rf_event_has_rules(RF_KERNEL_HELPER))
 		return RF_ACTION_NONE;
 	buffer = rf_scratch_get();
 	second = rf_scratch_get();
 	if (buffer && second) {
-		room = (struct rf_helper_room *)second->walk;
-		rf_ask_of_helper(room, buffer, task, (struct linux_binprm *)binprm);
-		verdict = rf_tell_of_helper(room, buffer, task, at_hook);
+		storage = (struct rf_helper_storage *)second->walk;
+		rf_helper_query(storage, buffer, task, (struct linux_binprm *)binprm);
+		verdict = rf_helper_finish(storage, buffer, task, at_hook);
 	} else if (at_hook) {
-		verdict = rf_starved_helper();
+		verdict = rf_helper_fail_no_scratch();
 	} else {
 		rf_drop(RF_KERNEL_HELPER, RF_DROP_TABLE_FULL, RF_NO_SLOT);
 	}
@@ -174,9 +174,9 @@ int BPF_PROG(helper_executed, struct task_struct *task, pid_t old_pid, struct li
 {
 	__u64 address = 0;
 
-	if (config.helper_hook || !rf_is_helper(task, 1))
+	if (config.helper_hook || !rf_is_usermode_helper(task, 1))
 		return 0;
 	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
-	rf_helper(address, false);
+	rf_helper_decide(address, false);
 	return 0;
 }

@@ -67,7 +67,7 @@ int BPF_PROG(learn_exit, struct pt_regs *regs, long result)
 	return 0;
 }
 
-/* The kernel's answer to a question about a capability (a tracepoint since 6.14). */
+/* The kernel's answer to a query about a capability (a tracepoint since 6.14). */
 SEC("tp_btf/cap_capable")
 int BPF_PROG(learn_capable, const struct cred *cred, struct user_namespace *target, const struct user_namespace *owner,
 	     int cap, int result)

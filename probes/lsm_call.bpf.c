@@ -24,36 +24,36 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	 RF_EVENT_BIT(RF_SYS_ACCT) | RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
 
 /* The operands that hooks know as the kernel's objects, and not as the call's arguments. */
-static __always_inline void rf_take_hint(struct rf_question *question, const struct rf_syscall *known, __u64 target,
-					 __u64 flags)
+static __always_inline void rf_apply_hook_arguments(struct rf_query *query, const struct rf_syscall *known,
+						    __u64 target, __u64 flags)
 {
 	bool whole = flags & RF_FLAGS_ARE_WHOLE;
 	__u32 relation =
 		target ? rf_relation_of_process(RF_READ(struct task_struct, target, tgid)) : RF_RELATION_UNKNOWN;
 
 	flags &= ~RF_FLAGS_ARE_WHOLE;
-	switch (question->event) {
+	switch (query->event) {
 	case RF_SYS_CLONE:
 		if (whole)
-			question->value[0] = flags;
+			query->value[0] = flags;
 		else if (known->source[0] == RF_FROM_ARG) /* clone(2): the kernel's copy is without the signal */
-			question->value[0] = (question->value[0] & ~RF_CSIGNAL) | flags;
+			query->value[0] = (query->value[0] & ~RF_CSIGNAL) | flags;
 		else
-			question->value[0] |= flags;
+			query->value[0] |= flags;
 		break;
 	case RF_SYS_UNSHARE:
-		question->value[0] |= flags;
+		query->value[0] |= flags;
 		break;
 	case RF_SYS_PTRACE:
 	case RF_SYS_PROCESS_VM:
 	case RF_SYS_SETNS:
 		if (target)
-			question->value[1] = relation;
+			query->value[1] = relation;
 		break;
 	case RF_SYS_PIDFD_GETFD:
 	case RF_SYS_PERF_EVENT_OPEN:
 		if (target)
-			question->value[0] = relation;
+			query->value[0] = relation;
 		break;
 	}
 }
@@ -66,8 +66,8 @@ static __always_inline __u32 rf_hooked_event(const struct rf_syscall *known, __u
 	return known->event & RF_SYSCALL_HOOKED && bit < 64 && events >> bit & 1 ? event : RF_EVENT_NONE;
 }
 
-static __always_inline __u32 rf_answer_call(struct task_struct *task, const struct rf_task *bound,
-					    const struct rf_call *call, struct rf_question *question,
+static __always_inline __u32 rf_call_finish(struct task_struct *task, const struct rf_task *bound,
+					    const struct rf_call *call, struct rf_query *query,
 					    struct rf_scratch *buffer, __u8 flags)
 {
 	struct rf_container *container = rf_container_of(bound);
@@ -75,36 +75,36 @@ static __always_inline __u32 rf_answer_call(struct task_struct *task, const stru
 
 	if (!container)
 		return RF_ACTION_NONE;
-	question->text = buffer->bit + 1;
-	rf_judge(question, task, bound, NULL);
-	flags |= rf_lsm_carry_out(question);
-	if (rf_was_told((struct rf_armed *)bound, question))
-		return question->action;
-	rf_count_verdict(question);
-	route = rf_route_verdict(question, container);
-	if (route != RF_TO_NOWHERE)
-		rf_call_record(task, bound, call, question, buffer, route, flags);
-	return question->action;
+	query->text = buffer->bit + 1;
+	rf_evaluate(query, task, bound, NULL);
+	flags |= rf_lsm_enforce(query);
+	if (rf_is_duplicate((struct rf_armed *)bound, query))
+		return query->action;
+	rf_count_verdict(query);
+	route = rf_route_verdict(query, container);
+	if (route != RF_ROUTE_NONE)
+		rf_call_record(task, bound, call, query, buffer, route, flags);
+	return query->action;
 }
 
-static __always_inline void rf_ask_call(struct task_struct *task, const struct rf_task *bound,
-					const struct rf_container *container, const struct rf_call *call,
-					const struct rf_syscall *known, struct rf_question *question)
+static __always_inline void rf_call_query(struct task_struct *task, const struct rf_task *bound,
+					  const struct rf_container *container, const struct rf_call *call,
+					  const struct rf_syscall *known, struct rf_query *query)
 {
 	__u32 i;
 
-	rf_ask(question, known->event & ~RF_SYSCALL_HOOKED, bound, container);
+	rf_query_init(query, known->event & ~RF_SYSCALL_HOOKED, bound, container);
 	if (call->compat)
-		question->value[RF_DIM_FACTS] = rf_compat_facts(task);
+		query->value[RF_DIM_FACTS] = rf_compat_facts(task);
 	for (i = 0; i < RF_OPERANDS; i++)
-		question->value[i] = rf_operand(call, known->source[i], known->arg[i]);
+		query->value[i] = rf_operand(call, known->source[i], known->arg[i]);
 }
 
 __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question *question;
+	struct rf_query *query;
 	struct rf_scratch *buffer;
 	struct rf_syscall *known;
 	struct rf_task *bound;
@@ -121,22 +121,22 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 	container = rf_container_of(bound);
 	if (!container)
 		return RF_ACTION_NONE;
-	if (!rf_asks_again(task, (struct rf_armed *)bound, &call))
+	if (!rf_is_same_call(task, (struct rf_armed *)bound, &call))
 		rf_count(bound->slot, known->counter);
-	question = (struct rf_question *)((struct rf_armed *)bound)->room;
-	rf_ask_call(task, bound, container, &call, known, question);
-	rf_take_hint(question, known, target, flags);
+	query = (struct rf_query *)((struct rf_armed *)bound)->query_storage;
+	rf_call_query(task, bound, container, &call, known, query);
+	rf_apply_hook_arguments(query, known, target, flags);
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		question->known |= RF_KNOWS_OPERANDS;
-		rf_learn_facts(question, task, bound);
-		rf_starved(question);
-		return question->action;
+		query->known |= RF_KNOWN_OPERANDS;
+		rf_query_facts(query, task, bound);
+		rf_fail_no_scratch(query);
+		return query->action;
 	}
-	notes = rf_call_text(buffer, &call, known->text_arg, question->event);
+	notes = rf_call_text(buffer, &call, known->text_arg, query->event);
 	if (call.compat)
 		notes |= RF_FLAG_COMPAT;
-	verdict = rf_answer_call(task, bound, &call, question, buffer, notes);
+	verdict = rf_call_finish(task, bound, &call, query, buffer, notes);
 	rf_scratch_put(buffer);
 	return verdict;
 }

@@ -21,7 +21,7 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_task *bound;
 	struct rf_file file;
 	__u32 answer;
@@ -40,29 +40,29 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	if (file.flags & RF_O_TRUNC && !(file.flags & RF_O_ACCMODE))
 		file.flags |= RF_O_RDWR; /* it is emptied, although it was opened for reading */
 	compat = rf_in_compat(task);
-	answer = rf_first_look(&question, task, bound, container, &file, rf_foreign_or_outside(task, bound, &file),
-			       compat);
-	if (!rf_file_matters(&question, RF_FILE_OPEN, answer, bound, container))
+	answer = rf_file_prefilter(&query, task, bound, container, &file, rf_mount_owner_or_outside(task, bound, &file),
+				   compat);
+	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, bound, container))
 		return 0;
-	rf_second_look(&question, task, bound, container, &file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_LSM, false);
-	return rf_lsm_result(&question);
+	rf_file_decide(&query, task, bound, container, &file, answer, -1, compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM,
+		       false);
+	return rf_lsm_result(&query);
 }
 
-static __always_inline int rf_lsm_about(__u32 event, struct task_struct *task, struct rf_task *bound,
-					struct rf_container *container, const struct rf_file *file)
+static __always_inline int rf_lsm_file_decide(__u32 event, struct task_struct *task, struct rf_task *bound,
+					      struct rf_container *container, const struct rf_file *file)
 {
 	bool compat = rf_in_compat(task);
-	struct rf_question question;
-	__u32 answer, whose;
+	struct rf_query query;
+	__u32 answer, owner;
 
-	whose = rf_foreign_or_outside(task, bound, file);
-	answer = rf_ask_file(&question, event, task, bound, container, file, rf_file_type(file, whose), compat);
-	if (!rf_file_matters(&question, event, answer, bound, container))
+	owner = rf_mount_owner_or_outside(task, bound, file);
+	answer = rf_file_query(&query, event, task, bound, container, file, rf_file_type(file, owner), compat);
+	if (!rf_file_is_relevant(&query, event, answer, bound, container))
 		return 0;
-	rf_second_look(&question, task, bound, container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_LSM, false);
-	return rf_lsm_result(&question);
+	rf_file_decide(&query, task, bound, container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM,
+		       false);
+	return rf_lsm_result(&query);
 }
 
 /* Of a file behind one of overlayfs or fuse: that one, which the rules are about. */
@@ -93,7 +93,7 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 	rf_file_read(&file, of);
 	if (RF_READ(struct file, of, f_mode) & RF_FMODE_NOACCOUNT)
 		rf_file_in_front(&file, of);
-	return rf_lsm_about(event, task, bound, container, &file);
+	return rf_lsm_file_decide(event, task, bound, container, &file);
 }
 
 SEC("lsm/mmap_file")
@@ -106,7 +106,7 @@ int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned l
 	return rf_lsm_file(RF_FILE_MAP, (__u64)file);
 }
 
-/* A mapping that becomes executable afterwards. */
+/* A mapping that binding executable afterwards. */
 SEC("lsm/file_mprotect")
 int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
 {
@@ -135,7 +135,7 @@ static __always_inline int rf_lsm_ioctl(unsigned int cmd)
 
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_IOCTL);
+	rf_lsm_query(&lsm, RF_SYS_IOCTL);
 	rf_lsm_operand(&lsm, 0, cmd);
 	return rf_lsm_decide(&lsm, 0);
 }

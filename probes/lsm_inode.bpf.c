@@ -13,7 +13,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
  * Whether a filesystem acts for the task, with credentials that it has lent it. An io_uring lends a task credentials of
  * its own, for what it was asked to do.
  */
-static __always_inline bool rf_is_lent(const struct rf_lsm *lsm)
+static __always_inline bool rf_has_borrowed_creds(const struct rf_lsm *lsm)
 {
 	/* A variable: BPF_CORE_READ would look for the place of our struct's own member in the kernel's types. */
 	struct task_struct *task = lsm->task;
@@ -30,8 +30,8 @@ int BPF_PROG(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char 
 
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_SETXATTR);
-	if (rf_is_lent(&lsm))
+	rf_lsm_query(&lsm, RF_SYS_SETXATTR);
+	if (rf_has_borrowed_creds(&lsm))
 		return 0;
 	return rf_lsm_decide(&lsm, rf_number_of(name));
 }

@@ -23,12 +23,12 @@ int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 	if (ret)
 		return ret;
 	if (bound && bound->container) {
-		return rf_lsm_verdict(rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK));
+		return rf_lsm_verdict(rf_drift_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK));
 	}
-	if (!config.helper_hook || !rf_is_helper(task, 0))
+	if (!config.helper_hook || !rf_is_usermode_helper(task, 0))
 		return 0;
 	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
-	return rf_lsm_verdict(rf_helper(address, true));
+	return rf_lsm_verdict(rf_helper_decide(address, true));
 }
 
 #define RF_O_TMPFILE 020000000
@@ -53,5 +53,5 @@ int BPF_PROG(beside_file_open, struct file *opened, int ret)
 		if (mode & RF_TMPFILE_SETID && rf_decide_setid(mode, magic, 0) > RF_ACTION_ALERT)
 			return rf_lsm_refused();
 	}
-	return rf_lsm_verdict(rf_checkpoint(task, bound, RF_FILE_OPEN | RF_AT_HOOK));
+	return rf_lsm_verdict(rf_drift_check(task, bound, RF_FILE_OPEN | RF_AT_HOOK));
 }

@@ -48,7 +48,7 @@ int BPF_PROG(lsm_kernel_module_request, char *name, int ret)
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_MODULE_REQUEST);
+	rf_lsm_query(&lsm, RF_MODULE_REQUEST);
 	return rf_lsm_decide(&lsm, rf_number_of(name));
 }
 
@@ -83,18 +83,18 @@ __noinline int rf_in_call_of(__u32 event)
 	return rf_call_in_progress(bpf_get_current_task_btf(), &call) && rf_call_of_event(&call, event);
 }
 
-/* Made by an ioctl of /dev/userfaultfd, whose argument is the flags. */
+/* Made by an ioctl of /dev/userfaultfd, owner argument is the flags. */
 __noinline int rf_decide_anonymous(__u32 event)
 {
 	struct rf_lsm lsm;
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
-	rf_lsm_ask(&lsm, event);
+	rf_lsm_query(&lsm, event);
 	if (event == RF_SYS_USERFAULTFD)
 		rf_lsm_operand(&lsm, 0, lsm.call.args[RF_IOCTL_ARGUMENT]);
 	rf_lsm_decide(&lsm, 0);
-	return lsm.question.action;
+	return lsm.query.action;
 }
 
 SEC("lsm/inode_init_security_anon")

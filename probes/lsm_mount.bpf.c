@@ -23,7 +23,7 @@ int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const ch
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_MOUNT);
+	rf_lsm_query(&lsm, RF_SYS_MOUNT);
 	rf_lsm_operand(&lsm, 0, flags);
 	return rf_lsm_decide(&lsm, (__u64)type);
 }
@@ -33,7 +33,7 @@ static __always_inline int rf_lsm_filesystem(const struct super_block *super, __
 {
 	struct rf_lsm lsm;
 
-	if (!rf_lsm_armed(&lsm) || rf_lsm_ask(&lsm, RF_SYS_MOUNT))
+	if (!rf_lsm_armed(&lsm) || rf_lsm_query(&lsm, RF_SYS_MOUNT))
 		return 0;
 	rf_lsm_operand(&lsm, 0, flags);
 	return rf_lsm_decide(&lsm, (__u64)BPF_CORE_READ(super, s_type, name));
@@ -64,7 +64,7 @@ int BPF_PROG(lsm_sb_umount, struct vfsmount *mnt, int flags, int ret)
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_UMOUNT);
+	rf_lsm_query(&lsm, RF_SYS_UMOUNT);
 	rf_lsm_operand(&lsm, 0, (__u32)flags);
 	return rf_lsm_decide_path(&lsm, rf_number_of(mnt), (__u64)BPF_CORE_READ(mnt, mnt_root));
 }
@@ -78,7 +78,7 @@ int BPF_PROG(lsm_sb_pivotroot, const struct path *old_path, const struct path *n
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_PIVOT_ROOT);
+	rf_lsm_query(&lsm, RF_SYS_PIVOT_ROOT);
 	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_path, mnt), (__u64)BPF_CORE_READ(new_path, dentry));
 }
 
@@ -91,7 +91,7 @@ int BPF_PROG(lsm_move_mount, const struct path *from, const struct path *to, int
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_MOVE_MOUNT);
+	rf_lsm_query(&lsm, RF_SYS_MOVE_MOUNT);
 	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(to, mnt), (__u64)BPF_CORE_READ(to, dentry));
 }
 
@@ -103,7 +103,7 @@ int BPF_PROG(lsm_fs_context_parse_param, struct fs_context *context, struct fs_p
 
 	if (ret)
 		return ret;
-	if (!rf_lsm_armed(&lsm) || !rf_lsm_ask(&lsm, RF_SYS_FSCONFIG))
+	if (!rf_lsm_armed(&lsm) || !rf_lsm_query(&lsm, RF_SYS_FSCONFIG))
 		return 0;
 	return rf_lsm_decide(&lsm, (__u64)BPF_CORE_READ(parameter, key));
 }

@@ -2,7 +2,7 @@
 /*
  * Names of files: who may not open a file for writing may not give it a name, take its name away, or put another one in
  * its place. So the rules of file.open are asked about what link, rename, unlink, mkdir, mknod, symlink, truncate, chmod
- * and chown do, by the path that the name has or is to have, with the attributes of the file that it leads to. O_CREAT
+ * and chown do, by the path that the name has or is to have, with the attributes of the file that it link_flags to. O_CREAT
  * comes here, too, before there is a file.
  *
  * In a directory that is not of the task's own mounts (a leaked descriptor, /proc/PID/root), the directory is asked
@@ -20,28 +20,28 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_NAME_QUIET (1U << 31) /* an open follows, which tells */
 #define RF_NAME_MOVED (1U << 30) /* for rules: a name that is given or lost to another one (flags: [moved]) */
 
-static __always_inline __u32 rf_name_about(const struct rf_lsm *lsm, const struct rf_file *file, __u32 whose,
-					   bool quiet)
+static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const struct rf_file *file, __u32 owner,
+					      bool quiet)
 {
 	bool compat = rf_in_compat(lsm->task);
-	struct rf_question question;
+	struct rf_query query;
 	__u32 answer;
 
-	answer = rf_ask_file(&question, RF_FILE_OPEN, lsm->task, lsm->bound, lsm->container, file,
-			     rf_file_type(file, whose), compat);
+	answer = rf_file_query(&query, RF_FILE_OPEN, lsm->task, lsm->bound, lsm->container, file,
+			       rf_file_type(file, owner), compat);
 	if (answer == RF_MATCH_NOTHING)
 		return RF_ACTION_NONE;
-	rf_second_look(&question, lsm->task, lsm->bound, lsm->container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
+	rf_file_decide(&query, lsm->task, lsm->bound, lsm->container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
 		       RF_MECHANISM_LSM, quiet);
-	return question.action;
+	return query.action;
 }
 
-/* A name in a directory. `inode`: the file that it leads to or shall lead to; 0: a new one with that mode. */
+/* A name in a directory. `inode`: the file that it link_flags to or shall lead to; 0: a new one with that mode. */
 __noinline int rf_decide_name(__u64 mnt, __u64 dentry, __u64 inode, __u32 mode, __u32 access)
 {
 	struct rf_file file;
 	struct rf_lsm lsm;
-	__u32 whose;
+	__u32 owner;
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
@@ -49,8 +49,8 @@ __noinline int rf_decide_name(__u64 mnt, __u64 dentry, __u64 inode, __u32 mode, 
 	if (!inode)
 		file.mode = mode;
 	file.flags = access & ~RF_NAME_QUIET;
-	whose = rf_foreign_or_outside(lsm.task, lsm.bound, &file);
-	return rf_name_about(&lsm, &file, whose, access & RF_NAME_QUIET);
+	owner = rf_mount_owner_or_outside(lsm.task, lsm.bound, &file);
+	return rf_name_evaluate(&lsm, &file, owner, access & RF_NAME_QUIET);
 }
 
 /* The directory of a name, where it is not of the task's own mounts. */
@@ -58,16 +58,16 @@ __noinline int rf_decide_directory(__u64 mnt, __u64 dentry)
 {
 	struct rf_file file;
 	struct rf_lsm lsm;
-	__u32 whose;
+	__u32 owner;
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
 	rf_file_named(&file, mnt, dentry, (__u64)RF_READ(struct dentry, dentry, d_inode));
 	file.flags = RF_O_WRONLY;
-	whose = rf_foreign_or_outside(lsm.task, lsm.bound, &file);
-	if (whose == RF_MOUNT_OWN)
+	owner = rf_mount_owner_or_outside(lsm.task, lsm.bound, &file);
+	if (owner == RF_MOUNT_OWN)
 		return RF_ACTION_NONE;
-	return rf_name_about(&lsm, &file, whose, false);
+	return rf_name_evaluate(&lsm, &file, owner, false);
 }
 
 static __always_inline bool rf_refuses(__u32 action)
@@ -75,7 +75,7 @@ static __always_inline bool rf_refuses(__u32 action)
 	return action == RF_ACTION_DENY || action == RF_ACTION_KILL;
 }
 
-static __always_inline bool rf_refuses_in(const struct path *dir)
+static __always_inline bool rf_refuses_in_directory(const struct path *dir)
 {
 	return rf_refuses(rf_decide_directory((__u64)BPF_CORE_READ(dir, mnt), (__u64)BPF_CORE_READ(dir, dentry)));
 }
@@ -99,13 +99,13 @@ static __always_inline bool rf_is_opening(void)
 	return !rf_call_in_progress(task, &call) || rf_is_open_call(&call);
 }
 
-static __always_inline int rf_lsm_new(const struct path *dir, struct dentry *dentry, __u32 mode, __u32 quiet)
+static __always_inline int rf_lsm_name_added(const struct path *dir, struct dentry *dentry, __u32 mode, __u32 quiet)
 {
 	__u64 mnt = (__u64)BPF_CORE_READ(dir, mnt);
 
 	if (!rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	if (rf_refuses_in(dir))
+	if (rf_refuses_in_directory(dir))
 		return rf_lsm_refused();
 	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(dentry), 0, mode, RF_O_WRONLY | RF_O_CREAT | quiet));
 }
@@ -117,8 +117,8 @@ int BPF_PROG(names_path_mknod, const struct path *dir, struct dentry *dentry, um
 	if (ret)
 		return ret;
 	if (mode & RF_S_IFMT && (mode & RF_S_IFMT) != RF_S_IFREG)
-		return rf_lsm_new(dir, dentry, mode, 0);
-	return rf_lsm_new(dir, dentry, mode | RF_S_IFREG, rf_is_opening() ? RF_NAME_QUIET : 0);
+		return rf_lsm_name_added(dir, dentry, mode, 0);
+	return rf_lsm_name_added(dir, dentry, mode | RF_S_IFREG, rf_is_opening() ? RF_NAME_QUIET : 0);
 }
 
 SEC("lsm/path_mkdir")
@@ -126,7 +126,7 @@ int BPF_PROG(names_path_mkdir, const struct path *dir, struct dentry *dentry, um
 {
 	if (ret)
 		return ret;
-	return rf_lsm_new(dir, dentry, mode | RF_S_IFDIR, 0);
+	return rf_lsm_name_added(dir, dentry, mode | RF_S_IFDIR, 0);
 }
 
 SEC("lsm/path_symlink")
@@ -134,16 +134,16 @@ int BPF_PROG(names_path_symlink, const struct path *dir, struct dentry *dentry, 
 {
 	if (ret)
 		return ret;
-	return rf_lsm_new(dir, dentry, RF_S_IFLNK, 0);
+	return rf_lsm_name_added(dir, dentry, RF_S_IFLNK, 0);
 }
 
-static __always_inline int rf_lsm_lost(const struct path *dir, struct dentry *dentry)
+static __always_inline int rf_lsm_name_removed(const struct path *dir, struct dentry *dentry)
 {
 	__u64 mnt = (__u64)BPF_CORE_READ(dir, mnt);
 
 	if (!rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	if (rf_refuses_in(dir))
+	if (rf_refuses_in_directory(dir))
 		return rf_lsm_refused();
 	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(dentry), rf_inode_of(dentry), 0, RF_O_WRONLY));
 }
@@ -153,7 +153,7 @@ int BPF_PROG(names_path_unlink, const struct path *dir, struct dentry *dentry, i
 {
 	if (ret)
 		return ret;
-	return rf_lsm_lost(dir, dentry);
+	return rf_lsm_name_removed(dir, dentry);
 }
 
 SEC("lsm/path_rmdir")
@@ -161,7 +161,7 @@ int BPF_PROG(names_path_rmdir, const struct path *dir, struct dentry *dentry, in
 {
 	if (ret)
 		return ret;
-	return rf_lsm_lost(dir, dentry);
+	return rf_lsm_name_removed(dir, dentry);
 }
 
 /* By the other name a rule on the file's path would not know it: so for reading and writing. */
@@ -174,7 +174,7 @@ int BPF_PROG(names_path_link, struct dentry *old_dentry, const struct path *new_
 		return ret;
 	if (!rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	if (rf_refuses_in(new_dir) ||
+	if (rf_refuses_in_directory(new_dir) ||
 	    rf_refuses(rf_decide_name(mnt, rf_number_of(old_dentry), inode, 0, RF_O_RDWR | RF_NAME_MOVED)))
 		return rf_lsm_refused();
 	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(new_dentry), inode, 0, RF_O_WRONLY | RF_NAME_MOVED));
@@ -198,11 +198,11 @@ int BPF_PROG(names_path_rename, const struct path *old_dir, struct dentry *old_d
 
 	if (!rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	if (rf_refuses_in(old_dir) || rf_refuses_in(new_dir))
+	if (rf_refuses_in_directory(old_dir) || rf_refuses_in_directory(new_dir))
 		return rf_lsm_refused();
 	if (rf_refuses(rf_decide_name(mnt, from, moved, 0, RF_O_RDWR | RF_NAME_MOVED)))
 		return rf_lsm_refused();
-	if (!other || rf_type_of(moved) != rf_type_of(other)) { /* else it is the same question as the last one */
+	if (!other || rf_type_of(moved) != rf_type_of(other)) { /* else it is the same query as the last one */
 		if (rf_refuses(rf_decide_name(mnt, to, moved, 0, RF_O_WRONLY | RF_NAME_MOVED)))
 			return rf_lsm_refused();
 	}
@@ -213,7 +213,7 @@ int BPF_PROG(names_path_rename, const struct path *old_dir, struct dentry *old_d
 	return rf_lsm_verdict(rf_decide_name(mnt, to, other, 0, RF_NAME_MOVED | (exchange ? RF_O_RDWR : RF_O_WRONLY)));
 }
 
-static __always_inline int rf_lsm_changed(const struct path *path, __u32 quiet)
+static __always_inline int rf_lsm_attributes_changed(const struct path *path, __u32 quiet)
 {
 	const struct dentry *dentry = BPF_CORE_READ(path, dentry);
 
@@ -229,7 +229,7 @@ int BPF_PROG(names_path_truncate, const struct path *path, int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_changed(path, rf_is_opening() ? RF_NAME_QUIET : 0);
+	return rf_lsm_attributes_changed(path, rf_is_opening() ? RF_NAME_QUIET : 0);
 }
 
 SEC("lsm/path_chmod")
@@ -237,7 +237,7 @@ int BPF_PROG(names_path_chmod, const struct path *path, umode_t mode, int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_changed(path, 0);
+	return rf_lsm_attributes_changed(path, 0);
 }
 
 SEC("lsm/path_chown")
@@ -245,5 +245,5 @@ int BPF_PROG(names_path_chown, const struct path *path, unsigned int uid, unsign
 {
 	if (ret)
 		return ret;
-	return rf_lsm_changed(path, 0);
+	return rf_lsm_attributes_changed(path, 0);
 }

@@ -2,7 +2,7 @@
 /*
  * Sockets. socket_create is asked before the family is looked up, so what is not built in is seen, too, and
  * by whatever call: socket, socketpair, socketcall, a ring. Unix sockets are known by the socket that a connection
- * comes to, whatever link, mount or relative path led to it: by the name that its server bound it to, and by whose
+ * comes to, whatever link, mount or relative path led to it: by the name that its server bound it to, and by owner
  * server that is.
  */
 #include "include/vmlinux.h"
@@ -22,7 +22,7 @@ int BPF_PROG(lsm_socket_create, int family, int type, int protocol, int kern, in
 		return ret;
 	if (kern || !rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_SOCKET);
+	rf_lsm_query(&lsm, RF_SYS_SOCKET);
 	rf_lsm_operand(&lsm, 0, rf_socket_family(family, type, protocol));
 	rf_lsm_operand(&lsm, 1, (__u32)type);
 	rf_lsm_operand(&lsm, 2, (__u32)protocol);
@@ -39,15 +39,15 @@ int BPF_PROG(lsm_socket_setsockopt, struct socket *sock, int level, int option, 
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SETSOCKOPT);
+	rf_lsm_query(&lsm, RF_SETSOCKOPT);
 	rf_lsm_operand(&lsm, 0, (__u32)level);
 	rf_lsm_operand(&lsm, 1, (__u32)option);
 	rf_lsm_operand(&lsm, 2, (__u64)(__u32)level << 32 | (__u32)option);
 	return rf_lsm_decide(&lsm, 0);
 }
 
-/* The name that a socket is bound to becomes the key. */
-static __always_inline void rf_bound_name(struct rf_scratch *buffer, __u64 socket)
+/* The name that a socket is bound to binding the key. */
+static __always_inline void rf_unix_bound_name(struct rf_scratch *buffer, __u64 socket)
 {
 	__u64 address = (__u64)RF_READ(struct unix_sock, socket, addr);
 	__u32 len = address ? RF_READ(struct unix_address, address, len) : 0;
@@ -56,7 +56,7 @@ static __always_inline void rf_bound_name(struct rf_scratch *buffer, __u64 socke
 }
 
 /* Who listens: the process that called listen(2). Datagram sockets have none. */
-static __always_inline __u32 rf_server_of(__u64 socket)
+static __always_inline __u32 rf_server_relation(__u64 socket)
 {
 	__u64 pid = (__u64)RF_READ(struct sock, socket, sk_peer_pid);
 	__s32 nr = 0;
@@ -68,15 +68,14 @@ static __always_inline __u32 rf_server_of(__u64 socket)
 }
 
 static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
-					   struct rf_question *question, struct rf_scratch *buffer, __u32 route,
-					   __u8 flags)
+					   struct rf_query *query, struct rf_scratch *buffer, __u32 route, __u8 flags)
 {
 	struct rf_unix_event *record = RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_UNIX_CONNECT, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	record->header.flags = flags;
 	record->path_len = buffer->len;
 	bpf_probe_read_kernel(record->path, sizeof(record->path), buffer->text.text);
@@ -87,7 +86,7 @@ __noinline int rf_unix_decide(__u64 other)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
 	struct rf_task *bound;
 	__u32 route;
@@ -100,25 +99,25 @@ __noinline int rf_unix_decide(__u64 other)
 	if (!container)
 		return RF_ACTION_NONE;
 	rf_count(bound->slot, RF_COUNT_CONNECT);
-	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
-	question.value[0] = rf_server_of(other);
+	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
+	query.value[0] = rf_server_relation(other);
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		question.known |= RF_KNOWS_OPERANDS;
-		rf_learn_facts(&question, task, bound);
-		rf_starved(&question);
-		return question.action;
+		query.known |= RF_KNOWN_OPERANDS;
+		rf_query_facts(&query, task, bound);
+		rf_fail_no_scratch(&query);
+		return query.action;
 	}
-	rf_bound_name(buffer, other);
-	question.text = buffer->bit + 1;
-	rf_judge(&question, task, bound, NULL);
-	flags = rf_lsm_carry_out(&question);
-	rf_count_verdict(&question);
-	route = rf_route_verdict(&question, container);
-	if (route != RF_TO_NOWHERE)
-		rf_unix_record(task, bound, &question, buffer, route, flags);
+	rf_unix_bound_name(buffer, other);
+	query.text = buffer->bit + 1;
+	rf_evaluate(&query, task, bound, NULL);
+	flags = rf_lsm_enforce(&query);
+	rf_count_verdict(&query);
+	route = rf_route_verdict(&query, container);
+	if (route != RF_ROUTE_NONE)
+		rf_unix_record(task, bound, &query, buffer, route, flags);
 	rf_scratch_put(buffer);
-	return question.action;
+	return query.action;
 }
 
 SEC("lsm/unix_stream_connect")

@@ -30,11 +30,11 @@ __noinline int rf_decide_setid(__u32 mode, __u64 magic, __u64 name)
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
-	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
+	rf_lsm_query(&lsm, RF_SYS_CHMOD);
 	rf_lsm_operand(&lsm, 0, mode);
 	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, magic);
 	rf_lsm_decide(&lsm, name);
-	return lsm.question.action;
+	return lsm.query.action;
 }
 
 /* mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. On a stack of its own. */
@@ -66,13 +66,13 @@ int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umod
 	name = (__u64)BPF_CORE_READ(dentry, d_name.name);
 	if (!type)
 		type = RF_S_IFREG;
-	if (!rf_lsm_ask(&lsm, RF_SYS_MKNOD) && (type == RF_S_IFREG || type == RF_S_IFSOCK))
+	if (!rf_lsm_query(&lsm, RF_SYS_MKNOD) && (type == RF_S_IFREG || type == RF_S_IFSOCK))
 		return 0;
 	rf_lsm_operand(&lsm, 0, type);
 	return rf_lsm_decide(&lsm, name);
 }
 
-/* What a link's text says of where it leads. */
+/* What a link's text says of where it link_flags. */
 #define RF_LEADS_ABSOLUTE 1
 #define RF_LEADS_CLIMBING 2
 
@@ -86,7 +86,7 @@ __noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 	c = buffer->name[at];
 	if (c == '/' || !c) {
 		if (buffer->dots == 2)
-			buffer->leads |= RF_LEADS_CLIMBING;
+			buffer->link_flags |= RF_LEADS_CLIMBING;
 		buffer->dots = 0;
 		return c;
 	}
@@ -95,23 +95,23 @@ __noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 }
 
 /* A text that does not fit may climb behind its end. The round of the loop is a function: see path.bpf.c. */
-static __always_inline __u32 rf_link_leads(struct rf_scratch *buffer)
+static __always_inline __u32 rf_link_flags(struct rf_scratch *buffer)
 {
 	__u32 i;
 
 	buffer->dots = 0;
-	buffer->leads = buffer->name[0] == '/' ? RF_LEADS_ABSOLUTE : 0;
+	buffer->link_flags = buffer->name[0] == '/' ? RF_LEADS_ABSOLUTE : 0;
 	for (i = 0; i < RF_NAME_MAX - 1; i++) {
 		if (!rf_link_step(buffer, i))
-			return buffer->leads;
+			return buffer->link_flags;
 	}
-	return buffer->leads | RF_LEADS_CLIMBING;
+	return buffer->link_flags | RF_LEADS_CLIMBING;
 }
 
 /* Decides file.link: a link that is about to be made. */
 __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 {
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
 	struct rf_file file;
 	struct rf_lsm lsm;
@@ -121,22 +121,22 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 		return RF_ACTION_NONE;
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		rf_ask(&question, RF_FILE_LINK, lsm.bound, lsm.container);
-		rf_starved(&question);
-		return question.action;
+		rf_query_init(&query, RF_FILE_LINK, lsm.bound, lsm.container);
+		rf_fail_no_scratch(&query);
+		return query.action;
 	}
 	rf_file_named(&file, mnt, dentry, 0);
 	file.mode = RF_S_IFLNK;
 	buffer->name[0] = 0;
 	bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target);
-	file.flags = rf_link_leads(buffer);
+	file.flags = rf_link_flags(buffer);
 	rf_scratch_put(buffer);
-	answer = rf_ask_file(&question, RF_FILE_LINK, lsm.task, lsm.bound, lsm.container, &file,
-			     rf_file_type(&file, rf_foreign(lsm.task, lsm.bound, &file)), rf_in_compat(lsm.task));
-	if (!rf_file_matters(&question, RF_FILE_LINK, answer, lsm.bound, lsm.container))
+	answer = rf_file_query(&query, RF_FILE_LINK, lsm.task, lsm.bound, lsm.container, &file,
+			       rf_file_type(&file, rf_mount_owner(lsm.task, lsm.bound, &file)), rf_in_compat(lsm.task));
+	if (!rf_file_is_relevant(&query, RF_FILE_LINK, answer, lsm.bound, lsm.container))
 		return RF_ACTION_NONE;
-	rf_second_look(&question, lsm.task, lsm.bound, lsm.container, &file, answer, -1, 0, RF_MECHANISM_LSM, false);
-	return question.action;
+	rf_file_decide(&query, lsm.task, lsm.bound, lsm.container, &file, answer, -1, 0, RF_MECHANISM_LSM, false);
+	return query.action;
 }
 
 SEC("lsm/path_symlink")
@@ -148,7 +148,7 @@ int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, co
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_SYMLINK);
+	rf_lsm_query(&lsm, RF_SYS_SYMLINK);
 	return rf_lsm_decide(&lsm, (__u64)target);
 }
 
@@ -170,7 +170,7 @@ int BPF_PROG(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
+	rf_lsm_query(&lsm, RF_SYS_CHMOD);
 	rf_lsm_operand(&lsm, 0, mode);
 	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, rf_magic_of(BPF_CORE_READ(path, dentry)));
 	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt), (__u64)BPF_CORE_READ(path, dentry));
@@ -186,7 +186,7 @@ int BPF_PROG(lsm_path_chroot, const struct path *path, int ret)
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_CHROOT);
+	rf_lsm_query(&lsm, RF_SYS_CHROOT);
 	rf_lsm_operand(&lsm, RF_DIM_CHROOTED, rf_is_chrooted());
 	host = rf_is_host_root((__u64)BPF_CORE_READ(path, dentry));
 	rf_lsm_operand(&lsm, RF_DIM_NEW_ROOT, host ? RF_ROOT_OF_HOST : RF_ROOT_OTHER);
@@ -207,14 +207,14 @@ int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_d
 
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	if (!rf_lsm_ask(&lsm, RF_SYS_RENAME))
+	if (!rf_lsm_query(&lsm, RF_SYS_RENAME))
 		rf_lsm_operand(&lsm, 0, flags);
-	if (!lsm.question.value[0])
+	if (!lsm.query.value[0])
 		return 0;
 	one = BPF_CORE_READ(old_dentry, d_inode, i_mode) & RF_S_IFMT;
 	other = BPF_CORE_READ(new_dentry, d_inode, i_mode) & RF_S_IFMT;
 	if ((one == RF_S_IFDIR && other == RF_S_IFLNK) || (one == RF_S_IFLNK && other == RF_S_IFDIR))
 		kinds = RF_EXCHANGED_DIRECTORY_AND_LINK;
-	rf_lsm_operand(&lsm, RF_DIM_EXCHANGED, lsm.question.value[0] & RF_RENAME_EXCHANGE ? kinds : 0);
+	rf_lsm_operand(&lsm, RF_DIM_EXCHANGED, lsm.query.value[0] & RF_RENAME_EXCHANGE ? kinds : 0);
 	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_dir, mnt), rf_number_of(new_dentry));
 }

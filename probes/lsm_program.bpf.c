@@ -17,7 +17,7 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_task *bound, next = {};
 	struct rf_scratch *buffer;
 	struct rf_file exe;
@@ -37,25 +37,25 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 	if (!buffer) {
 		rf_file_read(&exe, (__u64)BPF_CORE_READ(binprm, file));
 		next.facts = rf_program_facts(&exe);
-		rf_ask(&question, RF_PROCESS_EXEC, &next, container);
-		rf_exec_operands(&question, task, &next, &exe);
-		question.known = RF_KNOWS(0) | RF_KNOWS(1) | RF_KNOWS(2); /* not: its path, and by which name */
-		rf_learn_facts(&question, task, &next);
-		return rf_starved(&question) ? rf_lsm_refused() : 0;
+		rf_query_init(&query, RF_PROCESS_EXEC, &next, container);
+		rf_exec_operands(&query, task, &next, &exe);
+		query.known = RF_KNOWN(0) | RF_KNOWN(1) | RF_KNOWN(2); /* not: its path, and by which name */
+		rf_query_facts(&query, task, &next);
+		return rf_fail_no_scratch(&query) ? rf_lsm_refused() : 0;
 	}
 	next.facts = rf_program(rf_address(task), buffer, &exe, (__u64)BPF_CORE_READ(binprm, file),
-				((struct rf_armed *)bound)->home);
+				((struct rf_armed *)bound)->container_root);
 	next.exe_hash = buffer->hash;
-	rf_ask_exec(&question, task, &next, container, &exe, buffer);
-	rf_judge(&question, task, &next, NULL);
-	flags = rf_lsm_carry_out(&question);
-	rf_count_verdict(&question);
+	rf_exec_query(&query, task, &next, container, &exe, buffer);
+	rf_evaluate(&query, task, &next, NULL);
+	flags = rf_lsm_enforce(&query);
+	rf_count_verdict(&query);
 	/* Where no rule matched, sched_process_exec tells of it. */
-	if (question.action != RF_ACTION_NONE) {
-		route = rf_route_verdict(&question, container);
-		if (route != RF_TO_NOWHERE)
-			rf_exec_record(task, &next, &exe, buffer, &question, route, flags, false);
+	if (query.action != RF_ACTION_NONE) {
+		route = rf_route_verdict(&query, container);
+		if (route != RF_ROUTE_NONE)
+			rf_exec_record(task, &next, &exe, buffer, &query, route, flags, false);
 	}
 	rf_scratch_put(buffer);
-	return rf_lsm_result(&question);
+	return rf_lsm_result(&query);
 }

@@ -33,7 +33,7 @@ int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig, c
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return sig ? rf_lsm_verdict(rf_guard_met(RF_TAMPER_SIGNAL, sig, 0, 0, true)) : 0;
+	return sig ? rf_lsm_verdict(rf_guard_hit(RF_TAMPER_SIGNAL, sig, 0, 0, true)) : 0;
 }
 
 /* F_SETOWN and F_SETSIG have the kernel send any signal. Whoever runs now need not be who asked: the agent uses none. */
@@ -43,7 +43,7 @@ int BPF_PROG(guard_file_send_sigiotask, struct task_struct *target, void *owner,
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	rf_guard_met(RF_TAMPER_SIGNAL, sig, 0, 0, true);
+	rf_guard_hit(RF_TAMPER_SIGNAL, sig, 0, 0, true);
 	return config.guard == RF_GUARD_DENY ? rf_lsm_refused() : 0;
 }
 
@@ -53,7 +53,7 @@ int BPF_PROG(guard_task_setrlimit, struct task_struct *target, unsigned int reso
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_LIMIT, resource, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_LIMIT, resource, 0, 0, true));
 }
 
 SEC("lsm/task_setnice")
@@ -62,7 +62,7 @@ int BPF_PROG(guard_task_setnice, struct task_struct *target, int nice, int ret)
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PRIORITY, 0, 0, 0, true));
 }
 
 SEC("lsm/task_setioprio")
@@ -71,7 +71,7 @@ int BPF_PROG(guard_task_setioprio, struct task_struct *target, int ioprio, int r
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PRIORITY, 0, 0, 0, true));
 }
 
 /* Policy, parameters, CPUs; and a move to another cgroup of the controller cpuset. */
@@ -81,7 +81,7 @@ int BPF_PROG(guard_task_setscheduler, struct task_struct *target, int ret)
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PRIORITY, 0, 0, 0, true));
 }
 
 SEC("lsm/task_movememory")
@@ -90,7 +90,7 @@ int BPF_PROG(guard_task_movememory, struct task_struct *target, int ret)
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PRIORITY, 0, 0, 0, true));
 }
 
 /* ptrace(2), process_vm_readv(2), pidfd_getfd(2), /proc/PID/mem ...; and what /proc only shows: environ, maps, fd ... */
@@ -102,7 +102,7 @@ int BPF_PROG(guard_ptrace_access_check, struct task_struct *target, unsigned int
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(what, mode, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(what, mode, 0, 0, true));
 }
 
 /* ---- its objects of BPF -------------------------------------------------- */
@@ -115,9 +115,9 @@ int BPF_PROG(guard_bpf_map, struct bpf_map *map, unsigned int mode, int ret)
 	if (ret)
 		return ret;
 	id = BPF_CORE_READ(map, id);
-	if (!rf_guards_object(RF_GUARD_MAP, id))
+	if (!rf_is_guarded_object(RF_GUARD_MAP, id))
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_MAP, id, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_MAP, id, 0, 0, true));
 }
 
 SEC("lsm/bpf_prog")
@@ -128,9 +128,9 @@ int BPF_PROG(guard_bpf_prog, struct bpf_prog *program, int ret)
 	if (ret)
 		return ret;
 	id = BPF_CORE_READ(program, aux, id);
-	if (!rf_guards_object(RF_GUARD_PROGRAM, id))
+	if (!rf_is_guarded_object(RF_GUARD_PROGRAM, id))
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PROGRAM, id, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PROGRAM, id, 0, 0, true));
 }
 
 /*
@@ -150,9 +150,9 @@ int BPF_PROG(guard_bpf, int command, void *attr)
 		file = rf_file_of_fd(bpf_get_current_task_btf(), id);
 		id = file ? RF_READ(struct bpf_link, RF_READ(struct file, file, private_data), id) : 0;
 	}
-	if (!rf_guards_object(RF_GUARD_LINK, id))
+	if (!rf_is_guarded_object(RF_GUARD_LINK, id))
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_LINK, id, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_LINK, id, 0, 0, true));
 }
 
 /*
@@ -164,8 +164,8 @@ int BPF_PROG(guard_bpf_link_new_fd, struct bpf_link *link)
 {
 	__u32 id = BPF_CORE_READ(link, id);
 
-	if (rf_guards_object(RF_GUARD_LINK, id))
-		rf_guard_met(RF_TAMPER_LINK, id, 0, 0, false);
+	if (rf_is_guarded_object(RF_GUARD_LINK, id))
+		rf_guard_hit(RF_TAMPER_LINK, id, 0, 0, false);
 	return 0;
 }
 
@@ -181,11 +181,11 @@ int BPF_PROG(guard_file_open, struct file *opened, int ret)
 	if (ret)
 		return ret;
 	file.magic = opened->f_inode->i_sb->s_magic;
-	if (!rf_guard_asks(&file, writes) || !rf_bound(bpf_get_current_task_btf()))
+	if (!rf_guard_is_relevant(&file, writes) || !rf_bound(bpf_get_current_task_btf()))
 		return 0;
 	rf_file_read(&file, rf_number_of(opened));
 	what = rf_guard_opened(&file);
-	return what ? rf_lsm_verdict(rf_guard_met(what, 0, file.dentry, 0, true)) : 0;
+	return what ? rf_lsm_verdict(rf_guard_hit(what, 0, file.dentry, 0, true)) : 0;
 }
 
 /* What is done to a name. `moves`: the directory that it stands for takes what is below it along. */
@@ -195,9 +195,9 @@ static __always_inline int rf_guard_name(__u64 dentry, bool moves)
 
 	if (!config.guard || !rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	kind = rf_guarded(dentry);
+	kind = rf_guard_kind(dentry);
 	if (kind == RF_GUARD_TREE || kind == RF_GUARD_FILE || (moves && kind == RF_GUARD_ABOVE))
-		return rf_lsm_verdict(rf_guard_met(RF_TAMPER_FILE, 0, dentry, 0, true));
+		return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_FILE, 0, dentry, 0, true));
 	return 0;
 }
 
@@ -300,7 +300,7 @@ static __always_inline int rf_guard_mount(__u64 super)
 
 	if (!found || (*found & RF_GUARD_KIND) != RF_GUARD_PINS)
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_MOUNT, 0, 0, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_MOUNT, 0, 0, 0, true));
 }
 
 SEC("lsm/sb_umount")
@@ -325,9 +325,9 @@ static __always_inline int rf_guard_socket(__u64 socket)
 
 	if (!dentry || !rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	if (!rf_guarded(dentry))
+	if (!rf_guard_kind(dentry))
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_SOCKET, 0, dentry, 0, true));
+	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_SOCKET, 0, dentry, 0, true));
 }
 
 SEC("lsm/unix_stream_connect")

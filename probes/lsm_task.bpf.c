@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Tasks: who looks into whom, who makes which task, and who becomes somebody else. Whose process it is
+ * Tasks: who looks into whom, who makes which task, and who binding somebody else. Whose process it is
  * comes from the process itself, and a new task's flags from the kernel's copy of them.
  */
 #include "include/vmlinux.h"

@@ -40,42 +40,40 @@ static __always_inline __u32 rf_lowest(__u64 word)
  * ANDs one dim's set in; leaves the function when nothing is left. What is missing is noted in memory, not
  * in a variable: the verifier would follow each of its 128 values to the end.
  */
-#define RF_NARROW(d, is)                                               \
-	do {                                                           \
-		if (rules->dim[d]) {                                   \
-			if (!(question->known & RF_KNOWS(d))) {        \
-				if (!question->starved)                \
-					question->need |= RF_KNOWS(d); \
-			} else {                                       \
-				const struct rf_ruleset *__set;        \
-                                                                       \
-				by.set[d] = is;                        \
-				__set = rf_set(sets, by.set[d]);       \
-				if (!__set)                            \
-					return RF_MATCH_NOTHING;       \
-				summary &= __set->summary;             \
-				hits &= __set->word[first];            \
-				if (!summary || (single && !hits))     \
-					return RF_MATCH_NOTHING;       \
-			}                                              \
-		}                                                      \
+#define RF_NARROW(d, is)                                            \
+	do {                                                        \
+		if (rules->dim[d]) {                                \
+			if (!(query->known & RF_KNOWN(d))) {        \
+				if (!query->worst_case)             \
+					query->need |= RF_KNOWN(d); \
+			} else {                                    \
+				const struct rf_ruleset *__set;     \
+                                                                    \
+				by.set[d] = is;                     \
+				__set = rf_set(sets, by.set[d]);    \
+				if (!__set)                         \
+					return RF_MATCH_NOTHING;    \
+				summary &= __set->summary;          \
+				hits &= __set->word[first];         \
+				if (!summary || (single && !hits))  \
+					return RF_MATCH_NOTHING;    \
+			}                                           \
+		}                                                   \
 	} while (0)
 
-#define RF_SET_OF_VALUE(d)                                                                      \
-	({                                                                                      \
-		struct rf_operand_key __key = { .event = event,                                 \
-						.dim = d,                                       \
-						.value = question->value[d] & rules->mask[d] }; \
-		__u32 *__id = bpf_map_lookup_elem(operands, &__key);                            \
-                                                                                                \
-		__id ? *__id : rules->other[d];                                                 \
+#define RF_SET_OF_VALUE(d)                                                                                             \
+	({                                                                                                             \
+		struct rf_operand_key __key = { .event = event, .dim = d, .value = query->value[d] & rules->mask[d] }; \
+		__u32 *__id = bpf_map_lookup_elem(operands, &__key);                                                   \
+                                                                                                                       \
+		__id ? *__id : rules->other[d];                                                                        \
 	})
 
 /*
  * The key is fetched again from where it lies: memory that was handed to a global function cannot be a
  * map's key before 6.3 (map_key_value_types without PTR_TO_MEM).
  */
-__noinline __u32 rf_set_of_object(const struct rf_question *question, const struct rf_address_key *address, __u32 half,
+__noinline __u32 rf_set_of_object(const struct rf_query *query, const struct rf_address_key *address, __u32 half,
 				  __u32 kind, __u32 other)
 {
 	struct rf_address_key key;
@@ -83,11 +81,11 @@ __noinline __u32 rf_set_of_object(const struct rf_question *question, const stru
 	void *texts, *addresses;
 	__u32 *found = NULL;
 
-	if (!question)
+	if (!query)
 		return other;
-	if (kind == RF_DIM_TEXT && question->text) {
+	if (kind == RF_DIM_TEXT && query->text) {
 		texts = bpf_map_lookup_elem(&rule_texts, &half);
-		buffer = rf_scratch_numbered(question->text - 1);
+		buffer = rf_scratch_numbered(query->text - 1);
 		found = texts && buffer ? bpf_map_lookup_elem(texts, &buffer->text) : NULL;
 	} else if (kind == RF_DIM_ADDRESS && address) {
 		addresses = bpf_map_lookup_elem(&rule_addresses, &half);
@@ -120,7 +118,7 @@ __noinline int rf_scratch_take(void)
 	return 0;
 }
 
-__noinline int rf_asked(__u32 event)
+__noinline int rf_event_has_rules(__u32 event)
 {
 	struct rf_event_rules *rules;
 	__u32 zero = 0, half;
@@ -161,7 +159,7 @@ __noinline int rf_has_rules(__u32 first, __u32 second)
 #define RF_CLEARS 8 /* exceptions at a time */
 
 /* The rules of a word that the lowest of these exceptions clear. A loop of its own: see rf_lowest. */
-__noinline __u64 rf_cleared(const struct rf_actions *act, __u32 word, __u64 exceptions)
+__noinline __u64 rf_exception_mask(const struct rf_actions *act, __u32 word, __u64 exceptions)
 {
 	__u64 cleared = 0;
 	__u32 i;
@@ -181,8 +179,8 @@ __noinline __u64 rf_cleared(const struct rf_actions *act, __u32 word, __u64 exce
 	return cleared;
 }
 
-/* Clears the rules whose exceptions are among the hits, and the exceptions. */
-static __always_inline __u64 rf_except(const struct rf_actions *act, __u64 word, __u64 hits)
+/* Clears the rules owner exceptions are among the hits, and the exceptions. */
+static __always_inline __u64 rf_apply_exceptions(const struct rf_actions *act, __u64 word, __u64 hits)
 {
 	__u64 exceptions = hits & act->except[word];
 	__u32 i, done;
@@ -191,7 +189,7 @@ static __always_inline __u64 rf_except(const struct rf_actions *act, __u64 word,
 	for (i = 0; i < 64 / RF_CLEARS; i++) {
 		if (!exceptions)
 			break;
-		hits &= ~rf_cleared(act, word, exceptions);
+		hits &= ~rf_exception_mask(act, word, exceptions);
 		for (done = 0; done < RF_CLEARS; done++)
 			exceptions &= exceptions - 1;
 	}
@@ -199,8 +197,7 @@ static __always_inline __u64 rf_except(const struct rf_actions *act, __u64 word,
 }
 
 /* deny before kill before alert; the lowest number of these. */
-static __always_inline void rf_strongest(struct rf_question *question, const struct rf_actions *act, __u64 word,
-					 __u64 hits)
+static __always_inline void rf_strongest(struct rf_query *query, const struct rf_actions *act, __u64 word, __u64 hits)
 {
 	__u32 strength = RF_ACTION_ALERT;
 	__u64 chosen = hits & act->deny[word];
@@ -214,13 +211,13 @@ static __always_inline void rf_strongest(struct rf_question *question, const str
 		else
 			chosen = hits;
 	}
-	if (strength <= question->action)
+	if (strength <= query->action)
 		return;
-	question->action = strength;
-	question->rule = word * 64 + rf_lowest(chosen);
+	query->action = strength;
+	query->rule = word * 64 + rf_lowest(chosen);
 }
 
-/* Numbers of the sets whose rules an event may hit: one a dim, each a part of the event's, and the container's. */
+/* Numbers of the sets owner rules an event may hit: one a dim, each a part of the event's, and the container's. */
 #define RF_NARROWED (RF_DIMS + 1)
 struct rf_narrowed {
 	__u32 set[RF_NARROWED];
@@ -235,10 +232,10 @@ static __always_inline __u64 rf_word_of(void *sets, __u32 id, __u64 word)
 }
 
 /*
- * A word of rules, whose number has 64 bits as 6.1 follows no bounds of 32: what all dims agree on, and its exceptions leave of it. A global function, and so verified once: its
+ * A word of rules, owner number has 64 bits as 6.1 follows no bounds of 32: what all dims agree on, and its exceptions leave of it. A global function, and so verified once: its
  * ways would be followed anew in each round of the loop below, in every program.
  */
-__noinline int rf_hit(struct rf_question *question, const struct rf_narrowed *by, __u32 half, __u64 word)
+__noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed *by, __u32 half, __u64 word)
 {
 	struct rf_actions *act;
 	__u32 zero = 0, i;
@@ -246,7 +243,7 @@ __noinline int rf_hit(struct rf_question *question, const struct rf_narrowed *by
 	void *sets = bpf_map_lookup_elem(&rule_sets, &half);
 	__u64 hits = -1;
 
-	if (!question || !by || !actions || !sets || word >= RF_RULE_WORDS)
+	if (!query || !by || !actions || !sets || word >= RF_RULE_WORDS)
 		return 0;
 	act = bpf_map_lookup_elem(actions, &zero);
 	if (!act)
@@ -254,13 +251,13 @@ __noinline int rf_hit(struct rf_question *question, const struct rf_narrowed *by
 	for (i = 0; i < RF_NARROWED; i++)
 		hits &= rf_word_of(sets, by->set[i], word);
 	if (hits & act->except[word])
-		hits = question->starved ? hits & ~act->except[word] : rf_except(act, word, hits);
+		hits = query->worst_case ? hits & ~act->except[word] : rf_apply_exceptions(act, word, hits);
 	if (hits)
-		rf_strongest(question, act, word, hits);
+		rf_strongest(query, act, word, hits);
 	return 0;
 }
 
-__noinline int rf_match(struct rf_question *question, const struct rf_address_key *address)
+__noinline int rf_match(struct rf_query *query, const struct rf_address_key *address)
 {
 	const struct rf_ruleset *of_event, *active;
 	void *events, *profiles, *sets, *operands;
@@ -270,26 +267,26 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 	struct rf_narrowed by;
 	bool single;
 
-	if (!question)
+	if (!query)
 		return RF_MATCH_NOTHING;
 	now = bpf_map_lookup_elem(&generation, &zero);
 	if (!now || !*now)
 		return RF_MATCH_NOTHING;
 	half = *now & (RF_GENERATIONS - 1);
-	question->generation = (__u32)*now;
-	question->action = RF_ACTION_NONE;
-	question->need = 0;
+	query->generation = (__u32)*now;
+	query->action = RF_ACTION_NONE;
+	query->need = 0;
 
 	events = bpf_map_lookup_elem(&rule_events, &half);
 	profiles = bpf_map_lookup_elem(&rule_profiles, &half);
 	sets = bpf_map_lookup_elem(&rule_sets, &half);
 	if (!events || !profiles || !sets)
 		return RF_MATCH_NOTHING;
-	event = question->event;
+	event = query->event;
 	rules = bpf_map_lookup_elem(events, &event);
 	if (!rules || !rules->rules)
 		return RF_MATCH_NOTHING;
-	profile = half ? question->profile[1] : question->profile[0];
+	profile = half ? query->profile[1] : query->profile[0];
 	active_id = bpf_map_lookup_elem(profiles, &profile);
 	if (!active_id)
 		return RF_MATCH_NOTHING;
@@ -310,7 +307,7 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 	if (!operands)
 		return RF_MATCH_NOTHING;
 	for (step = 0; step < RF_DIMS; step++)
-		by.set[step] = rules->rules; /* a dim that nobody asks for narrows nothing */
+		by.set[step] = rules->rules; /* a dim that no_task asks for narrows nothing */
 	by.set[RF_DIMS] = *active_id;
 	RF_NARROW(0, RF_SET_OF_VALUE(0));
 	RF_NARROW(1, RF_SET_OF_VALUE(1));
@@ -319,9 +316,9 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 	RF_NARROW(RF_DIM_FACTS, RF_SET_OF_VALUE(RF_DIM_FACTS));
 	RF_NARROW(3, RF_SET_OF_VALUE(3));
 	RF_NARROW(RF_DIM_OBJECT,
-		  rf_set_of_object(question, address, half, rules->dim[RF_DIM_OBJECT], rules->other[RF_DIM_OBJECT]));
-	if (question->need)
-		return RF_MATCH_ASK;
+		  rf_set_of_object(query, address, half, rules->dim[RF_DIM_OBJECT], rules->other[RF_DIM_OBJECT]));
+	if (query->need)
+		return RF_MATCH_NEED_MORE;
 
 	/* Something may match. The sets are looked up anew, by number: in a function, the verifier knows only that. */
 	for (step = 0; step < RF_BUDGET; step++) {
@@ -329,9 +326,9 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 			break;
 		word = rf_lowest(summary) & (RF_RULE_WORDS - 1);
 		summary &= summary - 1;
-		rf_hit(question, &by, half, word);
+		rf_evaluate_word(query, &by, half, word);
 	}
 	if (summary)
-		rf_drop(event, RF_DROP_MATCH_BUDGET, question->slot);
-	return question->action != RF_ACTION_NONE ? RF_MATCH_RULE : RF_MATCH_NOTHING;
+		rf_drop(event, RF_DROP_MATCH_BUDGET, query->slot);
+	return query->action != RF_ACTION_NONE ? RF_MATCH_RULE : RF_MATCH_NOTHING;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Whose a cgroup is, and how a cgroup becomes a container. Global functions: see task.bpf.c. What lies below a
+ * Whose a cgroup is, and how a cgroup binding a container. Global functions: see task.bpf.c. What lies below a
  * container's cgroup is that container's, however much it makes there and however deep: so nothing of it is kept, and
  * the way goes from the root down to the first that is known, which no container has a say in.
  */
@@ -104,7 +104,7 @@ static __always_inline void rf_name_of(struct rf_cgroup_name *name, __u64 cgroup
 	bpf_probe_read_kernel_str(name->text, sizeof(name->text), RF_READ(struct cgroup, cgroup, kn, name));
 }
 
-__noinline int rf_named(__u64 cgroup)
+__noinline int rf_is_container_name(__u64 cgroup)
 {
 	struct rf_cgroup_name name = {};
 	bool steps;
@@ -139,7 +139,7 @@ __noinline __u32 rf_enroll(__u64 cgroup, __u64 path)
 	container = bpf_map_lookup_elem(&slots, &slot);
 	if (!container)
 		return RF_NO_SLOT;
-	/* It was given back empty. The owner is written before anyone can find the slot. */
+	/* It was given back empty. The owner is written before no_container can find the slot. */
 	container->created_ns = bpf_ktime_get_boot_ns();
 	container->state = RF_STATE_USED;
 	container->cgroup = id;
@@ -166,7 +166,7 @@ __noinline __u32 rf_enroll_late(__u64 cgroup)
 
 		if (!id || id == config.root_cgroup)
 			break;
-		if (!bpf_map_lookup_elem(&containers, &id) && rf_named(at))
+		if (!bpf_map_lookup_elem(&containers, &id) && rf_is_container_name(at))
 			named = at; /* the topmost */
 		at = rf_parent_address(at);
 	}

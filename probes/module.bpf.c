@@ -20,20 +20,20 @@ int BPF_PROG(module_request, char *name, bool wait, unsigned long ip)
 
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_MODULE_REQUEST);
+	rf_lsm_query(&lsm, RF_MODULE_REQUEST);
 	buffer = rf_scratch_get();
 	if (!buffer) {
 		rf_drop(RF_MODULE_REQUEST, RF_DROP_TABLE_FULL, lsm.bound->slot);
 		return 0;
 	}
 	flags = rf_lsm_text(buffer, RF_MODULE_REQUEST, rf_number_of(name));
-	lsm.question.text = buffer->bit + 1;
-	rf_judge(&lsm.question, lsm.task, lsm.bound, NULL);
-	flags |= rf_carry_out(&lsm.question);
-	rf_count_verdict(&lsm.question);
-	route = rf_route(RF_MODULE_REQUEST, lsm.bound->slot, lsm.container, lsm.question.action);
-	if (route != RF_TO_NOWHERE)
-		rf_call_record(lsm.task, lsm.bound, &lsm.call, &lsm.question, buffer, route, flags);
+	lsm.query.text = buffer->bit + 1;
+	rf_evaluate(&lsm.query, lsm.task, lsm.bound, NULL);
+	flags |= rf_enforce(&lsm.query);
+	rf_count_verdict(&lsm.query);
+	route = rf_route(RF_MODULE_REQUEST, lsm.bound->slot, lsm.container, lsm.query.action);
+	if (route != RF_ROUTE_NONE)
+		rf_call_record(lsm.task, lsm.bound, &lsm.call, &lsm.query, buffer, route, flags);
 	rf_scratch_put(buffer);
 	return 0;
 }

@@ -45,7 +45,7 @@ __noinline __u32 rf_relation_of_process(__u32 tgid)
 	return bound ? rf_relation_of_tgid(task, bound, tgid) : RF_RELATION_UNKNOWN;
 }
 
-/* Of a task by address. Who has ended is not among the processes any more, and is whose its cgroup is. */
+/* Of a task by address. Who has ended is not among the processes any more, and is owner its cgroup is. */
 static __always_inline __u32 rf_relation_of_task(struct task_struct *task, const struct rf_task *bound, __u64 address)
 {
 	struct task_struct *other = (struct task_struct *)address;
@@ -177,7 +177,7 @@ static __always_inline __u64 rf_mount_flags(__u64 flags)
 
 /*
  * Whether the task's root is another than that of its mount namespace, as chroot(2) makes it. Roots can be stacked:
- * what pivot_root leaves lies on a mount that nobody sees any more, and so does what was moved to `/`. As the
+ * what pivot_root leaves lies on a mount that no_task sees any more, and so does what was moved to `/`. As the
  * kernel's own current_chrooted(), from the other end.
  */
 __noinline int rf_is_chrooted(void)

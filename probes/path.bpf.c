@@ -34,7 +34,7 @@ static __always_inline bool rf_prepend(struct rf_scratch *buffer, const struct d
 	return true;
 }
 
-static __always_inline int rf_finish(struct rf_scratch *buffer)
+static __always_inline int rf_path_finish(struct rf_scratch *buffer)
 {
 	bool complete = !buffer->truncated;
 	__u32 at = buffer->start & (RF_WALK_LEN - 1);
@@ -51,7 +51,7 @@ static __always_inline int rf_finish(struct rf_scratch *buffer)
 	return buffer->len;
 }
 
-static __always_inline void rf_begin(struct rf_scratch *buffer)
+static __always_inline void rf_path_begin(struct rf_scratch *buffer)
 {
 	buffer->start = RF_WALK_LEN - 1;
 	buffer->truncated = true;
@@ -78,13 +78,13 @@ __noinline int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry)
 
 	if (!buffer)
 		return 0;
-	rf_begin(buffer);
+	rf_path_begin(buffer);
 	for (depth = 0; depth < RF_WALK_DEPTH; depth++) {
 		dentry = rf_path_up(buffer, dentry);
 		if (!dentry)
 			break;
 	}
-	return rf_finish(buffer);
+	return rf_path_finish(buffer);
 }
 
 /* One name or one mount more, from where `at` says. Returns whether there may be another. */
@@ -125,14 +125,14 @@ __noinline int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64
 
 	if (!buffer)
 		return 0;
-	rf_begin(buffer);
+	rf_path_begin(buffer);
 	buffer->at[0] = dentry;
 	buffer->at[1] = mount;
 	for (depth = 0; depth < RF_WALK_DEPTH; depth++) {
 		if (!rf_path_up_mounted(buffer, root_dentry, root_mount))
 			break;
 	}
-	return rf_finish(buffer);
+	return rf_path_finish(buffer);
 }
 
 /* Up from a dentry, some levels: `root` where that was on the way, 0 where the way ended, else how far it got. */

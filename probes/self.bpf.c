@@ -21,7 +21,7 @@ SEC("tp_btf/signal_generate")
 int BPF_PROG(guard_signal_generate, int sig, void *info, struct task_struct *task, int group, int result)
 {
 	if (rf_is_agent(task))
-		rf_guard_met(RF_TAMPER_SIGNAL, sig, 0, 0, false);
+		rf_guard_hit(RF_TAMPER_SIGNAL, sig, 0, 0, false);
 	return 0;
 }
 
@@ -29,7 +29,7 @@ SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(guard_cgroup_attach_task, struct cgroup *to, const char *path, struct task_struct *task)
 {
 	if (rf_is_agent(task))
-		rf_guard_met(RF_TAMPER_CGROUP, BPF_CORE_READ(to, kn, id), 0, 0, false);
+		rf_guard_hit(RF_TAMPER_CGROUP, BPF_CORE_READ(to, kn, id), 0, 0, false);
 	return 0;
 }
 
@@ -81,7 +81,7 @@ __noinline int rf_guard_file(__u32 index)
 	return true;
 }
 
-/* The agent reads this iterator when it has filled `guard_wanted`: the reader is the task whose descriptors these are. */
+/* The agent reads this iterator when it has filled `guard_wanted`: the reader is the task owner descriptors these are. */
 SEC("iter/task")
 int guard_register(struct bpf_iter__task *ctx)
 {
@@ -99,7 +99,7 @@ int guard_register(struct bpf_iter__task *ctx)
 /* ---- calls -------------------------------------------------------------- */
 
 /* Numbers of processes are the host's where the caller sees the host's; those of threads are found by the kernel's table. */
-static __always_inline bool rf_names_agent(struct task_struct *task, __u32 pid)
+static __always_inline bool rf_is_agent_pid(struct task_struct *task, __u32 pid)
 {
 	struct rf_guard_state *state = rf_guard_state();
 	struct rf_pid_numbers numbers;
@@ -114,7 +114,7 @@ static __always_inline bool rf_names_agent(struct task_struct *task, __u32 pid)
 	return pid == config.agent_pid && rf_pid_ns(task) == config.host_pid_ns;
 }
 
-static __always_inline bool rf_pidfd_of_agent(struct task_struct *task, __u32 fd)
+static __always_inline bool rf_is_agent_pidfd(struct task_struct *task, __u32 fd)
 {
 	struct rf_guard_state *state = rf_guard_state();
 	__u64 pid = rf_pid_of_fd(task, fd), other;
@@ -126,12 +126,12 @@ static __always_inline bool rf_pidfd_of_agent(struct task_struct *task, __u32 fd
 }
 
 /* setpriority and ioprio_set: `which` counted from 0. Whoever is meant by a user is root, as the agent is. */
-static __always_inline bool rf_means_agent(struct task_struct *task, __u64 which, __u32 who)
+static __always_inline bool rf_priority_hits_agent(struct task_struct *task, __u64 which, __u32 who)
 {
 	struct rf_guard_key key = { .device = RF_GUARD_GROUP, .id = who };
 
 	if (!which)
-		return rf_names_agent(task, who);
+		return rf_is_agent_pid(task, who);
 	if (rf_pid_ns(task) != config.host_pid_ns)
 		return false;
 	if (which == RF_PRIO_PGRP)
@@ -163,7 +163,7 @@ static __always_inline __u64 rf_if_negative(__u64 value)
 
 /*
  * Hashes of the end of a path, read from its last character to the first: of the last component, of the last two, of
- * the last three; and the same of the directory that it leads into. In the buffer: `ends`, `above`.
+ * the last three; and the same of the directory that it link_flags into. In the buffer: `ends`, `above`.
  */
 static __always_inline void rf_hash_ends(struct rf_scratch *buffer)
 {
@@ -189,7 +189,7 @@ static __always_inline void rf_hash_ends(struct rf_scratch *buffer)
 }
 
 /* Whether a path that ends so can hardly be another than one of ours. */
-static __always_inline bool rf_sounds_whole(const __u64 *ends)
+static __always_inline bool rf_ends_match(const __u64 *ends)
 {
 	struct rf_guard_key key = { .device = RF_GUARD_NAME };
 	__u32 i, *found;
@@ -205,8 +205,8 @@ static __always_inline bool rf_sounds_whole(const __u64 *ends)
 	return false;
 }
 
-/* By names of things, not by the things: most paths are done with after a look-up or two. `text`: see rf_guard_met. */
-__noinline int rf_sounds_guarded(__u32 text)
+/* By names of things, not by the things: most paths are done with after a look-up or two. `text`: see rf_guard_hit. */
+__noinline int rf_path_may_be_guarded(__u32 text)
 {
 	__u32 index = text - 1;
 	struct rf_scratch *buffer = bpf_map_lookup_elem(&scratch, &index);
@@ -214,12 +214,12 @@ __noinline int rf_sounds_guarded(__u32 text)
 	if (!buffer || !buffer->len)
 		return 0;
 	rf_hash_ends(buffer);
-	return rf_sounds_whole(buffer->ends) || rf_sounds_whole(buffer->above + 1);
+	return rf_ends_match(buffer->ends) || rf_ends_match(buffer->above + 1);
 }
 
 /*
- * A path is read from the caller's memory, and what it leads to is not known yet. So it is certain only what lies in
- * the directory that it begins in; what merely sounds like one of the agent's is told of, and nobody is killed for it
+ * A path is read from the caller's memory, and what it link_flags to is not known yet. So it is certain only what lies in
+ * the directory that it begins in; what merely sounds like one of the agent's is reported of, and no_task is killed for it
  * (header.flags says so). The agent itself sees what comes of it (daemon/defence/watchdog.py).
  */
 __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 arg, __u32 what)
@@ -239,11 +239,11 @@ __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 
 	text = buffer->bit + 1;
 	from = !buffer->len || buffer->name[0] == '/' ? 0 : rf_directory_of(task, call, directory);
 	if (from)
-		kind = rf_guarded(from);
+		kind = rf_guard_kind(from);
 	if (kind == RF_GUARD_TREE)
-		verdict = rf_guard_met(what, 0, 0, text, false);
-	else if (rf_sounds_guarded(text))
-		verdict = rf_guard_met(what | RF_TAMPER_MAYBE, 0, 0, text, false);
+		verdict = rf_guard_hit(what, 0, 0, text, false);
+	else if (rf_path_may_be_guarded(text))
+		verdict = rf_guard_hit(what | RF_TAMPER_MAYBE, 0, 0, text, false);
 	rf_scratch_put(buffer);
 	return verdict;
 }
@@ -258,7 +258,7 @@ static __always_inline int rf_guard_paths(const struct rf_call *call, const stru
 static __always_inline bool rf_fd_is_guarded(struct task_struct *task, __u32 fd)
 {
 	__u64 file = rf_file_of_fd(task, fd);
-	__u32 kind = file ? rf_guarded((__u64)RF_READ(struct file, file, f_path.dentry)) : 0;
+	__u32 kind = file ? rf_guard_kind((__u64)RF_READ(struct file, file, f_path.dentry)) : 0;
 
 	return kind == RF_GUARD_TREE || kind == RF_GUARD_FILE;
 }
@@ -268,7 +268,7 @@ __noinline int rf_guard_call(const struct rf_call *call)
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct rf_guarded_call *how;
 	__u64 first, second;
-	bool met = false;
+	bool hit = false;
 	__u32 index;
 
 	if (!call)
@@ -285,22 +285,22 @@ __noinline int rf_guard_call(const struct rf_call *call)
 	second = how->arg[1] < RF_SYSCALL_ARGS ? call->args[how->arg[1]] : 0;
 	switch (how->how) {
 	case RF_GUARDED_PROCESS:
-		met = rf_names_agent(task, first);
+		hit = rf_is_agent_pid(task, first);
 		break;
 	case RF_GUARDED_PIDFD:
-		met = rf_pidfd_of_agent(task, first);
+		hit = rf_is_agent_pidfd(task, first);
 		break;
-	case RF_GUARDED_WHO:
-		met = rf_means_agent(task, (__u32)first, second);
+	case RF_GUARDED_PRIORITY:
+		hit = rf_priority_hits_agent(task, (__u32)first, second);
 		break;
-	case RF_GUARDED_WHO_IO:
-		met = rf_means_agent(task, (__u32)first - 1, second);
+	case RF_GUARDED_IO_PRIORITY:
+		hit = rf_priority_hits_agent(task, (__u32)first - 1, second);
 		break;
 	case RF_GUARDED_FILE:
-		met = rf_fd_is_guarded(task, first);
+		hit = rf_fd_is_guarded(task, first);
 		break;
 	}
-	return met ? rf_guard_met(how->what, 0, 0, 0, false) : RF_ACTION_NONE;
+	return hit ? rf_guard_hit(how->what, 0, 0, 0, false) : RF_ACTION_NONE;
 }
 
 /* ---- descriptors of BPF ------------------------------------------------- */
@@ -323,18 +323,18 @@ int guard_bpf_exit(void *ctx)
 	bpf_probe_read_kernel(&name, sizeof(name), RF_READ(struct dentry, dentry, d_name.name));
 	object = (__u64)RF_READ(struct file, file, private_data);
 	if (name == 0x70616d2d667062ULL) { /* bpf-map */
-		if (rf_guards_object(RF_GUARD_MAP, RF_READ(struct bpf_map, object, id)))
-			rf_guard_met(RF_TAMPER_MAP, RF_READ(struct bpf_map, object, id), 0, 0, false);
+		if (rf_is_guarded_object(RF_GUARD_MAP, RF_READ(struct bpf_map, object, id)))
+			rf_guard_hit(RF_TAMPER_MAP, RF_READ(struct bpf_map, object, id), 0, 0, false);
 	} else if (name == 0x676f72702d667062ULL) { /* bpf-prog */
 		__u32 id = RF_READ(struct bpf_prog, object, aux, id);
 
-		if (rf_guards_object(RF_GUARD_PROGRAM, id))
-			rf_guard_met(RF_TAMPER_PROGRAM, id, 0, 0, false);
+		if (rf_is_guarded_object(RF_GUARD_PROGRAM, id))
+			rf_guard_hit(RF_TAMPER_PROGRAM, id, 0, 0, false);
 	} else if (name == 0x6b6e696c2d667062ULL || name == 0x6b6e696c5f667062ULL) { /* bpf-link, bpf_link */
 		__u32 id = RF_READ(struct bpf_link, object, id);
 
-		if (rf_guards_object(RF_GUARD_LINK, id))
-			rf_guard_met(RF_TAMPER_LINK, id, 0, 0, false);
+		if (rf_is_guarded_object(RF_GUARD_LINK, id))
+			rf_guard_hit(RF_TAMPER_LINK, id, 0, 0, false);
 	}
 	return 0;
 }

@@ -33,10 +33,10 @@ static __always_inline bool rf_unpack_socketcall(struct rf_call *call, __u8 *fla
 }
 
 /* On a stack frame of its own: drift, which was looked for before, needs that of the caller. */
-rf_subprogram int rf_call_event(struct task_struct *task, const struct rf_task *bound, struct rf_call *call,
-				const struct rf_syscall *known, __u8 flags)
+rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_task *bound, struct rf_call *call,
+				    const struct rf_syscall *known, __u8 flags)
 {
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
 	__u32 event = known->event & RF_SYSCALL_EVENT, route;
 	struct rf_container *container = rf_container_of(bound);
@@ -45,12 +45,12 @@ rf_subprogram int rf_call_event(struct task_struct *task, const struct rf_task *
 	if (!container)
 		return 0;
 	rf_count(bound->slot, known->counter);
-	rf_ask(&question, event, bound, container);
+	rf_query_init(&query, event, bound, container);
 	for (i = 0; i < RF_OPERANDS; i++)
-		question.value[i] = rf_operand(call, known->source[i], known->arg[i]);
+		query.value[i] = rf_operand(call, known->source[i], known->arg[i]);
 	if (call->compat) {
 		flags |= RF_FLAG_COMPAT;
-		question.value[RF_DIM_FACTS] = rf_compat_facts(task);
+		query.value[RF_DIM_FACTS] = rf_compat_facts(task);
 	}
 	buffer = rf_scratch_get();
 	if (!buffer) {
@@ -58,25 +58,25 @@ rf_subprogram int rf_call_event(struct task_struct *task, const struct rf_task *
 		return 0;
 	}
 	/* Arguments in memory that is not there yet, as no honest caller has them: they count as the worst that they could be. */
-	question.starved = flags & RF_FLAG_UNREADABLE;
+	query.worst_case = flags & RF_FLAG_UNREADABLE;
 	flags |= rf_call_text(buffer, call, known->text_arg, event);
-	question.text = buffer->bit + 1;
-	if (question.starved) {
-		rf_learn_facts(&question, task, bound);
-		rf_match(&question, NULL);
+	query.text = buffer->bit + 1;
+	if (query.worst_case) {
+		rf_query_facts(&query, task, bound);
+		rf_match(&query, NULL);
 	} else {
-		rf_judge(&question, task, bound, NULL);
+		rf_evaluate(&query, task, bound, NULL);
 	}
-	flags |= rf_carry_out(&question);
-	rf_count_verdict(&question);
-	route = rf_route_verdict(&question, container);
-	if (route != RF_TO_NOWHERE)
-		rf_call_record(task, bound, call, &question, buffer, route, flags);
+	flags |= rf_enforce(&query);
+	rf_count_verdict(&query);
+	route = rf_route_verdict(&query, container);
+	if (route != RF_ROUTE_NONE)
+		rf_call_record(task, bound, call, &query, buffer, route, flags);
 	rf_scratch_put(buffer);
 	return 0;
 }
 
-static __always_inline int rf_entered(struct task_struct *task, bool compat)
+static __always_inline int rf_syscall_entered(struct task_struct *task, bool compat)
 {
 	struct rf_syscall *known;
 	struct rf_task *bound;
@@ -97,19 +97,19 @@ static __always_inline int rf_entered(struct task_struct *task, bool compat)
 	if (!event)
 		return 0;
 	if (event == RF_TASK_DRIFT) { /* an exec: before it makes the task another one */
-		rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY);
+		rf_drift_examine(RF_PROCESS_EXEC | RF_AT_ENTRY);
 		return 0;
 	}
-	rf_checkpoint(task, bound, event | RF_AT_ENTRY);
+	rf_drift_check(task, bound, event | RF_AT_ENTRY);
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
-	return rf_call_event(task, bound, &call, known, flags);
+	return rf_syscall_decide(task, bound, &call, known, flags);
 }
 
 SEC("tracepoint/syscalls/sys_enter")
 int syscall_enter(void *ctx)
 {
-	return rf_entered(bpf_get_current_task_btf(), false);
+	return rf_syscall_entered(bpf_get_current_task_btf(), false);
 }
 
 /*
@@ -130,7 +130,7 @@ int BPF_PROG(every_call, struct pt_regs *regs, long id)
 		if (!known || !known->event)
 			return 0;
 	}
-	return rf_entered(task, compat);
+	return rf_syscall_entered(task, compat);
 }
 
 /*
@@ -159,5 +159,5 @@ int chroot_exit(void *ctx)
 	now.source[RF_DIM_CHROOTED] = RF_FROM_NOTHING;
 	now.source[RF_DIM_NEW_ROOT] = RF_FROM_CONST;
 	now.arg[RF_DIM_NEW_ROOT] = RF_ROOT_OF_HOST;
-	return rf_call_event(task, bound, &call, &now, 0);
+	return rf_syscall_decide(task, bound, &call, &now, 0);
 }

@@ -60,7 +60,8 @@ __noinline __u32 rf_facts(__u64 address, __u32 program_facts)
 	return facts | rf_facts_of_host(shared);
 }
 
-__noinline __u32 rf_program(__u64 address, struct rf_scratch *buffer, struct rf_file *exe, __u64 file, __u64 home)
+__noinline __u32 rf_program(__u64 address, struct rf_scratch *buffer, struct rf_file *exe, __u64 file,
+			    __u64 container_root)
 {
 	struct task_struct *task = (struct task_struct *)address;
 	__u64 root_mount, root_dentry, dentry;
@@ -75,7 +76,7 @@ __noinline __u32 rf_program(__u64 address, struct rf_scratch *buffer, struct rf_
 	root_mount = (__u64)BPF_CORE_READ(fs, root.mnt) - bpf_core_field_offset(struct mount, mnt);
 	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
 	/* A path is the program's name in the image only from the container's root, and on the mount that it is of. */
-	if (root_dentry != home || rf_mount_of(exe) != root_mount)
+	if (root_dentry != container_root || rf_mount_of(exe) != root_mount)
 		facts |= RF_PROGRAM_ELSEWHERE;
 	rf_path_as_mounted(buffer, dentry, rf_mount_of(exe), root_dentry, root_mount);
 	buffer->hash = rf_hash_path(buffer);
@@ -149,20 +150,20 @@ static __always_inline bool rf_activity_token(struct rf_container *container)
 			(config.activity_burst >> shift) | 1);
 }
 
-/* Whether nothing of this rule, or event without one, was told of the container in this second. */
-static __always_inline bool rf_first(struct rf_container *container, __u32 number)
+/* Whether nothing of this rule, or event without one, was reported of the container in this second. */
+static __always_inline bool rf_first_this_second(struct rf_container *container, __u32 number)
 {
 	__u64 second = bpf_ktime_get_boot_ns() >> 30, bit = 1ULL << (number & 63);
-	__u32 word = (number >> 6) & (RF_TOLD_WORDS - 1), i;
+	__u32 word = (number >> 6) & (RF_REPORTED_WORDS - 1), i;
 
-	if (container->told_second != second) {
-		container->told_second = second;
-		for (i = 0; i < RF_TOLD_WORDS; i++)
-			container->told[i] = 0;
+	if (container->reported_second != second) {
+		container->reported_second = second;
+		for (i = 0; i < RF_REPORTED_WORDS; i++)
+			container->reported[i] = 0;
 	}
-	if (container->told[word] & bit)
+	if (container->reported[word] & bit)
 		return false;
-	return !(__sync_fetch_and_or(&container->told[word], bit) & bit);
+	return !(__sync_fetch_and_or(&container->reported[word], bit) & bit);
 }
 
 /*
@@ -171,7 +172,7 @@ static __always_inline bool rf_first(struct rf_container *container, __u32 numbe
  */
 static __always_inline bool rf_alert_token(struct rf_container *container, __u32 number)
 {
-	bool first = rf_first(container, number);
+	bool first = rf_first_this_second(container, number);
 
 	return rf_token(&container->alert_bucket, &container->alert_bucket_ns, config.alert_rate, config.alert_burst) ||
 	       first;
@@ -179,26 +180,26 @@ static __always_inline bool rf_alert_token(struct rf_container *container, __u32
 
 __noinline __u32 rf_route_rule(__u32 event, __u32 slot, struct rf_container *container, __u32 action, __u32 rule)
 {
-	__u32 *level, route = RF_TO_ALERTS;
+	__u32 *level, route = RF_ROUTE_ALERTS;
 	bool passes;
 
 	if (!container)
-		return RF_TO_NOWHERE;
+		return RF_ROUTE_NONE;
 	if (action == RF_ACTION_NONE) {
 		level = bpf_map_lookup_elem(&observe, &event);
 		if (!level || *level == RF_OBSERVE_OFF)
-			return RF_TO_NOWHERE;
+			return RF_ROUTE_NONE;
 		if (*level != RF_OBSERVE_ALERTS)
-			route = RF_TO_ACTIVITY;
+			route = RF_ROUTE_ACTIVITY;
 	}
-	if (route == RF_TO_ALERTS)
-		passes = rf_alert_token(container,
-					rule == RF_NO_RULE ? RF_TOLD_EVENTS + event : rule & (RF_TOLD_EVENTS - 1));
+	if (route == RF_ROUTE_ALERTS)
+		passes = rf_alert_token(container, rule == RF_NO_RULE ? RF_REPORTED_EVENTS + event
+								      : rule & (RF_REPORTED_EVENTS - 1));
 	else
 		passes = rf_activity_token(container);
 	if (!passes) {
 		rf_drop(event, RF_DROP_RATE_LIMIT, slot);
-		return RF_TO_NOWHERE;
+		return RF_ROUTE_NONE;
 	}
 	return route;
 }

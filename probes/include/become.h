@@ -10,7 +10,7 @@
 #include "lifecycle.h"
 
 /* The binding that a task would get in its cgroup; false: it is in no container, or not yet in its own mounts. */
-static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task *like)
+static __always_inline bool rf_binding_by_cgroup(struct task_struct *task, struct rf_task *like)
 {
 	struct rf_container *container;
 	__u64 cgroup;
@@ -32,49 +32,49 @@ static __always_inline bool rf_enrolled(struct task_struct *task, struct rf_task
 	return container && container->maker_mnt_ns != rf_mnt_ns(task);
 }
 
-struct rf_becomes {
+struct rf_exec_binding {
 	struct rf_task like;
-	__u64 home; /* the root of its container's files */
-	__u32 arms;
+	__u64 container_root; /* the root of its container's files */
+	__u32 newly_armed;
 	__u32 pad;
 };
 
 /* process.bpf.c: carries it out, for the current task. Returns whether the task is bound by this. */
-int rf_become(const struct rf_becomes *becomes);
+int rf_bind_exec(const struct rf_exec_binding *binding);
 
 /* The container of a task that executes, with what is known of it before its program is; NULL: it is in none. */
-static __always_inline struct rf_container *rf_who_executes(struct task_struct *task, struct rf_becomes *becomes)
+static __always_inline struct rf_container *rf_exec_container(struct task_struct *task, struct rf_exec_binding *binding)
 {
 	struct rf_task *bound = rf_bound(task);
 	struct rf_container *container;
 
 	if (bound && bound->container) {
 		container = rf_container_of(bound);
-		becomes->like.slot = bound->slot;
-		becomes->home = ((struct rf_armed *)bound)->home;
+		binding->like.slot = bound->slot;
+		binding->container_root = ((struct rf_armed *)bound)->container_root;
 	} else {
-		if (!rf_enrolled(task, &becomes->like))
+		if (!rf_binding_by_cgroup(task, &binding->like))
 			return NULL;
-		container = bpf_map_lookup_elem(&slots, &becomes->like.slot);
-		becomes->home = rf_root_of(task);
-		becomes->arms = true;
+		container = bpf_map_lookup_elem(&slots, &binding->like.slot);
+		binding->container_root = rf_root_of(task);
+		binding->newly_armed = true;
 	}
-	becomes->like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	binding->like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	if (container)
-		becomes->like.container = container->cgroup;
+		binding->like.container = container->cgroup;
 	return container;
 }
 
 /* The program that the file is; without a buffer to read its path into: one that is not known, and so has no exception. */
-static __always_inline void rf_what_is_executed(struct task_struct *task, struct rf_becomes *becomes,
-						struct rf_scratch *buffer, struct rf_file *exe, __u64 file)
+static __always_inline void rf_exec_program(struct task_struct *task, struct rf_exec_binding *binding,
+					    struct rf_scratch *buffer, struct rf_file *exe, __u64 file)
 {
 	if (buffer) {
-		becomes->like.facts = rf_program(rf_address(task), buffer, exe, file, becomes->home);
-		becomes->like.exe_hash = buffer->hash;
+		binding->like.facts = rf_program(rf_address(task), buffer, exe, file, binding->container_root);
+		binding->like.exe_hash = buffer->hash;
 	} else {
-		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, becomes->like.slot);
-		becomes->like.facts = RF_PROGRAM_ELSEWHERE;
+		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, binding->like.slot);
+		binding->like.facts = RF_PROGRAM_ELSEWHERE;
 	}
 }
 

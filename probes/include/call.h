@@ -12,7 +12,7 @@
 /* operands.bpf.c: the operand that a rule tests; a global function, as it is asked for each of them. */
 __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg);
 
-/* Operands of chroot, and where it leads. */
+/* Operands of chroot, and where it link_flags. */
 #define RF_DIM_CHROOTED 0
 #define RF_DIM_NEW_ROOT 1
 #define RF_ROOT_UNKNOWN 0
@@ -71,23 +71,23 @@ static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct
 }
 
 static __always_inline void rf_call_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_call *call, struct rf_question *question,
+					   const struct rf_call *call, struct rf_query *query,
 					   struct rf_scratch *buffer, __u32 route, __u8 flags)
 {
-	struct rf_syscall_event *record = RF_RECORD(rf_syscall_event, question->event, bound->slot, route);
+	struct rf_syscall_event *record = RF_RECORD(rf_syscall_event, query->event, bound->slot, route);
 
 	if (!record)
 		return;
-	rf_header(&record->header, question->event, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header(&record->header, query->event, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	record->header.flags = flags;
 	record->nr = call->nr;
 	__builtin_memcpy(record->args, call->args, sizeof(record->args));
-	__builtin_memcpy(record->operand, question->value, sizeof(record->operand));
+	__builtin_memcpy(record->operand, query->value, sizeof(record->operand));
 	record->text_len = buffer->len;
 	if (buffer->len)
 		bpf_probe_read_kernel_str(record->text, sizeof(record->text), buffer->name);
-	rf_submit(record, question->event);
+	rf_submit(record, query->event);
 }
 
 #endif

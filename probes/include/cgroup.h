@@ -27,10 +27,10 @@ static __always_inline int rf_deny(void)
 
 /*
  * The binding of the task that runs, as cgroup programs see it. They had no task storage before 6.2, and know processes
- * by number there. What is not to be found, because memory or room had run out, is told by its cgroup: the binding is
- * made in `room` then, without a program, so that no exception for one applies.
+ * by number there. What is not to be found, because memory or fallback had run out, is reported by its cgroup: the binding is
+ * made in `fallback` then, without a program, so that no exception for one applies.
  */
-static __always_inline const struct rf_task *rf_bound_process(struct task_struct *task, struct rf_task *room)
+static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct *task, struct rf_task *fallback)
 {
 	const struct rf_task *bound;
 	struct rf_container *container;
@@ -56,36 +56,36 @@ static __always_inline const struct rf_task *rf_bound_process(struct task_struct
 	container = bpf_map_lookup_elem(&slots, &slot);
 	if (!container)
 		return NULL;
-	__builtin_memset(room, 0, sizeof(*room));
-	room->container = container->cgroup;
-	room->slot = slot;
-	return room;
+	__builtin_memset(fallback, 0, sizeof(*fallback));
+	fallback->container = container->cgroup;
+	fallback->slot = slot;
+	return fallback;
 }
 
-static __always_inline bool rf_denies(const struct rf_question *question)
+static __always_inline bool rf_is_denied(const struct rf_query *query)
 {
-	return question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL;
+	return query->action == RF_ACTION_DENY || query->action == RF_ACTION_KILL;
 }
 
-/* There is no buffer for the text: see rf_starved. */
-static __always_inline bool rf_starved_cgroup(struct rf_question *question, struct task_struct *task,
-					      const struct rf_task *bound)
+/* There is no buffer for the text: see rf_fail_no_scratch. */
+static __always_inline bool rf_cgroup_fail_no_scratch(struct rf_query *query, struct task_struct *task,
+						      const struct rf_task *bound)
 {
-	question->known |= RF_KNOWS_OPERANDS;
-	rf_learn_facts(question, task, bound);
-	return rf_starved(question);
+	query->known |= RF_KNOWN_OPERANDS;
+	rf_query_facts(query, task, bound);
+	return rf_fail_no_scratch(query);
 }
 
 /* Asks the rules and counts. Returns where the record goes. */
-static __always_inline __u32 rf_answer_cgroup(struct rf_question *question, struct task_struct *task,
+static __always_inline __u32 rf_cgroup_finish(struct rf_query *query, struct task_struct *task,
 					      const struct rf_task *bound, struct rf_container *container,
 					      const struct rf_address_key *address)
 {
-	rf_judge(question, task, bound, address);
-	if (rf_denies(question))
-		question->mechanism = RF_MECHANISM_CGROUP;
-	rf_count_verdict(question);
-	return rf_route_verdict(question, container);
+	rf_evaluate(query, task, bound, address);
+	if (rf_is_denied(query))
+		query->mechanism = RF_MECHANISM_CGROUP;
+	rf_count_verdict(query);
+	return rf_route_verdict(query, container);
 }
 
 #endif

@@ -48,7 +48,7 @@ struct rf_call {
 
 /*
  * int 0x80 and 32-bit programs. Per-syscall tracepoints never fire for these
- * (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor for x32 calls, whose number is out of their table: hence
+ * (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor for x32 calls, owner number is out of their table: hence
  * every_call.
  */
 static __always_inline bool rf_in_compat(struct task_struct *task)
@@ -313,10 +313,10 @@ static __always_inline __u64 rf_mnt_ns_number(__u64 ns)
 
 static __always_inline bool rf_mnt_ns_is_anonymous(__u64 ns, __u64 number)
 {
-	const struct mnt_namespace___anonymous *told = (void *)ns;
+	const struct mnt_namespace___anonymous *flagged = (void *)ns;
 
-	if (bpf_core_field_exists(told->is_anon))
-		return BPF_CORE_READ(told, is_anon);
+	if (bpf_core_field_exists(flagged->is_anon))
+		return BPF_CORE_READ(flagged, is_anon);
 	return !number;
 }
 
@@ -331,7 +331,7 @@ static __always_inline bool rf_is_error(__u64 pointer)
 /*
  * Controllers are numbered by the kernel's configuration. The name of a cgroup lies in kernfs_node.name
  * on all kernels (RCU protected from 6.15, 741c10b096bc); the parent is taken from the css, as
- * kernfs_node.parent became __parent then (633488947ef6).
+ * kernfs_node.parent is_bound __parent then (633488947ef6).
  */
 #define rf_subsys(id) bpf_core_enum_value(enum cgroup_subsys_id, id)
 

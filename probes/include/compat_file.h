@@ -13,8 +13,8 @@
 #define RF_MAGIC_ANON_INODE 0x09041934
 
 /*
- * A pidfd is an anonymous inode named [pidfd] whose file's private_data is its struct pid up to 6.8, and
- * a file of pidfs whose inode's i_private is that from 6.9 (cb12fd8e0dab); the old form stays where
+ * A pidfd is an anonymous inode named [pidfd] owner file's private_data is its struct pid up to 6.8, and
+ * a file of pidfs owner inode's i_private is that from 6.9 (cb12fd8e0dab); the old form stays where
  * CONFIG_FS_PID is off (until 6.14).
  */
 #define RF_PIDFD_NAME 0x5d64666469705bULL /* "[pidfd]", little endian */
@@ -24,17 +24,17 @@
  * mapping knows; from 6.8 on its path is that on the disk, and the one that was opened stands beside it (def3ae83da02).
  */
 #define RF_FMODE_NOACCOUNT 0x20000000
-struct backing_file___told {
+struct backing_file___user_path {
 	struct path user_path;
 } __attribute__((preserve_access_index));
 
 /* The address of the struct path by which a file behind another one was opened. */
 static __always_inline __u64 rf_path_of_backing(__u64 file)
 {
-	const struct backing_file___told *backing = (void *)file;
+	const struct backing_file___user_path *backing = (void *)file;
 
 	if (bpf_core_field_exists(backing->user_path))
-		return file + bpf_core_field_offset(struct backing_file___told, user_path);
+		return file + bpf_core_field_offset(struct backing_file___user_path, user_path);
 	return file + bpf_core_field_offset(struct file, f_path);
 }
 

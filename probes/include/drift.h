@@ -11,18 +11,18 @@
 #include "task.h"
 
 /* drift.bpf.c: from here on the task is held against what it is now. */
-int rf_remember(struct rf_identity *into, __u64 task);
+int rf_drift_remember(struct rf_identity *into, __u64 task);
 /* drift.bpf.c: the whole comparison, for the current task, if it is watched. Returns the verdict. */
-int rf_examine(__u32 at);
+int rf_drift_examine(__u32 at);
 
 /* match.bpf.c: whether a rule asks for that event. */
-int rf_asked(__u32 event);
+int rf_event_has_rules(__u32 event);
 
 /* What an exec or the adoption has made of a task is lawful. Watched from here on, if a rule asks for it. */
-static __always_inline void rf_watch(struct task_struct *task, struct rf_task *bound)
+static __always_inline void rf_drift_watch(struct task_struct *task, struct rf_task *bound)
 {
-	if (rf_asked(RF_TASK_DRIFT) || rf_asked(RF_SYS_SETNS))
-		rf_remember(&((struct rf_armed *)bound)->identity, rf_address(task));
+	if (rf_event_has_rules(RF_TASK_DRIFT) || rf_event_has_rules(RF_SYS_SETNS))
+		rf_drift_remember(&((struct rf_armed *)bound)->identity, rf_address(task));
 	else
 		((struct rf_armed *)bound)->identity.cred = 0;
 }
@@ -59,21 +59,21 @@ rf_subprogram bool rf_same_credentials(const struct rf_identity *was, __u64 cred
 #define RF_AT_HOOK 0x20000
 
 /* Looks at the current task. `at` is the event that the look is part of. Returns the verdict. */
-static __always_inline int rf_checkpoint(struct task_struct *task, const struct rf_task *bound, __u32 at)
+static __always_inline int rf_drift_check(struct task_struct *task, const struct rf_task *bound, __u32 at)
 {
 	const struct rf_identity *was = &((const struct rf_armed *)bound)->identity;
 	const struct cred *cred;
 
-	if (was->condemned)
-		return rf_examine(at);
+	if (was->kill_pending)
+		return rf_drift_examine(at);
 	if (!was->cred)
 		return RF_ACTION_NONE;
 	cred = task->real_cred; /* followed directly: this is a hot path */
 	if (at & RF_AT_ENTRY && cred != task->cred)
-		return rf_examine(at);
+		return rf_drift_examine(at);
 	if ((__u64)cred != was->cred || (__u64)cred->user_ns != was->user_ns || (__u64)task->nsproxy != was->nsproxy ||
 	    !rf_same_credentials(was, (__u64)cred))
-		return rf_examine(at);
+		return rf_drift_examine(at);
 	return RF_ACTION_NONE;
 }
 

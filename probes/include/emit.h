@@ -9,9 +9,9 @@
 #include "maps.h"
 #include "task.h"
 
-#define RF_TO_NOWHERE 0
-#define RF_TO_ACTIVITY 1
-#define RF_TO_ALERTS 2
+#define RF_ROUTE_NONE 0
+#define RF_ROUTE_ACTIVITY 1
+#define RF_ROUTE_ALERTS 2
 
 /* task.bpf.c: counts a record that does not leave. */
 int rf_drop(__u32 event, __u32 reason, __u32 slot);
@@ -39,7 +39,7 @@ static __always_inline void *rf_reserve(__u32 event, __u32 slot, __u32 route, co
 {
 	void *record;
 
-	if (route == RF_TO_ALERTS)
+	if (route == RF_ROUTE_ALERTS)
 		record = bpf_ringbuf_reserve(&alerts, size, 0);
 	else
 		record = bpf_ringbuf_reserve(&activity, size, 0);

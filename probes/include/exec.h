@@ -10,23 +10,23 @@
 #include "object.h"
 
 /* What can be known of it without its path. */
-static __always_inline void rf_exec_operands(struct rf_question *question, struct task_struct *task,
+static __always_inline void rf_exec_operands(struct rf_query *query, struct task_struct *task,
 					     const struct rf_task *bound, const struct rf_file *exe)
 {
-	question->value[0] = exe->magic;
-	question->value[2] = (exe->mode & RF_S_IFMT) | rf_foreign_or_outside(task, bound, exe) << 16;
+	query->value[0] = exe->magic;
+	query->value[2] = (exe->mode & RF_S_IFMT) | rf_mount_owner_or_outside(task, bound, exe) << 16;
 }
 
-/* Begins the question. The path of the program is in the buffer, its hash and facts are in `bound`. */
-static __always_inline void rf_ask_exec(struct rf_question *question, struct task_struct *task,
-					const struct rf_task *bound, const struct rf_container *container,
-					const struct rf_file *exe, struct rf_scratch *buffer)
+/* Begins the query. The path of the program is in the buffer, its hash and facts are in `bound`. */
+static __always_inline void rf_exec_query(struct rf_query *query, struct task_struct *task, const struct rf_task *bound,
+					  const struct rf_container *container, const struct rf_file *exe,
+					  struct rf_scratch *buffer)
 {
-	rf_ask(question, RF_PROCESS_EXEC, bound, container);
-	rf_exec_operands(question, task, bound, exe);
-	question->value[3] = rf_hash_name(buffer, exe->dentry);
+	rf_query_init(query, RF_PROCESS_EXEC, bound, container);
+	rf_exec_operands(query, task, bound, exe);
+	query->value[3] = rf_hash_name(buffer, exe->dentry);
 	rf_text_key_path(buffer, RF_PROCESS_EXEC);
-	question->text = buffer->bit + 1;
+	query->text = buffer->bit + 1;
 }
 
 static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct task_struct *task)
@@ -48,15 +48,15 @@ static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct ta
 }
 
 static __always_inline void rf_exec_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_file *exe, struct rf_scratch *buffer,
-					   struct rf_question *question, __u32 route, __u8 flags, const bool args)
+					   const struct rf_file *exe, struct rf_scratch *buffer, struct rf_query *query,
+					   __u32 route, __u8 flags, const bool args)
 {
 	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_PROCESS_EXEC, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_PROCESS_EXEC, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	rf_object_read(&record->object, exe);
 	record->exe_hash = bound->exe_hash;
 	if (rf_path_copy(record->path, sizeof(record->path), buffer))

@@ -29,32 +29,32 @@ static __always_inline struct rf_task *rf_follow_child(struct task_struct *child
 
 /*
  * The current task has become the program `file`. No hook before was asked about the first program of a container, as
- * nobody was armed yet: here it is killed, if a rule says so, and sched_process_exec tells of it.
+ * no_task was armed yet: here it is killed, if a rule says so, and sched_process_exec tells of it.
  */
 static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file)
 {
-	struct rf_becomes becomes = {};
+	struct rf_exec_binding binding = {};
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
 	struct rf_task *bound;
 	struct rf_file exe;
-	int became;
+	int is_bound;
 
-	container = rf_who_executes(task, &becomes);
+	container = rf_exec_container(task, &binding);
 	if (!container)
 		return;
 	buffer = rf_scratch_get();
-	rf_what_is_executed(task, &becomes, buffer, &exe, file);
-	became = rf_become(&becomes);
+	rf_exec_program(task, &binding, buffer, &exe, file);
+	is_bound = rf_bind_exec(&binding);
 	bound = rf_bound(task);
 	if (bound && bound->container) {
-		((struct rf_armed *)bound)->fresh = becomes.arms && became;
-		rf_counted(task, bound, container, false);
-		if (buffer && becomes.arms) {
-			rf_ask_exec(&question, task, bound, container, &exe, buffer);
-			rf_judge(&question, task, bound, NULL);
-			rf_carry_out(&question);
+		((struct rf_armed *)bound)->armed_by_exec = binding.newly_armed && is_bound;
+		rf_count_task(task, bound, container, false);
+		if (buffer && binding.newly_armed) {
+			rf_exec_query(&query, task, bound, container, &exe, buffer);
+			rf_evaluate(&query, task, bound, NULL);
+			rf_enforce(&query);
 		}
 	}
 	if (buffer)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What the agent lives by: its process, its maps, programs and links, its files, its cgroup. Whoever of a container
- * reaches for one of these is answered here, whatever the policies say: by hooks where BPF-LSM decides
+ * reaches for one of these is last_call here, whatever the policies say: by hooks where BPF-LSM decides
  * (lsm_self.bpf.c), else at calls and their ends (self.bpf.c). guard.bpf.c knows what is guarded, and tells.
  */
 #ifndef RINGFENCE_GUARD_H
@@ -35,14 +35,14 @@ struct rf_guard_key {
 #define RF_GUARD_PINS 2	  /* so it is, and it is the pins' own filesystem */
 #define RF_GUARD_TREE 3	  /* a directory, with all below it */
 #define RF_GUARD_FILE 4
-#define RF_GUARD_ABOVE 5  /* a directory that leads to one of these: not to be moved */
+#define RF_GUARD_ABOVE 5  /* a directory that link_flags to one of these: not to be moved */
 #define RF_GUARD_CGROUP 6 /* a cgroup's directory: the files in it */
 #define RF_GUARD_CGROUP_ABOVE 12
 #define RF_GUARD_OBJECT 7    /* a map, a program, a link */
 #define RF_GUARD_PART 8	     /* of a name: its last component, or the last two */
 #define RF_GUARD_WHOLE 9     /* of a name: so many components that it can hardly mean another file */
 #define RF_GUARD_TICKET 10   /* of guard_wanted: see rf_guard_state */
-#define RF_GUARD_NAMELESS 11 /* said of a file that was reached by its handle, whose place cannot be told */
+#define RF_GUARD_NAMELESS 11 /* said of a file that was reached by its handle, owner place cannot be reported */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -82,13 +82,13 @@ struct {
 } guard_wanted __weak SEC(".maps");
 
 /* How a call names what it is about. */
-#define RF_GUARDED_PROCESS 1 /* arg[0]: a process */
-#define RF_GUARDED_PIDFD 2   /* arg[0] */
-#define RF_GUARDED_WHO 3     /* arg[0]: PRIO_*, arg[1]: who */
-#define RF_GUARDED_WHO_IO 4  /* arg[0]: IOPRIO_WHO_*, arg[1]: who */
-#define RF_GUARDED_PATHS 5   /* arg[0]: directory, arg[1]: path, arg[2] and arg[3]: another one */
-#define RF_GUARDED_FILE 6    /* arg[0]: a descriptor */
-#define RF_GUARDED_NONE 0xff /* in arg[]: there is none, or it is relative to the working directory */
+#define RF_GUARDED_PROCESS 1	 /* arg[0]: a process */
+#define RF_GUARDED_PIDFD 2	 /* arg[0] */
+#define RF_GUARDED_PRIORITY 3	 /* arg[0]: PRIO_*, arg[1]: who */
+#define RF_GUARDED_IO_PRIORITY 4 /* arg[0]: IOPRIO_WHO_*, arg[1]: who */
+#define RF_GUARDED_PATHS 5	 /* arg[0]: directory, arg[1]: path, arg[2] and arg[3]: another one */
+#define RF_GUARDED_FILE 6	 /* arg[0]: a descriptor */
+#define RF_GUARDED_NONE 0xff	 /* in arg[]: there is none, or it is relative to the working directory */
 
 struct rf_guarded_call {
 	__u8 how;   /* RF_GUARDED_*; 0: it is not looked at */
@@ -133,14 +133,14 @@ struct bpf_link {
 /* The rest is in guard.bpf.c. What is given by address is a number, as global functions want it. */
 
 /* Enum RF_GUARD_* of a file, by itself and by what it lies in; 0: nothing of the agent's. */
-__u32 rf_guarded(__u64 dentry);
+__u32 rf_guard_kind(__u64 dentry);
 
 /*
  * The current task, if it is armed, reaches for something of the agent's: answers, counts, tells. `dentry`: the file, 0:
  * none. `text`: 1 + number of the scratch buffer that holds the path in `name`, 0: none. `hooked`: at an LSM hook, where
  * the result refuses. Returns the verdict.
  */
-int rf_guard_met(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked);
+int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked);
 
 /*
  * Enum rf_tamper of an open by the current task, which is armed; 0: it is nothing of the agent's. The caller tells, as
@@ -167,7 +167,7 @@ static __always_inline bool rf_task_is_agent(__u64 task)
 }
 
 /* An object of BPF by its id. */
-static __always_inline bool rf_guards_object(__u64 kind, __u32 id)
+static __always_inline bool rf_is_guarded_object(__u64 kind, __u32 id)
 {
 	struct rf_guard_key key = { .device = kind, .id = id };
 
@@ -175,7 +175,7 @@ static __always_inline bool rf_guards_object(__u64 kind, __u32 id)
 }
 
 /* Whether an open may be of interest at all; most are for reading, and of no procfs. */
-static __always_inline bool rf_guard_asks(const struct rf_file *file, __u32 writes)
+static __always_inline bool rf_guard_is_relevant(const struct rf_file *file, __u32 writes)
 {
 	struct rf_guard_state *state;
 

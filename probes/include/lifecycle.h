@@ -13,14 +13,14 @@
 /* member.bpf.c: takes a slot for a container's cgroup; the slot that it has then. `path`: of the event; 0: not known. */
 __u32 rf_enroll(__u64 cgroup, __u64 path);
 /* Whether a cgroup's name is that of a container. */
-int rf_named(__u64 cgroup);
+int rf_is_container_name(__u64 cgroup);
 /* The same for a cgroup that was made unseen, or when no slot was free; what it is below of is looked at, too. */
 __u32 rf_enroll_late(__u64 cgroup);
-/* Gives a slot back whose container is gone, where no agent is there to do it. */
+/* Gives a slot back owner container is gone, where no agent is there to do it. */
 int rf_recycle(__u32 slot);
 
 /* An armed process that cgroup programs will not find: they look at its cgroup from here on. */
-static __always_inline void rf_unlisted(void)
+static __always_inline void rf_note_unlisted(void)
 {
 	__u32 zero = 0;
 	__u64 *count = bpf_map_lookup_elem(&unlisted, &zero);
@@ -41,7 +41,7 @@ static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct 
 	bound = (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!bound) {
 		rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, like->slot);
-		rf_unlisted();
+		rf_note_unlisted();
 		return NULL;
 	}
 	if (__sync_val_compare_and_swap(&bound->container, 0, like->container) != 0)
@@ -56,13 +56,13 @@ static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct 
 /* What a child has of its parent beside its container and its program. */
 static __always_inline void rf_inherit(struct rf_task *child, const struct rf_task *parent)
 {
-	((struct rf_armed *)child)->home = ((const struct rf_armed *)parent)->home;
+	((struct rf_armed *)child)->container_root = ((const struct rf_armed *)parent)->container_root;
 	__builtin_memcpy(&((struct rf_armed *)child)->identity, &((const struct rf_armed *)parent)->identity,
 			 sizeof(struct rf_identity));
 }
 
-/* Whoever is told so by this counts the task among its container's: nobody else does. */
-static __always_inline bool rf_first_to_count(struct rf_task *bound)
+/* Whoever is reported so by this counts the task among its container's: no_task else does. */
+static __always_inline bool rf_mark_counted(struct rf_task *bound)
 {
 	__u32 *counted = &((struct rf_armed *)bound)->counted;
 
@@ -70,11 +70,11 @@ static __always_inline bool rf_first_to_count(struct rf_task *bound)
 }
 
 /* The same for its end. */
-static __always_inline bool rf_first_to_end(struct rf_task *bound)
+static __always_inline bool rf_mark_ended(struct rf_task *bound)
 {
 	__u32 *counted = &((struct rf_armed *)bound)->counted;
 
-	return __sync_val_compare_and_swap(counted, RF_COUNTED, RF_COUNTED_PAST) == RF_COUNTED;
+	return __sync_val_compare_and_swap(counted, RF_COUNTED, RF_COUNTED_ENDED) == RF_COUNTED;
 }
 
 /*
@@ -97,7 +97,7 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 		}
 	}
 	rf_drop(RF_PROCESS_EXEC, RF_DROP_PROCESS_TABLE, bound->slot);
-	rf_unlisted();
+	rf_note_unlisted();
 }
 
 /* RF_FACTS_OF_PROGRAM of an executable. */
@@ -114,45 +114,45 @@ static __always_inline __u32 rf_program_facts(const struct rf_file *exe)
 
 /*
  * What the program of a task is (task.bpf.c): its path as the task sees it, and the hash of that, in
- * the buffer; its identity; RF_FACTS_OF_PROGRAM and RF_PROGRAM_ELSEWHERE. `file` is its executable, `home` the
+ * the buffer; its identity; RF_FACTS_OF_PROGRAM and RF_PROGRAM_ELSEWHERE. `file` is its executable, `container_root` the
  * container's root directory.
  */
-__u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file, __u64 home);
+__u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file, __u64 container_root);
 
 /* Counts an armed task that is not counted yet; tells of the container's start if it is the first, with its posture. */
-static __always_inline void rf_counted(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
-				       bool adopted)
+static __always_inline void rf_count_task(struct task_struct *task, struct rf_task *bound,
+					  struct rf_container *container, bool adopted)
 {
 	const struct cred *cred = BPF_CORE_READ(task, cred);
 	struct rf_container_event *record;
-	struct rf_question question;
+	struct rf_query query;
 	__u32 shared;
 	__u8 flags = adopted ? RF_FLAG_ADOPTED : 0;
 
-	if (!rf_first_to_count(bound) || __sync_fetch_and_add(&container->tasks, 1) != 0)
+	if (!rf_mark_counted(bound) || __sync_fetch_and_add(&container->tasks, 1) != 0)
 		return;
 	shared = rf_shared_namespaces(rf_address(task));
 	container->facts = rf_facts(rf_address(task), bound->facts);
 	__sync_fetch_and_or(&container->state, RF_STATE_STARTED);
-	rf_ask(&question, RF_CONTAINER_START, bound, container);
-	question.value[0] = shared;
-	question.value[1] = task->seccomp.mode;
-	question.value[RF_DIM_FACTS] = container->facts;
-	question.known |= RF_KNOWS_FACTS;
-	rf_judge(&question, task, bound, NULL);
+	rf_query_init(&query, RF_CONTAINER_START, bound, container);
+	query.value[0] = shared;
+	query.value[1] = task->seccomp.mode;
+	query.value[RF_DIM_FACTS] = container->facts;
+	query.known |= RF_KNOWN_FACTS;
+	rf_evaluate(&query, task, bound, NULL);
 	if (!adopted) {
-		flags |= rf_carry_out(&question);
-	} else if (question.action > RF_ACTION_ALERT) {
-		/* An iterator cannot signal: the agent is told, and says so. */
-		question.action = RF_ACTION_ALERT;
+		flags |= rf_enforce(&query);
+	} else if (query.action > RF_ACTION_ALERT) {
+		/* An iterator cannot signal: the agent is reported, and says so. */
+		query.action = RF_ACTION_ALERT;
 		flags |= RF_FLAG_SIGNAL_FAILED;
 	}
-	rf_count_verdict(&question);
-	record = RF_RECORD(rf_container_event, RF_CONTAINER_START, bound->slot, RF_TO_ALERTS);
+	rf_count_verdict(&query);
+	record = RF_RECORD(rf_container_event, RF_CONTAINER_START, bound->slot, RF_ROUTE_ALERTS);
 	if (!record)
 		return;
 	rf_header(&record->header, RF_CONTAINER_START, task, bound);
-	rf_header_verdict(&record->header, &question, task, bound);
+	rf_header_verdict(&record->header, &query, task, bound);
 	record->header.flags = flags;
 	record->cgroup = container->cgroup;
 	record->cap_effective = rf_capability(cred, cap_effective);
@@ -165,13 +165,13 @@ static __always_inline void rf_counted(struct task_struct *task, struct rf_task 
 }
 
 /* What a program at task_newtask adds to a binding that was made before it: for where that program was skipped. */
-static __always_inline void rf_finish(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
-				      bool adopted)
+static __always_inline void rf_complete_binding(struct task_struct *task, struct rf_task *bound,
+						struct rf_container *container, bool adopted)
 {
 	bound->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	rf_settle(task, bound->container);
+	rf_claim_mount_ns(task, bound->container);
 	rf_publish(task, bound, container);
-	rf_counted(task, bound, container, adopted);
+	rf_count_task(task, bound, container, adopted);
 }
 
 #endif

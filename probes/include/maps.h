@@ -18,10 +18,10 @@
 #define RF_NO_SLOT 0xffffffff
 #define RF_NEVER_SLOT 0xfffffffe /* in `containers`: neither this cgroup nor any below is a container */
 #define RF_SKIP_SLOT 0xfffffffd	 /* this cgroup is no container; those below may be */
-#define RF_TOLD_WORDS 8
-#define RF_TOLD_EVENTS 256  /* where the bits of events begin, behind those of rules */
-#define RF_GENERATIONS 2    /* slots that policy generations take turns in */
-#define RF_SYSCALL_NRS 1024 /* native numbers from 0, 32-bit ones from 512 */
+#define RF_REPORTED_WORDS 8
+#define RF_REPORTED_EVENTS 256 /* where the bits of events begin, behind those of rules */
+#define RF_GENERATIONS 2       /* slots that policy generations take turns in */
+#define RF_SYSCALL_NRS 1024    /* native numbers from 0, 32-bit ones from 512 */
 #define RF_COMPAT_BASE 512
 #define RF_PATTERNS 32
 #define RF_PATTERN_LEN 48
@@ -268,11 +268,11 @@ struct rf_config {
 	__u32 process_share;	/* entries of `processes` that one container may have */
 	__u32 cgroup_storage;	/* cgroup-BPF programs have task storage */
 	__u32 late;		/* containers that were not enrolled when they were made are at their next exec */
-	__u32 task_share;	/* tasks that one container may have (rf_too_many); 0: as many as it likes */
+	__u32 task_share;	/* tasks that one container may have (rf_exceeds_task_share); 0: as many as it likes */
 	__u64 root_cgroup;	/* the topmost that the agent sees: nothing above it is its business */
 	__u64 host_root_device; /* of the host's root directory; 0: not known */
 	__u64 host_root_inode;
-	__u32 guard;	    /* RF_GUARD_*: what becomes of who reaches for the agent (guard.bpf.c) */
+	__u32 guard;	    /* RF_GUARD_*: what binding of who reaches for the agent (guard.bpf.c) */
 	__u32 guard_hooked; /* LSM hooks see to that: calls and opens are not looked at for it */
 };
 extern const volatile struct rf_config config;

@@ -44,7 +44,7 @@ static __always_inline void rf_container_record(__u32 event, __u64 id, __u64 par
 	struct rf_container_event *record;
 	long len;
 
-	record = RF_RECORD(rf_container_event, event, slot, RF_TO_ALERTS);
+	record = RF_RECORD(rf_container_event, event, slot, RF_ROUTE_ALERTS);
 	if (!record)
 		return;
 	rf_header(&record->header, event, task, NULL);
@@ -64,9 +64,9 @@ static __always_inline void rf_container_record(__u32 event, __u64 id, __u64 par
  * Leaving: an armed task moved to a cgroup that is not its container's, or, in
  * a hierarchy that we do not attribute by, to the root. It stays bound to its container.
  */
-static __always_inline bool rf_leaves(struct cgroup *to, const struct rf_task *bound)
+static __always_inline bool rf_leaves_container(struct cgroup *to, const struct rf_task *bound)
 {
-	if (!rf_our_hierarchy(to))
+	if (!rf_in_hierarchy(to))
 		return BPF_CORE_READ(to, level) == 0;
 	return rf_slot_of(rf_cgroup_address(to)) != bound->slot;
 }

@@ -138,7 +138,7 @@ static __always_inline __u64 rf_mount_of(const struct rf_file *file)
 }
 
 /* Of a mount that is not of the task's mount namespace: RF_MOUNT_*. */
-rf_subprogram __u32 rf_whose_other(__u64 ns, __u64 container)
+rf_subprogram __u32 rf_other_mount_owner(__u64 ns, __u64 container)
 {
 	__u64 number, *owner;
 
@@ -153,24 +153,24 @@ rf_subprogram __u32 rf_whose_other(__u64 ns, __u64 container)
 	return owner && *owner == container ? RF_MOUNT_OWN : RF_MOUNT_OTHER;
 }
 
-/* RF_MOUNT_*: whose mount a file was opened through. */
-static __always_inline __u32 rf_foreign(struct task_struct *task, const struct rf_task *bound,
-					const struct rf_file *file)
+/* RF_MOUNT_*: owner mount a file was opened through. */
+static __always_inline __u32 rf_mount_owner(struct task_struct *task, const struct rf_task *bound,
+					    const struct rf_file *file)
 {
 	__u64 ns = (__u64)RF_READ(struct mount, rf_mount_of(file), mnt_ns);
 	struct nsproxy *proxy = task->nsproxy; /* followed directly: this is a hot path */
 
 	if (proxy && ns == (__u64)proxy->mnt_ns)
 		return RF_MOUNT_OWN;
-	return rf_whose_other(ns, bound->container);
+	return rf_other_mount_owner(ns, bound->container);
 }
 
 /* From here on the mount namespace of a task is its container's: to all that the container's tasks leave or share. */
-static __always_inline void rf_settle(struct task_struct *task, __u64 container)
+static __always_inline void rf_claim_mount_ns(struct task_struct *task, __u64 container)
 {
 	__u64 ns = (__u64)BPF_CORE_READ(task, nsproxy, mnt_ns), number = rf_mnt_ns_number(ns);
 
-	/* Never the host's, and nobody else's before. Looked up first: an update of such a map makes room beforehand. */
+	/* Never the host's, and no_task else's before. Looked up first: an update of such a map makes room beforehand. */
 	if (rf_own_mounts(task) && !bpf_map_lookup_elem(&mount_namespaces, &number))
 		bpf_map_update_elem(&mount_namespaces, &number, &container, BPF_NOEXIST);
 }
@@ -182,7 +182,7 @@ static __always_inline void rf_settle(struct task_struct *task, __u64 container)
 __u64 rf_climb(__u64 dentry, __u64 root);
 
 /*
- * Whether a file lies below the root of the mount that it was opened through. A handle leads to any file of
+ * Whether a file lies below the root of the mount that it was opened through. A handle link_flags to any file of
  * the filesystem. On a mount of the whole filesystem there is nothing else; what is deeper than we look passes.
  */
 rf_subprogram bool rf_below_root(const struct rf_file *file)
@@ -204,12 +204,12 @@ rf_subprogram bool rf_below_root(const struct rf_file *file)
 }
 
 /* RF_MOUNT_*, with the look for the mount's root. */
-static __always_inline __u32 rf_foreign_or_outside(struct task_struct *task, const struct rf_task *bound,
-						   const struct rf_file *file)
+static __always_inline __u32 rf_mount_owner_or_outside(struct task_struct *task, const struct rf_task *bound,
+						       const struct rf_file *file)
 {
-	__u32 whose = rf_foreign(task, bound, file);
+	__u32 owner = rf_mount_owner(task, bound, file);
 
-	return whose == RF_MOUNT_OWN && !rf_below_root(file) ? RF_MOUNT_OUTSIDE : whose;
+	return owner == RF_MOUNT_OWN && !rf_below_root(file) ? RF_MOUNT_OUTSIDE : owner;
 }
 
 /* The inum of the namespace that the file's mount belongs to; 0: none. */

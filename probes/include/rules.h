@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The part of maps.h that holds the policies: sets of rules, and what leads from an operand to a set.
+ * The part of maps.h that holds the policies: sets of rules, and what link_flags from an operand to a set.
  * Included by maps.h alone.
  */
 #ifndef RINGFENCE_RULES_H

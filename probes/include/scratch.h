@@ -4,7 +4,7 @@
  * one on its CPU (cgroup programs always were preemptible; tracing programs become so),
  * so one buffer per CPU is not safe: each CPU has a few, taken and returned by an atomic bit. If all are taken, one that all
  * CPUs share is used. If those are taken, too, texts cannot be read: a program that can refuse does so where a refusing rule
- * could match (rf_starved in match.h), or a container could evade rules by having many threads preempted at once.
+ * could match (rf_fail_no_scratch in match.h), or a container could evade rules by having many threads preempted at once.
  */
 #ifndef RINGFENCE_SCRATCH_H
 #define RINGFENCE_SCRATCH_H
@@ -27,9 +27,9 @@ struct rf_scratch {
 	__u32 bit;
 	__u64 hash; /* of the program's path */
 	__u64 ends[8];
-	__u64 above[8]; /* of a path, see self.bpf.c */
-	__u64 at[2];	/* dentry and mount that a walk has come to */
-	__u32 leads;	/* of a link, and dots: see lsm_path.bpf.c */
+	__u64 above[8];	  /* of a path, see self.bpf.c */
+	__u64 at[2];	  /* dentry and mount that a walk has come to */
+	__u32 link_flags; /* of a link, and dots: see lsm_path.bpf.c */
 	__u32 dots;
 };
 

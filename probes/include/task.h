@@ -135,7 +135,7 @@ static __always_inline __u32 rf_facts_of_host(__u32 shared)
 
 /*
  * A task's address as a number, for global functions, which take no pointer to a task on most kernels: the
- * verifier lets nobody turn one into the other, but a read of the place where it lies does.
+ * verifier lets no_task turn one into the other, but a read of the place where it lies does.
  */
 static __always_inline __u64 rf_address(struct task_struct *task)
 {
@@ -151,7 +151,7 @@ static __always_inline __u32 rf_compat_facts(struct task_struct *task)
 	return rf_is_32bit_program(task) ? RF_FACT_COMPAT : RF_FACT_COMPAT | RF_FACT_FOREIGN_ABI;
 }
 
-/* The address of the cgroup that says whose a task is, in the hierarchy that the agent chose; 0: it has none. */
+/* The address of the cgroup that says owner a task is, in the hierarchy that the agent chose; 0: it has none. */
 static __always_inline __u64 rf_cgroup_of(struct task_struct *task)
 {
 	struct css_set *set = BPF_CORE_READ(task, cgroups);
@@ -183,7 +183,7 @@ static __always_inline __u64 rf_cgroup_of(struct task_struct *task)
 }
 
 /* Whether a cgroup lies in that hierarchy. */
-static __always_inline bool rf_our_hierarchy(struct cgroup *cgroup)
+static __always_inline bool rf_in_hierarchy(struct cgroup *cgroup)
 {
 	struct cgroup_root *root = BPF_CORE_READ(cgroup, root);
 	__u32 mask = BPF_CORE_READ(root, subsys_mask);

@@ -18,7 +18,7 @@ struct rf_task {
 
 /*
  * An open of this thread that no rule can match, whatever the file is called: the next one like it is not
- * looked up. Kept with the task, so that nobody else writes here; forgotten at exec.
+ * looked up. Kept with the task, so that no_task else writes here; forgotten at exec.
  */
 #define RF_MEMOS 4
 struct rf_memo {
@@ -40,14 +40,14 @@ struct rf_identity {
 	__u64 effective;
 	__u32 uid[4]; /* real, saved, effective, of the filesystem */
 	__u32 borrowed;
-	__u32 condemned; /* it should not have been made: killed where it is seen next, watched or not */
+	__u32 kill_pending; /* it should not have been made: killed where it is seen next, watched or not */
 };
 
-/* The last call of this thread that a hook was asked about. A call asks several, and is told once: lsm_call.bpf.c. */
-struct rf_answered {
+/* The last call of this thread that a hook was asked about. A call asks several, and is reported once: lsm_call.bpf.c. */
+struct rf_last_call {
 	__u64 call; /* a mix of its registers */
 	__u64 time_ns;
-	__u64 told; /* a mix of what was told of it */
+	__u64 reported; /* a mix of what was reported of it */
 };
 
 /*
@@ -56,19 +56,19 @@ struct rf_answered {
  */
 #define RF_COUNTED_NOT_YET 0
 #define RF_COUNTED 1
-#define RF_COUNTED_PAST 2
+#define RF_COUNTED_ENDED 2
 
 /* Room for what does not fit the stack of a program that looks at its own task; nothing stays in it. */
-#define RF_ROOM_WORDS 32
+#define RF_QUERY_STORAGE_WORDS 32
 
 struct rf_armed {
 	struct rf_task task;
 	struct rf_identity identity;
-	struct rf_answered answered;
-	__u64 home;    /* the root directory of the container, as a dentry's address; for comparing only */
-	__u32 counted; /* RF_COUNTED_* */
-	__u32 fresh;   /* the exec in progress has armed it */
-	__u64 room[RF_ROOM_WORDS];
+	struct rf_last_call last_call;
+	__u64 container_root; /* the root directory of the container, as a dentry's address; for comparing only */
+	__u32 counted;	      /* RF_COUNTED_* */
+	__u32 armed_by_exec;  /* the exec in progress has armed it */
+	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
 	struct rf_memo memo[RF_MEMOS];
 };
 
@@ -131,9 +131,9 @@ struct rf_container {
 	__u64 bucket_ns;       /* and when they were last counted */
 	__u64 alert_bucket;    /* the same for the ring of alerts */
 	__u64 alert_bucket_ns; /* (lives of containers take no token) */
-	__u64 told_second;
-	__u64 told[RF_TOLD_WORDS]; /* rules, and events without one, that were told in this second */
-	__u64 maker_mnt_ns;	   /* mount namespace of the task that made its cgroup; 0: not known */
+	__u64 reported_second;
+	__u64 reported[RF_REPORTED_WORDS]; /* rules, and events without one, that were reported in this second */
+	__u64 maker_mnt_ns;		   /* mount namespace of the task that made its cgroup; 0: not known */
 };
 
 /* Mapped by the agent: it stores `profile` alone, beside what the probes count here. */
@@ -177,7 +177,7 @@ struct {
 	__type(value, __u32);
 } containers __weak SEC(".maps");
 
-/* Number of a mount namespace -> the container whose task was the first to run a program in it. */
+/* Number of a mount namespace -> the container owner task was the first to run a program in it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);

@@ -29,7 +29,7 @@ ENUMS: dict[str, tuple[type[enum.IntEnum] | type[enum.IntFlag], str]] = {
     "rf_tamper": (abi.Tamper, "RF_TAMPER_"),
 }
 RENAMED = {"EVENT_NONE": "NONE"}
-PRIVATE = {"rf_answered", "rf_armed", "rf_identity", "rf_memo"}  # in maps that only the probes read
+PRIVATE = {"rf_last_call", "rf_armed", "rf_identity", "rf_memo"}  # in maps that only the probes read
 NOT_MEMBERS = {"EVENT_MAX", "MAX"}
 
 

@@ -25,7 +25,7 @@ FLAG_SIGNAL_FAILED = 0x10
 
 RULE_WORDS = 64
 MAX_RULES = RULE_WORDS * 64
-TOLD_WORDS = 8
+REPORTED_WORDS = 8
 LEVELS = 16  # below the root of the hierarchy, at most, of a container's own cgroup
 NEVER_SLOT = 0xFFFFFFFE  # in `containers`: no container, whatever its name, nor what lies below
 SKIP_SLOT = 0xFFFFFFFD  # no container itself

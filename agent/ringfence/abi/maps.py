@@ -15,8 +15,8 @@ from ringfence.abi.constants import (
     MAX_RULES,
     OPERANDS,
     PATTERN_LEN,
+    REPORTED_WORDS,
     RULE_WORDS,
-    TOLD_WORDS,
 )
 from ringfence.abi.layout import Field, Layout
 
@@ -42,8 +42,8 @@ CONTAINER = Layout(
     Field("bucket_ns", "u64"),
     Field("alert_bucket", "u64"),
     Field("alert_bucket_ns", "u64"),
-    Field("told_second", "u64"),
-    Field("told", "u64", TOLD_WORDS),
+    Field("reported_second", "u64"),
+    Field("reported", "u64", REPORTED_WORDS),
     Field("maker_mnt_ns", "u64"),
 )
 
@@ -214,15 +214,15 @@ class ContainerValue(NamedTuple):
     bucket_ns: int = 0
     alert_bucket: int = 0
     alert_bucket_ns: int = 0
-    told_second: int = 0
-    told0: int = 0
-    told1: int = 0
-    told2: int = 0
-    told3: int = 0
-    told4: int = 0
-    told5: int = 0
-    told6: int = 0
-    told7: int = 0
+    reported_second: int = 0
+    reported0: int = 0
+    reported1: int = 0
+    reported2: int = 0
+    reported3: int = 0
+    reported4: int = 0
+    reported5: int = 0
+    reported6: int = 0
+    reported7: int = 0
     maker_mnt_ns: int = 0
 
 
