@@ -3,9 +3,15 @@
  * Holds every struct and enum that probes and agent share, so that its BTF can be compared with the
  * Python mirror (tests/abi). Never loaded.
  */
-#define RF_RULE_MAPS
-#include "include/maps.h"
+#include "include/config.h"
+#include "include/containers.h"
+#include "include/emit.h"
 #include "include/guard.h"
+#include "include/learn.h"
+#include "include/rules.h"
+#include "include/syscalls.h"
+#include "include/tasks.h"
+#include "include/usermode_helper.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

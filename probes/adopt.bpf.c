@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Adoption of what ran before the agent: a task iterator, read by the agent after the tracepoints are
- * attached, as often as it says that it bound someone (a task may be forked behind its back).
+ * Adoption of what ran before the agent: a task iterator, read by the agent after the tracepoints
+ * are attached, as often as it says that it bound someone (a task may be forked behind its back).
  * Each newly bound thread is one line: tgid, tid, slot.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/lifecycle.h"
 #include "include/drift.h"
+#include "include/lifecycle.h"
+#include "include/membership.h"
+#include "include/program.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -40,7 +42,8 @@ static __always_inline __u32 rf_carried_slot(struct task_struct *task)
 	return slot ? *slot : RF_NO_SLOT;
 }
 
-static __always_inline struct rf_task *rf_adopt_into(struct task_struct *task, struct rf_scratch *buffer, __u32 slot,
+static __always_inline struct rf_task *rf_adopt_into(struct task_struct *task,
+						     struct rf_scratch *buffer, __u32 slot,
 						     struct rf_container *container, bool was_armed)
 {
 	struct rf_task *bound, like = {};
@@ -50,7 +53,8 @@ static __always_inline struct rf_task *rf_adopt_into(struct task_struct *task, s
 	exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
 	if (!exe)
 		return NULL;
-	/* Not its own root: who is in a chroot by now is not to be taken for the container's first process. */
+	/* Not its own root: who is in a chroot by now is not to be taken for the container's first
+	 * process. */
 	container_root = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
 	like.facts = rf_program(rf_address(task), buffer, &file, exe, container_root);
 	like.exe_hash = buffer->hash;
@@ -70,18 +74,21 @@ static __always_inline struct rf_task *rf_adopt_into(struct task_struct *task, s
 	return bound;
 }
 
-/* A task that was bound by a hook, and owner program at task_newtask was skipped: finished here. Returns whether it is that. */
+/* A task that was bound by a hook, and owner program at task_newtask was skipped: finished here.
+ * Returns whether it is that. */
 static __always_inline bool rf_complete_half_bound(struct task_struct *task, struct rf_task *bound)
 {
 	struct rf_container *container = rf_container_of(bound);
 
-	if (!container || ((struct rf_armed *)bound)->counted != RF_COUNTED_NOT_YET || !BPF_CORE_READ(task, nsproxy))
+	if (!container || ((struct rf_armed *)bound)->counted != RF_COUNTED_NOT_YET ||
+	    !BPF_CORE_READ(task, nsproxy))
 		return false;
 	rf_complete_binding(task, bound, container, true);
 	return true;
 }
 
-/* The binding of a task that ran before the agent, or that no program has hit when it should have; NULL: it is none. */
+/* The binding of a task that ran before the agent, or that no program has hit when it should have;
+ * NULL: it is none. */
 static __always_inline struct rf_task *rf_adopt_task(struct task_struct *task)
 {
 	struct rf_container *container;

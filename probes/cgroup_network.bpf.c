@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Where sockets are about to connect, bind or send: the address as the kernel took it, so that another
- * thread cannot change it any more. io_uring passes here, too.
+ * Where sockets are about to connect, bind or send: the address as the kernel took it, so that
+ * another thread cannot change it any more. io_uring passes here, too.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -22,14 +22,16 @@ struct rf_endpoint {
 	__u8 type;
 	__u16 pad;
 	/*
-	 * 16 bytes in network byte order, as two aligned words: clang 14 loses every store before one of 64 bits
-	 * that is aligned to 32 only, which is what it makes of four words copied at once.
+	 * 16 bytes in network byte order, as two aligned words: clang 14 loses every store before
+	 * one of 64 bits that is aligned to 32 only, which is what it makes of four words copied at
+	 * once.
 	 */
 	__u64 address[2];
 };
 
 static __always_inline void rf_net_record(struct task_struct *task, const struct rf_task *bound,
-					  const struct rf_endpoint *to, struct rf_query *query, __u32 route)
+					  const struct rf_endpoint *to, struct rf_query *query,
+					  __u32 route)
 {
 	struct rf_net_event *record = RF_RECORD(rf_net_event, to->event, bound->slot, route);
 
@@ -117,9 +119,13 @@ static __always_inline void rf_endpoint6(struct rf_endpoint *to, struct bpf_sock
 		return rf_may_reach(&to) ? rf_allow() : rf_deny();           \
 	}
 
-RF_ENDPOINT_PROGRAM(cgroup_connect4, "cgroup/connect4", RF_NET_CONNECT, RF_COUNT_CONNECT, rf_endpoint4)
-RF_ENDPOINT_PROGRAM(cgroup_connect6, "cgroup/connect6", RF_NET_CONNECT, RF_COUNT_CONNECT, rf_endpoint6)
-RF_ENDPOINT_PROGRAM(cgroup_sendmsg4, "cgroup/sendmsg4", RF_NET_SENDMSG, RF_COUNT_SENDMSG, rf_endpoint4)
-RF_ENDPOINT_PROGRAM(cgroup_sendmsg6, "cgroup/sendmsg6", RF_NET_SENDMSG, RF_COUNT_SENDMSG, rf_endpoint6)
+RF_ENDPOINT_PROGRAM(cgroup_connect4, "cgroup/connect4", RF_NET_CONNECT, RF_COUNT_CONNECT,
+		    rf_endpoint4)
+RF_ENDPOINT_PROGRAM(cgroup_connect6, "cgroup/connect6", RF_NET_CONNECT, RF_COUNT_CONNECT,
+		    rf_endpoint6)
+RF_ENDPOINT_PROGRAM(cgroup_sendmsg4, "cgroup/sendmsg4", RF_NET_SENDMSG, RF_COUNT_SENDMSG,
+		    rf_endpoint4)
+RF_ENDPOINT_PROGRAM(cgroup_sendmsg6, "cgroup/sendmsg6", RF_NET_SENDMSG, RF_COUNT_SENDMSG,
+		    rf_endpoint6)
 RF_ENDPOINT_PROGRAM(cgroup_bind4, "cgroup/bind4", RF_NET_BIND, RF_COUNT_BIND, rf_endpoint4)
 RF_ENDPOINT_PROGRAM(cgroup_bind6, "cgroup/bind6", RF_NET_BIND, RF_COUNT_BIND, rf_endpoint6)

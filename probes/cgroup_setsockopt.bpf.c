@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Options of sockets, where no LSM hook decides them. While a program of this kind is attached the kernel copies each
- * option's value first, of every process: it is attached only where a rule asks.
+ * Options of sockets, where no LSM hook decides them. While a program of this kind is attached the
+ * kernel copies each option's value first, of every process: it is attached only where a rule asks.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -24,7 +24,8 @@ struct bpf_sockopt {
 static __always_inline void rf_option_record(struct task_struct *task, const struct rf_task *bound,
 					     struct rf_query *query, __u32 route)
 {
-	struct rf_syscall_event *record = RF_RECORD(rf_syscall_event, RF_SETSOCKOPT, bound->slot, route);
+	struct rf_syscall_event *record =
+		RF_RECORD(rf_syscall_event, RF_SETSOCKOPT, bound->slot, route);
 
 	if (!record)
 		return;
@@ -64,8 +65,8 @@ SEC("cgroup/setsockopt")
 int cgroup_setsockopt(struct bpf_sockopt *ctx)
 {
 	/*
-	 * A value longer than what was copied (the tables of iptables are) is the caller's own again: the kernel would
-	 * refuse the call with EFAULT (before 29ebbba7d461, 6.5).
+	 * A value longer than what was copied (the tables of iptables are) is the caller's own
+	 * again: the kernel would refuse the call with EFAULT (before 29ebbba7d461, 6.5).
 	 */
 	if (ctx->optlen > RF_COPIED)
 		ctx->optlen = 0;

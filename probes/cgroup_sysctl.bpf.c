@@ -49,7 +49,8 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 			record->header.flags = len < 0 ? RF_FLAG_TRUNCATED : 0;
 			record->write = write;
 			record->name_len = len < 0 ? RF_SYSCTL_LEN - 1 : len;
-			bpf_probe_read_kernel_str(record->name, sizeof(record->name), buffer->text.text);
+			bpf_probe_read_kernel_str(record->name, sizeof(record->name),
+						  buffer->text.text);
 			rf_submit(record, RF_SYSCTL_ACCESS);
 		}
 	}

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Unix sockets that are about to be connected or sent to, by the name given (6.7: 859051dd165e). The
- * name is the caller's: a symbolic link link_flags elsewhere; the LSM tier decides on the socket itself.
- * libbpf knows these sections from 1.3 on: the loader sets program type 18 and attach types 49 and 50
- * by hand, and leaves them out where the kernel has none.
+ * Unix sockets that are about to be connected or sent to, by the name given (6.7: 859051dd165e).
+ * The name is the caller's: a symbolic link link_flags elsewhere; the LSM tier decides on the
+ * socket itself. libbpf knows these sections from 1.3 on: the loader sets program type 18 and
+ * attach types 49 and 50 by hand, and leaves them out where the kernel has none.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -17,9 +17,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
 
 static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
-					   struct rf_query *query, struct rf_scratch *buffer, __u32 route)
+					   struct rf_query *query, struct rf_scratch *buffer,
+					   __u32 route)
 {
-	struct rf_unix_event *record = RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
+	struct rf_unix_event *record =
+		RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
 
 	if (!record)
 		return;

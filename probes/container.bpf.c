@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Containers are cgroups: enrolled here when they are made, by their name, before a task is in them;
- * the default rules hold before user space wakes up. These tracepoints carry the struct cgroup itself,
- * so that nothing is decided on a path, and fire for v1 and v2 hierarchies alike.
+ * Containers are cgroups: enrolled here when they are made, by their name, before a task is in
+ * them; the default rules hold before user space wakes up. These tracepoints carry the struct
+ * cgroup itself, so that nothing is decided on a path, and fire for v1 and v2 hierarchies alike.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/lifecycle.h"
-#include "include/member.h"
+#include "include/enroll.h"
+#include "include/match.h"
+#include "include/syscalls.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-const volatile struct rf_config config = {};
 
 /* Cgroups that were removed and are not released yet, to say owner they were. */
 struct rf_removed {
@@ -29,8 +28,8 @@ struct {
 } removed SEC(".maps");
 
 /* A cgroup of a container other than its own; observed where `observe` says. */
-static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent, __u64 owner, __u32 slot,
-					     const char *path)
+static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent, __u64 owner,
+					     __u32 slot, const char *path)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
@@ -60,10 +59,12 @@ static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent
 }
 
 /*
- * Lets the task that made this cgroup go, if its name is a ticket. Its threads and children are of later. Nobody else
- * binding a subject in its container from here on: what it starts, and who is sent in by `kubectl exec`.
+ * Lets the task that made this cgroup go, if its name is a ticket. Its threads and children are of
+ * later. Nobody else binding a subject in its container from here on: what it starts, and who is
+ * sent in by `kubectl exec`.
  */
-static __always_inline void rf_exempt_ticket_holder(struct cgroup *cgroup, struct rf_container *container)
+static __always_inline void rf_exempt_ticket_holder(struct cgroup *cgroup,
+						    struct rf_container *container)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	char ticket[RF_TICKET_LEN] = {};
@@ -105,8 +106,10 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 		return 0;
 	at = rf_cgroup_address(cgroup);
 	slot = rf_slot_of(at);
-	if (slot == RF_NO_SLOT || (slot == RF_NEVER_SLOT && rf_is_agent(bpf_get_current_task_btf()))) {
-		/* Outside of its own: a container that can write the host's cgroups makes no containers. */
+	if (slot == RF_NO_SLOT ||
+	    (slot == RF_NEVER_SLOT && rf_is_agent(bpf_get_current_task_btf()))) {
+		/* Outside of its own: a container that can write the host's cgroups makes no
+		 * containers. */
 		maker = rf_bound(bpf_get_current_task_btf());
 		if (maker && maker->container)
 			slot = maker->slot;
@@ -118,8 +121,8 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 	if (!container || !rf_is_slot(slot))
 		return 0;
 	rf_exempt_ticket_holder(cgroup, container);
-	rf_cgroup_record(RF_CGROUP_MKDIR, BPF_CORE_READ(cgroup, kn, id), rf_parent_id(at), container->cgroup, slot,
-			 path);
+	rf_cgroup_record(RF_CGROUP_MKDIR, BPF_CORE_READ(cgroup, kn, id), rf_parent_id(at),
+			 container->cgroup, slot, path);
 	return 0;
 }
 
@@ -156,7 +159,8 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 	return 0;
 }
 
-/* The memory of a removed cgroup is gone, which may be long after: something held it (page cache, a descriptor). */
+/* The memory of a removed cgroup is gone, which may be long after: something held it (page cache, a
+ * descriptor). */
 SEC("tp_btf/cgroup_release")
 int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
 {
@@ -175,7 +179,8 @@ int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
 }
 
 /* Whose hand moved the task. */
-static __always_inline __u32 rf_mover_relation(const struct rf_task *moved, struct task_struct *task)
+static __always_inline __u32 rf_mover_relation(const struct rf_task *moved,
+					       struct task_struct *task)
 {
 	struct task_struct *current = bpf_get_current_task_btf();
 	struct rf_task *mover;
@@ -208,7 +213,8 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 	rf_query_init(&query, RF_CGROUP_ATTACH, bound, container);
 	query.value[0] = rf_mover_relation(bound, task);
 	rf_evaluate(&query, task, bound, NULL);
-	/* The signal goes to the caller: it must be the one that leaves, or one of its container. */
+	/* The signal goes to the caller: it must be the one that leaves, or one of its container.
+	 */
 	if (query.value[0] == RF_RELATION_SELF || query.value[0] == RF_RELATION_CONTAINER)
 		flags = rf_enforce(&query);
 	else if (query.action > RF_ACTION_ALERT)

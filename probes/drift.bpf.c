@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Drift, the thorough half. A task's credentials and namespaces are held against those of the last look; a
- * difference that the task could have made by calls of its own (it had the capability over what it
- * changed, or only gave something up) is taken over; any other was made for it: by a kernel exploit. So no
- * call needs to be watched, in no ABI, and a lawful change is lawful whoever saw it. exec is the one way to more
- * than one had: what it gives is remembered when it is done (process.bpf.c), and who comes to it is looked at before.
+ * Drift, the thorough half. A task's credentials and namespaces are held against those of the last
+ * look; a difference that the task could have made by calls of its own (it had the capability over
+ * what it changed, or only gave something up) is taken over; any other was made for it: by a kernel
+ * exploit. So no call needs to be watched, in no ABI, and a lawful change is lawful whoever saw it.
+ * exec is the one way to more than one had: what it gives is remembered when it is done
+ * (process.bpf.c), and who comes to it is looked at before.
  *
- * Own credentials are compared (real_cred), never those that a kernel function borrows for a while (overlayfs,
- * NFS, io_uring).
+ * Own credentials are compared (real_cred), never those that a kernel function borrows for a while
+ * (overlayfs, NFS, io_uring).
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/drift.h"
 #include "include/call.h"
+#include "include/drift.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -44,7 +45,8 @@ __noinline int rf_drift_remember(struct rf_identity *into, __u64 address)
 	into->namespaces[3] = RF_NS(proxy, ipc_ns);
 	into->namespaces[4] = RF_NS(proxy, uts_ns);
 	into->namespaces[5] = RF_NS(proxy, cgroup_ns);
-	/* uid, gid, suid, sgid, euid, egid, fsuid, fsgid lie in a row; so do the permitted and the effective set. */
+	/* uid, gid, suid, sgid, euid, egid, fsuid, fsgid lie in a row; so do the permitted and the
+	 * effective set. */
 	bpf_probe_read_kernel(ids, sizeof(ids), &cred->uid);
 	bpf_probe_read_kernel(sets, sizeof(sets), &cred->cap_permitted);
 	into->uid[0] = ids[0];
@@ -74,7 +76,8 @@ __noinline int rf_is_below_user_ns(__u64 user_ns, __u64 other)
 	return 0;
 }
 
-/* Whether a user namespace has a user id of the host's for its own. A map of many extents lies elsewhere: not asked. */
+/* Whether a user namespace has a user id of the host's for its own. A map of many extents lies
+ * elsewhere: not asked. */
 __noinline int rf_is_mapped(__u64 user_ns, __u32 uid)
 {
 	struct uid_gid_extent extent;
@@ -93,7 +96,8 @@ __noinline int rf_is_mapped(__u64 user_ns, __u32 uid)
 	return 0;
 }
 
-/* A namespace is nothing that a task owns: whoever has the capability over its user namespace may enter it. */
+/* A namespace is nothing that a task owns: whoever has the capability over its user namespace may
+ * enter it. */
 __noinline int rf_may_enter(const struct rf_identity *was, __u64 owner)
 {
 	if (!was)
@@ -103,7 +107,8 @@ __noinline int rf_may_enter(const struct rf_identity *was, __u64 owner)
 	return rf_is_below_user_ns(owner, was->user_ns);
 }
 
-/* A user id is anybody's who has it in one of its places; any other needs CAP_SETUID, and to be of the namespace. */
+/* A user id is anybody's who has it in one of its places; any other needs CAP_SETUID, and to be of
+ * the namespace. */
 __noinline int rf_may_have_uid(const struct rf_identity *was, __u64 user_ns, __u32 uid, __u32 below)
 {
 	if (!was)
@@ -120,8 +125,10 @@ __noinline int rf_may_have_uid(const struct rf_identity *was, __u64 user_ns, __u
 	    !rf_may_enter(was, RF_OWNER(type, now->namespaces[index]))) \
 	unexplained |= bit
 
-/* Functions of their own, as their branches would multiply with each other's in the eyes of the verifier. */
-__noinline __u32 rf_unexplained_namespaces(const struct rf_identity *was, const struct rf_identity *now)
+/* Functions of their own, as their branches would multiply with each other's in the eyes of the
+ * verifier. */
+__noinline __u32 rf_unexplained_namespaces(const struct rf_identity *was,
+					   const struct rf_identity *now)
 {
 	__u32 unexplained = 0;
 
@@ -145,7 +152,8 @@ __noinline __u32 rf_unexplained(const struct rf_identity *was, const struct rf_i
 		return 0;
 	unexplained = rf_unexplained_namespaces(was, now);
 	if (now->user_ns != was->user_ns) {
-		below = rf_is_below_user_ns(now->user_ns, was->user_ns); /* there one has every capability */
+		below = rf_is_below_user_ns(now->user_ns,
+					    was->user_ns); /* there one has every capability */
 		if (!below)
 			unexplained |= RF_CLONE_NEWUSER;
 	}
@@ -161,9 +169,11 @@ __noinline __u32 rf_unexplained(const struct rf_identity *was, const struct rf_i
 
 static __always_inline void rf_drift_record(struct task_struct *task, const struct rf_task *bound,
 					    struct rf_query *query, const struct rf_identity *was,
-					    const struct rf_identity *now, __u32 at, __u32 route, __u8 flags)
+					    const struct rf_identity *now, __u32 at, __u32 route,
+					    __u8 flags)
 {
-	struct rf_drift_event *record = RF_RECORD(rf_drift_event, RF_TASK_DRIFT, bound->slot, route);
+	struct rf_drift_event *record =
+		RF_RECORD(rf_drift_event, RF_TASK_DRIFT, bound->slot, route);
 
 	if (!record)
 		return;
@@ -181,17 +191,20 @@ static __always_inline void rf_drift_record(struct task_struct *task, const stru
 	rf_submit(record, RF_TASK_DRIFT);
 }
 
-/* Not on the stack: the programs that look are deep already when they do. With the task: whoever looks finds it. */
+/* Not on the stack: the programs that look are deep already when they do. With the task: whoever
+ * looks finds it. */
 struct rf_drift_storage {
 	struct rf_identity now;
 	struct rf_query query;
 };
-_Static_assert(sizeof(struct rf_drift_storage) <= RF_QUERY_STORAGE_WORDS * sizeof(__u64), "fits the storage");
+_Static_assert(sizeof(struct rf_drift_storage) <= RF_QUERY_STORAGE_WORDS * sizeof(__u64),
+	       "fits the storage");
 
 /* Returns the verdict. */
 static __always_inline __u32 rf_report_drift(struct task_struct *task, const struct rf_task *bound,
-					     const struct rf_identity *was, struct rf_drift_storage *storage,
-					     __u32 unexplained, __u32 at)
+					     const struct rf_identity *was,
+					     struct rf_drift_storage *storage, __u32 unexplained,
+					     __u32 at)
 {
 	struct rf_container *container = rf_container_of(bound);
 	struct rf_query *query = &storage->query;
@@ -236,25 +249,28 @@ __noinline __u32 rf_entered_host(const struct rf_identity *was, const struct rf_
 }
 
 /*
- * Services of the host have mount namespaces of their own, by another number, with the host's files in them. Whether the
- * current task, which has got into another one, is in such: its root is the host's, and not by chroot, which is looked at
- * for itself. Not asked where the container was given the host's root.
+ * Services of the host have mount namespaces of their own, by another number, with the host's files
+ * in them. Whether the current task, which has got into another one, is in such: its root is the
+ * host's, and not by chroot, which is looked at for itself. Not asked where the container was given
+ * the host's root.
  */
 static __always_inline bool rf_has_host_root(__u64 container_root)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 
-	return rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)) && !rf_is_host_root(container_root) &&
-	       !rf_is_chrooted();
+	return rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)) &&
+	       !rf_is_host_root(container_root) && !rf_is_chrooted();
 }
 
 /*
- * setns is judged by the file behind its descriptor, which another thread may have changed between the kernel's look
- * and ours. So the outcome is judged, too: who is in a namespace of the host's that no rule would have let it enter is
- * killed. What rules only alert of was reported then. The facts are those of the task as it was.
+ * setns is judged by the file behind its descriptor, which another thread may have changed between
+ * the kernel's look and ours. So the outcome is judged, too: who is in a namespace of the host's
+ * that no rule would have let it enter is killed. What rules only alert of was reported then. The
+ * facts are those of the task as it was.
  */
-static __always_inline __u32 rf_check_host_entry(struct task_struct *task, const struct rf_task *bound,
+static __always_inline __u32 rf_check_host_entry(struct task_struct *task,
+						 const struct rf_task *bound,
 						 struct rf_drift_storage *storage, __u32 entered)
 {
 	struct rf_container *container = rf_container_of(bound);
@@ -305,13 +321,15 @@ __noinline int rf_drift_examine(__u32 at)
 	now = &storage->now;
 	rf_drift_remember(now, rf_address(task));
 	unexplained = rf_unexplained(was, now);
-	now->borrowed = at & RF_AT_ENTRY && BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred);
+	now->borrowed =
+		at & RF_AT_ENTRY && BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred);
 	if (now->borrowed && !was->borrowed)
 		unexplained |= RF_DRIFT_BORROWED;
 	if (unexplained)
 		verdict = rf_report_drift(task, bound, was, storage, unexplained, at);
 	entered = rf_entered_host(was, now);
-	if (now->namespaces[0] != was->namespaces[0] && rf_has_host_root(((struct rf_armed *)bound)->container_root))
+	if (now->namespaces[0] != was->namespaces[0] &&
+	    rf_has_host_root(((struct rf_armed *)bound)->container_root))
 		entered |= RF_CLONE_NEWNS;
 	if (entered && verdict <= RF_ACTION_ALERT)
 		verdict = rf_check_host_entry(task, bound, storage, entered);
@@ -321,8 +339,8 @@ __noinline int rf_drift_examine(__u32 at)
 }
 
 /*
- * The checkpoints that have programs of their own: attached only where a rule asks for drift, and on a stack that
- * no other program has filled (system calls and forks look at it in passing).
+ * The checkpoints that have programs of their own: attached only where a rule asks for drift, and
+ * on a stack that no other program has filled (system calls and forks look at it in passing).
  */
 SEC("tracepoint/syscalls/sys_exit")
 int drift_open_exit(void *ctx)

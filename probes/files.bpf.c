@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Opens, decided on the kernel's struct file when the call is about to return: never on a path that
- * another thread can change. The task is killed before it can use the descriptor. This is the hottest
- * of our paths: what costs (another mount's namespace, a name, the path) is only read when a rule asks
- * for it.
+ * another thread can change. The task is killed before it can use the descriptor. This is the
+ * hottest of our paths: what costs (another mount's namespace, a name, the path) is only read when
+ * a rule asks for it.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -16,8 +16,8 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * Whether the call has emptied the file, which it may although the file is open for reading only. The file's flags say so
- * no more; those of openat2 are read again, and may be others by now.
+ * Whether the call has emptied the file, which it may although the file is open for reading only.
+ * The file's flags say so no more; those of openat2 are read again, and may be others by now.
  */
 static __always_inline bool rf_truncated(struct pt_regs *regs, __u32 nr, bool compat)
 {
@@ -66,8 +66,8 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	answer = rf_file_prefilter(&query, task, bound, container, &file, owner, compat);
 	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, bound, container))
 		return 0;
-	rf_file_decide(&query, task, bound, container, &file, answer, fd, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_KILL, false);
+	rf_file_decide(&query, task, bound, container, &file, answer, fd,
+		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_KILL, false);
 	return 0;
 }
 

@@ -1,25 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What is the agent's, and what binding of who reaches for it. It asks no rule: a policy that is wrong, or none at all,
- * changes nothing here.
+ * What is the agent's, and what binding of who reaches for it. It asks no rule: a policy that is
+ * wrong, or none at all, changes nothing here.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/call.h"
 #include "include/guard.h"
-#include "include/lsm.h"
+#include "include/match.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_GUARD_DEPTH 32
 
-/* match.bpf.c: whether some rule holds for the container. */
-int rf_has_rules(__u32 first, __u32 second);
-
 /*
- * One step of rf_guard_kind, `depth` levels above the file: its answer, or where it is to go on, which is no small number. A
- * function, so that the verifier follows it once and not in each round.
+ * One step of rf_guard_kind, `depth` levels above the file: its answer, or where it is to go on,
+ * which is no small number. A function, so that the verifier follows it once and not in each round.
  */
 __noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
 {
@@ -78,11 +74,12 @@ static __always_inline __u32 rf_guard_nr(struct task_struct *task)
 	return rf_call_number((struct pt_regs *)bpf_task_pt_regs(task));
 }
 
-static __always_inline void rf_guard_record(struct task_struct *task, const struct rf_task *bound, __u32 what,
-					    __u64 detail, __u64 dentry, __u32 text, __u32 route, __u8 action, __u8 how,
-					    __u8 flags)
+static __always_inline void rf_guard_record(struct task_struct *task, const struct rf_task *bound,
+					    __u32 what, __u64 detail, __u64 dentry, __u32 text,
+					    __u32 route, __u8 action, __u8 how, __u8 flags)
 {
-	struct rf_tamper_event *record = RF_RECORD(rf_tamper_event, RF_AGENT_TAMPER, bound->slot, route);
+	struct rf_tamper_event *record =
+		RF_RECORD(rf_tamper_event, RF_AGENT_TAMPER, bound->slot, route);
 	struct rf_scratch *buffer;
 	__u32 index = text - 1;
 
@@ -102,7 +99,8 @@ static __always_inline void rf_guard_record(struct task_struct *task, const stru
 		buffer = rf_scratch_numbered(index);
 		if (buffer) {
 			bpf_probe_read_kernel_str(record->path, sizeof(record->path), buffer->name);
-			record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+			record->path_len =
+				buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
 		}
 	} else if (dentry && (buffer = rf_scratch_get())) {
 		rf_path_in_filesystem(buffer, dentry);
@@ -154,8 +152,8 @@ static __always_inline bool rf_is_agent_struct_pid(__u64 pid)
 }
 
 /*
- * A file of the agent's /proc/PID. By its name even where hooks decide: newer kernels let CAP_PERFMON open most of those
- * that may only be looked at, whatever ptrace_access_check said.
+ * A file of the agent's /proc/PID. By its name even where hooks decide: newer kernels let
+ * CAP_PERFMON open most of those that may only be looked at, whatever ptrace_access_check said.
  */
 static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writes)
 {
@@ -164,7 +162,9 @@ static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writ
 	__u32 *what;
 	__u64 pid;
 
-	pid = (__u64)RF_READ(struct proc_inode, file->inode - bpf_core_field_offset(struct proc_inode, vfs_inode), pid);
+	pid = (__u64)RF_READ(struct proc_inode,
+			     file->inode - bpf_core_field_offset(struct proc_inode, vfs_inode),
+			     pid);
 	if (!pid || !rf_is_agent_struct_pid(pid))
 		return 0;
 	if (writes)
@@ -185,16 +185,18 @@ static __always_inline bool rf_moves_processes(__u64 dentry)
 	__u64 head[2] = {};
 
 	bpf_probe_read_kernel_str(head, sizeof(head), name);
-	return (head[0] == 0x702e70756f726763ULL && head[1] == 0x73636f72ULL) ||     /* cgroup.procs */
-	       (head[0] == 0x742e70756f726763ULL && head[1] == 0x736461657268ULL) || /* cgroup.threads */
-	       (head[0] == 0x736b736174ULL && !head[1]);			     /* tasks */
+	return (head[0] == 0x702e70756f726763ULL && head[1] == 0x73636f72ULL) || /* cgroup.procs */
+	       (head[0] == 0x742e70756f726763ULL &&
+		head[1] == 0x736461657268ULL) ||	 /* cgroup.threads */
+	       (head[0] == 0x736b736174ULL && !head[1]); /* tasks */
 }
 
 /*
- * Files of the agent's own cgroup. Those of the cgroups above it concern others, too; and whoever sees the host's
- * processes can name the agent, and move it into a cgroup of his own, where it is frozen: such a write cannot be reported
- * from any other before it is done. Both are what managers of a node's containers do, which may be containers
- * themselves: who is left alone by every policy may.
+ * Files of the agent's own cgroup. Those of the cgroups above it concern others, too; and whoever
+ * sees the host's processes can name the agent, and move it into a cgroup of his own, where it is
+ * frozen: such a write cannot be reported from any other before it is done. Both are what managers
+ * of a node's containers do, which may be containers themselves: who is left alone by every policy
+ * may.
  */
 static __always_inline __u32 rf_guard_cgroup(const struct rf_file *file)
 {

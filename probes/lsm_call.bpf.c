@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * capable, paired with the call in progress. unshare, open_tree, mount_setattr and many others reach no
- * hook but this one. It is asked all over the kernel, so it leaves early: who is not armed, is in no call that
- * a rule is about, or is a worker of the kernel, costs one look-up or two.
+ * capable, paired with the call in progress. unshare, open_tree, mount_setattr and many others
+ * reach no hook but this one. It is asked all over the kernel, so it leaves early: who is not
+ * armed, is in no call that a rule is about, or is a worker of the kernel, costs one look-up or
+ * two.
  *
  * The kernel's own check comes first, and what it refuses comes not here: an attempt without the
  * capability fails by itself, and is not seen.
@@ -15,28 +16,32 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Events that nothing but `capable` sees before their effect, or nothing as early. */
-#define RF_BY_CAPABLE                                                                                                 \
-	(RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_SETNS) | RF_EVENT_BIT(RF_SYS_FSOPEN) |                    \
-	 RF_EVENT_BIT(RF_SYS_FSMOUNT) | RF_EVENT_BIT(RF_SYS_FSPICK) | RF_EVENT_BIT(RF_SYS_OPEN_TREE) |                \
-	 RF_EVENT_BIT(RF_SYS_MOUNT_SETATTR) | RF_EVENT_BIT(RF_SYS_MODULE_LOAD) | RF_EVENT_BIT(RF_SYS_MODULE_UNLOAD) | \
-	 RF_EVENT_BIT(RF_SYS_KEXEC) | RF_EVENT_BIT(RF_SYS_OPEN_BY_HANDLE_AT) | RF_EVENT_BIT(RF_SYS_IOPL) |            \
-	 RF_EVENT_BIT(RF_SYS_REBOOT) | RF_EVENT_BIT(RF_SYS_SWAP) | RF_EVENT_BIT(RF_SYS_SETTIME) |                     \
-	 RF_EVENT_BIT(RF_SYS_ACCT) | RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
+#define RF_BY_CAPABLE                                                                              \
+	(RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_SETNS) | RF_EVENT_BIT(RF_SYS_FSOPEN) | \
+	 RF_EVENT_BIT(RF_SYS_FSMOUNT) | RF_EVENT_BIT(RF_SYS_FSPICK) |                              \
+	 RF_EVENT_BIT(RF_SYS_OPEN_TREE) | RF_EVENT_BIT(RF_SYS_MOUNT_SETATTR) |                     \
+	 RF_EVENT_BIT(RF_SYS_MODULE_LOAD) | RF_EVENT_BIT(RF_SYS_MODULE_UNLOAD) |                   \
+	 RF_EVENT_BIT(RF_SYS_KEXEC) | RF_EVENT_BIT(RF_SYS_OPEN_BY_HANDLE_AT) |                     \
+	 RF_EVENT_BIT(RF_SYS_IOPL) | RF_EVENT_BIT(RF_SYS_REBOOT) | RF_EVENT_BIT(RF_SYS_SWAP) |     \
+	 RF_EVENT_BIT(RF_SYS_SETTIME) | RF_EVENT_BIT(RF_SYS_ACCT) |                                \
+	 RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
 
 /* The operands that hooks know as the kernel's objects, and not as the call's arguments. */
-static __always_inline void rf_apply_hook_arguments(struct rf_query *query, const struct rf_syscall *known,
-						    __u64 target, __u64 flags)
+static __always_inline void rf_apply_hook_arguments(struct rf_query *query,
+						    const struct rf_syscall *known, __u64 target,
+						    __u64 flags)
 {
 	bool whole = flags & RF_FLAGS_ARE_WHOLE;
-	__u32 relation =
-		target ? rf_relation_of_process(RF_READ(struct task_struct, target, tgid)) : RF_RELATION_UNKNOWN;
+	__u32 relation = target ? rf_relation_of_process(RF_READ(struct task_struct, target, tgid))
+				: RF_RELATION_UNKNOWN;
 
 	flags &= ~RF_FLAGS_ARE_WHOLE;
 	switch (query->event) {
 	case RF_SYS_CLONE:
 		if (whole)
 			query->value[0] = flags;
-		else if (known->source[0] == RF_FROM_ARG) /* clone(2): the kernel's copy is without the signal */
+		else if (known->source[0] ==
+			 RF_FROM_ARG) /* clone(2): the kernel's copy is without the signal */
 			query->value[0] = (query->value[0] & ~RF_CSIGNAL) | flags;
 		else
 			query->value[0] |= flags;
@@ -63,7 +68,8 @@ static __always_inline __u32 rf_hooked_event(const struct rf_syscall *known, __u
 {
 	__u32 event = known->event & ~RF_SYSCALL_HOOKED, bit = event - RF_SYS_CLONE;
 
-	return known->event & RF_SYSCALL_HOOKED && bit < 64 && events >> bit & 1 ? event : RF_EVENT_NONE;
+	return known->event & RF_SYSCALL_HOOKED && bit < 64 && events >> bit & 1 ? event
+										 : RF_EVENT_NONE;
 }
 
 static __always_inline __u32 rf_call_finish(struct task_struct *task, const struct rf_task *bound,
@@ -88,7 +94,8 @@ static __always_inline __u32 rf_call_finish(struct task_struct *task, const stru
 }
 
 static __always_inline void rf_call_query(struct task_struct *task, const struct rf_task *bound,
-					  const struct rf_container *container, const struct rf_call *call,
+					  const struct rf_container *container,
+					  const struct rf_call *call,
 					  const struct rf_syscall *known, struct rf_query *query)
 {
 	__u32 i;
@@ -142,7 +149,8 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 }
 
 SEC("lsm/capable")
-int BPF_PROG(lsm_capable, const struct cred *cred, struct user_namespace *ns, int cap, unsigned int opts, int ret)
+int BPF_PROG(lsm_capable, const struct cred *cred, struct user_namespace *ns, int cap,
+	     unsigned int opts, int ret)
 {
 	if (ret)
 		return ret;

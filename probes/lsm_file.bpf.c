@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Files that are opened, mapped for execution, handed over, or given an ioctl; names of files: lsm_names.bpf.c.
+ * Files that are opened, mapped for execution, handed over, or given an ioctl; names of files:
+ * lsm_names.bpf.c.
  *
- * file_open comes before the file's own open and before O_TRUNC empties it. O_PATH asks no hook: such a
- * descriptor gives no access to the file, and what is opened through it comes here.
+ * file_open comes before the file's own open and before O_TRUNC empties it. O_PATH asks no hook:
+ * such a descriptor gives no access to the file, and what is opened through it comes here.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -13,7 +14,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_FMODE_EXEC 0x20 /* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
+/* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
+#define RF_FMODE_EXEC 0x20
 #define RF_PROT_EXEC 4
 
 SEC("lsm/file_open")
@@ -40,28 +42,30 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	if (file.flags & RF_O_TRUNC && !(file.flags & RF_O_ACCMODE))
 		file.flags |= RF_O_RDWR; /* it is emptied, although it was opened for reading */
 	compat = rf_in_compat(task);
-	answer = rf_file_prefilter(&query, task, bound, container, &file, rf_mount_owner_or_outside(task, bound, &file),
-				   compat);
+	answer = rf_file_prefilter(&query, task, bound, container, &file,
+				   rf_mount_owner_or_outside(task, bound, &file), compat);
 	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, bound, container))
 		return 0;
-	rf_file_decide(&query, task, bound, container, &file, answer, -1, compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM,
-		       false);
+	rf_file_decide(&query, task, bound, container, &file, answer, -1,
+		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, false);
 	return rf_lsm_result(&query);
 }
 
-static __always_inline int rf_lsm_file_decide(__u32 event, struct task_struct *task, struct rf_task *bound,
-					      struct rf_container *container, const struct rf_file *file)
+static __always_inline int rf_lsm_file_decide(__u32 event, struct task_struct *task,
+					      struct rf_task *bound, struct rf_container *container,
+					      const struct rf_file *file)
 {
 	bool compat = rf_in_compat(task);
 	struct rf_query query;
 	__u32 answer, owner;
 
 	owner = rf_mount_owner_or_outside(task, bound, file);
-	answer = rf_file_query(&query, event, task, bound, container, file, rf_file_type(file, owner), compat);
+	answer = rf_file_query(&query, event, task, bound, container, file,
+			       rf_file_type(file, owner), compat);
 	if (!rf_file_is_relevant(&query, event, answer, bound, container))
 		return 0;
-	rf_file_decide(&query, task, bound, container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM,
-		       false);
+	rf_file_decide(&query, task, bound, container, file, answer, -1,
+		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, false);
 	return rf_lsm_result(&query);
 }
 
@@ -72,7 +76,8 @@ static __always_inline void rf_file_in_front(struct rf_file *file, __u64 behind)
 	__u64 dentry = (__u64)BPF_CORE_READ(path, dentry);
 	__u32 flags = file->flags;
 
-	rf_file_named(file, (__u64)BPF_CORE_READ(path, mnt), dentry, (__u64)RF_READ(struct dentry, dentry, d_inode));
+	rf_file_named(file, (__u64)BPF_CORE_READ(path, mnt), dentry,
+		      (__u64)RF_READ(struct dentry, dentry, d_inode));
 	file->flags = flags;
 }
 
@@ -97,7 +102,8 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 }
 
 SEC("lsm/mmap_file")
-int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot,
+	     unsigned long flags, int ret)
 {
 	if (ret)
 		return ret;
@@ -108,7 +114,8 @@ int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned l
 
 /* A mapping that binding executable afterwards. */
 SEC("lsm/file_mprotect")
-int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
+	     unsigned long prot, int ret)
 {
 	__u64 file;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Following tasks at hooks, which the kernel never skips: see follow.h. Where there are hooks, no task of a container is
- * ever without its container, and none keeps the program that it has left.
+ * Following tasks at hooks, which the kernel never skips: see follow.h. Where there are hooks, no
+ * task of a container is ever without its container, and none keeps the program that it has left.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -11,8 +11,9 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * The fork may still fail: then what is kept here goes with the child. It has no number, no namespaces and no start yet: a
- * program at task_newtask adds what it can have by then, and counts it.
+ * The fork may still fail: then what is kept here goes with the child. It has no number, no
+ * namespaces and no start yet: a program at task_newtask adds what it can have by then, and counts
+ * it.
  */
 SEC("lsm/task_alloc")
 int BPF_PROG(follow_task_alloc, struct task_struct *child, unsigned long clone_flags, int ret)
@@ -25,7 +26,8 @@ int BPF_PROG(follow_task_alloc, struct task_struct *child, unsigned long clone_f
 	bound = rf_bound(bpf_get_current_task_btf());
 	container = bound ? rf_container_of(bound) : NULL;
 	if (container)
-		rf_follow_child(child, bound, container, clone_flags & RF_CLONE_THREAD ? bound->start_ns : 0);
+		rf_follow_child(child, bound, container,
+				clone_flags & RF_CLONE_THREAD ? bound->start_ns : 0);
 	return 0;
 }
 

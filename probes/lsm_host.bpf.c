@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * host.map: a program of the host takes code from a container. A helper of an engine that has entered a container's
- * files and then loads a library from there (docker cp), a hook that was given LD_PRELOAD by an image: the task is
- * no container's, and what it maps for execution lies on an overlay that is not its own.
+ * host.map: a program of the host takes code from a container. A helper of an engine that has
+ * entered a container's files and then loads a library from there (docker cp), a hook that was
+ * given LD_PRELOAD by an image: the task is no container's, and what it maps for execution lies on
+ * an overlay that is not its own.
  *
- * Programs of containers lie on overlays themselves, and the kernel maps them when their task has become them. So
- * the subject is who runs a program that lies on no overlay, or on that of the host's root. A hook that runs in
- * its container's cgroup and mount namespace counts as armed; it still has the host's root.
+ * Programs of containers lie on overlays themselves, and the kernel maps them when their task has
+ * become them. So the subject is who runs a program that lies on no overlay, or on that of the
+ * host's root. A hook that runs in its container's cgroup and mount namespace counts as armed; it
+ * still has the host's root.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -26,7 +28,8 @@ static __always_inline bool rf_is_host_super(__u64 super)
 
 static __always_inline bool rf_is_foreign_overlay(__u64 super)
 {
-	return RF_READ(struct super_block, super, s_magic) == RF_MAGIC_OVERLAY && !rf_is_host_super(super);
+	return RF_READ(struct super_block, super, s_magic) == RF_MAGIC_OVERLAY &&
+	       !rf_is_host_super(super);
 }
 
 /* Whether the current task runs a program of the host's. */
@@ -54,7 +57,8 @@ static __always_inline void rf_host_record(struct task_struct *task, const struc
 	rf_file_record(task, no_task, file, query, buffer, RF_ROUTE_ALERTS, -1, flags);
 }
 
-/* The subject is of no container: the rules are those of one of which nothing is known, as for kernel.helper. */
+/* The subject is of no container: the rules are those of one of which nothing is known, as for
+ * kernel.helper. */
 __noinline int rf_host_map(__u64 mapped)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -93,13 +97,15 @@ static __always_inline int rf_host_mapping(__u64 file)
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 super = (__u64)RF_READ(struct file, file, f_inode, i_sb);
 
-	if (!config.host_root_device || !rf_is_foreign_overlay(super) || !rf_runs_host_program(task))
+	if (!config.host_root_device || !rf_is_foreign_overlay(super) ||
+	    !rf_runs_host_program(task))
 		return 0;
 	return rf_lsm_verdict(rf_host_map(file));
 }
 
 SEC("lsm/mmap_file")
-int BPF_PROG(host_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+int BPF_PROG(host_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot,
+	     unsigned long flags, int ret)
 {
 	if (ret)
 		return ret;
@@ -107,7 +113,8 @@ int BPF_PROG(host_mmap_file, struct file *file, unsigned long reqprot, unsigned 
 }
 
 SEC("lsm/file_mprotect")
-int BPF_PROG(host_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+int BPF_PROG(host_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
+	     unsigned long prot, int ret)
 {
 	__u64 file;
 

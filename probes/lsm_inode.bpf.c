@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What only a hook on inodes sees. Such hooks come for what overlayfs does on a process's behalf, too: not asked about.
+ * What only a hook on inodes sees. Such hooks come for what overlayfs does on a process's behalf,
+ * too: not asked about.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -10,16 +11,17 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * Whether a filesystem acts for the task, with credentials that it has lent it. An io_uring lends a task credentials of
- * its own, for what it was asked to do.
+ * Whether a filesystem acts for the task, with credentials that it has lent it. An io_uring lends a
+ * task credentials of its own, for what it was asked to do.
  */
 static __always_inline bool rf_has_borrowed_creds(const struct rf_lsm *lsm)
 {
-	/* A variable: BPF_CORE_READ would look for the place of our struct's own member in the kernel's types. */
+	/* A variable: BPF_CORE_READ would look for the place of our struct's own member in the
+	 * kernel's types. */
 	struct task_struct *task = lsm->task;
 
-	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred) && lsm->call.nr != RF_NO_CALL &&
-	       lsm->call.nr != RF_NR_IO_URING_ENTER;
+	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred) &&
+	       lsm->call.nr != RF_NO_CALL && lsm->call.nr != RF_NR_IO_URING_ENTER;
 }
 
 /* security.capability makes a program as good as setuid. By the kernel's copy of the name. */

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The invariants, and what else is asked at opens. At opens: who opens (drift.bpf.c). Before an exec: who comes to it (drift.bpf.c), and whether the kernel runs a
- * helper (helper.bpf.c). bprm_creds_for_exec (5.8) is asked once, with the file that was asked for: for a script,
- * the script and not its interpreter.
+ * The invariants, and what else is asked at opens. At opens: who opens (drift.bpf.c). Before an
+ * exec: who comes to it (drift.bpf.c), and whether the kernel runs a helper (helper.bpf.c).
+ * bprm_creds_for_exec (5.8) is asked once, with the file that was asked for: for a script, the
+ * script and not its interpreter.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/drift.h"
-#include "include/helper.h"
 #include "include/lsm.h"
+#include "include/lsm_path.h"
+#include "include/open.h"
+#include "include/usermode_helper.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -34,7 +37,8 @@ int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 #define RF_O_TMPFILE 020000000
 #define RF_TMPFILE_SETID 06000
 
-/* What is asked at opens beside the rules on files, on a stack of its own: who opens, and whether it is a chmod. */
+/* What is asked at opens beside the rules on files, on a stack of its own: who opens, and whether
+ * it is a chmod. */
 SEC("lsm/file_open")
 int BPF_PROG(beside_file_open, struct file *opened, int ret)
 {

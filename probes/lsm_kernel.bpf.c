@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The kernel itself: what loads code into it, looks into it, or is mostly known from exploits of it. Some hooks have
- * got more arguments over time: none is looked at where that is so.
+ * The kernel itself: what loads code into it, looks into it, or is mostly known from exploits of
+ * it. Some hooks have got more arguments over time: none is looked at where that is so.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -80,7 +80,8 @@ __noinline int rf_in_call_of(__u32 event)
 {
 	struct rf_call call;
 
-	return rf_call_in_progress(bpf_get_current_task_btf(), &call) && rf_call_of_event(&call, event);
+	return rf_call_in_progress(bpf_get_current_task_btf(), &call) &&
+	       rf_call_of_event(&call, event);
 }
 
 /* Made by an ioctl of /dev/userfaultfd, owner argument is the flags. */
@@ -98,8 +99,8 @@ __noinline int rf_decide_anonymous(__u32 event)
 }
 
 SEC("lsm/inode_init_security_anon")
-int BPF_PROG(lsm_inode_init_security_anon, struct inode *inode, const struct qstr *name, const struct inode *context,
-	     int ret)
+int BPF_PROG(lsm_inode_init_security_anon, struct inode *inode, const struct qstr *name,
+	     const struct inode *context, int ret)
 {
 	__u64 text = 0;
 	__u32 event;

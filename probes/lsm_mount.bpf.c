@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Mounts by either API. sb_mount is asked with the kernel's copies of what mount(2) was given, before anything
- * of it is looked at. What the new calls make is the same event, asked with what the kernel has in its hands:
- * sb_kern_mount with the filesystem, sb_remount when one changes.
+ * Mounts by either API. sb_mount is asked with the kernel's copies of what mount(2) was given,
+ * before anything of it is looked at. What the new calls make is the same event, asked with what
+ * the kernel has in its hands: sb_kern_mount with the filesystem, sb_remount when one changes.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -14,8 +14,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_MS_REMOUNT 32
 
 SEC("lsm/sb_mount")
-int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const char *type, unsigned long flags,
-	     void *data, int ret)
+int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const char *type,
+	     unsigned long flags, void *data, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -79,7 +79,8 @@ int BPF_PROG(lsm_sb_pivotroot, const struct path *old_path, const struct path *n
 	if (!rf_lsm_armed(&lsm))
 		return 0;
 	rf_lsm_query(&lsm, RF_SYS_PIVOT_ROOT);
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_path, mnt), (__u64)BPF_CORE_READ(new_path, dentry));
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_path, mnt),
+				  (__u64)BPF_CORE_READ(new_path, dentry));
 }
 
 SEC("lsm/move_mount")
@@ -92,12 +93,15 @@ int BPF_PROG(lsm_move_mount, const struct path *from, const struct path *to, int
 	if (!rf_lsm_armed(&lsm))
 		return 0;
 	rf_lsm_query(&lsm, RF_SYS_MOVE_MOUNT);
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(to, mnt), (__u64)BPF_CORE_READ(to, dentry));
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(to, mnt),
+				  (__u64)BPF_CORE_READ(to, dentry));
 }
 
-/* Also asked for each option of mount(2), which is no fsconfig. What it makes in the end is asked at sb_kern_mount. */
+/* Also asked for each option of mount(2), which is no fsconfig. What it makes in the end is asked
+ * at sb_kern_mount. */
 SEC("lsm/fs_context_parse_param")
-int BPF_PROG(lsm_fs_context_parse_param, struct fs_context *context, struct fs_parameter *parameter, int ret)
+int BPF_PROG(lsm_fs_context_parse_param, struct fs_context *context, struct fs_parameter *parameter,
+	     int ret)
 {
 	struct rf_lsm lsm;
 

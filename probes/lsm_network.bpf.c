@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Sockets. socket_create is asked before the family is looked up, so what is not built in is seen, too, and
- * by whatever call: socket, socketpair, socketcall, a ring. Unix sockets are known by the socket that a connection
- * comes to, whatever link, mount or relative path led to it: by the name that its server bound it to, and by owner
- * server that is.
+ * Sockets. socket_create is asked before the family is looked up, so what is not built in is seen,
+ * too, and by whatever call: socket, socketpair, socketcall, a ring. Unix sockets are known by the
+ * socket that a connection comes to, whatever link, mount or relative path led to it: by the name
+ * that its server bound it to, and by owner server that is.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -63,14 +63,17 @@ static __always_inline __u32 rf_server_relation(__u64 socket)
 
 	if (!pid)
 		return RF_RELATION_UNKNOWN;
-	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
+	bpf_probe_read_kernel(&nr, sizeof(nr),
+			      (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
 	return rf_relation_of_process(nr);
 }
 
 static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
-					   struct rf_query *query, struct rf_scratch *buffer, __u32 route, __u8 flags)
+					   struct rf_query *query, struct rf_scratch *buffer,
+					   __u32 route, __u8 flags)
 {
-	struct rf_unix_event *record = RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
+	struct rf_unix_event *record =
+		RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
 
 	if (!record)
 		return;
@@ -121,7 +124,8 @@ __noinline int rf_unix_decide(__u64 other)
 }
 
 SEC("lsm/unix_stream_connect")
-int BPF_PROG(lsm_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk, int ret)
+int BPF_PROG(lsm_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk,
+	     int ret)
 {
 	if (ret)
 		return ret;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What changes directories and modes. The hooks on paths, not those on inodes: they are asked for what a process
- * does by a call (or by an io_uring), and not when overlayfs makes its own nodes on the process's behalf.
+ * What changes directories and modes. The hooks on paths, not those on inodes: they are asked for
+ * what a process does by a call (or by an io_uring), and not when overlayfs makes its own nodes on
+ * the process's behalf.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lsm.h"
+#include "include/lsm_path.h"
 #include "include/open.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -37,9 +39,11 @@ __noinline int rf_decide_setid(__u32 mode, __u64 magic, __u64 name)
 	return lsm.query.action;
 }
 
-/* mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. On a stack of its own. */
+/* mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. On a
+ * stack of its own. */
 SEC("lsm/path_mknod")
-int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
+int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	     unsigned int dev, int ret)
 {
 	__u32 type = mode & RF_S_IFMT;
 	__u64 magic = rf_magic_of(BPF_CORE_READ(dir, dentry));
@@ -48,12 +52,14 @@ int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, um
 		return ret;
 	if ((type && type != RF_S_IFREG) || !(mode & RF_S_ISUGID))
 		return 0;
-	return rf_lsm_verdict(rf_decide_setid(mode, magic, (__u64)BPF_CORE_READ(dentry, d_name.name)));
+	return rf_lsm_verdict(
+		rf_decide_setid(mode, magic, (__u64)BPF_CORE_READ(dentry, d_name.name)));
 }
 
 /* A socket that is bound comes here, too, and is no mknod. */
 SEC("lsm/path_mknod")
-int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
+int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	     unsigned int dev, int ret)
 {
 	__u32 type = mode & RF_S_IFMT;
 	struct rf_lsm lsm;
@@ -76,7 +82,8 @@ int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umod
 #define RF_LEADS_ABSOLUTE 1
 #define RF_LEADS_CLIMBING 2
 
-/* What the next character of a link's text says; dots are those of the name so far, 3: it is no such name. */
+/* What the next character of a link's text says; dots are those of the name so far, 3: it is no
+ * such name. */
 __noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 {
 	char c;
@@ -94,7 +101,8 @@ __noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 	return true;
 }
 
-/* A text that does not fit may climb behind its end. The round of the loop is a function: see path.bpf.c. */
+/* A text that does not fit may climb behind its end. The round of the loop is a function: see
+ * path.bpf.c. */
 static __always_inline __u32 rf_link_flags(struct rf_scratch *buffer)
 {
 	__u32 i;
@@ -132,15 +140,18 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 	file.flags = rf_link_flags(buffer);
 	rf_scratch_put(buffer);
 	answer = rf_file_query(&query, RF_FILE_LINK, lsm.task, lsm.bound, lsm.container, &file,
-			       rf_file_type(&file, rf_mount_owner(lsm.task, lsm.bound, &file)), rf_in_compat(lsm.task));
+			       rf_file_type(&file, rf_mount_owner(lsm.task, lsm.bound, &file)),
+			       rf_in_compat(lsm.task));
 	if (!rf_file_is_relevant(&query, RF_FILE_LINK, answer, lsm.bound, lsm.container))
 		return RF_ACTION_NONE;
-	rf_file_decide(&query, lsm.task, lsm.bound, lsm.container, &file, answer, -1, 0, RF_MECHANISM_LSM, false);
+	rf_file_decide(&query, lsm.task, lsm.bound, lsm.container, &file, answer, -1, 0,
+		       RF_MECHANISM_LSM, false);
 	return query.action;
 }
 
 SEC("lsm/path_symlink")
-int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, const char *target, int ret)
+int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
+	     int ret)
 {
 	struct rf_lsm lsm;
 
@@ -154,11 +165,13 @@ int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, co
 
 /* Beside it, on a stack of its own. */
 SEC("lsm/path_symlink")
-int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, const char *target, int ret)
+int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
+	     int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_number_of(dentry), (__u64)target));
+	return rf_lsm_verdict(rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_number_of(dentry),
+					     (__u64)target));
 }
 
 SEC("lsm/path_chmod")
@@ -173,7 +186,8 @@ int BPF_PROG(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
 	rf_lsm_query(&lsm, RF_SYS_CHMOD);
 	rf_lsm_operand(&lsm, 0, mode);
 	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, rf_magic_of(BPF_CORE_READ(path, dentry)));
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt), (__u64)BPF_CORE_READ(path, dentry));
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt),
+				  (__u64)BPF_CORE_READ(path, dentry));
 }
 
 SEC("lsm/path_chroot")
@@ -190,17 +204,18 @@ int BPF_PROG(lsm_path_chroot, const struct path *path, int ret)
 	rf_lsm_operand(&lsm, RF_DIM_CHROOTED, rf_is_chrooted());
 	host = rf_is_host_root((__u64)BPF_CORE_READ(path, dentry));
 	rf_lsm_operand(&lsm, RF_DIM_NEW_ROOT, host ? RF_ROOT_OF_HOST : RF_ROOT_OTHER);
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt), (__u64)BPF_CORE_READ(path, dentry));
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt),
+				  (__u64)BPF_CORE_READ(path, dentry));
 }
 
 /*
- * renameat2 with RENAME_EXCHANGE, as a directory is swapped for a link under a runtime that walks through it. The
- * flags came here in 5.19 (100f59d96405); before, this is the result of the programs before us, and the call's own
- * are taken.
+ * renameat2 with RENAME_EXCHANGE, as a directory is swapped for a link under a runtime that walks
+ * through it. The flags came here in 5.19 (100f59d96405); before, this is the result of the
+ * programs before us, and the call's own are taken.
  */
 SEC("lsm/path_rename")
-int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry, unsigned int flags)
+int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_dentry,
+	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
 {
 	__u32 one, other, kinds = RF_EXCHANGED_ALIKE;
 	struct rf_lsm lsm;
@@ -213,8 +228,10 @@ int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_d
 		return 0;
 	one = BPF_CORE_READ(old_dentry, d_inode, i_mode) & RF_S_IFMT;
 	other = BPF_CORE_READ(new_dentry, d_inode, i_mode) & RF_S_IFMT;
-	if ((one == RF_S_IFDIR && other == RF_S_IFLNK) || (one == RF_S_IFLNK && other == RF_S_IFDIR))
+	if ((one == RF_S_IFDIR && other == RF_S_IFLNK) ||
+	    (one == RF_S_IFLNK && other == RF_S_IFDIR))
 		kinds = RF_EXCHANGED_DIRECTORY_AND_LINK;
 	rf_lsm_operand(&lsm, RF_DIM_EXCHANGED, lsm.query.value[0] & RF_RENAME_EXCHANGE ? kinds : 0);
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_dir, mnt), rf_number_of(new_dentry));
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_dir, mnt),
+				  rf_number_of(new_dentry));
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Programs, refused while execve can still fail. bprm_check_security is asked for a script and then for its
- * interpreter, and for each with the file that would be run: a memfd, one that the image did not have.
+ * Programs, refused while execve can still fail. bprm_check_security is asked for a script and then
+ * for its interpreter, and for each with the file that would be run: a memfd, one that the image
+ * did not have.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/lsm.h"
 #include "include/exec.h"
-#include "include/lifecycle.h"
+#include "include/lsm.h"
+#include "include/program.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -39,7 +40,8 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 		next.facts = rf_program_facts(&exe);
 		rf_query_init(&query, RF_PROCESS_EXEC, &next, container);
 		rf_exec_operands(&query, task, &next, &exe);
-		query.known = RF_KNOWN(0) | RF_KNOWN(1) | RF_KNOWN(2); /* not: its path, and by which name */
+		query.known = RF_KNOWN(0) | RF_KNOWN(1) |
+			      RF_KNOWN(2); /* not: its path, and by which name */
 		rf_query_facts(&query, task, &next);
 		return rf_fail_no_scratch(&query) ? rf_lsm_refused() : 0;
 	}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The agent's self-defence by BPF-LSM: refused before the effect, on the kernel's objects. Each hook asks first whether
- * it is about the agent, which is cheap and hardly ever so; who asks is looked at then.
+ * The agent's self-defence by BPF-LSM: refused before the effect, on the kernel's objects. Each
+ * hook asks first whether it is about the agent, which is cheap and hardly ever so; who asks is
+ * looked at then.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -28,7 +29,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Signal 0 only asks whether somebody is there. */
 SEC("lsm/task_kill")
-int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig, const struct cred *cred, int ret)
+int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig,
+	     const struct cred *cred, int ret)
 {
 	if (ret)
 		return ret;
@@ -36,7 +38,8 @@ int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig, c
 	return sig ? rf_lsm_verdict(rf_guard_hit(RF_TAMPER_SIGNAL, sig, 0, 0, true)) : 0;
 }
 
-/* F_SETOWN and F_SETSIG have the kernel send any signal. Whoever runs now need not be who asked: the agent uses none. */
+/* F_SETOWN and F_SETSIG have the kernel send any signal. Whoever runs now need not be who asked:
+ * the agent uses none. */
 SEC("lsm/file_send_sigiotask")
 int BPF_PROG(guard_file_send_sigiotask, struct task_struct *target, void *owner, int sig, int ret)
 {
@@ -48,7 +51,8 @@ int BPF_PROG(guard_file_send_sigiotask, struct task_struct *target, void *owner,
 }
 
 SEC("lsm/task_setrlimit")
-int BPF_PROG(guard_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit, int ret)
+int BPF_PROG(guard_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit,
+	     int ret)
 {
 	if (ret)
 		return ret;
@@ -93,7 +97,8 @@ int BPF_PROG(guard_task_movememory, struct task_struct *target, int ret)
 	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PRIORITY, 0, 0, 0, true));
 }
 
-/* ptrace(2), process_vm_readv(2), pidfd_getfd(2), /proc/PID/mem ...; and what /proc only shows: environ, maps, fd ... */
+/* ptrace(2), process_vm_readv(2), pidfd_getfd(2), /proc/PID/mem ...; and what /proc only shows:
+ * environ, maps, fd ... */
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(guard_ptrace_access_check, struct task_struct *target, unsigned int mode, int ret)
 {
@@ -134,8 +139,9 @@ int BPF_PROG(guard_bpf_prog, struct bpf_prog *program, int ret)
 }
 
 /*
- * Links have no hook of their own. The id or the descriptor is the first member of the kernel's copy of the arguments.
- * 6.15 gave the hook another argument, so that the result of programs before this one is not looked at.
+ * Links have no hook of their own. The id or the descriptor is the first member of the kernel's
+ * copy of the arguments. 6.15 gave the hook another argument, so that the result of programs before
+ * this one is not looked at.
  */
 SEC("lsm/bpf")
 int BPF_PROG(guard_bpf, int command, void *attr)
@@ -143,12 +149,14 @@ int BPF_PROG(guard_bpf, int command, void *attr)
 	__u32 id = 0;
 	__u64 file;
 
-	if (command != RF_BPF_LINK_GET_FD_BY_ID && command != RF_BPF_LINK_UPDATE && command != RF_BPF_LINK_DETACH)
+	if (command != RF_BPF_LINK_GET_FD_BY_ID && command != RF_BPF_LINK_UPDATE &&
+	    command != RF_BPF_LINK_DETACH)
 		return 0;
 	bpf_probe_read_kernel(&id, sizeof(id), attr);
 	if (command != RF_BPF_LINK_GET_FD_BY_ID) {
 		file = rf_file_of_fd(bpf_get_current_task_btf(), id);
-		id = file ? RF_READ(struct bpf_link, RF_READ(struct file, file, private_data), id) : 0;
+		id = file ? RF_READ(struct bpf_link, RF_READ(struct file, file, private_data), id)
+			  : 0;
 	}
 	if (!rf_is_guarded_object(RF_GUARD_LINK, id))
 		return 0;
@@ -156,8 +164,8 @@ int BPF_PROG(guard_bpf, int command, void *attr)
 }
 
 /*
- * A link that is got from its pin reaches no hook at all. Who has it here is killed: he does not come back from the
- * call that would give him the descriptor.
+ * A link that is got from its pin reaches no hook at all. Who has it here is killed: he does not
+ * come back from the call that would give him the descriptor.
  */
 SEC("fentry/bpf_link_new_fd")
 int BPF_PROG(guard_bpf_link_new_fd, struct bpf_link *link)
@@ -188,7 +196,8 @@ int BPF_PROG(guard_file_open, struct file *opened, int ret)
 	return what ? rf_lsm_verdict(rf_guard_hit(what, 0, file.dentry, 0, true)) : 0;
 }
 
-/* What is done to a name. `moves`: the directory that it stands for takes what is below it along. */
+/* What is done to a name. `moves`: the directory that it stands for takes what is below it along.
+ */
 static __always_inline int rf_guard_name(__u64 dentry, bool moves)
 {
 	__u32 kind;
@@ -219,17 +228,19 @@ int BPF_PROG(guard_path_rmdir, const struct path *dir, struct dentry *dentry, in
 
 /* The flags came in 5.19 (100f59d96405): see lsm_file.bpf.c. */
 SEC("lsm/path_rename")
-int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry)
+int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_dentry,
+	     const struct path *new_dir, struct dentry *new_dentry)
 {
 	if (rf_guard_name(rf_number_of(old_dentry), true))
 		return rf_lsm_refused();
 	return rf_guard_name(rf_number_of(new_dentry), true);
 }
 
-/* Another name for one of ours, which no directory of ours would show; and one of others' in a directory of ours. */
+/* Another name for one of ours, which no directory of ours would show; and one of others' in a
+ * directory of ours. */
 SEC("lsm/path_link")
-int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
+int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry, int ret)
 {
 	if (ret)
 		return ret;
@@ -239,7 +250,8 @@ int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_
 }
 
 SEC("lsm/path_symlink")
-int BPF_PROG(guard_path_symlink, const struct path *dir, struct dentry *dentry, const char *old_name, int ret)
+int BPF_PROG(guard_path_symlink, const struct path *dir, struct dentry *dentry,
+	     const char *old_name, int ret)
 {
 	if (ret)
 		return ret;
@@ -255,7 +267,8 @@ int BPF_PROG(guard_path_mkdir, const struct path *dir, struct dentry *dentry, um
 }
 
 SEC("lsm/path_mknod")
-int BPF_PROG(guard_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
+int BPF_PROG(guard_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	     unsigned int dev, int ret)
 {
 	if (ret)
 		return ret;
@@ -284,7 +297,8 @@ int BPF_PROG(guard_path_chmod, const struct path *path, umode_t mode, int ret)
 }
 
 SEC("lsm/path_chown")
-int BPF_PROG(guard_path_chown, const struct path *path, unsigned long long uid, unsigned long long gid, int ret)
+int BPF_PROG(guard_path_chown, const struct path *path, unsigned long long uid,
+	     unsigned long long gid, int ret)
 {
 	if (ret)
 		return ret;
@@ -331,7 +345,8 @@ static __always_inline int rf_guard_socket(__u64 socket)
 }
 
 SEC("lsm/unix_stream_connect")
-int BPF_PROG(guard_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk, int ret)
+int BPF_PROG(guard_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk,
+	     int ret)
 {
 	if (ret)
 		return ret;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Tasks: who looks into whom, who makes which task, and who binding somebody else. Whose process it is
- * comes from the process itself, and a new task's flags from the kernel's copy of them.
+ * Tasks: who looks into whom, who makes which task, and who binding somebody else. Whose process it
+ * is comes from the process itself, and a new task's flags from the kernel's copy of them.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -13,9 +13,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_MAKES_USER_NS (RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_CLONE))
 
 /* What looks into another process; opens of its /proc/PID are file.open's. */
-#define RF_LOOKS                                                                                            \
-	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | \
-	 RF_EVENT_BIT(RF_SYS_SETNS))
+#define RF_LOOKS                                                         \
+	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | \
+	 RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | RF_EVENT_BIT(RF_SYS_SETNS))
 
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(lsm_ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
@@ -39,12 +39,14 @@ int BPF_PROG(lsm_task_alloc, struct task_struct *task, unsigned long clone_flags
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_CLONE), 0, clone_flags | RF_FLAGS_ARE_WHOLE));
+	return rf_lsm_verdict(
+		rf_decide_call(RF_EVENT_BIT(RF_SYS_CLONE), 0, clone_flags | RF_FLAGS_ARE_WHOLE));
 }
 
 /*
- * 6.1: 7cd4c5c2101c. Needs no capability: what unshare(CLONE_NEWUSER) reaches first, and clone before its task_alloc.
- * That a user namespace is to be made is certain here, whatever memory says by now.
+ * 6.1: 7cd4c5c2101c. Needs no capability: what unshare(CLONE_NEWUSER) reaches first, and clone
+ * before its task_alloc. That a user namespace is to be made is certain here, whatever memory says
+ * by now.
  */
 SEC("lsm/userns_create")
 int BPF_PROG(lsm_userns_create, const struct cred *cred, int ret)

@@ -2,15 +2,16 @@
 /*
  * The matching: a global function, so that the verifier checks it by itself, whoever calls.
  */
-#define RF_RULE_MAPS
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include "include/bits.h"
 #include "include/match.h"
 #include "include/scratch.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Words with hits that are looked at for one event; what is beyond is counted, and the verdict so far holds. */
+/* Words with hits that are looked at for one event; what is beyond is counted, and the verdict so
+ * far holds. */
 #define RF_BUDGET 32
 
 static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
@@ -19,26 +20,8 @@ static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
 }
 
 /*
- * The number of the lowest bit set; word is not 0. BPF has no such instruction, and each branch here would
- * double what the verifier looks at in the loop below: a de Bruijn sequence has none.
- */
-static const __u8 rf_bit_numbers[64] = {
-	0,  1,	48, 2,	57, 49, 28, 3,	61, 58, 50, 42, 38, 29, 17, 4,	62, 55, 59, 36, 53, 51,
-	43, 22, 45, 39, 33, 30, 24, 18, 12, 5,	63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21,
-	44, 32, 23, 11, 46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,	13, 8,	7,  6,
-};
-
-static __always_inline __u32 rf_lowest(__u64 word)
-{
-	__u32 bit = rf_bit_numbers[((word & -word) * 0x03f79d71b4cb0a89ULL) >> 58];
-
-	barrier_var(bit); /* newer clangs know what the table holds and drop the mask that the verifier needs */
-	return bit & 63;
-}
-
-/*
- * ANDs one dim's set in; leaves the function when nothing is left. What is missing is noted in memory, not
- * in a variable: the verifier would follow each of its 128 values to the end.
+ * ANDs one dim's set in; leaves the function when nothing is left. What is missing is noted in
+ * memory, not in a variable: the verifier would follow each of its 128 values to the end.
  */
 #define RF_NARROW(d, is)                                            \
 	do {                                                        \
@@ -61,20 +44,23 @@ static __always_inline __u32 rf_lowest(__u64 word)
 		}                                                   \
 	} while (0)
 
-#define RF_SET_OF_VALUE(d)                                                                                             \
-	({                                                                                                             \
-		struct rf_operand_key __key = { .event = event, .dim = d, .value = query->value[d] & rules->mask[d] }; \
-		__u32 *__id = bpf_map_lookup_elem(operands, &__key);                                                   \
-                                                                                                                       \
-		__id ? *__id : rules->other[d];                                                                        \
+#define RF_SET_OF_VALUE(d)                                                                   \
+	({                                                                                   \
+		struct rf_operand_key __key = { .event = event,                              \
+						.dim = d,                                    \
+						.value = query->value[d] & rules->mask[d] }; \
+		__u32 *__id = bpf_map_lookup_elem(operands, &__key);                         \
+                                                                                             \
+		__id ? *__id : rules->other[d];                                              \
 	})
 
 /*
- * The key is fetched again from where it lies: memory that was handed to a global function cannot be a
- * map's key before 6.3 (map_key_value_types without PTR_TO_MEM).
+ * The key is fetched again from where it lies: memory that was handed to a global function cannot
+ * be a map's key before 6.3 (map_key_value_types without PTR_TO_MEM).
  */
-__noinline __u32 rf_set_of_object(const struct rf_query *query, const struct rf_address_key *address, __u32 half,
-				  __u32 kind, __u32 other)
+__noinline __u32 rf_set_of_object(const struct rf_query *query,
+				  const struct rf_address_key *address, __u32 half, __u32 kind,
+				  __u32 other)
 {
 	struct rf_address_key key;
 	struct rf_scratch *buffer;
@@ -93,29 +79,6 @@ __noinline __u32 rf_set_of_object(const struct rf_query *query, const struct rf_
 		found = addresses ? bpf_map_lookup_elem(addresses, &key) : NULL;
 	}
 	return found ? *found : other;
-}
-
-#define RF_TRIES 16 /* others may take the bit that was seen free */
-
-__noinline int rf_scratch_take(void)
-{
-	__u64 *busy, free;
-	__u32 zero = 0, i;
-
-	busy = bpf_map_lookup_elem(&scratch_shared_busy, &zero);
-	if (!busy)
-		return 0;
-	for (i = 0; i < RF_TRIES; i++) {
-		__u32 bit;
-
-		free = ~*(volatile __u64 *)busy;
-		if (!free)
-			return 0;
-		bit = rf_lowest(free);
-		if (!(__sync_fetch_and_or(busy, 1ULL << bit) & (1ULL << bit)))
-			return bit + 1;
-	}
-	return 0;
 }
 
 __noinline int rf_event_has_rules(__u32 event)
@@ -158,7 +121,8 @@ __noinline int rf_has_rules(__u32 first, __u32 second)
 
 #define RF_CLEARS 8 /* exceptions at a time */
 
-/* The rules of a word that the lowest of these exceptions clear. A loop of its own: see rf_lowest. */
+/* The rules of a word that the lowest of these exceptions clear. A loop of its own: see rf_lowest.
+ */
 __noinline __u64 rf_exception_mask(const struct rf_actions *act, __u32 word, __u64 exceptions)
 {
 	__u64 cleared = 0;
@@ -172,7 +136,8 @@ __noinline __u64 rf_exception_mask(const struct rf_actions *act, __u32 word, __u
 		if (!exceptions)
 			break;
 		at = word * 64 + rf_lowest(exceptions);
-		barrier_var(at); /* a mask behind it: 6.1 does not follow bounds through a 32-bit or */
+		barrier_var(
+			at); /* a mask behind it: 6.1 does not follow bounds through a 32-bit or */
 		exceptions &= exceptions - 1;
 		cleared |= 1ULL << (act->clears[at & (RF_MAX_RULES - 1)] & 63);
 	}
@@ -180,7 +145,8 @@ __noinline __u64 rf_exception_mask(const struct rf_actions *act, __u32 word, __u
 }
 
 /* Clears the rules owner exceptions are among the hits, and the exceptions. */
-static __always_inline __u64 rf_apply_exceptions(const struct rf_actions *act, __u64 word, __u64 hits)
+static __always_inline __u64 rf_apply_exceptions(const struct rf_actions *act, __u64 word,
+						 __u64 hits)
 {
 	__u64 exceptions = hits & act->except[word];
 	__u32 i, done;
@@ -197,7 +163,8 @@ static __always_inline __u64 rf_apply_exceptions(const struct rf_actions *act, _
 }
 
 /* deny before kill before alert; the lowest number of these. */
-static __always_inline void rf_strongest(struct rf_query *query, const struct rf_actions *act, __u64 word, __u64 hits)
+static __always_inline void rf_strongest(struct rf_query *query, const struct rf_actions *act,
+					 __u64 word, __u64 hits)
 {
 	__u32 strength = RF_ACTION_ALERT;
 	__u64 chosen = hits & act->deny[word];
@@ -217,7 +184,8 @@ static __always_inline void rf_strongest(struct rf_query *query, const struct rf
 	query->rule = word * 64 + rf_lowest(chosen);
 }
 
-/* Numbers of the sets owner rules an event may hit: one a dim, each a part of the event's, and the container's. */
+/* Numbers of the sets owner rules an event may hit: one a dim, each a part of the event's, and the
+ * container's. */
 #define RF_NARROWED (RF_DIMS + 1)
 struct rf_narrowed {
 	__u32 set[RF_NARROWED];
@@ -232,10 +200,12 @@ static __always_inline __u64 rf_word_of(void *sets, __u32 id, __u64 word)
 }
 
 /*
- * A word of rules, owner number has 64 bits as 6.1 follows no bounds of 32: what all dims agree on, and its exceptions leave of it. A global function, and so verified once: its
- * ways would be followed anew in each round of the loop below, in every program.
+ * A word of rules, owner number has 64 bits as 6.1 follows no bounds of 32: what all dims agree on,
+ * and its exceptions leave of it. A global function, and so verified once: its ways would be
+ * followed anew in each round of the loop below, in every program.
  */
-__noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed *by, __u32 half, __u64 word)
+__noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed *by, __u32 half,
+				__u64 word)
 {
 	struct rf_actions *act;
 	__u32 zero = 0, i;
@@ -251,7 +221,8 @@ __noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed
 	for (i = 0; i < RF_NARROWED; i++)
 		hits &= rf_word_of(sets, by->set[i], word);
 	if (hits & act->except[word])
-		hits = query->worst_case ? hits & ~act->except[word] : rf_apply_exceptions(act, word, hits);
+		hits = query->worst_case ? hits & ~act->except[word]
+					 : rf_apply_exceptions(act, word, hits);
 	if (hits)
 		rf_strongest(query, act, word, hits);
 	return 0;
@@ -315,12 +286,13 @@ __noinline int rf_match(struct rf_query *query, const struct rf_address_key *add
 	RF_NARROW(RF_DIM_EXE, RF_SET_OF_VALUE(RF_DIM_EXE));
 	RF_NARROW(RF_DIM_FACTS, RF_SET_OF_VALUE(RF_DIM_FACTS));
 	RF_NARROW(3, RF_SET_OF_VALUE(3));
-	RF_NARROW(RF_DIM_OBJECT,
-		  rf_set_of_object(query, address, half, rules->dim[RF_DIM_OBJECT], rules->other[RF_DIM_OBJECT]));
+	RF_NARROW(RF_DIM_OBJECT, rf_set_of_object(query, address, half, rules->dim[RF_DIM_OBJECT],
+						  rules->other[RF_DIM_OBJECT]));
 	if (query->need)
 		return RF_MATCH_NEED_MORE;
 
-	/* Something may match. The sets are looked up anew, by number: in a function, the verifier knows only that. */
+	/* Something may match. The sets are looked up anew, by number: in a function, the verifier
+	 * knows only that. */
 	for (step = 0; step < RF_BUDGET; step++) {
 		if (!summary)
 			break;

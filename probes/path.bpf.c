@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Paths from dentries: bpf_d_path is not allowed where we need it, and its answer
- * depends on mounts. Global functions, so that the verifier checks each walk by itself. It follows a loop round by
- * round, in each program that comes here: so the round of a long one is a global function, too, verified once a program.
+ * depends on mounts. Global functions, so that the verifier checks each walk by itself. It follows
+ * a loop round by round, in each program that comes here: so the round of a long one is a global
+ * function, too, verified once a program.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -12,8 +13,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
  * Puts a name and the '/' before it in front of what is there. Returns false when it does not fit.
- * Where the path begins is kept in the buffer, not in a register: the verifier would follow its range
- * through every round of the walk, and give up.
+ * Where the path begins is kept in the buffer, not in a register: the verifier would follow its
+ * range through every round of the walk, and give up.
  */
 static __always_inline bool rf_prepend(struct rf_scratch *buffer, const struct dentry *dentry)
 {
@@ -57,7 +58,8 @@ static __always_inline void rf_path_begin(struct rf_scratch *buffer)
 	buffer->truncated = true;
 }
 
-/* One name more. Returns where it lies; 0: the walk is over, and the path whole unless it is `truncated`. */
+/* One name more. Returns where it lies; 0: the walk is over, and the path whole unless it is
+ * `truncated`. */
 __noinline __u64 rf_path_up(struct rf_scratch *buffer, __u64 dentry)
 {
 	__u64 parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
@@ -117,9 +119,10 @@ complete:
 	return false;
 }
 
-/* As a task with this root sees it: from mount to mount, up to the root or to where the mounts end. */
-__noinline int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount, __u64 root_dentry,
-				  __u64 root_mount)
+/* As a task with this root sees it: from mount to mount, up to the root or to where the mounts end.
+ */
+__noinline int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount,
+				  __u64 root_dentry, __u64 root_mount)
 {
 	__u32 depth;
 
@@ -135,7 +138,8 @@ __noinline int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64
 	return rf_path_finish(buffer);
 }
 
-/* Up from a dentry, some levels: `root` where that was on the way, 0 where the way ended, else how far it got. */
+/* Up from a dentry, some levels: `root` where that was on the way, 0 where the way ended, else how
+ * far it got. */
 __noinline __u64 rf_climb(__u64 dentry, __u64 root)
 {
 	__u32 level;
@@ -153,7 +157,8 @@ __noinline __u64 rf_climb(__u64 dentry, __u64 root)
 	return dentry;
 }
 
-#define RF_HASHED 15 /* bytes at a time: RF_PATH_LEN - 1 and RF_NAME_MAX - 1 are seventeen times that */
+/* bytes at a time: RF_PATH_LEN - 1 and RF_NAME_MAX - 1 are seventeen times that */
+#define RF_HASHED 15
 
 /* FNV-1a of some bytes more of the walk, up to their end. */
 __noinline __u64 rf_hash_walk(struct rf_scratch *buffer, __u32 at, __u64 hash)

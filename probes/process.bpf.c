@@ -7,19 +7,20 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/exec.h"
-#include "include/lifecycle.h"
 #include "include/drift.h"
+#include "include/enroll.h"
+#include "include/exec.h"
+#include "include/exec_binding.h"
 #include "include/guard.h"
-#include "include/member.h"
-#include "include/become.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_CLONE_INTO_CGROUP 0x200000000ULL
 
-static __always_inline void rf_task_record(__u32 event, struct task_struct *subject, const struct rf_task *bound,
-					   struct rf_container *container, struct task_struct *child, __u64 flags)
+static __always_inline void rf_task_record(__u32 event, struct task_struct *subject,
+					   const struct rf_task *bound,
+					   struct rf_container *container,
+					   struct task_struct *child, __u64 flags)
 {
 	struct rf_task_event *record;
 	__u32 route = rf_route(event, bound->slot, container, RF_ACTION_NONE);
@@ -40,8 +41,9 @@ static __always_inline void rf_task_record(__u32 event, struct task_struct *subj
 }
 
 /*
- * clone3 with CLONE_INTO_CGROUP: no_task is moved, the child begins in another cgroup of v2. Told as the leaving that it
- * is; a verdict is about its parent. It is bound to its container all the same.
+ * clone3 with CLONE_INTO_CGROUP: no_task is moved, the child begins in another cgroup of v2. Told
+ * as the leaving that it is; a verdict is about its parent. It is bound to its container all the
+ * same.
  */
 rf_subprogram int rf_report_clone_into_cgroup(struct task_struct *child, const struct rf_task *like,
 					      struct rf_container *container)
@@ -70,7 +72,8 @@ rf_subprogram int rf_report_clone_into_cgroup(struct task_struct *child, const s
 	rf_header_verdict(&record->header, &query, child, like);
 	record->header.flags = flags;
 	record->cgroup = BPF_CORE_READ(into, kn, id);
-	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), BPF_CORE_READ(into, kn, name));
+	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path),
+					BPF_CORE_READ(into, kn, name));
 	if (len > 0)
 		record->path_len = len - 1;
 	rf_submit(record, RF_CGROUP_ATTACH);
@@ -78,12 +81,13 @@ rf_subprogram int rf_report_clone_into_cgroup(struct task_struct *child, const s
 }
 
 /*
- * clone3 has its flags in memory: at its entry they may not be readable yet, or be changed after that. Here are those that
- * the kernel took. Who gets so far has not been stopped at the entry: it is killed, and its child kill_pending, which only
- * the kernel's own signal could reach. What rules only alert of was reported at the entry. Returns whether.
+ * clone3 has its flags in memory: at its entry they may not be readable yet, or be changed after
+ * that. Here are those that the kernel took. Who gets so far has not been stopped at the entry: it
+ * is killed, and its child kill_pending, which only the kernel's own signal could reach. What rules
+ * only alert of was reported at the entry. Returns whether.
  */
-rf_subprogram bool rf_check_clone3(struct task_struct *parent, struct rf_task *bound, struct rf_container *container,
-				   __u64 flags)
+rf_subprogram bool rf_check_clone3(struct task_struct *parent, struct rf_task *bound,
+				   struct rf_container *container, __u64 flags)
 {
 	struct rf_query *query = (struct rf_query *)((struct rf_armed *)bound)->query_storage;
 	struct rf_syscall_event *record;
@@ -120,8 +124,9 @@ rf_subprogram bool rf_check_clone3(struct task_struct *parent, struct rf_task *b
 }
 
 /*
- * What is known of each task takes of the agent's memory, and where that is used up, no container's new tasks are followed.
- * So no container may have that many: who makes one more is killed, and the child kill_pending. Says whether.
+ * What is known of each task takes of the agent's memory, and where that is used up, no container's
+ * new tasks are followed. So no container may have that many: who makes one more is killed, and the
+ * child kill_pending. Says whether.
  */
 static __always_inline bool rf_exceeds_task_share(const struct rf_container *container)
 {
@@ -150,16 +155,19 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	rf_drift_check(parent, bound, RF_SYS_CLONE);
 	__builtin_memcpy(&like, bound, sizeof(like));
 	started = child->start_boottime;
-	barrier_var(started); /* else one load may serve two kinds of pointer, which the verifier refuses */
+	barrier_var(started); /* else one load may serve two kinds of pointer, which the verifier
+				 refuses */
 	if (!(clone_flags & RF_CLONE_THREAD))
 		like.start_ns = started;
 	of_child = rf_bind(child, container, &like);
-	if (!of_child) /* it is, by the hook before (lsm_follow.bpf.c); or there was no memory for it */
+	if (!of_child) /* it is, by the hook before (lsm_follow.bpf.c); or there was no memory for
+			  it */
 		of_child = rf_bound(child);
 	if (of_child) {
 		of_child->start_ns = like.start_ns;
 		rf_inherit(of_child, bound);
-		if (rf_check_clone3(parent, bound, container, clone_flags) || rf_exceeds_task_share(container))
+		if (rf_check_clone3(parent, bound, container, clone_flags) ||
+		    rf_exceeds_task_share(container))
 			((struct rf_armed *)of_child)->identity.kill_pending = 1;
 		if (rf_mark_counted(of_child))
 			__sync_fetch_and_add(&container->tasks, 1);
@@ -171,7 +179,8 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	if (clone_flags & RF_CLONE_INTO_CGROUP)
 		rf_report_clone_into_cgroup(child, &like, container);
 	rf_count(like.slot, RF_COUNT_FORK);
-	/* Who is not bound is not followed to its end: its entry would stay, and be of whoever gets its number. */
+	/* Who is not bound is not followed to its end: its entry would stay, and be of whoever gets
+	 * its number. */
 	if (of_child)
 		rf_publish(child, &like, container);
 	rf_task_record(RF_PROCESS_FORK, parent, &like, container, child, clone_flags);
@@ -179,12 +188,14 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 }
 
 /*
- * An armed task runs a new program. Where an LSM hook was asked, it is only reported; but the first program of a
- * container is not asked about there, as no_task was armed yet: it is killed before it begins.
+ * An armed task runs a new program. Where an LSM hook was asked, it is only reported; but the first
+ * program of a container is not asked about there, as no_task was armed yet: it is killed before it
+ * begins.
  */
 static __always_inline void rf_report_exec(struct task_struct *task, struct rf_task *bound,
-					   struct rf_container *container, const struct rf_file *exe,
-					   struct rf_scratch *buffer, bool newly_armed)
+					   struct rf_container *container,
+					   const struct rf_file *exe, struct rf_scratch *buffer,
+					   bool newly_armed)
 {
 	struct rf_query query;
 	__u32 route;
@@ -201,41 +212,9 @@ static __always_inline void rf_report_exec(struct task_struct *task, struct rf_t
 		rf_exec_record(task, bound, exe, buffer, &query, route, flags, true);
 }
 
-/*
- * A global function: what it has to do is the same whether there was a buffer to read the program's path into, and
- * the verifier would follow both to the end. The current task is the one that executes. Returns whether it is bound by this.
- */
-__noinline int rf_bind_exec(const struct rf_exec_binding *binding)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_container *container;
-	struct rf_task *bound, like;
-	__u32 slot;
-
-	if (!binding)
-		return 0;
-	like = binding->like;
-	slot = like.slot;
-	container = bpf_map_lookup_elem(&slots, &slot);
-	if (!container)
-		return 0;
-	bound = binding->newly_armed ? rf_bind(task, container, &like) : rf_bound(task);
-	if (!bound)
-		return 0;
-	((struct rf_armed *)bound)->container_root = binding->container_root;
-	bound->exe_hash = like.exe_hash;
-	bound->facts = like.facts;
-	__builtin_memset(((struct rf_armed *)bound)->memo, 0, sizeof(((struct rf_armed *)bound)->memo));
-	if (((struct rf_armed *)bound)->identity.kill_pending)
-		bpf_send_signal(9);
-	rf_drift_watch(task, bound);
-	rf_claim_mount_ns(task, bound->container);
-	rf_publish(task, bound, container);
-	return 1;
-}
-
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *binprm)
+int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
+	     struct linux_binprm *binprm)
 {
 	struct rf_exec_binding binding = {};
 	struct rf_container *container;
@@ -254,7 +233,8 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct
 		rf_count_task(task, bound, container, false);
 		if (buffer)
 			rf_report_exec(task, bound, container, &exe, buffer,
-				       binding.newly_armed || ((struct rf_armed *)bound)->armed_by_exec);
+				       binding.newly_armed ||
+					       ((struct rf_armed *)bound)->armed_by_exec);
 	}
 	if (buffer)
 		rf_scratch_put(buffer);
@@ -276,7 +256,8 @@ static __always_inline void rf_report_stop(struct task_struct *task, const struc
 }
 
 /* A task has ended, and its process, too, if it was in the table until now (`process`). */
-static __always_inline void rf_task_ended(struct task_struct *task, struct rf_task *bound, bool process)
+static __always_inline void rf_task_ended(struct task_struct *task, struct rf_task *bound,
+					  bool process)
 {
 	struct rf_container *container = rf_container_of(bound);
 
@@ -306,13 +287,15 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	 * deletes the process tells of its end.
 	 */
 	rf_task_ended(task, bound,
-		      BPF_CORE_READ(task, signal, live.counter) == 0 && !bpf_map_delete_elem(&processes, &tgid));
+		      BPF_CORE_READ(task, signal, live.counter) == 0 &&
+			      !bpf_map_delete_elem(&processes, &tgid));
 	return 0;
 }
 
 /*
- * Whose end was not seen, because the program above was skipped (docs/kernel-compat.md): seen when nothing is left of it.
- * The kernel comes here where nothing is preempted. Its number may be another process's by then.
+ * Whose end was not seen, because the program above was skipped (docs/kernel-compat.md): seen when
+ * nothing is left of it. The kernel comes here where nothing is preempted. Its number may be
+ * another process's by then.
  */
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(sched_process_free, struct task_struct *task)
@@ -324,7 +307,8 @@ int BPF_PROG(sched_process_free, struct task_struct *task)
 		return 0;
 	listed = bpf_map_lookup_elem(&processes, &tgid);
 	rf_task_ended(task, bound,
-		      listed && listed->start_ns == bound->start_ns && BPF_CORE_READ(task, signal, live.counter) == 0 &&
+		      listed && listed->start_ns == bound->start_ns &&
+			      BPF_CORE_READ(task, signal, live.counter) == 0 &&
 			      !bpf_map_delete_elem(&processes, &tgid));
 	return 0;
 }

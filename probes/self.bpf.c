@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The agent's self-defence where nothing can be refused: signals that were sent to it, calls that name it as they
- * begin, objects of BPF as their descriptors are handed out. Who did it is killed; what the call does, it may still do.
- * And what both tiers want: who moves the agent to another cgroup, its end, and what is to be guarded.
+ * The agent's self-defence where nothing can be refused: signals that were sent to it, calls that
+ * name it as they begin, objects of BPF as their descriptors are handed out. Who did it is killed;
+ * what the call does, it may still do. And what both tiers want: who moves the agent to another
+ * cgroup, its end, and what is to be guarded.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/call.h"
 #include "include/guard.h"
+#include "include/self.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -16,9 +18,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_PRIO_PGRP 1
 #define RF_PRIO_USER 2
 
-/* Every way of sending one comes here, and is done by then. What the kernel sends has no task of a container's behind. */
+/* Every way of sending one comes here, and is done by then. What the kernel sends has no task of a
+ * container's behind. */
 SEC("tp_btf/signal_generate")
-int BPF_PROG(guard_signal_generate, int sig, void *info, struct task_struct *task, int group, int result)
+int BPF_PROG(guard_signal_generate, int sig, void *info, struct task_struct *task, int group,
+	     int result)
 {
 	if (rf_is_agent(task))
 		rf_guard_hit(RF_TAMPER_SIGNAL, sig, 0, 0, false);
@@ -26,7 +30,8 @@ int BPF_PROG(guard_signal_generate, int sig, void *info, struct task_struct *tas
 }
 
 SEC("tp_btf/cgroup_attach_task")
-int BPF_PROG(guard_cgroup_attach_task, struct cgroup *to, const char *path, struct task_struct *task)
+int BPF_PROG(guard_cgroup_attach_task, struct cgroup *to, const char *path,
+	     struct task_struct *task)
 {
 	if (rf_is_agent(task))
 		rf_guard_hit(RF_TAMPER_CGROUP, BPF_CORE_READ(to, kn, id), 0, 0, false);
@@ -73,7 +78,8 @@ __noinline int rf_guard_file(__u32 index)
 		state->ticket_magic = RF_READ(struct super_block, super, s_magic);
 		return true;
 	}
-	on |= RF_READ(struct super_block, super, s_magic) == RF_MAGIC_BPF ? RF_GUARD_PINS : RF_GUARD_DEVICE;
+	on |= RF_READ(struct super_block, super, s_magic) == RF_MAGIC_BPF ? RF_GUARD_PINS
+									  : RF_GUARD_DEVICE;
 	bpf_map_update_elem(&guards, &key, &on, BPF_ANY);
 	key.id = RF_READ(struct inode, inode, i_ino);
 	on = wanted->kind;
@@ -81,7 +87,8 @@ __noinline int rf_guard_file(__u32 index)
 	return true;
 }
 
-/* The agent reads this iterator when it has filled `guard_wanted`: the reader is the task owner descriptors these are. */
+/* The agent reads this iterator when it has filled `guard_wanted`: the reader is the task owner
+ * descriptors these are. */
 SEC("iter/task")
 int guard_register(struct bpf_iter__task *ctx)
 {
@@ -98,7 +105,8 @@ int guard_register(struct bpf_iter__task *ctx)
 
 /* ---- calls -------------------------------------------------------------- */
 
-/* Numbers of processes are the host's where the caller sees the host's; those of threads are found by the kernel's table. */
+/* Numbers of processes are the host's where the caller sees the host's; those of threads are found
+ * by the kernel's table. */
 static __always_inline bool rf_is_agent_pid(struct task_struct *task, __u32 pid)
 {
 	struct rf_guard_state *state = rf_guard_state();
@@ -125,7 +133,8 @@ static __always_inline bool rf_is_agent_pidfd(struct task_struct *task, __u32 fd
 	return other && rf_task_is_agent(other);
 }
 
-/* setpriority and ioprio_set: `which` counted from 0. Whoever is meant by a user is root, as the agent is. */
+/* setpriority and ioprio_set: `which` counted from 0. Whoever is meant by a user is root, as the
+ * agent is. */
 static __always_inline bool rf_priority_hits_agent(struct task_struct *task, __u64 which, __u32 who)
 {
 	struct rf_guard_key key = { .device = RF_GUARD_GROUP, .id = who };
@@ -139,7 +148,8 @@ static __always_inline bool rf_priority_hits_agent(struct task_struct *task, __u
 	return which == RF_PRIO_USER && !who && !BPF_CORE_READ(task, cred, uid.val);
 }
 
-static __always_inline __u64 rf_directory_of(struct task_struct *task, const struct rf_call *call, __u32 arg)
+static __always_inline __u64 rf_directory_of(struct task_struct *task, const struct rf_call *call,
+					     __u32 arg)
 {
 	__u64 file;
 
@@ -152,7 +162,8 @@ static __always_inline __u64 rf_directory_of(struct task_struct *task, const str
 #define RF_GUARD_TAIL 96 /* characters at the end of a path that are looked at */
 #define RF_GUARD_ENDS 3	 /* components that are looked at */
 
-/* Whether a number is below 0, as 1 or 0 and without a branch, which the verifier would follow both ways each time. */
+/* Whether a number is below 0, as 1 or 0 and without a branch, which the verifier would follow both
+ * ways each time. */
 static __always_inline __u64 rf_if_negative(__u64 value)
 {
 	barrier_var(value);
@@ -162,8 +173,9 @@ static __always_inline __u64 rf_if_negative(__u64 value)
 }
 
 /*
- * Hashes of the end of a path, read from its last character to the first: of the last component, of the last two, of
- * the last three; and the same of the directory that it link_flags into. In the buffer: `ends`, `above`.
+ * Hashes of the end of a path, read from its last character to the first: of the last component, of
+ * the last two, of the last three; and the same of the directory that it link_flags into. In the
+ * buffer: `ends`, `above`.
  */
 static __always_inline void rf_hash_ends(struct rf_scratch *buffer)
 {
@@ -171,11 +183,13 @@ static __always_inline void rf_hash_ends(struct rf_scratch *buffer)
 	__u64 len = buffer->len & (RF_PATH_LEN - 1), i;
 
 	/* One slash at the end of a directory's name means nothing. */
-	len -= rf_if_negative((__u64)((unsigned char)buffer->name[(len - 1) & (RF_PATH_LEN - 1)] ^ '/') - 1);
+	len -= rf_if_negative(
+		(__u64)((unsigned char)buffer->name[(len - 1) & (RF_PATH_LEN - 1)] ^ '/') - 1);
 	for (i = 0; i < RF_GUARD_TAIL; i++) {
 		__u64 inside = rf_if_negative(i - len), c, slash, first;
 
-		c = (unsigned char)buffer->name[(len - 1 - i) & (RF_PATH_LEN - 1)] * inside + '/' * (1 - inside);
+		c = (unsigned char)buffer->name[(len - 1 - i) & (RF_PATH_LEN - 1)] * inside +
+		    '/' * (1 - inside);
 		slash = rf_if_negative((c ^ '/') - 1);
 		buffer->ends[slashes & 7] = hash;
 		buffer->above[slashes & 7] = above;
@@ -205,7 +219,8 @@ static __always_inline bool rf_ends_match(const __u64 *ends)
 	return false;
 }
 
-/* By names of things, not by the things: most paths are done with after a look-up or two. `text`: see rf_guard_hit. */
+/* By names of things, not by the things: most paths are done with after a look-up or two. `text`:
+ * see rf_guard_hit. */
 __noinline int rf_path_may_be_guarded(__u32 text)
 {
 	__u32 index = text - 1;
@@ -218,9 +233,10 @@ __noinline int rf_path_may_be_guarded(__u32 text)
 }
 
 /*
- * A path is read from the caller's memory, and what it link_flags to is not known yet. So it is certain only what lies in
- * the directory that it begins in; what merely sounds like one of the agent's is reported of, and no_task is killed for it
- * (header.flags says so). The agent itself sees what comes of it (daemon/defence/watchdog.py).
+ * A path is read from the caller's memory, and what it link_flags to is not known yet. So it is
+ * certain only what lies in the directory that it begins in; what merely sounds like one of the
+ * agent's is reported of, and no_task is killed for it (header.flags says so). The agent itself
+ * sees what comes of it (daemon/defence/watchdog.py).
  */
 __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 arg, __u32 what)
 {
@@ -248,11 +264,13 @@ __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 
 	return verdict;
 }
 
-static __always_inline int rf_guard_paths(const struct rf_call *call, const struct rf_guarded_call *how)
+static __always_inline int rf_guard_paths(const struct rf_call *call,
+					  const struct rf_guarded_call *how)
 {
 	int verdict = rf_guard_path(call, how->arg[0], how->arg[1], how->what);
 
-	return verdict == RF_ACTION_NONE ? rf_guard_path(call, how->arg[2], how->arg[3], how->what) : verdict;
+	return verdict == RF_ACTION_NONE ? rf_guard_path(call, how->arg[2], how->arg[3], how->what)
+					 : verdict;
 }
 
 static __always_inline bool rf_fd_is_guarded(struct task_struct *task, __u32 fd)
@@ -324,13 +342,15 @@ int guard_bpf_exit(void *ctx)
 	object = (__u64)RF_READ(struct file, file, private_data);
 	if (name == 0x70616d2d667062ULL) { /* bpf-map */
 		if (rf_is_guarded_object(RF_GUARD_MAP, RF_READ(struct bpf_map, object, id)))
-			rf_guard_hit(RF_TAMPER_MAP, RF_READ(struct bpf_map, object, id), 0, 0, false);
+			rf_guard_hit(RF_TAMPER_MAP, RF_READ(struct bpf_map, object, id), 0, 0,
+				     false);
 	} else if (name == 0x676f72702d667062ULL) { /* bpf-prog */
 		__u32 id = RF_READ(struct bpf_prog, object, aux, id);
 
 		if (rf_is_guarded_object(RF_GUARD_PROGRAM, id))
 			rf_guard_hit(RF_TAMPER_PROGRAM, id, 0, 0, false);
-	} else if (name == 0x6b6e696c2d667062ULL || name == 0x6b6e696c5f667062ULL) { /* bpf-link, bpf_link */
+	} else if (name == 0x6b6e696c2d667062ULL ||
+		   name == 0x6b6e696c5f667062ULL) { /* bpf-link, bpf_link */
 		__u32 id = RF_READ(struct bpf_link, object, id);
 
 		if (rf_is_guarded_object(RF_GUARD_LINK, id))

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * System calls, at entry. One program serves all of them: it is attached to as many per-syscall
- * tracepoints as are asked for, and reads number and arguments from the task's saved registers, so it
- * fits calls of any number of arguments. Measured (tools/bench/hooks): a raw sys_enter program costs
- * every call of every process far more than a per-syscall tracepoint costs the calls that it is not
- * for.
+ * tracepoints as are asked for, and reads number and arguments from the task's saved registers, so
+ * it fits calls of any number of arguments. Measured (tools/bench/hooks): a raw sys_enter program
+ * costs every call of every process far more than a per-syscall tracepoint costs the calls that it
+ * is not for.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -12,13 +12,15 @@
 #include "include/call.h"
 #include "include/drift.h"
 #include "include/guard.h"
+#include "include/self.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_SOCKETCALL_SOCKET 1
 #define RF_SOCKETCALL_SOCKETPAIR 8
 
-/* socketcall(call, args) of 32-bit callers: unpack the arguments of socket and socketpair. The rest is not ours. */
+/* socketcall(call, args) of 32-bit callers: unpack the arguments of socket and socketpair. The rest
+ * is not ours. */
 static __always_inline bool rf_unpack_socketcall(struct rf_call *call, __u8 *flags)
 {
 	__u32 args[3] = {}, i;
@@ -33,8 +35,9 @@ static __always_inline bool rf_unpack_socketcall(struct rf_call *call, __u8 *fla
 }
 
 /* On a stack frame of its own: drift, which was looked for before, needs that of the caller. */
-rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_task *bound, struct rf_call *call,
-				    const struct rf_syscall *known, __u8 flags)
+rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_task *bound,
+				    struct rf_call *call, const struct rf_syscall *known,
+				    __u8 flags)
 {
 	struct rf_query query;
 	struct rf_scratch *buffer;
@@ -57,7 +60,8 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_ta
 		rf_drop(event, RF_DROP_TABLE_FULL, bound->slot);
 		return 0;
 	}
-	/* Arguments in memory that is not there yet, as no honest caller has them: they count as the worst that they could be. */
+	/* Arguments in memory that is not there yet, as no honest caller has them: they count as
+	 * the worst that they could be. */
 	query.worst_case = flags & RF_FLAG_UNREADABLE;
 	flags |= rf_call_text(buffer, call, known->text_arg, event);
 	query.text = buffer->bit + 1;
@@ -114,8 +118,8 @@ int syscall_enter(void *ctx)
 
 /*
  * Instead of syscall_enter: 32-bit programs, int 0x80 and x32 calls as well, which no per-syscall
- * tracepoint ever sees. It runs at each call of every process, so what it does for those that are not
- * ours is all that it costs the node: one look into the table of calls.
+ * tracepoint ever sees. It runs at each call of every process, so what it does for those that are
+ * not ours is all that it costs the node: one look into the table of calls.
  */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(every_call, struct pt_regs *regs, long id)
@@ -134,8 +138,8 @@ int BPF_PROG(every_call, struct pt_regs *regs, long id)
 }
 
 /*
- * Where chroot(2) led is only known when it is done. It is asked about at its entry, too: whether the task was
- * chrooted before is only known there.
+ * Where chroot(2) led is only known when it is done. It is asked about at its entry, too: whether
+ * the task was chrooted before is only known there.
  */
 SEC("tracepoint/syscalls/sys_exit_chroot")
 int chroot_exit(void *ctx)
@@ -148,7 +152,8 @@ int chroot_exit(void *ctx)
 	struct rf_call call;
 
 	bound = rf_bound(task);
-	if (!bound || rf_return_value(regs) || !rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)))
+	if (!bound || rf_return_value(regs) ||
+	    !rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)))
 		return 0;
 	rf_read_call(&call, regs, false);
 	known = bpf_map_lookup_elem(&syscalls, &call.index);

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the cgroup-BPF programs have in common. They deny before the effect, for the verdicts deny and
- * kill; they cannot raise a signal: for kill, the agent ends the process afterwards.
+ * What the cgroup-BPF programs have in common. They deny before the effect, for the verdicts deny
+ * and kill; they cannot raise a signal: for kill, the agent ends the process afterwards.
  */
 #ifndef RINGFENCE_CGROUP_H
 #define RINGFENCE_CGROUP_H
 
 #include "match.h"
+#include "membership.h"
 
 /*
- * Each result is a constant that the compiler cannot fold into an expression: from 6.12 on the verifier
- * wants to see that a program returns 0 or 1.
+ * Each result is a constant that the compiler cannot fold into an expression: from 6.12 on the
+ * verifier wants to see that a program returns 0 or 1.
  */
 static __always_inline int rf_allow(void)
 {
@@ -26,11 +27,13 @@ static __always_inline int rf_deny(void)
 }
 
 /*
- * The binding of the task that runs, as cgroup programs see it. They had no task storage before 6.2, and know processes
- * by number there. What is not to be found, because memory or fallback had run out, is reported by its cgroup: the binding is
- * made in `fallback` then, without a program, so that no exception for one applies.
+ * The binding of the task that runs, as cgroup programs see it. They had no task storage
+ * before 6.2, and know processes by number there. What is not to be found, because memory or
+ * fallback had run out, is reported by its cgroup: the binding is made in `fallback` then, without
+ * a program, so that no exception for one applies.
  */
-static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct *task, struct rf_task *fallback)
+static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct *task,
+							     struct rf_task *fallback)
 {
 	const struct rf_task *bound;
 	struct rf_container *container;
@@ -68,7 +71,8 @@ static __always_inline bool rf_is_denied(const struct rf_query *query)
 }
 
 /* There is no buffer for the text: see rf_fail_no_scratch. */
-static __always_inline bool rf_cgroup_fail_no_scratch(struct rf_query *query, struct task_struct *task,
+static __always_inline bool rf_cgroup_fail_no_scratch(struct rf_query *query,
+						      struct task_struct *task,
 						      const struct rf_task *bound)
 {
 	query->known |= RF_KNOWN_OPERANDS;
@@ -78,7 +82,8 @@ static __always_inline bool rf_cgroup_fail_no_scratch(struct rf_query *query, st
 
 /* Asks the rules and counts. Returns where the record goes. */
 static __always_inline __u32 rf_cgroup_finish(struct rf_query *query, struct task_struct *task,
-					      const struct rf_task *bound, struct rf_container *container,
+					      const struct rf_task *bound,
+					      struct rf_container *container,
 					      const struct rf_address_key *address)
 {
 	rf_evaluate(query, task, bound, address);

@@ -1,24 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Drift: a task that is something which no call of its could have made it. This is the cheap half,
- * which every checkpoint runs: has anything changed since the last look? Whether it may is asked only then.
+ * which every checkpoint runs: has anything changed since the last look? Whether it may is asked
+ * only then.
  */
 #ifndef RINGFENCE_DRIFT_H
 #define RINGFENCE_DRIFT_H
 
-#include "maps.h"
-#include "compat.h"
-#include "task.h"
+#include "match.h"
 
 /* drift.bpf.c: from here on the task is held against what it is now. */
 int rf_drift_remember(struct rf_identity *into, __u64 task);
-/* drift.bpf.c: the whole comparison, for the current task, if it is watched. Returns the verdict. */
+/* drift.bpf.c: the whole comparison, for the current task, if it is watched. Returns the verdict.
+ */
 int rf_drift_examine(__u32 at);
 
-/* match.bpf.c: whether a rule asks for that event. */
-int rf_event_has_rules(__u32 event);
-
-/* What an exec or the adoption has made of a task is lawful. Watched from here on, if a rule asks for it. */
+/* What an exec or the adoption has made of a task is lawful. Watched from here on, if a rule asks
+ * for it. */
 static __always_inline void rf_drift_watch(struct task_struct *task, struct rf_task *bound)
 {
 	if (rf_event_has_rules(RF_TASK_DRIFT) || rf_event_has_rules(RF_SYS_SETNS))
@@ -28,12 +26,13 @@ static __always_inline void rf_drift_watch(struct task_struct *task, struct rf_t
 }
 
 /*
- * The head of struct cred in one copy, up to the effective capabilities. In words of 32 bits: before 6.3
- * sets of capabilities lie on such boundaries (f122a08b197d). CONFIG_DEBUG_CREDENTIALS (until 6.8) puts 20 bytes
- * before the first user id.
+ * The head of struct cred in one copy, up to the effective capabilities. In words of 32 bits:
+ * before 6.3 sets of capabilities lie on such boundaries (f122a08b197d). CONFIG_DEBUG_CREDENTIALS
+ * (until 6.8) puts 20 bytes before the first user id.
  */
 #define RF_CRED_HEAD 88
-#define RF_CRED_WORD(head, field, word) (*(__u32 *)((head) + bpf_core_field_offset(struct cred, field) + 4 * (word)))
+#define RF_CRED_WORD(head, field, word) \
+	(*(__u32 *)((head) + bpf_core_field_offset(struct cred, field) + 4 * (word)))
 
 rf_subprogram bool rf_same_credentials(const struct rf_identity *was, __u64 cred)
 {
@@ -53,13 +52,15 @@ rf_subprogram bool rf_same_credentials(const struct rf_identity *was, __u64 cred
 	return !diff;
 }
 
-/* Or'ed to `at`: a system call begins, and no function of the kernel can have lent the task other credentials. */
+/* Or'ed to `at`: a system call begins, and no function of the kernel can have lent the task other
+ * credentials. */
 #define RF_AT_ENTRY 0x10000
 /* Or'ed to `at`: an LSM hook, which refuses by what it returns. */
 #define RF_AT_HOOK 0x20000
 
 /* Looks at the current task. `at` is the event that the look is part of. Returns the verdict. */
-static __always_inline int rf_drift_check(struct task_struct *task, const struct rf_task *bound, __u32 at)
+static __always_inline int rf_drift_check(struct task_struct *task, const struct rf_task *bound,
+					  __u32 at)
 {
 	const struct rf_identity *was = &((const struct rf_armed *)bound)->identity;
 	const struct cred *cred;
@@ -71,8 +72,8 @@ static __always_inline int rf_drift_check(struct task_struct *task, const struct
 	cred = task->real_cred; /* followed directly: this is a hot path */
 	if (at & RF_AT_ENTRY && cred != task->cred)
 		return rf_drift_examine(at);
-	if ((__u64)cred != was->cred || (__u64)cred->user_ns != was->user_ns || (__u64)task->nsproxy != was->nsproxy ||
-	    !rf_same_credentials(was, (__u64)cred))
+	if ((__u64)cred != was->cred || (__u64)cred->user_ns != was->user_ns ||
+	    (__u64)task->nsproxy != was->nsproxy || !rf_same_credentials(was, (__u64)cred))
 		return rf_drift_examine(at);
 	return RF_ACTION_NONE;
 }

@@ -6,8 +6,121 @@
 #ifndef RINGFENCE_EMIT_H
 #define RINGFENCE_EMIT_H
 
-#include "maps.h"
-#include "task.h"
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "tasks.h"
+#include "task_facts.h"
+
+#define RF_COUNTERS 32
+
+/* Per event: emit it when no rule matched? */
+#define RF_OBSERVE_OFF 0
+#define RF_OBSERVE_ACTIVITY 1 /* to the activity ring, rate limited by container */
+#define RF_OBSERVE_ALERTS 2   /* to the alerts ring */
+
+struct map_observe {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_EVENT_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+};
+extern struct map_observe observe SEC(".maps");
+
+struct map_alerts {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20); /* (agent) */
+};
+extern struct map_alerts alerts SEC(".maps");
+
+struct map_activity {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20); /* (agent) */
+};
+extern struct map_activity activity SEC(".maps");
+
+/* Records submitted, by event: emitted = received + still in the ring. */
+struct map_emitted {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RF_EVENT_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct map_emitted emitted SEC(".maps");
+
+/* How often the rate of activity is halved now, for all containers: the agent lowers it before it
+ * falls behind. */
+struct map_halvings {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+};
+extern struct map_halvings halvings SEC(".maps");
+
+struct rf_drop_key {
+	__u16 event;
+	__u16 reason; /* enum rf_drop */
+	__u32 slot;
+};
+
+struct map_drops {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, struct rf_drop_key);
+	__type(value, __u64);
+};
+extern struct map_drops drops SEC(".maps");
+
+/* What `drops` has no room for, without its container: by event * RF_DROP_MAX + reason. Never full.
+ */
+struct map_drops_unnamed {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_EVENT_MAX *RF_DROP_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct map_drops_unnamed drops_unnamed SEC(".maps");
+
+/* Activity of a container, per CPU, read at scrape. Never events. */
+enum rf_counter {
+	RF_COUNT_NONE = 0,
+	RF_COUNT_FORK = 1,
+	RF_COUNT_EXEC = 2,
+	RF_COUNT_EXIT = 3,
+	RF_COUNT_OPEN = 4,
+	RF_COUNT_CONNECT = 5,
+	RF_COUNT_BIND = 6,
+	RF_COUNT_SENDMSG = 7,
+	RF_COUNT_DEVICE = 8,
+	RF_COUNT_SYSCTL = 9,
+	/* system calls by class, the hooked ones */
+	RF_COUNT_SYS_NAMESPACE = 16,
+	RF_COUNT_SYS_MOUNT = 17,
+	RF_COUNT_SYS_TRACE = 18,
+	RF_COUNT_SYS_KERNEL = 19, /* bpf, perf, modules, kexec, reboot, syslog ... */
+	RF_COUNT_SYS_CREDENTIAL = 20,
+	RF_COUNT_SYS_FILE = 21,
+	RF_COUNT_SYS_MEMORY = 22,
+	RF_COUNT_SYS_SOCKET = 23,
+	RF_COUNT_SYS_KEYRING = 24,
+	RF_COUNT_SYS_PROCESS = 25, /* clone family */
+	RF_COUNT_ALERT = 28,
+	RF_COUNT_KILL = 29,
+	RF_COUNT_DENY = 30,
+};
+
+struct rf_counters {
+	__u64 n[RF_COUNTERS];
+};
+
+struct map_counters {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 4096); /* (agent): as slots */
+	__type(key, __u32);
+	__type(value, struct rf_counters);
+};
+extern struct map_counters counters SEC(".maps");
 
 #define RF_ROUTE_NONE 0
 #define RF_ROUTE_ACTIVITY 1
@@ -16,21 +129,27 @@
 /* task.bpf.c: counts a record that does not leave. */
 int rf_drop(__u32 event, __u32 reason, __u32 slot);
 
+/* task.bpf.c: counts an alert of the container, and what was done about it. */
+int rf_count_action(__u32 slot, __u32 action);
+
 static __always_inline void rf_count(__u32 slot, __u32 counter)
 {
 	struct rf_counters *mine = bpf_map_lookup_elem(&counters, &slot);
 
 	if (mine && counter < RF_COUNTERS)
-		__sync_fetch_and_add(&mine->n[counter], 1); /* a program may be preempted by another on its CPU */
+		__sync_fetch_and_add(&mine->n[counter],
+				     1); /* a program may be preempted by another on its CPU */
 }
 
 /*
- * task.bpf.c: where a record goes: verdicts to the alerts ring, the rest where `observe` says. This is about reporting
- * only: a verdict is carried out whether it is reported or not.
+ * task.bpf.c: where a record goes: verdicts to the alerts ring, the rest where `observe` says. This
+ * is about reporting only: a verdict is carried out whether it is reported or not.
  */
-__u32 rf_route_rule(__u32 event, __u32 slot, struct rf_container *container, __u32 action, __u32 rule);
+__u32 rf_route_rule(__u32 event, __u32 slot, struct rf_container *container, __u32 action,
+		    __u32 rule);
 
-static __always_inline __u32 rf_route(__u32 event, __u32 slot, struct rf_container *container, __u32 action)
+static __always_inline __u32 rf_route(__u32 event, __u32 slot, struct rf_container *container,
+				      __u32 action)
 {
 	return rf_route_rule(event, slot, container, action, RF_NO_RULE);
 }

@@ -12,6 +12,8 @@
 #ifndef RINGFENCE_EVENTS_H
 #define RINGFENCE_EVENTS_H
 
+#include "vmlinux.h"
+
 #define RF_ABI_VERSION 1
 
 #define RF_COMM_LEN 16
@@ -48,17 +50,23 @@ enum rf_event {
 	RF_NET_BIND = 20,
 	RF_NET_SENDMSG = 21,
 	RF_UNIX_CONNECT = 22,
-	RF_FILE_MAP = 23,	/* mapped for execution; LSM hooks alone */
-	RF_FILE_RECEIVE = 24,	/* handed over as a descriptor; LSM hooks alone */
-	RF_MODULE_REQUEST = 25, /* the kernel is about to ask modprobe for a module, on the task's behalf */
+	RF_FILE_MAP = 23,     /* mapped for execution; LSM hooks alone */
+	RF_FILE_RECEIVE = 24, /* handed over as a descriptor; LSM hooks alone */
+	RF_MODULE_REQUEST =
+		25, /* the kernel is about to ask modprobe for a module, on the task's behalf */
 	RF_SETSOCKOPT = 26,
 	RF_FILE_LINK = 27, /* a symbolic link is made; LSM hooks alone. open_flags: RF_LEADS_* */
 
-	/* properties of every container, with no list of names behind them (drift.bpf.c, helper.bpf.c) */
-	RF_KERNEL_HELPER = 28, /* the kernel runs a program of the host: modprobe, core_pattern, release_agent ... */
-	RF_TASK_DRIFT = 29,    /* credentials or namespaces that no call of the task could have given it */
-	RF_HOST_MAP = 30,      /* a program of the host maps a file of a container for execution; LSM hooks alone */
-	RF_AGENT_TAMPER = 31,  /* an attempt on an object that the agent depends on; no rule is asked (guard.bpf.c) */
+	/* properties of every container, with no list of names behind them (drift.bpf.c,
+	   helper.bpf.c) */
+	RF_KERNEL_HELPER = 28, /* the kernel runs a program of the host: modprobe, core_pattern,
+				  release_agent ... */
+	RF_TASK_DRIFT =
+		29, /* credentials or namespaces that no call of the task could have given it */
+	RF_HOST_MAP = 30,     /* a program of the host maps a file of a container for execution; LSM
+				 hooks alone */
+	RF_AGENT_TAMPER = 31, /* an attempt on an object that the agent depends on; no rule is asked
+				 (guard.bpf.c) */
 
 	/* system calls (syscalls.bpf.c); several calls may share one event */
 	RF_SYS_CLONE = 32, /* clone, clone3, fork, vfork */
@@ -149,10 +157,11 @@ enum rf_fact {
 	RF_FACT_HOST_IPC = 1 << 8,
 	RF_FACT_HOST_UTS = 1 << 9,
 	RF_FACT_HOST_CGROUP = 1 << 10,
-	RF_FACT_MEMFD_EXE = 1 << 11,   /* its program is a memfd or another unlinked file */
-	RF_FACT_UPPER_EXE = 1 << 12,   /* its program was written after the container's image */
-	RF_FACT_COMPAT = 1 << 13,      /* in a 32-bit system call */
-	RF_FACT_FOREIGN_ABI = 1 << 14, /* a 64-bit program in a 32-bit (or x32) system call: hardly ever lawful */
+	RF_FACT_MEMFD_EXE = 1 << 11, /* its program is a memfd or another unlinked file */
+	RF_FACT_UPPER_EXE = 1 << 12, /* its program was written after the container's image */
+	RF_FACT_COMPAT = 1 << 13,    /* in a 32-bit system call */
+	RF_FACT_FOREIGN_ABI =
+		1 << 14, /* a 64-bit program in a 32-bit (or x32) system call: hardly ever lawful */
 };
 
 struct rf_header {
@@ -289,31 +298,36 @@ struct rf_drift_event { /* TASK_DRIFT */
 
 struct rf_syscall_event { /* SYS_*, MODULE_REQUEST, SETSOCKOPT */
 	struct rf_header header;
-	__u32 nr; /* of the call in progress, as the calling ABI numbers it; RF_NO_CALL: not known */
+	__u32 nr; /* of the call in progress, as the calling ABI numbers it; RF_NO_CALL: not known
+		   */
 	__u32 text_len;
 	__u64 args[RF_SYSCALL_ARGS];
 	__u64 operand[RF_OPERANDS]; /* what the rules were asked about */
-	char text[RF_PATH_LEN];	    /* of a call's entry: a best effort copy of its string argument */
+	char text[RF_PATH_LEN]; /* of a call's entry: a best effort copy of its string argument */
 };
 
 /* What is reached for, and how: rf_tamper_event.what. Those from RF_TAMPER_LOOK on only look. */
 enum rf_tamper {
-	RF_TAMPER_SIGNAL = 1,	/* detail: the signal */
-	RF_TAMPER_TRACE = 2,	/* its memory, its registers, its descriptors; detail: PTRACE_MODE_* */
-	RF_TAMPER_LIMIT = 3,	/* detail: RLIMIT_*, where a hook tells it */
+	RF_TAMPER_SIGNAL = 1, /* detail: the signal */
+	RF_TAMPER_TRACE = 2, /* its memory, its registers, its descriptors; detail: PTRACE_MODE_* */
+	RF_TAMPER_LIMIT = 3, /* detail: RLIMIT_*, where a hook tells it */
 	RF_TAMPER_PRIORITY = 4, /* nice, scheduler, CPUs, I/O; where its memory lies */
 	RF_TAMPER_PROC = 5,	/* a file of /proc/PID is opened for writing */
 	RF_TAMPER_MAP = 6,	/* detail: its id */
 	RF_TAMPER_PROGRAM = 7,
 	RF_TAMPER_LINK = 8,
-	RF_TAMPER_FILE = 9,    /* of its pins, state, configuration: opened for writing, or its name is changed */
-	RF_TAMPER_TICKET = 10, /* the next agent's ticket is read (agent/ringfence/daemon/startup/handover.py) */
+	RF_TAMPER_FILE = 9, /* of its pins, state, configuration: opened for writing, or its name is
+			       changed */
+	RF_TAMPER_TICKET = 10, /* the next agent's ticket is read
+				  (agent/ringfence/daemon/startup/handover.py) */
 	RF_TAMPER_CGROUP = 11, /* a file of its cgroup, or its place; detail: the cgroup's id */
 	RF_TAMPER_MOUNT = 12,  /* the pins' filesystem is unmounted, or mounted anew */
 	RF_TAMPER_SOCKET = 13,
-	RF_TAMPER_TASKS = 14,	 /* more tasks than one container may have the agent know; detail: how many there are */
+	RF_TAMPER_TASKS = 14, /* more tasks than one container may have the agent know; detail: how
+				 many there are */
 	RF_TAMPER_MAYBE = 0x100, /* or'ed to it: only the end of a path matches */
-	RF_TAMPER_LOOK = 32,	 /* detail: PTRACE_MODE_*: files of /proc/PID that only a tracer may read */
+	RF_TAMPER_LOOK =
+		32, /* detail: PTRACE_MODE_*: files of /proc/PID that only a tracer may read */
 };
 
 struct rf_tamper_event { /* AGENT_TAMPER */
@@ -321,10 +335,12 @@ struct rf_tamper_event { /* AGENT_TAMPER */
 	__u32 what; /* enum rf_tamper */
 	__u32 nr;   /* the system call, as the calling ABI numbers it; 0xffffffff: none */
 	__u64 detail;
-	__u64 agent_start_ns; /* with agent_pid: the agent that is defended, which loaded the program */
+	__u64 agent_start_ns; /* with agent_pid: the agent that is defended, which loaded the
+				 program */
 	__u32 agent_pid;
 	__u32 path_len;
-	char path[RF_PATH_LEN]; /* of a file: inside its filesystem; of a call that names one: as it was written */
+	char path[RF_PATH_LEN]; /* of a file: inside its filesystem; of a call that names one: as it
+				   was written */
 };
 
 /* Why a record did not leave: the key of the `drops` map. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A program that is to run and the rules of process.exec, whoever asks: sched_process_exec (process.bpf.c) or
- * the hook before there is a way of no return (lsm_program.bpf.c).
+ * A program that is to run and the rules of process.exec, whoever asks: sched_process_exec
+ * (process.bpf.c) or the hook before there is a way of no return (lsm_program.bpf.c).
  */
 #ifndef RINGFENCE_EXEC_H
 #define RINGFENCE_EXEC_H
@@ -14,13 +14,15 @@ static __always_inline void rf_exec_operands(struct rf_query *query, struct task
 					     const struct rf_task *bound, const struct rf_file *exe)
 {
 	query->value[0] = exe->magic;
-	query->value[2] = (exe->mode & RF_S_IFMT) | rf_mount_owner_or_outside(task, bound, exe) << 16;
+	query->value[2] = (exe->mode & RF_S_IFMT) | rf_mount_owner_or_outside(task, bound, exe)
+							    << 16;
 }
 
 /* Begins the query. The path of the program is in the buffer, its hash and facts are in `bound`. */
-static __always_inline void rf_exec_query(struct rf_query *query, struct task_struct *task, const struct rf_task *bound,
-					  const struct rf_container *container, const struct rf_file *exe,
-					  struct rf_scratch *buffer)
+static __always_inline void rf_exec_query(struct rf_query *query, struct task_struct *task,
+					  const struct rf_task *bound,
+					  const struct rf_container *container,
+					  const struct rf_file *exe, struct rf_scratch *buffer)
 {
 	rf_query_init(query, RF_PROCESS_EXEC, bound, container);
 	rf_exec_operands(query, task, bound, exe);
@@ -48,10 +50,12 @@ static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct ta
 }
 
 static __always_inline void rf_exec_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_file *exe, struct rf_scratch *buffer, struct rf_query *query,
-					   __u32 route, __u8 flags, const bool args)
+					   const struct rf_file *exe, struct rf_scratch *buffer,
+					   struct rf_query *query, __u32 route, __u8 flags,
+					   const bool args)
 {
-	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_PROCESS_EXEC, bound->slot, route);
+	struct rf_exec_event *record =
+		RF_RECORD(rf_exec_event, RF_PROCESS_EXEC, bound->slot, route);
 
 	if (!record)
 		return;

@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Following tasks a second time. From Linux 7 on a program at a tracepoint (tp_btf) may be preempted, and then the kernel
- * skips it for every other task that comes by on that CPU. So what binds tasks is done twice: by the programs of
- * process.bpf.c, which also tell and count, and by some that are not skipped: at LSM hooks (lsm_follow.bpf.c), or, where
- * there are none, at the same tracepoints by perf, which keeps preemption off (follow.bpf.c). Whichever comes second
- * finds it done.
+ * Following tasks a second time. From Linux 7 on a program at a tracepoint (tp_btf) may be
+ * preempted, and then the kernel skips it for every other task that comes by on that CPU. So what
+ * binds tasks is done twice: by the programs of process.bpf.c, which also tell and count, and by
+ * some that are not skipped: at LSM hooks (lsm_follow.bpf.c), or, where there are none, at the same
+ * tracepoints by perf, which keeps preemption off (follow.bpf.c). Whichever comes second finds it
+ * done.
  */
 #ifndef RINGFENCE_FOLLOW_H
 #define RINGFENCE_FOLLOW_H
 
-#include "become.h"
 #include "exec.h"
+#include "exec_binding.h"
 
-/* Binds a child as its parent is. `start_ns` 0: it has not begun. Not counted by this. Returns its binding, whoever made it. */
-static __always_inline struct rf_task *rf_follow_child(struct task_struct *child, const struct rf_task *parent,
-						       struct rf_container *container, __u64 start_ns)
+/* Binds a child as its parent is. `start_ns` 0: it has not begun. Not counted by this. Returns its
+ * binding, whoever made it. */
+static __always_inline struct rf_task *rf_follow_child(struct task_struct *child,
+						       const struct rf_task *parent,
+						       struct rf_container *container,
+						       __u64 start_ns)
 {
 	struct rf_task *bound, like;
 
@@ -28,8 +32,9 @@ static __always_inline struct rf_task *rf_follow_child(struct task_struct *child
 }
 
 /*
- * The current task has become the program `file`. No hook before was asked about the first program of a container, as
- * no_task was armed yet: here it is killed, if a rule says so, and sched_process_exec tells of it.
+ * The current task has become the program `file`. No hook before was asked about the first program
+ * of a container, as no_task was armed yet: here it is killed, if a rule says so, and
+ * sched_process_exec tells of it.
  */
 static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file)
 {

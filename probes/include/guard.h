@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the agent lives by: its process, its maps, programs and links, its files, its cgroup. Whoever of a container
- * reaches for one of these is last_call here, whatever the policies say: by hooks where BPF-LSM decides
- * (lsm_self.bpf.c), else at calls and their ends (self.bpf.c). guard.bpf.c knows what is guarded, and tells.
+ * What the agent lives by: its process, its maps, programs and links, its files, its cgroup.
+ * Whoever of a container reaches for one of these is last_call here, whatever the policies say: by
+ * hooks where BPF-LSM decides (lsm_self.bpf.c), else at calls and their ends (self.bpf.c).
+ * guard.bpf.c knows what is guarded, and tells.
  */
 #ifndef RINGFENCE_GUARD_H
 #define RINGFENCE_GUARD_H
 
 #include "emit.h"
-#include "match.h"
 #include "object.h"
+#include "syscalls.h"
 
 /* rf_config.guard */
 #define RF_GUARD_OFF 0
@@ -38,19 +39,21 @@ struct rf_guard_key {
 #define RF_GUARD_ABOVE 5  /* a directory that link_flags to one of these: not to be moved */
 #define RF_GUARD_CGROUP 6 /* a cgroup's directory: the files in it */
 #define RF_GUARD_CGROUP_ABOVE 12
-#define RF_GUARD_OBJECT 7    /* a map, a program, a link */
-#define RF_GUARD_PART 8	     /* of a name: its last component, or the last two */
-#define RF_GUARD_WHOLE 9     /* of a name: so many components that it can hardly mean another file */
-#define RF_GUARD_TICKET 10   /* of guard_wanted: see rf_guard_state */
-#define RF_GUARD_NAMELESS 11 /* said of a file that was reached by its handle, owner place cannot be reported */
+#define RF_GUARD_OBJECT 7  /* a map, a program, a link */
+#define RF_GUARD_PART 8	   /* of a name: its last component, or the last two */
+#define RF_GUARD_WHOLE 9   /* of a name: so many components that it can hardly mean another file */
+#define RF_GUARD_TICKET 10 /* of guard_wanted: see rf_guard_state */
+/* said of a file that was reached by its handle, owner place cannot be reported */
+#define RF_GUARD_NAMELESS 11
 
-struct {
+struct map_guards {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 16384);
 	__type(key, struct rf_guard_key);
 	__type(value, __u32);
-} guards __weak SEC(".maps");
+};
+extern struct map_guards guards SEC(".maps");
 
 /* The ticket file, which is not to be read while the agent is there; whether it is. */
 struct rf_guard_state {
@@ -60,50 +63,56 @@ struct rf_guard_state {
 	__u64 gone; /* the agent that loaded the programs has ended */
 };
 
-struct {
+struct map_guard_state {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct rf_guard_state);
-} guard_state __weak SEC(".maps");
+};
+extern struct map_guard_state guard_state SEC(".maps");
 
-/* Descriptors of the agent's that guard_register looks at. It knows objects where user space has st_dev at best. */
+/* Descriptors of the agent's that guard_register looks at. It knows objects where user space has
+ * st_dev at best. */
 #define RF_GUARD_WANTED 64
 struct rf_guard_wanted {
 	__s32 fd;
 	__u32 kind; /* RF_GUARD_*, with the agent's round; 0: the end */
 };
 
-struct {
+struct map_guard_wanted {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, RF_GUARD_WANTED);
 	__type(key, __u32);
 	__type(value, struct rf_guard_wanted);
-} guard_wanted __weak SEC(".maps");
+};
+extern struct map_guard_wanted guard_wanted SEC(".maps");
 
 /* How a call names what it is about. */
 #define RF_GUARDED_PROCESS 1	 /* arg[0]: a process */
 #define RF_GUARDED_PIDFD 2	 /* arg[0] */
 #define RF_GUARDED_PRIORITY 3	 /* arg[0]: PRIO_*, arg[1]: who */
 #define RF_GUARDED_IO_PRIORITY 4 /* arg[0]: IOPRIO_WHO_*, arg[1]: who */
-#define RF_GUARDED_PATHS 5	 /* arg[0]: directory, arg[1]: path, arg[2] and arg[3]: another one */
-#define RF_GUARDED_FILE 6	 /* arg[0]: a descriptor */
-#define RF_GUARDED_NONE 0xff	 /* in arg[]: there is none, or it is relative to the working directory */
+#define RF_GUARDED_PATHS 5 /* arg[0]: directory, arg[1]: path, arg[2] and arg[3]: another one */
+#define RF_GUARDED_FILE 6  /* arg[0]: a descriptor */
+/* in arg[]: there is none, or it is relative to the working directory */
+#define RF_GUARDED_NONE 0xff
 
 struct rf_guarded_call {
 	__u8 how;   /* RF_GUARDED_*; 0: it is not looked at */
 	__u8 what;  /* enum rf_tamper */
-	__u8 needs; /* argument that is not 0 where the call changes something; RF_GUARDED_NONE: it always does */
+	__u8 needs; /* argument that is not 0 where the call changes something; RF_GUARDED_NONE: it
+		       always does */
 	__u8 pad;
 	__u8 arg[4];
 };
 
-struct {
+struct map_guarded_calls {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, RF_SYSCALL_NRS);
 	__type(key, __u32);
 	__type(value, struct rf_guarded_call);
-} guarded_calls __weak SEC(".maps");
+};
+extern struct map_guarded_calls guarded_calls SEC(".maps");
 
 #define RF_MAGIC_PROC 0x9fa0
 #define RF_MAGIC_CGROUP 0x27e0eb
@@ -136,20 +145,17 @@ struct bpf_link {
 __u32 rf_guard_kind(__u64 dentry);
 
 /*
- * The current task, if it is armed, reaches for something of the agent's: answers, counts, tells. `dentry`: the file, 0:
- * none. `text`: 1 + number of the scratch buffer that holds the path in `name`, 0: none. `hooked`: at an LSM hook, where
- * the result refuses. Returns the verdict.
+ * The current task, if it is armed, reaches for something of the agent's: answers, counts, tells.
+ * `dentry`: the file, 0: none. `text`: 1 + number of the scratch buffer that holds the path in
+ * `name`, 0: none. `hooked`: at an LSM hook, where the result refuses. Returns the verdict.
  */
 int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked);
 
 /*
- * Enum rf_tamper of an open by the current task, which is armed; 0: it is nothing of the agent's. The caller tells, as
- * there is no room for that on the stack below this.
+ * Enum rf_tamper of an open by the current task, which is armed; 0: it is nothing of the agent's.
+ * The caller tells, as there is no room for that on the stack below this.
  */
 __u32 rf_guard_opened(const struct rf_file *file);
-
-/* A call that RF_SYSCALL_GUARDED is set for, as it begins. */
-int rf_guard_call(const struct rf_call *call);
 
 static __always_inline struct rf_guard_state *rf_guard_state(void)
 {
@@ -163,7 +169,9 @@ static __always_inline bool rf_task_is_agent(__u64 task)
 {
 	if ((__u32)RF_READ(struct task_struct, task, tgid) != config.agent_pid)
 		return false;
-	return RF_READ(struct task_struct, task, group_leader, start_boottime) - config.agent_start_ns < RF_TICK_NS;
+	return RF_READ(struct task_struct, task, group_leader, start_boottime) -
+		       config.agent_start_ns <
+	       RF_TICK_NS;
 }
 
 /* An object of BPF by its id. */

@@ -1,23 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Arming: from here on a task is a subject. Used at exec (process.bpf.c) and at adoption (adopt.bpf.c).
+ * Arming: from here on a task is a subject. Used at exec (process.bpf.c) and at adoption
+ * (adopt.bpf.c).
  */
 #ifndef RINGFENCE_LIFECYCLE_H
 #define RINGFENCE_LIFECYCLE_H
 
-#include "maps.h"
 #include "emit.h"
 #include "match.h"
 #include "object.h"
-
-/* member.bpf.c: takes a slot for a container's cgroup; the slot that it has then. `path`: of the event; 0: not known. */
-__u32 rf_enroll(__u64 cgroup, __u64 path);
-/* Whether a cgroup's name is that of a container. */
-int rf_is_container_name(__u64 cgroup);
-/* The same for a cgroup that was made unseen, or when no slot was free; what it is below of is looked at, too. */
-__u32 rf_enroll_late(__u64 cgroup);
-/* Gives a slot back owner container is gone, where no agent is there to do it. */
-int rf_recycle(__u32 slot);
 
 /* An armed process that cgroup programs will not find: they look at its cgroup from here on. */
 static __always_inline void rf_note_unlisted(void)
@@ -30,15 +21,16 @@ static __always_inline void rf_note_unlisted(void)
 }
 
 /*
- * Binds a task to a container. Exactly one caller wins (the iterator may meet a task in fork or exec), and
- * only the winner counts. Returns the binding if this caller made it.
+ * Binds a task to a container. Exactly one caller wins (the iterator may meet a task in fork or
+ * exec), and only the winner counts. Returns the binding if this caller made it.
  */
-static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct rf_container *container,
-					       const struct rf_task *like)
+static __always_inline struct rf_task *
+rf_bind(struct task_struct *task, struct rf_container *container, const struct rf_task *like)
 {
 	struct rf_task *bound;
 
-	bound = (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	bound = (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL,
+						       BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!bound) {
 		rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, like->slot);
 		rf_note_unlisted();
@@ -56,9 +48,10 @@ static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct 
 /* What a child has of its parent beside its container and its program. */
 static __always_inline void rf_inherit(struct rf_task *child, const struct rf_task *parent)
 {
-	((struct rf_armed *)child)->container_root = ((const struct rf_armed *)parent)->container_root;
-	__builtin_memcpy(&((struct rf_armed *)child)->identity, &((const struct rf_armed *)parent)->identity,
-			 sizeof(struct rf_identity));
+	((struct rf_armed *)child)->container_root =
+		((const struct rf_armed *)parent)->container_root;
+	__builtin_memcpy(&((struct rf_armed *)child)->identity,
+			 &((const struct rf_armed *)parent)->identity, sizeof(struct rf_identity));
 }
 
 /* Whoever is reported so by this counts the task among its container's: no_task else does. */
@@ -66,7 +59,8 @@ static __always_inline bool rf_mark_counted(struct rf_task *bound)
 {
 	__u32 *counted = &((struct rf_armed *)bound)->counted;
 
-	return __sync_val_compare_and_swap(counted, RF_COUNTED_NOT_YET, RF_COUNTED) == RF_COUNTED_NOT_YET;
+	return __sync_val_compare_and_swap(counted, RF_COUNTED_NOT_YET, RF_COUNTED) ==
+	       RF_COUNTED_NOT_YET;
 }
 
 /* The same for its end. */
@@ -78,8 +72,8 @@ static __always_inline bool rf_mark_ended(struct rf_task *bound)
 }
 
 /*
- * Puts a process that was bound into the table by number, or brings its entry up to date. No container may fill the
- * table: beyond its share its processes are not in it.
+ * Puts a process that was bound into the table by number, or brings its entry up to date. No
+ * container may fill the table: beyond its share its processes are not in it.
  */
 static __always_inline void rf_publish(struct task_struct *task, const struct rf_task *bound,
 				       struct rf_container *container)
@@ -100,26 +94,8 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 	rf_note_unlisted();
 }
 
-/* RF_FACTS_OF_PROGRAM of an executable. */
-static __always_inline __u32 rf_program_facts(const struct rf_file *exe)
-{
-	__u32 facts = 0;
-
-	if (!RF_READ(struct inode, exe->inode, i_nlink))
-		facts |= RF_FACT_MEMFD_EXE;
-	if (exe->magic == RF_MAGIC_OVERLAY && rf_is_overlay_upper(exe->inode))
-		facts |= RF_FACT_UPPER_EXE;
-	return facts;
-}
-
-/*
- * What the program of a task is (task.bpf.c): its path as the task sees it, and the hash of that, in
- * the buffer; its identity; RF_FACTS_OF_PROGRAM and RF_PROGRAM_ELSEWHERE. `file` is its executable, `container_root` the
- * container's root directory.
- */
-__u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file, __u64 container_root);
-
-/* Counts an armed task that is not counted yet; tells of the container's start if it is the first, with its posture. */
+/* Counts an armed task that is not counted yet; tells of the container's start if it is the first,
+ * with its posture. */
 static __always_inline void rf_count_task(struct task_struct *task, struct rf_task *bound,
 					  struct rf_container *container, bool adopted)
 {
@@ -164,7 +140,8 @@ static __always_inline void rf_count_task(struct task_struct *task, struct rf_ta
 	rf_submit(record, RF_CONTAINER_START);
 }
 
-/* What a program at task_newtask adds to a binding that was made before it: for where that program was skipped. */
+/* What a program at task_newtask adds to a binding that was made before it: for where that program
+ * was skipped. */
 static __always_inline void rf_complete_binding(struct task_struct *task, struct rf_task *bound,
 						struct rf_container *container, bool adopted)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * How an LSM program is written. It is SEC("lsm/HOOK") int BPF_PROG(lsm_HOOK, ..., int ret) in a file
- * lsm_*.bpf.c, and agent/ringfence/bpf/lsm.py says which events it decides. It asks the same rules as the
- * weaker tiers do, writes the same records and counts in the same places, but refuses before the effect:
+ * How an LSM program is written. It is SEC("lsm/HOOK") int BPF_PROG(lsm_HOOK, ..., int ret) in a
+ *file lsm_*.bpf.c, and agent/ringfence/bpf/lsm.py says which events it decides. It asks the same
+ *rules as the weaker tiers do, writes the same records and counts in the same places, but refuses
+ *before the effect:
  *
  *	struct rf_lsm lsm;
  *
@@ -14,11 +15,12 @@
  *	rf_lsm_operand(&lsm, 0, mode);
  *	return rf_lsm_decide(&lsm, 0);
  *
- * Where the record of an event is not rf_syscall_event: rf_query_init, rf_evaluate, rf_lsm_enforce, rf_count_verdict,
- * rf_route, the record, and rf_lsm_result.
+ * Where the record of an event is not rf_syscall_event: rf_query_init, rf_evaluate, rf_lsm_enforce,
+ *rf_count_verdict, rf_route, the record, and rf_lsm_result.
  *
- * What the kernel refuses by itself, for want of a capability or by another module, mostly comes here not at
- * all: hooks are asked after the kernel's own checks, and after the modules before bpf in the list.
+ * What the kernel refuses by itself, for want of a capability or by another module, mostly comes
+ *here not at all: hooks are asked after the kernel's own checks, and after the modules before bpf
+ *in the list.
  */
 #ifndef RINGFENCE_LSM_H
 #define RINGFENCE_LSM_H
@@ -26,9 +28,6 @@
 #include "call.h"
 
 #define RF_EPERM 1
-
-/* lsm_path.bpf.c: a file with set-id bits from the start; `name` 0: it has none (O_TMPFILE). Returns the verdict. */
-int rf_decide_setid(__u32 mode, __u64 magic, __u64 name);
 
 struct rf_lsm {
 	struct task_struct *task;
@@ -59,9 +58,10 @@ static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
 }
 
 /*
- * The system call that the task is in, from its saved registers, which no_task changes meanwhile. Kernel threads
- * are in none. Neither are the workers of an io_uring: they are armed as who made the ring is, and do what was
- * put into it; their registers are a copy of those of some call of their maker's.
+ * The system call that the task is in, from its saved registers, which no_task changes meanwhile.
+ * Kernel threads are in none. Neither are the workers of an io_uring: they are armed as who made
+ * the ring is, and do what was put into it; their registers are a copy of those of some call of
+ * their maker's.
  */
 static __always_inline bool rf_call_in_progress(struct task_struct *task, struct rf_call *call)
 {
@@ -76,7 +76,8 @@ static __always_inline bool rf_call_in_progress(struct task_struct *task, struct
 	return true;
 }
 
-/* What the agent knows of the call in progress, if it is one of that event (RF_EVENT_NONE: of any); else NULL. */
+/* What the agent knows of the call in progress, if it is one of that event (RF_EVENT_NONE: of any);
+ * else NULL. */
 static __always_inline struct rf_syscall *rf_call_of_event(const struct rf_call *call, __u32 event)
 {
 	__u32 index = call->index;
@@ -87,8 +88,9 @@ static __always_inline struct rf_syscall *rf_call_of_event(const struct rf_call 
 }
 
 /*
- * Begins a query on a system call's event. Its operands are those that the call's entry would have, where
- * the task is in a call of that event; the hook replaces what it knows better (rf_lsm_operand). Says whether it is.
+ * Begins a query on a system call's event. Its operands are those that the call's entry would have,
+ * where the task is in a call of that event; the hook replaces what it knows better
+ * (rf_lsm_operand). Says whether it is.
  */
 static __always_inline bool rf_lsm_query(struct rf_lsm *lsm, __u32 event)
 {
@@ -115,8 +117,9 @@ static __always_inline void rf_lsm_operand(struct rf_lsm *lsm, __u32 dim, __u64 
 }
 
 /*
- * What a hook returns. The result is a constant of its own branch, which the compiler cannot fold into an
- * expression: from 6.12 on the verifier wants to see that it lies between -4095 and 0 (5d99e198be27).
+ * What a hook returns. The result is a constant of its own branch, which the compiler cannot fold
+ * into an expression: from 6.12 on the verifier wants to see that it lies between -4095 and 0
+ * (5d99e198be27).
  */
 static __always_inline int rf_lsm_refused(void)
 {
@@ -163,9 +166,9 @@ static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, 
 }
 
 /*
- * A call that asks from the same place with the same arguments within this time is taken for the same one: what comes
- * to the same is not reported or counted again. It is judged again, each time: memory that arguments point to and files
- * behind descriptors may be others by then.
+ * A call that asks from the same place with the same arguments within this time is taken for the
+ * same one: what comes to the same is not reported or counted again. It is judged again, each time:
+ * memory that arguments point to and files behind descriptors may be others by then.
  */
 #define RF_SAME_CALL_NS 100000000ULL
 #define RF_HASH_FACTOR 0x9e3779b97f4a7c15ULL
@@ -183,8 +186,8 @@ static __always_inline __u64 rf_call_hash(const struct rf_call *call, struct pt_
 /* What is reported of a call: two of its questions that come to the same are reported once. */
 static __always_inline __u64 rf_verdict_hash(const struct rf_query *query)
 {
-	__u64 hash =
-		(__u64)query->event << 48 ^ (__u64)query->action << 40 ^ (__u64)query->rule << 16 ^ query->generation;
+	__u64 hash = (__u64)query->event << 48 ^ (__u64)query->action << 40 ^
+		     (__u64)query->rule << 16 ^ query->generation;
 	__u32 i;
 
 	for (i = 0; i < RF_OPERANDS; i++)
@@ -197,7 +200,8 @@ static __always_inline bool rf_is_same_call(struct task_struct *task, struct rf_
 					    const struct rf_call *call)
 {
 	struct rf_last_call *last_call = &armed->last_call;
-	__u64 hash = rf_call_hash(call, (struct pt_regs *)bpf_task_pt_regs(task)), now = bpf_ktime_get_boot_ns();
+	__u64 hash = rf_call_hash(call, (struct pt_regs *)bpf_task_pt_regs(task)),
+	      now = bpf_ktime_get_boot_ns();
 
 	if (last_call->call == hash && now - last_call->time_ns < RF_SAME_CALL_NS)
 		return true;
@@ -218,8 +222,10 @@ static __always_inline bool rf_is_duplicate(struct rf_armed *armed, const struct
 	return false;
 }
 
-/* What is left of a query on a system call's event owner string is in the buffer: rules, verdict, report. */
-static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *buffer, __u8 flags, const bool once)
+/* What is left of a query on a system call's event owner string is in the buffer: rules, verdict,
+ * report. */
+static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *buffer, __u8 flags,
+					 const bool once)
 {
 	struct rf_query *query = &lsm->query;
 	__u32 route;
@@ -248,7 +254,8 @@ static __always_inline int rf_lsm_fail_no_scratch(struct rf_lsm *lsm)
 	return rf_fail_no_scratch(&lsm->query) ? rf_lsm_refused() : 0;
 }
 
-/* Asks the rules, carries out, counts, reports. `text`: the event's string, as a kernel address; 0: it has none. */
+/* Asks the rules, carries out, counts, reports. `text`: the event's string, as a kernel address; 0:
+ * it has none. */
 static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
 {
 	struct rf_scratch *buffer = rf_scratch_get();

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Operands -> sets of rules -> verdict. The sets are bitsets: the answer is their AND with the rules
- * that are active for the container, so the cost does not grow with the number of rules. The matching
- * itself is one global function (match.bpf.c), checked once a program by the verifier.
+ * Operands -> sets of rules -> verdict. The sets are bitsets: the answer is their AND with the
+ * rules that are active for the container, so the cost does not grow with the number of rules. The
+ * matching itself is one global function (match.bpf.c), checked once a program by the verifier.
  */
 #ifndef RINGFENCE_MATCH_H
 #define RINGFENCE_MATCH_H
 
-#include "maps.h"
 #include "emit.h"
+#include "rules.h"
 
 #define RF_KNOWN(dim) (1U << (dim))
 #define RF_KNOWN_FACTS RF_KNOWN(RF_DIM_FACTS)
@@ -28,7 +28,8 @@ struct rf_query {
 	__u16 rule;
 	__u8 action;
 	__u8 mechanism;
-	__u32 worst_case; /* what is not known could be anything, and no exception holds: there is no buffer to learn it */
+	__u32 worst_case; /* what is not known could be anything, and no exception holds: there is
+			     no buffer to learn it */
 	__u64 value[RF_OPERANDS + 2]; /* operands, facts, exe */
 };
 
@@ -39,17 +40,22 @@ struct rf_query {
 
 int rf_match(struct rf_query *query, const struct rf_address_key *address);
 
-/* task.bpf.c: counts an alert of the container, and what was done about it. */
-int rf_count_action(__u32 slot, __u32 action);
+/* Returns true if a rule of the generation in force is about that event. */
+int rf_event_has_rules(__u32 event);
+
+/* Returns true if some rule applies to a container, by its profiles, whatever its action. */
+int rf_has_rules(__u32 first, __u32 second);
 
 /*
- * Set in the operand of a program that may differ from the image's (it was changed, lies on another mount than the root, or
- * was reached from another root), so a container may have put another program in its place. Rules on that program's path
- * apply to it as well; exceptions for the path do not (ringfence/policy/lower.py).
+ * Set in the operand of a program that may differ from the image's (it was changed, lies on another
+ * mount than the root, or was reached from another root), so a container may have put another
+ * program in its place. Rules on that program's path apply to it as well; exceptions for the path
+ * do not (ringfence/policy/lower.py).
  */
 #define RF_EXE_CHANGED (1ULL << 63)
 
-static __always_inline void rf_query_init(struct rf_query *query, __u32 event, const struct rf_task *bound,
+static __always_inline void rf_query_init(struct rf_query *query, __u32 event,
+					  const struct rf_task *bound,
 					  const struct rf_container *container)
 {
 	__builtin_memset(query, 0, sizeof(*query));
@@ -75,7 +81,8 @@ static __always_inline void rf_query_facts(struct rf_query *query, struct task_s
 }
 
 /* Asks the rules; everything but the facts is known. */
-static __always_inline void rf_evaluate(struct rf_query *query, struct task_struct *task, const struct rf_task *bound,
+static __always_inline void rf_evaluate(struct rf_query *query, struct task_struct *task,
+					const struct rf_task *bound,
 					const struct rf_address_key *address)
 {
 	query->known |= RF_KNOWN_OPERANDS | RF_KNOWN_OBJECT;
@@ -86,8 +93,9 @@ static __always_inline void rf_evaluate(struct rf_query *query, struct task_stru
 }
 
 /*
- * Without a scratch buffer neither text nor name can be read. Takes the strongest action that a rule could have for any of
- * them; only a refusal is carried out, and the lost record is counted. Returns whether to refuse.
+ * Without a scratch buffer neither text nor name can be read. Takes the strongest action that a
+ * rule could have for any of them; only a refusal is carried out, and the lost record is counted.
+ * Returns whether to refuse.
  */
 static __always_inline bool rf_fail_no_scratch(struct rf_query *query)
 {
@@ -103,7 +111,8 @@ static __always_inline bool rf_fail_no_scratch(struct rf_query *query)
 	return true;
 }
 
-/* Raises SIGKILL for the calling thread group where the verdict is kill. Returns flags for the header. */
+/* Raises SIGKILL for the calling thread group where the verdict is kill. Returns flags for the
+ * header. */
 static __always_inline __u8 rf_enforce(struct rf_query *query)
 {
 	if (query->action != RF_ACTION_KILL && query->action != RF_ACTION_DENY)
@@ -132,7 +141,8 @@ static __always_inline void rf_count_verdict(const struct rf_query *query)
 }
 
 /* Where the record of a verdict goes. */
-static __always_inline __u32 rf_route_verdict(const struct rf_query *query, struct rf_container *container)
+static __always_inline __u32 rf_route_verdict(const struct rf_query *query,
+					      struct rf_container *container)
 {
 	return rf_route_rule(query->event, query->slot, container, query->action, query->rule);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * An open file and the rules of file.open, whoever asks: the exit of the call (files.bpf.c) or the hook
- * before the open has any effect (lsm_file.bpf.c). So with the other events on a file that is open.
+ * An open file and the rules of file.open, whoever asks: the exit of the call (files.bpf.c) or the
+ * hook before the open has any effect (lsm_file.bpf.c). So with the other events on a file that is
+ * open.
  */
 #ifndef RINGFENCE_OPEN_H
 #define RINGFENCE_OPEN_H
@@ -21,7 +22,8 @@
 
 static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_file *file, struct rf_query *query,
-					   struct rf_scratch *buffer, __u32 route, __u32 fd, __u8 flags)
+					   struct rf_scratch *buffer, __u32 route, __u32 fd,
+					   __u8 flags)
 {
 	struct rf_file_event *record = RF_RECORD(rf_file_event, query->event, bound->slot, route);
 
@@ -44,7 +46,8 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 
 /* Learns what the last query left open, the cheaper first, and asks again. */
 static __always_inline __u32 rf_file_query_more(struct rf_query *query, struct task_struct *task,
-						const struct rf_task *bound, struct rf_scratch *buffer, __u64 dentry)
+						const struct rf_task *bound,
+						struct rf_scratch *buffer, __u64 dentry)
 {
 	__u32 cheap = query->need & ~RF_KNOWN_OBJECT;
 
@@ -72,13 +75,15 @@ static __always_inline struct rf_memo *rf_memo_of(struct rf_task *bound, const s
 
 static __always_inline bool rf_memo_matches(const struct rf_memo *memo, const struct rf_memo *now)
 {
-	return memo->fs_magic == now->fs_magic && memo->flags == now->flags && memo->type == now->type &&
-	       memo->generation == now->generation && memo->profile == now->profile;
+	return memo->fs_magic == now->fs_magic && memo->flags == now->flags &&
+	       memo->type == now->type && memo->generation == now->generation &&
+	       memo->profile == now->profile;
 }
 
 /* Asks with what is cheap to know of a file. `type` as operand 2: type of file and owner mount. */
-static __always_inline __u32 rf_file_query(struct rf_query *query, __u32 event, struct task_struct *task,
-					   const struct rf_task *bound, const struct rf_container *container,
+static __always_inline __u32 rf_file_query(struct rf_query *query, __u32 event,
+					   struct task_struct *task, const struct rf_task *bound,
+					   const struct rf_container *container,
 					   const struct rf_file *file, __u32 type, bool compat)
 {
 	rf_query_init(query, event, bound, container);
@@ -97,9 +102,10 @@ static __always_inline __u32 rf_file_type(const struct rf_file *file, __u32 owne
 }
 
 /* Whether some rule may match an open, by what is cheap to know. The answer no is remembered. */
-static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct task_struct *task, struct rf_task *bound,
-					       const struct rf_container *container, const struct rf_file *file,
-					       __u32 owner, bool compat)
+static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct task_struct *task,
+					       struct rf_task *bound,
+					       const struct rf_container *container,
+					       const struct rf_file *file, __u32 owner, bool compat)
 {
 	struct rf_memo now, *memo = rf_memo_of(bound, file);
 	__u32 zero = 0, answer;
@@ -120,9 +126,11 @@ static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct ta
 	return answer;
 }
 
-/* Whether an event on a file is of interest to no_container: a rule, or who observes it. Then it is in the query. */
+/* Whether an event on a file is of interest to no_container: a rule, or who observes it. Then it is
+ * in the query. */
 static __always_inline bool rf_file_is_relevant(struct rf_query *query, __u32 event, __u32 answer,
-						const struct rf_task *bound, const struct rf_container *container)
+						const struct rf_task *bound,
+						const struct rf_container *container)
 {
 	__u32 *level;
 
@@ -135,10 +143,12 @@ static __always_inline bool rf_file_is_relevant(struct rf_query *query, __u32 ev
 	return true;
 }
 
-/* Something may match, or the open is observed. `quiet`: only what is stopped is reported, as another query follows. */
-static __always_inline void rf_file_decide(struct rf_query *query, struct task_struct *task, struct rf_task *bound,
-					   struct rf_container *container, const struct rf_file *file, __u32 answer,
-					   long fd, __u8 flags, const __u32 by, bool quiet)
+/* Something may match, or the open is observed. `quiet`: only what is stopped is reported, as
+ * another query follows. */
+static __always_inline void rf_file_decide(struct rf_query *query, struct task_struct *task,
+					   struct rf_task *bound, struct rf_container *container,
+					   const struct rf_file *file, __u32 answer, long fd,
+					   __u8 flags, const __u32 by, bool quiet)
 {
 	__u64 dentry = file->dentry;
 	struct rf_scratch *buffer = rf_scratch_get();

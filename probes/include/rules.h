@@ -1,10 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The part of maps.h that holds the policies: sets of rules, and what link_flags from an operand to a set.
- * Included by maps.h alone.
+ * The part of maps.h that holds the policies: sets of rules, and what link_flags from an operand to
+ * a set. Included by maps.h alone.
  */
 #ifndef RINGFENCE_RULES_H
 #define RINGFENCE_RULES_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "events.h"
+
+#define RF_RULE_WORDS 64
+#define RF_MAX_RULES (RF_RULE_WORDS * 64)
+#define RF_NO_RULE 0xffff
+#define RF_GENERATIONS 2 /* slots that policy generations take turns in */
+#define RF_MATCH_TEXT 128
+
+/* Operands of an event, then the two that every event has, then its string or address. */
+#define RF_DIM_FACTS RF_OPERANDS
+#define RF_DIM_EXE (RF_OPERANDS + 1)
+#define RF_DIM_OBJECT (RF_OPERANDS + 2)
+#define RF_DIMS (RF_OPERANDS + 3)
 
 /* ---- rules: one set of inner maps a generation ------------------------- */
 
@@ -21,7 +37,8 @@ struct rf_ruleset {
 struct rf_event_rules {
 	__u32 rules;	      /* id of the set of rules on this event; 0: none */
 	__u8 dim[8];	      /* RF_DIM_*, 0: not asked */
-	__u32 other[RF_DIMS]; /* the set where the operand is in no table: rules that do not test it */
+	__u32 other[RF_DIMS]; /* the set where the operand is in no table: rules that do not test it
+			       */
 	__u64 mask[RF_DIMS];  /* RF_DIM_USED: the bits of the operand that are looked up */
 };
 
@@ -33,9 +50,9 @@ struct rf_operand_key {
 };
 
 /*
- * Text of file.open: the path inside its filesystem, of process.exec: the path as the container sees
- * it; both begin with '/'. Of a sysctl: kernel/core_pattern. Of a unix socket: as given, abstract ones
- * begin with NUL.
+ * Text of file.open: the path inside its filesystem, of process.exec: the path as the container
+ * sees it; both begin with '/'. Of a sysctl: kernel/core_pattern. Of a unix socket: as given,
+ * abstract ones begin with NUL.
  */
 struct rf_text_key {
 	__u32 prefixlen; /* bits: 32 + 8 * bytes */
@@ -52,7 +69,8 @@ struct rf_address_key {
 	__u8 address[16];
 };
 
-/* Every rule has one bit in a generation; an exception has one, too, in the same word as its rule, below it. */
+/* Every rule has one bit in a generation; an exception has one, too, in the same word as its rule,
+ * below it. */
 struct rf_actions {
 	__u64 deny[RF_RULE_WORDS];
 	__u64 kill[RF_RULE_WORDS];
@@ -61,11 +79,10 @@ struct rf_actions {
 };
 
 /*
- * Declared in match.bpf.c alone, which is the only user. Sizes and not types: an inner map that has BTF is no
- * match for one without to kernels up to 6.1 (bpf_map_meta_equal compares timer_off, -ENOENT and -EINVAL), and
- * those of the agent have none.
+ * Declared in match.bpf.c alone, which is the only user. Sizes and not types: an inner map that has
+ * BTF is no match for one without to kernels up to 6.1 (bpf_map_meta_equal compares timer_off,
+ * -ENOENT and -EINVAL), and those of the agent have none.
  */
-#ifdef RF_RULE_MAPS
 struct rf_generation_sets {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_INNER_MAP);
@@ -84,7 +101,8 @@ struct rf_generation_profiles {
 	__uint(map_flags, BPF_F_INNER_MAP);
 	__uint(max_entries, 1);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(__u32)); /* id of the set of active rules; profile 0: a container not looked at yet */
+	__uint(value_size, sizeof(__u32)); /* id of the set of active rules; profile 0: a container
+					      not looked at yet */
 };
 struct rf_generation_operands {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -115,12 +133,13 @@ struct rf_generation_actions {
 };
 
 #define RF_OUTER(name, inner)                             \
-	struct {                                          \
+	struct map_##name {                               \
 		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); \
 		__uint(max_entries, RF_GENERATIONS);      \
 		__type(key, __u32);                       \
 		__array(values, struct inner);            \
-	} name __weak SEC(".maps")
+	};                                                \
+	extern struct map_##name name SEC(".maps")
 
 RF_OUTER(rule_sets, rf_generation_sets);
 RF_OUTER(rule_events, rf_generation_events);
@@ -129,14 +148,15 @@ RF_OUTER(rule_operands, rf_generation_operands);
 RF_OUTER(rule_texts, rf_generation_texts);
 RF_OUTER(rule_addresses, rf_generation_addresses);
 RF_OUTER(rule_actions, rf_generation_actions);
-#endif
 
-/* The one word that turns a generation on: generation % 2 is its slot in the outer maps. 0: none yet. */
-struct {
+/* The one word that turns a generation on: generation % 2 is its slot in the outer maps. 0: none
+ * yet. */
+struct map_generation {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u64);
-} generation __weak SEC(".maps");
+};
+extern struct map_generation generation SEC(".maps");
 
 #endif

@@ -8,7 +8,8 @@
 #define RF_SUN_PATH 2 /* offset of sun_path */
 #define RF_SUN_PATH_LEN 108
 
-/* The name in a struct sockaddr_un of the kernel's, `len` bytes as a whole; abstract ones begin with NUL. */
+/* The name in a struct sockaddr_un of the kernel's, `len` bytes as a whole; abstract ones begin
+ * with NUL. */
 static __always_inline void rf_unix_text(struct rf_scratch *buffer, __u64 address, __u32 len)
 {
 	__builtin_memset(&buffer->text, 0, sizeof(buffer->text));

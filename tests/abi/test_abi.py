@@ -15,7 +15,18 @@ from ringfence.abi import Field, Layout
 from tests.abi.btf import Btf
 
 INCLUDE = Path(__file__).resolve().parents[2] / "probes" / "include"
-HEADERS = ("events.h", "maps.h", "who.h", "rules.h", "guard.h")
+HEADERS = (
+    "events.h",
+    "config.h",
+    "containers.h",
+    "emit.h",
+    "guard.h",
+    "learn.h",
+    "rules.h",
+    "syscalls.h",
+    "tasks.h",
+    "usermode_helper.h",
+)
 ALL = (wire.HEADER, wire.OBJECT, *wire.RECORDS, *abi.LAYOUTS)
 ENUMS: dict[str, tuple[type[enum.IntEnum] | type[enum.IntFlag], str]] = {
     "rf_event": (abi.EventKind, "RF_"),

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHANGES = {
     "probes/include/events.h": ("#define RF_ABI_VERSION 1\n", "#define RF_ABI_VERSION 2\n"),
     "agent/ringfence/abi/constants.py": ("ABI_VERSION = 1\n", "ABI_VERSION = 2\n"),
-    "probes/include/maps.h": ("#define RF_COUNTERS 32\n", "#define RF_COUNTERS 40\n"),
+    "probes/include/emit.h": ("#define RF_COUNTERS 32\n", "#define RF_COUNTERS 40\n"),
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python mirror of probes/include/events.h and maps.h: numbers, and the shape of what lies in maps.
+"""The Python mirror of the headers in probes/include: numbers, and the shape of what lies in maps.
 
 tests/abi compares all of it with the BTF of abi_check.bpf.o. The shapes of the records are in ringfence.wire.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers that probes and agent share: enums and #defines of probes/include/events.h and maps.h."""
+"""The numbers that probes and agent share: enums and #defines of the headers in probes/include."""
 
 from __future__ import annotations
 

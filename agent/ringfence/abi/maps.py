@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies in the maps of probes/include/maps.h: one Layout a struct, and the sizes of every map."""
+"""What lies in the maps of probes/maps.bpf.c: one Layout a struct, and the sizes of every map."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 # Runtimes always set up `devices`; the others follow in the order of how sure it is that they are joined.
-# The position is RF_HIERARCHY_* of maps.h, where 0 is v2.
+# The position is RF_HIERARCHY_* of config.h, where 0 is v2.
 CONTROLLERS = {
     "devices": HIERARCHY_DEVICES,
     "pids": HIERARCHY_PIDS,
@@ -92,7 +92,7 @@ class Hierarchy:
 
     @property
     def code(self) -> int:
-        """RF_HIERARCHY_* of maps.h."""
+        """RF_HIERARCHY_* of config.h."""
         return CONTROLLERS[self.controller] if self.controller else HIERARCHY_V2
 
     def directory(self, path: str) -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of CompiledPolicies as the bytes of maps.h. Pure; every target of ours is little endian."""
+"""The tables of CompiledPolicies as the bytes of rules.h. Pure; every target of ours is little endian."""
 
 from __future__ import annotations
 

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Whose a cgroup is, and how a cgroup binding a container. Global functions: see task.bpf.c. What lies below a
- * container's cgroup is that container's, however much it makes there and however deep: so nothing of it is kept, and
- * the way goes from the root down to the first that is known, which no container has a say in.
+ * How a cgroup becomes a container, and how its slot is freed.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
-#include "include/member.h"
-#include "include/object.h"
+#include "include/enroll.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -19,32 +16,9 @@ struct rf_cgroup_name {
 	char text[RF_CGROUP_NAME] __attribute__((aligned(8)));
 };
 
-__noinline __u32 rf_slot_of(__u64 cgroup)
-{
-	__u32 level, depth = RF_READ(struct cgroup, cgroup, level), found = RF_NO_SLOT;
-
-	if (!cgroup)
-		return RF_NO_SLOT;
-	for (level = 1; level <= RF_LEVELS; level++) {
-		__u64 id;
-		__u32 *slot;
-
-		if (level > depth)
-			break;
-		id = rf_ancestor_id(cgroup, level);
-		slot = bpf_map_lookup_elem(&containers, &id);
-		if (!slot || *slot == RF_SKIP_SLOT)
-			continue;
-		found = *slot;
-		if (found != RF_NEVER_SLOT)
-			break; /* below the agent's own cgroup, its canary is a container all the same */
-	}
-	return found;
-}
-
 /* Constants: what is looked up in each round would double what the verifier follows. */
-static __always_inline bool rf_all_digits(const struct rf_cgroup_name *name, __u32 begin, const __u32 digits,
-					  const char last)
+static __always_inline bool rf_all_digits(const struct rf_cgroup_name *name, __u32 begin,
+					  const __u32 digits, const char last)
 {
 	__u32 i;
 
@@ -86,22 +60,24 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 		return 0;
 	}
 	/* Read again, for the same reason. */
-	digits = *(const volatile __u8 *)&pattern->kind == RF_PATTERN_BUILD ? RF_BUILD_DIGITS : RF_HEX_DIGITS;
+	digits = *(const volatile __u8 *)&pattern->kind == RF_PATTERN_BUILD ? RF_BUILD_DIGITS
+									    : RF_HEX_DIGITS;
 	at = len + digits; /* at most 46 + 64: .scope fits behind */
 	if (at > RF_CGROUP_NAME - 8)
 		return 0;
 	if (!name->text[at])
 		return 1;
 	return name->text[at] == '.' && name->text[at + 1] == 's' && name->text[at + 2] == 'c' &&
-	       name->text[at + 3] == 'o' && name->text[at + 4] == 'p' && name->text[at + 5] == 'e' &&
-	       !name->text[at + 6];
+	       name->text[at + 3] == 'o' && name->text[at + 4] == 'p' &&
+	       name->text[at + 5] == 'e' && !name->text[at + 6];
 }
 
 #define RF_BUILDKIT 0x74696b646c697562ULL /* "buildkit", little endian */
 
 static __always_inline void rf_name_of(struct rf_cgroup_name *name, __u64 cgroup)
 {
-	bpf_probe_read_kernel_str(name->text, sizeof(name->text), RF_READ(struct cgroup, cgroup, kn, name));
+	bpf_probe_read_kernel_str(name->text, sizeof(name->text),
+				  RF_READ(struct cgroup, cgroup, kn, name));
 }
 
 __noinline int rf_is_container_name(__u64 cgroup)
@@ -120,7 +96,8 @@ __noinline int rf_is_container_name(__u64 cgroup)
 
 		if (!pattern || !pattern->kind)
 			return 0;
-		if (rf_name_matches(pattern, &name) && (pattern->kind != RF_PATTERN_BUILD || pattern->len || steps))
+		if (rf_name_matches(pattern, &name) &&
+		    (pattern->kind != RF_PATTERN_BUILD || pattern->len || steps))
 			return 1;
 	}
 	return 0;
@@ -186,7 +163,8 @@ __noinline int rf_recycle(__u32 slot)
 	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
 	__u64 id;
 
-	if (!container || !(container->state & RF_STATE_REMOVED) || container->tasks > 0 || rf_agent_beats())
+	if (!container || !(container->state & RF_STATE_REMOVED) || container->tasks > 0 ||
+	    rf_agent_beats())
 		return 0;
 	id = container->cgroup;
 	if (bpf_map_delete_elem(&containers, &id))
@@ -194,20 +172,4 @@ __noinline int rf_recycle(__u32 slot)
 	__builtin_memset(container, 0, sizeof(*container));
 	bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
 	return 1;
-}
-
-/* Where a runtime prepares a container, its program lies outside of the mounts that it has made already. */
-__noinline __u32 rf_slot_by_cgroup(__u64 address)
-{
-	struct task_struct *task = (struct task_struct *)address;
-	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
-	struct rf_file file;
-
-	if (!exe || !rf_own_mounts(task))
-		return RF_NO_SLOT;
-	rf_file_read(&file, exe);
-	if (rf_mount_ns(&file) != rf_mnt_ns(task) &&
-	    BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns)
-		return RF_NO_SLOT;
-	return rf_slot_of(rf_cgroup_of(task));
 }

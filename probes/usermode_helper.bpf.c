@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Usermode helpers: programs of the host that the kernel runs by itself, as root, because somebody wrote
- * a path somewhere (core_pattern, modprobe, release_agent, uevent_helper, and whatever comes next).
- * All of them begin as an exec of a kernel thread's child, and that is looked at here. The subject is no armed
- * task, so the rules are those of a container of which nothing is known (profile 0).
+ * Usermode helpers: programs of the host that the kernel runs by itself, as root, because somebody
+ * wrote a path somewhere (core_pattern, modprobe, release_agent, uevent_helper, and whatever comes
+ * next). All of them begin as an exec of a kernel thread's child, and that is looked at here. The
+ * subject is no armed task, so the rules are those of a container of which nothing is known
+ * (profile 0).
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/helper.h"
 #include "include/drift.h"
-#include "include/lifecycle.h"
-#include "include/scratch.h"
+#include "include/program.h"
+#include "include/usermode_helper.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -37,17 +37,20 @@ static __always_inline __u64 rf_hash_kernel_text(struct rf_scratch *buffer, cons
 
 #define RF_RLIMIT_CORE 4 /* include/uapi/asm-generic/resource.h */
 
-/* Whether the kernel runs it as the handler of a core dump, which has this limit and no_task else (umh_pipe_setup). */
+/* Whether the kernel runs it as the handler of a core dump, which has this limit and no_task else
+ * (umh_pipe_setup). */
 static __always_inline __u32 rf_helper_use(struct task_struct *task)
 {
-	return BPF_CORE_READ(task, signal, rlim[RF_RLIMIT_CORE].rlim_max) == 1 ? RF_HELPER_CORE : RF_HELPER_OTHER;
+	return BPF_CORE_READ(task, signal, rlim[RF_RLIMIT_CORE].rlim_max) == 1 ? RF_HELPER_CORE
+									       : RF_HELPER_OTHER;
 }
 
 /*
- * By the path that the kernel was given, which lies in its memory and is looked up from the root of the host, and by
- * the file. A script is gone when its interpreter runs: then by the path alone.
+ * By the path that the kernel was given, which lies in its memory and is looked up from the root of
+ * the host, and by the file. A script is gone when its interpreter runs: then by the path alone.
  */
-static __always_inline bool rf_is_known_helper(struct rf_scratch *buffer, struct linux_binprm *binprm,
+static __always_inline bool rf_is_known_helper(struct rf_scratch *buffer,
+					       struct linux_binprm *binprm,
 					       const struct rf_file *file, struct task_struct *task)
 {
 	const char *asked = BPF_CORE_READ(binprm, filename);
@@ -63,11 +66,14 @@ static __always_inline bool rf_is_known_helper(struct rf_scratch *buffer, struct
 	return uses && *uses & rf_helper_use(task);
 }
 
-static __always_inline void rf_helper_record(struct task_struct *task, const struct rf_task *no_task,
-					     const struct rf_object *object, struct rf_scratch *buffer,
-					     struct rf_query *query, __u32 route, __u8 flags)
+static __always_inline void rf_helper_record(struct task_struct *task,
+					     const struct rf_task *no_task,
+					     const struct rf_object *object,
+					     struct rf_scratch *buffer, struct rf_query *query,
+					     __u32 route, __u8 flags)
 {
-	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_KERNEL_HELPER, no_task->slot, route);
+	struct rf_exec_event *record =
+		RF_RECORD(rf_exec_event, RF_KERNEL_HELPER, no_task->slot, route);
 
 	if (!record)
 		return;
@@ -82,7 +88,8 @@ static __always_inline void rf_helper_record(struct task_struct *task, const str
 	rf_submit(record, RF_KERNEL_HELPER);
 }
 
-/* Not on the stack, which the exec that is looked at has filled already. In a buffer of its own: paths fill the other. */
+/* Not on the stack, which the exec that is looked at has filled already. In a buffer of its own:
+ * paths fill the other. */
 struct rf_helper_storage {
 	struct rf_task no_task;
 	struct rf_container no_container;
@@ -92,8 +99,9 @@ struct rf_helper_storage {
 };
 _Static_assert(sizeof(struct rf_helper_storage) <= RF_WALK_LEN, "fits the buffer");
 
-static __always_inline void rf_helper_query(struct rf_helper_storage *storage, struct rf_scratch *buffer,
-					    struct task_struct *task, struct linux_binprm *binprm)
+static __always_inline void rf_helper_query(struct rf_helper_storage *storage,
+					    struct rf_scratch *buffer, struct task_struct *task,
+					    struct linux_binprm *binprm)
 {
 	struct rf_query *query = &storage->query;
 	__u64 dentry;
@@ -114,8 +122,9 @@ static __always_inline void rf_helper_query(struct rf_helper_storage *storage, s
 	rf_evaluate(query, task, &storage->no_task, NULL);
 }
 
-static __always_inline __u32 rf_helper_finish(struct rf_helper_storage *storage, struct rf_scratch *buffer,
-					      struct task_struct *task, __u32 at_hook)
+static __always_inline __u32 rf_helper_finish(struct rf_helper_storage *storage,
+					      struct rf_scratch *buffer, struct task_struct *task,
+					      __u32 at_hook)
 {
 	struct rf_query *query = &storage->query;
 	__u32 event = RF_KERNEL_HELPER, *level;
@@ -123,7 +132,8 @@ static __always_inline __u32 rf_helper_finish(struct rf_helper_storage *storage,
 
 	level = bpf_map_lookup_elem(&observe, &event);
 	if (query->action != RF_ACTION_NONE || (level && *level != RF_OBSERVE_OFF))
-		rf_helper_record(task, &storage->no_task, &storage->object, buffer, query, RF_ROUTE_ALERTS, flags);
+		rf_helper_record(task, &storage->no_task, &storage->object, buffer, query,
+				 RF_ROUTE_ALERTS, flags);
 	return query->action;
 }
 
@@ -168,7 +178,8 @@ __noinline int rf_helper_decide(__u64 binprm, __u32 at_hook)
 	return verdict;
 }
 
-/* Where no LSM hook is asked before: the helper has become the program, and has not run an instruction of it. */
+/* Where no LSM hook is asked before: the helper has become the program, and has not run an
+ * instruction of it. */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(helper_executed, struct task_struct *task, pid_t old_pid, struct linux_binprm *binprm)
 {

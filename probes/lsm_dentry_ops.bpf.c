@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Names of files: who may not open a file for writing may not give it a name, take its name away, or put another one in
- * its place. So the rules of file.open are asked about what link, rename, unlink, mkdir, mknod, symlink, truncate, chmod
- * and chown do, by the path that the name has or is to have, with the attributes of the file that it link_flags to. O_CREAT
- * comes here, too, before there is a file.
+ * Names of files: who may not open a file for writing may not give it a name, take its name away,
+ * or put another one in its place. So the rules of file.open are asked about what link, rename,
+ * unlink, mkdir, mknod, symlink, truncate, chmod and chown do, by the path that the name has or is
+ * to have, with the attributes of the file that it link_flags to. O_CREAT comes here, too, before
+ * there is a file.
  *
- * In a directory that is not of the task's own mounts (a leaked descriptor, /proc/PID/root), the directory is asked
- * about as well, whatever is done in it.
+ * In a directory that is not of the task's own mounts (a leaked descriptor, /proc/PID/root), the
+ * directory is asked about as well, whatever is done in it.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -18,10 +19,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* In `access`, beside the flags of an open. */
 #define RF_NAME_QUIET (1U << 31) /* an open follows, which tells */
-#define RF_NAME_MOVED (1U << 30) /* for rules: a name that is given or lost to another one (flags: [moved]) */
+#define RF_NAME_MOVED \
+	(1U << 30) /* for rules: a name that is given or lost to another one (flags: [moved]) */
 
-static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const struct rf_file *file, __u32 owner,
-					      bool quiet)
+static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const struct rf_file *file,
+					      __u32 owner, bool quiet)
 {
 	bool compat = rf_in_compat(lsm->task);
 	struct rf_query query;
@@ -31,12 +33,13 @@ static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const st
 			       rf_file_type(file, owner), compat);
 	if (answer == RF_MATCH_NOTHING)
 		return RF_ACTION_NONE;
-	rf_file_decide(&query, lsm->task, lsm->bound, lsm->container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_LSM, quiet);
+	rf_file_decide(&query, lsm->task, lsm->bound, lsm->container, file, answer, -1,
+		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, quiet);
 	return query.action;
 }
 
-/* A name in a directory. `inode`: the file that it link_flags to or shall lead to; 0: a new one with that mode. */
+/* A name in a directory. `inode`: the file that it link_flags to or shall lead to; 0: a new one
+ * with that mode. */
 __noinline int rf_decide_name(__u64 mnt, __u64 dentry, __u64 inode, __u32 mode, __u32 access)
 {
 	struct rf_file file;
@@ -77,7 +80,8 @@ static __always_inline bool rf_refuses(__u32 action)
 
 static __always_inline bool rf_refuses_in_directory(const struct path *dir)
 {
-	return rf_refuses(rf_decide_directory((__u64)BPF_CORE_READ(dir, mnt), (__u64)BPF_CORE_READ(dir, dentry)));
+	return rf_refuses(rf_decide_directory((__u64)BPF_CORE_READ(dir, mnt),
+					      (__u64)BPF_CORE_READ(dir, dentry)));
 }
 
 static __always_inline __u64 rf_inode_of(const struct dentry *dentry)
@@ -90,7 +94,8 @@ static __always_inline __u32 rf_type_of(__u64 inode)
 	return RF_READ(struct inode, inode, i_mode) & RF_S_IFMT;
 }
 
-/* Whether the task is opening a file, so that file_open is asked, too; an io_uring's worker makes files in no other way. */
+/* Whether the task is opening a file, so that file_open is asked, too; an io_uring's worker makes
+ * files in no other way. */
 static __always_inline bool rf_is_opening(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -99,7 +104,8 @@ static __always_inline bool rf_is_opening(void)
 	return !rf_call_in_progress(task, &call) || rf_is_open_call(&call);
 }
 
-static __always_inline int rf_lsm_name_added(const struct path *dir, struct dentry *dentry, __u32 mode, __u32 quiet)
+static __always_inline int rf_lsm_name_added(const struct path *dir, struct dentry *dentry,
+					     __u32 mode, __u32 quiet)
 {
 	__u64 mnt = (__u64)BPF_CORE_READ(dir, mnt);
 
@@ -107,18 +113,21 @@ static __always_inline int rf_lsm_name_added(const struct path *dir, struct dent
 		return 0;
 	if (rf_refuses_in_directory(dir))
 		return rf_lsm_refused();
-	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(dentry), 0, mode, RF_O_WRONLY | RF_O_CREAT | quiet));
+	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(dentry), 0, mode,
+					     RF_O_WRONLY | RF_O_CREAT | quiet));
 }
 
 /* mknod, bind, and open with O_CREAT. */
 SEC("lsm/path_mknod")
-int BPF_PROG(names_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
+int BPF_PROG(names_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	     unsigned int dev, int ret)
 {
 	if (ret)
 		return ret;
 	if (mode & RF_S_IFMT && (mode & RF_S_IFMT) != RF_S_IFREG)
 		return rf_lsm_name_added(dir, dentry, mode, 0);
-	return rf_lsm_name_added(dir, dentry, mode | RF_S_IFREG, rf_is_opening() ? RF_NAME_QUIET : 0);
+	return rf_lsm_name_added(dir, dentry, mode | RF_S_IFREG,
+				 rf_is_opening() ? RF_NAME_QUIET : 0);
 }
 
 SEC("lsm/path_mkdir")
@@ -130,7 +139,8 @@ int BPF_PROG(names_path_mkdir, const struct path *dir, struct dentry *dentry, um
 }
 
 SEC("lsm/path_symlink")
-int BPF_PROG(names_path_symlink, const struct path *dir, struct dentry *dentry, const char *target, int ret)
+int BPF_PROG(names_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
+	     int ret)
 {
 	if (ret)
 		return ret;
@@ -145,7 +155,8 @@ static __always_inline int rf_lsm_name_removed(const struct path *dir, struct de
 		return 0;
 	if (rf_refuses_in_directory(dir))
 		return rf_lsm_refused();
-	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(dentry), rf_inode_of(dentry), 0, RF_O_WRONLY));
+	return rf_lsm_verdict(
+		rf_decide_name(mnt, rf_number_of(dentry), rf_inode_of(dentry), 0, RF_O_WRONLY));
 }
 
 SEC("lsm/path_unlink")
@@ -166,7 +177,8 @@ int BPF_PROG(names_path_rmdir, const struct path *dir, struct dentry *dentry, in
 
 /* By the other name a rule on the file's path would not know it: so for reading and writing. */
 SEC("lsm/path_link")
-int BPF_PROG(names_path_link, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
+int BPF_PROG(names_path_link, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry, int ret)
 {
 	__u64 mnt = (__u64)BPF_CORE_READ(new_dir, mnt), inode = rf_inode_of(old_dentry);
 
@@ -175,21 +187,23 @@ int BPF_PROG(names_path_link, struct dentry *old_dentry, const struct path *new_
 	if (!rf_bound(bpf_get_current_task_btf()))
 		return 0;
 	if (rf_refuses_in_directory(new_dir) ||
-	    rf_refuses(rf_decide_name(mnt, rf_number_of(old_dentry), inode, 0, RF_O_RDWR | RF_NAME_MOVED)))
+	    rf_refuses(rf_decide_name(mnt, rf_number_of(old_dentry), inode, 0,
+				      RF_O_RDWR | RF_NAME_MOVED)))
 		return rf_lsm_refused();
-	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(new_dentry), inode, 0, RF_O_WRONLY | RF_NAME_MOVED));
+	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(new_dentry), inode, 0,
+					     RF_O_WRONLY | RF_NAME_MOVED));
 }
 
 #define RF_RENAME_EXCHANGE 2
 
 /*
- * The file gets another name, and the one that had it is replaced, or gets the first one's name. The flags came in 5.19
- * (100f59d96405): before, in their place stands the result of programs before this one, which is 0 here, and an
- * exchange is asked about twice.
+ * The file gets another name, and the one that had it is replaced, or gets the first one's name.
+ * The flags came in 5.19 (100f59d96405): before, in their place stands the result of programs
+ * before this one, which is 0 here, and an exchange is asked about twice.
  */
 SEC("lsm/path_rename")
-int BPF_PROG(names_path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry, unsigned int flags)
+int BPF_PROG(names_path_rename, const struct path *old_dir, struct dentry *old_dentry,
+	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
 {
 	__u64 mnt = (__u64)BPF_CORE_READ(old_dir, mnt), moved = rf_inode_of(old_dentry),
 	      other = rf_inode_of(new_dentry);
@@ -202,15 +216,18 @@ int BPF_PROG(names_path_rename, const struct path *old_dir, struct dentry *old_d
 		return rf_lsm_refused();
 	if (rf_refuses(rf_decide_name(mnt, from, moved, 0, RF_O_RDWR | RF_NAME_MOVED)))
 		return rf_lsm_refused();
-	if (!other || rf_type_of(moved) != rf_type_of(other)) { /* else it is the same query as the last one */
+	if (!other || rf_type_of(moved) !=
+			      rf_type_of(other)) { /* else it is the same query as the last one */
 		if (rf_refuses(rf_decide_name(mnt, to, moved, 0, RF_O_WRONLY | RF_NAME_MOVED)))
 			return rf_lsm_refused();
 	}
 	if (!other)
 		return 0;
-	if (exchange && rf_refuses(rf_decide_name(mnt, from, other, 0, RF_O_WRONLY | RF_NAME_MOVED)))
+	if (exchange &&
+	    rf_refuses(rf_decide_name(mnt, from, other, 0, RF_O_WRONLY | RF_NAME_MOVED)))
 		return rf_lsm_refused();
-	return rf_lsm_verdict(rf_decide_name(mnt, to, other, 0, RF_NAME_MOVED | (exchange ? RF_O_RDWR : RF_O_WRONLY)));
+	return rf_lsm_verdict(rf_decide_name(mnt, to, other, 0,
+					     RF_NAME_MOVED | (exchange ? RF_O_RDWR : RF_O_WRONLY)));
 }
 
 static __always_inline int rf_lsm_attributes_changed(const struct path *path, __u32 quiet)
@@ -219,8 +236,8 @@ static __always_inline int rf_lsm_attributes_changed(const struct path *path, __
 
 	if (!rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	return rf_lsm_verdict(rf_decide_name((__u64)BPF_CORE_READ(path, mnt), (__u64)dentry, rf_inode_of(dentry), 0,
-					     RF_O_WRONLY | quiet));
+	return rf_lsm_verdict(rf_decide_name((__u64)BPF_CORE_READ(path, mnt), (__u64)dentry,
+					     rf_inode_of(dentry), 0, RF_O_WRONLY | quiet));
 }
 
 /* truncate(2); up to 6.1 also what O_TRUNC and ftruncate do, of a file that was opened for it. */

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The binding of a task that executes a program.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "include/exec_binding.h"
+#include "include/drift.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/*
+ * A global function: what it has to do is the same whether there was a buffer to read the program's
+ * path into, and the verifier would follow both to the end. The current task is the one that
+ * executes. Returns whether it is bound by this.
+ */
+__noinline int rf_bind_exec(const struct rf_exec_binding *binding)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_task *bound, like;
+	__u32 slot;
+
+	if (!binding)
+		return 0;
+	like = binding->like;
+	slot = like.slot;
+	container = bpf_map_lookup_elem(&slots, &slot);
+	if (!container)
+		return 0;
+	bound = binding->newly_armed ? rf_bind(task, container, &like) : rf_bound(task);
+	if (!bound)
+		return 0;
+	((struct rf_armed *)bound)->container_root = binding->container_root;
+	bound->exe_hash = like.exe_hash;
+	bound->facts = like.facts;
+	__builtin_memset(((struct rf_armed *)bound)->memo, 0,
+			 sizeof(((struct rf_armed *)bound)->memo));
+	if (((struct rf_armed *)bound)->identity.kill_pending)
+		bpf_send_signal(9);
+	rf_drift_watch(task, bound);
+	rf_claim_mount_ns(task, bound->container);
+	rf_publish(task, bound, container);
+	return 1;
+}

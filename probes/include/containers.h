@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Containers: the slot of each, the free slots, and what is enrolled by which name.
+ */
+#ifndef RINGFENCE_CONTAINERS_H
+#define RINGFENCE_CONTAINERS_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "rules.h"
+
+#define RF_NO_SLOT 0xffffffff
+#define RF_NEVER_SLOT 0xfffffffe /* neither this cgroup nor one below is a container */
+#define RF_SKIP_SLOT 0xfffffffd	 /* not a container; those below may be */
+#define RF_REPORTED_WORDS 8
+#define RF_REPORTED_EVENTS 256 /* where the bits of events begin, behind those of rules */
+#define RF_PATTERNS 32
+#define RF_PATTERN_LEN 48
+
+/* rf_container.state */
+#define RF_STATE_USED 1
+#define RF_STATE_STARTED 2
+#define RF_STATE_REMOVED 4 /* its cgroup is gone; the slot is given back when tasks is 0 */
+#define RF_STATE_ADOPTED 8
+
+struct rf_container {
+	__u64 cgroup; /* id of its own (topmost enrolled) cgroup; 0: free slot */
+	__u64 created_ns;
+	__u32 profile[RF_GENERATIONS]; /* index into that generation's `profiles` */
+	__u32 state;
+	__s32 tasks;	       /* armed tasks alive */
+	__u32 facts;	       /* of its first armed task */
+	__s32 processes;       /* in the map of that name */
+	__u64 bucket;	       /* activity ring: tokens left */
+	__u64 bucket_ns;       /* and when they were last counted */
+	__u64 alert_bucket;    /* the same for the ring of alerts */
+	__u64 alert_bucket_ns; /* (lives of containers take no token) */
+	__u64 reported_second;
+	__u64 reported[RF_REPORTED_WORDS]; /* rules, and events without one, that were reported in
+					      this second */
+	__u64 maker_mnt_ns; /* mount namespace of the task that made its cgroup; 0: not known */
+};
+
+/* Mapped by the agent: it stores `profile` alone, beside what the probes count here. */
+struct map_slots {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 4096); /* (agent) */
+	__type(key, __u32);
+	__type(value, struct rf_container);
+};
+extern struct map_slots slots SEC(".maps");
+
+/*
+ * Free slots. The agent fills it at the start and returns slots to it; without an agent's beat, the
+ * kernel does. Whichever returns a slot first deletes its owner from `containers`, which succeeds
+ * only once.
+ */
+struct map_free_slots {
+	__uint(type, BPF_MAP_TYPE_STACK);
+	__uint(max_entries, 4096); /* (agent) */
+	__type(value, __u32);
+};
+extern struct map_free_slots free_slots SEC(".maps");
+
+/* CLOCK_BOOTTIME of the agent's last beat. */
+#define RF_STALE_NS 5000000000
+struct map_heartbeat {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct map_heartbeat heartbeat SEC(".maps");
+
+/*
+ * id of a container's own cgroup -> slot, until the slot is free again. What lies below is found by
+ * its ancestors (rf_slot_of): so the number of cgroups that a container makes is no matter.
+ */
+#define RF_LEVELS 16 /* below the root, at most, of a container's own cgroup */
+struct map_containers {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096 + 64); /* (agent): slots, and cgroups that are never one */
+	__type(key, __u64);
+	__type(value, __u32);
+};
+extern struct map_containers containers SEC(".maps");
+
+/* Number of a mount namespace -> the container owner task was the first to run a program in it. */
+struct map_mount_namespaces {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, __u64);
+};
+extern struct map_mount_namespaces mount_namespaces SEC(".maps");
+
+/* Names of cgroups that are containers: prefix, then digits or anything; ".scope" may follow. */
+#define RF_PATTERN_HEX64 1
+#define RF_PATTERN_ANY 2
+/* 25 base-36 digits; without a prefix, in a cgroup named buildkit alone */
+#define RF_PATTERN_BUILD 3
+struct rf_pattern {
+	__u8 kind; /* 0: end of the list */
+	__u8 len;
+	char prefix[RF_PATTERN_LEN - 2];
+};
+
+struct map_patterns {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_PATTERNS);
+	__type(key, __u32);
+	__type(value, struct rf_pattern);
+};
+extern struct map_patterns patterns SEC(".maps");
+
+/*
+ * Tickets: names of cgroups. A task that makes a cgroup of such a name inside its container is
+ * exempted, once per ticket: only the next agent, in a pod of its own, can know the name
+ * (agent/ringfence/daemon/startup/handover.py).
+ */
+#define RF_TICKET_LEN 64
+
+struct map_tickets {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4);
+	__uint(key_size, RF_TICKET_LEN);
+	__type(value, __u32);
+};
+extern struct map_tickets tickets SEC(".maps");
+
+static __always_inline bool rf_is_slot(__u32 slot)
+{
+	return slot < RF_SKIP_SLOT;
+}
+
+#endif

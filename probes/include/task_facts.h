@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Who a task is: its container, if it is armed, and what rules call its facts.
+ * Only armed tasks are subjects; everything else leaves here.
+ */
+#ifndef RINGFENCE_TASK_FACTS_H
+#define RINGFENCE_TASK_FACTS_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "compat.h"
+#include "config.h"
+#include "events.h"
+
+/* Facts that hold for the program, not for the credentials: kept from exec to exec. */
+#define RF_FACTS_OF_PROGRAM (RF_FACT_MEMFD_EXE | RF_FACT_UPPER_EXE)
+/* In rf_task.facts only: it lies on another mount than the container's root, or the task has
+ * another root. */
+#define RF_PROGRAM_ELSEWHERE (1U << 31)
+
+/* The root directory of a task that is about to be armed. */
+static __always_inline __u64 rf_root_of(struct task_struct *task)
+{
+	return (__u64)BPF_CORE_READ(task, fs, root.dentry);
+}
+
+struct rf_pid_numbers {
+	__s32 nr;
+	__u32 pad;
+	__u64 ns;
+};
+
+/*
+ * From here on tasks are read by bpf_probe_read_kernel, although a pointer with a type could be
+ * followed directly, at less cost: from 6.2 on, each pointer that is followed from a trusted one
+ * makes the verifier search the kernel's types by name several times (type_is_rcu ...), about 1 ms
+ * each, and that was most of the load time.
+ */
+
+/* What the innermost pid namespace of a process calls it, and which one that is. */
+static __always_inline void rf_pid_numbers(const struct task_struct *task,
+					   struct rf_pid_numbers *out)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	__u64 at = (__u64)pid + bpf_core_field_offset(struct pid, numbers);
+	__u64 level = BPF_CORE_READ(pid, level);
+
+	out->nr = 0;
+	out->ns = 0;
+	bpf_probe_read_kernel(out, sizeof(*out), (void *)(at + level * sizeof(*out)));
+}
+
+static __always_inline __u32 rf_pid_ns(const struct task_struct *task)
+{
+	struct rf_pid_numbers numbers;
+
+	rf_pid_numbers(task, &numbers);
+	return RF_READ(struct pid_namespace, numbers.ns, ns.inum);
+}
+
+static __always_inline __u32 rf_mnt_ns(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+}
+
+static __always_inline bool rf_own_mounts(struct task_struct *task)
+{
+	__u32 inum = rf_mnt_ns(task);
+
+	/* A configuration that was not filled must not arm the host, nor a task that is past its
+	 * namespaces. */
+	return inum && config.host_mnt_ns && inum != config.host_mnt_ns;
+}
+
+/* CLONE_NEW* bits of the namespaces that a task shares with the host. */
+__u32 rf_shared_namespaces(__u64 task);
+
+/* RF_FACT_*; read anew each time that a rule or a record asks: credentials change without an exec.
+ */
+__u32 rf_facts(__u64 task, __u32 program_facts);
+
+/* The facts that say that a task shares these namespaces (CLONE_NEW*) with the host. */
+static __always_inline __u32 rf_facts_of_host(__u32 shared)
+{
+	__u32 facts = 0;
+
+	if (shared & RF_CLONE_NEWPID)
+		facts |= RF_FACT_HOST_PID;
+	if (shared & RF_CLONE_NEWNET)
+		facts |= RF_FACT_HOST_NETWORK;
+	if (shared & RF_CLONE_NEWIPC)
+		facts |= RF_FACT_HOST_IPC;
+	if (shared & RF_CLONE_NEWUTS)
+		facts |= RF_FACT_HOST_UTS;
+	if (shared & RF_CLONE_NEWCGROUP)
+		facts |= RF_FACT_HOST_CGROUP;
+	return facts;
+}
+
+/*
+ * A task's address as a number, for global functions, which take no pointer to a task on most
+ * kernels: the verifier lets no_task turn one into the other, but a read of the place where it lies
+ * does.
+ */
+static __always_inline __u64 rf_address(struct task_struct *task)
+{
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &task);
+	return address;
+}
+
+/* Facts of a call by a 32-bit program, or by a 64-bit one that pretends to be. */
+static __always_inline __u32 rf_compat_facts(struct task_struct *task)
+{
+	return rf_is_32bit_program(task) ? RF_FACT_COMPAT : RF_FACT_COMPAT | RF_FACT_FOREIGN_ABI;
+}
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Armed tasks: what is stored with each, and how the programs find it.
+ */
+#ifndef RINGFENCE_TASKS_H
+#define RINGFENCE_TASKS_H
+
+#include "compat.h"
+#include "config.h"
+#include "containers.h"
+
+/* Task storage: exists only for armed tasks. Inherited at fork, kept when the task moves. */
+struct rf_task {
+	__u64 container; /* id of the container's own cgroup */
+	__u32 slot;
+	__u32 facts;	/* RF_FACT_*; refreshed at exec and where credentials may change */
+	__u64 exe_hash; /* FNV-1a of the program's path */
+	__u64 start_ns; /* of the thread group */
+};
+
+/*
+ * An open of this thread that no rule can match, whatever the file is called: the next one like it
+ * is not looked up. Kept with the task, so that no_task else writes here; forgotten at exec.
+ */
+#define RF_MEMOS 4
+struct rf_memo {
+	__u64 generation; /* 0: empty */
+	__u64 fs_magic;
+	__u64 type; /* operand 2 of file.open */
+	__u32 flags;
+	__u32 profile;
+};
+
+/* What a task is to the kernel, when it was last looked at: see drift.bpf.c. Addresses are for
+ * comparing only. */
+#define RF_NAMESPACES 6
+struct rf_identity {
+	__u64 cred; /* 0: not watched */
+	__u64 nsproxy;
+	__u64 user_ns;
+	__u64 namespaces[RF_NAMESPACES];
+	__u64 permitted;
+	__u64 effective;
+	__u32 uid[4]; /* real, saved, effective, of the filesystem */
+	__u32 borrowed;
+	__u32 kill_pending; /* it should not have been made: killed where it is seen next, watched
+			       or not */
+};
+
+/* The last call of this thread that a hook was asked about. A call asks several, and is reported
+ * once: lsm_call.bpf.c. */
+struct rf_last_call {
+	__u64 call; /* a mix of its registers */
+	__u64 time_ns;
+	__u64 reported; /* a mix of what was reported of it */
+};
+
+/*
+ * rf_armed.counted: whether a task is among its container's, rf_container.tasks. Not yet: a hook
+ * has bound it, and the fork may fail yet; or the program at task_newtask was skipped. Past: it has
+ * ended.
+ */
+#define RF_COUNTED_NOT_YET 0
+#define RF_COUNTED 1
+#define RF_COUNTED_ENDED 2
+
+/* Room for what does not fit the stack of a program that looks at its own task; nothing stays in
+ * it. */
+#define RF_QUERY_STORAGE_WORDS 32
+
+struct rf_armed {
+	struct rf_task task;
+	struct rf_identity identity;
+	struct rf_last_call last_call;
+	__u64 container_root; /* the root directory of the container, as a dentry's address; for
+				 comparing only */
+	__u32 counted;	      /* RF_COUNTED_* */
+	__u32 armed_by_exec;  /* the exec in progress has armed it */
+	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
+	struct rf_memo memo[RF_MEMOS];
+};
+
+struct map_tasks {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct rf_armed);
+};
+extern struct map_tasks tasks SEC(".maps");
+
+/*
+ * tgid -> the same: for cgroup-BPF programs without task storage, for questions about another
+ * process, and for custom probes. A container has a share of it (config.process_share).
+ */
+struct map_processes {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536); /* (agent) */
+	__type(key, __u32);
+	__type(value, struct rf_task);
+};
+extern struct map_processes processes SEC(".maps");
+
+/* Armed processes that are not in `processes`: while there were any, cgroup-BPF programs look at
+ * cgroups, too. */
+struct map_unlisted {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct map_unlisted unlisted SEC(".maps");
+
+/* What the agent before this one had armed: read by the iterator that adopts, filled by the agent
+ * before. */
+struct rf_carried {
+	__u64 container;
+	__u64 start_ns;
+};
+
+struct map_carried {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536); /* (agent): as processes */
+	__type(key, __u32);
+	__type(value, struct rf_carried);
+};
+extern struct map_carried carried SEC(".maps");
+
+#define RF_TICK_NS 10000000 /* USER_HZ is 100 on every architecture that we know */
+
+/*
+ * Whether it is the agent that loaded these programs. They outlive it, and then its pid may be
+ * reused, or requested (clone3 with set_tid): so the start time is compared, too.
+ */
+static __always_inline bool rf_is_agent(struct task_struct *task)
+{
+	if ((__u32)task->tgid != config.agent_pid)
+		return false;
+	return BPF_CORE_READ(task, group_leader, start_boottime) - config.agent_start_ns <
+	       RF_TICK_NS;
+}
+
+static __always_inline struct rf_task *rf_bound(struct task_struct *task)
+{
+	if (rf_is_agent(task))
+		return NULL;
+	return (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, 0);
+}
+
+/* The container that a binding names; NULL when its slot has another owner by now. */
+static __always_inline struct rf_container *rf_container_of(const struct rf_task *bound)
+{
+	__u32 slot = bound->slot;
+	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
+
+	if (!container || !bound->container || container->cgroup != bound->container)
+		return NULL;
+	return container;
+}
+
+#endif

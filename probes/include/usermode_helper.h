@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The cheap query that every exec of the node is asked: is it the kernel's own?
+ */
+#ifndef RINGFENCE_USERMODE_HELPER_H
+#define RINGFENCE_USERMODE_HELPER_H
+
+#include "compat.h"
+#include "task_facts.h"
+
+/*
+ * The programs that the kernel may run on the host, found by the agent. Key: the path that the
+ * kernel was given (FNV-1a; a program may behave differently by another name, as busybox and
+ * systemctl do), and its file: device, inode, and ctime in ns (inode numbers are reused). A script
+ * has an entry with its path alone, as the file that runs is its interpreter.
+ */
+struct rf_helper_key {
+	__u64 device;
+	__u64 inode;
+	__u64 changed;
+	__u64 path;
+};
+
+/* The value: what the kernel may run it for. core_pattern alone lets its writer choose arguments.
+ */
+#define RF_HELPER_CORE 1
+#define RF_HELPER_OTHER 2
+
+struct map_helpers {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct rf_helper_key);
+	__type(value, __u32);
+};
+extern struct map_helpers helpers SEC(".maps");
+
+/* helper.bpf.c: judges the program that is about to run; `binprm` by address. Returns the verdict.
+ */
+int rf_helper_decide(__u64 binprm, __u32 at_hook);
+
+/*
+ * The first exec of a child of a kernel thread: of kthreadd, or of the worker that waits for the
+ * helper's end (UMH_WAIT_PROC: request_module, request_key). init is a child of the idle task,
+ * owner number is 0. What a helper executes after that is its own matter. `executed`: how often it
+ * has, where this is asked.
+ */
+static __always_inline bool rf_is_usermode_helper(struct task_struct *task, __u64 executed)
+{
+	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
+
+	return BPF_CORE_READ(parent, flags) & RF_PF_KTHREAD && BPF_CORE_READ(parent, tgid) &&
+	       BPF_CORE_READ(task, self_exec_id) == executed;
+}
+
+#endif
