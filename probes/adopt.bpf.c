@@ -42,11 +42,13 @@ static __always_inline __u32 rf_carried_slot(struct task_struct *task)
 	return slot ? *slot : RF_NO_SLOT;
 }
 
-static __always_inline struct rf_task *rf_adopt_into(struct task_struct *task,
-						     struct rf_scratch *buffer, __u32 slot,
-						     struct rf_container *container, bool was_armed)
+static __always_inline struct rf_armed *rf_adopt_into(struct task_struct *task,
+						      struct rf_scratch *buffer, __u32 slot,
+						      struct rf_container *container,
+						      bool was_armed)
 {
-	struct rf_task *bound, like = {};
+	struct rf_armed *armed;
+	struct rf_task like = {};
 	struct rf_file file;
 	__u64 exe, container_root;
 
@@ -63,43 +65,42 @@ static __always_inline struct rf_task *rf_adopt_into(struct task_struct *task,
 	like.container = container->cgroup;
 	like.slot = slot;
 	like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	bound = rf_bind(task, container, &like);
-	if (!bound)
+	armed = rf_bind(task, container, &like);
+	if (!armed)
 		return NULL;
-	((struct rf_armed *)bound)->container_root = container_root;
-	rf_drift_watch(task, bound);
-	rf_claim_mount_ns(task, bound->container);
-	rf_publish(task, bound, container);
-	rf_count_task(task, bound, container, true);
-	return bound;
+	armed->container_root = container_root;
+	rf_drift_watch(task, armed);
+	rf_claim_mount_ns(task, armed->task.container);
+	rf_publish(task, &armed->task, container);
+	rf_count_task(task, armed, container, true);
+	return armed;
 }
 
 /* A task that was bound by a hook, and owner program at task_newtask was skipped: finished here.
  * Returns whether it is that. */
-static __always_inline bool rf_complete_half_bound(struct task_struct *task, struct rf_task *bound)
+static __always_inline bool rf_complete_half_bound(struct task_struct *task, struct rf_armed *armed)
 {
-	struct rf_container *container = rf_container_of(bound);
+	struct rf_container *container = rf_container_of(&armed->task);
 
-	if (!container || ((struct rf_armed *)bound)->counted != RF_COUNTED_NOT_YET ||
-	    !BPF_CORE_READ(task, nsproxy))
+	if (!container || armed->counted != RF_COUNTED_NOT_YET || !BPF_CORE_READ(task, nsproxy))
 		return false;
-	rf_complete_binding(task, bound, container, true);
+	rf_complete_binding(task, armed, container, true);
 	return true;
 }
 
 /* The binding of a task that ran before the agent, or that no program has hit when it should have;
  * NULL: it is none. */
-static __always_inline struct rf_task *rf_adopt_task(struct task_struct *task)
+static __always_inline struct rf_armed *rf_adopt_task(struct task_struct *task)
 {
 	struct rf_container *container;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 mine;
 	bool was_armed;
 
-	bound = rf_bound(task);
-	if (bound && bound->container)
-		return rf_complete_half_bound(task, bound) ? bound : NULL;
+	armed = rf_bound(task);
+	if (armed && armed->task.container)
+		return rf_complete_half_bound(task, armed) ? armed : NULL;
 	if (rf_is_agent(task))
 		return NULL;
 	mine = rf_carried_slot(task);
@@ -114,9 +115,9 @@ static __always_inline struct rf_task *rf_adopt_task(struct task_struct *task)
 		rf_drop(RF_CONTAINER_START, RF_DROP_TABLE_FULL, mine);
 		return NULL;
 	}
-	bound = rf_adopt_into(task, buffer, mine, container, was_armed);
+	armed = rf_adopt_into(task, buffer, mine, container, was_armed);
 	rf_scratch_put(buffer);
-	return bound;
+	return armed;
 }
 
 SEC("iter/task")
@@ -124,17 +125,17 @@ int adopt(struct bpf_iter__task *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	struct task_struct *task = ctx->task;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u64 line[3];
 
 	if (!task)
 		return 0;
-	bound = rf_adopt_task(task);
-	if (!bound)
+	armed = rf_adopt_task(task);
+	if (!armed)
 		return 0;
 	line[0] = task->tgid;
 	line[1] = task->pid;
-	line[2] = bound->slot;
+	line[2] = armed->task.slot;
 	bpf_seq_printf(seq, rf_adopted_line, sizeof(rf_adopted_line), line, sizeof(line));
 	return 0;
 }

@@ -55,5 +55,5 @@ int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 	 * device. */
 	if (route != RF_ROUTE_NONE)
 		rf_device_record(task, bound, &query, route);
-	return rf_is_denied(&query) ? rf_deny() : rf_allow();
+	return rf_refuses(query.action) ? rf_deny() : rf_allow();
 }

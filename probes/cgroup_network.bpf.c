@@ -78,7 +78,7 @@ static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
 	route = rf_cgroup_finish(&query, task, bound, container, &key);
 	if (route != RF_ROUTE_NONE)
 		rf_net_record(task, bound, to, &query, route);
-	return !rf_is_denied(&query);
+	return !rf_refuses(query.action);
 }
 
 static __always_inline void rf_endpoint4(struct rf_endpoint *to, struct bpf_sock_addr *ctx)

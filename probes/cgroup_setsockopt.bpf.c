@@ -58,7 +58,7 @@ static __always_inline bool rf_may_set(__u32 level, __u32 option)
 	route = rf_cgroup_finish(&query, task, bound, container, NULL);
 	if (route != RF_ROUTE_NONE)
 		rf_option_record(task, bound, &query, route);
-	return !rf_is_denied(&query);
+	return !rf_refuses(query.action);
 }
 
 SEC("cgroup/setsockopt")

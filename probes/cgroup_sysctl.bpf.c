@@ -34,7 +34,7 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	query.value[0] = write;
 	buffer = rf_scratch_get();
 	if (!buffer)
-		return rf_cgroup_fail_no_scratch(&query, task, bound) ? rf_deny() : rf_allow();
+		return rf_fail_no_text(&query, task, bound) ? rf_deny() : rf_allow();
 	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
 	buffer->text.event = RF_SYSCTL_ACCESS;
 	buffer->text.dim = RF_DIM_OBJECT;
@@ -55,5 +55,5 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 		}
 	}
 	rf_scratch_put(buffer);
-	return rf_is_denied(&query) ? rf_deny() : rf_allow();
+	return rf_refuses(query.action) ? rf_deny() : rf_allow();
 }

@@ -16,22 +16,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Kernel functions of 6.2. Weak: the rest of the object loads where there are none. */
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
 
-static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
-					   struct rf_query *query, struct rf_scratch *buffer,
-					   __u32 route)
-{
-	struct rf_unix_event *record =
-		RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
-
-	if (!record)
-		return;
-	rf_header(&record->header, RF_UNIX_CONNECT, task, bound);
-	rf_header_verdict(&record->header, query, task, bound);
-	record->path_len = buffer->len;
-	bpf_probe_read_kernel(record->path, sizeof(record->path), buffer->text.text);
-	rf_submit(record, RF_UNIX_CONNECT);
-}
-
 /* The name binding the key: zeroed, as abstract names end by their length and not by a NUL. */
 static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx)
 {
@@ -54,15 +38,15 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx)
 	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
 	buffer = rf_scratch_get();
 	if (!buffer)
-		return !rf_cgroup_fail_no_scratch(&query, task, bound);
+		return !rf_fail_no_text(&query, task, bound);
 	kern = bpf_cast_to_kern_ctx(ctx);
 	rf_unix_text(buffer, (__u64)kern->uaddr, kern->uaddrlen);
 	query.text = buffer->bit + 1;
 	route = rf_cgroup_finish(&query, task, bound, container, NULL);
 	if (route != RF_ROUTE_NONE)
-		rf_unix_record(task, bound, &query, buffer, route);
+		rf_unix_record(task, bound, &query, buffer, route, 0);
 	rf_scratch_put(buffer);
-	return !rf_is_denied(&query);
+	return !rf_refuses(query.action);
 }
 
 SEC("cgroup/connect_unix")

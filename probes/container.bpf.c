@@ -68,17 +68,17 @@ static __always_inline void rf_exempt_ticket_holder(struct cgroup *cgroup,
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	char ticket[RF_TICKET_LEN] = {};
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 tgid = task->tgid, never = RF_NEVER_SLOT;
 	__u64 id;
 
 	bpf_probe_read_kernel_str(ticket, sizeof(ticket), BPF_CORE_READ(cgroup, kn, name));
 	if (bpf_map_delete_elem(&tickets, ticket))
 		return;
-	bound = rf_bound(task);
-	if (!bound || bound->container != container->cgroup)
+	armed = rf_bound(task);
+	if (!armed || armed->task.container != container->cgroup)
 		return;
-	bound->container = 0;
+	armed->task.container = 0;
 	bpf_map_delete_elem(&processes, &tgid);
 	id = container->cgroup;
 	bpf_map_update_elem(&containers, &id, &never, BPF_EXIST);
@@ -98,23 +98,23 @@ SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 {
 	struct rf_container *container;
-	struct rf_task *maker;
+	struct rf_armed *maker;
 	__u64 at;
 	__u32 slot;
 
 	if (!rf_in_hierarchy(cgroup))
 		return 0;
-	at = rf_cgroup_address(cgroup);
+	at = rf_address(cgroup);
 	slot = rf_slot_of(at);
 	if (slot == RF_NO_SLOT ||
 	    (slot == RF_NEVER_SLOT && rf_is_agent(bpf_get_current_task_btf()))) {
 		/* Outside of its own: a container that can write the host's cgroups makes no
 		 * containers. */
 		maker = rf_bound(bpf_get_current_task_btf());
-		if (maker && maker->container)
-			slot = maker->slot;
+		if (maker && maker->task.container)
+			slot = maker->task.slot;
 		else if (rf_is_container_name(at))
-			rf_record_maker(rf_enroll(at, rf_text_address(path)));
+			rf_record_maker(rf_enroll(at, rf_address(path)));
 	}
 	/* Below a container everything is that container, whatever its name. */
 	container = bpf_map_lookup_elem(&slots, &slot);
@@ -137,7 +137,7 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 	if (!rf_in_hierarchy(cgroup))
 		return 0;
 	id = BPF_CORE_READ(cgroup, kn, id);
-	at = rf_cgroup_address(cgroup);
+	at = rf_address(cgroup);
 	slot = rf_slot_of(at);
 	if (slot == RF_NEVER_SLOT)
 		bpf_map_delete_elem(&containers, &id);
@@ -154,7 +154,7 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 	}
 	/* Tasks that were moved out stay bound: the slot is free when none is left. */
 	__sync_fetch_and_or(&container->state, RF_STATE_REMOVED);
-	rf_container_record(RF_CONTAINER_REMOVE, id, parent, slot, rf_text_address(path));
+	rf_container_record(RF_CONTAINER_REMOVE, id, parent, slot, rf_address(path));
 	rf_recycle(slot);
 	return 0;
 }
@@ -183,14 +183,15 @@ static __always_inline __u32 rf_mover_relation(const struct rf_task *moved,
 					       struct task_struct *task)
 {
 	struct task_struct *current = bpf_get_current_task_btf();
-	struct rf_task *mover;
+	struct rf_armed *mover;
 
 	if (current->tgid == task->tgid)
 		return RF_RELATION_SELF;
 	mover = rf_bound(current);
 	if (!mover)
 		return RF_RELATION_HOST;
-	return mover->container == moved->container ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
+	return mover->task.container == moved->container ? RF_RELATION_CONTAINER
+							 : RF_RELATION_OTHER;
 }
 
 SEC("tp_btf/cgroup_attach_task")
@@ -199,20 +200,20 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 	struct rf_container *container;
 	struct rf_cgroup_event *record;
 	struct rf_query query;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 route;
 	__u8 flags = 0;
 	long len;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
-	container = rf_container_of(bound);
-	if (!container || !rf_leaves_container(to, bound))
+	container = rf_container_of(&armed->task);
+	if (!container || !rf_leaves_container(to, &armed->task))
 		return 0;
-	rf_query_init(&query, RF_CGROUP_ATTACH, bound, container);
-	query.value[0] = rf_mover_relation(bound, task);
-	rf_evaluate(&query, task, bound, NULL);
+	rf_query_init(&query, RF_CGROUP_ATTACH, &armed->task, container);
+	query.value[0] = rf_mover_relation(&armed->task, task);
+	rf_evaluate(&query, task, &armed->task, NULL);
 	/* The signal goes to the caller: it must be the one that leaves, or one of its container.
 	 */
 	if (query.value[0] == RF_RELATION_SELF || query.value[0] == RF_RELATION_CONTAINER)
@@ -223,14 +224,14 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 	route = rf_route_verdict(&query, container);
 	if (route == RF_ROUTE_NONE)
 		return 0;
-	record = RF_RECORD(rf_cgroup_event, RF_CGROUP_ATTACH, bound->slot, route);
+	record = RF_RECORD(rf_cgroup_event, RF_CGROUP_ATTACH, armed->task.slot, route);
 	if (!record)
 		return 0;
-	rf_header(&record->header, RF_CGROUP_ATTACH, task, bound);
-	rf_header_verdict(&record->header, &query, task, bound);
+	rf_header(&record->header, RF_CGROUP_ATTACH, task, &armed->task);
+	rf_header_verdict(&record->header, &query, task, &armed->task);
 	record->header.flags = flags;
 	record->cgroup = BPF_CORE_READ(to, kn, id);
-	record->parent = rf_parent_id(rf_cgroup_address(to));
+	record->parent = rf_parent_id(rf_address(to));
 	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
 	if (len > 0)
 		record->path_len = len - 1;

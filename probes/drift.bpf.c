@@ -209,16 +209,15 @@ static __always_inline __u32 rf_report_drift(struct task_struct *task, const str
 	struct rf_container *container = rf_container_of(bound);
 	struct rf_query *query = &storage->query;
 	__u32 route;
-	__u8 flags;
+	__u8 flags = 0;
 
 	if (!container)
 		return RF_ACTION_NONE;
 	rf_query_init(query, RF_TASK_DRIFT, bound, container);
 	query->value[0] = unexplained;
 	rf_evaluate(query, task, bound, NULL);
-	flags = at & RF_AT_HOOK ? rf_lsm_enforce(query) : rf_enforce(query);
-	rf_count_verdict(query);
-	route = rf_route_verdict(query, container);
+	route = rf_conclude(query, container,
+			    at & RF_AT_HOOK ? RF_MECHANISM_LSM : RF_MECHANISM_KILL, &flags);
 	if (route != RF_ROUTE_NONE)
 		rf_drift_record(task, bound, query, was, &storage->now, at & 0xffff, route, flags);
 	return query->action;
@@ -303,21 +302,21 @@ static __always_inline __u32 rf_check_host_entry(struct task_struct *task,
 __noinline int rf_drift_examine(__u32 at)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 	struct rf_identity *was, *now;
 	struct rf_drift_storage *storage;
 	__u32 unexplained, entered, verdict = RF_ACTION_NONE;
 
-	if (!bound || !BPF_CORE_READ(task, nsproxy)) /* it is ending */
+	if (!armed || !BPF_CORE_READ(task, nsproxy)) /* it is ending */
 		return RF_ACTION_NONE;
-	was = &((struct rf_armed *)bound)->identity;
+	was = &armed->identity;
 	if (was->kill_pending) { /* reported when it was made */
 		bpf_send_signal(9);
 		return RF_ACTION_KILL;
 	}
 	if (!was->cred)
 		return RF_ACTION_NONE;
-	storage = (struct rf_drift_storage *)((struct rf_armed *)bound)->query_storage;
+	storage = (struct rf_drift_storage *)armed->query_storage;
 	now = &storage->now;
 	rf_drift_remember(now, rf_address(task));
 	unexplained = rf_unexplained(was, now);
@@ -326,13 +325,12 @@ __noinline int rf_drift_examine(__u32 at)
 	if (now->borrowed && !was->borrowed)
 		unexplained |= RF_DRIFT_BORROWED;
 	if (unexplained)
-		verdict = rf_report_drift(task, bound, was, storage, unexplained, at);
+		verdict = rf_report_drift(task, &armed->task, was, storage, unexplained, at);
 	entered = rf_entered_host(was, now);
-	if (now->namespaces[0] != was->namespaces[0] &&
-	    rf_has_host_root(((struct rf_armed *)bound)->container_root))
+	if (now->namespaces[0] != was->namespaces[0] && rf_has_host_root(armed->container_root))
 		entered |= RF_CLONE_NEWNS;
 	if (entered && verdict <= RF_ACTION_ALERT)
-		verdict = rf_check_host_entry(task, bound, storage, entered);
+		verdict = rf_check_host_entry(task, &armed->task, storage, entered);
 	if (verdict <= RF_ACTION_ALERT) /* it is let live: reported once */
 		__builtin_memcpy(was, now, sizeof(*was));
 	return verdict;
@@ -346,9 +344,9 @@ SEC("tracepoint/syscalls/sys_exit")
 int drift_open_exit(void *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 
-	if (bound)
-		rf_drift_check(task, bound, RF_FILE_OPEN);
+	if (armed)
+		rf_drift_check(task, armed, RF_FILE_OPEN);
 	return 0;
 }

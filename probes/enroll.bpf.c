@@ -72,7 +72,7 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 	       name->text[at + 5] == 'e' && !name->text[at + 6];
 }
 
-#define RF_BUILDKIT 0x74696b646c697562ULL /* "buildkit", little endian */
+#define RF_BUILDKIT RF_NAME8('b', 'u', 'i', 'l', 'd', 'k', 'i', 't')
 
 static __always_inline void rf_name_of(struct rf_cgroup_name *name, __u64 cgroup)
 {

@@ -18,7 +18,8 @@ __noinline int rf_bind_exec(const struct rf_exec_binding *binding)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_task *bound, like;
+	struct rf_armed *armed;
+	struct rf_task like;
 	__u32 slot;
 
 	if (!binding)
@@ -28,18 +29,17 @@ __noinline int rf_bind_exec(const struct rf_exec_binding *binding)
 	container = bpf_map_lookup_elem(&slots, &slot);
 	if (!container)
 		return 0;
-	bound = binding->newly_armed ? rf_bind(task, container, &like) : rf_bound(task);
-	if (!bound)
+	armed = binding->newly_armed ? rf_bind(task, container, &like) : rf_bound(task);
+	if (!armed)
 		return 0;
-	((struct rf_armed *)bound)->container_root = binding->container_root;
-	bound->exe_hash = like.exe_hash;
-	bound->facts = like.facts;
-	__builtin_memset(((struct rf_armed *)bound)->memo, 0,
-			 sizeof(((struct rf_armed *)bound)->memo));
-	if (((struct rf_armed *)bound)->identity.kill_pending)
+	armed->container_root = binding->container_root;
+	armed->task.exe_hash = like.exe_hash;
+	armed->task.facts = like.facts;
+	__builtin_memset(armed->memo, 0, sizeof(armed->memo));
+	if (armed->identity.kill_pending)
 		bpf_send_signal(9);
-	rf_drift_watch(task, bound);
-	rf_claim_mount_ns(task, bound->container);
-	rf_publish(task, bound, container);
+	rf_drift_watch(task, armed);
+	rf_claim_mount_ns(task, armed->task.container);
+	rf_publish(task, &armed->task, container);
 	return 1;
 }

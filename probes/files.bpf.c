@@ -33,22 +33,22 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct rf_container *container;
 	struct rf_query query;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_file file;
 	__u32 answer, owner, what, nr;
 	__u64 at;
 	long fd;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
 	fd = rf_return_value(regs);
 	if (fd < 0)
 		return 0;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return 0;
-	rf_count(bound->slot, RF_COUNT_OPEN);
+	rf_count(armed->task.slot, RF_COUNT_OPEN);
 	at = rf_file_of_fd(task, fd);
 	if (!at)
 		return 0;
@@ -61,12 +61,13 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 		if (what)
 			rf_guard_hit(what, 0, file.dentry, 0, false);
 	}
-	owner = rf_opens_by_handle(nr, compat) ? rf_mount_owner_or_outside(task, bound, &file)
-					       : rf_mount_owner(task, bound, &file);
-	answer = rf_file_prefilter(&query, task, bound, container, &file, owner, compat);
-	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, bound, container))
+	owner = rf_opens_by_handle(nr, compat)
+			? rf_mount_owner_or_outside(task, &armed->task, &file)
+			: rf_mount_owner(task, &armed->task, &file);
+	answer = rf_file_prefilter(&query, task, armed, container, &file, owner, compat);
+	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;
-	rf_file_decide(&query, task, bound, container, &file, answer, fd,
+	rf_file_decide(&query, task, &armed->task, container, &file, answer, fd,
 		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_KILL, false);
 	return 0;
 }

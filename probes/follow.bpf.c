@@ -20,19 +20,19 @@ int follow_newtask(struct trace_event_raw_task_newtask *ctx)
 {
 	struct task_struct *parent = bpf_get_current_task_btf(), *child;
 	struct rf_container *container;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 
-	bound = rf_bound(parent);
-	container = bound ? rf_container_of(bound) : NULL;
+	armed = rf_bound(parent);
+	container = armed ? rf_container_of(&armed->task) : NULL;
 	if (!container)
 		return 0;
 	child = bpf_task_from_pid(ctx->pid);
 	if (!child)
 		return 0;
-	bound = rf_follow_child(child, bound, container,
+	armed = rf_follow_child(child, armed, container,
 				BPF_CORE_READ(child, group_leader, start_boottime));
-	if (bound && ((struct rf_armed *)bound)->counted == RF_COUNTED_NOT_YET)
-		rf_complete_binding(child, bound, container, false);
+	if (armed && armed->counted == RF_COUNTED_NOT_YET)
+		rf_complete_binding(child, armed, container, false);
 	bpf_task_release(child);
 	return 0;
 }

@@ -74,36 +74,47 @@ static __always_inline __u32 rf_guard_nr(struct task_struct *task)
 	return rf_call_number((struct pt_regs *)bpf_task_pt_regs(task));
 }
 
+/* What a record of the self-defence says. */
+struct rf_guard_report {
+	__u64 detail;
+	__u64 dentry;
+	__u32 what;
+	__u32 text;
+	__u8 action;
+	__u8 mechanism;
+	__u8 flags;
+};
+
 static __always_inline void rf_guard_record(struct task_struct *task, const struct rf_task *bound,
-					    __u32 what, __u64 detail, __u64 dentry, __u32 text,
-					    __u32 route, __u8 action, __u8 how, __u8 flags)
+					    const struct rf_guard_report *report, __u32 route)
 {
 	struct rf_tamper_event *record =
 		RF_RECORD(rf_tamper_event, RF_AGENT_TAMPER, bound->slot, route);
 	struct rf_scratch *buffer;
-	__u32 index = text - 1;
+	__u32 index = report->text - 1;
+	__u8 flags = report->flags;
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_AGENT_TAMPER, task, bound);
 	record->header.facts = rf_facts(rf_address(task), bound->facts);
-	record->header.action = action;
-	record->header.mechanism = how;
-	record->what = what;
-	record->detail = detail;
+	record->header.action = report->action;
+	record->header.mechanism = report->mechanism;
+	record->what = report->what;
+	record->detail = report->detail;
 	record->agent_pid = config.agent_pid;
 	record->agent_start_ns = config.agent_start_ns;
 	record->nr = rf_guard_nr(task);
 	record->header.flags = rf_in_compat(task) ? RF_FLAG_COMPAT : 0;
-	if (text) {
+	if (report->text) {
 		buffer = rf_scratch_numbered(index);
 		if (buffer) {
 			bpf_probe_read_kernel_str(record->path, sizeof(record->path), buffer->name);
 			record->path_len =
 				buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
 		}
-	} else if (dentry && (buffer = rf_scratch_get())) {
-		rf_path_in_filesystem(buffer, dentry);
+	} else if (report->dentry && (buffer = rf_scratch_get())) {
+		rf_path_in_filesystem(buffer, report->dentry);
 		if (rf_path_copy(record->path, sizeof(record->path), buffer))
 			flags |= RF_FLAG_TRUNCATED;
 		record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
@@ -117,30 +128,36 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_task *bound;
-	__u8 action, flags = 0, how = RF_MECHANISM_OBSERVE;
+	struct rf_armed *armed;
+	struct rf_guard_report report = {
+		.what = what,
+		.detail = detail,
+		.dentry = dentry,
+		.text = text,
+		.mechanism = RF_MECHANISM_OBSERVE,
+	};
 	__u32 route;
 
 	if (!config.guard)
 		return RF_ACTION_NONE;
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return RF_ACTION_NONE;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
-	action = rf_guard_action(what, hooked);
-	if (action == RF_ACTION_DENY)
-		how = RF_MECHANISM_LSM;
-	if (action == RF_ACTION_KILL) {
-		how = RF_MECHANISM_KILL;
-		flags = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+	report.action = rf_guard_action(what, hooked);
+	if (report.action == RF_ACTION_DENY)
+		report.mechanism = RF_MECHANISM_LSM;
+	if (report.action == RF_ACTION_KILL) {
+		report.mechanism = RF_MECHANISM_KILL;
+		report.flags = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 	}
-	rf_count_action(bound->slot, action);
-	route = rf_route(RF_AGENT_TAMPER, bound->slot, container, action);
+	rf_count_action(armed->task.slot, report.action);
+	route = rf_route(RF_AGENT_TAMPER, armed->task.slot, container, report.action);
 	if (route != RF_ROUTE_NONE)
-		rf_guard_record(task, bound, what, detail, dentry, text, route, action, how, flags);
-	return action;
+		rf_guard_record(task, &armed->task, &report, route);
+	return report.action;
 }
 
 /* Whether a struct pid is that of the agent or of one of its threads. */
@@ -185,10 +202,11 @@ static __always_inline bool rf_moves_processes(__u64 dentry)
 	__u64 head[2] = {};
 
 	bpf_probe_read_kernel_str(head, sizeof(head), name);
-	return (head[0] == 0x702e70756f726763ULL && head[1] == 0x73636f72ULL) || /* cgroup.procs */
-	       (head[0] == 0x742e70756f726763ULL &&
-		head[1] == 0x736461657268ULL) ||	 /* cgroup.threads */
-	       (head[0] == 0x736b736174ULL && !head[1]); /* tasks */
+	return (head[0] == RF_NAME8('c', 'g', 'r', 'o', 'u', 'p', '.', 'p') &&
+		head[1] == RF_NAME8('r', 'o', 'c', 's', 0, 0, 0, 0)) ||
+	       (head[0] == RF_NAME8('c', 'g', 'r', 'o', 'u', 'p', '.', 't') &&
+		head[1] == RF_NAME8('h', 'r', 'e', 'a', 'd', 's', 0, 0)) ||
+	       (head[0] == RF_NAME8('t', 'a', 's', 'k', 's', 0, 0, 0) && !head[1]);
 }
 
 /*
@@ -202,7 +220,7 @@ static __always_inline __u32 rf_guard_cgroup(const struct rf_file *file)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 kind;
 
 	kind = rf_guard_kind(file->dentry);
@@ -210,8 +228,8 @@ static __always_inline __u32 rf_guard_cgroup(const struct rf_file *file)
 		return RF_TAMPER_CGROUP;
 	if (!kind && (!rf_moves_processes(file->dentry) || rf_pid_ns(task) != config.host_pid_ns))
 		return 0;
-	bound = rf_bound(task);
-	container = bound ? rf_container_of(bound) : NULL;
+	armed = rf_bound(task);
+	container = armed ? rf_container_of(&armed->task) : NULL;
 	if (!container || !rf_has_rules(container->profile[0], container->profile[1]))
 		return 0;
 	return RF_TAMPER_CGROUP;

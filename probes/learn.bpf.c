@@ -20,13 +20,13 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 static __always_inline void rf_learn(struct task_struct *task, __u32 kind, __u32 number,
 				     bool compat)
 {
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 	struct rf_learned_key key = {};
 	__u64 one = 1, *count;
 
-	if (!bound || !bound->container)
+	if (!armed || !armed->task.container)
 		return;
-	key.slot = bound->slot;
+	key.slot = armed->task.slot;
 	key.number = number;
 	key.kind = kind;
 	key.compat = compat;
@@ -35,7 +35,7 @@ static __always_inline void rf_learn(struct task_struct *task, __u32 kind, __u32
 	if (count)
 		__sync_fetch_and_add(count, 1);
 	else if (bpf_map_update_elem(&learned, &key, &one, BPF_NOEXIST))
-		rf_drop(RF_SYS_CLONE, RF_DROP_TABLE_FULL, bound->slot);
+		rf_drop(RF_SYS_CLONE, RF_DROP_TABLE_FULL, armed->task.slot);
 }
 
 SEC("tp_btf/sys_enter")

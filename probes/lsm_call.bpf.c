@@ -72,24 +72,24 @@ static __always_inline __u32 rf_hooked_event(const struct rf_syscall *known, __u
 										 : RF_EVENT_NONE;
 }
 
-static __always_inline __u32 rf_call_finish(struct task_struct *task, const struct rf_task *bound,
+static __always_inline __u32 rf_call_finish(struct task_struct *task, struct rf_armed *armed,
 					    const struct rf_call *call, struct rf_query *query,
 					    struct rf_scratch *buffer, __u8 flags)
 {
-	struct rf_container *container = rf_container_of(bound);
+	struct rf_container *container = rf_container_of(&armed->task);
 	__u32 route;
 
 	if (!container)
 		return RF_ACTION_NONE;
 	query->text = buffer->bit + 1;
-	rf_evaluate(query, task, bound, NULL);
+	rf_evaluate(query, task, &armed->task, NULL);
 	flags |= rf_lsm_enforce(query);
-	if (rf_is_duplicate((struct rf_armed *)bound, query))
+	if (rf_is_duplicate(armed, query))
 		return query->action;
 	rf_count_verdict(query);
 	route = rf_route_verdict(query, container);
 	if (route != RF_ROUTE_NONE)
-		rf_call_record(task, bound, call, query, buffer, route, flags);
+		rf_call_record(task, &armed->task, call, query, buffer, route, flags);
 	return query->action;
 }
 
@@ -114,36 +114,34 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 	struct rf_query *query;
 	struct rf_scratch *buffer;
 	struct rf_syscall *known;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_call call;
 	__u32 verdict;
 	__u8 notes;
 
-	bound = rf_bound(task);
-	if (!bound || !rf_call_in_progress(task, &call))
+	armed = rf_bound(task);
+	if (!armed || !rf_call_in_progress(task, &call))
 		return RF_ACTION_NONE;
 	known = rf_call_of_event(&call, RF_EVENT_NONE);
 	if (!known || !rf_hooked_event(known, events))
 		return RF_ACTION_NONE;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
-	if (!rf_is_same_call(task, (struct rf_armed *)bound, &call))
-		rf_count(bound->slot, known->counter);
-	query = (struct rf_query *)((struct rf_armed *)bound)->query_storage;
-	rf_call_query(task, bound, container, &call, known, query);
+	if (!rf_is_same_call(task, armed, &call))
+		rf_count(armed->task.slot, known->counter);
+	query = (struct rf_query *)armed->query_storage;
+	rf_call_query(task, &armed->task, container, &call, known, query);
 	rf_apply_hook_arguments(query, known, target, flags);
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		query->known |= RF_KNOWN_OPERANDS;
-		rf_query_facts(query, task, bound);
-		rf_fail_no_scratch(query);
+		rf_fail_no_text(query, task, &armed->task);
 		return query->action;
 	}
 	notes = rf_call_text(buffer, &call, known->text_arg, query->event);
 	if (call.compat)
 		notes |= RF_FLAG_COMPAT;
-	verdict = rf_call_finish(task, bound, &call, query, buffer, notes);
+	verdict = rf_call_finish(task, armed, &call, query, buffer, notes);
 	rf_scratch_put(buffer);
 	return verdict;
 }

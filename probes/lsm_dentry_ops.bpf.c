@@ -29,11 +29,11 @@ static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const st
 	struct rf_query query;
 	__u32 answer;
 
-	answer = rf_file_query(&query, RF_FILE_OPEN, lsm->task, lsm->bound, lsm->container, file,
-			       rf_file_type(file, owner), compat);
+	answer = rf_file_query(&query, RF_FILE_OPEN, lsm->task, &lsm->armed->task, lsm->container,
+			       file, rf_file_type(file, owner), compat);
 	if (answer == RF_MATCH_NOTHING)
 		return RF_ACTION_NONE;
-	rf_file_decide(&query, lsm->task, lsm->bound, lsm->container, file, answer, -1,
+	rf_file_decide(&query, lsm->task, &lsm->armed->task, lsm->container, file, answer, -1,
 		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, quiet);
 	return query.action;
 }
@@ -52,7 +52,7 @@ __noinline int rf_decide_name(__u64 mnt, __u64 dentry, __u64 inode, __u32 mode, 
 	if (!inode)
 		file.mode = mode;
 	file.flags = access & ~RF_NAME_QUIET;
-	owner = rf_mount_owner_or_outside(lsm.task, lsm.bound, &file);
+	owner = rf_mount_owner_or_outside(lsm.task, &lsm.armed->task, &file);
 	return rf_name_evaluate(&lsm, &file, owner, access & RF_NAME_QUIET);
 }
 
@@ -67,15 +67,10 @@ __noinline int rf_decide_directory(__u64 mnt, __u64 dentry)
 		return RF_ACTION_NONE;
 	rf_file_named(&file, mnt, dentry, (__u64)RF_READ(struct dentry, dentry, d_inode));
 	file.flags = RF_O_WRONLY;
-	owner = rf_mount_owner_or_outside(lsm.task, lsm.bound, &file);
+	owner = rf_mount_owner_or_outside(lsm.task, &lsm.armed->task, &file);
 	if (owner == RF_MOUNT_OWN)
 		return RF_ACTION_NONE;
 	return rf_name_evaluate(&lsm, &file, owner, false);
-}
-
-static __always_inline bool rf_refuses(__u32 action)
-{
-	return action == RF_ACTION_DENY || action == RF_ACTION_KILL;
 }
 
 static __always_inline bool rf_refuses_in_directory(const struct path *dir)
@@ -113,8 +108,8 @@ static __always_inline int rf_lsm_name_added(const struct path *dir, struct dent
 		return 0;
 	if (rf_refuses_in_directory(dir))
 		return rf_lsm_refused();
-	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(dentry), 0, mode,
-					     RF_O_WRONLY | RF_O_CREAT | quiet));
+	return rf_lsm_verdict(
+		rf_decide_name(mnt, rf_address(dentry), 0, mode, RF_O_WRONLY | RF_O_CREAT | quiet));
 }
 
 /* mknod, bind, and open with O_CREAT. */
@@ -156,7 +151,7 @@ static __always_inline int rf_lsm_name_removed(const struct path *dir, struct de
 	if (rf_refuses_in_directory(dir))
 		return rf_lsm_refused();
 	return rf_lsm_verdict(
-		rf_decide_name(mnt, rf_number_of(dentry), rf_inode_of(dentry), 0, RF_O_WRONLY));
+		rf_decide_name(mnt, rf_address(dentry), rf_inode_of(dentry), 0, RF_O_WRONLY));
 }
 
 SEC("lsm/path_unlink")
@@ -187,11 +182,11 @@ int BPF_PROG(names_path_link, struct dentry *old_dentry, const struct path *new_
 	if (!rf_bound(bpf_get_current_task_btf()))
 		return 0;
 	if (rf_refuses_in_directory(new_dir) ||
-	    rf_refuses(rf_decide_name(mnt, rf_number_of(old_dentry), inode, 0,
+	    rf_refuses(rf_decide_name(mnt, rf_address(old_dentry), inode, 0,
 				      RF_O_RDWR | RF_NAME_MOVED)))
 		return rf_lsm_refused();
-	return rf_lsm_verdict(rf_decide_name(mnt, rf_number_of(new_dentry), inode, 0,
-					     RF_O_WRONLY | RF_NAME_MOVED));
+	return rf_lsm_verdict(
+		rf_decide_name(mnt, rf_address(new_dentry), inode, 0, RF_O_WRONLY | RF_NAME_MOVED));
 }
 
 #define RF_RENAME_EXCHANGE 2
@@ -207,7 +202,7 @@ int BPF_PROG(names_path_rename, const struct path *old_dir, struct dentry *old_d
 {
 	__u64 mnt = (__u64)BPF_CORE_READ(old_dir, mnt), moved = rf_inode_of(old_dentry),
 	      other = rf_inode_of(new_dentry);
-	__u64 from = rf_number_of(old_dentry), to = rf_number_of(new_dentry);
+	__u64 from = rf_address(old_dentry), to = rf_address(new_dentry);
 	bool exchange = flags & RF_RENAME_EXCHANGE;
 
 	if (!rf_bound(bpf_get_current_task_btf()))

@@ -24,29 +24,29 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
 	struct rf_query query;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_file file;
 	__u32 answer;
 	bool compat;
 
 	if (ret)
 		return ret;
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container || opened->f_flags & RF_FMODE_EXEC || opened->f_mode & RF_FMODE_NOACCOUNT)
 		return 0;
-	rf_count(bound->slot, RF_COUNT_OPEN);
+	rf_count(armed->task.slot, RF_COUNT_OPEN);
 	rf_file_read(&file, (__u64)opened);
 	if (file.flags & RF_O_TRUNC && !(file.flags & RF_O_ACCMODE))
 		file.flags |= RF_O_RDWR; /* it is emptied, although it was opened for reading */
 	compat = rf_in_compat(task);
-	answer = rf_file_prefilter(&query, task, bound, container, &file,
-				   rf_mount_owner_or_outside(task, bound, &file), compat);
-	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, bound, container))
+	answer = rf_file_prefilter(&query, task, armed, container, &file,
+				   rf_mount_owner_or_outside(task, &armed->task, &file), compat);
+	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;
-	rf_file_decide(&query, task, bound, container, &file, answer, -1,
+	rf_file_decide(&query, task, &armed->task, container, &file, answer, -1,
 		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, false);
 	return rf_lsm_result(&query);
 }
@@ -86,19 +86,19 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_file file;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return 0;
 	rf_file_read(&file, of);
 	if (RF_READ(struct file, of, f_mode) & RF_FMODE_NOACCOUNT)
 		rf_file_in_front(&file, of);
-	return rf_lsm_file_decide(event, task, bound, container, &file);
+	return rf_lsm_file_decide(event, task, &armed->task, container, &file);
 }
 
 SEC("lsm/mmap_file")

@@ -19,15 +19,15 @@ SEC("lsm/task_alloc")
 int BPF_PROG(follow_task_alloc, struct task_struct *child, unsigned long clone_flags, int ret)
 {
 	struct rf_container *container;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 
 	if (ret)
 		return ret;
-	bound = rf_bound(bpf_get_current_task_btf());
-	container = bound ? rf_container_of(bound) : NULL;
+	armed = rf_bound(bpf_get_current_task_btf());
+	container = armed ? rf_container_of(&armed->task) : NULL;
 	if (container)
-		rf_follow_child(child, bound, container,
-				clone_flags & RF_CLONE_THREAD ? bound->start_ns : 0);
+		rf_follow_child(child, armed, container,
+				clone_flags & RF_CLONE_THREAD ? armed->task.start_ns : 0);
 	return 0;
 }
 

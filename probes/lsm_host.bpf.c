@@ -36,11 +36,11 @@ static __always_inline bool rf_is_foreign_overlay(__u64 super)
 static __always_inline bool rf_runs_host_program(struct task_struct *task)
 {
 	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file), root;
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 
 	if (!exe || rf_is_foreign_overlay((__u64)RF_READ(struct file, exe, f_inode, i_sb)))
 		return false;
-	if (!bound || !bound->container)
+	if (!armed || !armed->task.container)
 		return true;
 	root = (__u64)BPF_CORE_READ(task, fs, root.dentry);
 	return rf_is_host_super((__u64)RF_READ(struct dentry, root, d_inode, i_sb));
@@ -109,7 +109,7 @@ int BPF_PROG(host_mmap_file, struct file *file, unsigned long reqprot, unsigned 
 {
 	if (ret)
 		return ret;
-	return file && prot & RF_PROT_EXEC ? rf_host_mapping(rf_number_of(file)) : 0;
+	return file && prot & RF_PROT_EXEC ? rf_host_mapping(rf_address(file)) : 0;
 }
 
 SEC("lsm/file_mprotect")

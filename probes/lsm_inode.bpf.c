@@ -35,5 +35,5 @@ int BPF_PROG(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char 
 	rf_lsm_query(&lsm, RF_SYS_SETXATTR);
 	if (rf_has_borrowed_creds(&lsm))
 		return 0;
-	return rf_lsm_decide(&lsm, rf_number_of(name));
+	return rf_lsm_decide(&lsm, rf_address(name));
 }

@@ -20,18 +20,16 @@ SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
-	__u64 address = 0;
+	struct rf_armed *armed = rf_bound(task);
 
 	if (ret)
 		return ret;
-	if (bound && bound->container) {
+	if (armed && armed->task.container) {
 		return rf_lsm_verdict(rf_drift_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK));
 	}
 	if (!config.helper_hook || !rf_is_usermode_helper(task, 0))
 		return 0;
-	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
-	return rf_lsm_verdict(rf_helper_decide(address, true));
+	return rf_lsm_verdict(rf_helper_decide(rf_address(binprm), true));
 }
 
 #define RF_O_TMPFILE 020000000
@@ -43,13 +41,13 @@ SEC("lsm/file_open")
 int BPF_PROG(beside_file_open, struct file *opened, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 	__u64 magic;
 	__u32 mode;
 
 	if (ret)
 		return ret;
-	if (!bound)
+	if (!armed)
 		return 0;
 	if (opened->f_flags & RF_O_TMPFILE) {
 		mode = BPF_CORE_READ(opened, f_inode, i_mode);
@@ -57,5 +55,5 @@ int BPF_PROG(beside_file_open, struct file *opened, int ret)
 		if (mode & RF_TMPFILE_SETID && rf_decide_setid(mode, magic, 0) > RF_ACTION_ALERT)
 			return rf_lsm_refused();
 	}
-	return rf_lsm_verdict(rf_drift_check(task, bound, RF_FILE_OPEN | RF_AT_HOOK));
+	return rf_lsm_verdict(rf_drift_check(task, armed, RF_FILE_OPEN | RF_AT_HOOK));
 }

@@ -49,7 +49,7 @@ int BPF_PROG(lsm_kernel_module_request, char *name, int ret)
 	if (!rf_lsm_armed(&lsm))
 		return 0;
 	rf_lsm_query(&lsm, RF_MODULE_REQUEST);
-	return rf_lsm_decide(&lsm, rf_number_of(name));
+	return rf_lsm_decide(&lsm, rf_address(name));
 }
 
 SEC("lsm/locked_down")
@@ -70,9 +70,9 @@ int lsm_quotactl(void *ctx)
 	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_QUOTACTL), 0, 0));
 }
 
-/* The heads of "[userfaultfd]" and "[io_uring]", little endian */
-#define RF_USERFAULTFD_NAME 0x756166726573755bULL
-#define RF_IO_URING_NAME 0x6e6972755f6f695bULL
+/* The heads of "[userfaultfd]" and "[io_uring]" */
+#define RF_USERFAULTFD_NAME RF_NAME8('[', 'u', 's', 'e', 'r', 'f', 'a', 'u')
+#define RF_IO_URING_NAME RF_NAME8('[', 'i', 'o', '_', 'u', 'r', 'i', 'n')
 #define RF_IOCTL_ARGUMENT 2
 
 /* Whether the task is in a call of that event. */

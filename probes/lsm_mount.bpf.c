@@ -66,7 +66,7 @@ int BPF_PROG(lsm_sb_umount, struct vfsmount *mnt, int flags, int ret)
 		return 0;
 	rf_lsm_query(&lsm, RF_SYS_UMOUNT);
 	rf_lsm_operand(&lsm, 0, (__u32)flags);
-	return rf_lsm_decide_path(&lsm, rf_number_of(mnt), (__u64)BPF_CORE_READ(mnt, mnt_root));
+	return rf_lsm_decide_path(&lsm, rf_address(mnt), (__u64)BPF_CORE_READ(mnt, mnt_root));
 }
 
 SEC("lsm/sb_pivotroot")

@@ -68,57 +68,36 @@ static __always_inline __u32 rf_server_relation(__u64 socket)
 	return rf_relation_of_process(nr);
 }
 
-static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
-					   struct rf_query *query, struct rf_scratch *buffer,
-					   __u32 route, __u8 flags)
-{
-	struct rf_unix_event *record =
-		RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
-
-	if (!record)
-		return;
-	rf_header(&record->header, RF_UNIX_CONNECT, task, bound);
-	rf_header_verdict(&record->header, query, task, bound);
-	record->header.flags = flags;
-	record->path_len = buffer->len;
-	bpf_probe_read_kernel(record->path, sizeof(record->path), buffer->text.text);
-	rf_submit(record, RF_UNIX_CONNECT);
-}
-
 __noinline int rf_unix_decide(__u64 other)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
 	struct rf_query query;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 route;
-	__u8 flags;
+	__u8 flags = 0;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return RF_ACTION_NONE;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
-	rf_count(bound->slot, RF_COUNT_CONNECT);
-	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
+	rf_count(armed->task.slot, RF_COUNT_CONNECT);
+	rf_query_init(&query, RF_UNIX_CONNECT, &armed->task, container);
 	query.value[0] = rf_server_relation(other);
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		query.known |= RF_KNOWN_OPERANDS;
-		rf_query_facts(&query, task, bound);
-		rf_fail_no_scratch(&query);
+		rf_fail_no_text(&query, task, &armed->task);
 		return query.action;
 	}
 	rf_unix_bound_name(buffer, other);
 	query.text = buffer->bit + 1;
-	rf_evaluate(&query, task, bound, NULL);
-	flags = rf_lsm_enforce(&query);
-	rf_count_verdict(&query);
-	route = rf_route_verdict(&query, container);
+	rf_evaluate(&query, task, &armed->task, NULL);
+	route = rf_conclude(&query, container, RF_MECHANISM_LSM, &flags);
 	if (route != RF_ROUTE_NONE)
-		rf_unix_record(task, bound, &query, buffer, route, flags);
+		rf_unix_record(task, &armed->task, &query, buffer, route, flags);
 	rf_scratch_put(buffer);
 	return query.action;
 }
@@ -129,14 +108,14 @@ int BPF_PROG(lsm_unix_stream_connect, struct sock *sock, struct sock *other, str
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_unix_decide(rf_number_of(other)));
+	return rf_lsm_verdict(rf_unix_decide(rf_address(other)));
 }
 
 /* Datagrams: asked at connect, and for each that is sent to a name. */
 SEC("lsm/unix_may_send")
 int BPF_PROG(lsm_unix_may_send, struct socket *sock, struct socket *other, int ret)
 {
-	__u64 to = rf_number_of(other);
+	__u64 to = rf_address(other);
 
 	if (ret)
 		return ret;

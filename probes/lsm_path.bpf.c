@@ -129,7 +129,7 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 		return RF_ACTION_NONE;
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		rf_query_init(&query, RF_FILE_LINK, lsm.bound, lsm.container);
+		rf_query_init(&query, RF_FILE_LINK, &lsm.armed->task, lsm.container);
 		rf_fail_no_scratch(&query);
 		return query.action;
 	}
@@ -139,12 +139,13 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 	bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target);
 	file.flags = rf_link_flags(buffer);
 	rf_scratch_put(buffer);
-	answer = rf_file_query(&query, RF_FILE_LINK, lsm.task, lsm.bound, lsm.container, &file,
-			       rf_file_type(&file, rf_mount_owner(lsm.task, lsm.bound, &file)),
-			       rf_in_compat(lsm.task));
-	if (!rf_file_is_relevant(&query, RF_FILE_LINK, answer, lsm.bound, lsm.container))
+	answer = rf_file_query(
+		&query, RF_FILE_LINK, lsm.task, &lsm.armed->task, lsm.container, &file,
+		rf_file_type(&file, rf_mount_owner(lsm.task, &lsm.armed->task, &file)),
+		rf_in_compat(lsm.task));
+	if (!rf_file_is_relevant(&query, RF_FILE_LINK, answer, &lsm.armed->task, lsm.container))
 		return RF_ACTION_NONE;
-	rf_file_decide(&query, lsm.task, lsm.bound, lsm.container, &file, answer, -1, 0,
+	rf_file_decide(&query, lsm.task, &lsm.armed->task, lsm.container, &file, answer, -1, 0,
 		       RF_MECHANISM_LSM, false);
 	return query.action;
 }
@@ -170,8 +171,8 @@ int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, c
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_number_of(dentry),
-					     (__u64)target));
+	return rf_lsm_verdict(
+		rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_address(dentry), (__u64)target));
 }
 
 SEC("lsm/path_chmod")
@@ -232,6 +233,5 @@ int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_d
 	    (one == RF_S_IFLNK && other == RF_S_IFDIR))
 		kinds = RF_EXCHANGED_DIRECTORY_AND_LINK;
 	rf_lsm_operand(&lsm, RF_DIM_EXCHANGED, lsm.query.value[0] & RF_RENAME_EXCHANGE ? kinds : 0);
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_dir, mnt),
-				  rf_number_of(new_dentry));
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_dir, mnt), rf_address(new_dentry));
 }

@@ -19,7 +19,8 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
 	struct rf_query query;
-	struct rf_task *bound, next = {};
+	struct rf_armed *armed;
+	struct rf_task next = {};
 	struct rf_scratch *buffer;
 	struct rf_file exe;
 	__u32 route;
@@ -27,14 +28,14 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 
 	if (ret)
 		return ret;
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return 0;
 	buffer = rf_scratch_get();
-	__builtin_memcpy(&next, bound, sizeof(next)); /* who the task would be */
+	__builtin_memcpy(&next, &armed->task, sizeof(next)); /* who the task would be */
 	if (!buffer) {
 		rf_file_read(&exe, (__u64)BPF_CORE_READ(binprm, file));
 		next.facts = rf_program_facts(&exe);
@@ -46,7 +47,7 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 		return rf_fail_no_scratch(&query) ? rf_lsm_refused() : 0;
 	}
 	next.facts = rf_program(rf_address(task), buffer, &exe, (__u64)BPF_CORE_READ(binprm, file),
-				((struct rf_armed *)bound)->container_root);
+				armed->container_root);
 	next.exe_hash = buffer->hash;
 	rf_exec_query(&query, task, &next, container, &exe, buffer);
 	rf_evaluate(&query, task, &next, NULL);

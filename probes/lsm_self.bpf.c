@@ -25,6 +25,12 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 			return 0;       \
 	} while (0)
 
+/* The agent's object is reached for at a hook. Returns what the hook has to return. */
+static __always_inline int rf_guard_refuse(__u32 what, __u64 detail, __u64 dentry)
+{
+	return rf_lsm_verdict(rf_guard_hit(what, detail, dentry, 0, true));
+}
+
 /* ---- its process -------------------------------------------------------- */
 
 /* Signal 0 only asks whether somebody is there. */
@@ -35,7 +41,7 @@ int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig,
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return sig ? rf_lsm_verdict(rf_guard_hit(RF_TAMPER_SIGNAL, sig, 0, 0, true)) : 0;
+	return sig ? rf_guard_refuse(RF_TAMPER_SIGNAL, sig, 0) : 0;
 }
 
 /* F_SETOWN and F_SETSIG have the kernel send any signal. Whoever runs now need not be who asked:
@@ -57,7 +63,7 @@ int BPF_PROG(guard_task_setrlimit, struct task_struct *target, unsigned int reso
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_LIMIT, resource, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_LIMIT, resource, 0);
 }
 
 SEC("lsm/task_setnice")
@@ -66,7 +72,7 @@ int BPF_PROG(guard_task_setnice, struct task_struct *target, int nice, int ret)
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PRIORITY, 0, 0);
 }
 
 SEC("lsm/task_setioprio")
@@ -75,7 +81,7 @@ int BPF_PROG(guard_task_setioprio, struct task_struct *target, int ioprio, int r
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PRIORITY, 0, 0);
 }
 
 /* Policy, parameters, CPUs; and a move to another cgroup of the controller cpuset. */
@@ -85,7 +91,7 @@ int BPF_PROG(guard_task_setscheduler, struct task_struct *target, int ret)
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PRIORITY, 0, 0);
 }
 
 SEC("lsm/task_movememory")
@@ -94,7 +100,7 @@ int BPF_PROG(guard_task_movememory, struct task_struct *target, int ret)
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PRIORITY, 0, 0);
 }
 
 /* ptrace(2), process_vm_readv(2), pidfd_getfd(2), /proc/PID/mem ...; and what /proc only shows:
@@ -107,7 +113,7 @@ int BPF_PROG(guard_ptrace_access_check, struct task_struct *target, unsigned int
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_hit(what, mode, 0, 0, true));
+	return rf_guard_refuse(what, mode, 0);
 }
 
 /* ---- its objects of BPF -------------------------------------------------- */
@@ -122,7 +128,7 @@ int BPF_PROG(guard_bpf_map, struct bpf_map *map, unsigned int mode, int ret)
 	id = BPF_CORE_READ(map, id);
 	if (!rf_is_guarded_object(RF_GUARD_MAP, id))
 		return 0;
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_MAP, id, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_MAP, id, 0);
 }
 
 SEC("lsm/bpf_prog")
@@ -135,7 +141,7 @@ int BPF_PROG(guard_bpf_prog, struct bpf_prog *program, int ret)
 	id = BPF_CORE_READ(program, aux, id);
 	if (!rf_is_guarded_object(RF_GUARD_PROGRAM, id))
 		return 0;
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_PROGRAM, id, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PROGRAM, id, 0);
 }
 
 /*
@@ -160,7 +166,7 @@ int BPF_PROG(guard_bpf, int command, void *attr)
 	}
 	if (!rf_is_guarded_object(RF_GUARD_LINK, id))
 		return 0;
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_LINK, id, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_LINK, id, 0);
 }
 
 /*
@@ -191,9 +197,9 @@ int BPF_PROG(guard_file_open, struct file *opened, int ret)
 	file.magic = opened->f_inode->i_sb->s_magic;
 	if (!rf_guard_is_relevant(&file, writes) || !rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	rf_file_read(&file, rf_number_of(opened));
+	rf_file_read(&file, rf_address(opened));
 	what = rf_guard_opened(&file);
-	return what ? rf_lsm_verdict(rf_guard_hit(what, 0, file.dentry, 0, true)) : 0;
+	return what ? rf_guard_refuse(what, 0, file.dentry) : 0;
 }
 
 /* What is done to a name. `moves`: the directory that it stands for takes what is below it along.
@@ -206,7 +212,7 @@ static __always_inline int rf_guard_name(__u64 dentry, bool moves)
 		return 0;
 	kind = rf_guard_kind(dentry);
 	if (kind == RF_GUARD_TREE || kind == RF_GUARD_FILE || (moves && kind == RF_GUARD_ABOVE))
-		return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_FILE, 0, dentry, 0, true));
+		return rf_guard_refuse(RF_TAMPER_FILE, 0, dentry);
 	return 0;
 }
 
@@ -215,7 +221,7 @@ int BPF_PROG(guard_path_unlink, const struct path *dir, struct dentry *dentry, i
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), true);
+	return rf_guard_name(rf_address(dentry), true);
 }
 
 SEC("lsm/path_rmdir")
@@ -223,7 +229,7 @@ int BPF_PROG(guard_path_rmdir, const struct path *dir, struct dentry *dentry, in
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), true);
+	return rf_guard_name(rf_address(dentry), true);
 }
 
 /* The flags came in 5.19 (100f59d96405): see lsm_file.bpf.c. */
@@ -231,9 +237,9 @@ SEC("lsm/path_rename")
 int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_dentry,
 	     const struct path *new_dir, struct dentry *new_dentry)
 {
-	if (rf_guard_name(rf_number_of(old_dentry), true))
+	if (rf_guard_name(rf_address(old_dentry), true))
 		return rf_lsm_refused();
-	return rf_guard_name(rf_number_of(new_dentry), true);
+	return rf_guard_name(rf_address(new_dentry), true);
 }
 
 /* Another name for one of ours, which no directory of ours would show; and one of others' in a
@@ -244,9 +250,9 @@ int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_
 {
 	if (ret)
 		return ret;
-	if (rf_guard_name(rf_number_of(old_dentry), false))
+	if (rf_guard_name(rf_address(old_dentry), false))
 		return rf_lsm_refused();
-	return rf_guard_name(rf_number_of(new_dentry), false);
+	return rf_guard_name(rf_address(new_dentry), false);
 }
 
 SEC("lsm/path_symlink")
@@ -255,7 +261,7 @@ int BPF_PROG(guard_path_symlink, const struct path *dir, struct dentry *dentry,
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), false);
+	return rf_guard_name(rf_address(dentry), false);
 }
 
 SEC("lsm/path_mkdir")
@@ -263,7 +269,7 @@ int BPF_PROG(guard_path_mkdir, const struct path *dir, struct dentry *dentry, um
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), false);
+	return rf_guard_name(rf_address(dentry), false);
 }
 
 SEC("lsm/path_mknod")
@@ -272,7 +278,7 @@ int BPF_PROG(guard_path_mknod, const struct path *dir, struct dentry *dentry, um
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), false);
+	return rf_guard_name(rf_address(dentry), false);
 }
 
 static __always_inline int rf_guard_object(const struct path *path)
@@ -314,7 +320,7 @@ static __always_inline int rf_guard_mount(__u64 super)
 
 	if (!found || (*found & RF_GUARD_KIND) != RF_GUARD_PINS)
 		return 0;
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_MOUNT, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_MOUNT, 0, 0);
 }
 
 SEC("lsm/sb_umount")
@@ -330,7 +336,7 @@ int BPF_PROG(guard_sb_remount, struct super_block *super, void *options, int ret
 {
 	if (ret)
 		return ret;
-	return rf_guard_mount(rf_number_of(super));
+	return rf_guard_mount(rf_address(super));
 }
 
 static __always_inline int rf_guard_socket(__u64 socket)
@@ -341,7 +347,7 @@ static __always_inline int rf_guard_socket(__u64 socket)
 		return 0;
 	if (!rf_guard_kind(dentry))
 		return 0;
-	return rf_lsm_verdict(rf_guard_hit(RF_TAMPER_SOCKET, 0, dentry, 0, true));
+	return rf_guard_refuse(RF_TAMPER_SOCKET, 0, dentry);
 }
 
 SEC("lsm/unix_stream_connect")
@@ -350,7 +356,7 @@ int BPF_PROG(guard_unix_stream_connect, struct sock *sock, struct sock *other, s
 {
 	if (ret)
 		return ret;
-	return rf_guard_socket(rf_number_of(other));
+	return rf_guard_socket(rf_address(other));
 }
 
 SEC("lsm/unix_may_send")

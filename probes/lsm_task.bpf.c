@@ -22,7 +22,7 @@ int BPF_PROG(lsm_ptrace_access_check, struct task_struct *child, unsigned int mo
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_LOOKS, rf_number_of(child), 0));
+	return rf_lsm_verdict(rf_decide_call(RF_LOOKS, rf_address(child), 0));
 }
 
 SEC("lsm/ptrace_traceme")
@@ -30,7 +30,7 @@ int BPF_PROG(lsm_ptrace_traceme, struct task_struct *parent, int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_PTRACE), rf_number_of(parent), 0));
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_PTRACE), rf_address(parent), 0));
 }
 
 /* Comes before the namespaces of the new task, and after its user namespace, which goes with it. */

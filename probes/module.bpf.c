@@ -24,17 +24,18 @@ int BPF_PROG(module_request, char *name, bool wait, unsigned long ip)
 	rf_lsm_query(&lsm, RF_MODULE_REQUEST);
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		rf_drop(RF_MODULE_REQUEST, RF_DROP_TABLE_FULL, lsm.bound->slot);
+		rf_drop(RF_MODULE_REQUEST, RF_DROP_TABLE_FULL, lsm.armed->task.slot);
 		return 0;
 	}
-	flags = rf_lsm_text(buffer, RF_MODULE_REQUEST, rf_number_of(name));
+	flags = rf_lsm_text(buffer, RF_MODULE_REQUEST, rf_address(name));
 	lsm.query.text = buffer->bit + 1;
-	rf_evaluate(&lsm.query, lsm.task, lsm.bound, NULL);
+	rf_evaluate(&lsm.query, lsm.task, &lsm.armed->task, NULL);
 	flags |= rf_enforce(&lsm.query);
 	rf_count_verdict(&lsm.query);
-	route = rf_route(RF_MODULE_REQUEST, lsm.bound->slot, lsm.container, lsm.query.action);
+	route = rf_route(RF_MODULE_REQUEST, lsm.armed->task.slot, lsm.container, lsm.query.action);
 	if (route != RF_ROUTE_NONE)
-		rf_call_record(lsm.task, lsm.bound, &lsm.call, &lsm.query, buffer, route, flags);
+		rf_call_record(lsm.task, &lsm.armed->task, &lsm.call, &lsm.query, buffer, route,
+			       flags);
 	rf_scratch_put(buffer);
 	return 0;
 }

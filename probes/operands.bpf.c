@@ -42,9 +42,9 @@ static __always_inline __u32 rf_relation_of_tgid(struct task_struct *task,
 __noinline __u32 rf_relation_of_process(__u32 tgid)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 
-	return bound ? rf_relation_of_tgid(task, bound, tgid) : RF_RELATION_UNKNOWN;
+	return armed ? rf_relation_of_tgid(task, &armed->task, tgid) : RF_RELATION_UNKNOWN;
 }
 
 /* Of a task by address. Who has ended is not among the processes any more, and is owner its cgroup
@@ -235,7 +235,7 @@ static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
 __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u64 value, next, ns;
 	__u32 word = 0;
 
@@ -271,26 +271,27 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 		ns = rf_ns_of_fd(task, value);
 		return ns ? rf_ns_type(ns) : (__u32)next;
 	}
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return RF_RELATION_UNKNOWN;
 	switch (source) {
 	case RF_FROM_SETNS_TARGET:
 		ns = rf_ns_of_fd(task, value);
-		word = ns ? rf_relation_of_ns(task, ns) : rf_relation_of_pidfd(task, bound, value);
+		word = ns ? rf_relation_of_ns(task, ns)
+			  : rf_relation_of_pidfd(task, &armed->task, value);
 		break;
 	case RF_FROM_PID_TARGET:
-		word = rf_relation_of_pid(task, bound, value);
+		word = rf_relation_of_pid(task, &armed->task, value);
 		break;
 	case RF_FROM_PERF_TARGET:
 		/* Of a cgroup the number is a descriptor: all that run there are measured, whoever
 		 * they are. */
 		word = call->args[RF_PERF_FLAGS] & RF_PERF_FLAG_PID_CGROUP
 			       ? RF_RELATION_HOST
-			       : rf_relation_of_pid(task, bound, value);
+			       : rf_relation_of_pid(task, &armed->task, value);
 		break;
 	case RF_FROM_PIDFD_TARGET:
-		word = rf_relation_of_pidfd(task, bound, value);
+		word = rf_relation_of_pidfd(task, &armed->task, value);
 		break;
 	}
 	return word;

@@ -86,10 +86,10 @@ rf_subprogram int rf_report_clone_into_cgroup(struct task_struct *child, const s
  * is killed, and its child kill_pending, which only the kernel's own signal could reach. What rules
  * only alert of was reported at the entry. Returns whether.
  */
-rf_subprogram bool rf_check_clone3(struct task_struct *parent, struct rf_task *bound,
+rf_subprogram bool rf_check_clone3(struct task_struct *parent, struct rf_armed *armed,
 				   struct rf_container *container, __u64 flags)
 {
-	struct rf_query *query = (struct rf_query *)((struct rf_armed *)bound)->query_storage;
+	struct rf_query *query = (struct rf_query *)armed->query_storage;
 	struct rf_syscall_event *record;
 	struct rf_call call;
 	__u8 failed;
@@ -99,22 +99,22 @@ rf_subprogram bool rf_check_clone3(struct task_struct *parent, struct rf_task *b
 	rf_read_call(&call, (struct pt_regs *)bpf_task_pt_regs(parent), rf_in_compat(parent));
 	if ((call.nr & 0xffff) != RF_NR_CLONE3)
 		return false;
-	rf_query_init(query, RF_SYS_CLONE, bound, container);
+	rf_query_init(query, RF_SYS_CLONE, &armed->task, container);
 	if (call.compat)
 		query->value[RF_DIM_FACTS] = rf_compat_facts(parent);
 	query->value[0] = flags;
-	rf_evaluate(query, parent, bound, NULL);
+	rf_evaluate(query, parent, &armed->task, NULL);
 	if (query->action <= RF_ACTION_ALERT)
 		return false;
 	failed = rf_enforce(query);
 	rf_count_verdict(query);
 	if (rf_route_verdict(query, container) == RF_ROUTE_NONE)
 		return true;
-	record = RF_RECORD(rf_syscall_event, RF_SYS_CLONE, bound->slot, RF_ROUTE_ALERTS);
+	record = RF_RECORD(rf_syscall_event, RF_SYS_CLONE, armed->task.slot, RF_ROUTE_ALERTS);
 	if (!record)
 		return true;
-	rf_header(&record->header, RF_SYS_CLONE, parent, bound);
-	rf_header_verdict(&record->header, query, parent, bound);
+	rf_header(&record->header, RF_SYS_CLONE, parent, &armed->task);
+	rf_header_verdict(&record->header, query, parent, &armed->task);
 	record->header.flags = failed | (call.compat ? RF_FLAG_COMPAT : 0);
 	record->nr = call.nr;
 	__builtin_memcpy(record->args, call.args, sizeof(record->args));
@@ -142,18 +142,20 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 {
 	struct task_struct *parent = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_task *bound, *of_child, like;
+	struct rf_armed *of_child;
+	struct rf_armed *armed;
+	struct rf_task like;
 	__u64 started;
 
-	bound = rf_bound(parent);
-	if (!bound)
+	armed = rf_bound(parent);
+	if (!armed)
 		return 0;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return 0;
 	/* Before the child is what its parent was: from here on it is held against that. */
-	rf_drift_check(parent, bound, RF_SYS_CLONE);
-	__builtin_memcpy(&like, bound, sizeof(like));
+	rf_drift_check(parent, armed, RF_SYS_CLONE);
+	__builtin_memcpy(&like, &armed->task, sizeof(like));
 	started = child->start_boottime;
 	barrier_var(started); /* else one load may serve two kinds of pointer, which the verifier
 				 refuses */
@@ -164,11 +166,11 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 			  it */
 		of_child = rf_bound(child);
 	if (of_child) {
-		of_child->start_ns = like.start_ns;
-		rf_inherit(of_child, bound);
-		if (rf_check_clone3(parent, bound, container, clone_flags) ||
+		of_child->task.start_ns = like.start_ns;
+		rf_inherit(of_child, armed);
+		if (rf_check_clone3(parent, armed, container, clone_flags) ||
 		    rf_exceeds_task_share(container))
-			((struct rf_armed *)of_child)->identity.kill_pending = 1;
+			of_child->identity.kill_pending = 1;
 		if (rf_mark_counted(of_child))
 			__sync_fetch_and_add(&container->tasks, 1);
 	}
@@ -179,7 +181,7 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	if (clone_flags & RF_CLONE_INTO_CGROUP)
 		rf_report_clone_into_cgroup(child, &like, container);
 	rf_count(like.slot, RF_COUNT_FORK);
-	/* Who is not bound is not followed to its end: its entry would stay, and be of whoever gets
+	/* Who is not armed is not followed to its end: its entry would stay, and be of whoever gets
 	 * its number. */
 	if (of_child)
 		rf_publish(child, &like, container);
@@ -199,15 +201,13 @@ static __always_inline void rf_report_exec(struct task_struct *task, struct rf_t
 {
 	struct rf_query query;
 	__u32 route;
-	__u8 flags;
+	__u8 flags = 0;
 
 	rf_count(bound->slot, RF_COUNT_EXEC);
 	rf_exec_query(&query, task, bound, container, exe, buffer);
 	if (newly_armed || !config.exec_hooked)
 		rf_evaluate(&query, task, bound, NULL);
-	flags = rf_enforce(&query);
-	rf_count_verdict(&query);
-	route = rf_route_verdict(&query, container);
+	route = rf_conclude(&query, container, RF_MECHANISM_KILL, &flags);
 	if (route != RF_ROUTE_NONE)
 		rf_exec_record(task, bound, exe, buffer, &query, route, flags, true);
 }
@@ -219,7 +219,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 	struct rf_exec_binding binding = {};
 	struct rf_container *container;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_file exe;
 
 	container = rf_exec_container(task, &binding);
@@ -228,13 +228,12 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 	buffer = rf_scratch_get();
 	rf_exec_program(task, &binding, buffer, &exe, (__u64)BPF_CORE_READ(binprm, file));
 	rf_bind_exec(&binding);
-	bound = rf_bound(task);
-	if (bound && bound->container) {
-		rf_count_task(task, bound, container, false);
+	armed = rf_bound(task);
+	if (armed && armed->task.container) {
+		rf_count_task(task, armed, container, false);
 		if (buffer)
-			rf_report_exec(task, bound, container, &exe, buffer,
-				       binding.newly_armed ||
-					       ((struct rf_armed *)bound)->armed_by_exec);
+			rf_report_exec(task, &armed->task, container, &exe, buffer,
+				       binding.newly_armed || armed->armed_by_exec);
 	}
 	if (buffer)
 		rf_scratch_put(buffer);
@@ -256,37 +255,37 @@ static __always_inline void rf_report_stop(struct task_struct *task, const struc
 }
 
 /* A task has ended, and its process, too, if it was in the table until now (`process`). */
-static __always_inline void rf_task_ended(struct task_struct *task, struct rf_task *bound,
+static __always_inline void rf_task_ended(struct task_struct *task, struct rf_armed *armed,
 					  bool process)
 {
-	struct rf_container *container = rf_container_of(bound);
+	struct rf_container *container = rf_container_of(&armed->task);
 
 	if (!container)
 		return;
 	if (process) {
 		__sync_fetch_and_add(&container->processes, -1);
-		rf_count(bound->slot, RF_COUNT_EXIT);
-		rf_task_record(RF_PROCESS_EXIT, task, bound, container, task, 0);
+		rf_count(armed->task.slot, RF_COUNT_EXIT);
+		rf_task_record(RF_PROCESS_EXIT, task, &armed->task, container, task, 0);
 	}
-	if (rf_mark_ended(bound) && __sync_fetch_and_sub(&container->tasks, 1) == 1) {
-		rf_report_stop(task, bound, container);
-		rf_recycle(bound->slot);
+	if (rf_mark_ended(armed) && __sync_fetch_and_sub(&container->tasks, 1) == 1) {
+		rf_report_stop(task, &armed->task, container);
+		rf_recycle(armed->task.slot);
 	}
 }
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(sched_process_exit, struct task_struct *task)
 {
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 	__u32 tgid = task->tgid;
 
-	if (!bound)
+	if (!armed)
 		return 0;
 	/*
 	 * The last threads of a group may meet here, both seeing live == 0: who
 	 * deletes the process tells of its end.
 	 */
-	rf_task_ended(task, bound,
+	rf_task_ended(task, armed,
 		      BPF_CORE_READ(task, signal, live.counter) == 0 &&
 			      !bpf_map_delete_elem(&processes, &tgid));
 	return 0;
@@ -300,14 +299,15 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(sched_process_free, struct task_struct *task)
 {
-	struct rf_task *bound = rf_bound(task), *listed;
+	struct rf_armed *armed = rf_bound(task);
+	struct rf_task *listed;
 	__u32 tgid = task->tgid;
 
-	if (!bound || ((struct rf_armed *)bound)->counted != RF_COUNTED)
+	if (!armed || armed->counted != RF_COUNTED)
 		return 0;
 	listed = bpf_map_lookup_elem(&processes, &tgid);
-	rf_task_ended(task, bound,
-		      listed && listed->start_ns == bound->start_ns &&
+	rf_task_ended(task, armed,
+		      listed && listed->start_ns == armed->task.start_ns &&
 			      BPF_CORE_READ(task, signal, live.counter) == 0 &&
 			      !bpf_map_delete_elem(&processes, &tgid));
 	return 0;

@@ -323,6 +323,12 @@ __noinline int rf_guard_call(const struct rf_call *call)
 
 /* ---- descriptors of BPF ------------------------------------------------- */
 
+/* Names of the files behind descriptors of BPF objects. */
+#define RF_BPF_MAP_NAME RF_NAME8('b', 'p', 'f', '-', 'm', 'a', 'p', 0)
+#define RF_BPF_PROG_NAME RF_NAME8('b', 'p', 'f', '-', 'p', 'r', 'o', 'g')
+#define RF_BPF_LINK_NAME RF_NAME8('b', 'p', 'f', '-', 'l', 'i', 'n', 'k')
+#define RF_BPF_LINK_NAME_OLD RF_NAME8('b', 'p', 'f', '_', 'l', 'i', 'n', 'k')
+
 /* bpf(2) has handed one out; it is not used before the call has returned. */
 SEC("tracepoint/syscalls/sys_exit")
 int guard_bpf_exit(void *ctx)
@@ -340,17 +346,16 @@ int guard_bpf_exit(void *ctx)
 	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
 	bpf_probe_read_kernel(&name, sizeof(name), RF_READ(struct dentry, dentry, d_name.name));
 	object = (__u64)RF_READ(struct file, file, private_data);
-	if (name == 0x70616d2d667062ULL) { /* bpf-map */
+	if (name == RF_BPF_MAP_NAME) {
 		if (rf_is_guarded_object(RF_GUARD_MAP, RF_READ(struct bpf_map, object, id)))
 			rf_guard_hit(RF_TAMPER_MAP, RF_READ(struct bpf_map, object, id), 0, 0,
 				     false);
-	} else if (name == 0x676f72702d667062ULL) { /* bpf-prog */
+	} else if (name == RF_BPF_PROG_NAME) {
 		__u32 id = RF_READ(struct bpf_prog, object, aux, id);
 
 		if (rf_is_guarded_object(RF_GUARD_PROGRAM, id))
 			rf_guard_hit(RF_TAMPER_PROGRAM, id, 0, 0, false);
-	} else if (name == 0x6b6e696c2d667062ULL ||
-		   name == 0x6b6e696c5f667062ULL) { /* bpf-link, bpf_link */
+	} else if (name == RF_BPF_LINK_NAME || name == RF_BPF_LINK_NAME_OLD) {
 		__u32 id = RF_READ(struct bpf_link, object, id);
 
 		if (rf_is_guarded_object(RF_GUARD_LINK, id))

@@ -71,9 +71,7 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_ta
 	} else {
 		rf_evaluate(&query, task, bound, NULL);
 	}
-	flags |= rf_enforce(&query);
-	rf_count_verdict(&query);
-	route = rf_route_verdict(&query, container);
+	route = rf_conclude(&query, container, RF_MECHANISM_KILL, &flags);
 	if (route != RF_ROUTE_NONE)
 		rf_call_record(task, bound, call, &query, buffer, route, flags);
 	rf_scratch_put(buffer);
@@ -83,13 +81,13 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_ta
 static __always_inline int rf_syscall_entered(struct task_struct *task, bool compat)
 {
 	struct rf_syscall *known;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_call call;
 	__u8 flags = 0;
 	__u32 event;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
 	rf_read_call(&call, (struct pt_regs *)bpf_task_pt_regs(task), compat);
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
@@ -104,10 +102,10 @@ static __always_inline int rf_syscall_entered(struct task_struct *task, bool com
 		rf_drift_examine(RF_PROCESS_EXEC | RF_AT_ENTRY);
 		return 0;
 	}
-	rf_drift_check(task, bound, event | RF_AT_ENTRY);
+	rf_drift_check(task, armed, event | RF_AT_ENTRY);
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
-	return rf_syscall_decide(task, bound, &call, known, flags);
+	return rf_syscall_decide(task, &armed->task, &call, known, flags);
 }
 
 SEC("tracepoint/syscalls/sys_enter")
@@ -148,11 +146,11 @@ int chroot_exit(void *ctx)
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 	struct rf_syscall *known, now;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_call call;
 
-	bound = rf_bound(task);
-	if (!bound || rf_return_value(regs) ||
+	armed = rf_bound(task);
+	if (!armed || rf_return_value(regs) ||
 	    !rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)))
 		return 0;
 	rf_read_call(&call, regs, false);
@@ -164,5 +162,5 @@ int chroot_exit(void *ctx)
 	now.source[RF_DIM_CHROOTED] = RF_FROM_NOTHING;
 	now.source[RF_DIM_NEW_ROOT] = RF_FROM_CONST;
 	now.arg[RF_DIM_NEW_ROOT] = RF_ROOT_OF_HOST;
-	return rf_syscall_decide(task, bound, &call, &now, 0);
+	return rf_syscall_decide(task, &armed->task, &call, &now, 0);
 }

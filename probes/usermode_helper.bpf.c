@@ -183,11 +183,8 @@ __noinline int rf_helper_decide(__u64 binprm, __u32 at_hook)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(helper_executed, struct task_struct *task, pid_t old_pid, struct linux_binprm *binprm)
 {
-	__u64 address = 0;
-
 	if (config.helper_hook || !rf_is_usermode_helper(task, 1))
 		return 0;
-	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
-	rf_helper_decide(address, false);
+	rf_helper_decide(rf_address(binprm), false);
 	return 0;
 }

@@ -35,15 +35,16 @@ static __always_inline int rf_deny(void)
 static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct *task,
 							     struct rf_task *fallback)
 {
-	const struct rf_task *bound;
 	struct rf_container *container;
+	const struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 tgid = task->tgid, zero = 0, slot;
 	__u64 *lost;
 
 	if (config.cgroup_storage) {
-		bound = rf_bound(task);
-		if (bound && bound->container)
-			return bound;
+		armed = rf_bound(task);
+		if (armed && armed->task.container)
+			return &armed->task;
 	} else {
 		if (rf_is_agent(task))
 			return NULL;
@@ -65,21 +66,6 @@ static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct 
 	return fallback;
 }
 
-static __always_inline bool rf_is_denied(const struct rf_query *query)
-{
-	return query->action == RF_ACTION_DENY || query->action == RF_ACTION_KILL;
-}
-
-/* There is no buffer for the text: see rf_fail_no_scratch. */
-static __always_inline bool rf_cgroup_fail_no_scratch(struct rf_query *query,
-						      struct task_struct *task,
-						      const struct rf_task *bound)
-{
-	query->known |= RF_KNOWN_OPERANDS;
-	rf_query_facts(query, task, bound);
-	return rf_fail_no_scratch(query);
-}
-
 /* Asks the rules and counts. Returns where the record goes. */
 static __always_inline __u32 rf_cgroup_finish(struct rf_query *query, struct task_struct *task,
 					      const struct rf_task *bound,
@@ -87,7 +73,7 @@ static __always_inline __u32 rf_cgroup_finish(struct rf_query *query, struct tas
 					      const struct rf_address_key *address)
 {
 	rf_evaluate(query, task, bound, address);
-	if (rf_is_denied(query))
+	if (rf_refuses(query->action))
 		query->mechanism = RF_MECHANISM_CGROUP;
 	rf_count_verdict(query);
 	return rf_route_verdict(query, container);

@@ -27,6 +27,24 @@
 		BPF_CORE_READ(__at, __VA_ARGS__); \
 	})
 
+/*
+ * A pointer as a number. Global functions take no pointer to a kernel object on most kernels, and
+ * the verifier refuses to turn one into a number, but it permits reading the place where it is
+ * stored.
+ */
+static __always_inline __u64 rf_address(const void *pointer)
+{
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	return address;
+}
+
+/* Up to eight characters as the kernel has them in memory, little endian; unused ones are 0. */
+#define RF_NAME8(a, b, c, d, e, f, g, h)                                                         \
+	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 | (__u64)(e) << 32 | \
+	 (__u64)(f) << 40 | (__u64)(g) << 48 | (__u64)(h) << 56)
+
 /* ---- system calls: registers, numbers, calling ABI --------------------- */
 
 struct rf_call {
@@ -196,7 +214,7 @@ static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
  * to 6.8, and a file of pidfs owner inode's i_private is that from 6.9 (cb12fd8e0dab); the old form
  * stays where CONFIG_FS_PID is off (until 6.14).
  */
-#define RF_PIDFD_NAME 0x5d64666469705bULL /* "[pidfd]", little endian */
+#define RF_PIDFD_NAME RF_NAME8('[', 'p', 'i', 'd', 'f', 'd', ']', 0)
 
 /*
  * What lies behind a file of overlayfs or fuse is a file of the kernel's own. One that is mapped is

@@ -17,12 +17,12 @@ int rf_drift_examine(__u32 at);
 
 /* What an exec or the adoption has made of a task is lawful. Watched from here on, if a rule asks
  * for it. */
-static __always_inline void rf_drift_watch(struct task_struct *task, struct rf_task *bound)
+static __always_inline void rf_drift_watch(struct task_struct *task, struct rf_armed *armed)
 {
 	if (rf_event_has_rules(RF_TASK_DRIFT) || rf_event_has_rules(RF_SYS_SETNS))
-		rf_drift_remember(&((struct rf_armed *)bound)->identity, rf_address(task));
+		rf_drift_remember(&armed->identity, rf_address(task));
 	else
-		((struct rf_armed *)bound)->identity.cred = 0;
+		armed->identity.cred = 0;
 }
 
 /*
@@ -59,10 +59,10 @@ rf_subprogram bool rf_same_credentials(const struct rf_identity *was, __u64 cred
 #define RF_AT_HOOK 0x20000
 
 /* Looks at the current task. `at` is the event that the look is part of. Returns the verdict. */
-static __always_inline int rf_drift_check(struct task_struct *task, const struct rf_task *bound,
+static __always_inline int rf_drift_check(struct task_struct *task, const struct rf_armed *armed,
 					  __u32 at)
 {
-	const struct rf_identity *was = &((const struct rf_armed *)bound)->identity;
+	const struct rf_identity *was = &armed->identity;
 	const struct cred *cred;
 
 	if (was->kill_pending)

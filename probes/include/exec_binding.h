@@ -52,13 +52,13 @@ int rf_bind_exec(const struct rf_exec_binding *binding);
 static __always_inline struct rf_container *rf_exec_container(struct task_struct *task,
 							      struct rf_exec_binding *binding)
 {
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 	struct rf_container *container;
 
-	if (bound && bound->container) {
-		container = rf_container_of(bound);
-		binding->like.slot = bound->slot;
-		binding->container_root = ((struct rf_armed *)bound)->container_root;
+	if (armed && armed->task.container) {
+		container = rf_container_of(&armed->task);
+		binding->like.slot = armed->task.slot;
+		binding->container_root = armed->container_root;
 	} else {
 		if (!rf_binding_by_cgroup(task, &binding->like))
 			return NULL;

@@ -15,20 +15,21 @@
 
 /* Binds a child as its parent is. `start_ns` 0: it has not begun. Not counted by this. Returns its
  * binding, whoever made it. */
-static __always_inline struct rf_task *rf_follow_child(struct task_struct *child,
-						       const struct rf_task *parent,
-						       struct rf_container *container,
-						       __u64 start_ns)
+static __always_inline struct rf_armed *rf_follow_child(struct task_struct *child,
+							const struct rf_armed *parent,
+							struct rf_container *container,
+							__u64 start_ns)
 {
-	struct rf_task *bound, like;
+	struct rf_armed *armed;
+	struct rf_task like;
 
-	__builtin_memcpy(&like, parent, sizeof(like));
+	__builtin_memcpy(&like, &parent->task, sizeof(like));
 	like.start_ns = start_ns;
-	bound = rf_bind(child, container, &like);
-	if (!bound)
+	armed = rf_bind(child, container, &like);
+	if (!armed)
 		return rf_bound(child);
-	rf_inherit(bound, parent);
-	return bound;
+	rf_inherit(armed, parent);
+	return armed;
 }
 
 /*
@@ -42,7 +43,7 @@ static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file)
 	struct rf_container *container;
 	struct rf_query query;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_file exe;
 	int is_bound;
 
@@ -52,13 +53,13 @@ static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file)
 	buffer = rf_scratch_get();
 	rf_exec_program(task, &binding, buffer, &exe, file);
 	is_bound = rf_bind_exec(&binding);
-	bound = rf_bound(task);
-	if (bound && bound->container) {
-		((struct rf_armed *)bound)->armed_by_exec = binding.newly_armed && is_bound;
-		rf_count_task(task, bound, container, false);
+	armed = rf_bound(task);
+	if (armed && armed->task.container) {
+		armed->armed_by_exec = binding.newly_armed && is_bound;
+		rf_count_task(task, armed, container, false);
 		if (buffer && binding.newly_armed) {
-			rf_exec_query(&query, task, bound, container, &exe, buffer);
-			rf_evaluate(&query, task, bound, NULL);
+			rf_exec_query(&query, task, &armed->task, container, &exe, buffer);
+			rf_evaluate(&query, task, &armed->task, NULL);
 			rf_enforce(&query);
 		}
 	}

@@ -24,49 +24,46 @@ static __always_inline void rf_note_unlisted(void)
  * Binds a task to a container. Exactly one caller wins (the iterator may meet a task in fork or
  * exec), and only the winner counts. Returns the binding if this caller made it.
  */
-static __always_inline struct rf_task *
+static __always_inline struct rf_armed *
 rf_bind(struct task_struct *task, struct rf_container *container, const struct rf_task *like)
 {
-	struct rf_task *bound;
+	struct rf_armed *armed;
 
-	bound = (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL,
-						       BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!bound) {
+	armed = bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!armed) {
 		rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, like->slot);
 		rf_note_unlisted();
 		return NULL;
 	}
-	if (__sync_val_compare_and_swap(&bound->container, 0, like->container) != 0)
+	if (__sync_val_compare_and_swap(&armed->task.container, 0, like->container) != 0)
 		return NULL;
-	bound->slot = like->slot;
-	bound->facts = like->facts;
-	bound->exe_hash = like->exe_hash;
-	bound->start_ns = like->start_ns;
-	return bound;
+	armed->task.slot = like->slot;
+	armed->task.facts = like->facts;
+	armed->task.exe_hash = like->exe_hash;
+	armed->task.start_ns = like->start_ns;
+	return armed;
 }
 
 /* What a child has of its parent beside its container and its program. */
-static __always_inline void rf_inherit(struct rf_task *child, const struct rf_task *parent)
+static __always_inline void rf_inherit(struct rf_armed *child, const struct rf_armed *parent)
 {
-	((struct rf_armed *)child)->container_root =
-		((const struct rf_armed *)parent)->container_root;
-	__builtin_memcpy(&((struct rf_armed *)child)->identity,
-			 &((const struct rf_armed *)parent)->identity, sizeof(struct rf_identity));
+	child->container_root = parent->container_root;
+	__builtin_memcpy(&child->identity, &parent->identity, sizeof(struct rf_identity));
 }
 
 /* Whoever is reported so by this counts the task among its container's: no_task else does. */
-static __always_inline bool rf_mark_counted(struct rf_task *bound)
+static __always_inline bool rf_mark_counted(struct rf_armed *armed)
 {
-	__u32 *counted = &((struct rf_armed *)bound)->counted;
+	__u32 *counted = &armed->counted;
 
 	return __sync_val_compare_and_swap(counted, RF_COUNTED_NOT_YET, RF_COUNTED) ==
 	       RF_COUNTED_NOT_YET;
 }
 
 /* The same for its end. */
-static __always_inline bool rf_mark_ended(struct rf_task *bound)
+static __always_inline bool rf_mark_ended(struct rf_armed *armed)
 {
-	__u32 *counted = &((struct rf_armed *)bound)->counted;
+	__u32 *counted = &armed->counted;
 
 	return __sync_val_compare_and_swap(counted, RF_COUNTED, RF_COUNTED_ENDED) == RF_COUNTED;
 }
@@ -96,7 +93,7 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 
 /* Counts an armed task that is not counted yet; tells of the container's start if it is the first,
  * with its posture. */
-static __always_inline void rf_count_task(struct task_struct *task, struct rf_task *bound,
+static __always_inline void rf_count_task(struct task_struct *task, struct rf_armed *armed,
 					  struct rf_container *container, bool adopted)
 {
 	const struct cred *cred = BPF_CORE_READ(task, cred);
@@ -105,17 +102,17 @@ static __always_inline void rf_count_task(struct task_struct *task, struct rf_ta
 	__u32 shared;
 	__u8 flags = adopted ? RF_FLAG_ADOPTED : 0;
 
-	if (!rf_mark_counted(bound) || __sync_fetch_and_add(&container->tasks, 1) != 0)
+	if (!rf_mark_counted(armed) || __sync_fetch_and_add(&container->tasks, 1) != 0)
 		return;
 	shared = rf_shared_namespaces(rf_address(task));
-	container->facts = rf_facts(rf_address(task), bound->facts);
+	container->facts = rf_facts(rf_address(task), armed->task.facts);
 	__sync_fetch_and_or(&container->state, RF_STATE_STARTED);
-	rf_query_init(&query, RF_CONTAINER_START, bound, container);
+	rf_query_init(&query, RF_CONTAINER_START, &armed->task, container);
 	query.value[0] = shared;
 	query.value[1] = task->seccomp.mode;
 	query.value[RF_DIM_FACTS] = container->facts;
 	query.known |= RF_KNOWN_FACTS;
-	rf_evaluate(&query, task, bound, NULL);
+	rf_evaluate(&query, task, &armed->task, NULL);
 	if (!adopted) {
 		flags |= rf_enforce(&query);
 	} else if (query.action > RF_ACTION_ALERT) {
@@ -124,11 +121,12 @@ static __always_inline void rf_count_task(struct task_struct *task, struct rf_ta
 		flags |= RF_FLAG_SIGNAL_FAILED;
 	}
 	rf_count_verdict(&query);
-	record = RF_RECORD(rf_container_event, RF_CONTAINER_START, bound->slot, RF_ROUTE_ALERTS);
+	record = RF_RECORD(rf_container_event, RF_CONTAINER_START, armed->task.slot,
+			   RF_ROUTE_ALERTS);
 	if (!record)
 		return;
-	rf_header(&record->header, RF_CONTAINER_START, task, bound);
-	rf_header_verdict(&record->header, &query, task, bound);
+	rf_header(&record->header, RF_CONTAINER_START, task, &armed->task);
+	rf_header_verdict(&record->header, &query, task, &armed->task);
 	record->header.flags = flags;
 	record->cgroup = container->cgroup;
 	record->cap_effective = rf_capability(cred, cap_effective);
@@ -142,13 +140,13 @@ static __always_inline void rf_count_task(struct task_struct *task, struct rf_ta
 
 /* What a program at task_newtask adds to a binding that was made before it: for where that program
  * was skipped. */
-static __always_inline void rf_complete_binding(struct task_struct *task, struct rf_task *bound,
+static __always_inline void rf_complete_binding(struct task_struct *task, struct rf_armed *armed,
 						struct rf_container *container, bool adopted)
 {
-	bound->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	rf_claim_mount_ns(task, bound->container);
-	rf_publish(task, bound, container);
-	rf_count_task(task, bound, container, adopted);
+	armed->task.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	rf_claim_mount_ns(task, armed->task.container);
+	rf_publish(task, &armed->task, container);
+	rf_count_task(task, armed, container, adopted);
 }
 
 #endif

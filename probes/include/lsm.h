@@ -31,29 +31,20 @@
 
 struct rf_lsm {
 	struct task_struct *task;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_container *container;
 	struct rf_query query;
 	struct rf_call call; /* nr == RF_NO_CALL: a worker of the kernel's, which is in no call */
 };
 
-/* A hook's argument as a number, for global functions: see rf_address. */
-static __always_inline __u64 rf_number_of(const void *argument)
-{
-	__u64 number = 0;
-
-	bpf_probe_read_kernel(&number, sizeof(number), &argument);
-	return number;
-}
-
 /* Whether the task that runs is a subject. To be asked first: most are none. */
 static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
 {
 	lsm->task = bpf_get_current_task_btf();
-	lsm->bound = rf_bound(lsm->task);
-	if (!lsm->bound)
+	lsm->armed = rf_bound(lsm->task);
+	if (!lsm->armed)
 		return false;
-	lsm->container = rf_container_of(lsm->bound);
+	lsm->container = rf_container_of(&lsm->armed->task);
 	return lsm->container;
 }
 
@@ -97,7 +88,7 @@ static __always_inline bool rf_lsm_query(struct rf_lsm *lsm, __u32 event)
 	struct rf_syscall *known;
 	__u32 i;
 
-	rf_query_init(&lsm->query, event, lsm->bound, lsm->container);
+	rf_query_init(&lsm->query, event, &lsm->armed->task, lsm->container);
 	if (!rf_call_in_progress(lsm->task, &lsm->call))
 		return false;
 	if (lsm->call.compat)
@@ -105,7 +96,7 @@ static __always_inline bool rf_lsm_query(struct rf_lsm *lsm, __u32 event)
 	known = rf_call_of_event(&lsm->call, event);
 	if (!known)
 		return false;
-	rf_count(lsm->bound->slot, known->counter);
+	rf_count(lsm->armed->task.slot, known->counter);
 	for (i = 0; i < RF_OPERANDS; i++)
 		lsm->query.value[i] = rf_operand(&lsm->call, known->source[i], known->arg[i]);
 	return true;
@@ -131,7 +122,7 @@ static __always_inline int rf_lsm_refused(void)
 
 static __always_inline int rf_lsm_result(const struct rf_query *query)
 {
-	if (query->action == RF_ACTION_DENY || query->action == RF_ACTION_KILL)
+	if (rf_refuses(query->action))
 		return rf_lsm_refused();
 	return 0;
 }
@@ -139,7 +130,7 @@ static __always_inline int rf_lsm_result(const struct rf_query *query)
 /* For a verdict of a global function. */
 static __always_inline int rf_lsm_verdict(__u32 action)
 {
-	if (action == RF_ACTION_DENY || action == RF_ACTION_KILL)
+	if (rf_refuses(action))
 		return rf_lsm_refused();
 	return 0;
 }
@@ -233,25 +224,24 @@ static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *
 	if (lsm->call.compat)
 		flags |= RF_FLAG_COMPAT;
 	query->text = buffer->bit + 1;
-	rf_evaluate(query, lsm->task, lsm->bound, NULL);
+	rf_evaluate(query, lsm->task, &lsm->armed->task, NULL);
 	flags |= rf_lsm_enforce(query);
-	if (once && rf_is_duplicate((struct rf_armed *)lsm->bound, query)) {
+	if (once && rf_is_duplicate(lsm->armed, query)) {
 		rf_scratch_put(buffer);
 		return rf_lsm_result(query);
 	}
 	rf_count_verdict(query);
 	route = rf_route_verdict(query, lsm->container);
 	if (route != RF_ROUTE_NONE)
-		rf_call_record(lsm->task, lsm->bound, &lsm->call, query, buffer, route, flags);
+		rf_call_record(lsm->task, &lsm->armed->task, &lsm->call, query, buffer, route,
+			       flags);
 	rf_scratch_put(buffer);
 	return rf_lsm_result(query);
 }
 
 static __always_inline int rf_lsm_fail_no_scratch(struct rf_lsm *lsm)
 {
-	lsm->query.known |= RF_KNOWN_OPERANDS;
-	rf_query_facts(&lsm->query, lsm->task, lsm->bound);
-	return rf_fail_no_scratch(&lsm->query) ? rf_lsm_refused() : 0;
+	return rf_fail_no_text(&lsm->query, lsm->task, &lsm->armed->task) ? rf_lsm_refused() : 0;
 }
 
 /* Asks the rules, carries out, counts, reports. `text`: the event's string, as a kernel address; 0:
@@ -274,7 +264,7 @@ static __always_inline int rf_lsm_decide_once(struct rf_lsm *lsm)
 		return rf_lsm_fail_no_scratch(lsm);
 	if (lsm->call.nr == RF_NO_CALL)
 		return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, 0), false);
-	rf_is_same_call(lsm->task, (struct rf_armed *)lsm->bound, &lsm->call);
+	rf_is_same_call(lsm->task, lsm->armed, &lsm->call);
 	return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, 0), true);
 }
 

@@ -54,6 +54,12 @@ int rf_has_rules(__u32 first, __u32 second);
  */
 #define RF_EXE_CHANGED (1ULL << 63)
 
+/* True for a verdict that a program which can refuse has to refuse for. */
+static __always_inline bool rf_refuses(__u32 action)
+{
+	return action == RF_ACTION_DENY || action == RF_ACTION_KILL;
+}
+
 static __always_inline void rf_query_init(struct rf_query *query, __u32 event,
 					  const struct rf_task *bound,
 					  const struct rf_container *container)
@@ -102,13 +108,23 @@ static __always_inline bool rf_fail_no_scratch(struct rf_query *query)
 	rf_drop(query->event, RF_DROP_TABLE_FULL, query->slot);
 	query->worst_case = 1;
 	rf_match(query, NULL);
-	if (query->action != RF_ACTION_DENY && query->action != RF_ACTION_KILL) {
+	if (!rf_refuses(query->action)) {
 		query->action = RF_ACTION_NONE;
 		return false;
 	}
 	query->action = RF_ACTION_DENY;
 	rf_count_action(query->slot, RF_ACTION_DENY);
 	return true;
+}
+
+/* The same for an event whose text alone is not known. Returns true if the program has to refuse.
+ */
+static __always_inline bool rf_fail_no_text(struct rf_query *query, struct task_struct *task,
+					    const struct rf_task *bound)
+{
+	query->known |= RF_KNOWN_OPERANDS;
+	rf_query_facts(query, task, bound);
+	return rf_fail_no_scratch(query);
 }
 
 /* Raises SIGKILL for the calling thread group where the verdict is kill. Returns flags for the
@@ -126,6 +142,8 @@ static __always_inline __u8 rf_enforce(struct rf_query *query)
 /* The same where the program's return value refuses: a kill refuses, too. See lsm.h. */
 static __always_inline __u8 rf_lsm_enforce(struct rf_query *query)
 {
+	/* Written out: with rf_refuses() clang 14 spills more, and some hooks exceed 512 bytes of
+	 * stack. */
 	if (query->action != RF_ACTION_KILL && query->action != RF_ACTION_DENY)
 		return 0;
 	query->mechanism = RF_MECHANISM_LSM;
@@ -145,6 +163,18 @@ static __always_inline __u32 rf_route_verdict(const struct rf_query *query,
 					      struct rf_container *container)
 {
 	return rf_route_rule(query->event, query->slot, container, query->action, query->rule);
+}
+
+/*
+ * The epilogue of a program whose query is evaluated: enforces the verdict by that mechanism, adds
+ * its flags and counts it. Returns where the record goes.
+ */
+static __always_inline __u32 rf_conclude(struct rf_query *query, struct rf_container *container,
+					 const __u32 mechanism, __u8 *flags)
+{
+	*flags |= mechanism == RF_MECHANISM_LSM ? rf_lsm_enforce(query) : rf_enforce(query);
+	rf_count_verdict(query);
+	return rf_route_verdict(query, container);
 }
 
 /* The second half of a header: what was decided, and the facts, which may only now be learnt. */

@@ -71,23 +71,6 @@ static __always_inline bool rf_in_hierarchy(struct cgroup *cgroup)
 	}
 }
 
-/* Pointers as numbers, for global functions: see rf_address. */
-static __always_inline __u64 rf_cgroup_address(struct cgroup *cgroup)
-{
-	__u64 address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), &cgroup);
-	return address;
-}
-
-static __always_inline __u64 rf_text_address(const char *text)
-{
-	__u64 address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), &text);
-	return address;
-}
-
 static __always_inline __u64 rf_parent_address(__u64 cgroup)
 {
 	__u64 css = (__u64)RF_READ(struct cgroup, cgroup, self.parent);
@@ -110,7 +93,7 @@ static __always_inline bool rf_leaves_container(struct cgroup *to, const struct 
 {
 	if (!rf_in_hierarchy(to))
 		return BPF_CORE_READ(to, level) == 0;
-	return rf_slot_of(rf_cgroup_address(to)) != bound->slot;
+	return rf_slot_of(rf_address(to)) != bound->slot;
 }
 
 #endif

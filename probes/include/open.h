@@ -66,10 +66,9 @@ static __always_inline __u32 rf_file_query_more(struct rf_query *query, struct t
 }
 
 /* The place of an open like this one among those that need no second look. */
-static __always_inline struct rf_memo *rf_memo_of(struct rf_task *bound, const struct rf_file *file)
+static __always_inline struct rf_memo *rf_memo_of(struct rf_armed *armed,
+						  const struct rf_file *file)
 {
-	struct rf_armed *armed = (struct rf_armed *)bound;
-
 	return &armed->memo[(file->magic ^ file->flags ^ file->mode >> 12) & (RF_MEMOS - 1)];
 }
 
@@ -103,11 +102,11 @@ static __always_inline __u32 rf_file_type(const struct rf_file *file, __u32 owne
 
 /* Whether some rule may match an open, by what is cheap to know. The answer no is remembered. */
 static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct task_struct *task,
-					       struct rf_task *bound,
+					       struct rf_armed *armed,
 					       const struct rf_container *container,
 					       const struct rf_file *file, __u32 owner, bool compat)
 {
-	struct rf_memo now, *memo = rf_memo_of(bound, file);
+	struct rf_memo now, *memo = rf_memo_of(armed, file);
 	__u32 zero = 0, answer;
 	__u64 *live = bpf_map_lookup_elem(&generation, &zero);
 
@@ -120,7 +119,8 @@ static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct ta
 	now.profile = now.generation & 1 ? container->profile[1] : container->profile[0];
 	if (rf_memo_matches(memo, &now))
 		return RF_MATCH_NOTHING;
-	answer = rf_file_query(query, RF_FILE_OPEN, task, bound, container, file, now.type, compat);
+	answer = rf_file_query(query, RF_FILE_OPEN, task, &armed->task, container, file, now.type,
+			       compat);
 	if (answer == RF_MATCH_NOTHING && query->generation == now.generation)
 		*memo = now;
 	return answer;

@@ -97,19 +97,6 @@ static __always_inline __u32 rf_facts_of_host(__u32 shared)
 	return facts;
 }
 
-/*
- * A task's address as a number, for global functions, which take no pointer to a task on most
- * kernels: the verifier lets no_task turn one into the other, but a read of the place where it lies
- * does.
- */
-static __always_inline __u64 rf_address(struct task_struct *task)
-{
-	__u64 address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), &task);
-	return address;
-}
-
 /* Facts of a call by a 32-bit program, or by a 64-bit one that pretends to be. */
 static __always_inline __u32 rf_compat_facts(struct task_struct *task)
 {

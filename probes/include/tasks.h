@@ -141,11 +141,11 @@ static __always_inline bool rf_is_agent(struct task_struct *task)
 	       RF_TICK_NS;
 }
 
-static __always_inline struct rf_task *rf_bound(struct task_struct *task)
+static __always_inline struct rf_armed *rf_bound(struct task_struct *task)
 {
 	if (rf_is_agent(task))
 		return NULL;
-	return (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, 0);
+	return bpf_task_storage_get(&tasks, task, NULL, 0);
 }
 
 /* The container that a binding names; NULL when its slot has another owner by now. */
