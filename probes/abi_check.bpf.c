@@ -15,7 +15,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* By value: BTF has only a forward declaration of what is reached by a pointer. */
+/* By value: BTF has only a forward declaration of a type that is reached by a pointer. */
 #define RF_HOLD(kind, type) kind type abi_##type __attribute__((unused))
 
 RF_HOLD(enum, rf_event);

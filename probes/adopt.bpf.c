@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Adoption of what ran before the agent: a task iterator, read by the agent after the tracepoints
- * are attached, as often as it says that it bound someone (a task may be forked behind its back).
- * Each newly bound thread is one line: tgid, tid, slot.
+ * Adoption of tasks that ran before the agent, by a task iterator. The agent reads it after the
+ * tracepoints are attached, until it binds no more task (a task may fork meanwhile). Each newly
+ * bound thread is one line: tgid, tid, slot.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -17,9 +17,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 static const char rf_adopted_line[] = "%d %d %u\n";
 
 /*
- * A runtime's init that has not run the workload yet: its program lies outside its own mounts (the
- * runtime's binary of the host, or a memfd copy of that), and its parent is on the host. It will be
- * armed at its exec.
+ * Returns true for a runtime's init that has not run the workload yet: its program is outside of
+ * its own mounts (the runtime's binary on the host, or a memfd copy), and its parent is on the
+ * host. It will be armed at its exec.
  */
 static __always_inline bool rf_is_runtime(struct task_struct *task, const struct rf_file *exe)
 {
@@ -28,7 +28,10 @@ static __always_inline bool rf_is_runtime(struct task_struct *task, const struct
 	return BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns;
 }
 
-/* Whose a task was to the agent before: it stays that container's, wherever it is by now. */
+/*
+ * The slot of a task that the previous agent had bound: it stays with that container, wherever it
+ * is now.
+ */
 static __always_inline __u32 rf_carried_slot(struct task_struct *task)
 {
 	__u32 tgid = task->tgid, *slot;
@@ -55,8 +58,9 @@ static __always_inline struct rf_armed *rf_adopt_into(struct task_struct *task,
 	exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
 	if (!exe)
 		return NULL;
-	/* Not its own root: who is in a chroot by now is not to be taken for the container's first
-	 * process. */
+	/*
+	 * Not the task's root: a task in a chroot must not count as the container's first process.
+	 */
 	container_root = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
 	like.facts = rf_program(rf_address(task), buffer, &file, exe, container_root);
 	like.exe_hash = buffer->hash;
@@ -76,8 +80,10 @@ static __always_inline struct rf_armed *rf_adopt_into(struct task_struct *task,
 	return armed;
 }
 
-/* A task that was bound by a hook, and owner program at task_newtask was skipped: finished here.
- * Returns whether it is that. */
+/*
+ * Completes a task that a hook had bound, if the program at task_newtask was skipped for it.
+ * Returns true if it is such a task.
+ */
 static __always_inline bool rf_complete_half_bound(struct task_struct *task, struct rf_armed *armed)
 {
 	struct rf_container *container = rf_container_of(&armed->task);
@@ -88,8 +94,10 @@ static __always_inline bool rf_complete_half_bound(struct task_struct *task, str
 	return true;
 }
 
-/* The binding of a task that ran before the agent, or that no program has hit when it should have;
- * NULL: it is none. */
+/*
+ * Binds a task that ran before the agent, or that a program missed. Returns its binding; NULL:
+ * none.
+ */
 static __always_inline struct rf_armed *rf_adopt_task(struct task_struct *task)
 {
 	struct rf_container *container;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Device nodes, by number: opened or made. A cgroup-BPF program because it is asked before the
- * effect, and says no; attached to the root of the v2 hierarchy, where every task is, whatever v1
- * hierarchies there are.
+ * Device nodes, by number: opened or made. A cgroup-BPF program, because it can refuse before the
+ * effect. It is attached to the root of the v2 hierarchy, which has every task, whatever v1
+ * hierarchies exist.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -51,8 +51,7 @@ int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 	query.value[2] = (__u64)major << 20 | minor;
 	query.value[3] = major;
 	route = rf_cgroup_finish(&query, task, bound, container, NULL);
-	/* Whether it is reported has no say in what is done: an empty bucket must not open the
-	 * device. */
+	/* Reporting does not change the verdict: an empty bucket must not open the device. */
 	if (route != RF_ROUTE_NONE)
 		rf_device_record(task, bound, &query, route);
 	return rf_refuses(query.action) ? rf_deny() : rf_allow();

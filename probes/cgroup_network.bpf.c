@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Where sockets are about to connect, bind or send: the address as the kernel took it, so that
+ * Sockets that are about to connect, bind or send: the address as the kernel copied it, so that
  * another thread cannot change it any more. io_uring passes here, too.
  */
 #include "include/vmlinux.h"
@@ -22,8 +22,8 @@ struct rf_endpoint {
 	__u8 type;
 	__u16 pad;
 	/*
-	 * 16 bytes in network byte order, as two aligned words: clang 14 loses every store before
-	 * one of 64 bits that is aligned to 32 only, which is what it makes of four words copied at
+	 * 16 bytes in network byte order, as two aligned words. clang 14 loses every store before
+	 * one of 64 bits that is only aligned to 32, which it generates for four words copied at
 	 * once.
 	 */
 	__u64 address[2];
@@ -47,7 +47,7 @@ static __always_inline void rf_net_record(struct task_struct *task, const struct
 	rf_submit(record, to->event);
 }
 
-/* Returns whether the call may go on. */
+/* Returns true if the call may go on. */
 static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -91,7 +91,7 @@ static __always_inline void rf_endpoint4(struct rf_endpoint *to, struct bpf_sock
 	to->address[1] = 0;
 }
 
-/* An IPv4 address in IPv6 clothes (::ffff:1.2.3.4) is looked up as what it is. */
+/* An IPv4-mapped IPv6 address (::ffff:1.2.3.4) is looked up as IPv4. */
 static __always_inline void rf_endpoint6(struct rf_endpoint *to, struct bpf_sock_addr *ctx)
 {
 	to->family = RF_AF_INET6;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Options of sockets, where no LSM hook decides them. While a program of this kind is attached the
- * kernel copies each option's value first, of every process: it is attached only where a rule asks.
+ * Socket options, if no LSM hook decides them. While a program of this kind is attached, the kernel
+ * first copies each option's value, for every process: it is attached only if a rule needs it.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -10,7 +10,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 struct bpf_sockopt {
-	__u64 sk; /* pointers, to programs alone */
+	__u64 sk; /* pointers, for programs alone */
 	__u64 optval;
 	__u64 optval_end;
 	__s32 level;
@@ -19,7 +19,7 @@ struct bpf_sockopt {
 	__s32 retval;
 };
 
-#define RF_COPIED 4096 /* at least a page of the value is copied, on every machine */
+#define RF_COPIED 4096 /* every machine copies at least a page of the value */
 
 static __always_inline void rf_option_record(struct task_struct *task, const struct rf_task *bound,
 					     struct rf_query *query, __u32 route)
@@ -65,8 +65,8 @@ SEC("cgroup/setsockopt")
 int cgroup_setsockopt(struct bpf_sockopt *ctx)
 {
 	/*
-	 * A value longer than what was copied (the tables of iptables are) is the caller's own
-	 * again: the kernel would refuse the call with EFAULT (before 29ebbba7d461, 6.5).
+	 * A value longer than the copy (the tables of iptables are) is left to the kernel: else it
+	 * refuses the call with EFAULT (before 29ebbba7d461, 6.5).
 	 */
 	if (ctx->optlen > RF_COPIED)
 		ctx->optlen = 0;

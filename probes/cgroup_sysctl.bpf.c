@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Reads and writes of sysctls below /proc/sys, by the kernel's own name for them
- * (kernel/core_pattern), through whatever mount of procfs they came.
+ * (kernel/core_pattern), through any mount of procfs.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>

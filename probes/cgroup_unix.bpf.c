@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Unix sockets that are about to be connected or sent to, by the name given (6.7: 859051dd165e).
- * The name is the caller's: a symbolic link link_flags elsewhere; the LSM tier decides on the
+ * The name is the caller's, and a symbolic link may lead elsewhere; the LSM tier decides on the
  * socket itself. libbpf knows these sections from 1.3 on: the loader sets program type 18 and
- * attach types 49 and 50 by hand, and leaves them out where the kernel has none.
+ * attach types 49 and 50 by hand, and leaves the programs out if the kernel has no such types.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -13,10 +13,13 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Kernel functions of 6.2. Weak: the rest of the object loads where there are none. */
+/* A kernel function of 6.2. Weak: the rest of the object loads without it. */
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
 
-/* The name binding the key: zeroed, as abstract names end by their length and not by a NUL. */
+/*
+ * The name becomes the key. It is zeroed first, as abstract names end by their length and not by a
+ * NUL.
+ */
 static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();

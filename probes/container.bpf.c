@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Containers are cgroups: enrolled here when they are made, by their name, before a task is in
- * them; the default rules hold before user space wakes up. These tracepoints carry the struct
- * cgroup itself, so that nothing is decided on a path, and fire for v1 and v2 hierarchies alike.
+ * Containers are cgroups: enrolled here when they are made, by their name, before they have a task,
+ * so that the default rules apply before user space wakes up. These tracepoints carry the struct
+ * cgroup itself, so no decision is based on a path, and fire for v1 and v2 hierarchies alike.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -13,7 +13,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Cgroups that were removed and are not released yet, to say owner they were. */
+/* Cgroups that were removed and are not released yet, with their containers. */
 struct rf_removed {
 	__u64 container;
 	__u32 slot;
@@ -27,7 +27,7 @@ struct {
 	__type(value, struct rf_removed);
 } removed SEC(".maps");
 
-/* A cgroup of a container other than its own; observed where `observe` says. */
+/* An event on a cgroup of a container other than its own; observed where `observe` says. */
 static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent, __u64 owner,
 					     __u32 slot, const char *path)
 {
@@ -59,9 +59,9 @@ static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent
 }
 
 /*
- * Lets the task that made this cgroup go, if its name is a ticket. Its threads and children are of
- * later. Nobody else binding a subject in its container from here on: what it starts, and who is
- * sent in by `kubectl exec`.
+ * Exempts the task that made this cgroup, if its name is a ticket. Its threads and children come
+ * later. From here on nothing in its container becomes a subject: neither what it starts nor what
+ * `kubectl exec` starts.
  */
 static __always_inline void rf_exempt_ticket_holder(struct cgroup *cgroup,
 						    struct rf_container *container)
@@ -85,7 +85,9 @@ static __always_inline void rf_exempt_ticket_holder(struct cgroup *cgroup,
 	__sync_fetch_and_add(&container->tasks, -1);
 }
 
-/* The current task made this container: a runtime, owner own mounts are not the container's. */
+/*
+ * The current task made this container. It is a runtime: its own mounts are not the container's.
+ */
 static __always_inline void rf_record_maker(__u32 slot)
 {
 	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
@@ -108,15 +110,17 @@ int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 	slot = rf_slot_of(at);
 	if (slot == RF_NO_SLOT ||
 	    (slot == RF_NEVER_SLOT && rf_is_agent(bpf_get_current_task_btf()))) {
-		/* Outside of its own: a container that can write the host's cgroups makes no
-		 * containers. */
+		/*
+		 * A container that can write the host's cgroups makes no containers outside of its
+		 * own.
+		 */
 		maker = rf_bound(bpf_get_current_task_btf());
 		if (maker && maker->task.container)
 			slot = maker->task.slot;
 		else if (rf_is_container_name(at))
 			rf_record_maker(rf_enroll(at, rf_address(path)));
 	}
-	/* Below a container everything is that container, whatever its name. */
+	/* Every cgroup below a container belongs to it, whatever its name. */
 	container = bpf_map_lookup_elem(&slots, &slot);
 	if (!container || !rf_is_slot(slot))
 		return 0;
@@ -159,8 +163,10 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 	return 0;
 }
 
-/* The memory of a removed cgroup is gone, which may be long after: something held it (page cache, a
- * descriptor). */
+/*
+ * The memory of a removed cgroup is gone. This may be long after the removal, while the page cache
+ * or a descriptor held it.
+ */
 SEC("tp_btf/cgroup_release")
 int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
 {
@@ -178,7 +184,7 @@ int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
 	return 0;
 }
 
-/* Whose hand moved the task. */
+/* The relation of the task that moves another one to the moved task. */
 static __always_inline __u32 rf_mover_relation(const struct rf_task *moved,
 					       struct task_struct *task)
 {
@@ -214,8 +220,7 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 	rf_query_init(&query, RF_CGROUP_ATTACH, &armed->task, container);
 	query.value[0] = rf_mover_relation(&armed->task, task);
 	rf_evaluate(&query, task, &armed->task, NULL);
-	/* The signal goes to the caller: it must be the one that leaves, or one of its container.
-	 */
+	/* The signal goes to the caller: it must be the moved task, or one of its container. */
 	if (query.value[0] == RF_RELATION_SELF || query.value[0] == RF_RELATION_CONTAINER)
 		flags = rf_enforce(&query);
 	else if (query.action > RF_ACTION_ALERT)

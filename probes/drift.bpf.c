@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Drift, the thorough half. A task's credentials and namespaces are held against those of the last
- * look; a difference that the task could have made by calls of its own (it had the capability over
- * what it changed, or only gave something up) is taken over; any other was made for it: by a kernel
- * exploit. So no call needs to be watched, in no ABI, and a lawful change is lawful whoever saw it.
- * exec is the one way to more than one had: what it gives is remembered when it is done
- * (process.bpf.c), and who comes to it is looked at before.
+ * Drift, the thorough half. A task's credentials and namespaces are compared with those of the last
+ * check. A difference that the task could have made with its own privileges (it had the capability
+ * over what it changed, or only gave something up) is accepted. Any other was made by a kernel
+ * exploit. So no call needs to be watched, in any ABI, and a legitimate change is accepted whether
+ * the agent saw the call or not. exec is the one way to gain privileges: its result is remembered
+ * when it is done (exec_binding.bpf.c), and the task is checked before it.
  *
- * Own credentials are compared (real_cred), never those that a kernel function borrows for a while
- * (overlayfs, NFS, io_uring).
+ * The task's own credentials (real_cred) are compared, never those that a kernel function borrows
+ * for a while (overlayfs, NFS, io_uring).
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -20,7 +20,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_CAP_SETUID 7
 #define RF_USER_NS_DEPTH 33 /* user namespaces nest 32 deep */
-#define RF_EXTENTS 5	    /* of a map of user ids that lies in the namespace itself */
+#define RF_EXTENTS 5	    /* of a map of user ids that is stored in the namespace itself */
 
 #define RF_NS(proxy, kind) ((__u64)RF_READ(struct nsproxy, proxy, kind))
 #define RF_OWNER(type, ns) ((__u64)RF_READ(struct type, ns, user_ns))
@@ -45,8 +45,10 @@ __noinline int rf_drift_remember(struct rf_identity *into, __u64 address)
 	into->namespaces[3] = RF_NS(proxy, ipc_ns);
 	into->namespaces[4] = RF_NS(proxy, uts_ns);
 	into->namespaces[5] = RF_NS(proxy, cgroup_ns);
-	/* uid, gid, suid, sgid, euid, egid, fsuid, fsgid lie in a row; so do the permitted and the
-	 * effective set. */
+	/*
+	 * uid, gid, suid, sgid, euid, egid, fsuid, fsgid are adjacent; so are the permitted and the
+	 * effective set.
+	 */
 	bpf_probe_read_kernel(ids, sizeof(ids), &cred->uid);
 	bpf_probe_read_kernel(sets, sizeof(sets), &cred->cap_permitted);
 	into->uid[0] = ids[0];
@@ -61,7 +63,7 @@ __noinline int rf_drift_remember(struct rf_identity *into, __u64 address)
 	return 0;
 }
 
-/* Whether a user namespace lies below another one. */
+/* Returns 1 if a user namespace is below another one. */
 __noinline int rf_is_below_user_ns(__u64 user_ns, __u64 other)
 {
 	__u32 i;
@@ -76,8 +78,10 @@ __noinline int rf_is_below_user_ns(__u64 user_ns, __u64 other)
 	return 0;
 }
 
-/* Whether a user namespace has a user id of the host's for its own. A map of many extents lies
- * elsewhere: not asked. */
+/*
+ * Returns 1 if a user namespace maps a user id of the host. A map of many extents is stored
+ * elsewhere and counts as mapped.
+ */
 __noinline int rf_is_mapped(__u64 user_ns, __u32 uid)
 {
 	struct uid_gid_extent extent;
@@ -96,8 +100,10 @@ __noinline int rf_is_mapped(__u64 user_ns, __u32 uid)
 	return 0;
 }
 
-/* A namespace is nothing that a task owns: whoever has the capability over its user namespace may
- * enter it. */
+/*
+ * A task does not own namespaces: it may enter one if it has the capability over the user
+ * namespace.
+ */
 __noinline int rf_may_enter(const struct rf_identity *was, __u64 owner)
 {
 	if (!was)
@@ -107,8 +113,9 @@ __noinline int rf_may_enter(const struct rf_identity *was, __u64 owner)
 	return rf_is_below_user_ns(owner, was->user_ns);
 }
 
-/* A user id is anybody's who has it in one of its places; any other needs CAP_SETUID, and to be of
- * the namespace. */
+/*
+ * A task may take a user id that it has in another place. Any other needs CAP_SETUID and a mapping.
+ */
 __noinline int rf_may_have_uid(const struct rf_identity *was, __u64 user_ns, __u32 uid, __u32 below)
 {
 	if (!was)
@@ -125,8 +132,7 @@ __noinline int rf_may_have_uid(const struct rf_identity *was, __u64 user_ns, __u
 	    !rf_may_enter(was, RF_OWNER(type, now->namespaces[index]))) \
 	unexplained |= bit
 
-/* Functions of their own, as their branches would multiply with each other's in the eyes of the
- * verifier. */
+/* Separate functions: else the verifier multiplies their branches with each other. */
 __noinline __u32 rf_unexplained_namespaces(const struct rf_identity *was,
 					   const struct rf_identity *now)
 {
@@ -143,7 +149,9 @@ __noinline __u32 rf_unexplained_namespaces(const struct rf_identity *was,
 	return unexplained;
 }
 
-/* What of the difference the task could not have done itself: RF_DRIFT_* and CLONE_NEW*. */
+/*
+ * The part of the difference that the task could not have made itself: RF_DRIFT_* and CLONE_NEW*.
+ */
 __noinline __u32 rf_unexplained(const struct rf_identity *was, const struct rf_identity *now)
 {
 	__u32 unexplained, below = 0;
@@ -153,7 +161,7 @@ __noinline __u32 rf_unexplained(const struct rf_identity *was, const struct rf_i
 	unexplained = rf_unexplained_namespaces(was, now);
 	if (now->user_ns != was->user_ns) {
 		below = rf_is_below_user_ns(now->user_ns,
-					    was->user_ns); /* there one has every capability */
+					    was->user_ns); /* a task has every capability there */
 		if (!below)
 			unexplained |= RF_CLONE_NEWUSER;
 	}
@@ -191,8 +199,10 @@ static __always_inline void rf_drift_record(struct task_struct *task, const stru
 	rf_submit(record, RF_TASK_DRIFT);
 }
 
-/* Not on the stack: the programs that look are deep already when they do. With the task: whoever
- * looks finds it. */
+/*
+ * Not on the stack: the programs that check are deep already. Stored with the task, so it needs no
+ * lock.
+ */
 struct rf_drift_storage {
 	struct rf_identity now;
 	struct rf_query query;
@@ -200,7 +210,7 @@ struct rf_drift_storage {
 _Static_assert(sizeof(struct rf_drift_storage) <= RF_QUERY_STORAGE_WORDS * sizeof(__u64),
 	       "fits the storage");
 
-/* Returns the verdict. */
+/* Decides and reports drift. Returns the verdict. */
 static __always_inline __u32 rf_report_drift(struct task_struct *task, const struct rf_task *bound,
 					     const struct rf_identity *was,
 					     struct rf_drift_storage *storage, __u32 unexplained,
@@ -228,7 +238,7 @@ static __always_inline __u32 rf_report_drift(struct task_struct *task, const str
 	    RF_READ(struct type, now->namespaces[index], ns.inum) == host) \
 	entered |= bit
 
-/* CLONE_NEW* of the namespaces that are the host's, and were not. */
+/* CLONE_NEW* of the namespaces that are the host's and were not before. */
 __noinline __u32 rf_entered_host(const struct rf_identity *was, const struct rf_identity *now)
 {
 	__u32 entered = 0;
@@ -248,10 +258,10 @@ __noinline __u32 rf_entered_host(const struct rf_identity *was, const struct rf_
 }
 
 /*
- * Services of the host have mount namespaces of their own, by another number, with the host's files
- * in them. Whether the current task, which has got into another one, is in such: its root is the
- * host's, and not by chroot, which is looked at for itself. Not asked where the container was given
- * the host's root.
+ * Services of the host have mount namespaces with other numbers, but with the host's files. Returns
+ * true if the current task, which has entered another mount namespace, is in one of these: its root
+ * is the host's, and not by chroot, which is checked separately. Not checked for a container that
+ * was given the host's root.
  */
 static __always_inline bool rf_has_host_root(__u64 container_root)
 {
@@ -263,10 +273,10 @@ static __always_inline bool rf_has_host_root(__u64 container_root)
 }
 
 /*
- * setns is judged by the file behind its descriptor, which another thread may have changed between
- * the kernel's look and ours. So the outcome is judged, too: who is in a namespace of the host's
- * that no rule would have let it enter is killed. What rules only alert of was reported then. The
- * facts are those of the task as it was.
+ * setns is decided by the file behind its descriptor, which another thread may change between the
+ * kernel's look and this one. So the outcome is decided as well: a task in a namespace of the host
+ * that no rule would have let it enter is killed. Alerts were reported at the call. The facts are
+ * those of the task before it entered.
  */
 static __always_inline __u32 rf_check_host_entry(struct task_struct *task,
 						 const struct rf_task *bound,
@@ -331,14 +341,14 @@ __noinline int rf_drift_examine(__u32 at)
 		entered |= RF_CLONE_NEWNS;
 	if (entered && verdict <= RF_ACTION_ALERT)
 		verdict = rf_check_host_entry(task, &armed->task, storage, entered);
-	if (verdict <= RF_ACTION_ALERT) /* it is let live: reported once */
+	if (verdict <= RF_ACTION_ALERT) /* it stays alive: reported once */
 		__builtin_memcpy(was, now, sizeof(*was));
 	return verdict;
 }
 
 /*
- * The checkpoints that have programs of their own: attached only where a rule asks for drift, and
- * on a stack that no other program has filled (system calls and forks look at it in passing).
+ * The checkpoint with a program of its own: attached only if a rule needs drift, and on a stack
+ * that no other program has filled. System calls and forks check in passing.
  */
 SEC("tracepoint/syscalls/sys_exit")
 int drift_open_exit(void *ctx)

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/*
- * How records are routed, and how losses are counted.
- */
+/* Where records go, and how losses and verdicts are counted. */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/emit.h"
@@ -19,7 +17,7 @@ __noinline int rf_drop(__u32 event, __u32 reason, __u32 slot)
 			return 0;
 		count = bpf_map_lookup_elem(&drops, &key);
 	}
-	if (!count) { /* the table is full: counted without its container */
+	if (!count) { /* the table is full: counted without the container */
 		__u32 unnamed = event * RF_DROP_MAX + (reason & (RF_DROP_MAX - 1));
 
 		count = bpf_map_lookup_elem(&drops_unnamed, &unnamed);
@@ -39,8 +37,10 @@ __noinline int rf_count_action(__u32 slot, __u32 action)
 	return 0;
 }
 
-/* Takes one token of a container's bucket. CPUs that fill it at once may lend a few: it is a rate,
- * not a count. */
+/*
+ * Takes one token of a container's bucket. CPUs that refill it at once may grant a few more: it is
+ * a rate, not a count.
+ */
 static __always_inline bool rf_token(__u64 *tokens, __u64 *filled_ns, __u32 rate, __u32 burst)
 {
 	__u64 now, then, elapsed, fresh;
@@ -76,7 +76,9 @@ static __always_inline bool rf_activity_token(struct rf_container *container)
 			(config.activity_rate >> shift) | 1, (config.activity_burst >> shift) | 1);
 }
 
-/* Whether nothing of this rule, or event without one, was reported of the container in this second.
+/*
+ * Returns true if nothing of this rule, or of this event without a rule, was reported of the
+ * container in this second.
  */
 static __always_inline bool rf_first_this_second(struct rf_container *container, __u32 number)
 {
@@ -94,8 +96,8 @@ static __always_inline bool rf_first_this_second(struct rf_container *container,
 }
 
 /*
- * What floods the ring of alerts is held back, container by container; kills, too: who dies is
- * followed by the next. But no flood of one rule hides the first record of another.
+ * Limits the alerts of each container, kills included: the next process follows a killed one. A
+ * flood of one rule does not hide the first record of another.
  */
 static __always_inline bool rf_alert_token(struct rf_container *container, __u32 number)
 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * How a cgroup becomes a container, and how its slot is freed.
+ * How a cgroup becomes a container, and how its slot is freed. Global functions: see
+ * task_facts.bpf.c.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -8,7 +9,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_CGROUP_NAME 128 /* the longest name that a pattern can ask for fits */
+#define RF_CGROUP_NAME 128 /* fits the longest name that a pattern can match */
 #define RF_HEX_DIGITS 64
 #define RF_BUILD_DIGITS 25
 
@@ -16,7 +17,9 @@ struct rf_cgroup_name {
 	char text[RF_CGROUP_NAME] __attribute__((aligned(8)));
 };
 
-/* Constants: what is looked up in each round would double what the verifier follows. */
+/*
+ * The bounds are constants: a value looked up in each round would double what the verifier follows.
+ */
 static __always_inline bool rf_all_digits(const struct rf_cgroup_name *name, __u32 begin,
 					  const __u32 digits, const char last)
 {
@@ -31,7 +34,7 @@ static __always_inline bool rf_all_digits(const struct rf_cgroup_name *name, __u
 	return true;
 }
 
-/* prefix, then as many digits as the kind has (and nothing, or .scope), or anything. */
+/* Matches a prefix, then the digits of the kind (and nothing or .scope), or anything. */
 __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf_cgroup_name *name)
 {
 	__u32 i, at, len, digits;
@@ -49,7 +52,9 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 	}
 	if (pattern->kind == RF_PATTERN_ANY)
 		return 1;
-	/* Read again: else the verifier goes on from each place where the loop could have ended. */
+	/*
+	 * Read again: else the verifier continues from each place where the loop could have ended.
+	 */
 	len = *(const volatile __u8 *)&pattern->len;
 	if (len > sizeof(pattern->prefix))
 		return 0;
@@ -62,7 +67,7 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 	/* Read again, for the same reason. */
 	digits = *(const volatile __u8 *)&pattern->kind == RF_PATTERN_BUILD ? RF_BUILD_DIGITS
 									    : RF_HEX_DIGITS;
-	at = len + digits; /* at most 46 + 64: .scope fits behind */
+	at = len + digits; /* at most 46 + 64: .scope fits after it */
 	if (at > RF_CGROUP_NAME - 8)
 		return 0;
 	if (!name->text[at])
@@ -86,7 +91,7 @@ __noinline int rf_is_container_name(__u64 cgroup)
 	bool steps;
 	__u32 i;
 
-	/* In the same room: what lies behind the end of a name is not looked at. */
+	/* In the same buffer: what is behind the end of a name is not read. */
 	rf_name_of(&name, rf_parent_address(cgroup));
 	steps = *(__u64 *)name.text == RF_BUILDKIT && !name.text[8];
 	rf_name_of(&name, cgroup);
@@ -116,7 +121,7 @@ __noinline __u32 rf_enroll(__u64 cgroup, __u64 path)
 	container = bpf_map_lookup_elem(&slots, &slot);
 	if (!container)
 		return RF_NO_SLOT;
-	/* It was given back empty. The owner is written before no_container can find the slot. */
+	/* The slot was returned empty. The owner is written before anything can find the slot. */
 	container->created_ns = bpf_ktime_get_boot_ns();
 	container->state = RF_STATE_USED;
 	container->cgroup = id;
@@ -168,7 +173,7 @@ __noinline int rf_recycle(__u32 slot)
 		return 0;
 	id = container->cgroup;
 	if (bpf_map_delete_elem(&containers, &id))
-		return 0; /* somebody else gives it back */
+		return 0; /* another program or the agent returns it */
 	__builtin_memset(container, 0, sizeof(*container));
 	bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
 	return 1;

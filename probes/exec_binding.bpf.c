@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/*
- * The binding of a task that executes a program.
- */
+/* The binding of a task that executes a program. */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/exec_binding.h"
@@ -10,9 +8,8 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * A global function: what it has to do is the same whether there was a buffer to read the program's
- * path into, and the verifier would follow both to the end. The current task is the one that
- * executes. Returns whether it is bound by this.
+ * A global function: it does the same with and without a buffer for the program's path, and the
+ * verifier would follow both cases to the end.
  */
 __noinline int rf_bind_exec(const struct rf_exec_binding *binding)
 {

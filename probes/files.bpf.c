@@ -2,8 +2,8 @@
 /*
  * Opens, decided on the kernel's struct file when the call is about to return: never on a path that
  * another thread can change. The task is killed before it can use the descriptor. This is the
- * hottest of our paths: what costs (another mount's namespace, a name, the path) is only read when
- * a rule asks for it.
+ * hottest path of all: what costs (another mount's namespace, a name, the path) is read only if a
+ * rule needs it.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -16,8 +16,9 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * Whether the call has emptied the file, which it may although the file is open for reading only.
- * The file's flags say so no more; those of openat2 are read again, and may be others by now.
+ * Returns true if the call has emptied the file, which is possible although the file is open for
+ * reading only. The file's flags do not show it any more. Those of openat2 are read again, and may
+ * have changed.
  */
 static __always_inline bool rf_truncated(struct pt_regs *regs, __u32 nr, bool compat)
 {
@@ -79,8 +80,8 @@ int open_exit(void *ctx)
 }
 
 /*
- * The same for 32-bit callers, which per-syscall tracepoints do not see. Costs every call of every
- * process as every_call does: to be attached where 32-bit programs run in containers.
+ * The same for 32-bit callers, which per-syscall tracepoints do not see. Like every_call, it costs
+ * every call of every process: to be attached where 32-bit programs run in containers.
  */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(compat_exit, struct pt_regs *regs, long ret)

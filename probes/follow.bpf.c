@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Following tasks at tracepoints by perf, which the kernel does not skip as it does tp_btf: see
- * follow.h. For kernels that preempt those, where there are no hooks.
+ * follow.h. For kernels that preempt those, if there are no hooks.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -10,8 +10,10 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* 3f0e6f2b41d3, 6.2; for programs of this kind bc638d8cb5be, 6.12. The record has the child's
- * number only. */
+/*
+ * 3f0e6f2b41d3, 6.2; for programs of this kind bc638d8cb5be, 6.12. The record has only the child's
+ * number.
+ */
 extern struct task_struct *bpf_task_from_pid(s32 pid) __ksym __weak;
 extern void bpf_task_release(struct task_struct *task) __ksym __weak;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What is the agent's, and what binding of who reaches for it. It asks no rule: a policy that is
- * wrong, or none at all, changes nothing here.
+ * What is guarded, and what happens on an attempt. No rule is evaluated: a wrong policy, or none,
+ * changes nothing here.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -14,8 +14,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_GUARD_DEPTH 32
 
 /*
- * One step of rf_guard_kind, `depth` levels above the file: its answer, or where it is to go on,
- * which is no small number. A function, so that the verifier follows it once and not in each round.
+ * One step of rf_guard_kind, `depth` levels above the file. Returns the guard kind (<=
+ * RF_GUARD_KIND), or the address of the parent dentry to check next. A function, so that the
+ * verifier follows it once and not in each round.
  */
 __noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
 {
@@ -23,7 +24,7 @@ __noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
 	__u64 inode = (__u64)RF_READ(struct dentry, dentry, d_inode), parent, super;
 	__u32 *found;
 
-	key.id = inode ? RF_READ(struct inode, inode, i_ino) : 0; /* 0: it is yet to be made */
+	key.id = inode ? RF_READ(struct inode, inode, i_ino) : 0; /* 0: it does not exist yet */
 	found = key.id ? bpf_map_lookup_elem(&guards, &key) : NULL;
 	if (found) {
 		__u32 kind = *found & RF_GUARD_KIND;
@@ -62,11 +63,11 @@ static __always_inline __u8 rf_guard_action(__u32 what, bool hooked)
 		return RF_ACTION_ALERT;
 	if (hooked)
 		return RF_ACTION_DENY;
-	/* Who only looks may be a monitor of the node: no_task is killed for that. */
+	/* A task that only reads may be a monitor of the node: it is not killed. */
 	return what >= RF_TAMPER_LOOK ? RF_ACTION_ALERT : RF_ACTION_KILL;
 }
 
-/* The call that the task is in. Kernel threads and the workers of an io_uring are in none. */
+/* The call that the task is in. Kernel threads and workers of an io_uring are in none. */
 static __always_inline __u32 rf_guard_nr(struct task_struct *task)
 {
 	if (task->flags & (RF_PF_KTHREAD | RF_PF_IO_WORKER))
@@ -160,7 +161,7 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 	return report.action;
 }
 
-/* Whether a struct pid is that of the agent or of one of its threads. */
+/* Returns true if a struct pid belongs to a thread of the agent. */
 static __always_inline bool rf_is_agent_struct_pid(__u64 pid)
 {
 	__u64 task = rf_task_of_pid(pid);
@@ -169,8 +170,8 @@ static __always_inline bool rf_is_agent_struct_pid(__u64 pid)
 }
 
 /*
- * A file of the agent's /proc/PID. By its name even where hooks decide: newer kernels let
- * CAP_PERFMON open most of those that may only be looked at, whatever ptrace_access_check said.
+ * A file of the agent's /proc/PID. Checked by name even if hooks decide: newer kernels let
+ * CAP_PERFMON open most of the files that may only be read, whatever ptrace_access_check said.
  */
 static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writes)
 {
@@ -195,7 +196,7 @@ static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writ
 	return what ? *what & RF_GUARD_KIND : 0;
 }
 
-/* The files by which processes are moved, of version 2 and of version 1. */
+/* The files by which processes are moved, of cgroup versions 2 and 1. */
 static __always_inline bool rf_moves_processes(__u64 dentry)
 {
 	const char *name = (const char *)RF_READ(struct dentry, dentry, d_name.name);
@@ -210,10 +211,10 @@ static __always_inline bool rf_moves_processes(__u64 dentry)
 }
 
 /*
- * Files of the agent's own cgroup. Those of the cgroups above it concern others, too; and whoever
- * sees the host's processes can name the agent, and move it into a cgroup of his own, where it is
- * frozen: such a write cannot be reported from any other before it is done. Both are what managers
- * of a node's containers do, which may be containers themselves: who is left alone by every policy
+ * Files of the agent's own cgroup. Those of the cgroups above it concern other processes, too. A
+ * task that sees the host's processes can also name the agent and move it into a cgroup of its own,
+ * where it is frozen, and such a write cannot be distinguished from others before it is done.
+ * Container managers of a node do both, and may be containers themselves: a container without rules
  * may.
  */
 static __always_inline __u32 rf_guard_cgroup(const struct rf_file *file)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * What a container needs: every system call and capability of its armed tasks, counted by program.
- * Loaded only by an agent that learns (`ringfence run --learn`): a program at each call of the node
- * is not for every day. A call that seccomp refuses never reaches sys_enter (it comes after the
- * filter), but it does reach sys_exit.
+ * Loaded only by an agent that learns (`ringfence run --learn`), as a program at each call of the
+ * node is too expensive for normal use. A call that seccomp refuses never reaches sys_enter, which
+ * comes after the filter, but it reaches sys_exit.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -61,7 +61,7 @@ int BPF_PROG(learn_exit, struct pt_regs *regs, long result)
 	return 0;
 }
 
-/* The kernel's answer to a query about a capability (a tracepoint since 6.14). */
+/* The kernel's answer to a capability check (a tracepoint since 6.14). */
 SEC("tp_btf/cap_capable")
 int BPF_PROG(learn_capable, const struct cred *cred, struct user_namespace *target,
 	     const struct user_namespace *owner, int cap, int result)

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * capable, paired with the call in progress. unshare, open_tree, mount_setattr and many others
- * reach no hook but this one. It is asked all over the kernel, so it leaves early: who is not
- * armed, is in no call that a rule is about, or is a worker of the kernel, costs one look-up or
- * two.
+ * The hook capable, paired with the call in progress. unshare, open_tree, mount_setattr and many
+ * others reach no other hook. It is called all over the kernel, so it leaves early: one or two
+ * look-ups for a task that is not armed, is in no call that a rule is about, or is a kernel worker.
  *
- * The kernel's own check comes first, and what it refuses comes not here: an attempt without the
- * capability fails by itself, and is not seen.
+ * The kernel's own check comes first, and what it refuses does not arrive here: an attempt without
+ * the capability fails by itself and is not seen.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -15,7 +14,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Events that nothing but `capable` sees before their effect, or nothing as early. */
+/* Events that only `capable` sees before their effect, or that it sees first. */
 #define RF_BY_CAPABLE                                                                              \
 	(RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_SETNS) | RF_EVENT_BIT(RF_SYS_FSOPEN) | \
 	 RF_EVENT_BIT(RF_SYS_FSMOUNT) | RF_EVENT_BIT(RF_SYS_FSPICK) |                              \
@@ -26,7 +25,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	 RF_EVENT_BIT(RF_SYS_SETTIME) | RF_EVENT_BIT(RF_SYS_ACCT) |                                \
 	 RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
 
-/* The operands that hooks know as the kernel's objects, and not as the call's arguments. */
+/* The operands that hooks know as kernel objects, and not as arguments of the call. */
 static __always_inline void rf_apply_hook_arguments(struct rf_query *query,
 						    const struct rf_syscall *known, __u64 target,
 						    __u64 flags)
@@ -41,7 +40,7 @@ static __always_inline void rf_apply_hook_arguments(struct rf_query *query,
 		if (whole)
 			query->value[0] = flags;
 		else if (known->source[0] ==
-			 RF_FROM_ARG) /* clone(2): the kernel's copy is without the signal */
+			 RF_FROM_ARG) /* clone(2): the kernel's copy has no signal */
 			query->value[0] = (query->value[0] & ~RF_CSIGNAL) | flags;
 		else
 			query->value[0] |= flags;

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Names of files: who may not open a file for writing may not give it a name, take its name away,
- * or put another one in its place. So the rules of file.open are asked about what link, rename,
- * unlink, mkdir, mknod, symlink, truncate, chmod and chown do, by the path that the name has or is
- * to have, with the attributes of the file that it link_flags to. O_CREAT comes here, too, before
- * there is a file.
+ * Operations on names of files. A task that may not open a file for writing may not give it a name,
+ * remove its name, or put another file in its place. So the rules of file.open decide link, rename,
+ * unlink, mkdir, mknod, symlink, truncate, chmod and chown, by the path that the name has or will
+ * have, with the attributes of its file. O_CREAT comes here, too, before the file exists.
  *
  * In a directory that is not of the task's own mounts (a leaked descriptor, /proc/PID/root), the
- * directory is asked about as well, whatever is done in it.
+ * directory is decided as well, for every operation in it.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -18,9 +17,8 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* In `access`, beside the flags of an open. */
-#define RF_NAME_QUIET (1U << 31) /* an open follows, which tells */
-#define RF_NAME_MOVED \
-	(1U << 30) /* for rules: a name that is given or lost to another one (flags: [moved]) */
+#define RF_NAME_QUIET (1U << 31) /* an open follows, which reports */
+#define RF_NAME_MOVED (1U << 30) /* for rules: a name that is added or removed (flags: [moved]) */
 
 static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const struct rf_file *file,
 					      __u32 owner, bool quiet)
@@ -38,8 +36,10 @@ static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const st
 	return query.action;
 }
 
-/* A name in a directory. `inode`: the file that it link_flags to or shall lead to; 0: a new one
- * with that mode. */
+/*
+ * Decides a name in a directory. `inode`: the file that it leads to or will lead to; 0: a new one
+ * with that mode.
+ */
 __noinline int rf_decide_name(__u64 mnt, __u64 dentry, __u64 inode, __u32 mode, __u32 access)
 {
 	struct rf_file file;
@@ -56,7 +56,7 @@ __noinline int rf_decide_name(__u64 mnt, __u64 dentry, __u64 inode, __u32 mode, 
 	return rf_name_evaluate(&lsm, &file, owner, access & RF_NAME_QUIET);
 }
 
-/* The directory of a name, where it is not of the task's own mounts. */
+/* Decides the directory of a name, if it is not of the task's own mounts. */
 __noinline int rf_decide_directory(__u64 mnt, __u64 dentry)
 {
 	struct rf_file file;
@@ -89,8 +89,10 @@ static __always_inline __u32 rf_type_of(__u64 inode)
 	return RF_READ(struct inode, inode, i_mode) & RF_S_IFMT;
 }
 
-/* Whether the task is opening a file, so that file_open is asked, too; an io_uring's worker makes
- * files in no other way. */
+/*
+ * Returns true if the task is opening a file, so that file_open decides, too. A worker of an
+ * io_uring makes files in no other way.
+ */
 static __always_inline bool rf_is_opening(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -170,7 +172,7 @@ int BPF_PROG(names_path_rmdir, const struct path *dir, struct dentry *dentry, in
 	return rf_lsm_name_removed(dir, dentry);
 }
 
-/* By the other name a rule on the file's path would not know it: so for reading and writing. */
+/* A rule on the file's path would not apply to the other name: so for reading and writing. */
 SEC("lsm/path_link")
 int BPF_PROG(names_path_link, struct dentry *old_dentry, const struct path *new_dir,
 	     struct dentry *new_dentry, int ret)
@@ -192,9 +194,9 @@ int BPF_PROG(names_path_link, struct dentry *old_dentry, const struct path *new_
 #define RF_RENAME_EXCHANGE 2
 
 /*
- * The file gets another name, and the one that had it is replaced, or gets the first one's name.
- * The flags came in 5.19 (100f59d96405): before, in their place stands the result of programs
- * before this one, which is 0 here, and an exchange is asked about twice.
+ * The file gets another name, and the file that had it is replaced, or gets the first name. The
+ * flags came in 5.19 (100f59d96405). Before, their place has the result of earlier programs, which
+ * is 0 here, and an exchange is decided twice.
  */
 SEC("lsm/path_rename")
 int BPF_PROG(names_path_rename, const struct path *old_dir, struct dentry *old_dentry,
@@ -235,7 +237,7 @@ static __always_inline int rf_lsm_attributes_changed(const struct path *path, __
 					     rf_inode_of(dentry), 0, RF_O_WRONLY | quiet));
 }
 
-/* truncate(2); up to 6.1 also what O_TRUNC and ftruncate do, of a file that was opened for it. */
+/* truncate(2); up to 6.1 also O_TRUNC and ftruncate of a file that was opened for it. */
 SEC("lsm/path_truncate")
 int BPF_PROG(names_path_truncate, const struct path *path, int ret)
 {

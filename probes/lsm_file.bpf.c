@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Files that are opened, mapped for execution, handed over, or given an ioctl; names of files:
- * lsm_names.bpf.c.
+ * Files that are opened, mapped for execution, received, or given an ioctl. Names of files:
+ * lsm_dentry_ops.bpf.c.
  *
- * file_open comes before the file's own open and before O_TRUNC empties it. O_PATH asks no hook:
+ * file_open comes before the file's own open and before O_TRUNC empties it. O_PATH reaches no hook:
  * such a descriptor gives no access to the file, and what is opened through it comes here.
  */
 #include "include/vmlinux.h"
@@ -69,7 +69,7 @@ static __always_inline int rf_lsm_file_decide(__u32 event, struct task_struct *t
 	return rf_lsm_result(&query);
 }
 
-/* Of a file behind one of overlayfs or fuse: that one, which the rules are about. */
+/* For a file behind one of overlayfs or fuse: the file in front, which the rules are about. */
 static __always_inline void rf_file_in_front(struct rf_file *file, __u64 behind)
 {
 	struct path *path = (struct path *)rf_path_of_backing(behind);
@@ -81,7 +81,7 @@ static __always_inline void rf_file_in_front(struct rf_file *file, __u64 behind)
 	file->flags = flags;
 }
 
-/* The other events on a file that is open. */
+/* Other events on an open file. */
 static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -112,7 +112,7 @@ int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned l
 	return rf_lsm_file(RF_FILE_MAP, (__u64)file);
 }
 
-/* A mapping that binding executable afterwards. */
+/* A mapping that becomes executable afterwards. */
 SEC("lsm/file_mprotect")
 int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
 	     unsigned long prot, int ret)
@@ -127,7 +127,7 @@ int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqpro
 	return file ? rf_lsm_file(RF_FILE_MAP, file) : 0;
 }
 
-/* By SCM_RIGHTS, by pidfd_getfd, from a seccomp notifier: to whom it is given is who runs. */
+/* By SCM_RIGHTS, by pidfd_getfd, from a seccomp notifier: the current task receives it. */
 SEC("lsm/file_receive")
 int BPF_PROG(lsm_file_receive, struct file *file, int ret)
 {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * host.map: a program of the host takes code from a container. A helper of an engine that has
- * entered a container's files and then loads a library from there (docker cp), a hook that was
- * given LD_PRELOAD by an image: the task is no container's, and what it maps for execution lies on
- * an overlay that is not its own.
+ * host.map: a program of the host takes code from a container. An engine's helper that has entered
+ * a container's files and then loads a library from there (docker cp), or a hook that an image gave
+ * LD_PRELOAD: the task is in no container, and what it maps for execution is on an overlay that is
+ * not its own.
  *
- * Programs of containers lie on overlays themselves, and the kernel maps them when their task has
- * become them. So the subject is who runs a program that lies on no overlay, or on that of the
- * host's root. A hook that runs in its container's cgroup and mount namespace counts as armed; it
- * still has the host's root.
+ * Programs of containers are on overlays themselves, and the kernel maps them when the task has
+ * become them. So the subject is a task with a program on no overlay, or on that of the host's
+ * root. A hook that runs in its container's cgroup and mount namespace counts as armed, but still
+ * has the host's root.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -32,7 +32,7 @@ static __always_inline bool rf_is_foreign_overlay(__u64 super)
 	       !rf_is_host_super(super);
 }
 
-/* Whether the current task runs a program of the host's. */
+/* Returns true if the current task runs a program of the host. */
 static __always_inline bool rf_runs_host_program(struct task_struct *task)
 {
 	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file), root;
@@ -57,8 +57,10 @@ static __always_inline void rf_host_record(struct task_struct *task, const struc
 	rf_file_record(task, no_task, file, query, buffer, RF_ROUTE_ALERTS, -1, flags);
 }
 
-/* The subject is of no container: the rules are those of one of which nothing is known, as for
- * kernel.helper. */
+/*
+ * The subject is in no container: the rules are those of an unknown container, as for
+ * kernel.helper.
+ */
 __noinline int rf_host_map(__u64 mapped)
 {
 	struct task_struct *task = bpf_get_current_task_btf();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What only a hook on inodes sees. Such hooks come for what overlayfs does on a process's behalf,
- * too: not asked about.
+ * What only a hook on inodes sees. These hooks also fire for what overlayfs does for a process,
+ * which is not decided.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -11,13 +11,12 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * Whether a filesystem acts for the task, with credentials that it has lent it. An io_uring lends a
- * task credentials of its own, for what it was asked to do.
+ * Returns true if a filesystem acts for the task, with credentials that it lent. An io_uring lends
+ * a task credentials for its requests; those count.
  */
 static __always_inline bool rf_has_borrowed_creds(const struct rf_lsm *lsm)
 {
-	/* A variable: BPF_CORE_READ would look for the place of our struct's own member in the
-	 * kernel's types. */
+	/* A variable: BPF_CORE_READ would relocate the member of the probes' own struct. */
 	struct task_struct *task = lsm->task;
 
 	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred) &&

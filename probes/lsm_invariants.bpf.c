@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The invariants, and what else is asked at opens. At opens: who opens (drift.bpf.c). Before an
- * exec: who comes to it (drift.bpf.c), and whether the kernel runs a helper (helper.bpf.c).
- * bprm_creds_for_exec (5.8) is asked once, with the file that was asked for: for a script, the
- * script and not its interpreter.
+ * The invariants, and other decisions at opens. At an open: drift of the task (drift.bpf.c), and
+ * O_TMPFILE with set-id bits. Before an exec: drift of the task, and usermode helpers
+ * (usermode_helper.bpf.c). bprm_creds_for_exec (5.8) fires once, with the requested file: for a
+ * script, the script and not its interpreter.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -35,8 +35,7 @@ int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 #define RF_O_TMPFILE 020000000
 #define RF_TMPFILE_SETID 06000
 
-/* What is asked at opens beside the rules on files, on a stack of its own: who opens, and whether
- * it is a chmod. */
+/* Decided at opens besides the rules on files, on a stack of its own: drift, and set-id bits. */
 SEC("lsm/file_open")
 int BPF_PROG(beside_file_open, struct file *opened, int ret)
 {

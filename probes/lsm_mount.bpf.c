@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Mounts by either API. sb_mount is asked with the kernel's copies of what mount(2) was given,
- * before anything of it is looked at. What the new calls make is the same event, asked with what
- * the kernel has in its hands: sb_kern_mount with the filesystem, sb_remount when one changes.
+ * Mounts by either API. sb_mount has the kernel's copies of the arguments of mount(2), before any
+ * is used. What the new calls make is the same event, decided on the kernel's objects:
+ * sb_kern_mount with the filesystem, sb_remount when one changes.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -28,7 +28,7 @@ int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const ch
 	return rf_lsm_decide(&lsm, (__u64)type);
 }
 
-/* Not for mount(2), which was asked about. */
+/* Not for mount(2), which sb_mount has decided. */
 static __always_inline int rf_lsm_filesystem(const struct super_block *super, __u64 flags)
 {
 	struct rf_lsm lsm;
@@ -97,8 +97,9 @@ int BPF_PROG(lsm_move_mount, const struct path *from, const struct path *to, int
 				  (__u64)BPF_CORE_READ(to, dentry));
 }
 
-/* Also asked for each option of mount(2), which is no fsconfig. What it makes in the end is asked
- * at sb_kern_mount. */
+/*
+ * Also fires for each option of mount(2), which is no fsconfig. sb_kern_mount decides the result.
+ */
 SEC("lsm/fs_context_parse_param")
 int BPF_PROG(lsm_fs_context_parse_param, struct fs_context *context, struct fs_parameter *parameter,
 	     int ret)

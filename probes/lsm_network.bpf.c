@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Sockets. socket_create is asked before the family is looked up, so what is not built in is seen,
- * too, and by whatever call: socket, socketpair, socketcall, a ring. Unix sockets are known by the
- * socket that a connection comes to, whatever link, mount or relative path led to it: by the name
- * that its server bound it to, and by owner server that is.
+ * Sockets. socket_create fires before the family is looked up, so families that are not built in
+ * are seen, too, and by any call: socket, socketpair, socketcall, a ring. Unix sockets are
+ * identified by the socket that a connection reaches, whatever link, mount or relative path led to
+ * it: by the name that its server bound, and by the container of that server.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -26,7 +26,7 @@ int BPF_PROG(lsm_socket_create, int family, int type, int protocol, int kern, in
 	rf_lsm_operand(&lsm, 0, rf_socket_family(family, type, protocol));
 	rf_lsm_operand(&lsm, 1, (__u32)type);
 	rf_lsm_operand(&lsm, 2, (__u32)protocol);
-	return rf_lsm_decide_once(&lsm); /* socketpair asks twice */
+	return rf_lsm_decide_once(&lsm); /* socketpair fires twice */
 }
 
 /* By call, 32-bit socketcall or ring. */
@@ -46,7 +46,7 @@ int BPF_PROG(lsm_socket_setsockopt, struct socket *sock, int level, int option, 
 	return rf_lsm_decide(&lsm, 0);
 }
 
-/* The name that a socket is bound to binding the key. */
+/* The name that a socket is bound to becomes the key. */
 static __always_inline void rf_unix_bound_name(struct rf_scratch *buffer, __u64 socket)
 {
 	__u64 address = (__u64)RF_READ(struct unix_sock, socket, addr);
@@ -55,7 +55,7 @@ static __always_inline void rf_unix_bound_name(struct rf_scratch *buffer, __u64 
 	rf_unix_text(buffer, address + bpf_core_field_offset(struct unix_address, name), len);
 }
 
-/* Who listens: the process that called listen(2). Datagram sockets have none. */
+/* The relation of the process that called listen(2). Datagram sockets have none. */
 static __always_inline __u32 rf_server_relation(__u64 socket)
 {
 	__u64 pid = (__u64)RF_READ(struct sock, socket, sk_peer_pid);
@@ -111,7 +111,7 @@ int BPF_PROG(lsm_unix_stream_connect, struct sock *sock, struct sock *other, str
 	return rf_lsm_verdict(rf_unix_decide(rf_address(other)));
 }
 
-/* Datagrams: asked at connect, and for each that is sent to a name. */
+/* Datagrams: fires at connect, and for each one that is sent to a name. */
 SEC("lsm/unix_may_send")
 int BPF_PROG(lsm_unix_may_send, struct socket *sock, struct socket *other, int ret)
 {

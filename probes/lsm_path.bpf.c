@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What changes directories and modes. The hooks on paths, not those on inodes: they are asked for
- * what a process does by a call (or by an io_uring), and not when overlayfs makes its own nodes on
- * the process's behalf.
+ * Changes of directories and modes. These are the hooks on paths, not those on inodes: they fire
+ * for a process's call (or for an io_uring), and not when overlayfs makes its own nodes for the
+ * process.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -39,8 +39,10 @@ __noinline int rf_decide_setid(__u32 mode, __u64 magic, __u64 name)
 	return lsm.query.action;
 }
 
-/* mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. On a
- * stack of its own. */
+/*
+ * mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. On a
+ * stack of its own.
+ */
 SEC("lsm/path_mknod")
 int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
 	     unsigned int dev, int ret)
@@ -78,12 +80,14 @@ int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umod
 	return rf_lsm_decide(&lsm, name);
 }
 
-/* What a link's text says of where it link_flags. */
+/* Where a link leads, by its text. */
 #define RF_LEADS_ABSOLUTE 1
 #define RF_LEADS_CLIMBING 2
 
-/* What the next character of a link's text says; dots are those of the name so far, 3: it is no
- * such name. */
+/*
+ * Takes the next character of a link's text. `dots` counts those of the name so far; 3: another
+ * name. Returns 0 at the end.
+ */
 __noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 {
 	char c;
@@ -101,8 +105,9 @@ __noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 	return true;
 }
 
-/* A text that does not fit may climb behind its end. The round of the loop is a function: see
- * path.bpf.c. */
+/*
+ * A text that does not fit may climb after its end. The loop's round is a function: see path.bpf.c.
+ */
 static __always_inline __u32 rf_link_flags(struct rf_scratch *buffer)
 {
 	__u32 i;
@@ -164,7 +169,7 @@ int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, co
 	return rf_lsm_decide(&lsm, (__u64)target);
 }
 
-/* Beside it, on a stack of its own. */
+/* Besides it, on a stack of its own. */
 SEC("lsm/path_symlink")
 int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
 	     int ret)
@@ -210,9 +215,9 @@ int BPF_PROG(lsm_path_chroot, const struct path *path, int ret)
 }
 
 /*
- * renameat2 with RENAME_EXCHANGE, as a directory is swapped for a link under a runtime that walks
- * through it. The flags came here in 5.19 (100f59d96405); before, this is the result of the
- * programs before us, and the call's own are taken.
+ * renameat2 with RENAME_EXCHANGE, as when a directory is swapped for a link while a runtime walks
+ * through it. The flags came here in 5.19 (100f59d96405). Before, this is the result of earlier
+ * programs, and the flags of the call are used.
  */
 SEC("lsm/path_rename")
 int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_dentry,

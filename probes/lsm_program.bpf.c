@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Programs, refused while execve can still fail. bprm_check_security is asked for a script and then
- * for its interpreter, and for each with the file that would be run: a memfd, one that the image
- * did not have.
+ * Programs, refused while execve can still fail. bprm_check_security fires for a script and then
+ * for its interpreter, each time with the file that would run: a memfd, or one that the image did
+ * not have.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -35,14 +35,14 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 	if (!container)
 		return 0;
 	buffer = rf_scratch_get();
-	__builtin_memcpy(&next, &armed->task, sizeof(next)); /* who the task would be */
+	__builtin_memcpy(&next, &armed->task, sizeof(next)); /* the task after the exec */
 	if (!buffer) {
 		rf_file_read(&exe, (__u64)BPF_CORE_READ(binprm, file));
 		next.facts = rf_program_facts(&exe);
 		rf_query_init(&query, RF_PROCESS_EXEC, &next, container);
 		rf_exec_operands(&query, task, &next, &exe);
 		query.known = RF_KNOWN(0) | RF_KNOWN(1) |
-			      RF_KNOWN(2); /* not: its path, and by which name */
+			      RF_KNOWN(2); /* unknown: its path, and its name */
 		rf_query_facts(&query, task, &next);
 		return rf_fail_no_scratch(&query) ? rf_lsm_refused() : 0;
 	}
@@ -53,7 +53,7 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 	rf_evaluate(&query, task, &next, NULL);
 	flags = rf_lsm_enforce(&query);
 	rf_count_verdict(&query);
-	/* Where no rule matched, sched_process_exec tells of it. */
+	/* If no rule matched, sched_process_exec reports it. */
 	if (query.action != RF_ACTION_NONE) {
 		route = rf_route_verdict(&query, container);
 		if (route != RF_ROUTE_NONE)

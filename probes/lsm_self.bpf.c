@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The agent's self-defence by BPF-LSM: refused before the effect, on the kernel's objects. Each
- * hook asks first whether it is about the agent, which is cheap and hardly ever so; who asks is
- * looked at then.
+ * hook first checks whether it is about the agent, which is cheap and rare; only then it looks at
+ * the caller.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -25,7 +25,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 			return 0;       \
 	} while (0)
 
-/* The agent's object is reached for at a hook. Returns what the hook has to return. */
+/* An attempt on an object of the agent at a hook. Returns what the hook has to return. */
 static __always_inline int rf_guard_refuse(__u32 what, __u64 detail, __u64 dentry)
 {
 	return rf_lsm_verdict(rf_guard_hit(what, detail, dentry, 0, true));
@@ -33,7 +33,7 @@ static __always_inline int rf_guard_refuse(__u32 what, __u64 detail, __u64 dentr
 
 /* ---- its process -------------------------------------------------------- */
 
-/* Signal 0 only asks whether somebody is there. */
+/* Signal 0 only checks that the process exists. */
 SEC("lsm/task_kill")
 int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig,
 	     const struct cred *cred, int ret)
@@ -44,8 +44,10 @@ int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig,
 	return sig ? rf_guard_refuse(RF_TAMPER_SIGNAL, sig, 0) : 0;
 }
 
-/* F_SETOWN and F_SETSIG have the kernel send any signal. Whoever runs now need not be who asked:
- * the agent uses none. */
+/*
+ * F_SETOWN and F_SETSIG make the kernel send any signal. The current task need not be the one that
+ * set it up: the agent uses none.
+ */
 SEC("lsm/file_send_sigiotask")
 int BPF_PROG(guard_file_send_sigiotask, struct task_struct *target, void *owner, int sig, int ret)
 {
@@ -103,8 +105,10 @@ int BPF_PROG(guard_task_movememory, struct task_struct *target, int ret)
 	return rf_guard_refuse(RF_TAMPER_PRIORITY, 0, 0);
 }
 
-/* ptrace(2), process_vm_readv(2), pidfd_getfd(2), /proc/PID/mem ...; and what /proc only shows:
- * environ, maps, fd ... */
+/*
+ * ptrace(2), process_vm_readv(2), pidfd_getfd(2), /proc/PID/mem ...; and what /proc only shows:
+ * environ, maps, fd ...
+ */
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(guard_ptrace_access_check, struct task_struct *target, unsigned int mode, int ret)
 {
@@ -146,8 +150,8 @@ int BPF_PROG(guard_bpf_prog, struct bpf_prog *program, int ret)
 
 /*
  * Links have no hook of their own. The id or the descriptor is the first member of the kernel's
- * copy of the arguments. 6.15 gave the hook another argument, so that the result of programs before
- * this one is not looked at.
+ * copy of the arguments. 6.15 gave the hook another argument, so the result of earlier programs is
+ * not read.
  */
 SEC("lsm/bpf")
 int BPF_PROG(guard_bpf, int command, void *attr)
@@ -170,8 +174,8 @@ int BPF_PROG(guard_bpf, int command, void *attr)
 }
 
 /*
- * A link that is got from its pin reaches no hook at all. Who has it here is killed: he does not
- * come back from the call that would give him the descriptor.
+ * A link that is opened from its pin reaches no hook at all. The caller is killed here, and does
+ * not return from the call that would give it the descriptor.
  */
 SEC("fentry/bpf_link_new_fd")
 int BPF_PROG(guard_bpf_link_new_fd, struct bpf_link *link)
@@ -202,8 +206,7 @@ int BPF_PROG(guard_file_open, struct file *opened, int ret)
 	return what ? rf_guard_refuse(what, 0, file.dentry) : 0;
 }
 
-/* What is done to a name. `moves`: the directory that it stands for takes what is below it along.
- */
+/* An operation on a name. `moves`: a directory of that name takes what is below it along. */
 static __always_inline int rf_guard_name(__u64 dentry, bool moves)
 {
 	__u32 kind;
@@ -232,7 +235,7 @@ int BPF_PROG(guard_path_rmdir, const struct path *dir, struct dentry *dentry, in
 	return rf_guard_name(rf_address(dentry), true);
 }
 
-/* The flags came in 5.19 (100f59d96405): see lsm_file.bpf.c. */
+/* The flags came in 5.19 (100f59d96405): see lsm_dentry_ops.bpf.c. */
 SEC("lsm/path_rename")
 int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_dentry,
 	     const struct path *new_dir, struct dentry *new_dentry)
@@ -242,8 +245,10 @@ int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_d
 	return rf_guard_name(rf_address(new_dentry), true);
 }
 
-/* Another name for one of ours, which no directory of ours would show; and one of others' in a
- * directory of ours. */
+/*
+ * Another name for a guarded file, which no guarded directory would show; and a name for another
+ * file in a guarded directory.
+ */
 SEC("lsm/path_link")
 int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_dir,
 	     struct dentry *new_dentry, int ret)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Every map that more than one file or user space uses, and the configuration.
+ * Every map that user space or more than one file uses, and the configuration. The headers declare
+ * them.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The matching: a global function, so that the verifier checks it by itself, whoever calls.
+ * Matching. A global function, so that the verifier checks it once per program, whatever calls it.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -10,8 +10,10 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Words with hits that are looked at for one event; what is beyond is counted, and the verdict so
- * far holds. */
+/*
+ * Words with hits that are evaluated for one event. Those beyond are counted, and the verdict so
+ * far holds.
+ */
 #define RF_BUDGET 32
 
 static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
@@ -20,8 +22,8 @@ static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
 }
 
 /*
- * ANDs one dim's set in; leaves the function when nothing is left. What is missing is noted in
- * memory, not in a variable: the verifier would follow each of its 128 values to the end.
+ * ANDs the set of one dim in, and leaves the function when nothing is left. Missing dims are noted
+ * in memory, not in a variable: the verifier would follow each of its 128 values to the end.
  */
 #define RF_NARROW(d, is)                                            \
 	do {                                                        \
@@ -55,8 +57,8 @@ static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
 	})
 
 /*
- * The key is fetched again from where it lies: memory that was handed to a global function cannot
- * be a map's key before 6.3 (map_key_value_types without PTR_TO_MEM).
+ * The key is read again from its own memory: before 6.3, memory that was passed to a global
+ * function cannot be a map's key (map_key_value_types without PTR_TO_MEM).
  */
 __noinline __u32 rf_set_of_object(const struct rf_query *query,
 				  const struct rf_address_key *address, __u32 half, __u32 kind,
@@ -98,7 +100,6 @@ __noinline int rf_event_has_rules(__u32 event)
 	return rules && rules->rules;
 }
 
-/* Whether some rule holds for a container, by its profiles; whatever it does. */
 __noinline int rf_has_rules(__u32 first, __u32 second)
 {
 	__u32 zero = 0, half, profile, *id;
@@ -121,7 +122,8 @@ __noinline int rf_has_rules(__u32 first, __u32 second)
 
 #define RF_CLEARS 8 /* exceptions at a time */
 
-/* The rules of a word that the lowest of these exceptions clear. A loop of its own: see rf_lowest.
+/*
+ * The rules of a word that the lowest of these exceptions clear. A loop of its own: see rf_lowest.
  */
 __noinline __u64 rf_exception_mask(const struct rf_actions *act, __u32 word, __u64 exceptions)
 {
@@ -137,14 +139,14 @@ __noinline __u64 rf_exception_mask(const struct rf_actions *act, __u32 word, __u
 			break;
 		at = word * 64 + rf_lowest(exceptions);
 		barrier_var(
-			at); /* a mask behind it: 6.1 does not follow bounds through a 32-bit or */
+			at); /* a mask after it: 6.1 does not follow bounds through a 32-bit or */
 		exceptions &= exceptions - 1;
 		cleared |= 1ULL << (act->clears[at & (RF_MAX_RULES - 1)] & 63);
 	}
 	return cleared;
 }
 
-/* Clears the rules owner exceptions are among the hits, and the exceptions. */
+/* Clears the rules that have an exception among the hits, and the exceptions. */
 static __always_inline __u64 rf_apply_exceptions(const struct rf_actions *act, __u64 word,
 						 __u64 hits)
 {
@@ -162,7 +164,7 @@ static __always_inline __u64 rf_apply_exceptions(const struct rf_actions *act, _
 	return hits;
 }
 
-/* deny before kill before alert; the lowest number of these. */
+/* deny before kill before alert; the lowest rule number of these. */
 static __always_inline void rf_strongest(struct rf_query *query, const struct rf_actions *act,
 					 __u64 word, __u64 hits)
 {
@@ -184,14 +186,16 @@ static __always_inline void rf_strongest(struct rf_query *query, const struct rf
 	query->rule = word * 64 + rf_lowest(chosen);
 }
 
-/* Numbers of the sets owner rules an event may hit: one a dim, each a part of the event's, and the
- * container's. */
+/*
+ * Numbers of the sets that narrow an event's rules: one per dim, each a part of the event's set,
+ * and the container's.
+ */
 #define RF_NARROWED (RF_DIMS + 1)
 struct rf_narrowed {
 	__u32 set[RF_NARROWED];
 };
 
-/* The bits of a word in a set of rules; there are so many words. */
+/* A word of a set of rules. `word` is below RF_RULE_WORDS. */
 static __always_inline __u64 rf_word_of(void *sets, __u32 id, __u64 word)
 {
 	const struct rf_ruleset *set = rf_set(sets, id);
@@ -200,9 +204,9 @@ static __always_inline __u64 rf_word_of(void *sets, __u32 id, __u64 word)
 }
 
 /*
- * A word of rules, owner number has 64 bits as 6.1 follows no bounds of 32: what all dims agree on,
- * and its exceptions leave of it. A global function, and so verified once: its ways would be
- * followed anew in each round of the loop below, in every program.
+ * Evaluates one word of 64 rules: the AND of all dims, minus exceptions. `word` is __u64 because
+ * the verifier of 6.1 does not track 32-bit bounds here. A global function, verified once: else its
+ * branches would be followed in each round of the loop below, in every program.
  */
 __noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed *by, __u32 half,
 				__u64 word)
@@ -278,7 +282,7 @@ __noinline int rf_match(struct rf_query *query, const struct rf_address_key *add
 	if (!operands)
 		return RF_MATCH_NOTHING;
 	for (step = 0; step < RF_DIMS; step++)
-		by.set[step] = rules->rules; /* a dim that no_task asks for narrows nothing */
+		by.set[step] = rules->rules; /* a dim that no rule tests narrows nothing */
 	by.set[RF_DIMS] = *active_id;
 	RF_NARROW(0, RF_SET_OF_VALUE(0));
 	RF_NARROW(1, RF_SET_OF_VALUE(1));
@@ -291,8 +295,10 @@ __noinline int rf_match(struct rf_query *query, const struct rf_address_key *add
 	if (query->need)
 		return RF_MATCH_NEED_MORE;
 
-	/* Something may match. The sets are looked up anew, by number: in a function, the verifier
-	 * knows only that. */
+	/*
+	 * Some rule may match. The sets are looked up again, by number: that is all the verifier
+	 * knows in a function.
+	 */
 	for (step = 0; step < RF_BUDGET; step++) {
 		if (!summary)
 			break;

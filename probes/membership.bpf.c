@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Whose a cgroup is, and how a cgroup binding a container. Global functions: see task.bpf.c. What
- * lies below a container's cgroup is that container's, however much it makes there and however
- * deep: so nothing of it is kept, and the way goes from the root down to the first that is known,
- * which no container has a say in.
+ * Which container a cgroup belongs to. Global functions: see task_facts.bpf.c. Every cgroup below a
+ * container's belongs to it, whatever the number and the depth: so none of them is stored, and the
+ * walk goes from the root down to the first known one, which no container can influence.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -30,14 +29,16 @@ __noinline __u32 rf_slot_of(__u64 cgroup)
 			continue;
 		found = *slot;
 		if (found != RF_NEVER_SLOT)
-			break; /* below the agent's own cgroup, its canary is a container all the
-				  same */
+			/* below the agent's own cgroup, its canary is a container all the same */
+			break;
 	}
 	return found;
 }
 
-/* Where a runtime prepares a container, its program lies outside of the mounts that it has made
- * already. */
+/*
+ * While a runtime prepares a container, its program is outside of the mounts that it has made
+ * already.
+ */
 __noinline __u32 rf_slot_by_cgroup(__u64 address)
 {
 	struct task_struct *task = (struct task_struct *)address;

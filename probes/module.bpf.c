@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The kernel is about to run modprobe because of what a task does: the module's name is the
- * kernel's own copy. Where no LSM hook decides it, the task is killed here; modprobe may run all
- * the same, as a process of the kernel's.
+ * The kernel is about to run modprobe because of a task: the module's name is the kernel's own
+ * copy. If no LSM hook decides it, the task is killed here. modprobe may run all the same, as a
+ * process of the kernel.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>

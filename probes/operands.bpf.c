@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What rules test of a system call, taken from its registers and from the kernel's objects that
- * they name: for the call's entry (syscalls.bpf.c) and for the hooks that the call reaches (lsm.h).
+ * What rules test of a system call, taken from its registers and from the kernel objects that they
+ * name: for the call's entry (syscalls.bpf.c) and for the hooks that the call reaches (lsm.h).
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -10,7 +10,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Namespaces: what setns(fd, nstype) would enter. */
+/* The namespace that setns(fd, nstype) would enter. */
 static __always_inline __u64 rf_ns_of_fd(struct task_struct *task, __u32 fd)
 {
 	__u64 file = rf_file_of_fd(task, fd);
@@ -25,7 +25,7 @@ static __always_inline __u64 rf_ns_of_fd(struct task_struct *task, __u32 fd)
 	return (__u64)RF_READ(struct inode, inode, i_private);
 }
 
-/* Whose a process is, by its number on the host. */
+/* The relation of a process, by its number on the host. */
 static __always_inline __u32 rf_relation_of_tgid(struct task_struct *task,
 						 const struct rf_task *bound, __u32 tgid)
 {
@@ -47,8 +47,10 @@ __noinline __u32 rf_relation_of_process(__u32 tgid)
 	return armed ? rf_relation_of_tgid(task, &armed->task, tgid) : RF_RELATION_UNKNOWN;
 }
 
-/* Of a task by address. Who has ended is not among the processes any more, and is owner its cgroup
- * is. */
+/*
+ * The relation of a task, by its address. A task that has ended is not in `processes` any more, and
+ * is attributed by its cgroup.
+ */
 static __always_inline __u32 rf_relation_of_task(struct task_struct *task,
 						 const struct rf_task *bound, __u64 address)
 {
@@ -75,21 +77,23 @@ static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task,
 	other = rf_task_of_pid(pid);
 	if (other)
 		return rf_relation_of_task(task, bound, other);
-	/* numbers[0]: as the host counts. */
+	/* numbers[0]: on the host. */
 	bpf_probe_read_kernel(&nr, sizeof(nr),
 			      (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
 	return rf_relation_of_tgid(task, bound, nr);
 }
 
-/* A pid namespace keeps its numbers in a tree (include/linux/xarray.h); a pointer to a node has
- * this bit, and no other. */
+/*
+ * A pid namespace keeps its numbers in a tree (include/linux/xarray.h). A pointer to a node has
+ * this bit and no other.
+ */
 #define RF_XA_NODE 2
 #define RF_XA_BITS 3
 #define RF_XA_FIRST_NODE 4096
 #define RF_XA_SLOTS (bpf_core_field_size(struct xa_node, slots) / sizeof(void *))
 #define RF_PID_LEVELS 6 /* of 22 bits, in nodes of 16 at worst */
 
-/* One step down from a node; it is at most one of 64 numbers. */
+/* One step down from a node, which has at most 64 slots. */
 static __always_inline __u64 rf_xa_down(__u64 entry, __u32 nr, bool top)
 {
 	__u64 node = entry - RF_XA_NODE, found = 0;
@@ -104,8 +108,7 @@ static __always_inline __u64 rf_xa_down(__u64 entry, __u32 nr, bool top)
 	return found;
 }
 
-/* The task that has that number in a pid namespace; 0: none, or this kernel keeps them in another
- * way. */
+/* Returns 0 as well if this kernel stores numbers in another way. */
 __noinline __u64 rf_task_numbered(__u64 ns, __u32 nr)
 {
 	const struct pid_namespace *at = (void *)ns;
@@ -131,9 +134,9 @@ __noinline __u64 rf_task_numbered(__u64 ns, __u32 nr)
 }
 
 /*
- * A pid argument is a number of the caller's pid namespace, of a process or of a thread. That may
- * be shared with another container: it is the task that is asked. Where none is found, what is no
- * container's is the host's in its namespace.
+ * A pid argument is a number in the caller's pid namespace, of a process or a thread. Containers
+ * may share that namespace, so the relation is that of the task. If none is found, a number in the
+ * host's namespace belongs to the host.
  */
 static __always_inline __u32 rf_relation_of_pid(struct task_struct *task,
 						const struct rf_task *bound, __s32 pid)
@@ -179,8 +182,8 @@ static __always_inline __u32 rf_relation_of_ns(struct task_struct *task, __u64 n
 #define RF_MS_MGC_MSK 0xffff0000U
 
 /*
- * Flags of mount(2) as the kernel takes them. Up to 2.4 callers had to write a magic number into
- * the upper half; path_mount() still takes it off, and its bits are those of MS_PRIVATE and others.
+ * Flags of mount(2) as the kernel uses them. Up to 2.4 callers had to write a magic number into the
+ * upper half. path_mount() still removes it, and its bits are those of MS_PRIVATE and others.
  */
 static __always_inline __u64 rf_mount_flags(__u64 flags)
 {
@@ -190,9 +193,8 @@ static __always_inline __u64 rf_mount_flags(__u64 flags)
 #define RF_STACKED_ROOTS 16
 
 /*
- * Whether the task's root is another than that of its mount namespace, as chroot(2) makes it. Roots
- * can be stacked: what pivot_root leaves lies on a mount that no_task sees any more, and so does
- * what was moved to `/`. As the kernel's own current_chrooted(), from the other end.
+ * Roots can be stacked: what pivot_root leaves is on a hidden mount, and so is what was moved to
+ * `/`. Like the kernel's own current_chrooted(), from the other end.
  */
 __noinline int rf_is_chrooted(void)
 {
@@ -216,7 +218,7 @@ __noinline int rf_is_chrooted(void)
 	return 1;
 }
 
-/* Whether a descriptor is of a program that runs as its owner or its group. */
+/* Returns true if a descriptor is of a set-id program. */
 static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
 {
 	__u64 file = rf_file_of_fd(task, fd);
@@ -231,7 +233,6 @@ static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
 #define RF_PERF_FLAGS 4 /* argument of perf_event_open */
 #define RF_PERF_FLAG_PID_CGROUP 4
 
-/* The operand that a rule tests. A global function: it is asked for each of them. */
 __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -284,8 +285,10 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 		word = rf_relation_of_pid(task, &armed->task, value);
 		break;
 	case RF_FROM_PERF_TARGET:
-		/* Of a cgroup the number is a descriptor: all that run there are measured, whoever
-		 * they are. */
+		/*
+		 * With PERF_FLAG_PID_CGROUP the number is a descriptor: every task in that cgroup
+		 * is measured.
+		 */
 		word = call->args[RF_PERF_FLAGS] & RF_PERF_FLAG_PID_CGROUP
 			       ? RF_RELATION_HOST
 			       : rf_relation_of_pid(task, &armed->task, value);

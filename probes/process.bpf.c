@@ -41,9 +41,9 @@ static __always_inline void rf_task_record(__u32 event, struct task_struct *subj
 }
 
 /*
- * clone3 with CLONE_INTO_CGROUP: no_task is moved, the child begins in another cgroup of v2. Told
- * as the leaving that it is; a verdict is about its parent. It is bound to its container all the
- * same.
+ * clone3 with CLONE_INTO_CGROUP: nothing is moved, but the child starts in another cgroup of v2.
+ * Reported as leaving the container's cgroup; the verdict concerns the parent. The child is bound
+ * to its container all the same.
  */
 rf_subprogram int rf_report_clone_into_cgroup(struct task_struct *child, const struct rf_task *like,
 					      struct rf_container *container)
@@ -81,10 +81,10 @@ rf_subprogram int rf_report_clone_into_cgroup(struct task_struct *child, const s
 }
 
 /*
- * clone3 has its flags in memory: at its entry they may not be readable yet, or be changed after
- * that. Here are those that the kernel took. Who gets so far has not been stopped at the entry: it
- * is killed, and its child kill_pending, which only the kernel's own signal could reach. What rules
- * only alert of was reported at the entry. Returns whether.
+ * Checks the clone3 flags that the kernel actually used: at the entry they are in the caller's
+ * memory, perhaps not readable yet, and can change afterwards. The entry did not stop this caller,
+ * so it is killed, and its child is marked to be killed, as only a signal of the kernel itself
+ * could reach it now. Alerts were reported at the entry. Returns true if the child must be killed.
  */
 rf_subprogram bool rf_check_clone3(struct task_struct *parent, struct rf_armed *armed,
 				   struct rf_container *container, __u64 flags)
@@ -124,9 +124,9 @@ rf_subprogram bool rf_check_clone3(struct task_struct *parent, struct rf_armed *
 }
 
 /*
- * What is known of each task takes of the agent's memory, and where that is used up, no container's
- * new tasks are followed. So no container may have that many: who makes one more is killed, and the
- * child kill_pending. Says whether.
+ * Limits the tasks per container. Each known task uses memory of the agent, and without memory no
+ * container's new tasks are followed. A task that exceeds the limit is killed with its child.
+ * Returns true if the child must be killed.
  */
 static __always_inline bool rf_exceeds_task_share(const struct rf_container *container)
 {
@@ -153,17 +153,19 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	container = rf_container_of(&armed->task);
 	if (!container)
 		return 0;
-	/* Before the child is what its parent was: from here on it is held against that. */
+	/*
+	 * Checked before the child inherits the identity, against which it is compared from here
+	 * on.
+	 */
 	rf_drift_check(parent, armed, RF_SYS_CLONE);
 	__builtin_memcpy(&like, &armed->task, sizeof(like));
 	started = child->start_boottime;
-	barrier_var(started); /* else one load may serve two kinds of pointer, which the verifier
-				 refuses */
+	/* else one load may serve two kinds of pointer, which the verifier refuses */
+	barrier_var(started);
 	if (!(clone_flags & RF_CLONE_THREAD))
 		like.start_ns = started;
 	of_child = rf_bind(child, container, &like);
-	if (!of_child) /* it is, by the hook before (lsm_follow.bpf.c); or there was no memory for
-			  it */
+	if (!of_child) /* a hook bound it before (lsm_follow.bpf.c), or there was no memory */
 		of_child = rf_bound(child);
 	if (of_child) {
 		of_child->task.start_ns = like.start_ns;
@@ -181,8 +183,10 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	if (clone_flags & RF_CLONE_INTO_CGROUP)
 		rf_report_clone_into_cgroup(child, &like, container);
 	rf_count(like.slot, RF_COUNT_FORK);
-	/* Who is not armed is not followed to its end: its entry would stay, and be of whoever gets
-	 * its number. */
+	/*
+	 * The end of an unbound task is not seen: its entry would stay, and match the next process
+	 * of that number.
+	 */
 	if (of_child)
 		rf_publish(child, &like, container);
 	rf_task_record(RF_PROCESS_FORK, parent, &like, container, child, clone_flags);
@@ -190,9 +194,8 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 }
 
 /*
- * An armed task runs a new program. Where an LSM hook was asked, it is only reported; but the first
- * program of a container is not asked about there, as no_task was armed yet: it is killed before it
- * begins.
+ * An armed task runs a new program. If an LSM hook has decided it, it is only reported. The first
+ * program of a container reached no such hook, as no task was armed: it is killed before it starts.
  */
 static __always_inline void rf_report_exec(struct task_struct *task, struct rf_task *bound,
 					   struct rf_container *container,
@@ -254,7 +257,7 @@ static __always_inline void rf_report_stop(struct task_struct *task, const struc
 	rf_submit(record, RF_CONTAINER_STOP);
 }
 
-/* A task has ended, and its process, too, if it was in the table until now (`process`). */
+/* A task has ended. `process`: its process, too, which was in the table until now. */
 static __always_inline void rf_task_ended(struct task_struct *task, struct rf_armed *armed,
 					  bool process)
 {
@@ -282,8 +285,8 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	if (!armed)
 		return 0;
 	/*
-	 * The last threads of a group may meet here, both seeing live == 0: who
-	 * deletes the process tells of its end.
+	 * The last threads of a group may both see live == 0: the one that deletes the process
+	 * reports its end.
 	 */
 	rf_task_ended(task, armed,
 		      BPF_CORE_READ(task, signal, live.counter) == 0 &&
@@ -292,9 +295,9 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 }
 
 /*
- * Whose end was not seen, because the program above was skipped (docs/kernel-compat.md): seen when
- * nothing is left of it. The kernel comes here where nothing is preempted. Its number may be
- * another process's by then.
+ * An end that was not seen, because the program above was skipped (docs/kernel-compat.md), is seen
+ * when the task is freed, where nothing is preempted. Its number may belong to another process by
+ * then.
  */
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(sched_process_free, struct task_struct *task)

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/*
- * The program that a task runs, as rules know it.
- */
+/* The program that a task runs, as rules know it. */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/program.h"
@@ -23,8 +21,10 @@ __noinline __u32 rf_program(__u64 address, struct rf_scratch *buffer, struct rf_
 	root_dentry = (__u64)BPF_CORE_READ(fs, root.dentry);
 	root_mount = (__u64)BPF_CORE_READ(fs, root.mnt) - bpf_core_field_offset(struct mount, mnt);
 	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
-	/* A path is the program's name in the image only from the container's root, and on the
-	 * mount that it is of. */
+	/*
+	 * A path is the program's name in the image only from the container's root, and on that
+	 * mount.
+	 */
 	if (root_dentry != container_root || rf_mount_of(exe) != root_mount)
 		facts |= RF_PROGRAM_ELSEWHERE;
 	rf_path_as_mounted(buffer, dentry, rf_mount_of(exe), root_dentry, root_mount);

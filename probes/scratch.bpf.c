@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/*
- * The scratch buffers that all CPUs share.
- */
+/* The scratch buffers that all CPUs share. */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/bits.h"
@@ -9,7 +7,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_TRIES 16 /* others may take the bit that was seen free */
+#define RF_TRIES 16 /* other CPUs may take the bit that was seen free */
 
 __noinline int rf_scratch_take(void)
 {

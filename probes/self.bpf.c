@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The agent's self-defence where nothing can be refused: signals that were sent to it, calls that
- * name it as they begin, objects of BPF as their descriptors are handed out. Who did it is killed;
- * what the call does, it may still do. And what both tiers want: who moves the agent to another
- * cgroup, its end, and what is to be guarded.
+ * name it as they begin, objects of BPF as their descriptors are handed out. The caller is killed;
+ * its call may still take effect. And what both tiers need: moves of the agent to another cgroup,
+ * its end, and what is to be guarded.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -18,8 +18,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_PRIO_PGRP 1
 #define RF_PRIO_USER 2
 
-/* Every way of sending one comes here, and is done by then. What the kernel sends has no task of a
- * container's behind. */
+/*
+ * Every way to send a signal comes here, when it is sent. Signals of the kernel have no task of a
+ * container as sender.
+ */
 SEC("tp_btf/signal_generate")
 int BPF_PROG(guard_signal_generate, int sig, void *info, struct task_struct *task, int group,
 	     int result)
@@ -53,7 +55,7 @@ int BPF_PROG(guard_process_exit, struct task_struct *task)
 
 /* ---- what is guarded ---------------------------------------------------- */
 
-/* The next descriptor; false after the last one. */
+/* Registers the next descriptor. Returns false after the last one. */
 __noinline int rf_guard_file(__u32 index)
 {
 	struct rf_guard_wanted *wanted = bpf_map_lookup_elem(&guard_wanted, &index);
@@ -87,8 +89,10 @@ __noinline int rf_guard_file(__u32 index)
 	return true;
 }
 
-/* The agent reads this iterator when it has filled `guard_wanted`: the reader is the task owner
- * descriptors these are. */
+/*
+ * The agent reads this iterator when it has filled `guard_wanted`: the reader is the task that has
+ * the descriptors.
+ */
 SEC("iter/task")
 int guard_register(struct bpf_iter__task *ctx)
 {
@@ -105,8 +109,10 @@ int guard_register(struct bpf_iter__task *ctx)
 
 /* ---- calls -------------------------------------------------------------- */
 
-/* Numbers of processes are the host's where the caller sees the host's; those of threads are found
- * by the kernel's table. */
+/*
+ * Process numbers are the host's if the caller sees the host's; threads are found by the kernel's
+ * table.
+ */
 static __always_inline bool rf_is_agent_pid(struct task_struct *task, __u32 pid)
 {
 	struct rf_guard_state *state = rf_guard_state();
@@ -133,8 +139,10 @@ static __always_inline bool rf_is_agent_pidfd(struct task_struct *task, __u32 fd
 	return other && rf_task_is_agent(other);
 }
 
-/* setpriority and ioprio_set: `which` counted from 0. Whoever is meant by a user is root, as the
- * agent is. */
+/*
+ * setpriority and ioprio_set; `which` counts from 0. A target given by user is root, as the agent
+ * is.
+ */
 static __always_inline bool rf_priority_hits_agent(struct task_struct *task, __u64 which, __u32 who)
 {
 	struct rf_guard_key key = { .device = RF_GUARD_GROUP, .id = who };
@@ -159,11 +167,13 @@ static __always_inline __u64 rf_directory_of(struct task_struct *task, const str
 	return file ? (__u64)RF_READ(struct file, file, f_path.dentry) : 0;
 }
 
-#define RF_GUARD_TAIL 96 /* characters at the end of a path that are looked at */
-#define RF_GUARD_ENDS 3	 /* components that are looked at */
+#define RF_GUARD_TAIL 96 /* characters at the end of a path that are hashed */
+#define RF_GUARD_ENDS 3	 /* components that are hashed */
 
-/* Whether a number is below 0, as 1 or 0 and without a branch, which the verifier would follow both
- * ways each time. */
+/*
+ * Returns 1 if a number is negative, else 0, without a branch, which the verifier would follow both
+ * ways each time.
+ */
 static __always_inline __u64 rf_if_negative(__u64 value)
 {
 	barrier_var(value);
@@ -174,7 +184,7 @@ static __always_inline __u64 rf_if_negative(__u64 value)
 
 /*
  * Hashes of the end of a path, read from its last character to the first: of the last component, of
- * the last two, of the last three; and the same of the directory that it link_flags into. In the
+ * the last two, of the last three; and the same of the directory that it leads into. Results in the
  * buffer: `ends`, `above`.
  */
 static __always_inline void rf_hash_ends(struct rf_scratch *buffer)
@@ -182,7 +192,7 @@ static __always_inline void rf_hash_ends(struct rf_scratch *buffer)
 	__u64 hash = RF_FNV_OFFSET, above = RF_FNV_OFFSET, slashes = 0;
 	__u64 len = buffer->len & (RF_PATH_LEN - 1), i;
 
-	/* One slash at the end of a directory's name means nothing. */
+	/* One slash at the end of a directory's name has no meaning. */
 	len -= rf_if_negative(
 		(__u64)((unsigned char)buffer->name[(len - 1) & (RF_PATH_LEN - 1)] ^ '/') - 1);
 	for (i = 0; i < RF_GUARD_TAIL; i++) {
@@ -202,7 +212,7 @@ static __always_inline void rf_hash_ends(struct rf_scratch *buffer)
 	}
 }
 
-/* Whether a path that ends so can hardly be another than one of ours. */
+/* Returns true if a path with this end can hardly be another than a guarded one. */
 static __always_inline bool rf_ends_match(const __u64 *ends)
 {
 	struct rf_guard_key key = { .device = RF_GUARD_NAME };
@@ -219,8 +229,7 @@ static __always_inline bool rf_ends_match(const __u64 *ends)
 	return false;
 }
 
-/* By names of things, not by the things: most paths are done with after a look-up or two. `text`:
- * see rf_guard_hit. */
+/* Compares names, not objects: most paths need only a look-up or two. `text`: see rf_guard_hit. */
 __noinline int rf_path_may_be_guarded(__u32 text)
 {
 	__u32 index = text - 1;
@@ -233,10 +242,10 @@ __noinline int rf_path_may_be_guarded(__u32 text)
 }
 
 /*
- * A path is read from the caller's memory, and what it link_flags to is not known yet. So it is
- * certain only what lies in the directory that it begins in; what merely sounds like one of the
- * agent's is reported of, and no_task is killed for it (header.flags says so). The agent itself
- * sees what comes of it (daemon/defence/watchdog.py).
+ * A path is read from the caller's memory, and its target is not known yet. Only what is in the
+ * directory where it begins is certain. A path that merely resembles a guarded one is reported,
+ * without a kill (header.flags says so). The agent itself sees the effect
+ * (daemon/defence/watchdog.py).
  */
 __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 arg, __u32 what)
 {
@@ -329,7 +338,7 @@ __noinline int rf_guard_call(const struct rf_call *call)
 #define RF_BPF_LINK_NAME RF_NAME8('b', 'p', 'f', '-', 'l', 'i', 'n', 'k')
 #define RF_BPF_LINK_NAME_OLD RF_NAME8('b', 'p', 'f', '_', 'l', 'i', 'n', 'k')
 
-/* bpf(2) has handed one out; it is not used before the call has returned. */
+/* bpf(2) has returned a descriptor; it cannot be used before the call has returned. */
 SEC("tracepoint/syscalls/sys_exit")
 int guard_bpf_exit(void *ctx)
 {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * System calls, at entry. One program serves all of them: it is attached to as many per-syscall
- * tracepoints as are asked for, and reads number and arguments from the task's saved registers, so
- * it fits calls of any number of arguments. Measured (tools/bench/hooks): a raw sys_enter program
- * costs every call of every process far more than a per-syscall tracepoint costs the calls that it
- * is not for.
+ * System calls, at entry. One program serves all of them. It is attached to the per-syscall
+ * tracepoints that are needed, and reads number and arguments from the task's saved registers, so
+ * it fits calls with any number of arguments. Measured (tools/bench/hooks): a raw sys_enter program
+ * costs every call of every process far more than a per-syscall tracepoint costs other calls.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -19,8 +18,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_SOCKETCALL_SOCKET 1
 #define RF_SOCKETCALL_SOCKETPAIR 8
 
-/* socketcall(call, args) of 32-bit callers: unpack the arguments of socket and socketpair. The rest
- * is not ours. */
+/*
+ * socketcall(call, args) of 32-bit callers: unpacks the arguments of socket and socketpair. The
+ * rest are no events.
+ */
 static __always_inline bool rf_unpack_socketcall(struct rf_call *call, __u8 *flags)
 {
 	__u32 args[3] = {}, i;
@@ -34,7 +35,7 @@ static __always_inline bool rf_unpack_socketcall(struct rf_call *call, __u8 *fla
 	return true;
 }
 
-/* On a stack frame of its own: drift, which was looked for before, needs that of the caller. */
+/* On a stack frame of its own: the drift check before it needs that of the caller. */
 rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_task *bound,
 				    struct rf_call *call, const struct rf_syscall *known,
 				    __u8 flags)
@@ -60,8 +61,10 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_ta
 		rf_drop(event, RF_DROP_TABLE_FULL, bound->slot);
 		return 0;
 	}
-	/* Arguments in memory that is not there yet, as no honest caller has them: they count as
-	 * the worst that they could be. */
+	/*
+	 * Arguments in memory that is not resident, which no benign caller has, count as the worst
+	 * case.
+	 */
 	query.worst_case = flags & RF_FLAG_UNREADABLE;
 	flags |= rf_call_text(buffer, call, known->text_arg, event);
 	query.text = buffer->bit + 1;
@@ -98,7 +101,7 @@ static __always_inline int rf_syscall_entered(struct task_struct *task, bool com
 		rf_guard_call(&call);
 	if (!event)
 		return 0;
-	if (event == RF_TASK_DRIFT) { /* an exec: before it makes the task another one */
+	if (event == RF_TASK_DRIFT) { /* an exec: checked before the task changes */
 		rf_drift_examine(RF_PROCESS_EXEC | RF_AT_ENTRY);
 		return 0;
 	}
@@ -115,15 +118,15 @@ int syscall_enter(void *ctx)
 }
 
 /*
- * Instead of syscall_enter: 32-bit programs, int 0x80 and x32 calls as well, which no per-syscall
- * tracepoint ever sees. It runs at each call of every process, so what it does for those that are
- * not ours is all that it costs the node: one look into the table of calls.
+ * Instead of syscall_enter: also 32-bit programs, int 0x80 and x32 calls, which no per-syscall
+ * tracepoint sees. It runs at each call of every process, so its cost for other calls is limited to
+ * one look into the table of calls.
  */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(every_call, struct pt_regs *regs, long id)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 index = id; /* an x32 number lies beyond the native ones, too */
+	__u32 index = id; /* an x32 number is beyond the native ones, too */
 	bool compat = rf_in_compat(task) || index >= RF_COMPAT_BASE;
 	struct rf_syscall *known;
 
@@ -136,8 +139,8 @@ int BPF_PROG(every_call, struct pt_regs *regs, long id)
 }
 
 /*
- * Where chroot(2) led is only known when it is done. It is asked about at its entry, too: whether
- * the task was chrooted before is only known there.
+ * The target of chroot(2) is known only when it is done. The entry decides as well: only there it
+ * is known whether the task was chrooted before.
  */
 SEC("tracepoint/syscalls/sys_exit_chroot")
 int chroot_exit(void *ctx)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What every program asks about a task, and how losses are counted. Global functions: the verifier
- * checks each of them by itself, and their branches do not multiply with the callers'. Before 6.3
- * that was the difference between 15,000 and 200,000 steps.
+ * The facts of a task. Global functions: the verifier checks each of them separately, and their
+ * branches do not multiply with those of the callers. Before 6.3 that was the difference between
+ * 15,000 and 200,000 steps.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -10,7 +10,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Compared at once: the compiler would keep all numbers on the stack until the end. */
+/* Compared at once: else the compiler keeps all numbers on the stack until the end. */
 #define RF_SHARES(number, hosts, flag)    \
 	do {                              \
 		if ((number) == (hosts))  \

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Usermode helpers: programs of the host that the kernel runs by itself, as root, because somebody
- * wrote a path somewhere (core_pattern, modprobe, release_agent, uevent_helper, and whatever comes
- * next). All of them begin as an exec of a kernel thread's child, and that is looked at here. The
- * subject is no armed task, so the rules are those of a container of which nothing is known
- * (profile 0).
+ * Usermode helpers: programs of the host that the kernel runs by itself, as root, because a path
+ * was written somewhere (core_pattern, modprobe, release_agent, uevent_helper, and future ones).
+ * All of them begin as an exec of a kernel thread's child, which is decided here. The subject is no
+ * armed task, so the rules are those of an unknown container (profile 0).
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -18,7 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_DIM_KNOWN 1
 #define RF_DIM_NAME 3
 
-/* FNV-1a of a path that the kernel holds, as rf_hash_path does it for one that was walked. */
+/* FNV-1a of a path in kernel memory, as rf_hash_path computes it for a walked one. */
 static __always_inline __u64 rf_hash_kernel_text(struct rf_scratch *buffer, const char *text)
 {
 	__u32 was = buffer->start, len = buffer->len;
@@ -37,8 +36,7 @@ static __always_inline __u64 rf_hash_kernel_text(struct rf_scratch *buffer, cons
 
 #define RF_RLIMIT_CORE 4 /* include/uapi/asm-generic/resource.h */
 
-/* Whether the kernel runs it as the handler of a core dump, which has this limit and no_task else
- * (umh_pipe_setup). */
+/* The kernel runs a core dump handler with this limit, and nothing else (umh_pipe_setup). */
 static __always_inline __u32 rf_helper_use(struct task_struct *task)
 {
 	return BPF_CORE_READ(task, signal, rlim[RF_RLIMIT_CORE].rlim_max) == 1 ? RF_HELPER_CORE
@@ -46,7 +44,7 @@ static __always_inline __u32 rf_helper_use(struct task_struct *task)
 }
 
 /*
- * By the path that the kernel was given, which lies in its memory and is looked up from the root of
+ * By the path that the kernel was given, which is in its memory and is looked up from the root of
  * the host, and by the file. A script is gone when its interpreter runs: then by the path alone.
  */
 static __always_inline bool rf_is_known_helper(struct rf_scratch *buffer,
@@ -88,8 +86,10 @@ static __always_inline void rf_helper_record(struct task_struct *task,
 	rf_submit(record, RF_KERNEL_HELPER);
 }
 
-/* Not on the stack, which the exec that is looked at has filled already. In a buffer of its own:
- * paths fill the other. */
+/*
+ * Not on the stack, which the exec has filled already, but in a second buffer: paths fill the
+ * first.
+ */
 struct rf_helper_storage {
 	struct rf_task no_task;
 	struct rf_container no_container;
@@ -137,7 +137,7 @@ static __always_inline __u32 rf_helper_finish(struct rf_helper_storage *storage,
 	return query->action;
 }
 
-/* Without a buffer the path cannot be asked about, so none is known. */
+/* Without a buffer the path cannot be looked up, so the helper counts as unknown. */
 rf_subprogram __u32 rf_helper_fail_no_scratch(void)
 {
 	struct rf_query query = {
@@ -178,8 +178,7 @@ __noinline int rf_helper_decide(__u64 binprm, __u32 at_hook)
 	return verdict;
 }
 
-/* Where no LSM hook is asked before: the helper has become the program, and has not run an
- * instruction of it. */
+/* If no LSM hook decides before: the helper has become the program, and has not run any of it. */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(helper_executed, struct task_struct *task, pid_t old_pid, struct linux_binprm *binprm)
 {

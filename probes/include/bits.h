@@ -9,8 +9,9 @@
 #include <bpf/bpf_helpers.h>
 
 /*
- * The number of the lowest bit set; word is not 0. BPF has no such instruction, and each branch
- * here would double what the verifier looks at in the loop below: a de Bruijn sequence has none.
+ * The number of the lowest set bit of a word that is not 0. BPF has no such instruction, and each
+ * branch here would double what the verifier follows in the loops of match.bpf.c. A de Bruijn
+ * sequence needs no branch.
  */
 static const __u8 rf_bit_numbers[64] = {
 	0,  1,	48, 2,	57, 49, 28, 3,	61, 58, 50, 42, 38, 29, 17, 4,	62, 55, 59, 36, 53, 51,
@@ -22,8 +23,8 @@ static __always_inline __u32 rf_lowest(__u64 word)
 {
 	__u32 bit = rf_bit_numbers[((word & -word) * 0x03f79d71b4cb0a89ULL) >> 58];
 
-	barrier_var(bit); /* newer clangs know what the table holds and drop the mask that the
-			     verifier needs */
+	barrier_var(
+		bit); /* newer clangs know the table and drop the mask that the verifier needs */
 	return bit & 63;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A system call and the rules of its event, whoever asks: its entry (syscalls.bpf.c) or a hook that
+ * The query and the record of a system call: for its entry (syscalls.bpf.c) and for the hooks that
  * it reaches (lsm.h).
  */
 #ifndef RINGFENCE_CALL_H
@@ -10,8 +10,10 @@
 #include "object.h"
 #include "operands.h"
 
-/* The call's string. It can change after this, and be not resident: an address for rules of the
- * weaker tiers. */
+/*
+ * Copies the call's string. The caller can change it after this, and it may not be resident. The
+ * weaker tiers read it from user memory.
+ */
 static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct rf_call *call,
 					 __s32 arg, __u32 event)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the cgroup-BPF programs have in common. They deny before the effect, for the verdicts deny
- * and kill; they cannot raise a signal: for kill, the agent ends the process afterwards.
+ * What the cgroup-BPF programs share. They refuse before the effect, for the verdicts deny and
+ * kill. They cannot send a signal: for kill, the agent ends the process afterwards.
  */
 #ifndef RINGFENCE_CGROUP_H
 #define RINGFENCE_CGROUP_H
@@ -10,8 +10,8 @@
 #include "membership.h"
 
 /*
- * Each result is a constant that the compiler cannot fold into an expression: from 6.12 on the
- * verifier wants to see that a program returns 0 or 1.
+ * Each result is a constant that the compiler cannot fold into an expression: from 6.12 on, the
+ * verifier requires that a program returns 0 or 1.
  */
 static __always_inline int rf_allow(void)
 {
@@ -27,10 +27,10 @@ static __always_inline int rf_deny(void)
 }
 
 /*
- * The binding of the task that runs, as cgroup programs see it. They had no task storage
- * before 6.2, and know processes by number there. What is not to be found, because memory or
- * fallback had run out, is reported by its cgroup: the binding is made in `fallback` then, without
- * a program, so that no exception for one applies.
+ * The binding of the current task, as cgroup programs see it. Before 6.2 they have no task storage
+ * and find processes by number. A task that is not found there, because memory or space ran out, is
+ * attributed by its cgroup. Then the binding is made in `fallback`, without a program, so that no
+ * exception for a program applies.
  */
 static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct *task,
 							     struct rf_task *fallback)
@@ -49,7 +49,7 @@ static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct 
 		if (rf_is_agent(task))
 			return NULL;
 		bound = bpf_map_lookup_elem(&processes, &tgid);
-		/* The number may be that of another process by now. */
+		/* The number may belong to another process by now. */
 		if (bound && bound->start_ns == BPF_CORE_READ(task, group_leader, start_boottime))
 			return bound;
 	}
@@ -66,7 +66,7 @@ static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct 
 	return fallback;
 }
 
-/* Asks the rules and counts. Returns where the record goes. */
+/* Evaluates the rules and counts the verdict. Returns where the record goes. */
 static __always_inline __u32 rf_cgroup_finish(struct rf_query *query, struct task_struct *task,
 					      const struct rf_task *bound,
 					      struct rf_container *container,

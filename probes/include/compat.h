@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Every difference between kernels and architectures, each with the change that
- * made it. A difference is asked of the kernel's BTF (field, type, enum value), never of its
- * version. The floor is 5.15: BPF_MAP_TYPE_RINGBUF (5.8), task storage in tracing programs (5.13),
- * bpf_task_pt_regs and links to perf events (5.15). The Python twin of the system call part is
- * ringfence/bpf/syscalls.py.
+ * Every difference between kernels, each with the change that made it. The code tests the kernel's
+ * BTF (field, type, enum value), never its version. Differences between architectures are in arch/.
+ * The floor is 5.15: BPF_MAP_TYPE_RINGBUF (5.8), task storage in tracing programs (5.13),
+ * bpf_task_pt_regs and links to perf events (5.15). agent/ringfence/bpf/syscalls.py has the same
+ * for system calls.
  */
 #ifndef RINGFENCE_COMPAT_H
 #define RINGFENCE_COMPAT_H
@@ -13,13 +13,12 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
-/* A function with a stack frame of its own: what it needs does not add up with what its caller
- * calls next. */
+/* A function with its own stack frame: its stack does not add to that of the caller's next call. */
 #define rf_subprogram static __noinline __attribute__((unused))
 
 /*
  * Reads through kernel pointers that are held as numbers. The address is a variable of its own:
- * inside BPF_CORE_READ, an access to a struct of ours would be relocated, too.
+ * inside BPF_CORE_READ, an access to a struct of the probes would be relocated, too.
  */
 #define RF_READ(type, address, ...)               \
 	({                                        \
@@ -55,7 +54,7 @@ struct rf_call {
 	__u32 pad;
 };
 
-/* One number on every architecture, and for 32-bit callers, too. */
+/* The same number on every architecture, and for 32-bit callers. */
 #define RF_NR_IO_URING_ENTER 426
 #define RF_NR_CLONE3 435
 
@@ -71,8 +70,8 @@ struct rf_call {
 #define RF_CAP_ALL ((1ULL << 41) - 1) /* CAP_LAST_CAP is CAP_CHECKPOINT_RESTORE since 5.9 */
 
 /*
- * kernel_cap_t is u32[2] up to 6.2 and a u64 from 6.3 (f122a08b197d): on the little-endian machines
- * that we know, the eight bytes are the same.
+ * kernel_cap_t is u32[2] up to 6.2 and a u64 from 6.3 (f122a08b197d). On little-endian machines,
+ * which all supported ones are, the eight bytes are the same.
  */
 #define rf_capability(cred, field)                                            \
 	({                                                                    \
@@ -99,8 +98,10 @@ struct rf_call {
 #define RF_CLONE_NEWPID 0x20000000
 #define RF_CLONE_NEWNET 0x40000000
 
-/* The type of a namespace is a field of its operations up to 6.17, its own from 6.18
- * (ns_common.ns_type). */
+/*
+ * The type of a namespace is a field of its operations up to 6.17, and its own field from 6.18
+ * (ns_common.ns_type).
+ */
 struct proc_ns_operations___old {
 	int type;
 } __attribute__((preserve_access_index));
@@ -124,9 +125,9 @@ static __always_inline __u32 rf_ns_type(__u64 ns)
 }
 
 /*
- * Numbers of mount namespaces that are never used again: their own up to 6.17, that of every
- * namespace from 6.18 on. What fsmount and open_tree make lies in one that no task can be in: its
- * number is 0, or it says so (7.x).
+ * Numbers of mount namespaces that are never reused: of mount namespaces up to 6.17, of all
+ * namespaces from 6.18. A mount made by fsmount or open_tree is in an anonymous namespace, which no
+ * task can enter: its number is 0, or it has a flag (7.x).
  */
 struct mnt_namespace___numbered {
 	u64 seq;
@@ -167,15 +168,15 @@ static __always_inline bool rf_is_error(__u64 pointer)
 /* ---- cgroups ----------------------------------------------------------- */
 
 /*
- * Controllers are numbered by the kernel's configuration. The name of a cgroup lies in
- * kernfs_node.name on all kernels (RCU protected from 6.15, 741c10b096bc); the parent is taken from
- * the css, as kernfs_node.parent is_bound __parent then (633488947ef6).
+ * The kernel's configuration numbers the controllers. The name of a cgroup is in kernfs_node.name
+ * on all kernels (RCU protected from 6.15, 741c10b096bc). The parent is taken from the css, as
+ * kernfs_node.parent became __parent (633488947ef6).
  */
 #define rf_subsys(id) bpf_core_enum_value(enum cgroup_subsys_id, id)
 
 /*
- * The id of the cgroup at a level above a cgroup, or of that itself. Each cgroup has the list of
- * those that it lies in: of ids up to 6.0, of cgroups from 6.1 on (7f203bc89eb6).
+ * The id of a cgroup's ancestor at a level, or of the cgroup itself. Each cgroup has a list of its
+ * ancestors: ids up to 6.0, cgroups from 6.1 (7f203bc89eb6).
  */
 static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
 {
@@ -197,9 +198,9 @@ static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
 }
 
 /*
- * sched_process_exit has a second argument from 6.16 on, and comes before exit_mm (the mm is
- * there still). The argument is not read: a thread group has ended when signal->live is 0, which is
- * counted down before the tracepoint on every kernel.
+ * sched_process_exit has a second argument from 6.16, and fires before exit_mm, so the mm is still
+ * there. The argument is not read: a thread group has ended when signal->live is 0, which every
+ * kernel decrements before the tracepoint.
  */
 
 /* ---- filesystems ------------------------------------------------------- */
@@ -210,23 +211,23 @@ static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
 #define RF_MAGIC_ANON_INODE 0x09041934
 
 /*
- * A pidfd is an anonymous inode named [pidfd] owner file's private_data is its struct pid up
- * to 6.8, and a file of pidfs owner inode's i_private is that from 6.9 (cb12fd8e0dab); the old form
- * stays where CONFIG_FS_PID is off (until 6.14).
+ * Up to 6.8, a pidfd is an anonymous inode named [pidfd], and its file's private_data is the struct
+ * pid. From 6.9 it is a file of pidfs, and its inode's i_private is the struct pid (cb12fd8e0dab).
+ * The old form stays without CONFIG_FS_PID (until 6.14).
  */
 #define RF_PIDFD_NAME RF_NAME8('[', 'p', 'i', 'd', 'f', 'd', ']', 0)
 
 /*
- * What lies behind a file of overlayfs or fuse is a file of the kernel's own. One that is mapped is
- * all that a mapping knows; from 6.8 on its path is that on the disk, and the one that was opened
- * stands beside it (def3ae83da02).
+ * Behind a file of overlayfs or fuse is another file, private to the kernel. A mapping knows only
+ * that one. From 6.8 its path is the one on the disk, and the opened path is kept beside it
+ * (def3ae83da02).
  */
 #define RF_FMODE_NOACCOUNT 0x20000000
 struct backing_file___user_path {
 	struct path user_path;
 } __attribute__((preserve_access_index));
 
-/* The address of the struct path by which a file behind another one was opened. */
+/* The address of the struct path with which the file in front was opened. */
 static __always_inline __u64 rf_path_of_backing(__u64 file)
 {
 	const struct backing_file___user_path *backing = (void *)file;
@@ -237,8 +238,8 @@ static __always_inline __u64 rf_path_of_backing(__u64 file)
 }
 
 /*
- * struct ovl_inode belongs to a module: its BTF is not at hand on every node. In every kernel
- * from 4.13 on __upperdentry follows vfs_inode directly.
+ * struct ovl_inode belongs to a module, so its BTF is not available on every node. From 4.13 on,
+ * __upperdentry follows vfs_inode directly.
  */
 static __always_inline bool rf_is_overlay_upper(__u64 inode)
 {
@@ -250,9 +251,9 @@ static __always_inline bool rf_is_overlay_upper(__u64 inode)
 }
 
 /*
- * When an inode was last changed, in nanoseconds since 1970: i_ctime up to 6.5, __i_ctime up
- * to 6.10 (13bc24457850), two fields from 6.11 (3aa63a569c64). From 6.13 bit 31 of the nanoseconds
- * says that somebody asked (4e40eff0b573).
+ * When an inode last changed, in nanoseconds since 1970: i_ctime up to 6.5, __i_ctime up to 6.10
+ * (13bc24457850), two fields from 6.11 (3aa63a569c64). From 6.13, bit 31 of the nanoseconds is a
+ * flag (4e40eff0b573).
  */
 struct rf_timespec {
 	s64 tv_sec;

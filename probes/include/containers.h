@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Containers: the slot of each, the free slots, and what is enrolled by which name.
- */
+/* Containers: their slots, the free slots, and the names by which cgroups are enrolled. */
 #ifndef RINGFENCE_CONTAINERS_H
 #define RINGFENCE_CONTAINERS_H
 
@@ -13,35 +11,35 @@
 #define RF_NEVER_SLOT 0xfffffffe /* neither this cgroup nor one below is a container */
 #define RF_SKIP_SLOT 0xfffffffd	 /* not a container; those below may be */
 #define RF_REPORTED_WORDS 8
-#define RF_REPORTED_EVENTS 256 /* where the bits of events begin, behind those of rules */
+#define RF_REPORTED_EVENTS 256 /* where the bits of events begin, after those of rules */
 #define RF_PATTERNS 32
 #define RF_PATTERN_LEN 48
 
 /* rf_container.state */
 #define RF_STATE_USED 1
 #define RF_STATE_STARTED 2
-#define RF_STATE_REMOVED 4 /* its cgroup is gone; the slot is given back when tasks is 0 */
+#define RF_STATE_REMOVED 4 /* its cgroup is gone; the slot is freed when tasks is 0 */
 #define RF_STATE_ADOPTED 8
 
 struct rf_container {
-	__u64 cgroup; /* id of its own (topmost enrolled) cgroup; 0: free slot */
+	__u64 cgroup; /* index into that generation's rule_profiles */
 	__u64 created_ns;
 	__u32 profile[RF_GENERATIONS]; /* index into that generation's `profiles` */
 	__u32 state;
 	__s32 tasks;	       /* armed tasks alive */
 	__u32 facts;	       /* of its first armed task */
-	__s32 processes;       /* in the map of that name */
+	__s32 processes;       /* entries in `processes` */
 	__u64 bucket;	       /* activity ring: tokens left */
-	__u64 bucket_ns;       /* and when they were last counted */
-	__u64 alert_bucket;    /* the same for the ring of alerts */
-	__u64 alert_bucket_ns; /* (lives of containers take no token) */
+	__u64 bucket_ns;       /* when they were last refilled */
+	__u64 alert_bucket;    /* the same for the alerts ring */
+	__u64 alert_bucket_ns; /* (container events take no token) */
 	__u64 reported_second;
-	__u64 reported[RF_REPORTED_WORDS]; /* rules, and events without one, that were reported in
-					      this second */
-	__u64 maker_mnt_ns; /* mount namespace of the task that made its cgroup; 0: not known */
+	/* rules, and events without one, that were reported in this second */
+	__u64 reported[RF_REPORTED_WORDS];
+	__u64 maker_mnt_ns; /* mount namespace of the task that made its cgroup; 0: unknown */
 };
 
-/* Mapped by the agent: it stores `profile` alone, beside what the probes count here. */
+/* The agent maps it and writes `profile` only; the probes write the rest. */
 struct map_slots {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -52,9 +50,9 @@ struct map_slots {
 extern struct map_slots slots SEC(".maps");
 
 /*
- * Free slots. The agent fills it at the start and returns slots to it; without an agent's beat, the
- * kernel does. Whichever returns a slot first deletes its owner from `containers`, which succeeds
- * only once.
+ * Free slots. The agent fills the stack at the start and returns slots to it. Without a heartbeat,
+ * the kernel returns them. Before a slot is returned, its owner is deleted from `containers`, which
+ * succeeds only once.
  */
 struct map_free_slots {
 	__uint(type, BPF_MAP_TYPE_STACK);
@@ -63,7 +61,7 @@ struct map_free_slots {
 };
 extern struct map_free_slots free_slots SEC(".maps");
 
-/* CLOCK_BOOTTIME of the agent's last beat. */
+/* CLOCK_BOOTTIME of the agent's last heartbeat. */
 #define RF_STALE_NS 5000000000
 struct map_heartbeat {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -74,20 +72,20 @@ struct map_heartbeat {
 extern struct map_heartbeat heartbeat SEC(".maps");
 
 /*
- * id of a container's own cgroup -> slot, until the slot is free again. What lies below is found by
- * its ancestors (rf_slot_of): so the number of cgroups that a container makes is no matter.
+ * Id of a container's own cgroup -> slot, until the slot is free again. Cgroups below are found by
+ * their ancestors (rf_slot_of), so a container may make any number of them.
  */
-#define RF_LEVELS 16 /* below the root, at most, of a container's own cgroup */
+#define RF_LEVELS 16 /* levels below the root, at most, of a container's own cgroup */
 struct map_containers {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096 + 64); /* (agent): slots, and cgroups that are never one */
+	__uint(max_entries, 4096 + 64); /* (agent): slots, and cgroups that are never containers */
 	__type(key, __u64);
 	__type(value, __u32);
 };
 extern struct map_containers containers SEC(".maps");
 
-/* Number of a mount namespace -> the container owner task was the first to run a program in it. */
+/* Number of a mount namespace -> the container of the first task that ran a program in it. */
 struct map_mount_namespaces {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
@@ -96,10 +94,10 @@ struct map_mount_namespaces {
 };
 extern struct map_mount_namespaces mount_namespaces SEC(".maps");
 
-/* Names of cgroups that are containers: prefix, then digits or anything; ".scope" may follow. */
+/* Names of cgroups that are containers: a prefix, then digits or anything; ".scope" may follow. */
 #define RF_PATTERN_HEX64 1
 #define RF_PATTERN_ANY 2
-/* 25 base-36 digits; without a prefix, in a cgroup named buildkit alone */
+/* 25 base-36 digits; without a prefix, only in a cgroup named buildkit */
 #define RF_PATTERN_BUILD 3
 struct rf_pattern {
 	__u8 kind; /* 0: end of the list */
@@ -116,8 +114,8 @@ struct map_patterns {
 extern struct map_patterns patterns SEC(".maps");
 
 /*
- * Tickets: names of cgroups. A task that makes a cgroup of such a name inside its container is
- * exempted, once per ticket: only the next agent, in a pod of its own, can know the name
+ * Tickets are names of cgroups. A task that makes a cgroup of such a name inside its container is
+ * exempted, once per ticket. Only the next agent, in its own pod, can know the name
  * (agent/ringfence/daemon/startup/handover.py).
  */
 #define RF_TICKET_LEN 64

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The one door out: reserve, zero (ring memory holds older records), header, submit.
- * A record that does not leave is counted by kind, reason and container.
+ * The only way out for records: reserve, zero (ring memory holds older records), header, submit. A
+ * record that is not delivered is counted by kind, reason and container. Counters and their maps
+ * are here as well.
  */
 #ifndef RINGFENCE_EMIT_H
 #define RINGFENCE_EMIT_H
@@ -13,7 +14,7 @@
 
 #define RF_COUNTERS 32
 
-/* Per event: emit it when no rule matched? */
+/* Per event: whether it is emitted when no rule matched. */
 #define RF_OBSERVE_OFF 0
 #define RF_OBSERVE_ACTIVITY 1 /* to the activity ring, rate limited by container */
 #define RF_OBSERVE_ALERTS 2   /* to the alerts ring */
@@ -47,8 +48,10 @@ struct map_emitted {
 };
 extern struct map_emitted emitted SEC(".maps");
 
-/* How often the rate of activity is halved now, for all containers: the agent lowers it before it
- * falls behind. */
+/*
+ * How often the activity rate is halved now, for all containers. The agent lowers the rate before
+ * it falls behind.
+ */
 struct map_halvings {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -72,7 +75,9 @@ struct map_drops {
 };
 extern struct map_drops drops SEC(".maps");
 
-/* What `drops` has no room for, without its container: by event * RF_DROP_MAX + reason. Never full.
+/*
+ * Drops that do not fit `drops`, without the container: by event * RF_DROP_MAX + reason. Never
+ * full.
  */
 struct map_drops_unnamed {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -82,7 +87,7 @@ struct map_drops_unnamed {
 };
 extern struct map_drops_unnamed drops_unnamed SEC(".maps");
 
-/* Activity of a container, per CPU, read at scrape. Never events. */
+/* Activity counters of a container, per CPU, read at scrape. They are not events. */
 enum rf_counter {
 	RF_COUNT_NONE = 0,
 	RF_COUNT_FORK = 1,
@@ -94,7 +99,7 @@ enum rf_counter {
 	RF_COUNT_SENDMSG = 7,
 	RF_COUNT_DEVICE = 8,
 	RF_COUNT_SYSCTL = 9,
-	/* system calls by class, the hooked ones */
+	/* system calls by class; only those that are events */
 	RF_COUNT_SYS_NAMESPACE = 16,
 	RF_COUNT_SYS_MOUNT = 17,
 	RF_COUNT_SYS_TRACE = 18,
@@ -126,10 +131,10 @@ extern struct map_counters counters SEC(".maps");
 #define RF_ROUTE_ACTIVITY 1
 #define RF_ROUTE_ALERTS 2
 
-/* task.bpf.c: counts a record that does not leave. */
+/* Counts a record that is not delivered. */
 int rf_drop(__u32 event, __u32 reason, __u32 slot);
 
-/* task.bpf.c: counts an alert of the container, and what was done about it. */
+/* Counts an alert of the container, and the action that was enforced. */
 int rf_count_action(__u32 slot, __u32 action);
 
 static __always_inline void rf_count(__u32 slot, __u32 counter)
@@ -142,8 +147,8 @@ static __always_inline void rf_count(__u32 slot, __u32 counter)
 }
 
 /*
- * task.bpf.c: where a record goes: verdicts to the alerts ring, the rest where `observe` says. This
- * is about reporting only: a verdict is carried out whether it is reported or not.
+ * Where a record goes: verdicts to the alerts ring, the rest where `observe` says. This concerns
+ * reporting only: a verdict is enforced whether it is reported or not.
  */
 __u32 rf_route_rule(__u32 event, __u32 slot, struct rf_container *container, __u32 action,
 		    __u32 rule);
@@ -169,7 +174,7 @@ static __always_inline void *rf_reserve(__u32 event, __u32 slot, __u32 route, co
 	return record;
 }
 
-/* A zeroed record of a struct of events.h; NULL: counted. */
+/* A zeroed record of a struct of events.h; NULL: the drop is counted. */
 #define RF_RECORD(type, event, slot, route)                                                  \
 	({                                                                                   \
 		struct type *__record = rf_reserve(event, slot, route, sizeof(struct type)); \
@@ -187,7 +192,7 @@ static __always_inline void rf_submit(void *record, __u32 event)
 	bpf_ringbuf_submit(record, 0);
 }
 
-/* Everything of a header but the verdict. `bound` may be NULL: the subject is no armed task. */
+/* Fills a header except for the verdict. `bound` may be NULL: the subject is not an armed task. */
 rf_subprogram void rf_header(struct rf_header *header, __u32 event, struct task_struct *task,
 			     const struct rf_task *bound)
 {

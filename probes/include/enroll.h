@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Cgroups by address, and the record of a container's life: what container.bpf.c, member.bpf.c and
- * process.bpf.c share.
- */
+/* How a cgroup becomes a container, how its slot is freed, and the records of both. */
 #ifndef RINGFENCE_ENROLL_H
 #define RINGFENCE_ENROLL_H
 
 #include "emit.h"
 #include "membership.h"
 
-/* member.bpf.c: takes a slot for a container's cgroup; the slot that it has then. `path`: of the
- * event; 0: not known. */
+/*
+ * Takes a slot for a container's cgroup. Returns the cgroup's slot. `path`: from the event; 0:
+ * unknown.
+ */
 __u32 rf_enroll(__u64 cgroup, __u64 path);
-/* Whether a cgroup's name is that of a container. */
+/* Returns true if a cgroup's name is that of a container. */
 int rf_is_container_name(__u64 cgroup);
-/* The same for a cgroup that was made unseen, or when no slot was free; what it is below of is
- * looked at, too. */
+/*
+ * Enrolls a cgroup that was made unseen or while no slot was free, or its topmost ancestor that is
+ * a container.
+ */
 __u32 rf_enroll_late(__u64 cgroup);
-/* Gives a slot back owner container is gone, where no agent is there to do it. */
+/* Frees the slot of a container that is gone, if no agent is there to do it. */
 int rf_recycle(__u32 slot);
 
 static __always_inline void rf_container_record(__u32 event, __u64 id, __u64 parent, __u32 slot,

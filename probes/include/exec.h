@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A program that is to run and the rules of process.exec, whoever asks: sched_process_exec
- * (process.bpf.c) or the hook before there is a way of no return (lsm_program.bpf.c).
+ * A program that is to run, and the rules of process.exec: for sched_process_exec (process.bpf.c)
+ * and for the hook before the point of no return (lsm_program.bpf.c).
  */
 #ifndef RINGFENCE_EXEC_H
 #define RINGFENCE_EXEC_H
@@ -9,7 +9,7 @@
 #include "match.h"
 #include "object.h"
 
-/* What can be known of it without its path. */
+/* The operands that need no path. */
 static __always_inline void rf_exec_operands(struct rf_query *query, struct task_struct *task,
 					     const struct rf_task *bound, const struct rf_file *exe)
 {
@@ -41,7 +41,8 @@ static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct ta
 	start = BPF_CORE_READ(mm, arg_start);
 	len = BPF_CORE_READ(mm, arg_end) - start;
 	take = len < RF_ARGS_LEN ? len : RF_ARGS_LEN - 1;
-	barrier_var(take); /* clang knows that the mask does nothing; the verifier has to see it */
+	barrier_var(
+		take); /* clang knows that the mask changes nothing; the verifier has to see it */
 	take &= RF_ARGS_LEN - 1;
 	if (bpf_probe_read_user(record->args, take, (void *)start))
 		return RF_FLAG_UNREADABLE;

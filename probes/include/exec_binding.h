@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What an exec makes of a task: armed, if it was not, and of another program. Done where the exec
- * cannot fail any more: by a hook (lsm_follow.bpf.c), which the kernel never skips, and by
- * sched_process_exec (process.bpf.c), which tells of it. What the first has done the second does
- * again, to the same end.
+ * What an exec changes in a task's binding: the task is armed, if it was not, and has another
+ * program. It happens where the exec cannot fail any more: at a hook (lsm_follow.bpf.c), which the
+ * kernel never skips, and at sched_process_exec (process.bpf.c), which also reports it. The second
+ * one repeats what the first did, with the same result.
  */
 #ifndef RINGFENCE_EXEC_BINDING_H
 #define RINGFENCE_EXEC_BINDING_H
@@ -12,8 +12,10 @@
 #include "lifecycle.h"
 #include "program.h"
 
-/* The binding that a task would get in its cgroup; false: it is in no container, or not yet in its
- * own mounts. */
+/*
+ * The binding that a task gets by its cgroup. Returns false if it is in no container, or not yet in
+ * its own mounts.
+ */
 static __always_inline bool rf_binding_by_cgroup(struct task_struct *task, struct rf_task *like)
 {
 	struct rf_container *container;
@@ -28,9 +30,9 @@ static __always_inline bool rf_binding_by_cgroup(struct task_struct *task, struc
 	if (!rf_is_slot(like->slot))
 		return false;
 	/*
-	 * A node may live in mounts of its own (in a container, or as a service that systemd
-	 * shields): its runtime, which executes itself anew (runc, against CVE-2019-5736) when its
-	 * caller may have moved it into the cgroup already, has not left them yet.
+	 * A node may have a mount namespace of its own (in a container, or as a service that
+	 * systemd isolates). Its runtime re-executes itself (runc, against CVE-2019-5736), perhaps
+	 * when it is in the container's cgroup already, but has not left the node's mounts yet.
 	 */
 	container = bpf_map_lookup_elem(&slots, &like->slot);
 	return container && container->maker_mnt_ns != rf_mnt_ns(task);
@@ -38,17 +40,18 @@ static __always_inline bool rf_binding_by_cgroup(struct task_struct *task, struc
 
 struct rf_exec_binding {
 	struct rf_task like;
-	__u64 container_root; /* the root of its container's files */
+	__u64 container_root; /* the root directory of its container */
 	__u32 newly_armed;
 	__u32 pad;
 };
 
-/* process.bpf.c: carries it out, for the current task. Returns whether the task is bound by this.
- */
+/* Applies the binding to the current task. Returns 1 if the task is bound by it. */
 int rf_bind_exec(const struct rf_exec_binding *binding);
 
-/* The container of a task that executes, with what is known of it before its program is; NULL: it
- * is in none. */
+/*
+ * The container of a task that executes, with the part of the binding that needs no program; NULL:
+ * none.
+ */
 static __always_inline struct rf_container *rf_exec_container(struct task_struct *task,
 							      struct rf_exec_binding *binding)
 {
@@ -72,8 +75,10 @@ static __always_inline struct rf_container *rf_exec_container(struct task_struct
 	return container;
 }
 
-/* The program that the file is; without a buffer to read its path into: one that is not known, and
- * so has no exception. */
+/*
+ * Reads the program. Without a buffer for its path, the program counts as unknown, and no exception
+ * applies.
+ */
 static __always_inline void rf_exec_program(struct task_struct *task,
 					    struct rf_exec_binding *binding,
 					    struct rf_scratch *buffer, struct rf_file *exe,

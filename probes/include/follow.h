@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Following tasks a second time. From Linux 7 on a program at a tracepoint (tp_btf) may be
- * preempted, and then the kernel skips it for every other task that comes by on that CPU. So what
- * binds tasks is done twice: by the programs of process.bpf.c, which also tell and count, and by
- * some that are not skipped: at LSM hooks (lsm_follow.bpf.c), or, where there are none, at the same
- * tracepoints by perf, which keeps preemption off (follow.bpf.c). Whichever comes second finds it
- * done.
+ * Following tasks a second time. From Linux 7 on, a program at a tracepoint (tp_btf) may be
+ * preempted, and then the kernel skips it for every other task that passes on that CPU. So tasks
+ * are bound twice. The programs of process.bpf.c also report and count. Others are never skipped:
+ * those at LSM hooks (lsm_follow.bpf.c), or, without these, those at the same tracepoints by perf,
+ * which disables preemption (follow.bpf.c). The second one finds the work done.
  */
 #ifndef RINGFENCE_FOLLOW_H
 #define RINGFENCE_FOLLOW_H
@@ -13,8 +12,10 @@
 #include "exec.h"
 #include "exec_binding.h"
 
-/* Binds a child as its parent is. `start_ns` 0: it has not begun. Not counted by this. Returns its
- * binding, whoever made it. */
+/*
+ * Binds a child as its parent is bound, and does not count it. `start_ns` 0: it has not started.
+ * Returns the child's binding, even if another program made it.
+ */
 static __always_inline struct rf_armed *rf_follow_child(struct task_struct *child,
 							const struct rf_armed *parent,
 							struct rf_container *container,
@@ -33,9 +34,9 @@ static __always_inline struct rf_armed *rf_follow_child(struct task_struct *chil
 }
 
 /*
- * The current task has become the program `file`. No hook before was asked about the first program
- * of a container, as no_task was armed yet: here it is killed, if a rule says so, and
- * sched_process_exec tells of it.
+ * The current task has become the program `file`. No earlier hook decided the first program of a
+ * container, as no task was armed yet: it is killed here if a rule demands it, and
+ * sched_process_exec reports it.
  */
 static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file)
 {

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * What learn.bpf.c counts.
- */
+/* What learn.bpf.c counts: system calls and capabilities of a container's programs, by name. */
 #ifndef RINGFENCE_LEARN_H
 #define RINGFENCE_LEARN_H
 
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 
-/* What learn.bpf.c counts: of a container's program, by name. */
+/* rf_learned_key.kind */
 #define RF_LEARNED_CALL 1
 #define RF_LEARNED_CALL_REFUSED 2 /* ended with EPERM, EACCES or ENOSYS */
 #define RF_LEARNED_CAP 3

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Arming: from here on a task is a subject. Used at exec (process.bpf.c) and at adoption
- * (adopt.bpf.c).
+ * Arming: from here on a task is a subject. Used at exec (exec_binding.bpf.c), at fork (follow.h,
+ * process.bpf.c) and at adoption (adopt.bpf.c).
  */
 #ifndef RINGFENCE_LIFECYCLE_H
 #define RINGFENCE_LIFECYCLE_H
@@ -10,7 +10,7 @@
 #include "match.h"
 #include "object.h"
 
-/* An armed process that cgroup programs will not find: they look at its cgroup from here on. */
+/* An armed process is not in `processes`: cgroup programs look at cgroups from here on. */
 static __always_inline void rf_note_unlisted(void)
 {
 	__u32 zero = 0;
@@ -21,8 +21,8 @@ static __always_inline void rf_note_unlisted(void)
 }
 
 /*
- * Binds a task to a container. Exactly one caller wins (the iterator may meet a task in fork or
- * exec), and only the winner counts. Returns the binding if this caller made it.
+ * Binds a task to a container. Exactly one caller succeeds (the iterator may see a task during fork
+ * or exec), and only that one counts. Returns the binding if this caller made it.
  */
 static __always_inline struct rf_armed *
 rf_bind(struct task_struct *task, struct rf_container *container, const struct rf_task *like)
@@ -44,14 +44,14 @@ rf_bind(struct task_struct *task, struct rf_container *container, const struct r
 	return armed;
 }
 
-/* What a child has of its parent beside its container and its program. */
+/* What a child inherits besides its container and its program. */
 static __always_inline void rf_inherit(struct rf_armed *child, const struct rf_armed *parent)
 {
 	child->container_root = parent->container_root;
 	__builtin_memcpy(&child->identity, &parent->identity, sizeof(struct rf_identity));
 }
 
-/* Whoever is reported so by this counts the task among its container's: no_task else does. */
+/* Returns true exactly once per task; that caller increments the container's task count. */
 static __always_inline bool rf_mark_counted(struct rf_armed *armed)
 {
 	__u32 *counted = &armed->counted;
@@ -60,7 +60,7 @@ static __always_inline bool rf_mark_counted(struct rf_armed *armed)
 	       RF_COUNTED_NOT_YET;
 }
 
-/* The same for its end. */
+/* Returns true exactly once per counted task; that caller decrements the container's task count. */
 static __always_inline bool rf_mark_ended(struct rf_armed *armed)
 {
 	__u32 *counted = &armed->counted;
@@ -69,8 +69,8 @@ static __always_inline bool rf_mark_ended(struct rf_armed *armed)
 }
 
 /*
- * Puts a process that was bound into the table by number, or brings its entry up to date. No
- * container may fill the table: beyond its share its processes are not in it.
+ * Puts a bound process into the table by number, or updates its entry. A container cannot fill the
+ * table: processes beyond its share are not in it.
  */
 static __always_inline void rf_publish(struct task_struct *task, const struct rf_task *bound,
 				       struct rf_container *container)
@@ -91,8 +91,10 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 	rf_note_unlisted();
 }
 
-/* Counts an armed task that is not counted yet; tells of the container's start if it is the first,
- * with its posture. */
+/*
+ * Counts an armed task that is not counted yet. If it is the container's first, reports the
+ * container's start, with its posture.
+ */
 static __always_inline void rf_count_task(struct task_struct *task, struct rf_armed *armed,
 					  struct rf_container *container, bool adopted)
 {
@@ -116,7 +118,7 @@ static __always_inline void rf_count_task(struct task_struct *task, struct rf_ar
 	if (!adopted) {
 		flags |= rf_enforce(&query);
 	} else if (query.action > RF_ACTION_ALERT) {
-		/* An iterator cannot signal: the agent is reported, and says so. */
+		/* An iterator cannot send signals: the record says so, and the agent acts. */
 		query.action = RF_ACTION_ALERT;
 		flags |= RF_FLAG_SIGNAL_FAILED;
 	}
@@ -138,8 +140,7 @@ static __always_inline void rf_count_task(struct task_struct *task, struct rf_ar
 	rf_submit(record, RF_CONTAINER_START);
 }
 
-/* What a program at task_newtask adds to a binding that was made before it: for where that program
- * was skipped. */
+/* What a program at task_newtask adds to an existing binding, for the case that it was skipped. */
 static __always_inline void rf_complete_binding(struct task_struct *task, struct rf_armed *armed,
 						struct rf_container *container, bool adopted)
 {

@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * How an LSM program is written. It is SEC("lsm/HOOK") int BPF_PROG(lsm_HOOK, ..., int ret) in a
- *file lsm_*.bpf.c, and agent/ringfence/bpf/lsm.py says which events it decides. It asks the same
- *rules as the weaker tiers do, writes the same records and counts in the same places, but refuses
- *before the effect:
+ * file lsm_*.bpf.c, and agent/ringfence/bpf/lsm.py lists the events that it decides. It evaluates
+ * the same rules as the weaker tiers, writes the same records and counts in the same places, but
+ * refuses before the effect:
  *
- *	struct rf_lsm lsm;
+ * 	struct rf_lsm lsm;
  *
- *	if (ret)
- *		return ret;
- *	if (!rf_lsm_armed(&lsm))
- *		return 0;
- *	rf_lsm_query(&lsm, RF_SYS_CHMOD);
- *	rf_lsm_operand(&lsm, 0, mode);
- *	return rf_lsm_decide(&lsm, 0);
+ * 	if (ret)
+ * 		return ret;
+ * 	if (!rf_lsm_armed(&lsm))
+ * 		return 0;
+ * 	rf_lsm_query(&lsm, RF_SYS_CHMOD);
+ * 	rf_lsm_operand(&lsm, 0, mode);
+ * 	return rf_lsm_decide(&lsm, 0);
  *
- * Where the record of an event is not rf_syscall_event: rf_query_init, rf_evaluate, rf_lsm_enforce,
- *rf_count_verdict, rf_route, the record, and rf_lsm_result.
+ * If the record of an event is not rf_syscall_event: rf_query_init, rf_evaluate, rf_conclude, the
+ * record, and rf_lsm_result.
  *
- * What the kernel refuses by itself, for want of a capability or by another module, mostly comes
- *here not at all: hooks are asked after the kernel's own checks, and after the modules before bpf
- *in the list.
+ * What the kernel itself refuses, for a missing capability or by another module, mostly never
+ * arrives here: hooks run after the kernel's own checks and after the modules before bpf in the
+ * list.
  */
 #ifndef RINGFENCE_LSM_H
 #define RINGFENCE_LSM_H
@@ -34,10 +34,10 @@ struct rf_lsm {
 	struct rf_armed *armed;
 	struct rf_container *container;
 	struct rf_query query;
-	struct rf_call call; /* nr == RF_NO_CALL: a worker of the kernel's, which is in no call */
+	struct rf_call call; /* nr == RF_NO_CALL: a kernel worker, which is in no call */
 };
 
-/* Whether the task that runs is a subject. To be asked first: most are none. */
+/* Returns true if the current task is a subject. Called first: most tasks are not. */
 static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
 {
 	lsm->task = bpf_get_current_task_btf();
@@ -49,10 +49,10 @@ static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
 }
 
 /*
- * The system call that the task is in, from its saved registers, which no_task changes meanwhile.
- * Kernel threads are in none. Neither are the workers of an io_uring: they are armed as who made
- * the ring is, and do what was put into it; their registers are a copy of those of some call of
- * their maker's.
+ * The system call that the task is in, from its saved registers, which do not change meanwhile.
+ * Kernel threads are in none. Workers of an io_uring are in none, either: they are armed like the
+ * ring's creator and execute its requests, and their registers are a copy from one of the creator's
+ * calls.
  */
 static __always_inline bool rf_call_in_progress(struct task_struct *task, struct rf_call *call)
 {
@@ -67,8 +67,10 @@ static __always_inline bool rf_call_in_progress(struct task_struct *task, struct
 	return true;
 }
 
-/* What the agent knows of the call in progress, if it is one of that event (RF_EVENT_NONE: of any);
- * else NULL. */
+/*
+ * The table entry of the call in progress, if it is of that event (RF_EVENT_NONE: of any); else
+ * NULL.
+ */
 static __always_inline struct rf_syscall *rf_call_of_event(const struct rf_call *call, __u32 event)
 {
 	__u32 index = call->index;
@@ -79,9 +81,9 @@ static __always_inline struct rf_syscall *rf_call_of_event(const struct rf_call 
 }
 
 /*
- * Begins a query on a system call's event. Its operands are those that the call's entry would have,
- * where the task is in a call of that event; the hook replaces what it knows better
- * (rf_lsm_operand). Says whether it is.
+ * Begins a query on a system call's event. If the task is in a call of that event, the operands are
+ * those of the call's entry; the hook replaces what it knows better (rf_lsm_operand). Returns true
+ * if the task is in such a call.
  */
 static __always_inline bool rf_lsm_query(struct rf_lsm *lsm, __u32 event)
 {
@@ -108,8 +110,8 @@ static __always_inline void rf_lsm_operand(struct rf_lsm *lsm, __u32 dim, __u64 
 }
 
 /*
- * What a hook returns. The result is a constant of its own branch, which the compiler cannot fold
- * into an expression: from 6.12 on the verifier wants to see that it lies between -4095 and 0
+ * The hook's return value. The result is a constant of its own branch, which the compiler cannot
+ * fold into an expression: from 6.12 on, the verifier requires a value between -4095 and 0
  * (5d99e198be27).
  */
 static __always_inline int rf_lsm_refused(void)
@@ -127,7 +129,7 @@ static __always_inline int rf_lsm_result(const struct rf_query *query)
 	return 0;
 }
 
-/* For a verdict of a global function. */
+/* For the verdict of a global function. */
 static __always_inline int rf_lsm_verdict(__u32 action)
 {
 	if (rf_refuses(action))
@@ -135,7 +137,7 @@ static __always_inline int rf_lsm_verdict(__u32 action)
 	return 0;
 }
 
-/* The event's string, as a kernel address; 0: none. */
+/* Copies the event's string. `text` is a kernel address; 0: none. */
 static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, __u64 text)
 {
 	long len;
@@ -157,9 +159,9 @@ static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, 
 }
 
 /*
- * A call that asks from the same place with the same arguments within this time is taken for the
- * same one: what comes to the same is not reported or counted again. It is judged again, each time:
- * memory that arguments point to and files behind descriptors may be others by then.
+ * Calls from the same place with the same arguments within this time count as the same call. Equal
+ * verdicts are not reported or counted again, but each one is evaluated again: the memory behind
+ * arguments and the files behind descriptors may have changed.
  */
 #define RF_SAME_CALL_NS 100000000ULL
 #define RF_HASH_FACTOR 0x9e3779b97f4a7c15ULL
@@ -174,7 +176,7 @@ static __always_inline __u64 rf_call_hash(const struct rf_call *call, struct pt_
 	return hash;
 }
 
-/* What is reported of a call: two of its questions that come to the same are reported once. */
+/* Identifies a verdict: equal verdicts of one call are reported once. */
 static __always_inline __u64 rf_verdict_hash(const struct rf_query *query)
 {
 	__u64 hash = (__u64)query->event << 48 ^ (__u64)query->action << 40 ^
@@ -186,7 +188,7 @@ static __always_inline __u64 rf_verdict_hash(const struct rf_query *query)
 	return hash;
 }
 
-/* Whether the call in progress has asked before. From here on it has. */
+/* Returns true if the call in progress was seen before, and notes it. */
 static __always_inline bool rf_is_same_call(struct task_struct *task, struct rf_armed *armed,
 					    const struct rf_call *call)
 {
@@ -202,7 +204,7 @@ static __always_inline bool rf_is_same_call(struct task_struct *task, struct rf_
 	return false;
 }
 
-/* Whether the same was reported of this call before. From here on it was. */
+/* Returns true if the same verdict of this call was reported before, and notes it. */
 static __always_inline bool rf_is_duplicate(struct rf_armed *armed, const struct rf_query *query)
 {
 	__u64 hash = rf_verdict_hash(query);
@@ -213,8 +215,10 @@ static __always_inline bool rf_is_duplicate(struct rf_armed *armed, const struct
 	return false;
 }
 
-/* What is left of a query on a system call's event owner string is in the buffer: rules, verdict,
- * report. */
+/*
+ * The epilogue of a query on a system call's event, with the string in the buffer: evaluates,
+ * enforces, counts, reports. Returns what the hook has to return.
+ */
 static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *buffer, __u8 flags,
 					 const bool once)
 {
@@ -244,8 +248,7 @@ static __always_inline int rf_lsm_fail_no_scratch(struct rf_lsm *lsm)
 	return rf_fail_no_text(&lsm->query, lsm->task, &lsm->armed->task) ? rf_lsm_refused() : 0;
 }
 
-/* Asks the rules, carries out, counts, reports. `text`: the event's string, as a kernel address; 0:
- * it has none. */
+/* Decides a query. `text`: the event's string, as a kernel address; 0: none. */
 static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
 {
 	struct rf_scratch *buffer = rf_scratch_get();
@@ -255,7 +258,7 @@ static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
 	return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, text), false);
 }
 
-/* The same, of an event without a string that one call may ask about more than once. */
+/* Decides a query without a string that one call may cause more than once. */
 static __always_inline int rf_lsm_decide_once(struct rf_lsm *lsm)
 {
 	struct rf_scratch *buffer = rf_scratch_get();
@@ -268,7 +271,7 @@ static __always_inline int rf_lsm_decide_once(struct rf_lsm *lsm)
 	return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, 0), true);
 }
 
-/* The same; the string is the path of an object as the task sees it. */
+/* Decides a query. The string is the path of an object as the task sees it. */
 static __always_inline int rf_lsm_decide_path(struct rf_lsm *lsm, __u64 mnt, __u64 dentry)
 {
 	struct rf_scratch *buffer = rf_scratch_get();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Operands -> sets of rules -> verdict. The sets are bitsets: the answer is their AND with the
- * rules that are active for the container, so the cost does not grow with the number of rules. The
- * matching itself is one global function (match.bpf.c), checked once a program by the verifier.
+ * Operands -> sets of rules -> verdict. The sets are bitsets: the result is their AND with the
+ * rules that are active for the container, so the cost does not grow with the number of rules.
+ * Matching is one global function (match.bpf.c), which the verifier checks once per program.
  */
 #ifndef RINGFENCE_MATCH_H
 #define RINGFENCE_MATCH_H
@@ -22,21 +22,21 @@ struct rf_query {
 	__u32 profile[RF_GENERATIONS];
 	__u32 known; /* RF_KNOWN(dim): the operand is in value[] (object: in a key) */
 	__u32 text;  /* 1 + number of the scratch buffer that holds the text key; 0: no text */
-	/* the answer */
-	__u32 need; /* dims that decide and are not known yet: ask again */
+	/* the result */
+	__u32 need; /* dims that decide and are not known yet: fill them in and evaluate again */
 	__u32 generation;
 	__u16 rule;
 	__u8 action;
 	__u8 mechanism;
-	__u32 worst_case; /* what is not known could be anything, and no exception holds: there is
-			     no buffer to learn it */
+	/* unknown operands may have any value, and no exception applies: there is no buffer */
+	__u32 worst_case;
 	__u64 value[RF_OPERANDS + 2]; /* operands, facts, exe */
 };
 
-/* rf_match says */
+/* Results of rf_match. */
 #define RF_MATCH_NOTHING 0
 #define RF_MATCH_RULE 1	     /* action and rule are in the query */
-#define RF_MATCH_NEED_MORE 2 /* some rule may match: learn what `need` names and ask again */
+#define RF_MATCH_NEED_MORE 2 /* a rule may match: fill in what `need` names and evaluate again */
 
 int rf_match(struct rf_query *query, const struct rf_address_key *address);
 
@@ -47,14 +47,14 @@ int rf_event_has_rules(__u32 event);
 int rf_has_rules(__u32 first, __u32 second);
 
 /*
- * Set in the operand of a program that may differ from the image's (it was changed, lies on another
- * mount than the root, or was reached from another root), so a container may have put another
- * program in its place. Rules on that program's path apply to it as well; exceptions for the path
- * do not (ringfence/policy/lower.py).
+ * Set in the operand of a program that may differ from the image's: it was changed, is on another
+ * mount than the root, or was reached from another root. A container may have put another program
+ * in its place. Rules on that path apply; exceptions for the path do not
+ * (ringfence/policy/lower.py).
  */
 #define RF_EXE_CHANGED (1ULL << 63)
 
-/* True for a verdict that a program which can refuse has to refuse for. */
+/* Returns true for the actions that a program with a return value refuses for. */
 static __always_inline bool rf_refuses(__u32 action)
 {
 	return action == RF_ACTION_DENY || action == RF_ACTION_KILL;
@@ -76,7 +76,7 @@ static __always_inline void rf_query_init(struct rf_query *query, __u32 event,
 	query->known = RF_KNOWN_EXE;
 }
 
-/* The facts are many reads: they are learnt when a rule or a record asks for them. */
+/* The facts need many reads, so they are read only when a rule or a record needs them. */
 static __always_inline void rf_query_facts(struct rf_query *query, struct task_struct *task,
 					   const struct rf_task *bound)
 {
@@ -86,7 +86,7 @@ static __always_inline void rf_query_facts(struct rf_query *query, struct task_s
 	query->known |= RF_KNOWN_FACTS;
 }
 
-/* Asks the rules; everything but the facts is known. */
+/* Evaluates the rules; everything but the facts is known. */
 static __always_inline void rf_evaluate(struct rf_query *query, struct task_struct *task,
 					const struct rf_task *bound,
 					const struct rf_address_key *address)
@@ -100,8 +100,8 @@ static __always_inline void rf_evaluate(struct rf_query *query, struct task_stru
 
 /*
  * Without a scratch buffer neither text nor name can be read. Takes the strongest action that a
- * rule could have for any of them; only a refusal is carried out, and the lost record is counted.
- * Returns whether to refuse.
+ * rule could have for any of them. Only a refusal is enforced, and the lost record is counted.
+ * Returns true if the program has to refuse.
  */
 static __always_inline bool rf_fail_no_scratch(struct rf_query *query)
 {
@@ -117,8 +117,7 @@ static __always_inline bool rf_fail_no_scratch(struct rf_query *query)
 	return true;
 }
 
-/* The same for an event whose text alone is not known. Returns true if the program has to refuse.
- */
+/* The same for an event of which only the text is unknown. */
 static __always_inline bool rf_fail_no_text(struct rf_query *query, struct task_struct *task,
 					    const struct rf_task *bound)
 {
@@ -127,23 +126,23 @@ static __always_inline bool rf_fail_no_text(struct rf_query *query, struct task_
 	return rf_fail_no_scratch(query);
 }
 
-/* Raises SIGKILL for the calling thread group where the verdict is kill. Returns flags for the
- * header. */
+/*
+ * Sends SIGKILL to the calling thread group if the verdict is kill. Returns flags for the header.
+ */
 static __always_inline __u8 rf_enforce(struct rf_query *query)
 {
 	if (query->action != RF_ACTION_KILL && query->action != RF_ACTION_DENY)
 		return 0;
-	/* The compiler of policies turned denials into kills where the program cannot deny. */
+	/* The policy compiler turned denials into kills where the program cannot deny. */
 	query->action = RF_ACTION_KILL;
 	query->mechanism = RF_MECHANISM_KILL;
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }
 
-/* The same where the program's return value refuses: a kill refuses, too. See lsm.h. */
+/* The same for a program that can refuse: a kill refuses, too. See lsm.h. */
 static __always_inline __u8 rf_lsm_enforce(struct rf_query *query)
 {
-	/* Written out: with rf_refuses() clang 14 spills more, and some hooks exceed 512 bytes of
-	 * stack. */
+	/* Written out: with rf_refuses() clang 14 spills more, and some hooks lack stack. */
 	if (query->action != RF_ACTION_KILL && query->action != RF_ACTION_DENY)
 		return 0;
 	query->mechanism = RF_MECHANISM_LSM;
@@ -166,8 +165,8 @@ static __always_inline __u32 rf_route_verdict(const struct rf_query *query,
 }
 
 /*
- * The epilogue of a program whose query is evaluated: enforces the verdict by that mechanism, adds
- * its flags and counts it. Returns where the record goes.
+ * The epilogue of a program: enforces an evaluated query by that mechanism, adds to the header's
+ * flags, and counts the verdict. Returns where the record goes.
  */
 static __always_inline __u32 rf_conclude(struct rf_query *query, struct rf_container *container,
 					 const __u32 mechanism, __u8 *flags)
@@ -177,7 +176,7 @@ static __always_inline __u32 rf_conclude(struct rf_query *query, struct rf_conta
 	return rf_route_verdict(query, container);
 }
 
-/* The second half of a header: what was decided, and the facts, which may only now be learnt. */
+/* The second half of a header: the verdict, and the facts, which may be read only now. */
 static __always_inline void rf_header_verdict(struct rf_header *header, struct rf_query *query,
 					      struct task_struct *task, const struct rf_task *bound)
 {

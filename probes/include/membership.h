@@ -1,21 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Which container a cgroup or a task belongs to.
- */
+/* Which container a cgroup or a task belongs to. Cgroups are given by address: see rf_address. */
 #ifndef RINGFENCE_MEMBERSHIP_H
 #define RINGFENCE_MEMBERSHIP_H
 
 #include "tasks.h"
 #include "task_facts.h"
 
-/* member.bpf.c; cgroups are given by address, too. A slot; RF_NO_SLOT, RF_NEVER_SLOT: they belong
- * to no container. */
+/* The slot of a cgroup; RF_NO_SLOT, RF_NEVER_SLOT: it belongs to no container. */
 __u32 rf_slot_of(__u64 cgroup);
-/* The slot of an armed task that is not bound, as it could not be. */
+/* The slot of an armed task that could not be bound. */
 __u32 rf_slot_by_cgroup(__u64 task);
 
-/* The address of the cgroup that says owner a task is, in the hierarchy that the agent chose; 0: it
- * has none. */
+/*
+ * The address of the cgroup that attributes a task, in the hierarchy that the agent chose; 0: none.
+ */
 static __always_inline __u64 rf_cgroup_of(struct task_struct *task)
 {
 	struct css_set *set = BPF_CORE_READ(task, cgroups);
@@ -46,7 +44,7 @@ static __always_inline __u64 rf_cgroup_of(struct task_struct *task)
 	return (__u64)RF_READ(struct cgroup_subsys_state, css, cgroup);
 }
 
-/* Whether a cgroup lies in that hierarchy. */
+/* Returns true if a cgroup is in that hierarchy. */
 static __always_inline bool rf_in_hierarchy(struct cgroup *cgroup)
 {
 	struct cgroup_root *root = BPF_CORE_READ(cgroup, root);
@@ -86,8 +84,8 @@ static __always_inline __u64 rf_parent_id(__u64 cgroup)
 }
 
 /*
- * Leaving: an armed task moved to a cgroup that is not its container's, or, in
- * a hierarchy that we do not attribute by, to the root. It stays bound to its container.
+ * Returns true if an armed task leaves its container's cgroup: for another one, or, in a hierarchy
+ * that does not attribute, for the root. The task stays bound to its container.
  */
 static __always_inline bool rf_leaves_container(struct cgroup *to, const struct rf_task *bound)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * An open file and the rules of file.open, whoever asks: the exit of the call (files.bpf.c) or the
- * hook before the open has any effect (lsm_file.bpf.c). So with the other events on a file that is
- * open.
+ * An open file and the rules of file.open: for the exit of the call (files.bpf.c) and for the hook
+ * before the open has an effect (lsm_file.bpf.c). Other events on open files work the same way.
  */
 #ifndef RINGFENCE_OPEN_H
 #define RINGFENCE_OPEN_H
@@ -10,7 +9,7 @@
 #include "match.h"
 #include "object.h"
 
-#define RF_DIM_FILE_TYPE 2 /* file type | foreign << 16 */
+#define RF_DIM_FILE_TYPE 2 /* file type | RF_MOUNT_* << 16 */
 #define RF_DIM_FILE_NAME 3 /* hash of the last component */
 
 /* f_flags: include/uapi/asm-generic/fcntl.h */
@@ -44,7 +43,7 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 	rf_submit(record, query->event);
 }
 
-/* Learns what the last query left open, the cheaper first, and asks again. */
+/* Fills in what the last evaluation needed, the cheaper operands first, and evaluates again. */
 static __always_inline __u32 rf_file_query_more(struct rf_query *query, struct task_struct *task,
 						const struct rf_task *bound,
 						struct rf_scratch *buffer, __u64 dentry)
@@ -65,7 +64,7 @@ static __always_inline __u32 rf_file_query_more(struct rf_query *query, struct t
 	return rf_match(query, NULL);
 }
 
-/* The place of an open like this one among those that need no second look. */
+/* The memo for opens like this one. */
 static __always_inline struct rf_memo *rf_memo_of(struct rf_armed *armed,
 						  const struct rf_file *file)
 {
@@ -79,7 +78,7 @@ static __always_inline bool rf_memo_matches(const struct rf_memo *memo, const st
 	       memo->profile == now->profile;
 }
 
-/* Asks with what is cheap to know of a file. `type` as operand 2: type of file and owner mount. */
+/* Evaluates what is cheap to know of a file. `type` is operand 2: file type and mount owner. */
 static __always_inline __u32 rf_file_query(struct rf_query *query, __u32 event,
 					   struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_container *container,
@@ -100,7 +99,10 @@ static __always_inline __u32 rf_file_type(const struct rf_file *file, __u32 owne
 	return (file->mode & RF_S_IFMT) | owner << 16;
 }
 
-/* Whether some rule may match an open, by what is cheap to know. The answer no is remembered. */
+/*
+ * Returns RF_MATCH_NOTHING if no rule can match an open, judged by its cheap operands, and
+ * remembers that.
+ */
 static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct task_struct *task,
 					       struct rf_armed *armed,
 					       const struct rf_container *container,
@@ -126,8 +128,7 @@ static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct ta
 	return answer;
 }
 
-/* Whether an event on a file is of interest to no_container: a rule, or who observes it. Then it is
- * in the query. */
+/* Returns true if a rule or an observer needs an event on a file. Then the query is initialised. */
 static __always_inline bool rf_file_is_relevant(struct rf_query *query, __u32 event, __u32 answer,
 						const struct rf_task *bound,
 						const struct rf_container *container)
@@ -143,8 +144,10 @@ static __always_inline bool rf_file_is_relevant(struct rf_query *query, __u32 ev
 	return true;
 }
 
-/* Something may match, or the open is observed. `quiet`: only what is stopped is reported, as
- * another query follows. */
+/*
+ * A rule may match, or the open is observed. `quiet`: alerts are not reported, as another query
+ * follows.
+ */
 static __always_inline void rf_file_decide(struct rf_query *query, struct task_struct *task,
 					   struct rf_task *bound, struct rf_container *container,
 					   const struct rf_file *file, __u32 answer, long fd,

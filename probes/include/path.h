@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Paths from dentries, and their hashes.
- */
+/* Paths from dentries, their hashes, and their use as keys of text rules. */
 #ifndef RINGFENCE_PATH_H
 #define RINGFENCE_PATH_H
 
@@ -16,18 +14,20 @@
 #define RF_CLIMBS 16
 #define RF_CLIMB 16 /* levels in each */
 
-/* path.bpf.c */
+/*
+ * Goes up from a dentry, RF_CLIMB levels. Returns `root` if that was on the way, 0 if the way
+ * ended, else the dentry that was reached.
+ */
 __u64 rf_climb(__u64 dentry, __u64 root);
 
-/* path.bpf.c; all return the length without the NUL, and leave the path at
- * buffer->walk[buffer->start]. */
+/* All return the length without the NUL, and leave the path at buffer->walk[buffer->start]. */
 int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry);
 int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount, __u64 root_dentry,
 		       __u64 root_mount);
 __u64 rf_hash_path(struct rf_scratch *buffer);
 __u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry);
 
-/* Copies the head of a built path, with its NUL. Returns whether it was cut. */
+/* Copies the head of a built path, with its NUL. Returns true if it was cut. */
 static __always_inline bool rf_path_copy(char *to, const __u32 size, struct rf_scratch *buffer)
 {
 	const char *from = buffer->walk + (buffer->start & (RF_WALK_LEN - 1));
@@ -36,8 +36,10 @@ static __always_inline bool rf_path_copy(char *to, const __u32 size, struct rf_s
 	return buffer->truncated || buffer->len >= size;
 }
 
-/* The built path as the key of a text lookup. One that was cut matches prefixes only, never an
- * exact name. */
+/*
+ * Makes the built path the key of a text lookup. A path that was cut matches prefixes only, never
+ * an exact name.
+ */
 static __always_inline void rf_text_key_path(struct rf_scratch *buffer, __u32 event)
 {
 	const char *from = buffer->walk + (buffer->start & (RF_WALK_LEN - 1));

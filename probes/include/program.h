@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The program that a task runs, as rules know it.
- */
+/* The program that a task runs: its path, its hash, and the facts that rules know of it. */
 #ifndef RINGFENCE_PROGRAM_H
 #define RINGFENCE_PROGRAM_H
 
@@ -20,8 +18,8 @@ static __always_inline __u32 rf_program_facts(const struct rf_file *exe)
 }
 
 /*
- * What the program of a task is (task.bpf.c): its path as the task sees it, and the hash of that,
- * in the buffer; its identity; RF_FACTS_OF_PROGRAM and RF_PROGRAM_ELSEWHERE. `file` is its
+ * Reads the program of a task: its path as the task sees it, with the hash, into the buffer; its
+ * identity into `exe`. Returns RF_FACTS_OF_PROGRAM and RF_PROGRAM_ELSEWHERE. `file` is the
  * executable, `container_root` the container's root directory.
  */
 __u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file,

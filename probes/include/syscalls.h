@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Which system calls are events, and where the operands of each come from.
- */
+/* Which system calls are events, and where their operands come from. */
 #ifndef RINGFENCE_SYSCALLS_H
 #define RINGFENCE_SYSCALLS_H
 
@@ -21,37 +19,35 @@ enum rf_operand_source {
 	RF_FROM_SETNS_TARGET = 5, /* enum rf_relation of that namespace */
 	RF_FROM_PID_TARGET = 6,	  /* enum rf_relation of the process args[arg] */
 	RF_FROM_DEV_TYPE = 7,	  /* S_IFMT of the mode args[arg] */
-	RF_FROM_CONST = 8,	  /* the number in `arg`: which call of the family it was */
+	RF_FROM_CONST = 8,	  /* the number in `arg`: which call of the family it is */
 	RF_FROM_PIDFD_TARGET = 9, /* enum rf_relation of the process behind the pidfd args[arg] */
-	RF_FROM_MOUNT_FLAGS =
-		10, /* args[arg] without the magic number that the kernel takes off mount's flags */
-	RF_FROM_SOCKET_FAMILY =
-		11, /* args[arg]; or what type and protocol, which follow, make of it */
-	RF_FROM_CHROOTED =
-		12, /* 1: the task's root is not that of its mount namespace; args are not read */
-	RF_FROM_FD_SETUID =
-		13, /* 1: descriptor args[arg] is of a program that runs as its owner or group */
-	RF_FROM_PERF_TARGET =
-		14, /* enum rf_relation of what perf_event_open(attr, args[arg], ...) measures */
+	/* args[arg] without the magic number that the kernel removes from mount's flags */
+	RF_FROM_MOUNT_FLAGS = 10,
+	RF_FROM_SOCKET_FAMILY = 11, /* args[arg], corrected by type and protocol, which follow */
+	/* 1: the task's root is not that of its mount namespace; args are not read */
+	RF_FROM_CHROOTED = 12,
+	RF_FROM_FD_SETUID = 13, /* 1: descriptor args[arg] is of a set-id program */
+	/* enum rf_relation of the target of perf_event_open(attr, args[arg], ...) */
+	RF_FROM_PERF_TARGET = 14,
 };
 
 enum rf_relation {
 	RF_RELATION_UNKNOWN = 0,
 	RF_RELATION_SELF = 1,	   /* the caller's own process, its own namespace */
 	RF_RELATION_CONTAINER = 2, /* the caller's container */
-	RF_RELATION_OTHER = 3,	   /* neither the container's nor the host's */
+	RF_RELATION_OTHER = 3,	   /* of neither the container nor the host */
 	RF_RELATION_HOST = 4,
 };
 
 /* in rf_syscall.event: an LSM hook decides it, not the call's entry */
 #define RF_SYSCALL_HOOKED 0x8000
-/* guard.bpf.c is asked first: what it reaches for may be the agent's */
+/* in rf_syscall.event: the self-defence inspects it first (self.bpf.c) */
 #define RF_SYSCALL_GUARDED 0x4000
 #define RF_SYSCALL_EVENT 0x0fff
 
 struct rf_syscall {
-	__u16 event;		  /* enum rf_event; 0: not ours */
-	__u8 counter;		  /* enum of activity counters */
+	__u16 event;		  /* enum rf_event; 0: not an event */
+	__u8 counter;		  /* enum rf_counter */
 	__s8 text_arg;		  /* argument that is a user string; -1: none */
 	__u8 source[RF_OPERANDS]; /* enum rf_operand_source */
 	__u8 arg[RF_OPERANDS];

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Who a task is: its container, if it is armed, and what rules call its facts.
- * Only armed tasks are subjects; everything else leaves here.
- */
+/* What rules call the facts of a task, and the namespaces that they depend on. */
 #ifndef RINGFENCE_TASK_FACTS_H
 #define RINGFENCE_TASK_FACTS_H
 
@@ -12,10 +9,12 @@
 #include "config.h"
 #include "events.h"
 
-/* Facts that hold for the program, not for the credentials: kept from exec to exec. */
+/* Facts of the program, not of the credentials: kept from exec to exec. */
 #define RF_FACTS_OF_PROGRAM (RF_FACT_MEMFD_EXE | RF_FACT_UPPER_EXE)
-/* In rf_task.facts only: it lies on another mount than the container's root, or the task has
- * another root. */
+/*
+ * In rf_task.facts only: the program is on another mount than the container's root, or the task has
+ * another root.
+ */
 #define RF_PROGRAM_ELSEWHERE (1U << 31)
 
 /* The root directory of a task that is about to be armed. */
@@ -31,13 +30,13 @@ struct rf_pid_numbers {
 };
 
 /*
- * From here on tasks are read by bpf_probe_read_kernel, although a pointer with a type could be
- * followed directly, at less cost: from 6.2 on, each pointer that is followed from a trusted one
- * makes the verifier search the kernel's types by name several times (type_is_rcu ...), about 1 ms
- * each, and that was most of the load time.
+ * From here on, tasks are read by bpf_probe_read_kernel, although a typed pointer could be followed
+ * directly, at less cost. From 6.2 on, each pointer followed from a trusted one makes the verifier
+ * search the kernel's types by name several times (type_is_rcu ...), about 1 ms each. That was most
+ * of the load time.
  */
 
-/* What the innermost pid namespace of a process calls it, and which one that is. */
+/* The process's number in its innermost pid namespace, and that namespace. */
 static __always_inline void rf_pid_numbers(const struct task_struct *task,
 					   struct rf_pid_numbers *out)
 {
@@ -67,19 +66,22 @@ static __always_inline bool rf_own_mounts(struct task_struct *task)
 {
 	__u32 inum = rf_mnt_ns(task);
 
-	/* A configuration that was not filled must not arm the host, nor a task that is past its
-	 * namespaces. */
+	/*
+	 * An empty configuration must not arm the host, nor must a task without namespaces be
+	 * armed.
+	 */
 	return inum && config.host_mnt_ns && inum != config.host_mnt_ns;
 }
 
 /* CLONE_NEW* bits of the namespaces that a task shares with the host. */
 __u32 rf_shared_namespaces(__u64 task);
 
-/* RF_FACT_*; read anew each time that a rule or a record asks: credentials change without an exec.
+/*
+ * RF_FACT_*, read each time that a rule or a record needs them: credentials change without an exec.
  */
 __u32 rf_facts(__u64 task, __u32 program_facts);
 
-/* The facts that say that a task shares these namespaces (CLONE_NEW*) with the host. */
+/* The facts that follow from sharing these namespaces (CLONE_NEW*) with the host. */
 static __always_inline __u32 rf_facts_of_host(__u32 shared)
 {
 	__u32 facts = 0;
@@ -97,7 +99,7 @@ static __always_inline __u32 rf_facts_of_host(__u32 shared)
 	return facts;
 }
 
-/* Facts of a call by a 32-bit program, or by a 64-bit one that pretends to be. */
+/* Facts of a call by a 32-bit program, or by a 64-bit one that uses the 32-bit ABI. */
 static __always_inline __u32 rf_compat_facts(struct task_struct *task)
 {
 	return rf_is_32bit_program(task) ? RF_FACT_COMPAT : RF_FACT_COMPAT | RF_FACT_FOREIGN_ABI;

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Armed tasks: what is stored with each, and how the programs find it.
- */
+/* Armed tasks: what is stored with each, and how programs find it. */
 #ifndef RINGFENCE_TASKS_H
 #define RINGFENCE_TASKS_H
 
@@ -9,7 +7,9 @@
 #include "config.h"
 #include "containers.h"
 
-/* Task storage: exists only for armed tasks. Inherited at fork, kept when the task moves. */
+/*
+ * Task storage exists only for armed tasks. It is inherited at fork and kept when the task moves.
+ */
 struct rf_task {
 	__u64 container; /* id of the container's own cgroup */
 	__u32 slot;
@@ -19,8 +19,8 @@ struct rf_task {
 };
 
 /*
- * An open of this thread that no rule can match, whatever the file is called: the next one like it
- * is not looked up. Kept with the task, so that no_task else writes here; forgotten at exec.
+ * An open of this thread that no rule can match, whatever the file's name: the next one like it is
+ * not evaluated. Kept with the task, so that no other task writes here; cleared at exec.
  */
 #define RF_MEMOS 4
 struct rf_memo {
@@ -31,8 +31,7 @@ struct rf_memo {
 	__u32 profile;
 };
 
-/* What a task is to the kernel, when it was last looked at: see drift.bpf.c. Addresses are for
- * comparing only. */
+/* The identity of a task at its last check: see drift.bpf.c. Addresses are only compared. */
 #define RF_NAMESPACES 6
 struct rf_identity {
 	__u64 cred; /* 0: not watched */
@@ -43,39 +42,38 @@ struct rf_identity {
 	__u64 effective;
 	__u32 uid[4]; /* real, saved, effective, of the filesystem */
 	__u32 borrowed;
-	__u32 kill_pending; /* it should not have been made: killed where it is seen next, watched
-			       or not */
-};
-
-/* The last call of this thread that a hook was asked about. A call asks several, and is reported
- * once: lsm_call.bpf.c. */
-struct rf_last_call {
-	__u64 call; /* a mix of its registers */
-	__u64 time_ns;
-	__u64 reported; /* a mix of what was reported of it */
+	__u32 kill_pending; /* it should not exist: killed when it is seen next, watched or not */
 };
 
 /*
- * rf_armed.counted: whether a task is among its container's, rf_container.tasks. Not yet: a hook
- * has bound it, and the fork may fail yet; or the program at task_newtask was skipped. Past: it has
- * ended.
+ * The last call of this thread that a hook decided. One call may reach several hooks, and is
+ * reported once: see lsm_call.bpf.c.
+ */
+struct rf_last_call {
+	__u64 call; /* a hash of its registers */
+	__u64 time_ns;
+	__u64 reported; /* a hash of the verdict that was reported */
+};
+
+/*
+ * rf_armed.counted: whether the container's task count includes a task. Not yet: a hook has bound
+ * it, and the fork may still fail; or the program at task_newtask was skipped.
  */
 #define RF_COUNTED_NOT_YET 0
 #define RF_COUNTED 1
 #define RF_COUNTED_ENDED 2
 
-/* Room for what does not fit the stack of a program that looks at its own task; nothing stays in
- * it. */
+/* Storage for queries that do not fit the stack of a program that checks its own task. Not kept. */
 #define RF_QUERY_STORAGE_WORDS 32
 
 struct rf_armed {
 	struct rf_task task;
 	struct rf_identity identity;
 	struct rf_last_call last_call;
-	__u64 container_root; /* the root directory of the container, as a dentry's address; for
-				 comparing only */
-	__u32 counted;	      /* RF_COUNTED_* */
-	__u32 armed_by_exec;  /* the exec in progress has armed it */
+	/* root directory of the container, as a dentry's address; only compared */
+	__u64 container_root;
+	__u32 counted;	     /* RF_COUNTED_* */
+	__u32 armed_by_exec; /* the exec in progress has armed it */
 	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
 	struct rf_memo memo[RF_MEMOS];
 };
@@ -89,7 +87,7 @@ struct map_tasks {
 extern struct map_tasks tasks SEC(".maps");
 
 /*
- * tgid -> the same: for cgroup-BPF programs without task storage, for questions about another
+ * tgid -> the same: for cgroup-BPF programs without task storage, for queries about another
  * process, and for custom probes. A container has a share of it (config.process_share).
  */
 struct map_processes {
@@ -101,8 +99,10 @@ struct map_processes {
 };
 extern struct map_processes processes SEC(".maps");
 
-/* Armed processes that are not in `processes`: while there were any, cgroup-BPF programs look at
- * cgroups, too. */
+/*
+ * Number of armed processes that did not fit `processes`. If it is not 0, cgroup-BPF programs look
+ * at cgroups, too.
+ */
 struct map_unlisted {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -111,8 +111,7 @@ struct map_unlisted {
 };
 extern struct map_unlisted unlisted SEC(".maps");
 
-/* What the agent before this one had armed: read by the iterator that adopts, filled by the agent
- * before. */
+/* What the previous agent had armed: filled by that agent, read by the iterator that adopts. */
 struct rf_carried {
 	__u64 container;
 	__u64 start_ns;
@@ -127,10 +126,10 @@ struct map_carried {
 };
 extern struct map_carried carried SEC(".maps");
 
-#define RF_TICK_NS 10000000 /* USER_HZ is 100 on every architecture that we know */
+#define RF_TICK_NS 10000000 /* USER_HZ is 100 on every supported architecture */
 
 /*
- * Whether it is the agent that loaded these programs. They outlive it, and then its pid may be
+ * Returns true for the agent that loaded these programs. They outlive it, and then its pid may be
  * reused, or requested (clone3 with set_tid): so the start time is compared, too.
  */
 static __always_inline bool rf_is_agent(struct task_struct *task)
@@ -148,7 +147,7 @@ static __always_inline struct rf_armed *rf_bound(struct task_struct *task)
 	return bpf_task_storage_get(&tasks, task, NULL, 0);
 }
 
-/* The container that a binding names; NULL when its slot has another owner by now. */
+/* The container of a binding; NULL if its slot has another owner by now. */
 static __always_inline struct rf_container *rf_container_of(const struct rf_task *bound)
 {
 	__u32 slot = bound->slot;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Names of unix sockets as rules ask for them. */
+/* Names of unix sockets as rules test them, and the record of a connection. */
 #ifndef RINGFENCE_UNIX_H
 #define RINGFENCE_UNIX_H
 
@@ -9,8 +9,10 @@
 #define RF_SUN_PATH 2 /* offset of sun_path */
 #define RF_SUN_PATH_LEN 108
 
-/* The name in a struct sockaddr_un of the kernel's, `len` bytes as a whole; abstract ones begin
- * with NUL. */
+/*
+ * Copies the name from a struct sockaddr_un in kernel memory, `len` bytes as a whole. Abstract
+ * names begin with NUL.
+ */
 static __always_inline void rf_unix_text(struct rf_scratch *buffer, __u64 address, __u32 len)
 {
 	__builtin_memset(&buffer->text, 0, sizeof(buffer->text));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The cheap query that every exec of the node is asked: is it the kernel's own?
+ * Usermode helpers, and the cheap check that every exec of the node passes: does the kernel run it?
  */
 #ifndef RINGFENCE_USERMODE_HELPER_H
 #define RINGFENCE_USERMODE_HELPER_H
@@ -12,7 +12,7 @@
  * The programs that the kernel may run on the host, found by the agent. Key: the path that the
  * kernel was given (FNV-1a; a program may behave differently by another name, as busybox and
  * systemctl do), and its file: device, inode, and ctime in ns (inode numbers are reused). A script
- * has an entry with its path alone, as the file that runs is its interpreter.
+ * has an entry with its path alone, as its interpreter is the file that runs.
  */
 struct rf_helper_key {
 	__u64 device;
@@ -21,8 +21,7 @@ struct rf_helper_key {
 	__u64 path;
 };
 
-/* The value: what the kernel may run it for. core_pattern alone lets its writer choose arguments.
- */
+/* The value: what the kernel may run it for. Only core_pattern lets its writer choose arguments. */
 #define RF_HELPER_CORE 1
 #define RF_HELPER_OTHER 2
 
@@ -35,15 +34,14 @@ struct map_helpers {
 };
 extern struct map_helpers helpers SEC(".maps");
 
-/* helper.bpf.c: judges the program that is about to run; `binprm` by address. Returns the verdict.
- */
+/* Decides the program that is about to run. `binprm` is an address. Returns the verdict. */
 int rf_helper_decide(__u64 binprm, __u32 at_hook);
 
 /*
  * The first exec of a child of a kernel thread: of kthreadd, or of the worker that waits for the
  * helper's end (UMH_WAIT_PROC: request_module, request_key). init is a child of the idle task,
- * owner number is 0. What a helper executes after that is its own matter. `executed`: how often it
- * has, where this is asked.
+ * which has number 0. Later programs of a helper are not its first exec. `executed`: the value of
+ * self_exec_id here.
  */
 static __always_inline bool rf_is_usermode_helper(struct task_struct *task, __u64 executed)
 {

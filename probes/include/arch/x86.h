@@ -11,9 +11,9 @@
 #define RF_COMPAT_SOCKETCALL 102
 
 /*
- * int 0x80 and 32-bit programs. Per-syscall tracepoints never fire for these
- * (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor for x32 calls, owner number is out of their table: hence
- * every_call.
+ * For int 0x80 and 32-bit programs. Per-syscall tracepoints never fire for these
+ * (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor for x32 calls, as x32 numbers are not in their table:
+ * hence every_call.
  */
 static __always_inline bool rf_in_compat(struct task_struct *task)
 {
@@ -25,7 +25,7 @@ static __always_inline bool rf_is_32bit_program(struct task_struct *task)
 	return task->thread_info.flags & RF_TIF_ADDR32;
 }
 
-/* x32 calls have native numbers, but for those that take pointers in structs: 512 and up. */
+/* x32 calls have native numbers, except those with pointers in structs: 512 and up. */
 static __always_inline __u32 rf_x32_native(__u32 nr)
 {
 	switch (nr) {
@@ -95,21 +95,24 @@ static __always_inline __u32 rf_call_number(struct pt_regs *regs)
 	return (__u32)regs->orig_ax & ~RF_X32_BIT;
 }
 
-/* 32-bit numbers of the calls that return a new descriptor of a file:
- * arch/x86/entry/syscalls/syscall_32.tbl */
+/*
+ * 32-bit numbers of the calls that return a new file descriptor:
+ * arch/x86/entry/syscalls/syscall_32.tbl
+ */
 static __always_inline bool rf_opens_file(__u32 nr)
 {
 	return nr == 5 || nr == 8 || nr == 295 || nr == 342 || nr == 437;
 }
 
-/* Whether it is open_by_handle_at: the one call by which a file outside of a mount's root can be
- * reached. */
+/*
+ * Returns true for open_by_handle_at, the only call that reaches a file outside of a mount's root.
+ */
 static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
 {
 	return nr == (compat ? 342 : 304);
 }
 
-/* Where an open has its flags: the argument itself, or of openat2 its address. */
+/* The flags of an open: the argument itself, or, of openat2, its address. */
 static __always_inline __u64 rf_open_flags_at(struct pt_regs *regs, __u32 nr, bool compat)
 {
 	if (compat)
