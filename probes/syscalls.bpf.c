@@ -42,7 +42,7 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_ta
 {
 	struct rf_query query;
 	struct rf_scratch *buffer;
-	__u32 event = known->event & RF_SYSCALL_EVENT, route;
+	__u32 event = known->event & RF_SYSCALL_EVENT_MASK, route;
 	struct rf_container *container = rf_container_of(bound);
 	__u32 i;
 
@@ -96,7 +96,7 @@ static __always_inline int rf_syscall_entered(struct task_struct *task, bool com
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
 	if (!known || !known->event || known->event & RF_SYSCALL_HOOKED)
 		return 0;
-	event = known->event & RF_SYSCALL_EVENT;
+	event = known->event & RF_SYSCALL_EVENT_MASK;
 	if (known->event & RF_SYSCALL_GUARDED)
 		rf_guard_call(&call);
 	if (!event)

@@ -6,12 +6,14 @@
 #include "vmlinux.h"
 
 /* The cgroup hierarchy that identifies containers. */
-#define RF_HIERARCHY_V2 0
-#define RF_HIERARCHY_DEVICES 1
-#define RF_HIERARCHY_PIDS 2
-#define RF_HIERARCHY_MEMORY 3
-#define RF_HIERARCHY_CPU 4
-#define RF_HIERARCHY_FREEZER 5
+enum rf_hierarchy {
+	RF_HIERARCHY_V2 = 0,
+	RF_HIERARCHY_DEVICES = 1,
+	RF_HIERARCHY_PIDS = 2,
+	RF_HIERARCHY_MEMORY = 3,
+	RF_HIERARCHY_CPU = 4,
+	RF_HIERARCHY_FREEZER = 5,
+};
 
 /* Defined in maps.bpf.c. */
 struct rf_config {

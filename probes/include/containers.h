@@ -7,19 +7,27 @@
 #include <bpf/bpf_helpers.h>
 #include "rules.h"
 
-#define RF_NO_SLOT 0xffffffff
-#define RF_NEVER_SLOT 0xfffffffe /* neither this cgroup nor one below is a container */
-#define RF_SKIP_SLOT 0xfffffffd	 /* not a container; those below may be */
-#define RF_REPORTED_WORDS 8
-#define RF_REPORTED_EVENTS 256 /* where the bits of events begin, after those of rules */
-#define RF_PATTERNS 32
-#define RF_PATTERN_LEN 48
+enum rf_slot_number {
+	RF_NO_SLOT = 0xffffffff,
+	RF_NEVER_SLOT = 0xfffffffe, /* neither this cgroup nor one below is a container */
+	RF_SKIP_SLOT = 0xfffffffd,  /* not a container; those below may be */
+};
+enum rf_container_limit {
+	RF_REPORTED_WORDS = 8,
+	RF_REPORTED_EVENTS = 256, /* where the bits of events begin, after those of rules */
+	RF_PATTERNS = 32,
+	RF_PATTERN_LEN = 48,
+	RF_LEVELS = 16, /* below the root, at most, of a container's own cgroup */
+	RF_TICKET_LEN = 64,
+};
 
 /* rf_container.state */
-#define RF_STATE_USED 1
-#define RF_STATE_STARTED 2
-#define RF_STATE_REMOVED 4 /* its cgroup is gone; the slot is freed when tasks is 0 */
-#define RF_STATE_ADOPTED 8
+enum rf_state {
+	RF_STATE_USED = 1,
+	RF_STATE_STARTED = 2,
+	RF_STATE_REMOVED = 4, /* its cgroup is gone; the slot is freed when tasks is 0 */
+	RF_STATE_ADOPTED = 8,
+};
 
 struct rf_container {
 	__u64 cgroup; /* index into that generation's rule_profiles */
@@ -75,7 +83,6 @@ extern struct map_heartbeat heartbeat SEC(".maps");
  * Id of a container's own cgroup -> slot, until the slot is free again. Cgroups below are found by
  * their ancestors (rf_slot_of), so a container may make any number of them.
  */
-#define RF_LEVELS 16 /* levels below the root, at most, of a container's own cgroup */
 struct map_containers {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -95,10 +102,12 @@ struct map_mount_namespaces {
 extern struct map_mount_namespaces mount_namespaces SEC(".maps");
 
 /* Names of cgroups that are containers: a prefix, then digits or anything; ".scope" may follow. */
-#define RF_PATTERN_HEX64 1
-#define RF_PATTERN_ANY 2
-/* 25 base-36 digits; without a prefix, only in a cgroup named buildkit */
-#define RF_PATTERN_BUILD 3
+enum rf_pattern_kind {
+	RF_PATTERN_HEX64 = 1,
+	RF_PATTERN_ANY = 2,
+	/* 25 base-36 digits; without a prefix, only in a cgroup named buildkit */
+	RF_PATTERN_BUILD = 3,
+};
 struct rf_pattern {
 	__u8 kind; /* 0: end of the list */
 	__u8 len;
@@ -118,8 +127,6 @@ extern struct map_patterns patterns SEC(".maps");
  * exempted, once per ticket. Only the next agent, in its own pod, can know the name
  * (agent/ringfence/daemon/startup/handover.py).
  */
-#define RF_TICKET_LEN 64
-
 struct map_tickets {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4);

@@ -12,12 +12,16 @@
 #include "tasks.h"
 #include "task_facts.h"
 
-#define RF_COUNTERS 32
+enum rf_counter_limit {
+	RF_COUNTERS = 32,
+};
 
 /* Per event: whether it is emitted when no rule matched. */
-#define RF_OBSERVE_OFF 0
-#define RF_OBSERVE_ACTIVITY 1 /* to the activity ring, rate limited by container */
-#define RF_OBSERVE_ALERTS 2   /* to the alerts ring */
+enum rf_observe {
+	RF_OBSERVE_OFF = 0,
+	RF_OBSERVE_ACTIVITY = 1, /* to the activity ring, rate limited by container */
+	RF_OBSERVE_ALERTS = 2,	 /* to the alerts ring */
+};
 
 struct map_observe {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

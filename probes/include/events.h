@@ -12,17 +12,17 @@
 
 #include "vmlinux.h"
 
-#define RF_ABI_VERSION 1
-
-#define RF_COMM_LEN 16
-#define RF_PATH_LEN 256
-#define RF_ARGS_LEN 256
-#define RF_SYSCTL_LEN 128
-#define RF_UNIX_PATH_LEN 112
-#define RF_SYSCALL_ARGS 6
-
-/* Operands that rules can test on one event; see match.h. */
-#define RF_OPERANDS 4
+enum rf_limit {
+	RF_ABI_VERSION = 1,
+	RF_COMM_LEN = 16,
+	RF_PATH_LEN = 256,
+	RF_ARGS_LEN = 256,
+	RF_SYSCTL_LEN = 128,
+	RF_UNIX_PATH_LEN = 112,
+	RF_SYSCALL_ARGS = 6,
+	/* Operands that rules can test on one event; see match.h. */
+	RF_OPERANDS = 4,
+};
 
 enum rf_event {
 	RF_EVENT_NONE = 0,
@@ -135,14 +135,18 @@ enum rf_mechanism {
 	RF_MECHANISM_LSM = 3,
 };
 
-#define RF_NO_CALL 0xffffffff
+enum rf_call_number {
+	RF_NO_CALL = 0xffffffff,
+};
 
 /* header.flags */
-#define RF_FLAG_COMPAT 0x01	   /* made by a 32-bit system call */
-#define RF_FLAG_TRUNCATED 0x02	   /* a string did not fit */
-#define RF_FLAG_UNREADABLE 0x04	   /* a user string was not resident: empty here */
-#define RF_FLAG_ADOPTED 0x08	   /* the task or container existed before the agent */
-#define RF_FLAG_SIGNAL_FAILED 0x10 /* SIGKILL could not be sent */
+enum rf_flag {
+	RF_FLAG_COMPAT = 0x01,	      /* made by a 32-bit system call */
+	RF_FLAG_TRUNCATED = 0x02,     /* a string did not fit */
+	RF_FLAG_UNREADABLE = 0x04,    /* a user string was not resident: empty here */
+	RF_FLAG_ADOPTED = 0x08,	      /* the task or container existed before the agent */
+	RF_FLAG_SIGNAL_FAILED = 0x10, /* SIGKILL could not be sent */
+};
 
 /* rf_header.facts and rf_container.facts: what rules call `task:` */
 enum rf_fact {
@@ -283,9 +287,11 @@ struct rf_unix_event { /* UNIX_CONNECT */
 };
 
 /* rf_drift_event.changed: these, and CLONE_NEW* of the namespaces */
-#define RF_DRIFT_USER 1
-#define RF_DRIFT_CAPABILITIES 2
-#define RF_DRIFT_BORROWED 4 /* it uses other credentials than its own outside of any call */
+enum rf_drift {
+	RF_DRIFT_USER = 1,
+	RF_DRIFT_CAPABILITIES = 2,
+	RF_DRIFT_BORROWED = 4, /* it uses other credentials than its own outside of any call */
+};
 
 struct rf_drift_event { /* TASK_DRIFT */
 	struct rf_header header;
@@ -354,20 +360,23 @@ enum rf_drop {
 	RF_DROP_MAX = 8,
 };
 
-#define RF_ASSERT_SIZE(type, size) _Static_assert(sizeof(struct type) == (size), #type)
-RF_ASSERT_SIZE(rf_header, 88);
-RF_ASSERT_SIZE(rf_object, 24);
-RF_ASSERT_SIZE(rf_container_event, 88 + 64 + RF_PATH_LEN);
-RF_ASSERT_SIZE(rf_task_event, 88 + 32);
-RF_ASSERT_SIZE(rf_exec_event, 88 + 40 + RF_PATH_LEN + RF_ARGS_LEN);
-RF_ASSERT_SIZE(rf_cgroup_event, 88 + 24 + RF_PATH_LEN);
-RF_ASSERT_SIZE(rf_file_event, 88 + 24 + 24 + RF_PATH_LEN);
-RF_ASSERT_SIZE(rf_device_event, 88 + 16);
-RF_ASSERT_SIZE(rf_sysctl_event, 88 + 8 + RF_SYSCTL_LEN);
-RF_ASSERT_SIZE(rf_net_event, 88 + 24);
-RF_ASSERT_SIZE(rf_unix_event, 88 + 8 + RF_UNIX_PATH_LEN);
-RF_ASSERT_SIZE(rf_drift_event, 88 + 16 + 16 + 8);
-RF_ASSERT_SIZE(rf_tamper_event, 88 + 32 + RF_PATH_LEN);
-RF_ASSERT_SIZE(rf_syscall_event, 88 + 8 + 48 + 32 + RF_PATH_LEN);
+/* Holds the size of each struct. abi_check.bpf.c also keeps the struct, so that its BTF has it. */
+#ifndef RF_SHARED
+#define RF_SHARED(type, size) _Static_assert(sizeof(struct type) == (size), #type)
+#endif
+RF_SHARED(rf_header, 88);
+RF_SHARED(rf_object, 24);
+RF_SHARED(rf_container_event, 88 + 64 + RF_PATH_LEN);
+RF_SHARED(rf_task_event, 88 + 32);
+RF_SHARED(rf_exec_event, 88 + 40 + RF_PATH_LEN + RF_ARGS_LEN);
+RF_SHARED(rf_cgroup_event, 88 + 24 + RF_PATH_LEN);
+RF_SHARED(rf_file_event, 88 + 24 + 24 + RF_PATH_LEN);
+RF_SHARED(rf_device_event, 88 + 16);
+RF_SHARED(rf_sysctl_event, 88 + 8 + RF_SYSCTL_LEN);
+RF_SHARED(rf_net_event, 88 + 24);
+RF_SHARED(rf_unix_event, 88 + 8 + RF_UNIX_PATH_LEN);
+RF_SHARED(rf_drift_event, 88 + 16 + 16 + 8);
+RF_SHARED(rf_tamper_event, 88 + 32 + RF_PATH_LEN);
+RF_SHARED(rf_syscall_event, 88 + 8 + 48 + 32 + RF_PATH_LEN);
 
 #endif

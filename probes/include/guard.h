@@ -13,9 +13,11 @@
 #include "syscalls.h"
 
 /* rf_config.guard */
-#define RF_GUARD_OFF 0
-#define RF_GUARD_ALERT 1
-#define RF_GUARD_DENY 2
+enum rf_guard_mode {
+	RF_GUARD_OFF = 0,
+	RF_GUARD_ALERT = 1,
+	RF_GUARD_DENY = 2,
+};
 
 /* rf_guard_key.device of an object that is not a file. No device has such a number. */
 #define RF_GUARD_MAP 0xffffffff00000001	    /* id: of a map */
@@ -31,20 +33,22 @@ struct rf_guard_key {
 };
 
 /* Values of `guards`. The agent keeps the number of its round in the upper bits. */
-#define RF_GUARD_KIND 0xff
-#define RF_GUARD_DEVICE 1 /* something on it is guarded */
-#define RF_GUARD_PINS 2	  /* the same, and it is the pins' own filesystem */
-#define RF_GUARD_TREE 3	  /* a directory with everything below it */
-#define RF_GUARD_FILE 4
-#define RF_GUARD_ABOVE 5  /* a directory above one of these: it must not be moved */
-#define RF_GUARD_CGROUP 6 /* a cgroup's directory: the files in it */
-#define RF_GUARD_CGROUP_ABOVE 12
-#define RF_GUARD_OBJECT 7  /* a map, a program, a link */
-#define RF_GUARD_PART 8	   /* of a name: its last component, or the last two */
-#define RF_GUARD_WHOLE 9   /* of a name: enough components that it can hardly mean another file */
-#define RF_GUARD_TICKET 10 /* in guard_wanted: see rf_guard_state */
-/* a file that was reached by its handle; its place is unknown */
-#define RF_GUARD_NAMELESS 11
+enum rf_guard_kind {
+	RF_GUARD_KIND = 0xff,
+	RF_GUARD_DEVICE = 1, /* something on it is guarded */
+	RF_GUARD_PINS = 2,   /* the same, and it is the pins' own filesystem */
+	RF_GUARD_TREE = 3,   /* a directory with everything below it */
+	RF_GUARD_FILE = 4,
+	RF_GUARD_ABOVE = 5,  /* a directory above one of these: it must not be moved */
+	RF_GUARD_CGROUP = 6, /* a cgroup's directory: the files in it */
+	RF_GUARD_CGROUP_ABOVE = 12,
+	RF_GUARD_OBJECT = 7, /* a map, a program, a link */
+	RF_GUARD_PART = 8,   /* of a name: its last component, or the last two */
+	RF_GUARD_WHOLE = 9,  /* of a name: enough components that it can hardly mean another file */
+	RF_GUARD_TICKET = 10, /* in guard_wanted: see rf_guard_state */
+	/* a file that was reached by its handle; its place is unknown */
+	RF_GUARD_NAMELESS = 11,
+};
 
 struct map_guards {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -75,7 +79,9 @@ extern struct map_guard_state guard_state SEC(".maps");
  * Descriptors of the agent that guard_register inspects. The kernel identifies objects exactly;
  * user space has at best st_dev.
  */
-#define RF_GUARD_WANTED 64
+enum rf_guard_limit {
+	RF_GUARD_WANTED = 64,
+};
 struct rf_guard_wanted {
 	__s32 fd;
 	__u32 kind; /* RF_GUARD_*, with the agent's round; 0: the end */
@@ -90,14 +96,16 @@ struct map_guard_wanted {
 extern struct map_guard_wanted guard_wanted SEC(".maps");
 
 /* How a call names its target. */
-#define RF_GUARDED_PROCESS 1	 /* arg[0]: a process */
-#define RF_GUARDED_PIDFD 2	 /* arg[0] */
-#define RF_GUARDED_PRIORITY 3	 /* arg[0]: PRIO_*, arg[1]: who */
-#define RF_GUARDED_IO_PRIORITY 4 /* arg[0]: IOPRIO_WHO_*, arg[1]: who */
-#define RF_GUARDED_PATHS 5 /* arg[0]: directory, arg[1]: path, arg[2] and arg[3]: another one */
-#define RF_GUARDED_FILE 6  /* arg[0]: a descriptor */
-/* in arg[]: none, or relative to the working directory */
-#define RF_GUARDED_NONE 0xff
+enum rf_guarded {
+	RF_GUARDED_PROCESS = 1,	    /* arg[0]: a process */
+	RF_GUARDED_PIDFD = 2,	    /* arg[0] */
+	RF_GUARDED_PRIORITY = 3,    /* arg[0]: PRIO_*, arg[1]: who */
+	RF_GUARDED_IO_PRIORITY = 4, /* arg[0]: IOPRIO_WHO_*, arg[1]: who */
+	RF_GUARDED_PATHS = 5, /* arg[0]: directory, arg[1]: path, arg[2] and arg[3]: another one */
+	RF_GUARDED_FILE = 6,  /* arg[0]: a descriptor */
+	/* in arg[]: none, or relative to the working directory */
+	RF_GUARDED_NONE = 0xff,
+};
 
 struct rf_guarded_call {
 	__u8 how;  /* RF_GUARDED_*; 0: not inspected */

@@ -7,10 +7,12 @@
 #include <bpf/bpf_helpers.h>
 
 /* rf_learned_key.kind */
-#define RF_LEARNED_CALL 1
-#define RF_LEARNED_CALL_REFUSED 2 /* ended with EPERM, EACCES or ENOSYS */
-#define RF_LEARNED_CAP 3
-#define RF_LEARNED_CAP_REFUSED 4
+enum rf_learned {
+	RF_LEARNED_CALL = 1,
+	RF_LEARNED_CALL_REFUSED = 2, /* ended with EPERM, EACCES or ENOSYS */
+	RF_LEARNED_CAP = 3,
+	RF_LEARNED_CAP_REFUSED = 4,
+};
 
 struct rf_learned_key {
 	__u32 slot;

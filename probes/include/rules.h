@@ -10,17 +10,21 @@
 #include <bpf/bpf_helpers.h>
 #include "events.h"
 
-#define RF_RULE_WORDS 64
-#define RF_MAX_RULES (RF_RULE_WORDS * 64)
-#define RF_NO_RULE 0xffff
-#define RF_GENERATIONS 2 /* slots that policy generations alternate between */
-#define RF_MATCH_TEXT 128
+enum rf_rule_limit {
+	RF_RULE_WORDS = 64,
+	RF_MAX_RULES = RF_RULE_WORDS * 64,
+	RF_NO_RULE = 0xffff,
+	RF_GENERATIONS = 2, /* slots that policy generations alternate between */
+	RF_MATCH_TEXT = 128,
+};
 
 /* Operands of an event, then the two that every event has, then its string or address. */
-#define RF_DIM_FACTS RF_OPERANDS
-#define RF_DIM_EXE (RF_OPERANDS + 1)
-#define RF_DIM_OBJECT (RF_OPERANDS + 2)
-#define RF_DIMS (RF_OPERANDS + 3)
+enum rf_dim {
+	RF_DIM_FACTS = RF_OPERANDS,
+	RF_DIM_EXE = RF_OPERANDS + 1,
+	RF_DIM_OBJECT = RF_OPERANDS + 2,
+	RF_DIMS = RF_OPERANDS + 3,
+};
 
 /* A set of rules. Bit i of summary: word[i] is not 0. */
 struct rf_ruleset {
@@ -28,9 +32,11 @@ struct rf_ruleset {
 	__u64 word[RF_RULE_WORDS];
 };
 
-#define RF_DIM_USED 1	 /* a rule of this event tests this operand */
-#define RF_DIM_TEXT 2	 /* look up the event's string in rule_texts */
-#define RF_DIM_ADDRESS 3 /* look up the event's address in rule_addresses */
+enum rf_dim_kind {
+	RF_DIM_USED = 1,    /* a rule of this event tests this operand */
+	RF_DIM_TEXT = 2,    /* look up the event's string in rule_texts */
+	RF_DIM_ADDRESS = 3, /* look up the event's address in rule_addresses */
+};
 
 struct rf_event_rules {
 	__u32 rules;	      /* id of the set of rules on this event; 0: none */

@@ -7,8 +7,10 @@
 #include <bpf/bpf_helpers.h>
 #include "events.h"
 
-#define RF_SYSCALL_NRS 1024 /* native numbers from 0, 32-bit ones from 512 */
-#define RF_COMPAT_BASE 512
+enum rf_syscall_limit {
+	RF_SYSCALL_NRS = 1024, /* native numbers from 0, 32-bit ones from 512 */
+	RF_COMPAT_BASE = 512,
+};
 
 enum rf_operand_source {
 	RF_FROM_NOTHING = 0,
@@ -40,10 +42,12 @@ enum rf_relation {
 };
 
 /* in rf_syscall.event: an LSM hook decides it, not the call's entry */
-#define RF_SYSCALL_HOOKED 0x8000
-/* in rf_syscall.event: the self-defence inspects it first (self.bpf.c) */
-#define RF_SYSCALL_GUARDED 0x4000
-#define RF_SYSCALL_EVENT 0x0fff
+enum rf_syscall_flag {
+	RF_SYSCALL_HOOKED = 0x8000,
+	/* in rf_syscall.event: the self-defence inspects it first (self.bpf.c) */
+	RF_SYSCALL_GUARDED = 0x4000,
+	RF_SYSCALL_EVENT_MASK = 0x0fff,
+};
 
 struct rf_syscall {
 	__u16 event;		  /* enum rf_event; 0: not an event */

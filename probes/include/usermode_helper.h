@@ -22,8 +22,10 @@ struct rf_helper_key {
 };
 
 /* The value: what the kernel may run it for. Only core_pattern lets its writer choose arguments. */
-#define RF_HELPER_CORE 1
-#define RF_HELPER_OTHER 2
+enum rf_helper_use {
+	RF_HELPER_CORE = 1,
+	RF_HELPER_OTHER = 2,
+};
 
 struct map_helpers {
 	__uint(type, BPF_MAP_TYPE_HASH);
