@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generates agent/ringfence/abi/{generated,records}.py from the BTF of the compiled probes: `make abi`.
 
-What the generator has to be told is which enums are classes in Python, and a few names. All numbers, fields
+The input of the generator is which enums are classes in Python, and a few names. All numbers, fields
 and sizes come from the compiler. tests/abi compares the committed files with what this gives.
 """
 
@@ -125,9 +125,8 @@ def dump(path: Path) -> list[dict[str, Any]]:
     """The types of an object, as bpftool prints them."""
     tool = subprocess.run([ROOT / "tools/find-bpftool"], capture_output=True, text=True, check=True)
     argv = [tool.stdout.strip(), "btf", "dump", "-j", "file", str(path)]
-    types: list[dict[str, Any]] = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)[
-        "types"
-    ]
+    printed = subprocess.run(argv, check=True, capture_output=True).stdout
+    types: list[dict[str, Any]] = json.loads(printed)["types"]
     return types
 
 

@@ -21,7 +21,8 @@ RECORDS: dict[Layout, type[Any]] = {RECORD_LAYOUTS[kind.__bases__[0]]: kind for 
 
 
 class DecodeError(ValueError):
-    """A record that is not one of ours. `reason` is a metric label: short, kind, version, size or length."""
+    """A record that no probe of this build has sent. `reason` is a metric label: short, kind, version, size
+    or length."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

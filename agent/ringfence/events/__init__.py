@@ -61,7 +61,7 @@ class _Header(Protocol):
 
 
 class Observed:
-    """What every event can tell of itself."""
+    """What every event says of itself."""
 
     __slots__ = ()
 
