@@ -18,6 +18,7 @@ MOST_FUNCTION_LINES = 40
 SOURCE = (".py", ".c", ".h", ".sh")
 NAMED_TUPLE = ("_asdict", "_fields", "_make", "_replace")  # public in spite of their names
 PACKAGES = ("ringfence", "ringfence_linux", "ringfence_runtime")
+GENERATED = {Path("agent/ringfence/abi/generated.py"), Path("agent/ringfence/abi/records.py")}  # tools/abi.py
 SPDX_PYTHON = "SPDX-License-Identifier: Apache-2.0"
 SPDX_PROBES = "SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause"
 
@@ -28,8 +29,10 @@ def python_files(*roots: str) -> list[Path]:
 
 
 def test_files_are_of_one_subject() -> None:
-    """No source file has more than 600 lines."""
-    lengths = {path: len((ROOT / path).read_text().splitlines()) for path in files(*SOURCE)}
+    """No source file that is written by hand has more than 600 lines."""
+    lengths = {
+        path: len((ROOT / path).read_text().splitlines()) for path in files(*SOURCE) if path not in GENERATED
+    }
     assert not [f"{path}: {count}" for path, count in lengths.items() if count > MOST_LINES]
 
 

@@ -16,12 +16,12 @@ from ringfence.abi import (
     COMPAT_BASE,
     GUARDED_CALL,
     GUARDED_FILE,
+    GUARDED_IO_PRIORITY,
     GUARDED_NONE,
     GUARDED_PATHS,
     GUARDED_PIDFD,
+    GUARDED_PRIORITY,
     GUARDED_PROCESS,
-    GUARDED_WHO,
-    GUARDED_WHO_IO,
     Tamper,
 )
 from ringfence_linux.numbers import NUMBERS
@@ -73,8 +73,8 @@ CALLS: dict[str, _Guarded] = {
     "sched_setaffinity": _process(0, _PRIORITY),
     "migrate_pages": _process(0, _PRIORITY),
     "move_pages": _process(0, _PRIORITY),
-    "setpriority": _Guarded(GUARDED_WHO, _PRIORITY, (0, 1, _, _)),
-    "ioprio_set": _Guarded(GUARDED_WHO_IO, _PRIORITY, (0, 1, _, _)),
+    "setpriority": _Guarded(GUARDED_PRIORITY, _PRIORITY, (0, 1, _, _)),
+    "ioprio_set": _Guarded(GUARDED_IO_PRIORITY, _PRIORITY, (0, 1, _, _)),
     "ptrace": _process(1, _TRACE),
     "process_vm_readv": _process(0, _TRACE),
     "process_vm_writev": _process(0, _TRACE),
@@ -159,7 +159,7 @@ def file_name_hash(name: bytes) -> int:
 
 
 def name_hash(text: bytes) -> int:
-    """FNV-1a of a text read from its end, as rf_sounds_guarded has it."""
+    """FNV-1a of a text read from its end, as rf_path_may_be_guarded has it."""
     return _fnv(text[::-1])
 
 

@@ -115,7 +115,7 @@ class Kernel:
                 raise
 
     def map(self, name: str) -> Map:
-        """A map of probes/include/maps.h. It stays the Kernel's."""
+        """A map of probes/maps.bpf.c. It stays the Kernel's."""
         return self._loaded.maps[name]
 
     @property

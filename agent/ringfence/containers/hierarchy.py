@@ -46,7 +46,7 @@ __all__ = [
     "walk",
 ]
 
-# The position is RF_HIERARCHY_* of maps.h, where 0 is v2.
+# The position is RF_HIERARCHY_* of config.h, where 0 is v2.
 CODES = {
     "devices": HIERARCHY_DEVICES,
     "pids": HIERARCHY_PIDS,
@@ -77,7 +77,7 @@ class Hierarchy:
 
     @property
     def code(self) -> int:
-        """RF_HIERARCHY_* of maps.h."""
+        """RF_HIERARCHY_* of config.h."""
         return CODES[self.controller] if self.controller else HIERARCHY_V2
 
     def directory(self, path: str) -> Path:

@@ -18,7 +18,7 @@ from ringfence_linux.mountinfo import MountLine
 __all__ = ["Observed", "Peer", "observe"]
 
 Counts = dict[Any, Counter[str]]
-_CALL, _CALL_REFUSED, _CAPABILITY, _CAPABILITY_REFUSED = 1, 2, 3, 4  # RF_LEARNED_* of maps.h
+_CALL, _CALL_REFUSED, _CAPABILITY, _CAPABILITY_REFUSED = 1, 2, 3, 4  # RF_LEARNED_* of learn.h
 _COMPAT = "x86"
 
 

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringfence.abi import EventKind
-from ringfence.abi.constants import MATCH_TEXT
+from ringfence.abi import MATCH_TEXT, EventKind
 from ringfence.bpf.syscalls import names_of
 from ringfence.learning.observed import Counts, Observed, Peer
 from ringfence.policy.conditions import MAX_LIST

@@ -135,7 +135,7 @@ OPEN_FLAGS: Mapping[str, int] = {
     "O_APPEND": 0o2000,
     "O_NONBLOCK": 0o4000,
     "O_PATH": 0o10000000,
-    "moved": 1 << 30,  # defined by the probes: a link or a rename, see probes/lsm_names.bpf.c
+    "moved": 1 << 30,  # defined by the probes: a link or a rename, see probes/lsm_dentry_ops.bpf.c
 }
 #: linux/stat.h
 FILE_TYPES: Mapping[str, int] = {

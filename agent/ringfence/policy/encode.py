@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encodes the tables of CompiledPolicies as in maps.h. Pure; all supported targets are little-endian."""
+"""Encodes the tables of CompiledPolicies as in rules.h. Pure; all supported targets are little-endian."""
 
 from __future__ import annotations
 

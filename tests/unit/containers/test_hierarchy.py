@@ -50,7 +50,7 @@ def test_pure_v2_is_identified_by_the_unified_hierarchy(tmp_path: Path) -> None:
 
 
 def test_hybrid_takes_devices_before_pids(tmp_path: Path) -> None:
-    """The order of preference is that of maps.h, not that of the mounts."""
+    """The order of preference is that of config.h, not that of the mounts."""
     found = detect(proc(tmp_path, v1("pids") + v1("devices") + UNIFIED, "devices\t5\t1\t1\npids\t8\t1\t1\n"))
     assert (found.kind, found.controller, found.code) == (HierarchyKind.HYBRID, "devices", 1)
     assert (found.mount, found.v2_mount) == (

@@ -6,7 +6,7 @@ In a pod, the agent is a container like others. A running agent is exempt from i
 but its successor is subject to the pinned ones: its first bpf(2) would be its last call. So every
 agent leaves tickets, in the kernel and, readable by root only, in its state directory; no
 container can read them while their agent runs. The successor begins by making a cgroup with the
-name of a ticket inside its own, and is exempted (container.bpf.c, rf_admit). A ticket is valid for
+name of a ticket inside its own, and is exempted (container.bpf.c). A ticket is valid for
 one task, once. There are several, and new ones are issued as soon as one is used, so an agent that
 ends before it is ready leaves some to the next. Without any ticket, the pins are removed first: a
 gap as long as a start, which is reported. If the earlier agent's self-defence prevents that, the

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Whose a cgroup is, and how a cgroup becomes a container. Global functions: see task.bpf.c. What lies below a
- * container's cgroup is that container's, however much it makes there and however deep: so nothing of it is kept, and
- * the way goes from the root down to the first that is known, which no container has a say in.
+ * How a cgroup becomes a container, and how its slot is freed. Global functions: see
+ * task_facts.bpf.c.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
-#include "include/member.h"
-#include "include/object.h"
+#include "include/enroll.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_CGROUP_NAME 128 /* the longest name that a pattern can ask for fits */
+#define RF_CGROUP_NAME 128 /* fits the longest name that a pattern can match */
 #define RF_HEX_DIGITS 64
 #define RF_BUILD_DIGITS 25
 
@@ -19,32 +17,11 @@ struct rf_cgroup_name {
 	char text[RF_CGROUP_NAME] __attribute__((aligned(8)));
 };
 
-__noinline __u32 rf_slot_of(__u64 cgroup)
-{
-	__u32 level, depth = RF_READ(struct cgroup, cgroup, level), found = RF_NO_SLOT;
-
-	if (!cgroup)
-		return RF_NO_SLOT;
-	for (level = 1; level <= RF_LEVELS; level++) {
-		__u64 id;
-		__u32 *slot;
-
-		if (level > depth)
-			break;
-		id = rf_ancestor_id(cgroup, level);
-		slot = bpf_map_lookup_elem(&containers, &id);
-		if (!slot || *slot == RF_SKIP_SLOT)
-			continue;
-		found = *slot;
-		if (found != RF_NEVER_SLOT)
-			break; /* below the agent's own cgroup, its canary is a container all the same */
-	}
-	return found;
-}
-
-/* Constants: what is looked up in each round would double what the verifier follows. */
-static __always_inline bool rf_all_digits(const struct rf_cgroup_name *name, __u32 begin, const __u32 digits,
-					  const char last)
+/*
+ * The bounds are constants: a value looked up in each round would double what the verifier follows.
+ */
+static __always_inline bool rf_all_digits(const struct rf_cgroup_name *name, __u32 begin,
+					  const __u32 digits, const char last)
 {
 	__u32 i;
 
@@ -57,7 +34,7 @@ static __always_inline bool rf_all_digits(const struct rf_cgroup_name *name, __u
 	return true;
 }
 
-/* prefix, then as many digits as the kind has (and nothing, or .scope), or anything. */
+/* Matches a prefix, then the digits of the kind (and nothing or .scope), or anything. */
 __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf_cgroup_name *name)
 {
 	__u32 i, at, len, digits;
@@ -75,7 +52,9 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 	}
 	if (pattern->kind == RF_PATTERN_ANY)
 		return 1;
-	/* Read again: else the verifier goes on from each place where the loop could have ended. */
+	/*
+	 * Read again: else the verifier continues from each place where the loop could have ended.
+	 */
 	len = *(const volatile __u8 *)&pattern->len;
 	if (len > sizeof(pattern->prefix))
 		return 0;
@@ -86,31 +65,33 @@ __noinline int rf_name_matches(const struct rf_pattern *pattern, const struct rf
 		return 0;
 	}
 	/* Read again, for the same reason. */
-	digits = *(const volatile __u8 *)&pattern->kind == RF_PATTERN_BUILD ? RF_BUILD_DIGITS : RF_HEX_DIGITS;
-	at = len + digits; /* at most 46 + 64: .scope fits behind */
+	digits = *(const volatile __u8 *)&pattern->kind == RF_PATTERN_BUILD ? RF_BUILD_DIGITS
+									    : RF_HEX_DIGITS;
+	at = len + digits; /* at most 46 + 64: .scope fits after it */
 	if (at > RF_CGROUP_NAME - 8)
 		return 0;
 	if (!name->text[at])
 		return 1;
 	return name->text[at] == '.' && name->text[at + 1] == 's' && name->text[at + 2] == 'c' &&
-	       name->text[at + 3] == 'o' && name->text[at + 4] == 'p' && name->text[at + 5] == 'e' &&
-	       !name->text[at + 6];
+	       name->text[at + 3] == 'o' && name->text[at + 4] == 'p' &&
+	       name->text[at + 5] == 'e' && !name->text[at + 6];
 }
 
-#define RF_BUILDKIT 0x74696b646c697562ULL /* "buildkit", little endian */
+#define RF_BUILDKIT RF_NAME8('b', 'u', 'i', 'l', 'd', 'k', 'i', 't')
 
 static __always_inline void rf_name_of(struct rf_cgroup_name *name, __u64 cgroup)
 {
-	bpf_probe_read_kernel_str(name->text, sizeof(name->text), RF_READ(struct cgroup, cgroup, kn, name));
+	bpf_probe_read_kernel_str(name->text, sizeof(name->text),
+				  RF_READ(struct cgroup, cgroup, kn, name));
 }
 
-__noinline int rf_named(__u64 cgroup)
+__noinline int rf_is_container_name(__u64 cgroup)
 {
 	struct rf_cgroup_name name = {};
 	bool steps;
 	__u32 i;
 
-	/* In the same room: what lies behind the end of a name is not looked at. */
+	/* In the same buffer: what is behind the end of a name is not read. */
 	rf_name_of(&name, rf_parent_address(cgroup));
 	steps = *(__u64 *)name.text == RF_BUILDKIT && !name.text[8];
 	rf_name_of(&name, cgroup);
@@ -120,7 +101,8 @@ __noinline int rf_named(__u64 cgroup)
 
 		if (!pattern || !pattern->kind)
 			return 0;
-		if (rf_name_matches(pattern, &name) && (pattern->kind != RF_PATTERN_BUILD || pattern->len || steps))
+		if (rf_name_matches(pattern, &name) &&
+		    (pattern->kind != RF_PATTERN_BUILD || pattern->len || steps))
 			return 1;
 	}
 	return 0;
@@ -139,7 +121,7 @@ __noinline __u32 rf_enroll(__u64 cgroup, __u64 path)
 	container = bpf_map_lookup_elem(&slots, &slot);
 	if (!container)
 		return RF_NO_SLOT;
-	/* It was given back empty. The owner is written before anyone can find the slot. */
+	/* The slot was returned empty. The owner is written before anything can find the slot. */
 	container->created_ns = bpf_ktime_get_boot_ns();
 	container->state = RF_STATE_USED;
 	container->cgroup = id;
@@ -166,7 +148,7 @@ __noinline __u32 rf_enroll_late(__u64 cgroup)
 
 		if (!id || id == config.root_cgroup)
 			break;
-		if (!bpf_map_lookup_elem(&containers, &id) && rf_named(at))
+		if (!bpf_map_lookup_elem(&containers, &id) && rf_is_container_name(at))
 			named = at; /* the topmost */
 		at = rf_parent_address(at);
 	}
@@ -186,28 +168,13 @@ __noinline int rf_recycle(__u32 slot)
 	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
 	__u64 id;
 
-	if (!container || !(container->state & RF_STATE_REMOVED) || container->tasks > 0 || rf_agent_beats())
+	if (!container || !(container->state & RF_STATE_REMOVED) || container->tasks > 0 ||
+	    rf_agent_beats())
 		return 0;
 	id = container->cgroup;
 	if (bpf_map_delete_elem(&containers, &id))
-		return 0; /* somebody else gives it back */
+		return 0; /* another program or the agent returns it */
 	__builtin_memset(container, 0, sizeof(*container));
 	bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
 	return 1;
-}
-
-/* Where a runtime prepares a container, its program lies outside of the mounts that it has made already. */
-__noinline __u32 rf_slot_by_cgroup(__u64 address)
-{
-	struct task_struct *task = (struct task_struct *)address;
-	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
-	struct rf_file file;
-
-	if (!exe || !rf_own_mounts(task))
-		return RF_NO_SLOT;
-	rf_file_read(&file, exe);
-	if (rf_mount_ns(&file) != rf_mnt_ns(task) &&
-	    BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns)
-		return RF_NO_SLOT;
-	return rf_slot_of(rf_cgroup_of(task));
 }
