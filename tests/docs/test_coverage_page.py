@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.benign.workloads import WORKLOADS
-from tests.escape.rows import CASES, TECHNIQUES
+from tests.escape.cases import CASES, TECHNIQUES
 from tools.vm.benign import saved_benign
 from tools.vm.catalogue import DEFAULT, KERNELS
 from tools.vm.coverage import HOST, ORDER, saved, saved_cost

@@ -26,7 +26,7 @@ import pytest
 
 from tests.chart.helm import by_kind
 from tests.chart.helm import render as render_chart
-from tests.escape.stage import new_stage
+from tests.escape.attack_target import new_attack_target
 from tests.prometheus.operator import scrape_config, static
 from tests.prometheus.rules import documented, expressions, groups
 from tests.prometheus.stack import Stack, running_stack
@@ -36,7 +36,7 @@ from tests.support.container import Bundle, make_rootfs, new_container
 from tests.support.force import need_program, need_root
 from tests.support.waiting import patience, wait_for
 from tools.dashboards import DASHBOARDS, DIRECTORY, Dashboard, Panel, render
-from tools.demo.stagehand import start_benign
+from tools.demo.runner import start_benign
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -73,15 +73,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             )
         )
         (directory / "a").mkdir()
-        stage = stack.enter_context(
-            new_stage(Bundle(directory / "a", rootfs), "live", directory=directory / "a")
+        target = stack.enter_context(
+            new_attack_target(Bundle(directory / "a", rootfs), "live", directory=directory / "a")
         )
         benign = stack.enter_context(new_container(Bundle(directory / "b", rootfs), "live-benign"))
         work = start_benign(benign)
         stack.callback(work.kill)
         watched = stack.enter_context(running_stack(directory / "stack", scrape_of(agent)))
         enough = threading.Event()
-        attacker = threading.Thread(target=_attack, args=(stage, enough), daemon=True)
+        attacker = threading.Thread(target=_attack, args=(target, enough), daemon=True)
         attacker.start()
         stack.callback(attacker.join, patience(30))
         stack.callback(enough.set)
@@ -101,10 +101,10 @@ def scrape_of(agent: Agent) -> dict[str, Any]:
     return static(scrape_config(by_kind(objects, "PodMonitor")), pod, f"127.0.0.1:{agent.port}")
 
 
-def _attack(stage: Any, enough: threading.Event) -> None:
+def _attack(target: Any, enough: threading.Event) -> None:
     while not enough.wait(0.5):
         for words in ATTACKS:
-            stage.run(words)
+            target.run(words)
 
 
 def concrete(expression: str) -> str:

@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from tests.escape.stage import new_stage
+from tests.escape.attack_target import new_attack_target
 from tests.support.agent import Agent, running_agent
 from tests.support.container import Bundle, make_rootfs, new_container
 from tools.demo import show
 from tools.demo.attempts import ATTEMPTS
-from tools.demo.stagehand import Row, benign_ended_well, start_benign, try_all
+from tools.demo.runner import Row, benign_ended_well, start_benign, try_all
 
 ROOT = Path(__file__).resolve().parents[2]
 PATTERN = "rftest-demo*"  # nobody else's containers
@@ -61,10 +61,10 @@ def _run(directory: Path, started: float) -> int:
         (directory / "a").mkdir()
         (directory / "b").mkdir()
         plain = stack.enter_context(
-            new_stage(Bundle(directory / "a", rootfs), "demo", directory=directory / "a")
+            new_attack_target(Bundle(directory / "a", rootfs), "demo", directory=directory / "a")
         )
         host_pid = stack.enter_context(
-            new_stage(
+            new_attack_target(
                 Bundle(directory / "b", rootfs), "demo-hostpid", host_pid=True, directory=directory / "b"
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.escape.stage import HELPER, LEAKED
+from tests.escape.attack_target import HELPER, LEAKED
 
 __all__ = ["ATTEMPTS", "Attempt"]
 

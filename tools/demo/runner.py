@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tests.escape.attack_target import AttackTarget
 from tests.escape.program import Attempt as Ran
-from tests.escape.stage import Stage
 from tests.support.agent import Agent, Record
 from tests.support.container import Container
 from tools.demo.attempts import Attempt
@@ -61,18 +61,22 @@ class Row(NamedTuple):
         return not self.attempt.stop or (self.stopped and (self.ran.killed or self.ran.refused))
 
 
-def try_all(agent: Agent, attempts: Sequence[Attempt], plain: Stage, host_pid: Stage) -> list[Row]:
+def try_all(
+    agent: Agent, attempts: Sequence[Attempt], plain: AttackTarget, host_pid: AttackTarget
+) -> list[Row]:
     """One after the other; each waits for its alert, at most two seconds."""
     rows = []
     for attempt in attempts:
-        stage = host_pid if attempt.host_pid else plain
-        ran = stage.run(attempt.attack)
-        alert, arrived = (None, 0) if ran.absent else _alert_of(agent, stage, attempt, ran.at_ns)
+        target = host_pid if attempt.host_pid else plain
+        ran = target.run(attempt.attack)
+        alert, arrived = (None, 0) if ran.absent else _alert_of(agent, target, attempt, ran.at_ns)
         rows.append(Row(attempt, ran, alert, (arrived - ran.at_ns) / 1e6))
     return rows
 
 
-def _alert_of(agent: Agent, stage: Stage, attempt: Attempt, since_ns: int) -> tuple[Record | None, int]:
+def _alert_of(
+    agent: Agent, target: AttackTarget, attempt: Attempt, since_ns: int
+) -> tuple[Record | None, int]:
     """The strongest alert that this attempt raised: of its container and events, read after its call."""
     end = time.monotonic() + 2
     while True:
@@ -81,7 +85,7 @@ def _alert_of(agent: Agent, stage: Stage, attempt: Attempt, since_ns: int) -> tu
             for record, arrived in zip(list(agent.records), list(agent.arrived), strict=False)
             if record.get("kind") == "alert"
             and arrived > since_ns > 0
-            and record["container"]["id"] == stage.container.name
+            and record["container"]["id"] == target.container.name
             and record["event"] in attempt.events
         ]
         stopping = [one for one in found if one[0]["outcome"] in ("denied", "killed")]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from tests.support.agent import Record, Sample
-from tools.demo.stagehand import Row
+from tools.demo.runner import Row
 
 __all__ = ["heading", "show_alert", "show_metrics", "show_rows", "verdict"]
 

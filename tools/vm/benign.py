@@ -26,9 +26,9 @@ TESTS = "tests/benign"
 #: what a test of the study is called on the page
 TITLES = {
     "test_a_debugger_does_its_work": "gdb",
-    "test_shells_and_health_checks_are_left_alone": "shells and health checks",
+    "test_shells_and_health_checks_are_not_affected": "shells and health checks",
     "test_systemd_boots_as_podman_starts_it": "systemd",
-    "test_systemd_gives_its_services_views_of_their_own": "systemd with CAP_SYS_ADMIN, two exceptions",
+    "test_systemd_gives_its_services_their_own_views": "systemd with CAP_SYS_ADMIN, two exceptions",
 }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tests.escape.rows import TECHNIQUES, Technique
+from tests.escape.cases import TECHNIQUES, Technique
 from tools.vm.coverage import HOST, ORDER
 from tools.vm.reasons import ABSENT, EVERYWHERE, UNSEEN, WITHOUT_LSM
 from tools.vm.suite import ROOT
