@@ -144,7 +144,7 @@ def test_each_attempt_is_counted_once_by_the_next_agent(agent: Agent) -> None:
             wait_for(lambda: '"taken over"' in agent.log.read_text(), "the end of the overlap")
         wait_for(lambda: counted(agent) == attacker.stopped, "each attempt once")
     assert not attacker.through
-    assert taken_over(agent, "told") >= len(ATTACKS)
+    assert taken_over(agent, "reported") >= len(ATTACKS)
     # At an LSM hook the older program refuses first, and the younger is not asked.
     assert taken_over(agent, "duplicate") > 0 or NodeCapabilities.detect().lsm_hooks
     assert (taken_over(agent, "unreadable"), taken_over(agent, "dropped")) == (0, 0)

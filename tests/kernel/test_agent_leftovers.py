@@ -263,7 +263,7 @@ def test_a_full_state_directory_ends_nothing(agent: Agent, tmp_path: Path) -> No
             assert stopped(cgroup)
             agent.start()
             wait_for(
-                lambda: metric(agent, "ringfence_takeover_records_total", outcome="told") >= 1, "the gap"
+                lambda: metric(agent, "ringfence_takeover_records_total", outcome="reported") >= 1, "the gap"
             )
             assert agent.stop() == 0
     finally:

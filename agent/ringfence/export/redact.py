@@ -36,7 +36,7 @@ class Redactor:
     """Applies patterns to every text of a record; the fields that say whose it is are left alone."""
 
     _LEFT = frozenset(
-        ("time", "event", "kind", "id", "severity", "action", "outcome", "mechanism", "node", "rule", "told")
+        ("time", "event", "kind", "id", "severity", "action", "outcome", "mechanism", "node", "rule", "reported")
     )
 
     def __init__(self, patterns: Sequence[re.Pattern[str]] = (), *, defaults: bool = True) -> None:

@@ -57,7 +57,7 @@ def test_what_several_agents_recorded_is_told_once(tmp_path: Path) -> None:
     made, told = taking(tmp_path, FakeRing(*calls), FakeRing(*late), FakeRing(*late[1:]))
     made.adopted()
     assert told == calls
-    assert (made.counts["told"], made.counts["duplicate"]) == (3, 5)
+    assert (made.counts["reported"], made.counts["duplicate"]) == (3, 5)
 
 
 def test_the_same_call_again_and_again_is_told_each_time(tmp_path: Path) -> None:
@@ -75,4 +75,4 @@ def test_what_happened_after_we_began_waits_for_the_end(tmp_path: Path) -> None:
     assert [event.time_ns for event in told] == [10 * MS]
     made.witness(verdict(7, now))
     made.finish()
-    assert (made.counts["told"], made.counts["duplicate"]) == (1, 2)
+    assert (made.counts["reported"], made.counts["duplicate"]) == (1, 2)

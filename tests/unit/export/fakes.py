@@ -37,7 +37,7 @@ EXTRA = [
     ("ringfence_handshakes", "enrolled", 1.0),
     ("ringfence_repairs", "processes", 1.0),
     ("ringfence_tampered", "pin", 1.0),
-    ("ringfence_takeover_records", "told", 1.0),
+    ("ringfence_takeover_records", "reported", 1.0),
 ]
 
 

@@ -39,7 +39,7 @@ from ringfence.wire import DecodeError, decode
 __all__ = ["OUTCOMES", "Takeover"]
 
 #: what became of a record that an earlier agent left unread
-OUTCOMES = ("told", "duplicate", "activity", "life", "unreadable", "dropped")
+OUTCOMES = ("reported", "duplicate", "activity", "life", "unreadable", "dropped")
 #: two programs on one hook record one call within this, also where the task was preempted between them
 _SAME_CALL_NS = 50_000_000
 _WITNESSED = 100_000  # verdicts of the overlap that are remembered
@@ -237,7 +237,7 @@ class Takeover:
         elif witnessed:
             self.counts["duplicate"] += 1
         else:
-            self.counts["told"] += 1
+            self.counts["reported"] += 1
             self._tell(event, self._container(event))
 
     def _container(self, event: Event) -> Container | None:

@@ -166,7 +166,7 @@ class Desk:
                 now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
                 record = alert_record(what, self._offset, now - what.event.time_ns)
                 record["suppressed"] = held.times - 1  # this line is the last of them
-                record["told"] = timestamp(now, self._offset)
+                record["reported"] = timestamp(now, self._offset)
                 self._emit(record, what.container)
 
     def _kill(self, alert: Alert) -> Alert:
