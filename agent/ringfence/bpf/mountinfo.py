@@ -11,17 +11,17 @@ from typing import NamedTuple
 __all__ = ["MountLine", "parse", "read"]
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
-# From a cgroup namespace of one's own, as in a pod, the root of a cgroup hierarchy is called "/../..".
+# In a separate cgroup namespace, as in a pod, the root of a cgroup hierarchy is named "/../..".
 _WHOLE = re.compile(r"/(\.\./?)*\Z")
 
 
 class MountLine(NamedTuple):
-    """One mount. Bytes that are no UTF-8 are surrogates, where the text was read so."""
+    """One mount. Bytes that are not UTF-8 are surrogates if the text was read that way."""
 
     id: str
     device: str  # MAJOR:MINOR of the superblock
-    root: str  # the directory of the filesystem that the mount shows
-    target: str  # where it is seen
+    root: str  # the mounted directory of the filesystem
+    target: str  # the mount point
     options: frozenset[str]  # of the mount
     fstype: str
     source: str
@@ -29,17 +29,17 @@ class MountLine(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether it shows its filesystem from the root."""
+        """True if the root of its filesystem is mounted."""
         return _WHOLE.match(self.root) is not None
 
     @property
     def writable(self) -> bool:
-        """Read-only may be a property of the mount or of the superblock."""
+        """True if neither the mount nor the superblock is read-only."""
         return "ro" not in self.options and "ro" not in self.super_options
 
 
 def parse(text: str) -> Iterator[MountLine]:
-    """The lines that parse, in their order; others are skipped."""
+    """Yields the valid lines in order; others are skipped."""
     for line in text.split("\n"):
         left, separator, right = line.partition(" - ")
         fields, tail = left.split(" "), right.split(" ")
@@ -51,10 +51,10 @@ def parse(text: str) -> Iterator[MountLine]:
 
 
 def read(process: Path = Path("/proc/self")) -> Iterator[MountLine]:
-    """What a process sees, by its directory in a procfs. Raises OSError."""
+    """Yields the mounts of a process, by its directory in a procfs. Raises OSError."""
     return parse((process / "mountinfo").read_text(errors="surrogateescape"))
 
 
 def _unescaped(text: str) -> str:
-    """Space, tab, newline, backslash and # are written as octal numbers."""
+    """Decodes space, tab, newline, backslash and #, which are written as octal numbers."""
     return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)

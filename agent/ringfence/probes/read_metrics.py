@@ -34,7 +34,7 @@ _FLOAT = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 
 
 def integer(notes: Notes, keys: Mapping[str, Node], key: str, default: int, low: int, high: int) -> int:
-    """A number within bounds, or the default after a mistake."""
+    """Returns a number within bounds, or the default after a mistake."""
     node = keys.get(key)
     if node is None:
         return default
@@ -45,7 +45,7 @@ def integer(notes: Notes, keys: Mapping[str, Node], key: str, default: int, low:
 
 
 def read_metrics(notes: Notes, node: Node | None, fields: Mapping[str, Field]) -> tuple[Metric, ...]:
-    """The list under `metrics`."""
+    """Reads the list under `metrics`."""
     if node is None:
         return ()
     if not isinstance(node, Sequence_) or not 1 <= len(node.items) <= MAX_METRICS:
@@ -56,7 +56,7 @@ def read_metrics(notes: Notes, node: Node | None, fields: Mapping[str, Field]) -
         metric = _metric(notes, item, f"spec.metrics[{index}]", fields)
         if metric is not None:
             if any(metric.name == other.name for other in found):
-                notes.add(item, f"spec.metrics[{index}].name", f"{metric.name!r} is there twice")
+                notes.add(item, f"spec.metrics[{index}].name", f"{metric.name!r} is duplicate")
             found.append(metric)
     return tuple(found)
 
@@ -70,15 +70,15 @@ def _metric(notes: Notes, node: Node, where: str, fields: Mapping[str, Field]) -
     if "name" in keys:
         name = notes.text(keys["name"], f"{where}.name", METRIC_NAME, "a name of a-z, 0-9 and `_`")
     if name.endswith(("_total", "_bucket", "_count", "_sum")):
-        notes.add(keys["name"], f"{where}.name", "ends in a suffix that Prometheus adds itself")
+        notes.add(keys["name"], f"{where}.name", "must not end in a suffix that Prometheus adds itself")
     value = _field(notes, keys["value"], f"{where}.value", fields, numbers=True) if "value" in keys else ""
     buckets = _buckets(notes, keys["buckets"], f"{where}.buckets") if "buckets" in keys else ()
     if kind == "histogram":
         for key in ("value", "buckets"):
             if key not in keys:
-                notes.add(node, where, f"{key!r} is missing: a histogram is of a field, in buckets")
+                notes.add(node, where, f"{key!r} is missing: a histogram needs a field and buckets")
     elif "buckets" in keys:
-        notes.add(keys["buckets"], f"{where}.buckets", "only a histogram has buckets")
+        notes.add(keys["buckets"], f"{where}.buckets", "only a histogram can have buckets")
     if "scale" in keys and "value" not in keys:
         notes.add(keys["scale"], f"{where}.scale", "needs a `value`")
     return Metric(
@@ -115,9 +115,9 @@ def _labels(notes: Notes, node: Node, where: str, fields: Mapping[str, Field]) -
     for index, item in enumerate(items):
         name = _field(notes, item, f"{where}[{index}]", fields)
         if name in _RESERVED or name.startswith("__"):
-            notes.add(item, where, f"{name!r} is a label that the agent or Prometheus sets itself")
+            notes.add(item, where, f"{name!r} is reserved: the agent or Prometheus sets this label")
         elif name in found:
-            notes.add(item, where, f"{name!r} is there twice")
+            notes.add(item, where, f"{name!r} is duplicate")
         found.append(name)
     return tuple(found)
 
@@ -128,7 +128,7 @@ def _buckets(notes: Notes, node: Node, where: str) -> tuple[float, ...]:
         return ()
     bounds = tuple(_number(notes, item, where) for item in node.items)
     if list(bounds) != sorted(set(bounds)):
-        notes.add(node, where, "must rise from each bound to the next")
+        notes.add(node, where, "must be in increasing order")
     return bounds
 
 

@@ -67,7 +67,7 @@ def test_what_was_not_seen_is_a_note_of_the_run() -> None:
     """With its check, and escaped."""
     [run] = as_sarif([], "node-1", UNSEEN)["runs"]
     [note] = run["invocations"][0]["toolExecutionNotifications"]
-    assert note["message"]["text"] == "not looked at: the version of evil\\x1b runc"
+    assert note["message"]["text"] == "not examined: the version of evil\\x1b runc"
     rule = note["associatedRule"]
     assert run["tool"]["driver"]["rules"][rule["index"]]["id"] == rule["id"] == "runtime-cve"
 

@@ -290,7 +290,7 @@ def test_an_address_of_another_machine_is_a_clear_error() -> None:
 
 def test_a_name_that_is_no_address_is_a_clear_error() -> None:
     """The resolver's error is a configuration error."""
-    with pytest.raises(ConfigError, match="no address"):
+    with pytest.raises(ConfigError, match="not an address"):
         HttpServer(Listen("no such host", 80), CollectorRegistry(), str, str)
 
 

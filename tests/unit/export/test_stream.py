@@ -239,7 +239,7 @@ def test_events_of_a_custom_probe_are_wanted_by_who_names_it(server: StreamServe
         wait_for(lambda: server.wants_probe("probe.dns"), "the wish")
     with connect(server) as client, client.makefile("rb") as lines:
         client.sendall(b'{"op":"events","events":["probe.IO"]}\n')
-        assert "is no event" in json.loads(lines.readline())["error"]
+        assert "is not an event" in json.loads(lines.readline())["error"]
 
 
 def test_a_subscriber_that_does_not_read_loses_records_and_is_told(server: StreamServer) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a finished alert to every receiver's queue: `put` never blocks, a thread writes to disk."""
+"""Passes finished alerts to every receiver's queue: `put` never blocks, a thread writes to disk."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ringfence.severity import at_least
 
 __all__ = ["Outbox", "outbox_of", "receivers_of"]
 
-_CAPACITY = 8192  # alerts on their way to the disk
+_CAPACITY = 8192  # alerts that wait to be written to disk
 _SYNC = 1.0  # seconds
 _REASONS = ("queue_full", "refused", "undeliverable", "disk_error", "corrupt", "too_large")
 Complain = Callable[[str, str], None]
 
 
 class Outbox:
-    """The queues and senders of all receivers. `lost` counts alerts that no queue got."""
+    """The queues and senders of all receivers. `lost` counts alerts that reached no queue."""
 
     def __init__(self, senders: Sequence[Sender], *, least: str = "info", sync: str = "second") -> None:
         self.senders = tuple(senders)
@@ -42,13 +42,13 @@ class Outbox:
         self._thread = SupervisedThread("outbox", self._run)
 
     def start(self) -> None:
-        """Begin to write and to send."""
+        """Starts writing and sending."""
         self._thread.start()
         for sender in self.senders:
             sender.start()
 
     def put(self, record: Mapping[str, Any]) -> bool:
-        """Take an alert; it must not be changed afterwards. False when it was lost, which is counted."""
+        """Takes an alert, which must not be changed afterwards. Returns False if it was lost (counted)."""
         if not self.senders or not at_least(record.get("severity"), self._least):
             return True
         if self._queue.qsize() >= _CAPACITY:
@@ -58,7 +58,7 @@ class Outbox:
         return True
 
     def close(self, timeout: float = 3.0) -> None:
-        """Write what was put, send what can be sent in time; the rest waits on disk for the next agent."""
+        """Writes all alerts and sends what it can within `timeout`; the rest stays on disk."""
         end = time.monotonic() + timeout
         self._queue.put(None)
         self._thread.stop()
@@ -68,7 +68,7 @@ class Outbox:
             sender.spool.close()
 
     def lost_by_reason(self) -> Iterator[tuple[str, str, int]]:
-        """(receiver, reason, alerts) of all that was lost."""
+        """Yields (receiver, reason, alerts) of all losses."""
         for sender in self.senders:
             reasons = Counter(dict.fromkeys(_REASONS, 0))
             reasons.update(sender.lost)
@@ -104,7 +104,7 @@ class Outbox:
 
 
 def receivers_of(config: Config) -> list[Receiver]:
-    """Everybody that the configuration names."""
+    """Returns the configured receivers."""
     render = FORMATS[config.alerts_format]
     found: list[Receiver] = []
     for one in config.alerts_webhook:
@@ -124,7 +124,7 @@ def receivers_of(config: Config) -> list[Receiver]:
 
 
 def _settings(config: Config, receiver: Configured) -> HttpSettings:
-    """What is this receiver's own, and what all share."""
+    """Returns this receiver's own settings, completed by the shared ones."""
     return HttpSettings(
         timeout=float(config.alerts_timeout),
         headers=config.alerts_headers if receiver.headers == "shared" else receiver.headers,
@@ -135,12 +135,12 @@ def _settings(config: Config, receiver: Configured) -> HttpSettings:
 
 
 def _name(kind: str, target: str) -> str:
-    """The same name for the same receiver after each start; an address may hold a secret, so it is hashed."""
+    """Returns a stable name for a receiver. The address may contain a secret, so it is hashed."""
     return f"{kind}-{hashlib.sha256(target.encode()).hexdigest()[:8]}"
 
 
 def outbox_of(config: Config, complain: Complain) -> Outbox:
-    """The configured receivers, with what still waits for them. Raises Error where a queue cannot be used."""
+    """Returns the configured receivers with their queues. Raises Error if a queue cannot be used."""
     senders: list[Sender] = []
     try:
         for receiver in receivers_of(config):

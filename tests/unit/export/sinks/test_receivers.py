@@ -17,7 +17,7 @@ import pytest
 from ringfence.export.sinks import local
 from ringfence.export.sinks.http import Http, HttpSettings
 from ringfence.export.sinks.local import RotatedFile, Syslog, syslog_line
-from ringfence.export.sinks.sender import Away, Sender
+from ringfence.export.sinks.sender import Sender, Unavailable
 from ringfence.export.sinks.spool import Spool
 from ringfence.export.sinks.web import Alertmanager, Otlp
 from tests.support.receivers import alert, http_receiver, whole_alert
@@ -187,7 +187,7 @@ def test_a_tcp_receiver_that_does_not_read_is_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, HttpSettings(timeout=0.3))
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             syslog.send([alert(n, notes=["x" * 60000]) for n in range(400)])
         assert caught.value.reason == "timeout"
 
@@ -256,9 +256,9 @@ def test_datagrams_follow_a_name_to_its_new_address(monkeypatch: pytest.MonkeyPa
 
 def test_a_missing_socket_is_a_receiver_that_is_away(tmp_path: Path) -> None:
     """Not an error of the agent."""
-    with pytest.raises(Away):
+    with pytest.raises(Unavailable):
         Syslog("s", f"unix://{tmp_path}/none", dict, HttpSettings()).send([alert()])
-    with pytest.raises(Away):
+    with pytest.raises(Unavailable):
         Syslog("s", "tcp://127.0.0.1:1", dict, HttpSettings(timeout=0.5)).send([alert()])
 
 
@@ -297,6 +297,6 @@ def test_a_file_without_rotated_ones_is_begun_anew(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_a_receiver_that_is_away() -> None:
     """/dev/full; the alerts stay in the queue (which lies elsewhere)."""
-    with pytest.raises(Away) as caught:
+    with pytest.raises(Unavailable) as caught:
         RotatedFile("f", Path("/dev/full"), dict, size=1 << 20, keep=1).send([alert()])
     assert caught.value.reason == "disk_full"

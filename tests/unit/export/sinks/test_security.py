@@ -16,7 +16,7 @@ from ringfence.errors import ConfigError
 from ringfence.export.sinks.http import Http, HttpSettings
 from ringfence.export.sinks.local import Syslog
 from ringfence.export.sinks.outbox import receivers_of
-from ringfence.export.sinks.sender import Away
+from ringfence.export.sinks.sender import Unavailable
 from ringfence.export.sinks.web import Alertmanager, Otlp
 from tests.support.receivers import alert, http_receiver, whole_alert
 from tests.support.tls import Authority
@@ -116,9 +116,9 @@ alerts:
 """
         for receiver in receivers_of(config(tmp_path, text)):
             receiver.send([alert()])
-        with pytest.raises(Away, match="not believed"):
+        with pytest.raises(Unavailable, match="not believed"):
             Http(second.url, HttpSettings(ca=authority.path)).post(b"{}")
-        with pytest.raises(Away, match="not believed"):
+        with pytest.raises(Unavailable, match="not believed"):
             Http(first.url, HttpSettings()).post(b"{}")
         assert (first.requests, second.requests) == (1, 1)
 
@@ -127,7 +127,7 @@ alerts:
 def test_a_receiver_under_another_name_is_not_believed(authority: Authority, names: list[str]) -> None:
     """Its certificate is good, and not for this address."""
     with http_receiver(certificate=authority.issue(names)) as receiver:
-        with pytest.raises(Away, match=r"not believed.*mismatch"):
+        with pytest.raises(Unavailable, match=r"not believed.*mismatch"):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
         assert receiver.requests == 0
 
@@ -135,14 +135,14 @@ def test_a_receiver_under_another_name_is_not_believed(authority: Authority, nam
 def test_a_receiver_whose_certificate_is_over_is_away(authority: Authority) -> None:
     """Alerts wait until it has a new one."""
     with http_receiver(certificate=authority.issue(days=-1)) as receiver:
-        with pytest.raises(Away, match="expired"):
+        with pytest.raises(Unavailable, match="expired"):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
 
 
 def test_a_missing_authority_is_told_and_nothing_is_sent(authority: Authority, tmp_path: Path) -> None:
     """The file may come later: the receiver counts as away."""
     with http_receiver(certificate=authority.issue()) as receiver:
-        with pytest.raises(Away, match=r"none\.crt"):
+        with pytest.raises(Unavailable, match=r"none\.crt"):
             Http(receiver.url, HttpSettings(ca=tmp_path / "none.crt")).post(b"{}")
         assert receiver.requests == 0
 
@@ -159,7 +159,7 @@ def test_a_receiver_that_asks_who_we_are_is_told(authority: Authority, tmp_path:
         shared = f'alerts: {{ca: {authority.path}, certificate: {mine}, webhook: ["{receiver.url}"]}}\n'
         [made] = receivers_of(config(tmp_path, shared))
         made.send([alert()])
-        with pytest.raises(Away):
+        with pytest.raises(Unavailable):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
         assert receiver.requests == 3
 
@@ -241,7 +241,7 @@ def has_ended(syslog: Syslog) -> bool:
 def test_a_syslog_receiver_of_another_authority_is_away(authority: Authority, tmp_path: Path) -> None:
     """Nothing is sent."""
     server = TlsServer(Authority(tmp_path, "stranger").issue())
-    with pytest.raises(Away, match="not believed"):
+    with pytest.raises(Unavailable, match="not believed"):
         Syslog("s", f"tls://127.0.0.1:{server.port}", dict, HttpSettings(ca=authority.path)).send([alert()])
     server.close()
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ringfence.export.sinks.http import Http, HttpSettings
-from ringfence.export.sinks.sender import BACKOFF_MOST, Away, Record, Refused, Sender
+from ringfence.export.sinks.sender import BACKOFF_MOST, Record, Refused, Sender, Unavailable
 from ringfence.export.sinks.spool import Spool
 from ringfence.export.sinks.web import Webhook
 from tests.support.agent import free_port
@@ -26,7 +26,7 @@ from tests.support.waiting import wait_for
 
 
 class ScaledReceiver:
-    """Away until a moment of a clock that the test moves; takes everything afterwards."""
+    """Unavailable until a moment of a clock that the test moves; takes everything afterwards."""
 
     name, batch_records, batch_bytes = "scaled", 10, 1 << 20
 
@@ -39,7 +39,7 @@ class ScaledReceiver:
         """Refuse the connection while away."""
         self.attempts.append(self.now)
         if self.now < self.back_at:
-            raise Away("connection", "nobody listens")
+            raise Unavailable("connection", "nobody listens")
         self.got += [record["id"] for record in records]
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ def test_a_receiver_that_cannot_is_asked_again(status: int) -> None:
     """Errors of the server, of the credentials and of the address are no fault of the alert."""
     with http_receiver() as receiver:
         receiver.status = lambda number: status
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             post(receiver.url)
         assert caught.value.reason == f"http_{status // 100}xx"
         assert receiver.requests == 1  # a redirect is not followed
@@ -192,7 +192,7 @@ def test_a_receiver_may_say_when(said: str, least: float, most: float) -> None:
         receiver.retry_after = said
         if said[0] == "@":
             receiver.retry_after = formatdate(time.time() + int(said[1:]), usegmt=True)
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             post(receiver.url)
         assert least <= caught.value.retry_after <= most
         assert not caught.value.blameless
@@ -202,7 +202,7 @@ def test_too_many_requests_are_no_fault_of_an_alert() -> None:
     """429."""
     with http_receiver() as receiver:
         receiver.status = lambda number: 429
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             post(receiver.url)
         assert caught.value.blameless
 
@@ -213,13 +213,13 @@ def test_a_receiver_that_hangs_is_left(how: str) -> None:
     with http_receiver() as receiver:
         receiver.delay, receiver.drip = (30.0, 0.0) if how == "hang" else (0.0, 0.05)
         began = time.monotonic()
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             post(receiver.url, timeout=0.3)
         assert caught.value.reason == "timeout"
         assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize(("status", "error"), [(200, None), (204, None), (400, Refused), (503, Away)])
+@pytest.mark.parametrize(("status", "error"), [(200, None), (204, None), (400, Refused), (503, Unavailable)])
 @pytest.mark.parametrize("rest", ["Content-Length: 9", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("hangs", [True, False])
 def test_the_status_is_the_answer(status: int, error: type[Exception] | None, rest: str, hangs: bool) -> None:
@@ -261,7 +261,7 @@ def test_headers_come_from_a_file_that_may_change(tmp_path: Path) -> None:
         headers.write_text("Authorization: Bearer two\n")
         http.post(b"{}")
         headers.unlink()
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             http.post(b"{}")
     assert [got["Authorization"] for got in receiver.headers] == ["Bearer one", "Bearer two"]
     assert receiver.headers[0]["X-Scope-OrgID"] == "7"
@@ -275,7 +275,7 @@ def test_a_line_that_is_no_header_is_told_and_nothing_leaves(tmp_path: Path, lin
     headers = tmp_path / "headers"
     headers.write_text(line + "\n", encoding="latin-1")
     with http_receiver() as receiver:
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             Http(receiver.url, HttpSettings(headers=headers)).post(b"{}")
         assert receiver.requests == 0
     assert caught.value.reason == "headers"
@@ -285,7 +285,7 @@ def test_a_line_that_is_no_header_is_told_and_nothing_leaves(tmp_path: Path, lin
 def test_an_error_does_not_tell_the_address() -> None:
     """The path of a webhook is often its secret."""
     port = free_port()
-    with pytest.raises(Away) as caught:
+    with pytest.raises(Unavailable) as caught:
         post(f"http://127.0.0.1:{port}/services/T0/SECRET?key=SECRET")
     assert "SECRET" not in str(caught.value)
     assert str(port) in str(caught.value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.export.sinks.sender import HELD_S, TRIES, Away, Record, Refused, Sender
+from ringfence.export.sinks.sender import HELD_S, TRIES, Record, Refused, Sender, Unavailable
 from ringfence.export.sinks.spool import Spool
 from tests.support.receivers import alert
 
@@ -71,11 +71,12 @@ def put(sender: Sender, *numbers: int) -> None:
 def chokes_on(*numbers: int, error: Exception | None = None) -> Verdict:
     """Any request with one of these fails."""
     poison = {name(number) for number in numbers}
-    return lambda ids: (error or Away("http_5xx", "500")) if poison & set(ids) else None
+    return lambda ids: (error or Unavailable("http_5xx", "500")) if poison & set(ids) else None
 
 
 @pytest.mark.parametrize(
-    "error", [Away("http_5xx", "500"), Away("timeout"), Away("connection"), KeyError("x")]
+    "error",
+    [Unavailable("http_5xx", "500"), Unavailable("timeout"), Unavailable("connection"), KeyError("x")],
 )
 def test_others_go_past_an_alert_that_always_fails(tmp_path: Path, error: Exception) -> None:
     """Whatever it does to its receiver, or to our own code."""
@@ -110,7 +111,7 @@ def test_it_is_lost_after_an_hour_in_which_others_were_taken(tmp_path: Path) -> 
 
 def test_while_nobody_takes_anything_nothing_is_suspect(tmp_path: Path) -> None:
     """A receiver that answers 500 to everything, for a day: no alert is blamed, all arrive in order."""
-    receiver = Moody(lambda ids: None if receiver.now > 1_800_086_400 else Away("http_5xx", "500"))
+    receiver = Moody(lambda ids: None if receiver.now > 1_800_086_400 else Unavailable("http_5xx", "500"))
     sender = sender_of(tmp_path, receiver)
     put(sender, *range(25))
     while sender.spool.records:
@@ -123,7 +124,7 @@ def test_while_nobody_takes_anything_nothing_is_suspect(tmp_path: Path) -> None:
 def test_a_receiver_that_fails_at_random_gets_everything(tmp_path: Path, seed: int) -> None:
     """Half of its back ends are broken: whoever fails there is no poison."""
     dice = random.Random(seed)
-    receiver = Moody(lambda ids: Away("http_5xx", "502") if dice.random() < 0.6 else None)
+    receiver = Moody(lambda ids: Unavailable("http_5xx", "502") if dice.random() < 0.6 else None)
     sender = sender_of(tmp_path, receiver, chance=dice.random)
     put(sender, *range(200))
     while sender.spool.records:
@@ -161,7 +162,9 @@ def test_one_that_stands_alone_makes_room(tmp_path: Path) -> None:
 
 def test_where_nobody_is_there_the_first_stays_the_first(tmp_path: Path) -> None:
     """It was alone for long, and came to nobody: it is not put behind those that came later."""
-    receiver = Moody(lambda ids: None if receiver.now > 1_800_000_900 else Away("connection", blameless=True))
+    receiver = Moody(
+        lambda ids: None if receiver.now > 1_800_000_900 else Unavailable("connection", blameless=True)
+    )
     sender = sender_of(tmp_path, receiver)
     put(sender, 0)
     receiver.batch_records = 1
@@ -179,12 +182,12 @@ def test_who_is_told_to_come_later_comes_later_and_blames_nobody(tmp_path: Path)
 
     def verdict(ids: Sequence[str]) -> Exception | None:
         if receiver.now < 1_800_000_010:
-            return Away("http_5xx", "503")
+            return Unavailable("http_5xx", "503")
         del last[: len([moment for moment in last if moment <= receiver.now - 60])]
         if len(last) >= 5:
-            return Away("http_4xx", "429", retry_after=30.0, blameless=True)
+            return Unavailable("http_4xx", "429", retry_after=30.0, blameless=True)
         last.append(receiver.now)
-        return Away("http_5xx", "500") if len(ids) > 1 else None
+        return Unavailable("http_5xx", "500") if len(ids) > 1 else None
 
     receiver.verdict = verdict
     sender = sender_of(tmp_path, receiver, chance=lambda: 0.0)
@@ -204,7 +207,7 @@ def test_who_was_given_up_is_not_given_up_again(tmp_path: Path) -> None:
     def verdict(ids: Sequence[str]) -> Exception | None:
         if poison in ids:
             return Refused("400")
-        return Away("http_5xx", "500") if receiver.now < 1_800_000_050 else None
+        return Unavailable("http_5xx", "500") if receiver.now < 1_800_000_050 else None
 
     receiver = Moody(verdict)
     sender = sender_of(tmp_path, receiver, chance=lambda: 0.0)
@@ -225,7 +228,7 @@ def test_a_suspect_is_not_blamed_where_nobody_is_there(tmp_path: Path) -> None:
     for _ in range(2 * TRIES):
         put(sender, number)
         batch = [name(number)]
-        receiver.verdict = lambda ids, batch=batch: None if ids == batch else Away("x", blameless=True)  # type: ignore[misc]
+        receiver.verdict = lambda ids, batch=batch: None if ids == batch else Unavailable("x", blameless=True)  # type: ignore[misc]
         sender.step(idle=0)
         receiver.now += HELD_S
         number += 1
