@@ -60,10 +60,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- eq .Values.runtime "docker" | ternary "/host/run" (include "ringfence.runtime" .) -}}
 {{- end -}}
 
-{{/* How many receivers alerts are sent to, files aside; those of a secret count as one. */}}
+{{/* The kinds of receivers that can be in `alerts.receiversSecret`: all but `file`. A test compares them. */}}
+{{- define "ringfence.receiverKinds" -}}webhook alertmanager otlp syslog{{- end -}}
+
+{{/* The number of alert receivers, without files; those of a secret count as one. */}}
 {{- define "ringfence.receivers" -}}
 {{- $count := .Values.alerts.receiversSecret | empty | ternary 0 1 -}}
-{{- range $kind := list "webhook" "alertmanager" "otlp" "syslog" -}}
+{{- range $kind := splitList " " (include "ringfence.receiverKinds" .) -}}
 {{- $found := get (default dict $.Values.config.alerts) $kind -}}
 {{- if $found -}}
 {{- $count = kindIs "slice" $found | ternary (len $found) 1 | add $count -}}

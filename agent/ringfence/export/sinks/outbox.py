@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import time
 from collections import Counter
@@ -11,18 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ringfence.config import Config
-from ringfence.config.receivers import Receiver as Configured
 from ringfence.export.jsonl import dumps
-from ringfence.export.sinks.formats import FORMATS
-from ringfence.export.sinks.http import Http, HttpSettings
-from ringfence.export.sinks.local import RotatedFile, Syslog
-from ringfence.export.sinks.sender import Receiver, Sender
+from ringfence.export.sinks.receivers import receivers_of
+from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool
-from ringfence.export.sinks.web import Alertmanager, Otlp, Webhook
 from ringfence.faults import Guard, SupervisedThread
 from ringfence.severity import at_least
 
-__all__ = ["Outbox", "outbox_of", "receivers_of"]
+__all__ = ["Outbox", "outbox_of"]
 
 _CAPACITY = 8192  # alerts that wait to be written to disk
 _SYNC = 1.0  # seconds
@@ -101,42 +96,6 @@ class Outbox:
         if self._sync != "never":
             for sender in self.senders:
                 sender.spool.sync()
-
-
-def receivers_of(config: Config) -> list[Receiver]:
-    """Returns the configured receivers."""
-    render = FORMATS[config.alerts_format]
-    found: list[Receiver] = []
-    for one in config.alerts_webhook:
-        found.append(Webhook(_name("webhook", one.url), Http(one.url, _settings(config, one)), render))
-    for one in config.alerts_alertmanager:
-        http = Http(one.url.rstrip("/") + "/api/v2/alerts", _settings(config, one))
-        found.append(Alertmanager(_name("alertmanager", one.url), http))
-    for one in config.alerts_syslog:
-        found.append(Syslog(_name("syslog", one.url), one.url, render, _settings(config, one)))
-    for one in config.alerts_otlp:
-        http = Http(one.url.rstrip("/") + "/v1/logs", _settings(config, one))
-        found.append(Otlp(_name("otlp", one.url), http))
-    if path := config.alerts_file:
-        name = _name("file", str(path))
-        found.append(RotatedFile(name, path, render, config.alerts_file_size, config.alerts_file_keep))
-    return found
-
-
-def _settings(config: Config, receiver: Configured) -> HttpSettings:
-    """Returns this receiver's own settings, completed by the shared ones."""
-    return HttpSettings(
-        timeout=float(config.alerts_timeout),
-        headers=config.alerts_headers if receiver.headers == "shared" else receiver.headers,
-        ca=config.alerts_ca if receiver.ca == "shared" else receiver.ca,
-        certificate=config.alerts_certificate if receiver.certificate == "shared" else receiver.certificate,
-        key=receiver.key,
-    )
-
-
-def _name(kind: str, target: str) -> str:
-    """Returns a stable name for a receiver. The address may contain a secret, so it is hashed."""
-    return f"{kind}-{hashlib.sha256(target.encode()).hexdigest()[:8]}"
 
 
 def outbox_of(config: Config, complain: Complain) -> Outbox:

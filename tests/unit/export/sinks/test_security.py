@@ -15,7 +15,7 @@ from ringfence.config import Config, load
 from ringfence.errors import ConfigError
 from ringfence.export.sinks.http import Http, HttpSettings
 from ringfence.export.sinks.local import Syslog
-from ringfence.export.sinks.outbox import receivers_of
+from ringfence.export.sinks.receivers import receivers_of
 from ringfence.export.sinks.sender import Unavailable
 from ringfence.export.sinks.web import Alertmanager, Otlp
 from tests.support.receivers import alert, http_receiver, whole_alert
