@@ -155,7 +155,7 @@ def test_its_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> Non
     made = node.run(attacker, objects, "test", environment={**names, "MODE": "audit"}, network=pod.pid)
     try:
         assert made.process.wait(patience(60)) == 1, made.text()
-        assert "NOT OK: mode audit, and it was stopped" in made.text()
+        assert "NOT OK: mode audit, but it was stopped" in made.text()
     finally:
         made.remove()
 

@@ -101,8 +101,8 @@ ARITHMETIC: tuple[tuple[dict[str, Any], str], ...] = (
     ({"customProbes": {"enabled": True}, **MEMORY}, "192Mi is less than 256Mi"),
     ({"config": {"alerts": {"otlp": ["http://a", "http://b", "http://c"]}},
       "alerts": {"queue": {"enabled": False}}},
-     "alerts.queue.enabled: without it 3 receivers may hold 64MiB each in memory"),
-    ({"alerts": {"queue": {"hostPath": "/run/ringfence/queue"}}}, "alerts.queue.hostPath: lies in /run"),
+     "alerts.queue.enabled: without it 3 receivers can use 64MiB each in memory"),
+    ({"alerts": {"queue": {"hostPath": "/run/ringfence/queue"}}}, "alerts.queue.hostPath: is in /run"),
     ({"extraVolumeMounts": [{"name": "x", "mountPath": "/x"}]}, 'extraVolumeMounts: extraVolumes has no "x"'),
 )  # fmt: skip
 
