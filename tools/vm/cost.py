@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pack adds to a lawful call: the call of each benign twin, with the agent and without, in turn.
+"""The cost of the pack for a benign call: the call of each twin, alternating with and without the agent.
 
-On the machine's own kernel: in an emulated guest times say nothing.
+On the machine's own kernel: times in an emulated guest are not meaningful.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Times = dict[str, float]
 
 
 def measure() -> int:
-    """Measure, keep it as results/cost.json; how many calls could be timed."""
+    """Measures, keeps results/cost.json, and returns the number of timed calls."""
     build()
     cases = [case for case in PACK if case.twin and not case.host]
     times: dict[str, dict[str, float]] = {"without": {}, "with": {}}

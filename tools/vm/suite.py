@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's kernel and escape tests inside one boot of a kernel, and what came of them."""
+"""Runs the project's kernel and escape tests in one boot of a kernel, and reads the results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests/results/vm"
-# What every check runs in a guest of each kernel: what LSM hooks decide, what the probes see, every attack.
+# The tests that every check runs in a guest of each kernel: LSM hooks, probes, every attack.
 SUITE = (
     "tests/kernel/test_lsm_*.py",
     "tests/kernel/test_following.py",
@@ -67,12 +67,12 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/runtime/test_network.py::test_ipvlan_shares_the_parents_address",
     ),
 }
-# All that can run in a guest, for hours.
+# All tests that can run in a guest (hours).
 FULL = ("tests/kernel", "tests/escape", "tests/benign", "tests/runtime")
 #: how much slower than the host a guest may be; more on a machine that others use at the same time
 SLOWDOWN = int(os.environ.get("RINGFENCE_VM_SLOWDOWN", "12"))
 FORCED = "root,runc,busybox"  # what the guest must be able to run
-_HANDED_ON = ("PYTHONPATH", "RINGFENCE_KILLS")  # of the environment, to the guest
+_HANDED_ON = ("PYTHONPATH", "RINGFENCE_KILLS")  # environment variables passed to the guest
 TIMEOUT, FULL_TIMEOUT = 3600.0, 4 * 3600.0  # seconds, from power-on
 MEMORY = 4096  # MiB; browsers and databases want it
 
@@ -91,7 +91,7 @@ class Skip(NamedTuple):
 
 _V1 = r"(\{release\}|\S*devices\.allow)"
 _UNBUILT = r"(/sys/kernel/uevent_helper|/run/binfmt_misc/register)"
-#: and nothing else: what runs in no guest would be green in all of them
+#: all other skips are failures: a test that runs in no guest would pass in all of them
 SKIPS = (
     # guests have version 2 of cgroups only; the machine's own kernel has the other
     Skip(r"elsewhere: needs a hybrid cgroup host"),
@@ -131,7 +131,7 @@ class Report(NamedTuple):
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Failures, and skips that nobody allowed."""
+        """Failures, and skips that are not allowed."""
         unknown = [(test, f"skipped: {why}") for test, why in self.skips if not self._allowed(why)]
         return self.failures + unknown
 
@@ -142,7 +142,7 @@ class Report(NamedTuple):
         )
 
     def line(self) -> str:
-        """One line for people."""
+        """A line for the output."""
         said = f"{self.passed} passed, {len(self.bad)} failed, {len(self.skips)} skipped"
         return f"{self.release:32} {self.broken or said} in {self.seconds:.0f} s"
 
@@ -178,7 +178,7 @@ def run_suite(
     RESULTS.mkdir(parents=True, exist_ok=True)
     junit = RESULTS / f"{kernel.name}.xml"
     junit.unlink(missing_ok=True)
-    plugins = ["-p", "no:cacheprovider", "-p", "tools.vm.tell"]
+    plugins = ["-p", "no:cacheprovider", "-p", "tools.vm.progress"]
     argv = [sys.executable, "-m", "pytest", "-q", *plugins, "--color=no"]
     where = list(tests) or _expand((*SUITE, *SHARES.get(kernel.name, ())))
     argv += [f"--junitxml={junit}", *where]
@@ -194,7 +194,7 @@ def run_suite(
 
 
 def boot(kernel: Prepared, job: Job, echo: IO[bytes] | None = None) -> Outcome:
-    """Run the job; once more where the emulator, and no program of anybody's, ended it."""
+    """Runs the job; once more if the emulator itself, and not a program, ended it."""
     outcome = run(kernel, job, echo=echo)
     if outcome.status is None and LATE_BREAKPOINT in outcome.console:
         print(f"{kernel.release}: a breakpoint was run that was no longer there; once more", file=sys.stderr)
@@ -212,7 +212,7 @@ def warm(tests: Sequence[str]) -> None:
 
 
 def guest_environment(kernel: Prepared) -> dict[str, str]:
-    """What tests in a guest are told: of the guest, and of the stand-in for a kernel exploit."""
+    """Returns the variables for tests in a guest: that it is one, and the simulated exploit's module."""
     found = {
         **ENVIRONMENT,
         "PYTHONDONTWRITEBYTECODE": "1",
