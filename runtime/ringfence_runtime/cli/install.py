@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`install PATH`: an executable that starts fast, and beside it `PATH.pyc`, one file with all our modules.
+"""`install PATH`: an executable that starts fast, and `PATH.pyc`, one file with all modules of the runtime.
 
-What pip writes imports `re`, reads every .pth file and looks for each of our modules in each directory;
-together that costs more than the kernel's work of a start. Installed again after an update.
+pip's script imports `re`, reads every .pth file and searches each directory for each module; together
+this costs more than the kernel's work of a start. It must be installed again after an update.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ __all__ = ["install"]
 
 BASE = os.path.dirname(os.path.abspath(ringfence_runtime.__file__))
 
-# The module that PATH.pyc is: it finds the others in its own constant. {codes} is a dict of name ->
-# (package?, code).
+# The module PATH.pyc: it finds the others in its own constant. {codes} is a dict of name -> (package?, code).
 _MAIN = """
 import gc, marshal, posix, sys
 from _frozen_importlib import ModuleSpec
@@ -61,7 +60,7 @@ posix._exit(code)
 
 
 def _modules() -> dict[str, tuple[bool, bytes]]:
-    """Every module of ours as marshalled code."""
+    """Returns every module of the runtime as marshalled code."""
     found: dict[str, tuple[bool, bytes]] = {}
     for directory, _, files in os.walk(BASE):
         for file in sorted(files):
@@ -77,14 +76,14 @@ def _modules() -> dict[str, tuple[bool, bytes]]:
 
 
 def bundle(init: str) -> bytes:
-    """The bytes of PATH.pyc. `init` is the program of front/init.c, or empty."""
+    """Returns the bytes of PATH.pyc. `init` is the program of front/init.c, or empty."""
     code = compile(_MAIN.format(codes=_modules(), base=BASE, init=init), "<ringfence-runtime>", "exec")
     header = MAGIC_NUMBER + (0).to_bytes(4, "little") + int(time.time()).to_bytes(4, "little") + bytes(4)
     return header + marshal.dumps(code)
 
 
 def script(interpreter: str, target: str) -> str:
-    """The executable where there is no C compiler."""
+    """Returns the executable for a host without a C compiler."""
     if len(interpreter) > 120:
         raise UsageError(f"the interpreter's path is too long for a #! line: {interpreter}")
     return (
@@ -96,7 +95,7 @@ def script(interpreter: str, target: str) -> str:
 def _compile(
     sources: Sequence[str], output: str, definitions: Sequence[str] = (), *, static: bool = False
 ) -> bool:
-    """Whether a C compiler is there and makes the program, linked statically if that is possible."""
+    """Compiles the program, statically linked if possible. Returns False without a working C compiler."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
         return False
@@ -114,7 +113,7 @@ def _replace(path: str) -> None:
 
 
 def install(settings: Globals, arguments: list[str]) -> int:
-    """Write PATH, PATH.pyc and PATH.init, each beside and renamed."""
+    """Writes PATH, PATH.pyc and PATH.init, each under a temporary name and renamed."""
     del settings
     parsed = parse(arguments, {"no-compile": "f", "no-init": "f", "launcher": "s"}, interleaved=True)
     [path] = expect(parsed, "install", 1, 1)
@@ -123,7 +122,7 @@ def install(settings: Globals, arguments: list[str]) -> int:
         raise Error(f"cannot install to {path!r}")
     interpreter, may_compile = os.path.realpath(sys.executable), not parsed.flag("no-compile")
     init = f"{os.path.abspath(path)}.init"
-    # Linked statically: in the container there is no library of the host's.
+    # Linked statically: the container has no library of the host.
     if (
         may_compile
         and not parsed.flag("no-init")
