@@ -62,7 +62,7 @@ def test_a_chosen_address(tmp_path: Path) -> None:
         lease(tmp_path, "bridge:n,ip=10.0.0.9", "b")
     with pytest.raises(SandboxError, match="is taken"):
         lease(tmp_path, "bridge:n,ip=10.0.0.1", "b")
-    with pytest.raises(UsageError, match="lies in no subnet"):
+    with pytest.raises(UsageError, match="is in no subnet"):
         lease(tmp_path, "bridge:n,ip=10.0.1.9", "b")
 
 
@@ -99,7 +99,7 @@ def test_ports_of_others_are_taken(tmp_path: Path) -> None:
         lease(tmp_path, "bridge:other", "b", tcp._replace(address=""))
     lease(tmp_path, "bridge", "b", tcp._replace(protocol="udp"))
     [one] = parse(f"127.0.0.1:{free_port()}:1")
-    with pytest.raises(UsageError, match="named twice"):
+    with pytest.raises(UsageError, match="is duplicate"):
         lease(tmp_path, "bridge", "c", one, one._replace(container=2))
 
 
