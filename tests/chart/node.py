@@ -45,7 +45,7 @@ _USUAL = (
 
 
 class Pod:
-    """One container of a pod, running; its cgroup has a name of ours."""
+    """One container of a pod, running; its cgroup has a test name."""
 
     def __init__(self, node: Node, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.node, self.name, self.process, self.log = node, name, process, log

@@ -151,7 +151,7 @@ def test_its_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> Non
         assert "an alert of this rule was counted (denied): ok" in made.text()
     finally:
         made.remove()
-    # The same, by somebody who was told that nothing is stopped here: the test must not pass.
+    # The same with the wrong mode: the test must not pass.
     made = node.run(attacker, objects, "test", environment={**names, "MODE": "audit"}, network=pod.pid)
     try:
         assert made.process.wait(patience(60)) == 1, made.text()
@@ -266,10 +266,10 @@ def killed_without_a_ticket(node: Node, pod: Pod) -> None:
     (Path(node.host("/run/ringfence")) / "ticket").unlink()
 
 
-def test_without_a_ticket_the_pins_stay_and_it_is_told_what_to_do(
+def test_without_a_ticket_the_pins_stay_and_the_log_has_a_remedy(
     node: Node, pod: Pod, objects: list[Object]
 ) -> None:
-    """Who has killed the agent and wiped its state must not get past the pins: the host's root has to."""
+    """An attacker who kills the agent and wipes its state cannot remove the pins; the host's root must."""
     killed_without_a_ticket(node, pod)
     with new_cgroup("victim") as cgroup:
         successor = node.run(agent_of(objects), objects, "agent")
@@ -282,18 +282,18 @@ def test_without_a_ticket_the_pins_stay_and_it_is_told_what_to_do(
         assert attack(cgroup) != 0
 
 
-def test_without_a_ticket_and_self_defence_the_pins_are_removed_first_and_that_is_told(
+def test_without_a_ticket_and_self_defence_the_pins_are_removed_first_and_logged(
     node: Node, objects: list[Object]
 ) -> None:
-    """Where the self-defence only tells, the agent comes back by itself."""
-    tells = {"RINGFENCE_SELF_DEFENCE": "alert"}
-    first = node.run(agent_of(objects), objects, "agent", environment=tells)
+    """If the self-defence only alerts, the agent recovers by itself."""
+    alerting = {"RINGFENCE_SELF_DEFENCE": "alert"}
+    first = node.run(agent_of(objects), objects, "agent", environment=alerting)
     try:
         ready(first)
         killed_without_a_ticket(node, first)
     finally:
         first.remove()
-    successor = node.run(agent_of(objects), objects, "agent", environment=tells)
+    successor = node.run(agent_of(objects), objects, "agent", environment=alerting)
     try:
         ready(successor)
         assert "its pins were removed at the start" in successor.text()

@@ -67,7 +67,7 @@ def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a port that is none", {"metrics": {"port": 70000}}
     yield "an interval that is none", {"podMonitor": {"interval": "often"}}
     yield "an exception of nothing known", {"policies": {"except": {"namespace": ["kube-system"]}}}
-    yield "an exception of nobody", {"policies": {"except": {"namespaces": []}}}
+    yield "an empty exception", {"policies": {"except": {"namespaces": []}}}
     yield "an empty policy", {"policies": {"extra": {"own.yaml": ""}}}
     yield "a taint's key that is none", {"startupTaint": {"key": "ringfence dev/x"}}
     yield "a taint's key with two prefixes", {"startupTaint": {"key": "a/b/c"}}
@@ -192,7 +192,7 @@ def test_the_schema_and_the_values_name_the_same_keys() -> None:
 
 
 def _keys(node: yaml.MappingNode, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Every key that stands on a line of its own, with that line's number."""
+    """Every key on its own line, with that line's number."""
     for key, value in node.value:
         here = (*path, key.value)
         yield here, key.start_mark.line

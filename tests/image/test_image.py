@@ -24,7 +24,7 @@ from tests.support.force import missing, need_root
 from tests.support.waiting import patience
 from tools.image.rootfs import missing_libraries, wanted
 
-# bcc is in no image of ours: its two modules cannot be imported there.
+# bcc is not in this image: its two modules cannot be imported there.
 IMPORT_ALL = """
 import importlib, pkgutil, ringfence
 found = [one.name for one in pkgutil.walk_packages(ringfence.__path__, "ringfence.")]
@@ -94,7 +94,7 @@ def test_the_layout_is_one_that_its_digests_agree_with(built: Image) -> None:
 
 
 def test_it_runs_by_our_own_runtime(built: Image, tmp_path: Path) -> None:
-    """Read-only, without a capability: its Python finds its modules, and all of ours can be imported."""
+    """Read-only, without a capability: its Python finds its modules, and all can be imported."""
     need_root()
     said = _run(built.rootfs, tmp_path, ["/usr/bin/ringfence", "version"])
     assert said.startswith("ringfence ")

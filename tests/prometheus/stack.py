@@ -47,10 +47,10 @@ class Stack:
             return found
 
     def wait_alert(self, name: str, *, seconds: float) -> tuple[float, dict[str, Any]]:
-        """When the webhook was first told of it, and what."""
+        """Returns when the webhook first got the alert, and the alert."""
         return wait_for(
             lambda: next(((at, one) for at, one in self.called if one["labels"]["alertname"] == name), None),
-            f"the webhook to be told of {name}", seconds=seconds, every=0.05,
+            f"the webhook to get {name}", seconds=seconds, every=0.05,
         )  # fmt: skip
 
 

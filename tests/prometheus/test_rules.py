@@ -19,7 +19,7 @@ RUNBOOKS = ROOT / "docs/runbooks"
 
 
 def page_of(alert: Alert) -> str:
-    """The file that the annotation names; the chart makes a URL of it where it is told a base."""
+    """The annotation's file exists; the chart makes a URL of it if a base is configured."""
     found = re.fullmatch(
         r"docs/runbooks/([a-z-]+\.md) \(sources of Ringfence\)", alert.annotations["runbook"]
     )
@@ -106,7 +106,7 @@ def test_the_alerts_that_were_promised_are_there() -> None:
     }  # fmt: skip
 
 
-def test_the_death_of_an_agent_is_told_within_15_seconds_and_not_upon_one_failed_scrape() -> None:
+def test_the_death_of_an_agent_fires_within_15_seconds_and_not_after_one_failed_scrape() -> None:
     """By arithmetic; test_live.py measures it: a failed scrape, an evaluation, the evaluations of `for`."""
     values = yaml.safe_load((ROOT / "charts/ringfence/values.yaml").read_text())
     group, rule = next(

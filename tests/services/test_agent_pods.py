@@ -53,13 +53,13 @@ def daemon() -> Iterator[CriDaemon]:
 
 
 class Scene:
-    """An agent that looks only at containers of one pod's namespace of ours."""
+    """An agent that observes only containers of one namespace of the test."""
 
     def __init__(self, agent: Agent, fake: FakeApiServer, receiver: Receiver) -> None:
         self.agent, self.fake, self.receiver = agent, fake, receiver
 
     def tell(self, uid: str, name: str, labels: dict[str, str], event: str = "ADDED") -> None:
-        """The API server tells of a pod."""
+        """The API server reports a pod."""
         owner = [{"kind": "Job", "name": "nightly", "controller": True}]
         meta = {"uid": uid, "name": name, "namespace": "rf-shop", "labels": labels, "ownerReferences": owner}
         self.fake.add({"metadata": meta}, event=event)
@@ -142,7 +142,7 @@ def test_short_pods_under_load_are_all_named_right(scene: Scene, daemon: CriDaem
 
 
 def test_labels_of_the_api_server_choose_policies_and_change_them(scene: Scene, daemon: CriDaemon) -> None:
-    """A label that comes later brings a policy, one that goes takes it away; the owner is told."""
+    """A label that comes later brings a policy, its removal removes it; the alert has the owner."""
     with daemon.pod("web-0", "rf-shop", {"app": "web"}) as pod:
         identifier = pod.run("web", "/bin/sleep", "600")
 
@@ -159,8 +159,8 @@ def test_labels_of_the_api_server_choose_policies_and_change_them(scene: Scene, 
                     marker,
                 )
                 daemon.ctr("tasks", "exec", *argv, check=False)
-            wait_for(lambda: marker in told(scene.agent, "pods-user-namespace"), "the last alert")
-            return marker in told(scene.agent, "labelled-uts")
+            wait_for(lambda: marker in reported(scene.agent, "pods-user-namespace"), "the last alert")
+            return marker in reported(scene.agent, "labelled-uts")
 
         scene.tell(pod.uid, "web-0", {"app": "web"})
         wait_for(lambda: known(scene.agent, identifier), "the container's names")
@@ -174,8 +174,8 @@ def test_labels_of_the_api_server_choose_policies_and_change_them(scene: Scene, 
         wait_for(lambda: not tries(secrets.token_hex(4)), "the policy to go", every=0.3)
 
 
-def told(agent: Agent, rule: str) -> list[str]:
-    """The last arguments of the programs that this rule was told of."""
+def reported(agent: Agent, rule: str) -> list[str]:
+    """Returns the last arguments of the programs in this rule's alerts."""
     return [one["process"]["args"][-1] for one in agent.alerts(rule=rule) if one["process"]["args"]]
 
 

@@ -101,9 +101,9 @@ def test_the_source_takes_labels_from_the_api_server_and_the_rest_from_the_runti
     cache = PodCache()
     owner = [{"kind": "StatefulSet", "name": "web", "controller": True}]
     item = {"uid": pod.uid, "name": "web-0", "namespace": "shop", "ownerReferences": owner}
-    told = pod_of({"metadata": {**item, "labels": {"app": "web", "tier": "back"}}})
-    assert told is not None
-    cache.put([told])
+    watched = pod_of({"metadata": {**item, "labels": {"app": "web", "tier": "back"}}})
+    assert watched is not None
+    cache.put([watched])
     both = Kubernetes(cri, cache).find(request)
     assert both is not None
     assert (both.labels["tier"], both.owner, both.name, both.image) == (

@@ -132,9 +132,9 @@ def _runtimes(node: Node) -> Iterator[Finding | Unseen]:
 def _ports(node: Node) -> Iterator[Finding | Unseen]:
     """Yields findings about listeners in the host's network; services without TLS have their own ports."""
     listening = _listening(node)
-    told = list(daemons.docker(node.name, node.root / "proc", node.host, listening))
-    yield from told
-    if _DOCKER in listening and not any(isinstance(one, Finding) for one in told):
+    found = list(daemons.docker(node.name, node.root / "proc", node.host, listening))
+    yield from found
+    if _DOCKER in listening and not any(isinstance(one, Finding) for one in found):
         only_here = listening[_DOCKER] == {True}
         where = "on the loopback only" if only_here else "for other machines, too"
         yield _found("docker-tcp", node, f"port {_DOCKER}, {where}", 75 if only_here else -1)

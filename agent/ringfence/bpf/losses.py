@@ -38,7 +38,7 @@ class Losses:
         self._drops, self._unnamed = drops, unnamed
         self._gone: Counter[tuple[int, int]] = Counter()  # of freed slots, by event and reason
         self._reported: Counter[tuple[int, int]] = Counter()  # the last result of `totals`
-        self._telling = threading.Lock()
+        self._reporting = threading.Lock()
 
     def by_slot(self) -> dict[Lost, int]:
         """Returns the counts of the slots in use, and of NO_SLOT."""
@@ -60,7 +60,7 @@ class Losses:
         totals = Counter(self._gone)
         for lost, count in self.by_slot().items():
             totals[lost.event, lost.reason] += count
-        with self._telling:
+        with self._reporting:
             self._reported |= totals  # the greater of both, for each
             return Counter(self._reported)
 

@@ -27,7 +27,7 @@ _MOST = 5
 _REASONS = {
     "compile": "does not compile",
     "memory": "bcc needed more memory than `probes.memory` allows",
-    "child": "bcc's process met an error",
+    "child": "bcc's process failed",
 }
 
 

@@ -35,9 +35,7 @@ class Found(NamedTuple):
     network: str
     """`new`, `host`, or the path of a namespace to join"""
     files: tuple[tuple[str, str], ...] = ()
-    """(file of ours, path in the sandbox): hosts, resolv.conf, hostname, never through a symlink of the
-    image
-    """
+    """(source file, path in the sandbox): hosts, resolv.conf, hostname, never through the image's symlinks"""
     output: str = ""
     """a file for standard output and standard error; empty: those of the caller"""
     map_volumes: bool = False

@@ -197,7 +197,7 @@ static int attack_exploit(char **args)
 		return result(-1);
 	}
 	need(fd >= 0 && !setgid(65534) && !setuid(65534), "to be nobody, and the device");
-	close(open("/proc/uptime", O_RDONLY | O_CLOEXEC)); /* whoever is attacked has done something as what it is */
+	close(open("/proc/uptime", O_RDONLY | O_CLOEXEC)); /* the task must have made a call with its own identity */
 	need(write(fd, what, strlen(what)) >= 0, "the module");
 	try_now("openat");
 	return result(open("/proc/uptime", O_RDONLY | O_CLOEXEC));

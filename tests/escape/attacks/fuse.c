@@ -28,7 +28,7 @@ static void reply(int fuse, const struct fuse_in_header *to, int error, const vo
 	struct fuse_out_header head = { .len = sizeof(head) + length, .error = error, .unique = to->unique };
 	struct iovec parts[] = { { &head, sizeof(head) }, { (void *)body, length } };
 
-	/* Whoever asked may be gone by now. */
+	/* The requesting process may have ended. */
 	if (writev(fuse, parts, 2) < 0 && errno != ENOENT)
 		exit(ERROR);
 }

@@ -101,7 +101,7 @@ static pid_t own_child(void)
 	return child;
 }
 
-/* ptrace [PID]: attach and let go again; without PID a child of our own, which is lawful. */
+/* ptrace [PID]: attach and detach; without PID to an own child, which is benign. */
 static int attack_ptrace(char **args)
 {
 	pid_t own = args[0] ? 0 : own_child(), target = own ? own : number(args, 0, 0);
@@ -270,7 +270,7 @@ static int attack_bomb(char **args)
 	return result(made);
 }
 
-/* sweep: one call of many kinds, each in a process of its own, as who looks for a way out does. */
+/* sweep: many kinds of calls, each in its own process, like an intruder that looks for an escape. */
 static int attack_sweep(char **args)
 {
 	long calls = number(args, 0, 8);

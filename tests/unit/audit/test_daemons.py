@@ -33,8 +33,8 @@ class Host:
         self.write(f"proc/{pid}/status", f"Name:\tx\nUid:\t{user}\t{user}\t{user}\t{user}\n")
         self.write(f"proc/{pid}/comm", argv[0].rpartition("/")[2] + "\n")
         self.write(f"proc/{pid}/cmdline", "\0".join(argv) + "\0")
-        for who, name in ((1, "mnt:[1]"), (pid, namespace or "mnt:[1]")):
-            link = self.directory / f"proc/{who}/ns/mnt"
+        for number, name in ((1, "mnt:[1]"), (pid, namespace or "mnt:[1]")):
+            link = self.directory / f"proc/{number}/ns/mnt"
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
                 link.symlink_to(name)
@@ -99,7 +99,7 @@ def test_a_dockerd_in_a_container_is_not_the_nodes(host: Host) -> None:
     assert host.points("docker-tcp") == []
 
 
-def test_listeners_whose_settings_nobody_sees_are_told(host: Host) -> None:
+def test_listeners_with_unknown_settings_are_unseen(host: Host) -> None:
     """2376 and 10250 are open, and neither dockerd nor the kubelet is in /proc."""
     host.write("proc/1/net/tcp", TCP.format("00000000:0948"))
     host.write("proc/1/net/tcp6", TCP.format("0" * 32 + ":280A"))
@@ -135,7 +135,7 @@ def test_a_kubelet_that_takes_anonymous_requests_is_found(
 
 
 @pytest.mark.parametrize("settings", [None, "a: [", "&a [*a, *a]: x", "[" * 5000, "\x00"])
-def test_a_kubelets_file_that_cannot_be_read_is_told(host: Host, settings: str | None) -> None:
+def test_an_unreadable_kubelet_file_is_unseen(host: Host, settings: str | None) -> None:
     """Missing, no YAML, or nonsense."""
     if settings is not None:
         host.write("c.yaml", settings)
@@ -145,7 +145,7 @@ def test_a_kubelets_file_that_cannot_be_read_is_told(host: Host, settings: str |
     assert [one.what.partition(":")[0] for one in unseen] == ["/c.yaml"]
 
 
-def test_runtimes_whose_version_was_not_asked_for_are_told() -> None:
+def test_runtimes_without_a_queried_version_are_unseen() -> None:
     """The agent runs no program: what a version would say is not known then."""
     here = Node(
         "n", "6.18.44", "", Path("/none"), {"containerd": "containerd v1.5.9"}, None, ("runc", "crun")
@@ -155,7 +155,7 @@ def test_runtimes_whose_version_was_not_asked_for_are_told() -> None:
     assert [one.what.split(":")[0] for one in unseen] == ["the version of runc", "the version of crun"]
 
 
-def test_a_socket_that_may_not_be_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inaccessible_socket_is_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a pod without the right to enter a directory of the host."""
     real = os.stat
 
@@ -183,7 +183,7 @@ def test_sockets_lie_on_the_hosts_disks(tmp_path: Path) -> None:
 
 
 def test_a_kubelet_of_an_ordinary_user_is_none(host: Host) -> None:
-    """Whoever calls a program so could make findings up, and have the audit read files of megabytes."""
+    """A user could name a program so, to fake findings or make the audit read files of megabytes."""
     host.run(71, "/home/mallory/kubelet", user=1000)
     assert host.look("kubelet-anonymous") == ([], [])
     host.run(72, "/usr/bin/kubelet")

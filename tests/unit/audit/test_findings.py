@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the audit finds in postures, in a node's files and in versions, and how it is told."""
+"""The audit's findings about postures, a node's files and versions, and their formats."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def ids(posture: Posture, *, root: bool = True, mac: bool = True) -> dict[str, F
     return {one.check.id: one for one in containers.findings(subject, mac=mac)}
 
 
-def test_a_fenced_container_has_nothing_to_mend() -> None:
+def test_a_restricted_container_has_no_finding() -> None:
     """No finding is possible, or nobody would read them."""
     assert ids(FENCED) == {}
 
 
-def test_a_container_without_fences_has_every_finding() -> None:
+def test_an_unrestricted_container_has_every_finding() -> None:
     """Each check of the scope container can be found."""
     found = ids(BARE)
     assert set(found) == {check.id for check in CHECKS.values() if check.scope == "container"}
@@ -77,13 +77,13 @@ def test_a_user_namespace_takes_the_weight_of_capabilities() -> None:
 
 
 def test_the_root_of_a_user_namespace_writes_no_setting_of_the_node() -> None:
-    """/proc/sys that nothing covers is the node's root's, who is not in there."""
+    """/proc/sys that nothing covers is writable for the node's root only, which is not in there."""
     bare = (SensitiveMount("proc-writable", "proc", "/proc", True),)
     assert "host-proc" in ids(Posture(user_namespace=False, seccomp="filter", sensitive_mounts=bare))
     assert "host-proc" not in ids(Posture(user_namespace=True, seccomp="filter", sensitive_mounts=bare))
 
 
-def test_without_a_mac_nobody_is_called_unconfined() -> None:
+def test_without_a_mac_no_container_is_unconfined() -> None:
     """The node has none: that is the node's finding."""
     assert "unconfined" not in ids(BARE, mac=False)
 
@@ -119,7 +119,7 @@ def cves(*version: int) -> set[str]:
     return {cve.id for cve in unfixed(version)}
 
 
-def test_holes_are_matched_by_branch() -> None:
+def test_vulnerabilities_are_matched_by_branch() -> None:
     """The stable branch's own fix, branches that ended before it, and the release that brought it."""
     assert "CVE-2022-0847" in cves(5, 15, 24)
     assert "CVE-2022-0847" not in cves(5, 15, 25)
@@ -166,7 +166,7 @@ def test_runtimes_are_known_by_what_they_print(name: str, text: str, expected: s
     assert {cve.id for cve, _, _ in runtime_cves(name, text)} == expected
 
 
-def test_a_distributions_version_is_doubted_aloud() -> None:
+def test_a_distributions_version_has_a_lower_score_and_a_note() -> None:
     """It may have been fixed in place: less weight, and words."""
     here = Node(
         "n", "6.1.0-17-amd64", "#1 SMP Debian 6.1.69-1", Path("/none"), {"runc": "runc version 1.1.5+ds1"}
@@ -261,7 +261,7 @@ def test_selinux_that_a_pod_does_not_see_is_not_said_to_be_off(tmp_path: Path) -
         ({}, []),
     ],
 )
-def test_a_runtime_whose_version_nobody_knows_is_said(
+def test_a_runtime_of_unknown_version_is_unseen(
     tmp_path: Path, runtimes: dict[str, str], said: list[str]
 ) -> None:
     """k3s keeps its runc elsewhere; a program may end without a word."""

@@ -57,13 +57,13 @@ def test_code_hosts_take_every_result(log: Any) -> None:
         assert re.fullmatch(r"[0-9a-f]{16}:1", result["partialFingerprints"]["primaryLocationLineHash"])
 
 
-def test_two_holes_of_one_kernel_are_two_results() -> None:
+def test_two_vulnerabilities_of_one_kernel_are_two_results() -> None:
     """Else a code host would show the last one only."""
     results = as_sarif(TWO_HOLES, "node-1")["runs"][0]["results"]
     assert len({result["partialFingerprints"]["ringfence/v1"] for result in results}) == 2
 
 
-def test_what_was_not_seen_is_a_note_of_the_run() -> None:
+def test_unexamined_facts_are_notifications_of_the_run() -> None:
     """With its check, and escaped."""
     [run] = as_sarif([], "node-1", UNSEEN)["runs"]
     [note] = run["invocations"][0]["toolExecutionNotifications"]

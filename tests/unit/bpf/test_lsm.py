@@ -61,7 +61,7 @@ def test_a_hook_is_the_strongest_mechanism() -> None:
     assert without.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
 
 
-def test_a_request_for_a_module_falls_down_the_ladder() -> None:
+def test_a_module_request_is_degraded_step_by_step() -> None:
     """A hook, else the tracepoint, which kills, else nothing: such a kernel asks for no modules."""
     without = replace(NODE, lsm_hooks=frozenset())
     plan = attach_plan(frozenset({K.MODULE_REQUEST}), CONFIG, NODE, "/cg", NodeTiers.of(NODE))
@@ -73,7 +73,7 @@ def test_a_request_for_a_module_falls_down_the_ladder() -> None:
     assert not NodeTiers.of(without).mechanisms.get(K.MODULE_REQUEST)
 
 
-def test_a_program_that_was_refused_falls_down_the_ladder() -> None:
+def test_a_refused_program_degrades_its_rules() -> None:
     """What was not loaded decides nothing: the tiers say what does instead."""
     sections = {f"lsm/{hook}" for hook in HOOKS - {"file_open"}} | {"tracepoint/syscalls/sys_exit"}
     tiers = tiers_of(NODE, sections)
@@ -83,8 +83,8 @@ def test_a_program_that_was_refused_falls_down_the_ladder() -> None:
     assert tiers.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
 
 
-def test_what_an_absent_hook_would_have_decided_is_told() -> None:
-    """A rule on files holds without them, and whoever asks learns what goes round it."""
+def test_the_effect_of_an_absent_hook_is_described() -> None:
+    """A rule on files is active without them, and the explanation names what bypasses it."""
     whole = NodeTiers.of(NODE).limits(K.FILE_OPEN)
     tiers = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"path_link", "path_rename"}))
     assert tiers.mechanisms[K.FILE_OPEN]

@@ -76,7 +76,7 @@ def test_operands_are_what_policies_may_ask(kind: EventKind) -> None:
     assert asked <= operand_dims(kind)
 
 
-def test_constants_tell_the_calls_of_a_family_apart() -> None:
+def test_constants_distinguish_the_calls_of_a_family() -> None:
     """`call` is the place of the name in the vocabulary's list, counted from 1."""
     for kind in EVENTS:
         for operand in EVENTS[kind].operands:
@@ -114,6 +114,6 @@ def test_every_entry_fits_the_map() -> None:
 
 
 def test_tracepoint_is_named_after_the_kernels_function() -> None:
-    """umount2 is the only one of ours that differs."""
+    """umount2 is the only call of the table that differs."""
     assert tracepoint("umount2") == "umount"
     assert tracepoint("unshare") == "unshare"

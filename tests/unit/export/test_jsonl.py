@@ -26,7 +26,7 @@ def test_lines_arrive_in_order(tmp_path: Path) -> None:
     assert not writer.dropped
 
 
-def test_a_closed_pipe_is_counted_and_told_once() -> None:
+def test_a_closed_pipe_is_counted_and_reported_once() -> None:
     """The reader is gone: every line counts as closed, the complaint comes once."""
     complaints: list[tuple[str, str]] = []
     read_end, write_end = os.pipe()
@@ -41,7 +41,7 @@ def test_a_closed_pipe_is_counted_and_told_once() -> None:
     assert complaints == [("closed", "output")]
 
 
-def test_a_full_disk_is_counted_and_told_once() -> None:
+def test_a_full_disk_is_counted_and_reported_once() -> None:
     """/dev/full answers ENOSPC to every write."""
     complaints: list[tuple[str, str]] = []
     with open("/dev/full", "wb") as full:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of bcc's process, told without bcc: a program that stands in for it."""
+"""Failures of bcc's process, simulated without bcc by another program."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_request_that_cannot_be_sent(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(socket, "send_fds", refuse)
     message = refusal(tmp_path, monkeypatch, WAITS_FOR_A_REQUEST)
-    assert message == "bcc's process met an error: [Errno 90] Message too long"
+    assert message == "bcc's process failed: [Errno 90] Message too long"
 
 
 HANDS_OVER = """#!/usr/bin/python3
@@ -73,7 +73,7 @@ socket.send_fds(connection, [json.dumps(answer).encode()], fds)
 
 
 def test_the_links_of_all_programs_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A descriptor that is not taken is closed by the kernel: that program would be detached, and nobody told."""
+    """The kernel closes a descriptor that is not received: the program would be detached silently."""
     python = tmp_path / "python"
     python.write_text(HANDS_OVER % 1)
     python.chmod(0o755)
@@ -102,7 +102,7 @@ def test_a_header_of_the_kernel_that_is_missing_is_made(tmp_path: Path, name: st
 
 @pytest.mark.parametrize("name", ["{}/away/x.h", "../away/x.h", "linux/../../away/x.h", "..//away/x.h"])
 def test_no_header_is_made_outside_of_the_tree(tmp_path: Path, name: str) -> None:
-    """A path that somebody mistyped is a mistake to be told, not a file to be made on the host."""
+    """A mistyped path is a mistake to report, not a file to create on the host."""
     include = tmp_path / "include"
     (include / "linux").mkdir(parents=True)
     said = b"p.c:1:10: fatal error: '%s' file not found" % name.format(tmp_path).encode()

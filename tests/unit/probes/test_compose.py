@@ -63,7 +63,7 @@ def test_the_kernel_leaves_hosts_out_only_where_it_can_tell() -> None:
         assert not [flag for flag in flags(probe, "", maps, Path("/i")) if "DROP_HOST" in flag]
 
 
-def told(said: str, stage: str = "compile", subject: str = "", message: str = "failed") -> list[str]:
+def explained(said: str, stage: str = "compile", subject: str = "", message: str = "failed") -> list[str]:
     """What the operator reads."""
     answer = {"stage": stage, "subject": subject, "message": message}
     return [str(problem) for problem in explain(definition(), tuple(hooks(SOURCE)), answer, said)]
@@ -72,23 +72,23 @@ def told(said: str, stage: str = "compile", subject: str = "", message: str = "f
 def test_clangs_errors_keep_their_place() -> None:
     """File, line, column, text; notes and carets are left out."""
     said = "p/slow.c:5:4: error: no member named 'x' in 'struct event'\n  e.x = 1;\n  ~ ^\np/slow.c:2:1: note: here\n"
-    assert told(said) == ["p/slow.c:5:4: no member named 'x' in 'struct event'"]
+    assert explained(said) == ["p/slow.c:5:4: no member named 'x' in 'struct event'"]
 
 
-def test_what_the_yaml_promised_is_told_at_its_line() -> None:
+def test_a_broken_promise_of_the_yaml_is_reported_at_its_line() -> None:
     """A missing field, and a struct that is not there, which comes first whatever else it made wrong."""
     said = "p/slow.yaml:12:44: error: no member named 'disk' in 'struct event'; did you mean 'dusk'?\n"
-    assert told(said) == [
+    assert explained(said) == [
         "p/slow.yaml:12:5: spec.fields.disk: struct event in slow.c has no member 'disk'; did you mean 'dusk'?"
     ]
     said = "p/slow.c:9:9: error: unknown\np/slow.yaml:8:16: error: invalid application of 'sizeof' to an incomplete type 'struct event'\n"
-    assert told(said) == ["p/slow.yaml:8:10: spec.event: slow.c declares no struct 'event'"]
+    assert explained(said) == ["p/slow.yaml:8:10: spec.event: slow.c declares no struct 'event'"]
 
 
 def test_a_member_that_both_files_miss_is_one_mistake() -> None:
     """The YAML's error says what needs it; another member of the source stays an error of its own."""
     yaml = "p/slow.yaml:9:14: error: no member named 'task' in 'struct event'\n"
-    found = told(
+    found = explained(
         "p/slow.c:6:2: error: no member named 'task' in 'struct event'\n"
         "p/slow.c:7:4: error: no member named 'x' in 'struct event'\n" + yaml
     )
@@ -102,7 +102,7 @@ def test_a_member_that_both_files_miss_is_one_mistake() -> None:
 def test_an_absent_tracepoint_is_named() -> None:
     """bcc only misses a struct."""
     said = "p/slow.c:5:1: error: incomplete definition of type 'struct tracepoint__block__nothing'\n"
-    assert told(said) == ["p/slow.c:5:1: this kernel has no tracepoint block:nothing"]
+    assert explained(said) == ["p/slow.c:5:1: this kernel has no tracepoint block:nothing"]
 
 
 VERIFIER = """\
@@ -121,15 +121,15 @@ def test_the_verifiers_line_is_the_operators() -> None:
     """The last one of the operator's source before it gave up; without any, that of the program."""
     function = "raw_tracepoint__sched_switch"
     expected = f"the kernel refuses {function}(): R2 invalid mem access 'scalar'"
-    assert told(VERIFIER, "verify", function) == [f"p/slow.c:17: {expected}"]
+    assert explained(VERIFIER, "verify", function) == [f"p/slow.c:17: {expected}"]
     without = "\n".join(line for line in VERIFIER.splitlines() if not line.startswith(";"))
-    assert told(without, "verify", function) == [f"p/slow.c:3: {expected}"]
+    assert explained(without, "verify", function) == [f"p/slow.c:3: {expected}"]
 
 
-def test_a_hook_that_is_refused_is_told_at_its_line() -> None:
+def test_a_refused_hook_is_reported_at_its_line() -> None:
     """With what the kernel's number means."""
     message = "Failed to attach BPF to raw tracepoint (ENOENT)"
-    assert told("", "attach", "raw_tracepoint__sched_switch", message) == [
+    assert explained("", "attach", "raw_tracepoint__sched_switch", message) == [
         "p/slow.c:3: cannot be attached to raw_tracepoint sched_switch: this kernel has no such hook"
     ]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a custom probe's events: whose they are, which rules hold, who is killed and who never is."""
+"""Events of custom probes: their containers, matching rules, and which processes are killed."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_unknown_stays_unknown_and_is_counted(world: World) -> None:
     assert counted(live) == {}
 
 
-def test_hosts_are_told_only_where_kept_and_never_judged(world: World) -> None:
+def test_host_events_are_reported_only_if_kept_and_never_matched(world: World) -> None:
     """An id that nobody knows is not the host's."""
     world.rules("any", "kill")
     live = FakeLive(keep_host=True)
@@ -200,7 +200,7 @@ MATCHES = {
 
 
 @pytest.mark.parametrize("match", MATCHES)
-def test_a_rule_holds_for_what_it_says(world: World, match: str) -> None:
+def test_a_rule_matches_its_conditions(world: World, match: str) -> None:
     """Numbers, ranges, comparisons, texts, addresses; every key must hold."""
     world.rules(match)
     world.send(FakeLive())
@@ -254,7 +254,7 @@ def test_only_a_task_that_the_kernel_has_bound_is_killed(world: World) -> None:
 
 
 def test_an_alert_waits_for_the_names_of_its_container(world: World) -> None:
-    """Who sends it further is told whose it is, so that it can be held until the names are known."""
+    """The alert is passed on with its container, so that it can wait until the names are known."""
     world.rules("any")
     world.send(FakeLive())
     assert world.about == [world.container]
@@ -274,18 +274,18 @@ def test_the_configured_rate_holds() -> None:
 
 
 def test_a_policy_that_a_container_chose_judges_its_events_before_its_names_are_known() -> None:
-    """As for the agent's own events: what its runtime told counts."""
+    """As for the agent's own events: the facts of an enrolment are sufficient."""
     world = World()
     world.rules("any", selector="{names: [web]}")
     pending = replace(world.container, enrichment=Enrichment.PENDING)
     world.registry.add(pending)
-    for told, alerts in ((False, 0), (True, 1)):
-        world.registry._live[CGROUP] = replace(pending, told=told)
+    for enrolled, alerts in ((False, 0), (True, 1)):
+        world.registry._live[CGROUP] = replace(pending, told=enrolled)
         world.send(FakeLive())
         assert len(world.alerts) == alerts
 
 
-def test_repetitions_are_held_back_and_told_later(world: World) -> None:
+def test_repetitions_are_suppressed_and_reported_later(world: World) -> None:
     """One line for a hundred alike; none is lost from the count."""
     world.rules("any")
     live = FakeLive()
@@ -298,7 +298,7 @@ def test_repetitions_are_held_back_and_told_later(world: World) -> None:
 
 
 def test_a_rule_counts_for_its_techniques(world: World) -> None:
-    """As the agent's own rules do: by technique, namespace and what became of it."""
+    """As for the agent's own rules: by technique, namespace and outcome."""
     world.rules("any")
     world.send(FakeLive())
     (family,) = world.stats.attempts.collect()

@@ -86,7 +86,7 @@ def test_a_misspelt_key_is_unknown_and_missed(tmp_path: Path) -> None:
     assert missing == "7:3: spec: 'license' is missing"
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     """Three in one file."""
     text = YAML.replace("GPL", "MIT").replace("type: text", "type: txt").replace("[disk]", "[dusk]")
     assert len(problems(tmp_path, text)) == 3

@@ -73,7 +73,7 @@ def test_series_of_containers_that_are_gone_make_room() -> None:
 
 
 def test_a_new_version_goes_on_counting() -> None:
-    """Where the metric is the same; a changed one begins anew."""
+    """If the metric is the same; a changed one starts from zero."""
     before = Tally(definition(metrics=(metric("n"), metric("s", value="latency_us"))))
     before.observe("c1", (5, "", ""))
     after = Tally(definition(metrics=(metric("n"), metric("s", value="latency_us", scale=2.0))))

@@ -39,7 +39,7 @@ def test_every_address_of_a_pool_is_given_once(tmp_path: Path) -> None:
         lease(tmp_path, network, "more")
 
 
-def test_what_is_given_back_is_given_again(tmp_path: Path) -> None:
+def test_a_released_lease_is_available_again(tmp_path: Path) -> None:
     """And a network without leases is no more."""
     for name in ("a", "b"):
         lease(tmp_path, "bridge", name)

@@ -43,7 +43,7 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
 @pytest.mark.parametrize("convert", [to_ecs, to_ocsf])
 @pytest.mark.parametrize("path", list(paths(whole_alert())), ids=str)
 def test_nothing_of_an_alert_is_left_out(convert: Any, path: tuple[Any, ...]) -> None:
-    """Each leaf in turn gets a value that stands nowhere else: it must stand in what is sent."""
+    """Each leaf in turn gets a unique value, which must be in the sent data."""
     record = whole_alert()
     old, inner = at(record, path), at(record, path[:-1])
     marks: dict[type, Any] = {bool: not old if isinstance(old, bool) else None, int: 987654321}

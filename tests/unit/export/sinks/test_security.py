@@ -26,7 +26,7 @@ from tests.unit.export.sinks.test_receivers import SYSLOG, frames
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """Who signed the receivers' certificates."""
+    """The authority that signed the receivers' certificates."""
     return Authority(tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_a_receiver_can_be_written_in_one_word() -> None:
 
 
 def test_receivers_are_believed_by_their_own_authority(authority: Authority, tmp_path: Path) -> None:
-    """alerts.ca for all, another one for who has one; nobody is believed because the system would."""
+    """alerts.ca for all, or a receiver's own; the system's authorities are not trusted."""
     other = Authority(tmp_path, "other")
     with (
         http_receiver(certificate=authority.issue()) as first,
@@ -139,7 +139,7 @@ def test_a_receiver_whose_certificate_is_over_is_away(authority: Authority) -> N
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
 
 
-def test_a_missing_authority_is_told_and_nothing_is_sent(authority: Authority, tmp_path: Path) -> None:
+def test_a_missing_authority_is_reported_and_nothing_is_sent(authority: Authority, tmp_path: Path) -> None:
     """The file may come later: the receiver counts as away."""
     with http_receiver(certificate=authority.issue()) as receiver:
         with pytest.raises(Unavailable, match=r"none\.crt"):
@@ -147,7 +147,7 @@ def test_a_missing_authority_is_told_and_nothing_is_sent(authority: Authority, t
         assert receiver.requests == 0
 
 
-def test_a_receiver_that_asks_who_we_are_is_told(authority: Authority, tmp_path: Path) -> None:
+def test_a_receiver_that_requires_a_certificate_gets_one(authority: Authority, tmp_path: Path) -> None:
     """Certificate and key in one file, or in two; alerts.certificate for all."""
     mine = authority.issue(["DNS:agent"], label="agent")
     key = tmp_path / "authority-agent.key"

@@ -71,7 +71,7 @@ def test_nothing_is_lost_in_ten_minutes_without_a_receiver(tmp_path: Path) -> No
     pauses = [b - a for a, b in zip(receiver.attempts, receiver.attempts[1:], strict=False) if b > a]
     assert all(pause <= BACKOFF_MOST for pause in pauses)
     assert 10 <= len(pauses) <= 30  # 30 to 60 s apart at last, not one a second
-    assert news == ["nobody listens", ""]  # told once when it goes, once when it comes back
+    assert news == ["nobody listens", ""]  # reported once when it is lost, once when it is back
 
 
 def test_pauses_differ_between_nodes(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_refused_alert_does_not_hold_up_the_others(tmp_path: Path) -> None:
 
 
 def test_a_real_outage_of_seconds_loses_nothing(tmp_path: Path) -> None:
-    """Nobody listens, then somebody does; meanwhile more alerts come, and the sender is started anew."""
+    """Nothing listens, then a receiver does; meanwhile more alerts arrive, and the sender is restarted."""
     port = free_port()
     settings = HttpSettings(timeout=2.0)
     url = f"http://127.0.0.1:{port}/hook"
@@ -153,7 +153,7 @@ def post(url: str, timeout: float = 20.0) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 429, 401, 404, 302])
-def test_a_receiver_that_cannot_is_asked_again(status: int) -> None:
+def test_a_temporary_error_is_retried(status: int) -> None:
     """Errors of the server, of the credentials and of the address are no fault of the alert."""
     with http_receiver() as receiver:
         receiver.status = lambda number: status
@@ -164,7 +164,7 @@ def test_a_receiver_that_cannot_is_asked_again(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_receiver_that_will_not_is_believed(status: int) -> None:
+def test_a_permanent_refusal_is_final(status: int) -> None:
     """The same request would be as wrong tomorrow."""
     with http_receiver() as receiver:
         receiver.status = lambda number: status
@@ -184,7 +184,7 @@ def test_a_receiver_that_will_not_is_believed(status: int) -> None:
         ("1e9", 0, 0),
     ],
 )
-def test_a_receiver_may_say_when(said: str, least: float, most: float) -> None:
+def test_retry_after_is_read(said: str, least: float, most: float) -> None:
     """Retry-After (RFC 9110, 10.2.3) in seconds, or as a date by the receiver's own clock; nonsense counts
     for nothing."""
     with http_receiver() as receiver:
@@ -198,7 +198,7 @@ def test_a_receiver_may_say_when(said: str, least: float, most: float) -> None:
         assert not caught.value.blameless
 
 
-def test_too_many_requests_are_no_fault_of_an_alert() -> None:
+def test_too_many_requests_blame_no_alert() -> None:
     """429."""
     with http_receiver() as receiver:
         receiver.status = lambda number: 429
@@ -208,7 +208,7 @@ def test_too_many_requests_are_no_fault_of_an_alert() -> None:
 
 
 @pytest.mark.parametrize("how", ["hang", "drip"])
-def test_a_receiver_that_hangs_is_left(how: str) -> None:
+def test_a_hanging_receiver_times_out(how: str) -> None:
     """Silence, and a byte now and then, which no time-out of a single read would end."""
     with http_receiver() as receiver:
         receiver.delay, receiver.drip = (30.0, 0.0) if how == "hang" else (0.0, 0.05)
@@ -223,8 +223,10 @@ def test_a_receiver_that_hangs_is_left(how: str) -> None:
 @pytest.mark.parametrize("rest", ["Content-Length: 9", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("hangs", [True, False])
 def test_the_status_is_the_answer(status: int, error: type[Exception] | None, rest: str, hangs: bool) -> None:
-    """It was said; the body never comes, or ends early. Who said 200 has the alerts: sent again and again,
-    they would arrive each time."""
+    """The status counts even if the body never arrives or ends early.
+
+    A receiver that answered 200 has the alerts: sent again, they would arrive each time.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
@@ -252,7 +254,7 @@ def test_a_slow_receiver_is_waited_for() -> None:
 
 
 def test_headers_come_from_a_file_that_may_change(tmp_path: Path) -> None:
-    """Tokens are rotated; a missing file is told, and no alert leaves without its credentials."""
+    """Tokens are rotated; a missing file is reported, and no alert is sent without credentials."""
     headers = tmp_path / "headers"
     headers.write_text("# ours\nAuthorization: Bearer one\n\nX-Scope-OrgID: 7\n")
     with http_receiver() as receiver:
@@ -269,7 +271,7 @@ def test_headers_come_from_a_file_that_may_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["Bearer one", "Auth orization: x", "X: a\x00b", "\xef\xbb\xbfA: b"])
-def test_a_line_that_is_no_header_is_told_and_nothing_leaves(tmp_path: Path, line: str) -> None:
+def test_an_invalid_header_line_is_reported_and_nothing_is_sent(tmp_path: Path, line: str) -> None:
     """Above all one whose name was forgotten: without its credentials a request would be refused elsewhere,
     which says less."""
     headers = tmp_path / "headers"
@@ -282,7 +284,7 @@ def test_a_line_that_is_no_header_is_told_and_nothing_leaves(tmp_path: Path, lin
     assert "Bearer" not in str(caught.value)
 
 
-def test_an_error_does_not_tell_the_address() -> None:
+def test_an_error_does_not_contain_the_address() -> None:
     """The path of a webhook is often its secret."""
     port = free_port()
     with pytest.raises(Unavailable) as caught:
@@ -306,7 +308,7 @@ def test_closing_does_not_wait_for_a_receiver_that_is_away(tmp_path: Path) -> No
 
 
 class Busy(Counter[str]):
-    """Whoever goes through it step by step meets another thread that counts something new."""
+    """A counter that changes during iteration, as if another thread counted a new kind."""
 
     def items(self) -> Any:
         for number, pair in enumerate(super().items()):
@@ -314,7 +316,7 @@ class Busy(Counter[str]):
             yield pair
 
 
-def test_a_scrape_meets_a_loss_of_a_new_kind(tmp_path: Path) -> None:
+def test_a_scrape_is_safe_while_a_new_kind_of_loss_is_counted(tmp_path: Path) -> None:
     """It is answered, whatever is counted at that moment."""
     sender = Sender(ScaledReceiver(0), filled(tmp_path, 1))
     sender.spool.lost, sender.given_up = Busy(queue_full=2, corrupt=1), Busy(refused=3, undeliverable=0)

@@ -158,7 +158,7 @@ def test_a_torn_end_costs_that_record_alone(tmp_path: Path, cut: int) -> None:
 def test_broken_files_are_survived_fuzz(
     tmp_path_factory: pytest.TempPathFactory, garbage: bytes, at: int, cursor: bytes
 ) -> None:
-    """Whatever stands in the files: nothing is raised, nothing that was not written comes out."""
+    """With any content of the files: nothing is raised, and no record comes out that was not written."""
     directory = tmp_path_factory.mktemp("spool")
     spool = Spool(directory, SIZE)
     written = {b"%d-" % n + b"x" * n for n in range(12)}
@@ -280,7 +280,7 @@ def test_memory_goes_to_the_disk_by_itself(tmp_path: Path, monkeypatch: pytest.M
 def test_the_disk_is_used_again_while_a_batch_from_memory_is_on_its_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk was full, and the receiver is away for longer: what comes now is not lost for want of memory.
+    """The disk was full, and the receiver is away for longer: new records are not lost for lack of memory.
     The batch itself is on the disk, too: sent again by the next agent, or settled."""
     spool = Spool(tmp_path / "away", SIZE, memory_max=1000)
     with full_disk(monkeypatch):

@@ -78,7 +78,7 @@ def chokes_on(*numbers: int, error: Exception | None = None) -> Verdict:
     "error",
     [Unavailable("http_5xx", "500"), Unavailable("timeout"), Unavailable("connection"), KeyError("x")],
 )
-def test_others_go_past_an_alert_that_always_fails(tmp_path: Path, error: Exception) -> None:
+def test_other_alerts_pass_one_that_always_fails(tmp_path: Path, error: Exception) -> None:
     """Whatever it does to its receiver, or to our own code."""
     receiver = Moody(chokes_on(4, error=error))
     sender = sender_of(tmp_path, receiver)
@@ -90,7 +90,7 @@ def test_others_go_past_an_alert_that_always_fails(tmp_path: Path, error: Except
     assert sender.spool.records == 1
 
 
-def test_it_is_lost_after_an_hour_in_which_others_were_taken(tmp_path: Path) -> None:
+def test_it_is_lost_after_an_hour_in_which_others_were_accepted(tmp_path: Path) -> None:
     """And counted; meanwhile it costs each batch one request more."""
     receiver = Moody(chokes_on(4))
     sender = sender_of(tmp_path, receiver)
@@ -109,7 +109,7 @@ def test_it_is_lost_after_an_hour_in_which_others_were_taken(tmp_path: Path) -> 
     assert sum(sender.lost.values()) == 1
 
 
-def test_while_nobody_takes_anything_nothing_is_suspect(tmp_path: Path) -> None:
+def test_no_alert_is_suspect_while_none_is_accepted(tmp_path: Path) -> None:
     """A receiver that answers 500 to everything, for a day: no alert is blamed, all arrive in order."""
     receiver = Moody(lambda ids: None if receiver.now > 1_800_086_400 else Unavailable("http_5xx", "500"))
     sender = sender_of(tmp_path, receiver)
@@ -122,7 +122,7 @@ def test_while_nobody_takes_anything_nothing_is_suspect(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_receiver_that_fails_at_random_gets_everything(tmp_path: Path, seed: int) -> None:
-    """Half of its back ends are broken: whoever fails there is no poison."""
+    """Half of its back ends are broken: an alert that fails there is not at fault."""
     dice = random.Random(seed)
     receiver = Moody(lambda ids: Unavailable("http_5xx", "502") if dice.random() < 0.6 else None)
     sender = sender_of(tmp_path, receiver, chance=dice.random)
@@ -133,7 +133,7 @@ def test_a_receiver_that_fails_at_random_gets_everything(tmp_path: Path, seed: i
     assert not any(sender.lost.values())
 
 
-def test_a_suspect_alone_is_asked_for_ever_more_seldom(tmp_path: Path) -> None:
+def test_a_single_suspect_is_tried_less_and_less_often(tmp_path: Path) -> None:
     """Nothing else is to be sent, so nothing says whose fault it is: it is kept, without a busy loop."""
     receiver = Moody(chokes_on(0))
     sender = sender_of(tmp_path, receiver)
@@ -148,7 +148,7 @@ def test_a_suspect_alone_is_asked_for_ever_more_seldom(tmp_path: Path) -> None:
     assert sender.spool.records == 1
 
 
-def test_one_that_stands_alone_makes_room(tmp_path: Path) -> None:
+def test_a_single_suspect_does_not_block_later_alerts(tmp_path: Path) -> None:
     """It came first, alone; what came after it is not held up by it."""
     receiver = Moody(chokes_on(0))
     sender = sender_of(tmp_path, receiver)
@@ -160,8 +160,8 @@ def test_one_that_stands_alone_makes_room(tmp_path: Path) -> None:
     assert receiver.got == [name(1), name(2), name(3)]
 
 
-def test_where_nobody_is_there_the_first_stays_the_first(tmp_path: Path) -> None:
-    """It was alone for long, and came to nobody: it is not put behind those that came later."""
+def test_the_order_stays_while_the_receiver_is_unreachable(tmp_path: Path) -> None:
+    """It was alone for long, and reached no receiver: it is not moved behind later ones."""
     receiver = Moody(
         lambda ids: None if receiver.now > 1_800_000_900 else Unavailable("connection", blameless=True)
     )
@@ -174,9 +174,11 @@ def test_where_nobody_is_there_the_first_stays_the_first(tmp_path: Path) -> None
     assert receiver.got == [name(0), name(1), name(2), name(3)]
 
 
-def test_who_is_told_to_come_later_comes_later_and_blames_nobody(tmp_path: Path) -> None:
-    """A receiver takes five requests a minute, and answers 429 to more. A batch that is sent one by one (it
-    met a short outage) does not hammer it, waits as long as it asks for, and keeps its order."""
+def test_retry_after_is_respected_and_blames_no_alert(tmp_path: Path) -> None:
+    """A receiver accepts five requests a minute, and answers 429 to more.
+
+    A batch that is sent one by one (after a short outage) waits as long as requested, and keeps its order.
+    """
     receiver = Moody(lambda ids: None)
     last: list[float] = []
 
@@ -200,7 +202,7 @@ def test_who_is_told_to_come_later_comes_later_and_blames_nobody(tmp_path: Path)
     assert not any(sender.lost.values())
 
 
-def test_who_was_given_up_is_not_given_up_again(tmp_path: Path) -> None:
+def test_a_given_up_alert_is_counted_once(tmp_path: Path) -> None:
     """One is refused for what it is; then the receiver is away for a while. Put = sent + lost, exactly."""
     poison = name(0)
 
@@ -218,7 +220,7 @@ def test_who_was_given_up_is_not_given_up_again(tmp_path: Path) -> None:
     assert (sender.sent, sender.lost["refused"]) == (9, 1)
 
 
-def test_a_suspect_is_not_blamed_where_nobody_is_there(tmp_path: Path) -> None:
+def test_a_suspect_is_not_blamed_while_the_receiver_is_unreachable(tmp_path: Path) -> None:
     """Others were taken since it failed; then the receiver is gone for hours, and says nothing of anybody."""
     receiver = Moody(chokes_on(4))
     sender = sender_of(tmp_path, receiver)
