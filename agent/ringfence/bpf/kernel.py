@@ -185,7 +185,10 @@ class Kernel:
         skipped = list(self._missing)
         try:
             for result in attach_all(fresh, plan.cgroup_path):
-                (new if isinstance(result, Attached) else skipped).append(result)  # type: ignore[arg-type]
+                if isinstance(result, Attached):
+                    new.append(result)
+                else:
+                    skipped.append(result)
         except OSError as error:
             detach(link.fd for link in new)
             raise KernelError(f"attaching failed: {error.strerror} ({error.filename})") from None
