@@ -14,26 +14,23 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime.images import ImageError, ImageStore, Imported, Options, Platform, import_image
+from ringfence_runtime.images import ImageError, ImageStore, Imported, Platform
 from ringfence_runtime.images import zstd as zstd_module
 from ringfence_runtime.images.errors import ImageNotFoundError, LayerError, LayoutError
-from tests.runtime.images.layouts import INDEX, LAYER, MANIFEST, Layout, digest, file, layer
+from tests.runtime.images.layouts import (
+    INDEX,
+    LAYER,
+    MANIFEST,
+    ONE,
+    TWO,
+    Layout,
+    NewLayout,
+    digest,
+    files,
+    take,
+)
 
 Load = Callable[..., Imported]
-NewLayout = Callable[[], Layout]
-ONE = layer(file(b"one", b"1" * 3000))
-TWO = layer(file(b"two", b"2" * 3000))
-
-
-def take(store: ImageStore, layout: Layout | Path, **options: Any) -> Imported:
-    """Import without flushing."""
-    path = layout.path if isinstance(layout, Layout) else layout
-    return import_image(store, str(path), Options(**{"durable": False, **options}))
-
-
-def files(store: ImageStore, done: Imported) -> list[str]:
-    """File names of all layers."""
-    return [name for each in done.image.layers for name in os.listdir(f"{store.layer(each)}/root")]
 
 
 @pytest.mark.parametrize("compress", ["", "gzip"])

@@ -9,30 +9,13 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ringfence_runtime.images import ImageStore, Imported, Options, Platform, import_image
+from ringfence_runtime.images import ImageStore, Platform
 from ringfence_runtime.images.errors import LayoutError
-from tests.runtime.images.layouts import Layout, digest, file, layer
-
-NewLayout = Callable[[], Layout]
-ONE = layer(file(b"one", b"1" * 3000))
-TWO = layer(file(b"two", b"2" * 3000))
-
-
-def take(store: ImageStore, layout: Layout | Path, **options: Any) -> Imported:
-    """Import without flushing."""
-    path = layout.path if isinstance(layout, Layout) else layout
-    return import_image(store, str(path), Options(**{"durable": False, **options}))
-
-
-def files(store: ImageStore, done: Imported) -> list[str]:
-    """File names of all layers."""
-    return [name for each in done.image.layers for name in os.listdir(f"{store.layer(each)}/root")]
+from tests.runtime.images.layouts import ONE, TWO, NewLayout, digest, files, take
 
 
 def test_layout_as_tar(store: ImageStore, new_layout: NewLayout, tmp_path: Path) -> None:
