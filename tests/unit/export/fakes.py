@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand-ins for the kernel's maps, and a set of sources with a bit of everything in it."""
+"""Fakes of the kernel's maps, and a set of sources with samples of everything."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class FakeKernel:
 
 
 class FakeLimits:
-    """An agent with limits of its own."""
+    """An agent with its own resource limits."""
 
     memory_limit, cpus, throttled_seconds = 1 << 28, 0.5, 1.5
 
@@ -121,7 +121,7 @@ class FakeSpool:
 
 
 class FakeSender:
-    """A receiver that is away."""
+    """An unavailable receiver."""
 
     name, spool, sent, last_sent = "webhook-0a", FakeSpool(), 5, 1.7e9
 
@@ -141,7 +141,7 @@ class FakeOutbox:
 
 
 class FakeWatch:
-    """An API server that was followed, and is away."""
+    """An API server that was watched, and is unavailable."""
 
     up, used, unusable, last_heard = False, 7, 2, 1.7e9
 
@@ -173,7 +173,7 @@ def audited() -> AuditRound:
 
 
 class World:
-    """Everything that a scrape reads, to be changed by a test."""
+    """Everything that a scrape reads; tests change it."""
 
     def __init__(self, limit: int = 2) -> None:
         Guard("test")  # one place and one thread that may fail: they have series from then on
@@ -227,6 +227,6 @@ class World:
         self.kernel.map("counters").totals[number] = tuple(values)
 
     def remove(self, container: Container) -> None:
-        """It is gone, and its slot is empty."""
+        """The container has ended, and its slot is empty."""
         self.live.remove(container)
         del self.slots[container.slot]

@@ -30,7 +30,7 @@ State = dict[str, str]
 
 @pytest.fixture
 def state() -> State:
-    """What the checks answer: empty is well."""
+    """The checks' answers: empty means healthy."""
     return {"healthy": "", "ready": ""}
 
 
@@ -70,7 +70,7 @@ def test_checks_say_what_is_wrong(server: HttpServer, state: State) -> None:
 
 
 def connect(server: HttpServer) -> socket.socket:
-    """A client that says what it likes."""
+    """A client that sends arbitrary bytes."""
     return socket.create_connection((server.address.host, server.address.port), timeout=60)
 
 
@@ -98,7 +98,7 @@ def test_nonsense_does_not_end_the_server(server: HttpServer, nonsense: bytes) -
 
 @pytest.fixture
 def slow_scrapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
-    """Scrapes that take until a test lets them end; one event each."""
+    """Scrapes that last until the test ends them; one event each."""
     begun: list[threading.Event] = []
 
     def scrape(registry: CollectorRegistry) -> bytes:
@@ -128,7 +128,7 @@ def hold(
 def test_no_client_can_block_the_kubelet(
     server: HttpServer, data: bytes, slow_scrapes: list[threading.Event]
 ) -> None:
-    """Hundreds of connections that are held, of one address and of many: health answers, and at once."""
+    """Hundreds of open connections, from one address and from many: health still answers immediately."""
     with contextlib.ExitStack() as stack:
         for number in range(20):
             hold(server, stack, 15, data, f"127.0.0.{10 + number}")
@@ -142,7 +142,7 @@ def test_no_client_can_block_the_kubelet(
 
 
 def test_an_address_loses_its_own_connections_first(server: HttpServer) -> None:
-    """A greedy one cannot take those of others."""
+    """A greedy address cannot displace the connections of others."""
     with contextlib.ExitStack() as stack:
         modest = stack.enter_context(connect(server))
         hold(server, stack, 300, b"GET", "127.0.0.9")
@@ -214,7 +214,7 @@ def test_metrics_are_compressed_for_clients_that_accept_it(compress: bool, asked
 def test_a_big_answer_arrives_whole_at_a_slow_reader(
     server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than the kernel takes at once; HEAD has its length and no body."""
+    """More than the kernel accepts at once; HEAD has its length and no body."""
     big = b"x" * (8 << 20)
     monkeypatch.setattr("ringfence.export.http_endpoints.exposition", lambda registry: big)
     with connect(server) as client:
@@ -275,7 +275,7 @@ def test_health_has_a_port_of_its_own(state: State) -> None:
 
 
 def test_a_port_in_use_is_a_clear_error(server: HttpServer) -> None:
-    """Which address, and what to do."""
+    """With the address and a remedy."""
     with pytest.raises(Error, match=f"cannot listen on {server.address}") as caught:
         HttpServer(server.address, CollectorRegistry(), str, str)
     assert "--http-listen" in caught.value.hint

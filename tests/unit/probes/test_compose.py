@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What bcc is given, and what its errors become: the operator's own lines, in both files."""
+"""The source for bcc, and its errors mapped to the operator's own lines, in both files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_kernel_leaves_hosts_out_only_where_it_can_tell() -> None:
 
 
 def explained(said: str, stage: str = "compile", subject: str = "", message: str = "failed") -> list[str]:
-    """What the operator reads."""
+    """The messages for the operator."""
     answer = {"stage": stage, "subject": subject, "message": message}
     return [str(problem) for problem in explain(definition(), tuple(hooks(SOURCE)), answer, said)]
 
@@ -86,7 +86,7 @@ def test_a_broken_promise_of_the_yaml_is_reported_at_its_line() -> None:
 
 
 def test_a_member_that_both_files_miss_is_one_mistake() -> None:
-    """The YAML's error says what needs it; another member of the source stays an error of its own."""
+    """The YAML's error is more specific; another member of the source stays a separate error."""
     yaml = "p/slow.yaml:9:14: error: no member named 'task' in 'struct event'\n"
     found = explained(
         "p/slow.c:6:2: error: no member named 'task' in 'struct event'\n"
@@ -100,7 +100,7 @@ def test_a_member_that_both_files_miss_is_one_mistake() -> None:
 
 
 def test_an_absent_tracepoint_is_named() -> None:
-    """bcc only misses a struct."""
+    """bcc only reports a missing struct."""
     said = "p/slow.c:5:1: error: incomplete definition of type 'struct tracepoint__block__nothing'\n"
     assert explained(said) == ["p/slow.c:5:1: this kernel has no tracepoint block:nothing"]
 
@@ -118,7 +118,7 @@ processed 5 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
 
 
 def test_the_verifiers_line_is_the_operators() -> None:
-    """The last one of the operator's source before it gave up; without any, that of the program."""
+    """The last line of the operator's source in the log; without any, that of the program."""
     function = "raw_tracepoint__sched_switch"
     expected = f"the kernel refuses {function}(): R2 invalid mem access 'scalar'"
     assert explained(VERIFIER, "verify", function) == [f"p/slow.c:17: {expected}"]
@@ -127,7 +127,7 @@ def test_the_verifiers_line_is_the_operators() -> None:
 
 
 def test_a_refused_hook_is_reported_at_its_line() -> None:
-    """With what the kernel's number means."""
+    """With the meaning of the kernel's error number."""
     message = "Failed to attach BPF to raw tracepoint (ENOENT)"
     assert explained("", "attach", "raw_tracepoint__sched_switch", message) == [
         "p/slow.c:3: cannot be attached to raw_tracepoint sched_switch: this kernel has no such hook"

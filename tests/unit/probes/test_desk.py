@@ -68,7 +68,7 @@ class FakeMap:
 
 
 class FakePolicies:
-    """What is in force."""
+    """The active rules."""
 
     number = 3
 
@@ -125,7 +125,7 @@ class World:
     def rules(
         self, match: str, action: str = "alert", *, mode: str = "enforce", selector: str = "{containers: all}"
     ) -> None:
-        """Put one rule in force."""
+        """Activates one rule."""
         text = POLICY.replace("MATCH", match).replace("ACTION", action).replace("MODE", mode)
         policies = load_bytes({"p.yaml": text.replace("SELECTOR", selector).encode()}, PROBES)
         self.policies.compiled = compile_policies(policies, NodeTiers.usual())
@@ -143,7 +143,7 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Where a kill is only noted."""
+    """Records kills without executing them."""
     return World(monkeypatch)
 
 
@@ -223,7 +223,7 @@ def test_an_alert_says_what_the_agents_own_say(world: World) -> None:
 
 
 def test_a_selector_decides_whose_events_are_judged(world: World) -> None:
-    """As for the agent's own rules."""
+    """Same as for the agent's own rules."""
     world.rules("any", selector="{names: db}")
     world.send(FakeLive())
     assert not world.alerts

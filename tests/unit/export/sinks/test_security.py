@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What receivers see of each other and of us: headers, certificates, labels; and whom we believe."""
+"""Security of receivers: headers, certificates, labels, and trusted authorities."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def config(directory: Path, text: str) -> Config:
 
 
 def test_each_receiver_gets_its_own_headers_and_no_others(tmp_path: Path) -> None:
-    """A token is for one host."""
+    """A token must be sent to one host only."""
     (tmp_path / "one").write_text("Authorization: Bearer one\n")
     (tmp_path / "two").write_text("Authorization: Bearer two\n")
     with http_receiver() as first, http_receiver() as second, http_receiver() as third:
@@ -57,7 +57,7 @@ alerts:
 
 
 def test_shared_headers_are_not_shown_to_several_hosts(tmp_path: Path) -> None:
-    """The configuration says so at the start, with the hosts and what to do."""
+    """The configuration is rejected, with the hosts and a remedy."""
     text = "alerts: {headers: /h, webhook: ['https://a/x'], alertmanager: ['https://b:9093']}\n"
     with pytest.raises(ConfigError, match=r"alerts\.headers: would be shown to a, b:9093: give each"):
         config(tmp_path, text)
@@ -86,7 +86,7 @@ def test_shared_headers_are_not_shown_to_several_hosts(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_in_receivers_have_a_place(tmp_path: Path, text: str, message: str) -> None:
-    """Found when the file is read, not when the first alert is to be sent."""
+    """Found when the file is read, not when the first alert is sent."""
     with pytest.raises(ConfigError) as caught:
         config(tmp_path, f"alerts:\n  {text}\n")
     assert message in caught.value.message
@@ -125,7 +125,7 @@ alerts:
 
 @pytest.mark.parametrize("names", [["DNS:hooks.example"], ["IP:192.0.2.1"]])
 def test_a_receiver_under_another_name_is_not_believed(authority: Authority, names: list[str]) -> None:
-    """Its certificate is good, and not for this address."""
+    """Its certificate is valid, but not for this address."""
     with http_receiver(certificate=authority.issue(names)) as receiver:
         with pytest.raises(Unavailable, match=r"not believed.*mismatch"):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
@@ -133,7 +133,7 @@ def test_a_receiver_under_another_name_is_not_believed(authority: Authority, nam
 
 
 def test_a_receiver_whose_certificate_is_over_is_away(authority: Authority) -> None:
-    """Alerts wait until it has a new one."""
+    """Alerts wait until it has a new certificate."""
     with http_receiver(certificate=authority.issue(days=-1)) as receiver:
         with pytest.raises(Unavailable, match="expired"):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sending: outages, back-off, receivers that refuse, hang, drip, or answer nonsense."""
+"""Sending: outages, back-off, receivers that refuse, hang, are slow, or answer nonsense."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.waiting import wait_for
 
 
 class ScaledReceiver:
-    """Unavailable until a moment of a clock that the test moves; takes everything afterwards."""
+    """Unavailable until a time of the test's clock; accepts everything afterwards."""
 
     name, batch_records, batch_bytes = "scaled", 10, 1 << 20
 
@@ -52,7 +52,7 @@ class ScaledReceiver:
 
 
 def filled(directory: Path, count: int) -> Spool:
-    """A queue of so many alerts."""
+    """A queue with this many alerts."""
     spool = Spool(directory, 1 << 20)
     for number in range(count):
         spool.append(json.dumps(alert(number)).encode())
@@ -60,7 +60,7 @@ def filled(directory: Path, count: int) -> Spool:
 
 
 def test_nothing_is_lost_in_ten_minutes_without_a_receiver(tmp_path: Path) -> None:
-    """Time is scaled: 600 s of refused connections, with ever longer pauses, then all of it in order."""
+    """Time is scaled: 600 s of refused connections, with increasing pauses, then everything in order."""
     receiver = ScaledReceiver(back_at=600.0)
     news: list[str] = []
     sender = Sender(receiver, filled(tmp_path, 35), lambda _, text: news.append(text), pause=receiver.pause)
@@ -75,7 +75,7 @@ def test_nothing_is_lost_in_ten_minutes_without_a_receiver(tmp_path: Path) -> No
 
 
 def test_pauses_differ_between_nodes(tmp_path: Path) -> None:
-    """A fleet must not come back in one moment: the pause is spread over half of its length."""
+    """A fleet must not retry at the same time: pauses are spread over half of their length."""
     waited: list[float] = []
 
     def pause(seconds: float) -> bool:
@@ -89,7 +89,7 @@ def test_pauses_differ_between_nodes(tmp_path: Path) -> None:
 
 
 class Picky:
-    """Refuses alerts of one kind for ever."""
+    """Refuses alerts of one kind permanently."""
 
     name, batch_records, batch_bytes = "picky", 10, 1 << 20
 
@@ -107,7 +107,7 @@ class Picky:
 
 
 def test_a_refused_alert_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    """It is found, counted, and left behind."""
+    """It is found, counted, and skipped."""
     spool = Spool(tmp_path, 1 << 20)
     for number in range(10):
         spool.append(json.dumps(alert(number, severity="low" if number == 4 else "high")).encode())
@@ -154,7 +154,7 @@ def post(url: str, timeout: float = 20.0) -> None:
 
 @pytest.mark.parametrize("status", [500, 502, 429, 401, 404, 302])
 def test_a_temporary_error_is_retried(status: int) -> None:
-    """Errors of the server, of the credentials and of the address are no fault of the alert."""
+    """Errors of the server, of the credentials and of the address are not caused by the alert."""
     with http_receiver() as receiver:
         receiver.status = lambda number: status
         with pytest.raises(Unavailable) as caught:
@@ -165,7 +165,7 @@ def test_a_temporary_error_is_retried(status: int) -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_permanent_refusal_is_final(status: int) -> None:
-    """The same request would be as wrong tomorrow."""
+    """The same request would fail again."""
     with http_receiver() as receiver:
         receiver.status = lambda number: status
         with pytest.raises(Refused):
@@ -209,7 +209,7 @@ def test_too_many_requests_blame_no_alert() -> None:
 
 @pytest.mark.parametrize("how", ["hang", "drip"])
 def test_a_hanging_receiver_times_out(how: str) -> None:
-    """Silence, and a byte now and then, which no time-out of a single read would end."""
+    """Silence, and slow single bytes, which a time-out per read would not end."""
     with http_receiver() as receiver:
         receiver.delay, receiver.drip = (30.0, 0.0) if how == "hang" else (0.0, 0.05)
         began = time.monotonic()
@@ -285,7 +285,7 @@ def test_an_invalid_header_line_is_reported_and_nothing_is_sent(tmp_path: Path, 
 
 
 def test_an_error_does_not_contain_the_address() -> None:
-    """The path of a webhook is often its secret."""
+    """The path of a webhook is often secret."""
     port = free_port()
     with pytest.raises(Unavailable) as caught:
         post(f"http://127.0.0.1:{port}/services/T0/SECRET?key=SECRET")
