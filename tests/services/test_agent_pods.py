@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real agent, a real CRI and a fake API server: alerts of pods that live for a moment carry their names,
-and policies follow the labels."""
+"""The real agent, a real CRI and a fake API server.
+
+Alerts of short-lived pods have their names, and policies follow the labels.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,7 @@ def scene(tmp_path: Path, daemon: CriDaemon) -> Iterator[Scene]:
 
 
 def test_the_first_alert_of_a_short_pod_names_it(scene: Scene, daemon: CriDaemon) -> None:
-    """Its only program breaks the rule at once and ends: the receiver gets pod, image, digest and labels."""
+    """Its only program matches the rule and ends: the receiver gets pod, image, digest and labels."""
     for number in range(3):
         name = f"short-{number}"
         with daemon.pod(name, "rf-shop", {"app": "short"}) as pod:
@@ -180,13 +182,13 @@ def reported(agent: Agent, rule: str) -> list[str]:
 
 
 def known(agent: Agent, identifier: str) -> bool:
-    """Does the agent know that container's pod?"""
+    """Returns True if the agent knows that container's pod."""
     rows = request(agent.socket, "top")["containers"]
     return any(row["id"] == identifier and row["pod"] == "web-0" for row in rows)
 
 
 def test_without_an_api_server_everything_but_new_labels_is_known(tmp_path: Path, daemon: CriDaemon) -> None:
-    """It is configured, and nobody listens there: the agent works, and says so."""
+    """It is configured, but nothing listens there: the agent works, and logs it."""
     policies = tmp_path / "policies"
     policies.mkdir()
     (policies / "pods.yaml").write_text(POLICY)
