@@ -43,9 +43,7 @@ def _arguments() -> argparse.Namespace:
 
     one = commands.add_parser("run", help="boot a kernel and run a command in it")
     one.add_argument("-k", "--kernel", choices=KERNELS, default=DEFAULT[0])
-    one.add_argument(
-        "-s", "--share", action="append", type=Path, default=[], help="DIR writable in the guest"
-    )
+    one.add_argument("-s", "--share", action="append", type=Path, default=[], help="DIR writable in guest")
     one.add_argument("-t", "--timeout", type=float, default=600)
     one.add_argument("-e", "--env", action="append", default=[], help="NAME=VALUE for the command")
     one.add_argument("-v", "--verbose", action="store_true", help="show the kernel's messages")
@@ -55,9 +53,7 @@ def _arguments() -> argparse.Namespace:
     one = commands.add_parser("test", help="run the kernel and escape tests in one boot of each kernel")
     one.add_argument("-k", "--kernel", choices=KERNELS, action="append", help=f"default: {' '.join(DEFAULT)}")
     one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
-    one.add_argument(
-        "--shares", action="store_true", help="run the tests of every check: some on one kernel only"
-    )
+    one.add_argument("--shares", action="store_true", help="as in every check: some tests on one kernel only")
     one.add_argument("--full", action="store_true", help="run all tests that a guest can run (hours)")
     one.add_argument("-j", "--jobs", type=int, default=JOBS, help=f"guests at a time (default: {JOBS})")
     one.add_argument("-t", "--timeout", type=float, help="seconds for each kernel")
