@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ringfence's OCI runtime: it starts a workload that is already fenced.
 
-Standard library only, and as little of it as possible on the way of a launch: no argparse, json, subprocess,
+Standard library only, and as little of it as possible during a launch: no argparse, json, subprocess,
 re, typing, enum or dataclasses is imported between `create` and the workload's first instruction.
 """
 
@@ -9,7 +9,7 @@ __all__ = ["BUILD", "INIT", "OCI_VERSION", "__version__"]
 
 __version__ = "0.1.0"
 OCI_VERSION = "1.3.0"
-#: the program that `install` made of front/init.c; empty where we run as an ordinary package
+#: the program that `install` compiled from front/init.c; empty for an ordinary package
 INIT = ""
 #: digest of the installed code; empty where we run as an ordinary package
 BUILD = ""

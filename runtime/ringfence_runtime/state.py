@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runtime remembers of a container between two commands: one directory per container, three small
-files.
+"""The runtime's record of a container between commands: one directory with three small files.
 
-`state.json` (its identity), `config.json` (the configuration it was made from, as bytes) and `start.sock`, on
-which its init waits until `start`. The directory is made with mkdir, which locks out a second container of
-the same name.
+`state.json` (its identity), `config.json` (its configuration, as bytes) and `start.sock`, on which its
+init waits until `start`. The directory is created with mkdir, which prevents a second container of the
+same name.
 """
 
 from __future__ import annotations
@@ -32,9 +31,7 @@ _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 
 
 def check_id(name: str) -> str:
-    """A container's id becomes a directory and a cgroup: so letters, digits and `_+-.`, and no `.` at its
-    beginning.
-    """
+    """Checks a container's id (a directory and a cgroup): letters, digits, `_+-.`, no first `.`."""
     if not name:
         raise Error("the container ID is empty")
     if set(name) - _ID_LETTERS or name[0] in ".-" or len(name) > 255:
@@ -85,7 +82,7 @@ class Container:
         )
 
     def save(self) -> None:
-        """Written beside and renamed, so that a reader never sees half of it."""
+        """Writes a temporary file and renames it, so that a reader never sees a partial file."""
         data = {
             "ociVersion": self.version,
             "id": self.id,
@@ -108,14 +105,14 @@ class Container:
 
     @property
     def unready(self) -> str:
-        """The name of the socket until `create` is over: whoever starts it before finds none."""
+        """The socket's name until `create` has finished: an earlier `start` finds none."""
         return f"{self.directory}/start.sock.new"
 
     def alive(self) -> bool:
         return self.pid > 0 and self.start != 0 and live_start(self.pid) == self.start
 
     def processes(self) -> list[int]:
-        """All that runs in it: what its cgroup holds, or without one what shares its pid namespace."""
+        """Returns its processes: those in its cgroup, or without one those in its pid namespace."""
         if self.cgroup.dirs:
             return self.cgroup.processes()
         from ringfence_linux.namespaces import link
@@ -129,7 +126,7 @@ class Container:
         return sorted(int(name) for name in names if link(name, "pid") == space)
 
     def status(self) -> str:
-        """creating, created, running, paused or stopped."""
+        """Returns creating, created, running, paused or stopped."""
         if self.pid == 0:
             return "creating"
         if not self.alive():
@@ -141,9 +138,9 @@ class Container:
         return "paused" if self.cgroup.frozen() else "running"
 
     def _waits(self) -> bool:
-        """Whether the init still listens for `start`. A `start` that was killed leaves the socket's file.
+        """Returns True if the init still listens for `start`. A killed `start` leaves the socket's file.
 
-        Asked for the wrong type of connection, a socket that is listened on says so, and nobody is disturbed.
+        Connecting with the wrong socket type fails differently if something listens, without an effect.
         """
         try:
             from ringfence_runtime.launch.channel import connect
@@ -156,7 +153,7 @@ class Container:
         return True
 
     def describe(self) -> dict[str, Any]:
-        """The state as the specification defines it (runtime.md#state), and runc's additions."""
+        """Returns the state as the specification defines it (runtime.md#state), with runc's additions."""
         status = self.status()
         return {
             "ociVersion": self.version,
@@ -188,8 +185,9 @@ class Container:
         return load_config(f"{self.directory}/config.json")[0]
 
     def open_init(self) -> int:
-        """A pidfd of the container's init, checked after opening: the pid may have been given to another
-        process. containerd knows by `container not running` that there is nothing left to kill.
+        """Returns a pidfd of the container's init, checked after opening, as the pid can be reused.
+
+        containerd interprets `container not running` as "nothing left to kill".
         """
         if self.pid <= 0:
             raise StateError(f"container {self.id} has no process yet")
@@ -212,7 +210,7 @@ class Container:
                 continue
 
     def destroy(self) -> None:
-        """Remove the directory; a second delete at the same time finds files gone, and that is fine."""
+        """Removes the directory; files that a concurrent delete removed are no error."""
         self._unlink("config.json", "state.json")
         try:
             os.rmdir(self.directory)
@@ -230,12 +228,12 @@ class Container:
 
 
 def _cgroup_data(group: Cgroup) -> dict[str, Any]:
-    """`foreign` names the hierarchies in which the directory was there before us: there it stays."""
+    """`foreign` names hierarchies in which the directory existed before: it is not removed there."""
     return {"path": group.path, "dirs": group.dirs, "foreign": group.foreign}
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Write a file that nobody looks for yet."""
+    """Writes a file that no other process reads yet."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if os.write(fd, data) != len(data):
@@ -245,7 +243,7 @@ def write_new(path: str, data: bytes) -> None:
 
 
 def now() -> str:
-    """The time in RFC 3339 with nanoseconds, as Go's engines parse it."""
+    """Returns the time in RFC 3339 with nanoseconds, as Go's engines parse it."""
     nanoseconds = time.time_ns()
     return (
         time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 10**9)) + f".{nanoseconds % 10**9:09d}Z"
@@ -272,8 +270,9 @@ class Store:
         userns: int = -1,
         keep_keyring: bool = False,
     ) -> Container:
-        """A new directory with a first state (`creating`) that names the cgroup, so that a runtime killed
-        from here on can be cleaned up. Error where the name or the cgroup is somebody else's.
+        """Creates a directory with a first state (`creating`) that names the cgroup.
+
+        So a runtime killed from here on can be cleaned up. Error if the name or the cgroup is in use.
         """
         directory = f"{self.root}/{check_id(name)}"
         try:
@@ -339,7 +338,7 @@ class Store:
         return [name for name in entries if os.path.isfile(f"{self.root}/{name}/state.json")]
 
     def lock(self, name: str) -> int:
-        """An exclusive lock on the container: two deletes, or a delete and a start, take turns."""
+        """Locks the container exclusively: two deletes, or a delete and a start, exclude each other."""
         try:
             fd = os.open(f"{self.root}/{check_id(name)}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):

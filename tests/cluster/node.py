@@ -147,7 +147,7 @@ class Cluster:
     def up(self) -> None:
         """Start everything, and wait until the node is ready."""
         write, state = self.directory, self.directory / "etcd"
-        (write / "containerd.toml").write_text(settings.CONTAINERD.format(write))
+        (write / "containerd.toml").write_text(settings.containerd(write))
         (write / "cni").mkdir()
         (write / "cni/10-bridge.conflist").write_text(json.dumps(settings.CNI))
         (write / "kubelet.json").write_text(json.dumps(settings.kubelet_config(self.pki)))

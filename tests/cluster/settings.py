@@ -8,16 +8,16 @@ from typing import Any
 
 from tests.cluster.build import Programs
 from tests.cluster.pki import Pki
+from tests.support.cri import PAUSE, containerd_config
 
 __all__ = [
-    "API", "CNI", "CONTAINERD", "DIRECTORIES", "DNS", "MOUNTS", "NODE", "PAUSE", "SYSCTLS", "TAINT",
-    "api_server", "controllers", "etcd", "kubelet", "kubelet_config", "scheduler",
+    "API", "CNI", "DIRECTORIES", "DNS", "MOUNTS", "NODE", "PAUSE", "SYSCTLS", "TAINT",
+    "api_server", "containerd", "controllers", "etcd", "kubelet", "kubelet_config", "scheduler",
 ]  # fmt: skip
 
 NODE = "node-1"
 SERVICES, PODS = "10.96.0.0/16", "10.99.0.0/24"
 API, DNS = "10.96.0.1", "10.96.0.10"  # the first address of SERVICES is that of the service `kubernetes`
-PAUSE = "registry.example/pause:1"
 TAINT = "ringfence.dev/agent-not-ready"
 #: systemd mounts these on a node
 MOUNTS = {"/sys/fs/bpf": "bpf", "/sys/kernel/tracing": "tracefs", "/sys/kernel/security": "securityfs"}
@@ -39,23 +39,14 @@ CNI: dict[str, Any] = {
         "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]},
     }],
 }  # fmt: skip
-CONTAINERD = f"""\
-version = 2
-root = "{{0}}/containerd"
-state = "/run/containerd"
-[grpc]
-  address = "/run/containerd/containerd.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE}"
-  disable_apparmor = true
-  restrict_oom_score_adj = true
-  disable_tcp_service = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{{0}}/cni"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
-"""
+
+
+def containerd(state: Path) -> str:
+    """The configuration of the node's containerd."""
+    return containerd_config(
+        root=f"{state}/containerd", state="/run/containerd", address="/run/containerd/containerd.sock",
+        programs="/usr/lib/cni", networks=f"{state}/cni",
+    )  # fmt: skip
 
 
 def etcd(programs: Programs, state: Path) -> list[str]:

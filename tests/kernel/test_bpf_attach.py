@@ -149,7 +149,7 @@ def test_missing_and_broken_objects_are_named(tmp_path: Path) -> None:
     assert "make build" in caught.value.hint
     broken = tmp_path / "broken.o"
     broken.write_bytes(b"\x7fELF" + bytes(100))
-    with pytest.raises(KernelError, match=r"broken\.o is no BPF object"):
+    with pytest.raises(KernelError, match=r"broken\.o is not a BPF object"):
         ObjectFile(broken)
 
 

@@ -205,7 +205,7 @@ def test_rings_are_ready(kernel: Kernel) -> None:
 def test_object_of_another_build_is_refused(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map of another size would be misread; the error names it."""
     monkeypatch.setitem(abi.MAPS, "slots", abi.MapShape(4, abi.CONTAINER.size + 8))
-    with pytest.raises(KernelError, match="map slots is not what this agent expects") as caught:
+    with pytest.raises(KernelError, match="map slots does not have the expected shape") as caught:
         Kernel.load(SETTINGS)
     assert "make build" in caught.value.hint
 

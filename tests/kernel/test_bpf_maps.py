@@ -42,9 +42,9 @@ def test_values_are_set_and_deleted(table: Map) -> None:
 
 def test_wrong_sizes_never_reach_the_kernel(table: Map) -> None:
     """The kernel would read beyond the end of a buffer that is too short."""
-    with pytest.raises(ValueError, match="a key has 8 bytes, not 4"):
+    with pytest.raises(ValueError, match="a key must have 8 bytes, not 4"):
         table.get(bytes(4))
-    with pytest.raises(ValueError, match="a value has 4 bytes, not 5"):
+    with pytest.raises(ValueError, match="a value must have 4 bytes, not 5"):
         table.set(1, bytes(5))
     with pytest.raises(OverflowError):
         table.set(1, 2**32)

@@ -117,7 +117,7 @@ BAD = {
     "no program at all": (EVENT, r"bad\.c: has no program: .*"),
     "a hook that decides": (
         program("rf_send(&e);", "LSM_PROBE(file_open, struct file *file)"),
-        r"bad\.c:3: a probe observes: LSM_PROBE is not taken.*",
+        r"bad\.c:3: a probe can only observe: LSM_PROBE is not allowed.*",
     ),
 }  # fmt: skip
 

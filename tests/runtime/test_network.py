@@ -335,7 +335,7 @@ def test_a_port_of_a_program_of_the_host_is_not_taken_over(sandboxes: Sandboxes,
     for address in ("0.0.0.0", "127.0.0.1"):
         with listening(host, address, 8080):
             assert "port 8080/tcp is in use by a program of this host" in sandboxes.refused("-p", "8080:80")
-    assert "198.51.100.1 is no address of this host" in sandboxes.refused("-p", "198.51.100.1:8080:80")
+    assert "198.51.100.1 is not an address of this host" in sandboxes.refused("-p", "198.51.100.1:8080:80")
 
 
 def test_subnets_of_the_host_are_not_taken(sandboxes: Sandboxes, host: Host) -> None:

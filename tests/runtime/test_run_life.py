@@ -33,7 +33,7 @@ def test_a_detached_sandbox_is_listed_and_remembered(sandboxes: Sandboxes) -> No
     assert sandboxes.listed("--all")[name]["status"] == "stopped"
     assert sandboxes("logs", name).stdout == "out\nerr\nmore\n"
     assert (
-        "there is a sandbox"
+        f"a sandbox {name} already exists"
         in sandboxes("run", *sandboxes.named(name=name), str(sandboxes.rootfs), "true").stderr
     )
     assert sandboxes("rm", name).stdout == f"{name}\n"
@@ -219,7 +219,7 @@ def test_one_name_is_assigned_once(sandboxes: Sandboxes) -> None:
     assert sorted(got.returncode for got in done) == [0, 125, 125, 125, 125, 125], [
         got.stderr for got in done
     ]
-    assert all(f"there is a sandbox {name} already" in got.stderr for got in done if got.returncode)
+    assert all(f"a sandbox {name} already exists" in got.stderr for got in done if got.returncode)
     assert sandboxes.listed()[name]["status"] == "running"
 
 

@@ -30,25 +30,31 @@ from tools.image.layout import archive, write_layout
 __all__ = ["IMAGE", "CriDaemon", "CriPod", "running_cri"]
 
 IMAGE = "registry.example/shop/web:1.2"
-_PAUSE = "registry.example/pause:1"
-_CONFIG = """\
+PAUSE = "registry.example/pause:1"
+#: containerd's configuration for CRI without AppArmor
+_CONTAINERD = f"""\
 version = 2
-root = "{0}/root"
-state = "{0}/state"
+root = "{{root}}"
+state = "{{state}}"
 [grpc]
-  address = "{0}/c.sock"
+  address = "{{address}}"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{1}"
+  sandbox_image = "{PAUSE}"
   disable_apparmor = true
   restrict_oom_score_adj = true
   disable_tcp_service = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{0}/cni/bin"
-    conf_dir = "{0}/cni/conf"
+    bin_dir = "{{programs}}"
+    conf_dir = "{{networks}}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "native"
 """
 _RUNTIME = "/runtime.v1.RuntimeService/"
+
+
+def containerd_config(**paths: str) -> str:
+    """Returns containerd's configuration with root, state, address, programs (CNI) and networks."""
+    return _CONTAINERD.format(**paths)
 
 
 def _map(number: int, pairs: Mapping[str, str]) -> bytes:
@@ -177,7 +183,15 @@ def running_cri(busybox: str) -> Iterator[CriDaemon]:
     """A daemon for the time of a `with` block. Its path is short: sockets are named after it."""
     with tempfile.TemporaryDirectory(prefix="rfcri-", dir="/tmp", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        (directory / "config.toml").write_text(_CONFIG.format(name, _PAUSE))
+        (directory / "config.toml").write_text(
+            containerd_config(
+                root=f"{name}/root",
+                state=f"{name}/state",
+                address=f"{name}/c.sock",
+                programs=f"{name}/cni/bin",
+                networks=f"{name}/cni/conf",
+            )
+        )
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(
                 ["containerd", "--config", str(directory / "config.toml")], stdout=log, stderr=log
@@ -186,7 +200,7 @@ def running_cri(busybox: str) -> Iterator[CriDaemon]:
         try:
             wait_for(lambda: daemon.ctr("version", check=False).returncode == 0, "containerd")
             rootfs = _images(directory, busybox)
-            for reference in (_PAUSE, IMAGE):
+            for reference in (PAUSE, IMAGE):
                 layout = directory / "layout"
                 (rootfs / "etc/image").write_text(reference)  # otherwise both would have one digest
                 digest = write_layout(rootfs, layout, reference, {})["digest"]

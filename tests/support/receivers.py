@@ -46,7 +46,7 @@ def alert(number: int = 1, **changes: Any) -> Record:
 
 def whole_alert() -> Record:
     """Returns an alert with every field that an alert can have."""
-    found = alert(suppressed=4, told="2026-11-24T02:04:04.000000Z", labels={"cluster": "prod-eu"})
+    found = alert(suppressed=4, reported="2026-11-24T02:04:04.000000Z", labels={"cluster": "prod-eu"})
     found["response"] = {"pid": 4242, "outcome": "failed", "error": "pidfd_open: ESRCH"}
     found["container"]["posture"] = {
         "score": 40, "reasons": ["CAP_SYS_ADMIN"], "capabilities": ["CAP_SYS_ADMIN"], "seccomp": "disabled",

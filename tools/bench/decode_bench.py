@@ -47,7 +47,7 @@ TRIED, SENT, NO_ROOM = range(3)
 
 
 class _NoClient:
-    """The stream that nobody listens to."""
+    """A stream without clients."""
 
     wanted = bytearray(EVENT_MAX)
 
@@ -99,7 +99,7 @@ def dispatcher() -> tuple[Dispatcher, Stats]:
 
 
 class Flood:
-    """A process on a CPU of its own that keeps a ring full until `stop`."""
+    """A process on its own CPU that keeps a ring full until `stop`."""
 
     def __init__(self, cpu: int) -> None:
         self.pid = os.fork()
@@ -251,9 +251,9 @@ def _rows(runs: list[Run], alone: float) -> list[Row]:
 
 
 def _notes(runs: list[Run], seconds: float) -> list[str]:
-    notes = [f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs at the end, 2 of it ours"]
+    notes = [f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs at the end, 2 of it from here"]
     if any(one.idle_reads > 0.1 for one in runs):
-        notes.append("the ring ran empty: others held the flood up, so the load was not sustained")
+        notes.append("the ring ran empty: other processes delayed the flood, so the load was not sustained")
     if any(one.busy < seconds for one in runs):
         notes.append(f"a run was ended before it had {seconds:.0f} s of CPU time")
     return notes

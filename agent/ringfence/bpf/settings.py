@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is fixed once the programs are loaded: sizes, the identities of host and agent, what is enabled."""
+"""Settings that are fixed at load: sizes, identities of host and agent, enabled features."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from ringfence_linux.procfs import own_start_ns
 
 __all__ = ["DEFAULT_OBJECT", "KernelSettings"]
 
-_NEVER = 64  # cgroups that are no containers, whatever their names
-_SHARES = 4  # a container may have this part of the table of processes
+_NEVER = 64  # cgroups that are never containers, whatever their names
+_SHARES = 4  # a container can use 1/_SHARES of the table of processes
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
-_LEARNED = 65536  # programs of containers, times what each calls and needs
+_LEARNED = 65536  # container programs, times the calls and capabilities of each
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSettings:
-    """What is fixed once the programs are loaded. Sizes are entries, of the rings bytes (a power of two)."""
+    """Settings that are fixed at load. Sizes are in entries, for rings in bytes (a power of two)."""
 
     object_path: Path = DEFAULT_OBJECT
     hierarchy: int = HIERARCHY_V2
     namespaces: Mapping[str, int] = field(default_factory=namespaces.visible)
     root: FileIdentity = field(default_factory=root_identity)
     agent_pid: int = field(default_factory=os.getpid)
-    agent_start_ns: int = field(default_factory=own_start_ns)  # CLOCK_BOOTTIME, of the tick that it was in
+    agent_start_ns: int = field(default_factory=own_start_ns)  # CLOCK_BOOTTIME, rounded down to the tick
     slots: int = 4096
     processes: int = 65536
-    process_share: int = 0  # of them, for one container; 0: a quarter
-    task_share: int = 0  # tasks that one container may have; 0: as many as it likes
-    late: bool = True  # containers that were not enrolled when they were made are at their next exec
-    root_cgroup: int = 0  # id of the topmost cgroup that can be seen; 0: the hierarchy's own root
-    task_storage: bool | None = None  # cgroup programs use it; None: where they can
+    process_share: int = 0  # maximum processes of one container; 0: a quarter
+    task_share: int = 0  # maximum tasks of one container; 0: unlimited
+    late: bool = True  # containers not enrolled at creation are enrolled at their next exec
+    root_cgroup: int = 0  # id of the topmost visible cgroup; 0: the hierarchy's root
+    task_storage: bool | None = None  # cgroup programs use it; None: if supported
     drop_entries: int = 16384
     alerts_bytes: int = 1 << 20
     activity_bytes: int = 4 << 20
@@ -48,10 +48,10 @@ class KernelSettings:
     activity_burst: int = 0
     alert_rate: int = 0  # the same for alerts without a kill
     alert_burst: int = 0
-    guard: int = GUARD_OFF  # what becomes of a container that reaches for the agent: GUARD_*
+    guard: int = GUARD_OFF  # reaction to a container that attacks the agent: GUARD_*
     learn: bool = False  # count every call and capability (probes/learn.bpf.c)
-    lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node can have; the others are left out
-    tracing: frozenset[str] = frozenset()  # the same of TRACEPOINTS
+    lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node supports; the others are not loaded
+    tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
 
     def sizes(self) -> dict[str, int]:
         """Map -> entries."""
@@ -69,7 +69,7 @@ class KernelSettings:
         }
 
     def pack(self, refused: Collection[str] = ()) -> bytes:
-        """As struct rf_config. `refused` are programs that are not there."""
+        """Packs struct rf_config. `refused` are programs that were not loaded."""
         inodes = (self.namespaces.get(name, 0) for name in namespaces.NAMES)
         hooks = {hook for hook in self.lsm_hooks if f"lsm_{hook}" not in refused}
         by_hook = (HELPER_HOOK in hooks, EventKind.PROCESS_EXEC in decided_by(hooks))
@@ -82,10 +82,10 @@ class KernelSettings:
         return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard)
 
     def follows_by_perf(self) -> bool:
-        """Whether tasks are to be followed at tracepoints by perf, too: no hooks do that, and it helps."""
+        """Returns True if tasks are also followed by perf tracepoints, as no LSM hooks do it."""
         return preempts_programs() and not self.lsm_hooks >= FOLLOW_HOOKS
 
     def guards_by_hook(self, refused: Collection[str] = ()) -> bool:
-        """Whether LSM hooks see to the self-defence, so that calls and opens need not be looked at for it."""
+        """Returns True if LSM hooks implement the self-defence, so calls and opens need no check."""
         hooks = guard_calls.REQUIRED_HOOKS
         return hooks <= self.lsm_hooks and not any(f"guard_{hook}" in refused for hook in hooks)

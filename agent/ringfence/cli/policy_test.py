@@ -160,21 +160,21 @@ def _groups(options: Any) -> tuple[list[tuple[list[Path], list[Case]]], list[str
 
 def _run_group(options: Any, number: int, policies: Sequence[Path], cases: Sequence[Case]) -> list[Judged]:
     from ringfence.cli.client import request
-    from ringfence.proof.campaign import Stage, run_cases
+    from ringfence.proof.campaign import Environment, run_cases
     from ringfence.proof.verdict import judge
 
     modes = ("enforce", "audit") if options.mode == "both" else (options.mode,)
     results: dict[str, dict[str, Result]] = {}
     with tempfile.TemporaryDirectory(prefix="ringfence-test-") as name:
         runtime = _runtime(options.runtime)
-        stage = Stage(
+        environment = Environment(
             Path(name), options.prefix, runtime, request, options.slowdown, disposable=options.disposable
         )
         for mode in modes:
             results[mode] = {}
             # Detectors only report, independent of the mode: once is enough.
             chosen = [case for case in cases if not case.detector or mode == modes[0]]
-            for result in run_cases(chosen, policies, mode, stage):
+            for result in run_cases(chosen, policies, mode, environment):
                 results[mode][result.case.id] = result
                 _progress(f"{mode}: {len(results[mode])} of {len(chosen)}")
     _progress("")

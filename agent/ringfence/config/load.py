@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.config import values
 from ringfence.config.keys import KEYS
 from ringfence.config.model import DEFAULT_FILE, DEFAULT_POLICIES, Config
-from ringfence.config.receivers import hosts_of_shared_headers
+from ringfence.config.receivers import hosts_of_shared_headers, http_receivers
 from ringfence.config.values import Key
 from ringfence.errors import ConfigError, Problem
 
@@ -119,7 +119,7 @@ def _cross_checks(chosen: Mapping[str, Any]) -> list[Problem]:
         problems.append(Problem("output", 0, 0, "", "is the same path as `socket`"))
     if chosen["alerts.file"] is not None and chosen["alerts.file"] in (chosen["output"], chosen["socket"]):
         problems.append(Problem("alerts.file", 0, 0, "", "is the same path as `output` or `socket`"))
-    http = (*chosen["alerts.webhook"], *chosen["alerts.alertmanager"], *chosen["alerts.otlp"])
+    http = [one for key in KEYS if key.parse is http_receivers for one in chosen[key.path]]
     if chosen["alerts.headers"] is not None and len(hosts := hosts_of_shared_headers(http)) > 1:
         text = f"would be sent to {', '.join(hosts)}: set `headers` (or off) for each receiver instead"
         problems.append(Problem("alerts.headers", 0, 0, "", text))

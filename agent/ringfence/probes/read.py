@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NAME.yaml -> Definition. All mistakes at once, each with its place; a probe with one is not loaded."""
+"""Reads NAME.yaml to a Definition. Reports all mistakes with their places; such a probe is not loaded."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ SPEC_KEYS = (
 SPEC_REQUIRED = ("license", "event", "container", "fields")
 MAX_PROBES, MAX_FIELDS, MAX_PARAMETERS = 64, 64, 32
 MAX_SAMPLE, MAX_RATE = 1_000_000, 10_000_000
-_HINT = "docs/custom-probes.md explains every key; `ringfence probe new NAME` writes a pair that works"
+_HINT = "docs/custom-probes.md explains every key; `ringfence probe new NAME` writes a working example"
 
 
 class Found(NamedTuple):
-    """What a directory holds: the probes that are well, and what is wrong with the others, by name."""
+    """The contents of a directory: valid probes, and the problems of the others by name."""
 
     definitions: Mapping[str, Definition]
     problems: Mapping[str, Sequence[Problem]]
 
     def words(self) -> dict[str, ProbeWords]:
-        """What policies may say: of a probe with mistakes, only that."""
+        """Returns the vocabulary for policies; of a probe with mistakes, only its existence."""
         known = {PREFIX + name: definition.words() for name, definition in self.definitions.items()}
         for name, problems in self.problems.items():
             known[PREFIX + name] = ProbeWords(PREFIX + name, {}, in_task=False, broken=problems[0].file)
@@ -58,7 +58,7 @@ class Found(NamedTuple):
 
 
 def read_directory(directory: Path) -> Found:
-    """Every probe of a directory: its *.yaml files, without hidden ones."""
+    """Reads every probe of a directory: its *.yaml files except hidden ones."""
     definitions: dict[str, Definition] = {}
     problems: dict[str, list[Problem]] = {}
     series: dict[str, str] = {}
@@ -75,7 +75,7 @@ def read_directory(directory: Path) -> Found:
                 m.place.line,
                 m.place.column,
                 "",
-                f"the metric {m.name!r} is that of probe {other!r}",
+                f"the metric {m.name!r} already belongs to probe {other!r}",
             )
             for m in definition.metrics
             if (other := series.setdefault(m.name, definition.name)) != definition.name
@@ -90,7 +90,7 @@ def read_directory(directory: Path) -> Found:
 
 
 def read_file(path: Path) -> Definition:
-    """One probe, by its YAML (or its C file). Raises PolicyError with all that is wrong with the YAML."""
+    """Reads one probe by its YAML (or its C file). Raises PolicyError with all problems of the YAML."""
     path = path.with_suffix(".yaml")
     documents, problems = reader.read(path)
     diagnostics = Diagnostics(str(path))
@@ -98,10 +98,10 @@ def read_file(path: Path) -> Definition:
     if documents:
         found = _definition(diagnostics, documents[0], path)
         for more in documents[1:]:
-            diagnostics.add(more, "", "a file holds one probe")
+            diagnostics.add(more, "", "a file must contain one probe")
     if not problems and not path.with_suffix(".c").is_file():
         diagnostics.problems.append(
-            Problem(str(path), 0, 0, "", f"{path.with_suffix('.c').name} is not beside it")
+            Problem(str(path), 0, 0, "", f"{path.with_suffix('.c').name} does not exist next to it")
         )
     problems = [*problems, *diagnostics.problems]
     if problems or found is None:
@@ -167,7 +167,7 @@ def _metadata(diagnostics: Diagnostics, node: Node | None, path: Path) -> tuple[
             keys["name"], "metadata.name", NAME, "a name of a-z, 0-9 and `-`, at most 40 long"
         )
         if name and name != path.stem:
-            diagnostics.add(keys["name"], "metadata.name", f"must be {path.stem!r}, as the file is called")
+            diagnostics.add(keys["name"], "metadata.name", f"must be {path.stem!r}, the name of the file")
     if "description" in keys:
         description = diagnostics.text(keys["description"], "metadata.description").strip()
     return name, description
@@ -190,7 +190,7 @@ def _fields(diagnostics: Diagnostics, node: Node | None) -> dict[str, Field]:
             diagnostics.add(item.key, "spec.fields", f"{name!r} is not the name of a field")
             continue
         if name in found:
-            diagnostics.add(item.key, "spec.fields", f"{name!r} is there twice")
+            diagnostics.add(item.key, "spec.fields", f"{name!r} is duplicate")
         keys = diagnostics.mapping(item.value, where, ("type", "unit", "description")) or {}
         kind = diagnostics.choice(keys["type"], f"{where}.type", KINDS) if "type" in keys else "number"
         texts = {
@@ -199,7 +199,7 @@ def _fields(diagnostics: Diagnostics, node: Node | None) -> dict[str, Field]:
             if key in keys
         }
         if "unit" in keys and kind != "number":
-            diagnostics.add(keys["unit"], f"{where}.unit", "only a number has a unit")
+            diagnostics.add(keys["unit"], f"{where}.unit", "only a number can have a unit")
         found[name] = Field(
             name,
             kind or "number",
@@ -226,7 +226,7 @@ def _owner(diagnostics: Diagnostics, node: Node | None) -> tuple[Owner, dict[str
     if set(keys) not in ({"cgroup"}, {"pid", "start"}):
         message = "must be `task`, {cgroup: FIELD}, or {pid: FIELD, start: FIELD}"
         if set(keys) == {"pid"}:
-            message += ": a pid alone may be another process's by now, and the agent does not guess"
+            message += ": a pid alone may already belong to another process"
         diagnostics.add(node, "spec.container", message)
         return Owner("task"), places
     names = {}
@@ -251,7 +251,7 @@ def _parameters(diagnostics: Diagnostics, node: Node | None) -> dict[str, int]:
     for item in node.items:
         name, value = item.key.text, item.value
         if not C_NAME.fullmatch(name) or name.upper().startswith("RF_"):
-            diagnostics.add(item.key, "spec.parameters", f"{name!r} is not a name that a macro can have here")
+            diagnostics.add(item.key, "spec.parameters", f"{name!r} is not a valid name for a macro here")
         if isinstance(value, Scalar) and value.kind == "int" and abs(int(value.text, 0)) < 1 << 63:
             found[name] = int(value.text, 0)
         else:

@@ -36,7 +36,7 @@ _FLOAT = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 def integer(
     diagnostics: Diagnostics, keys: Mapping[str, Node], key: str, default: int, low: int, high: int
 ) -> int:
-    """A number within bounds, or the default after a mistake."""
+    """Returns a number within bounds, or the default after a mistake."""
     node = keys.get(key)
     if node is None:
         return default
@@ -49,7 +49,7 @@ def integer(
 def read_metrics(
     diagnostics: Diagnostics, node: Node | None, fields: Mapping[str, Field]
 ) -> tuple[Metric, ...]:
-    """The list under `metrics`."""
+    """Reads the list under `metrics`."""
     if node is None:
         return ()
     if not isinstance(node, SequenceNode) or not 1 <= len(node.items) <= MAX_METRICS:
@@ -60,7 +60,7 @@ def read_metrics(
         metric = _metric(diagnostics, item, f"spec.metrics[{index}]", fields)
         if metric is not None:
             if any(metric.name == other.name for other in found):
-                diagnostics.add(item, f"spec.metrics[{index}].name", f"{metric.name!r} is there twice")
+                diagnostics.add(item, f"spec.metrics[{index}].name", f"{metric.name!r} is duplicate")
             found.append(metric)
     return tuple(found)
 
@@ -78,7 +78,7 @@ def _metric(diagnostics: Diagnostics, node: Node, where: str, fields: Mapping[st
     if "name" in keys:
         name = diagnostics.text(keys["name"], f"{where}.name", METRIC_NAME, "a name of a-z, 0-9 and `_`")
     if name.endswith(("_total", "_bucket", "_count", "_sum")):
-        diagnostics.add(keys["name"], f"{where}.name", "ends in a suffix that Prometheus adds itself")
+        diagnostics.add(keys["name"], f"{where}.name", "must not end in a suffix that Prometheus adds itself")
     value = (
         _field(diagnostics, keys["value"], f"{where}.value", fields, numbers=True) if "value" in keys else ""
     )
@@ -86,9 +86,9 @@ def _metric(diagnostics: Diagnostics, node: Node, where: str, fields: Mapping[st
     if kind == "histogram":
         for key in ("value", "buckets"):
             if key not in keys:
-                diagnostics.add(node, where, f"{key!r} is missing: a histogram is of a field, in buckets")
+                diagnostics.add(node, where, f"{key!r} is missing: a histogram needs a field and buckets")
     elif "buckets" in keys:
-        diagnostics.add(keys["buckets"], f"{where}.buckets", "only a histogram has buckets")
+        diagnostics.add(keys["buckets"], f"{where}.buckets", "only a histogram can have buckets")
     if "scale" in keys and "value" not in keys:
         diagnostics.add(keys["scale"], f"{where}.scale", "needs a `value`")
     return Metric(
@@ -125,9 +125,9 @@ def _labels(diagnostics: Diagnostics, node: Node, where: str, fields: Mapping[st
     for index, item in enumerate(items):
         name = _field(diagnostics, item, f"{where}[{index}]", fields)
         if name in _RESERVED or name.startswith("__"):
-            diagnostics.add(item, where, f"{name!r} is a label that the agent or Prometheus sets itself")
+            diagnostics.add(item, where, f"{name!r} is reserved: the agent or Prometheus sets this label")
         elif name in found:
-            diagnostics.add(item, where, f"{name!r} is there twice")
+            diagnostics.add(item, where, f"{name!r} is duplicate")
         found.append(name)
     return tuple(found)
 
@@ -138,7 +138,7 @@ def _buckets(diagnostics: Diagnostics, node: Node, where: str) -> tuple[float, .
         return ()
     bounds = tuple(_number(diagnostics, item, where) for item in node.items)
     if list(bounds) != sorted(set(bounds)):
-        diagnostics.add(node, where, "must rise from each bound to the next")
+        diagnostics.add(node, where, "must be in increasing order")
     return bounds
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few bpf(2) commands for a cgroup's device program: load, attach, detach, and what is attached."""
+"""The bpf(2) commands for a cgroup's device program: load, attach, detach, query."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NAME = b"rf_devices"
 
 
 def _buffer(content: bytes) -> tuple[array[int], int]:
-    """A copy of the bytes that does not move, and its address."""
+    """Returns a copy of the bytes at a fixed address, and the address."""
     made = array("B", content)
     return made, made.buffer_info()[0]
 
 
 def load(instructions: bytes) -> int:
-    """Load a device program given as packed bpf_insn; returns its descriptor."""
+    """Loads a device program given as packed bpf_insn; returns its descriptor."""
     code, code_at = _buffer(instructions)
     licence, licence_at = _buffer(b"Apache-2.0\0")
     count = len(instructions) // 8
@@ -56,17 +56,17 @@ def load(instructions: bytes) -> int:
 
 
 def attach(group: int, program: int) -> None:
-    """Attach beside what is attached already."""
+    """Attaches in addition to programs already attached."""
     syscalls.bpf(_PROG_ATTACH, pack("IIIII", group, program, _CGROUP_DEVICE, _ALLOW_MULTI, 0))
 
 
 def detach(group: int, program: int) -> None:
-    """Detach this one."""
+    """Detaches this program."""
     syscalls.bpf(_PROG_DETACH, pack("III", group, program, _CGROUP_DEVICE))
 
 
 def attached(group: int) -> list[int]:
-    """Descriptors of the programs called NAME that are attached to `group` itself; the caller closes them."""
+    """Returns descriptors of the programs named NAME attached to `group` itself; the caller closes them."""
     numbers, numbers_at = _buffer(bytes(4 * 64))
     query, query_at = _buffer(
         pack("IIIIQII", group, _CGROUP_DEVICE, 0, 0, numbers_at, 64, 0).ljust(64, b"\0")

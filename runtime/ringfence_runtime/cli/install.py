@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`install PATH`: an executable that starts fast, and beside it `PATH.pyc`, one file with all modules.
+"""`install PATH`: an executable that starts fast, and `PATH.pyc`, one file with all modules of the runtime.
 
-What pip writes imports `re`, reads every .pth file and looks for each of our modules in each directory;
-together that costs more than the kernel's work of a start. Installed again after an update.
+pip's script imports `re`, reads every .pth file and searches each directory for each module; together
+this costs more than the kernel's work of a start. It must be installed again after an update.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ __all__ = ["install"]
 BASE = os.path.dirname(os.path.abspath(ringfence_runtime.__file__))
 _PACKAGES = (os.path.dirname(os.path.abspath(ringfence_linux.__file__)), BASE)
 
-# The module that PATH.pyc is: it finds the others in its own constant. {codes} is a dict of name ->
-# (package?, code).
+# The module PATH.pyc: it finds the others in its own constant. {codes} is a dict of name -> (package?, code).
 _MAIN = """
 import gc, marshal, posix, sys
 from _frozen_importlib import ModuleSpec
@@ -67,7 +66,7 @@ posix._exit(code)
 
 
 def _modules() -> dict[str, tuple[bool, bytes]]:
-    """Every module of the runtime and of the Linux layer as marshalled code."""
+    """Returns every module of the runtime and of the Linux layer as marshalled code."""
     found: dict[str, tuple[bool, bytes]] = {}
     for base, path in _sources():
         name = os.path.relpath(path, os.path.dirname(base))[:-3].replace("/", ".")
@@ -98,7 +97,7 @@ def _sources() -> Iterator[tuple[str, str]]:
 
 
 def bundle(init: str) -> bytes:
-    """The bytes of PATH.pyc. `init` is the program of front/init.c, or empty."""
+    """Returns the bytes of PATH.pyc. `init` is the program of front/init.c, or empty."""
     codes = _modules()
     build = blake2b(repr(sorted(codes.items())).encode(), digest_size=16).hexdigest()
     text = _MAIN.format(codes=codes, base=BASE, init=init, build=build)
@@ -108,7 +107,7 @@ def bundle(init: str) -> bytes:
 
 
 def script(interpreter: str, target: str) -> str:
-    """The executable where there is no C compiler."""
+    """Returns the executable for a host without a C compiler."""
     if len(interpreter) > 120:
         raise UsageError(f"the interpreter's path is too long for a #! line: {interpreter}")
     return (
@@ -120,7 +119,7 @@ def script(interpreter: str, target: str) -> str:
 def _compile(
     sources: Sequence[str], output: str, definitions: Sequence[str] = (), *, static: bool = False
 ) -> bool:
-    """Whether a C compiler is there and makes the program, linked statically if that is possible."""
+    """Compiles the program, statically linked if possible. Returns False without a working C compiler."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
         return False
@@ -138,7 +137,7 @@ def _replace(path: str) -> None:
 
 
 def install(settings: Globals, arguments: list[str]) -> int:
-    """Write PATH, PATH.pyc and PATH.init, each beside and renamed."""
+    """Writes PATH, PATH.pyc and PATH.init, each under a temporary name and renamed."""
     del settings
     parsed = parse(arguments, {"no-compile": "f", "no-init": "f", "launcher": "s"}, interleaved=True)
     [path] = expect(parsed, "install", 1, 1)
@@ -147,7 +146,7 @@ def install(settings: Globals, arguments: list[str]) -> int:
         raise Error(f"cannot install to {path!r}")
     interpreter, may_compile = os.path.realpath(sys.executable), not parsed.flag("no-compile")
     init = f"{os.path.abspath(path)}.init"
-    # Linked statically: in the container there is no library of the host's.
+    # Linked statically: the container has no library of the host.
     if (
         may_compile
         and not parsed.flag("no-init")

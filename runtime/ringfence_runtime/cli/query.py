@@ -14,14 +14,14 @@ __all__ = ["list_containers", "ps", "state"]
 
 
 def state(settings: Globals, arguments: list[str]) -> int:
-    """Print the state."""
+    """Prints the state."""
     [name] = expect(parse(arguments, {}), "state", 1, 1)
     print(strictjson.dumps(Store(settings.root).load(name).describe(), indent=True))
     return 0
 
 
 def list_containers(settings: Globals, arguments: list[str]) -> int:
-    """Print all containers."""
+    """Prints all containers."""
     parsed = parse(arguments, {"format": "s", "f": "=format", "quiet": "f", "q": "=quiet"}, interleaved=True)
     expect(parsed, "list", 0, 0)
     form = parsed.text("format", "table")
@@ -33,7 +33,7 @@ def list_containers(settings: Globals, arguments: list[str]) -> int:
         try:
             rows.append(store.load(name).describe())
         except Error:
-            continue  # it went away, or is being made, while we look
+            continue  # it was deleted, or is being created
     if form == "json":
         print(strictjson.dumps(rows))
     elif parsed.flag("quiet"):
@@ -59,7 +59,7 @@ def _table(rows: list[tuple[str, ...]]) -> None:
 
 
 def ps(settings: Globals, arguments: list[str]) -> int:
-    """Print the processes."""
+    """Prints the processes."""
     parsed = parse(arguments, {"format": "s", "f": "=format"})
     words = expect(parsed, "ps", 1)
     form = parsed.text("format", "table")
@@ -76,7 +76,7 @@ def ps(settings: Globals, arguments: list[str]) -> int:
 
 
 def _ps_table(pids: list[int], options: list[str]) -> int:
-    """The host's ps, cut down to our processes by its PID column."""
+    """Filters the host's ps by its PID column."""
     import subprocess
 
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""update: other limits for a running container, from options or from a file of `linux.resources`."""
+"""update: changes the limits of a running container, from options or a file of `linux.resources`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def size(text: str, option: str) -> int:
 
 
 def resources_from(parsed: Parsed) -> dict[str, Any]:
-    """The options as an object of `linux.resources`."""
+    """Returns the options as an object of `linux.resources`."""
     result: dict[str, Any] = {}
     for names, convert in (
         (_NUMBERS, lambda text, name: parsed.number(name)),
@@ -74,7 +74,7 @@ def resources_from(parsed: Parsed) -> dict[str, Any]:
 
 
 def update(settings: Globals, arguments: list[str]) -> int:
-    """Set other limits."""
+    """Changes the limits."""
     parsed = parse(arguments, _OPTIONS, interleaved=True)
     [name] = expect(parsed, "update", 1, 1)
     container = Store(settings.root).load(name)

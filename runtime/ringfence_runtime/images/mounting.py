@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mount a prepared root filesystem: as a detached mount, so that nothing shows before its place.
+"""Mounts a prepared root filesystem as a detached mount, so it is invisible until it is attached.
 
-Options: index=off, metacopy=off, redirect_dir=nofollow. A layer cannot hold overlayfs's attributes (the
-unpacker drops them) and a container cannot set them, and with these options the kernel would
-not obey them either.
+Options: index=off, metacopy=off, redirect_dir=nofollow. A layer cannot contain overlayfs's attributes
+(the unpacker drops them) and a container cannot set them; with these options the kernel would also
+ignore them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAPPED = "mapped"
 
 
 def open_rootfs(rootfs: Rootfs, *, userns: int = -1) -> int:
-    """A descriptor of the detached, private mount: move_mount(2) attaches it; until then it dies with its fd.
+    """Returns a descriptor of the detached, private mount, which move_mount(2) attaches.
 
     Devices of the root filesystem are dead (nodev) unless its layers were imported with devices. `userns` is
     a descriptor of the container's user namespace: its root then owns what the image's root owns.
@@ -56,7 +56,7 @@ def open_rootfs(rootfs: Rootfs, *, userns: int = -1) -> int:
 
 
 def mount_rootfs(rootfs: Rootfs, target: str, *, userns: int = -1) -> None:
-    """Attach it at the directory `target` of the current mount namespace."""
+    """Attaches it at the directory `target` of the current mount namespace."""
     fd = open_rootfs(rootfs, userns=userns)
     try:
         where = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -124,7 +124,7 @@ def _overlay(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
         try:
             return _overlay_by_parts(rootfs, lower)
         except OSError as error:
-            # Older kernels (6.1) know neither lowerdir+ nor overlayfs's other options in this form.
+            # Older kernels (6.1) support neither lowerdir+ nor overlayfs's other options in this form.
             if error.errno != errno.EINVAL:
                 raise
     return _overlay_by_mount(rootfs, lower)
@@ -148,7 +148,7 @@ def _overlay_by_parts(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
 
 
 def _overlay_by_mount(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
-    """mount(2) takes one page of options: so paths go as /proc/self/fd/N, which need no escaping either."""
+    """Uses paths /proc/self/fd/N: mount(2) accepts one page of options, and these need no escaping."""
     fds: list[int] = []
 
     def short(path: str) -> str:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the blobs of an image are read from: a directory or a tar, with content of anybody's.
+"""The source of an image's blobs: a directory or a tar, with untrusted content.
 
-A directory's files are opened below it (openat2 RESOLVE_BENEATH: a blob that is a symlink to /dev/zero or a
-FIFO helps nobody); a tar is indexed once and then read by offset, so that its entries need no order and no
-copy.
+A directory's files are opened below it (openat2 RESOLVE_BENEATH, against blobs that are symlinks or
+FIFOs). A tar is indexed once and then read by offset, so that its entries need no order and no copy.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ class TarSource:
             if os.pread(self._fd, 4, 0).startswith((GZIP, ZSTD)):
                 raise LayoutError(f"{show(path)} is compressed as a whole", hint="decompress it first")
             if os.pread(self._fd, 5, 257) != b"ustar":  # which all write since 1988
-                raise LayoutError(f"{show(path)} is no archive", hint=NO_IMAGE)
+                raise LayoutError(f"{show(path)} is not an archive", hint=NO_IMAGE)
             self._index(limits)
         except BaseException:
             os.close(self._fd)
@@ -147,7 +146,7 @@ class TarSource:
             elif entry.kind in (tar.HARDLINK, tar.SYMLINK):
                 base = os.path.dirname(name) if entry.kind == tar.SYMLINK else ""
                 links.append((name, os.path.normpath(os.path.join(base, os.fsdecode(entry.link)))))
-        for name, target in links:  # docker save links layers that are there twice
+        for name, target in links:  # docker save links duplicate layers
             if target in self._files:
                 self._add(name, self._files[target])
 
@@ -167,7 +166,7 @@ class TarSource:
 
 
 def open_source(path: str, limits: Limits) -> Source:
-    """The source at `path`: a directory, or a tar."""
+    """Returns the source at `path`: a directory, or a tar."""
     try:
         return DirectorySource(path) if os.path.isdir(path) else TarSource(path, limits)
     except FileNotFoundError:

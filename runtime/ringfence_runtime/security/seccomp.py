@@ -161,8 +161,8 @@ def prepare(node: Node) -> Filter:
         _store(name, program)
     listener = _listener(node)
     if listener:
-        # With TSYNC a listener needs the flag that tells failure by ESRCH, as a number of a thread would be
-        # taken for its descriptor (seccomp(2)).
+        # With TSYNC a listener needs the flag that reports failure as ESRCH: otherwise a thread's number
+        # could be mistaken for its descriptor (seccomp(2)).
         flags |= NEW_LISTENER | (_TSYNC_ESRCH if flags & _TSYNC else 0)
     else:
         flags &= ~_WAIT_KILLABLE  # it says how listeners wait

@@ -6,22 +6,30 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ringfence_runtime.images import ImageStore, Imported, Options, import_image
+
 __all__ = [
     "END",
+    "ONE",
+    "TWO",
     "Layout",
+    "NewLayout",
     "digest",
     "directory",
     "entry",
     "file",
+    "files",
     "layer",
     "link",
     "pax",
     "records",
     "symlink",
+    "take",
 ]
 
 END = bytes(1024)
@@ -168,3 +176,19 @@ class Layout:
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": self.manifests}
         (self.path / "index.json").write_text(json.dumps(index))
         return self
+
+
+NewLayout = Callable[[], Layout]
+ONE = layer(file(b"one", b"1" * 3000))
+TWO = layer(file(b"two", b"2" * 3000))
+
+
+def take(store: ImageStore, layout: Layout | Path, **options: Any) -> Imported:
+    """Imports without syncing."""
+    path = layout.path if isinstance(layout, Layout) else layout
+    return import_image(store, str(path), Options(**{"durable": False, **options}))
+
+
+def files(store: ImageStore, done: Imported) -> list[str]:
+    """File names of all layers."""
+    return [name for each in done.image.layers for name in os.listdir(f"{store.layer(each)}/root")]

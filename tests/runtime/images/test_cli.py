@@ -59,10 +59,10 @@ def test_errors_are_two_lines(
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         r"ringfence: 'n\x1b[2J' is a device node (1:3)",
-        "hint: --devices skip leaves them out, --devices make makes them",
+        "hint: --devices skip omits them, --devices make creates them",
     ]
     assert command("import", str(layout.path), "--devices", "skip") == 0
-    assert "device nodes left out: 1" in capsys.readouterr().out
+    assert "device nodes omitted: 1" in capsys.readouterr().out
     assert command("rm", "nothing") == 1
     assert "there is no image 'nothing'" in capsys.readouterr().err
 

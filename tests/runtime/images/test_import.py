@@ -17,8 +17,18 @@ import pytest
 from ringfence_runtime.images import ImageError, ImageStore, Imported, Platform
 from ringfence_runtime.images import zstd as zstd_module
 from ringfence_runtime.images.errors import ImageNotFoundError, LayerError, LayoutError
-from tests.runtime.images.imports import ONE, TWO, NewLayout, files, take
-from tests.runtime.images.layouts import INDEX, LAYER, MANIFEST, Layout, digest
+from tests.runtime.images.layouts import (
+    INDEX,
+    LAYER,
+    MANIFEST,
+    ONE,
+    TWO,
+    Layout,
+    NewLayout,
+    digest,
+    files,
+    take,
+)
 
 Load = Callable[..., Imported]
 
@@ -145,7 +155,7 @@ def test_wrong_digest(damage: Callable[[Layout], None], store: ImageStore, new_l
         ({"digest": "sha256:" + "0" * 64}, "no blob"),
         ({"digest": "sha256:../../../../etc/passwd"}, "not a sha256"),
         ({"digest": "md5:d41d8cd98f00b204e9800998ecf8427e"}, "not a sha256"),
-        ({"mediaType": LAYER + "+encrypted"}, "no layer that we can unpack"),
+        ({"mediaType": LAYER + "+encrypted"}, "not a supported layer format"),
     ],
 )
 def test_wrong_descriptor(

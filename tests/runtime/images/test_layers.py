@@ -178,7 +178,7 @@ def test_devices_by_choice(load: Load, store: ImageStore) -> None:
     assert (status.st_rdev, stat.S_IMODE(status.st_mode)) == (os.makedev(1, 3), 0o666)
     with pytest.raises(LayerError, match="whiteout"):
         load(layer(entry(b"hide", b"3", device=(0, 0))), devices="make")
-    with pytest.raises(ImageError, match="holds device nodes"):
+    with pytest.raises(ImageError, match="contains device nodes"):
         load(layer(entry(b"null", b"3", device=(1, 3), mode=0o666)))
 
 

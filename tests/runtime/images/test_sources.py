@@ -15,8 +15,7 @@ import pytest
 
 from ringfence_runtime.images import ImageStore, Platform
 from ringfence_runtime.images.errors import LayoutError
-from tests.runtime.images.imports import ONE, TWO, NewLayout, files, take
-from tests.runtime.images.layouts import digest
+from tests.runtime.images.layouts import ONE, TWO, NewLayout, digest, files, take
 
 
 def test_layout_as_tar(store: ImageStore, new_layout: NewLayout, tmp_path: Path) -> None:

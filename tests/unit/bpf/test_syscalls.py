@@ -12,7 +12,7 @@ from ringfence_linux.numbers import NUMBERS
 
 
 def test_every_call_has_a_number_and_every_kind_a_call() -> None:
-    """No name without a row in the other table, no SYS_ event that nothing makes. Drift: at exec."""
+    """Every name is in both tables, and every SYS_ event has a call. Drift: at exec."""
     assert set(CALLS) | set(OPENS) <= set(NUMBERS)
     assert {call.kind for call in CALLS.values()} == {
         EventKind.TASK_DRIFT,
@@ -22,13 +22,13 @@ def test_every_call_has_a_number_and_every_kind_a_call() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in EventKind if kind.is_syscall], ids=lambda kind: kind.label)
 def test_operands_are_what_policies_may_ask(kind: EventKind) -> None:
-    """A rule that tests an operand which no call fills in would never match."""
+    """A rule on an operand that no call fills in would never match."""
     asked = {o.dim for o in EVENTS[kind].operands if o.dim < OPERANDS and not o.by_hook}
     assert asked <= operand_dims(kind)
 
 
-def test_constants_tell_the_calls_of_a_family_apart() -> None:
-    """`call` is the place of the name in the vocabulary's list, counted from 1."""
+def test_constants_distinguish_the_calls_of_a_family() -> None:
+    """`call` is the position of the name in the vocabulary's list, starting at 1."""
     for kind in EVENTS:
         for operand in EVENTS[kind].operands:
             if operand.name != "call" or not kind.is_syscall:
@@ -51,7 +51,7 @@ def test_entries_of_x86_have_both_abis() -> None:
 
 
 def test_entries_of_arm64_are_its_own() -> None:
-    """Other numbers, no 32-bit ones, and nothing for calls that it does not have."""
+    """Other numbers, no 32-bit ones, and none for calls that it lacks."""
     table = dict(entries(["unshare", "mknod", "iopl"], "aarch64"))
     assert set(table) == {97}
 
@@ -65,6 +65,6 @@ def test_every_entry_fits_the_map() -> None:
 
 
 def test_tracepoint_is_named_after_the_kernels_function() -> None:
-    """umount2 is the only one of ours that differs."""
+    """umount2 is the only call of the table that differs."""
     assert tracepoint("umount2") == "umount"
     assert tracepoint("unshare") == "unshare"

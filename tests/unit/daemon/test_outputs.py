@@ -16,7 +16,8 @@ from ringfence.config import load
 from ringfence.containers.model import Container, Enrichment, Facts
 from ringfence.daemon.delivery.outputs import Egress, NoOutbox, Outputs, limiter_of, open_outbox
 from ringfence.export.redact import Redactor
-from ringfence.export.sinks.outbox import Outbox, receivers_of
+from ringfence.export.sinks.outbox import Outbox
+from ringfence.export.sinks.receivers import receivers_of
 from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool
 from tests.support.receivers import alert

@@ -74,7 +74,7 @@ class FakeMap:
 
 
 class FakePolicies:
-    """What is in force."""
+    """The active rules."""
 
     number = 3
 
@@ -136,7 +136,7 @@ class World:
     def rules(
         self, match: str, action: str = "alert", *, mode: str = "enforce", selector: str = "{containers: all}"
     ) -> None:
-        """Put one rule in force."""
+        """Activates one rule."""
         text = POLICY.replace("MATCH", match).replace("ACTION", action).replace("MODE", mode)
         policies = load_bytes({"p.yaml": text.replace("SELECTOR", selector).encode()}, PROBES)
         self.policies.compiled = compile_policies(policies, NodeTiers.usual())
@@ -154,7 +154,7 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Where a kill is only noted."""
+    """Records kills without executing them."""
     return World(monkeypatch)
 
 
@@ -213,7 +213,7 @@ MATCHES = {
 
 
 @pytest.mark.parametrize("match", MATCHES)
-def test_a_rule_holds_for_what_it_says(world: World, match: str) -> None:
+def test_a_rule_matches_its_conditions(world: World, match: str) -> None:
     """Numbers, ranges, comparisons, texts, addresses; every key must hold."""
     world.rules(match)
     world.send(FakeLive())
@@ -236,7 +236,7 @@ def test_an_alert_says_what_the_agents_own_say(world: World) -> None:
 
 
 def test_a_selector_decides_whose_events_are_judged(world: World) -> None:
-    """As for the agent's own rules."""
+    """Same as for the agent's own rules."""
     world.rules("any", selector="{names: db}")
     world.send(FakeLive())
     assert not world.alerts

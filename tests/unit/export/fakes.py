@@ -112,7 +112,7 @@ class FakeSpool:
 
 
 class FakeSender:
-    """A receiver that is away."""
+    """An unavailable receiver."""
 
     name, spool, sent, last_sent = "webhook-0a", FakeSpool(), 5, 1.7e9
 
@@ -122,7 +122,7 @@ class FakeSender:
 
 
 class FakeWatch:
-    """An API server that was followed, and is away."""
+    """An API server that was watched, and is unavailable."""
 
     up, used, unusable, last_heard = False, 7, 2, 1.7e9
 
@@ -154,7 +154,7 @@ def audited() -> AuditRound:
 
 
 class World:
-    """Everything that a scrape reads, to be changed by a test."""
+    """Everything that a scrape reads; tests change it."""
 
     def __init__(self, limit: int = 2) -> None:
         ErrorCounter("test")  # one place and one thread that may fail: they have series from then on
@@ -223,6 +223,6 @@ class World:
         self.kernel.map("counters").totals[number] = tuple(values)
 
     def remove(self, container: Container) -> None:
-        """It is gone, and its slot is empty."""
+        """The container has ended, and its slot is empty."""
         self.live.remove(container)
         del self.slots[container.slot]

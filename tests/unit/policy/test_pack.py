@@ -17,8 +17,8 @@ from ringfence.policy.explain import cautions
 from ringfence.policy.samples import rule_matches
 from ringfence.proof.benign_twins import event_of
 from ringfence.response.detectors import DETECTORS
-from tests.escape.rows import CASES, OPTIONAL, PACK, TECHNIQUES, cases_of
-from tests.escape.tables import renewed, rows_of
+from tests.escape.cases import CASES, OPTIONAL, PACK, TECHNIQUES, cases_of
+from tests.escape.tables import regenerated, rows_of
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "policies" / "README.md").read_text()
@@ -142,14 +142,14 @@ def test_a_twin_is_the_nearest_legitimate_action() -> None:
         twin = event_of(case)
         if twin is None or twin.kind not in rules[case.rule].events:
             far.add(case.rule)
-        elif case.twin_box is None:
+        elif case.twin_kind is None:
             assert not rule_matches(rules[case.rule], twin), case.id
     assert far == set(NO_TWIN_OF_THE_EVENT)
 
 
 def test_the_tables_of_the_readme_are_current() -> None:
     """`python -m tests.escape.tables` rewrites them."""
-    assert renewed(README) == README
+    assert regenerated(README) == README
 
 
 def test_the_default_pack_attaches_to_no_hot_call() -> None:

@@ -59,16 +59,16 @@ def test_everything_is_read(tmp_path: Path) -> None:
         ("container: task", "container: {cgruop: x}", "9:15: spec.container: unknown key 'cgruop'; did you mean"),
         ("  license: GPL\n", "", "7:3: spec: 'license' is missing"),
         ("{type: text}", "{type: string}", "12:18: spec.fields.disk.type: 'string' is not one of"),
-        ("{type: text}", "{type: text, unit: B}", "12:30: spec.fields.disk.unit: only a number has a unit"),
-        ("name: slow\n", "name: fast\n", "4:9: metadata.name: must be 'slow', as the file is called"),
+        ("{type: text}", "{type: text, unit: B}", "12:30: spec.fields.disk.unit: only a number can have a unit"),
+        ("name: slow\n", "name: fast\n", "4:9: metadata.name: must be 'slow', the name of the file"),
         ("labels: [disk]", "labels: [dsk]", "21:16: spec.metrics[0].labels[0]: 'dsk' is not one of `fields`"),
         ("value: latency_us", "value: disk", "18:14: spec.metrics[0].value: 'disk' is not a number"),
-        ("buckets: [0.1, 1]", "buckets: [1, 0.1]", "20:16: spec.metrics[0].buckets: must rise"),
+        ("buckets: [0.1, 1]", "buckets: [1, 0.1]", "20:16: spec.metrics[0].buckets: must be in increasing order"),
         ("      buckets: [0.1, 1]\n", "", "15:7: spec.metrics[0]: 'buckets' is missing"),
-        ("name: slow_seconds", "name: slow_total", "15:13: spec.metrics[0].name: ends in a suffix"),
+        ("name: slow_seconds", "name: slow_total", "15:13: spec.metrics[0].name: must not end in a suffix"),
         ("scale: 1e-6", "scale: fast", "19:14: spec.metrics[0].scale: must be a number"),
         ("  metrics:", "  rate: -1\n  metrics:", "14:9: rate: must be a number from 0"),
-        ("  metrics:", "  parameters: {RF_RATE: 1}\n  metrics:", "14:16: spec.parameters: 'RF_RATE' is not a name"),
+        ("  metrics:", "  parameters: {RF_RATE: 1}\n  metrics:", "14:16: spec.parameters: 'RF_RATE' is not a valid name"),
         ("kind: Probe", "kind: Policy", "2:7: kind: must be 'Probe'"),
     ],
 )  # fmt: skip
@@ -96,7 +96,7 @@ def test_the_source_must_be_there(tmp_path: Path) -> None:
     """A YAML without a source is no probe."""
     path = write(tmp_path)
     path.with_suffix(".c").unlink()
-    with pytest.raises(PolicyError, match=r"slow\.c is not beside it"):
+    with pytest.raises(PolicyError, match=r"slow\.c does not exist next to it"):
         read_file(path)
 
 
@@ -108,7 +108,7 @@ def test_a_directory_gives_the_good_and_names_the_bad(tmp_path: Path) -> None:
     found = read_directory(tmp_path)
     assert set(found.definitions) == {"slow"}
     assert set(found.problems) == {"bad", "twin"}
-    assert "is that of probe 'slow'" in found.problems["twin"][0].message
+    assert "already belongs to probe 'slow'" in found.problems["twin"][0].message
     words = found.words()
     assert words["probe.bad"].broken == str(tmp_path / "bad.yaml")
     assert set(words["probe.slow"].fields) == {"latency_us", "disk", "peer"}
@@ -162,5 +162,5 @@ def test_labels_reserved_by_prometheus_are_refused(tmp_path: Path, name: str) ->
     with pytest.raises(PolicyError) as caught:
         read_file(write(tmp_path, YAML.replace("disk", name)))
     assert [problem.message for problem in caught.value.problems] == [
-        f"{name!r} is a label that the agent or Prometheus sets itself"
+        f"{name!r} is reserved: the agent or Prometheus sets this label"
     ]

@@ -52,7 +52,7 @@ def test_a_histogram_has_buckets_an_overflow_and_a_sum() -> None:
 
 
 def test_series_beyond_the_bound_are_summed() -> None:
-    """Two have series of their own, every other value is `other`; nothing is lost."""
+    """Two have their own series, every other value is `other`; nothing is lost."""
     tally = Tally(definition(metrics=(metric("n", labels=("disk",), max_series=2),)))
     for number in range(10):
         tally.observe("c1", (0, f"disk{number}", ""))

@@ -23,6 +23,7 @@ from ringfence.export.escape import escape
 from ringfence.export.jsonl import LineWriter
 from ringfence.export.records import container_record
 from ringfence.export.redact import Redactor
+from ringfence.export.sinks.receivers import is_any_configured
 from ringfence.export.stream import StreamServer
 from ringfence.response.limiter import Limiter
 
@@ -91,8 +92,7 @@ def _news(receiver: str, text: str) -> None:
 
 def open_outbox(config: Config) -> Outbox | NoOutbox:
     """The queues of the configured receivers. Their modules are imported only if there are some."""
-    if not any((config.alerts_webhook, config.alerts_alertmanager, config.alerts_syslog, config.alerts_otlp,
-                config.alerts_file)):  # fmt: skip
+    if not is_any_configured(config):
         return NoOutbox()
     from ringfence.export.sinks.outbox import outbox_of
 

@@ -209,7 +209,7 @@ class VerdictPipeline:
                 now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
                 record = alert_record(what, self._offset, now - what.event.time_ns)
                 record["suppressed"] = held.times - 1  # this line is the last of them
-                record["told"] = timestamp(now, self._offset)
+                record["reported"] = timestamp(now, self._offset)
                 self._outputs.emit(record, what.container)
 
     def samples(self) -> Iterator[Metric]:

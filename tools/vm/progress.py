@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plugin of pytest for guests: a failure is told as it comes, and how long each file took at the end.
+"""A pytest plugin for guests: prints each failure immediately, and the time of each file at the end.
 
-A guest's time may run out, and then nothing that pytest says last is left of it.
+A guest can run out of time, which loses pytest's final output.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections import defaultdict
 
 import pytest
 
-__all__ = ["Tell"]
+__all__ = ["Progress"]
 
 
-class Tell:
+class Progress:
     """Writes to the terminal, which is the guest's console."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -40,4 +40,4 @@ class Tell:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Called by pytest."""
-    config.pluginmanager.register(Tell(config), "ringfence-tell")
+    config.pluginmanager.register(Progress(config), "ringfence-progress")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the attempts against an agent, and the benign workload beside them."""
+"""Runs the attempts against an agent, and a benign workload at the same time."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tests.escape.attack_target import AttackTarget
 from tests.escape.program import Attempt as Ran
-from tests.escape.stage import Stage
 from tests.support.agent import Agent, Record
 from tests.support.container import Container
 from tools.demo.attempts import Attempt
 
 __all__ = ["BENIGN", "Row", "benign_ended_well", "start_benign", "try_all"]
 
-# What a lawful container does all day: files, archives, pipes, another user, its own network, its own /proc.
+# Benign work of a container: files, archives, pipes, another user, its own network, its own /proc.
 BENIGN = """
 set -e
 rounds=0
@@ -39,7 +39,7 @@ echo "benign rounds $rounds"
 
 
 class Row(NamedTuple):
-    """What became of one attempt."""
+    """The result of one attempt."""
 
     attempt: Attempt
     ran: Ran
@@ -48,12 +48,12 @@ class Row(NamedTuple):
 
     @property
     def stopped(self) -> bool:
-        """The kernel refused the call or ended the task for it."""
+        """True if the kernel refused the call or killed the task."""
         return self.alert is not None and self.alert["outcome"] in ("denied", "killed")
 
     @property
     def as_wanted(self) -> bool:
-        """Seen, and stopped where it must be; or there is nothing to attack in this kernel."""
+        """True if it was reported, and stopped if required; or this kernel lacks the target."""
         if self.ran.absent:
             return True
         if self.alert is None or not self.ran.tried:
@@ -61,19 +61,23 @@ class Row(NamedTuple):
         return not self.attempt.stop or (self.stopped and (self.ran.killed or self.ran.refused))
 
 
-def try_all(agent: Agent, attempts: Sequence[Attempt], plain: Stage, host_pid: Stage) -> list[Row]:
-    """One after the other; each waits for its alert, at most two seconds."""
+def try_all(
+    agent: Agent, attempts: Sequence[Attempt], plain: AttackTarget, host_pid: AttackTarget
+) -> list[Row]:
+    """Runs the attempts in sequence; each waits at most two seconds for its alert."""
     rows = []
     for attempt in attempts:
-        stage = host_pid if attempt.host_pid else plain
-        ran = stage.run(attempt.attack)
-        alert, arrived = (None, 0) if ran.absent else _alert_of(agent, stage, attempt, ran.at_ns)
+        target = host_pid if attempt.host_pid else plain
+        ran = target.run(attempt.attack)
+        alert, arrived = (None, 0) if ran.absent else _alert_of(agent, target, attempt, ran.at_ns)
         rows.append(Row(attempt, ran, alert, (arrived - ran.at_ns) / 1e6))
     return rows
 
 
-def _alert_of(agent: Agent, stage: Stage, attempt: Attempt, since_ns: int) -> tuple[Record | None, int]:
-    """The strongest alert that this attempt raised: of its container and events, read after its call."""
+def _alert_of(
+    agent: Agent, target: AttackTarget, attempt: Attempt, since_ns: int
+) -> tuple[Record | None, int]:
+    """Returns the attempt's strongest alert: for its container and events, received after its call."""
     end = time.monotonic() + 2
     while True:
         found = [
@@ -81,7 +85,7 @@ def _alert_of(agent: Agent, stage: Stage, attempt: Attempt, since_ns: int) -> tu
             for record, arrived in zip(list(agent.records), list(agent.arrived), strict=False)
             if record.get("kind") == "alert"
             and arrived > since_ns > 0
-            and record["container"]["id"] == stage.container.name
+            and record["container"]["id"] == target.container.name
             and record["event"] in attempt.events
         ]
         stopping = [one for one in found if one[0]["outcome"] in ("denied", "killed")]
@@ -93,7 +97,7 @@ def _alert_of(agent: Agent, stage: Stage, attempt: Attempt, since_ns: int) -> tu
 
 
 def start_benign(container: Container) -> subprocess.Popen[str]:
-    """Start the benign workload inside."""
+    """Starts the benign workload inside the container."""
     return subprocess.Popen(
         container.command(["/bin/sh", "-c", BENIGN]),
         stdin=subprocess.DEVNULL,
@@ -104,7 +108,7 @@ def start_benign(container: Container) -> subprocess.Popen[str]:
 
 
 def benign_ended_well(agent: Agent, container: Container, process: subprocess.Popen[str]) -> tuple[bool, str]:
-    """Tell it that it is enough: (ran through, and no alert names it), and a line about that."""
+    """Ends the workload. Returns (True if it succeeded without an alert, a line for the output)."""
     container.exec("/bin/touch", "/tmp/enough")
     try:
         said, _ = process.communicate(timeout=20)
@@ -119,4 +123,4 @@ def benign_ended_well(agent: Agent, container: Container, process: subprocess.Po
             False,
             f"{len(alerts)} alerts about the benign workload, the first of rule {alerts[0]['rule']['id']}",
         )
-    return True, f"{said.strip().splitlines()[-1]}; no alert, nothing touched"
+    return True, f"{said.strip().splitlines()[-1]}; no false positive"

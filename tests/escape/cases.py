@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of attacks and twins lies in the product, for `ringfence policy test`; the tests read it here."""
+"""The attacks and twins, by kind. The table is in the product, for `ringfence policy test`."""
 
 from __future__ import annotations
 
