@@ -108,7 +108,7 @@ class Container:
 
     @property
     def unready(self) -> str:
-        """The name of the socket until `create` is over: whoever starts it before finds none."""
+        """The name of the socket until `create` is over: an earlier `start` finds no socket."""
         return f"{self.directory}/start.sock.new"
 
     def alive(self) -> bool:
