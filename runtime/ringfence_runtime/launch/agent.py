@@ -64,8 +64,9 @@ class Talk:
 
 
 def announce(config: Config, options: Options, container: Container) -> Talk | None:
-    """Tell the agent of a container whose cgroup was made; None where there is no agent, and none is
-    needed.
+    """Ask the agent to enrol a container that has its cgroup.
+
+    None if there is no agent, and none is needed.
     """
     names = _chosen(config)
     needed = bool(names or options.policy or options.require_agent or _required(config))

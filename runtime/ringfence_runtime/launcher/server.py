@@ -151,7 +151,7 @@ class Server:
         yield from work(peer, request, self.socket) if found is None else found.steps()
 
     def _same_world(self, pid: int) -> bool:
-        """Whether the caller lives as we do: paths and pids mean the same then, and he may do what we may."""
+        """Returns True if paths and pids mean the same to the caller, and it has the launcher's rights."""
         try:
             return self._world.serves(_World(pid))
         except (OSError, KeyError, ValueError):

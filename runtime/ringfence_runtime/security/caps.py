@@ -31,9 +31,9 @@ DEFAULT = tuple(
 
 
 def default_sets(uid: int) -> dict[str, int]:
-    """The five sets of a process whose configuration names none: Docker's fourteen, never the runtime's own.
+    """The five sets of a process without configured ones: Docker's fourteen, never those of the runtime.
 
-    Who is not root may come by them with a setuid program, where no_new_privs does not forbid it.
+    Another user than root may get them by a setuid program, unless no_new_privs forbids it.
     """
     mask = sum(1 << CAPABILITIES[name] for name in DEFAULT)
     own = 0 if uid else mask
@@ -68,8 +68,8 @@ def apply_sets(sets: dict[str, int], *, keep: int = 0) -> list[str]:
     """Set effective, permitted, inheritable and ambient; returns names that this process could not grant.
 
     The specification asks that a capability that cannot be granted be a warning and not an error. `keep`
-    stays permitted and effective until execve, which computes both anew from the bounding, inheritable and
-    ambient sets (capabilities(7)): seccomp without no_new_privs wants CAP_SYS_ADMIN, and it comes after this.
+    stays permitted and effective until execve, which computes both from the bounding, inheritable and
+    ambient sets (capabilities(7)): seccomp is installed later, and needs CAP_SYS_ADMIN without no_new_privs.
     """
     available = held()
     permitted = sets["permitted"] & available
