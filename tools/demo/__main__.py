@@ -15,13 +15,14 @@ from types import FrameType
 
 from tests.escape.attack_target import new_attack_target
 from tests.support.agent import Agent, running_agent
+from tests.support.cgroups import PREFIX
 from tests.support.container import Bundle, make_rootfs, new_container
 from tools.demo import show
 from tools.demo.attempts import ATTEMPTS
 from tools.demo.runner import Row, benign_ended_well, start_benign, try_all
 
 ROOT = Path(__file__).resolve().parents[2]
-PATTERN = "rftest-demo*"  # matches the demonstration's containers only
+PATTERN = f"{PREFIX}demo*"  # matches the demonstration's containers only
 NEEDED = ("runc", "busybox", "gcc", "unshare")
 
 
