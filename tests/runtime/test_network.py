@@ -313,7 +313,7 @@ def test_starts_race_for_addresses_and_ports(sandboxes: Sandboxes, host: Host) -
         thread.join()
     failed = [got.stderr for got in done if got.returncode]
     assert len(failed) == 2, failed
-    assert all("port 8080/tcp is published by sandbox" in text for text in failed)
+    assert all("port 8080/tcp is already published by sandbox" in text for text in failed)
     addresses = [row["addresses"][0] for row in sandboxes.listed().values()]
     assert len(set(addresses)) == 4
     for address in addresses:
