@@ -17,8 +17,12 @@ def replace_file(path: str | os.PathLike[str], data: bytes | str, *, durable: bo
     """
     target = os.fspath(path)
     fresh = f"{target}.new"
+    fd = os.open(fresh, _FLAGS, 0o600)  # what cannot be opened is not ours to remove
     try:
-        _write(fresh, data.encode() if isinstance(data, str) else data, durable=durable)
+        try:
+            _write(fd, data.encode() if isinstance(data, str) else data, durable=durable)
+        finally:
+            os.close(fd)
         os.rename(fresh, target)
     except OSError:
         try:
@@ -28,13 +32,9 @@ def replace_file(path: str | os.PathLike[str], data: bytes | str, *, durable: bo
         raise
 
 
-def _write(path: str, data: bytes, *, durable: bool) -> None:
-    fd = os.open(path, _FLAGS, 0o600)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        if durable:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
+def _write(fd: int, data: bytes, *, durable: bool) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+    if durable:
+        os.fsync(fd)

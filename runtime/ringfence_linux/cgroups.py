@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ringfence_linux.mountinfo import parse_line
@@ -65,11 +66,17 @@ def hierarchies(mountinfo: str, *, whole: bool = False) -> Hierarchies:
 
 
 def paths_of(pid: int | str = "self", proc: str | os.PathLike[str] = "/proc") -> dict[str, str]:
-    """The cgroup of a process in each hierarchy, by its controllers; `` is version 2. Raises OSError."""
+    """The cgroup of a process in each hierarchy, by its controllers; `` is version 2.
+
+    A name can hold every character but a newline, so no other character ends a line. Raises OSError, also
+    for a line that is none.
+    """
     found: dict[str, str] = {}
-    with open(f"{os.fspath(proc)}/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+    place = f"{os.fspath(proc)}/{pid}/cgroup"
+    with open(place, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for line in file:
-            number, _, rest = line.rstrip("\n").partition(":")
-            controllers, _, path = rest.partition(":")
-            found["" if number == "0" else controllers] = path
+            fields = line.removesuffix("\n").split(":", 2)
+            if len(fields) != 3:
+                raise OSError(errno.EINVAL, "not a line of a cgroup", place)
+            found["" if fields[0] == "0" else fields[1]] = fields[2]
     return found

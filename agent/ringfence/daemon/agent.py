@@ -54,9 +54,11 @@ class Agent:
             programs=len(parts.loaded.kernel.attached),
         )
 
-    def run(self) -> None:
-        """Run the loop until a signal stops it."""
+    def run(self, *, hang_up: bool = False) -> None:
+        """Run the loop until a signal stops it. `hang_up`: SIGHUP came before the loop ran."""
         parts = self._parts
+        if hang_up:
+            parts.loop.call(self.hang_up)
         parts.loop.run(parts.dispatcher.on_records)
 
     def stop(self) -> None:

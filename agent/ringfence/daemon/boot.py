@@ -46,9 +46,7 @@ def run(config: Config) -> int:
 
         agent = Agent(boot.node, stack, boot.kernel)
         agent.start()
-        if early:
-            agent.hang_up()
-        agent.run()
+        agent.run(hang_up=bool(early))
         agent.stop()
     return 0
 

@@ -206,6 +206,8 @@ class Joined:
             if self.sub_cgroup:
                 raise Error(f"cannot join the cgroup {target}: {error.strerror}") from None
             inner = paths_of(self.container.pid).get("", "")
+            if inner != group.path and not inner.startswith(f"{group.path}/"):
+                raise Error(f"the init has left the container's cgroup {group.path}") from None
             root = group.unified[: -len(group.path)]
             write(f"{root}{inner}/cgroup.procs", str(pid))
 

@@ -21,6 +21,7 @@ from ringfence.daemon.verdicts.pipeline import Later, VerdictPipeline
 from ringfence.daemon.verdicts.tamper import Look, TamperConfirmation
 from ringfence.export.records import boot_offset_ns
 from ringfence.export.stats import Stats
+from ringfence.faults import handler_errors
 from ringfence.response.alert import assemble
 from ringfence.response.detectors import Sweep, finding
 from ringfence.response.limiter import Limiter
@@ -142,3 +143,24 @@ def test_what_a_detector_finds_in_verdicts_is_reported() -> None:
         pipeline.handle(event._replace(pid=number), container)
     assert [line["event"] for line in lines[-2:]] == ["finding", "file.open"]
     assert sum(line["rule"]["id"] == "sweep" for line in lines) == 1
+
+
+def test_a_deferred_verdict_that_fails_does_not_cost_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is decided by itself, and a failure is counted."""
+    lines: list[Mapping[str, Any]] = []
+    tamper = TamperConfirmation(lambda: Look((), 0))
+    pipeline = pipeline_of(lines, tamper=tamper)
+    for number in range(3):
+        kind = EventKind.AGENT_TAMPER
+        pipeline.handle(make(kind, container=number, action=1, pid=number, what=Tamper.MAYBE), None)
+
+    def assemble_or_fail(event: Any, *more: Any) -> Any:
+        if event.pid == 0:
+            raise ZeroDivisionError("a bug")
+        return assemble(event, *more)
+
+    monkeypatch.setattr(module, "assemble", assemble_or_fail)
+    before = handler_errors["timer"]
+    pipeline.settle(last=True)
+    assert [line["process"]["pid"] for line in lines] == [1, 2]
+    assert handler_errors["timer"] == before + 1

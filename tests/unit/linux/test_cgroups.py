@@ -58,3 +58,19 @@ def test_a_process_is_in_one_cgroup_of_each_hierarchy(tmp_path: Path) -> None:
     assert paths_of(7, tmp_path) == {"cpu,cpuacct": "/a", "name=systemd": "/b:c", "": "/d"}
     with pytest.raises(FileNotFoundError):
         paths_of(8, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/a\rb", "/a\r0::", "/a\x0b0::/", "/a\u2028b", "/a\x1c0::/x"])
+def test_a_name_ends_no_line(tmp_path: Path, name: str) -> None:
+    """The kernel refuses a newline alone in the name of a cgroup, which a container may choose."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/cgroup").write_bytes(f"0::{name}\n".encode())
+    assert paths_of(7, tmp_path) == {"": name}
+
+
+def test_a_line_that_is_none_is_an_error(tmp_path: Path) -> None:
+    """Not a process at the root of a hierarchy."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/cgroup").write_text("0::/a\nb\n")
+    with pytest.raises(OSError, match="not a line of a cgroup"):
+        paths_of(7, tmp_path)

@@ -31,9 +31,9 @@ class ContainersStorage:
 
     name = "podman"
 
-    def __init__(self, roots: Iterable[Path] = (), run_roots: Iterable[Path] = ()) -> None:
+    def __init__(self, roots: Iterable[Path] = (), run_roots: Iterable[Path] | None = None) -> None:
         self._roots = (*roots, *ROOTS)
-        self._run_roots = tuple(run_roots) or RUN_ROOTS
+        self._run_roots = RUN_ROOTS if run_roots is None else tuple(run_roots)
 
     def find(self, request: Request) -> Facts | None:
         if not _HEX64.fullmatch(request.id):

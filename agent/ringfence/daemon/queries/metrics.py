@@ -29,7 +29,7 @@ def _pressure() -> PressureMetrics:
 
 
 def _descriptors() -> int:
-    """Raise the soft limit of descriptors to the hard one, and return it."""
+    """Raise the soft limit of descriptors to _DESCRIPTORS if that is allowed. Returns the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if most > soft:

@@ -77,15 +77,16 @@ class Detectors:
         details = self._sweep.verdict(container.cgroup_id, rule, event.time_ns, refused=refused)
         return self._wanted([finding("sweep", container, details, event)]) if details else []
 
-    def tick(self, containers: Iterable[Container]) -> list[Finding]:
-        """One round: the host's helpers, and a fifth of the containers."""
-        found = list(self._changed_helpers())
+    def tick(self, containers: Iterable[Container]) -> Iterator[Finding]:
+        """One round: the host's helpers, and a fifth of the containers. A finding is given at once:
+        what follows it may fail.
+        """
+        yield from self._wanted(self._changed_helpers())
         self._round = (self._round + 1) % _EVERY
         due = [c for c in containers if c.cgroup_id % _EVERY == self._round and c.state is State.RUNNING]
         for container in due[:_MOST]:
-            found += self._task_burst(container)
-            found += self._limit_hits(container)
-        return self._wanted(found)
+            yield from self._wanted(self._task_burst(container))
+            yield from self._wanted(self._limit_hits(container))
 
     def _changed_helpers(self) -> Iterator[Finding]:
         for path, before in self._helpers.items():

@@ -4,13 +4,15 @@ happen.
 
 handle: a verdict on a path that only looks like the agent's is deferred until its effect is known.
 decide: find the rule, ask the detectors, carry out the kill that is left to user space, count,
-apply the rate limit, assemble the alert, hand it to the outputs.
+apply the rate limit, assemble the alert, hand it to the outputs. With a kill the alert is
+assembled first, because the kill carries the alert's id.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from prometheus_client.core import Metric
@@ -31,6 +33,7 @@ from ringfence.export.records import (
     finding_record,
     timestamp,
 )
+from ringfence.faults import ErrorCounter
 from ringfence.policy.compiled import CompiledRule
 from ringfence.response.alert import (
     Alert,
@@ -63,7 +66,7 @@ class _Held(NamedTuple):
 
 
 class VerdictPipeline:
-    """Used by the loop only, but for `render`. `later` does something in the loop after so many
+    """Used by the loop only, except `render` and `samples`. `later` does something in the loop after so many
     seconds.
     """
 
@@ -80,6 +83,7 @@ class VerdictPipeline:
         self._picture, self._rules, self._tamper, self._detectors = picture, rules, tamper, detectors
         self._limiter, self._outputs, self._later = limiter, outputs, later
         self._stats = picture.stats
+        self._errors = ErrorCounter("timer")
         self._offset = boot_offset_ns()
 
     def handle(self, event: Event, container: Container | None) -> None:
@@ -94,7 +98,8 @@ class VerdictPipeline:
         findings, verdicts = self._tamper.due(last=last)
         self.report(findings)
         for seen, event, container in verdicts:
-            self._decide(seen, container, event)
+            # One that fails must not cost the others, nor the kill that is left to user space.
+            self._errors(partial(self._decide, seen, container, event))
 
     def _decide(self, seen: Event, container: Container | None, event: Event) -> None:
         """`event` is the one that was `seen`, or what that turned out to be: then its process is
