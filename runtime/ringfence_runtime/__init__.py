@@ -9,5 +9,5 @@ __all__ = ["INIT", "OCI_VERSION", "__version__"]
 
 __version__ = "0.1.0"
 OCI_VERSION = "1.3.0"
-#: the program that `install` made of front/init.c; empty where we run as an ordinary package
+#: the program that `install` made of native/init.c; empty where we run as an ordinary package
 INIT = ""

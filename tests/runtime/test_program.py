@@ -12,7 +12,7 @@ from ringfence_runtime.launch import program
 from tests.runtime.conftest import ROOT, Box
 
 pytestmark = pytest.mark.root
-SOURCE = (ROOT / "runtime/ringfence_runtime/front/steps.h").read_text()
+SOURCE = (ROOT / "runtime/ringfence_runtime/native/interpreter.h").read_text()
 
 
 def words(pid: int) -> list[str]:
@@ -34,7 +34,7 @@ def test_both_sides_mean_the_same() -> None:
     assert tuple(re.sub(r"\s+", "", enumeration[1]).lower().split(",")) == program.KINDS
     for name in ("MAGIC", "MOST_BYTES", "MOST_FDS", "MOST_SLOTS"):
         assert constant(name) == getattr(program, name), name
-    assert f"sizeof(struct step) == {program.STEP.size}" in SOURCE
+    assert f"sizeof(struct instruction) == {program.INSTRUCTION.size}" in SOURCE
 
 
 def test_an_ordinary_container_waits_in_the_small_init(box: Box) -> None:

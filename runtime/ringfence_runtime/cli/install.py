@@ -77,7 +77,7 @@ def _modules() -> dict[str, tuple[bool, bytes]]:
 
 
 def bundle(init: str) -> bytes:
-    """The bytes of PATH.pyc. `init` is the program of front/init.c, or empty."""
+    """The bytes of PATH.pyc. `init` is the program of native/init.c, or empty."""
     code = compile(_MAIN.format(codes=_modules(), base=BASE, init=init), "<ringfence-runtime>", "exec")
     header = MAGIC_NUMBER + (0).to_bytes(4, "little") + int(time.time()).to_bytes(4, "little") + bytes(4)
     return header + marshal.dumps(code)
@@ -101,7 +101,7 @@ def _compile(
     if compiler is None:
         return False
     for linking in (["-static"], []) if not static else (["-static"],):
-        files = [f"{BASE}/front/{source}" for source in sources]
+        files = [f"{BASE}/native/{source}" for source in sources]
         command = [compiler, "-O2", "-Wall", *linking, *definitions, "-o", output, *files]
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             return True
@@ -127,7 +127,7 @@ def install(settings: Globals, arguments: list[str]) -> int:
     if (
         may_compile
         and not parsed.flag("no-init")
-        and _compile(("init.c", "steps.c"), f"{init}.new", static=True)
+        and _compile(("init.c", "interpreter.c"), f"{init}.new", static=True)
     ):
         _replace(init)
     else:
@@ -137,7 +137,7 @@ def install(settings: Globals, arguments: list[str]) -> int:
     os.rename(f"{target}.new", target)
     socket = parsed.text("launcher", SOCKET)
     definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"', f'-DLAUNCHER="{socket}"']
-    if not (may_compile and _compile(("front.c",), f"{path}.new", definitions)):
+    if not (may_compile and _compile(("launcher.c",), f"{path}.new", definitions)):
         with open(f"{path}.new", "w", encoding="utf-8") as text:
             text.write(script(interpreter, target))
     _replace(path)

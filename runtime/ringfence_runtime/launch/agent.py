@@ -20,7 +20,7 @@ from ringfence_runtime.spec.config import read_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.launch.plan import Options
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
     from ringfence_runtime.spec.config import Config
     from ringfence_runtime.state import Container
 
@@ -49,7 +49,7 @@ class Talk:
     def fileno(self) -> int:
         return self.sock.fileno()
 
-    def confirm(self) -> Steps[None]:
+    def confirm(self) -> Task[None]:
         """End once the kernel holds the container's entry; Error where it does not and must."""
         try:
             yield self

@@ -9,7 +9,7 @@ kind and a text.
 | init | WARNING | what | told, and it goes on |
 | init | RUN_HOOKS | | the root is furnished: prestart and createRuntime hooks are due |
 | init | READY | | all is done but the execve |
-| small init | UNFORESEEN | | it has no step for what it met, and ends; nothing of the workload has run |
+| small init | FALLBACK | | it has no step for what it met, and ends; nothing of the workload has run |
 | init | LISTENER | its number | fetch the descriptor of a seccomp listener, then answer DONE |
 | stage | MAP_IDS, SET_CLOCKS | | do it from outside, then answer DONE |
 | stage | PID | the init's | it is born |
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "pair"]
 
-ERROR, HOOK_ERROR, WARNING, RUN_HOOKS, READY, LISTENER, UNFORESEEN = "E", "X", "W", "H", "R", "F", "B"
+ERROR, HOOK_ERROR, WARNING, RUN_HOOKS, READY, LISTENER, FALLBACK = "E", "X", "W", "H", "R", "F", "B"
 MAP_IDS, SET_CLOCKS, PID = "U", "T", "P"
 GO, DONE, REFUSED, START = "G", "K", "N", "S"
 GONE = ""

@@ -31,7 +31,7 @@ from ringfence_runtime.launch.mounts import new_filesystem
 from ringfence_runtime.launch.outside import set_oom_score
 from ringfence_runtime.launch.parent import await_exec
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
-from ringfence_runtime.launch.steps import complete
+from ringfence_runtime.launch.waiting import complete
 from ringfence_runtime.security import landlock
 from ringfence_runtime.security.labels import apparmor_enabled, apply_labels, selinux_enabled
 from ringfence_runtime.spec.linux import NAMESPACES

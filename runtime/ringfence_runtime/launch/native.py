@@ -116,12 +116,12 @@ def _identity(
     if home:
         root = program.slot()
         program.call("openat", _sys.AT_FDCWD, b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, into=root)
-        program.step("home", root, _RESOLVE, process.user.uid, program.at(home))
+        program.add("home", root, _RESOLVE, process.user.uid, program.at(home))
     program.call("umask", 0o022 if process.user.umask is None else process.user.umask)
     if config.linux.personality is not None:
         program.call("personality", config.linux.personality)
-    program.step("directory", process.cwd.encode("utf-8", "surrogateescape"))
-    program.step("streams", process.user.uid, process.user.gid)
+    program.add("directory", process.cwd.encode("utf-8", "surrogateescape"))
+    program.add("streams", process.user.uid, process.user.gid)
     if not _become(program, process, seccomp=seccomp is not None):
         return False
     if process.no_new_privs:
@@ -129,14 +129,14 @@ def _identity(
     program.call("prctl", _sys.PR_SET_DUMPABLE, 0, 0, 0, 0)
     arguments = program.vector([os.fsencode(word) for word in process.args])
     paths = [os.fsencode(path) for path in candidates(process.args[0], latest(process).values())]
-    program.step("find", b"\0".join([*paths, b""]))
+    program.add("find", b"\0".join([*paths, b""]))
     program.call("close_range", 3, 0xFFFFFFFF, 4)
-    program.step("ready", *([program.fd("listener")] if listening else [0]))
+    program.add("ready", *([program.fd("listener")] if listening else [0]))
     if seccomp is not None:
         code = program.data(seccomp.program)
         filter_ = program.pointing(pack("<HxxxxxxQ", len(seccomp.program) // 8, code), 8)
         program.call("seccomp", 1, seccomp.flags, program.at(filter_))
-    program.step("execute", program.at(arguments), program.at(env), os.fsencode(process.args[0]))
+    program.add("execute", program.at(arguments), program.at(env), os.fsencode(process.args[0]))
     return True
 
 
@@ -156,7 +156,7 @@ def _become(program: Program, process: Process, *, seccomp: bool) -> bool:
     available = caps.held()
     if sets is None or (sets["permitted"] | sets["effective"]) & ~available:
         return False
-    program.step("drop_bounding", sets["bounding"])
+    program.add("drop_bounding", sets["bounding"])
     groups = program.data(pack(f"<{len(user.groups)}I", *user.groups) or bytes(4))
     program.call("setgroups", len(user.groups), program.at(groups))
     program.call("prctl", _sys.PR_SET_KEEPCAPS, 1, 0, 0, 0)

@@ -84,7 +84,7 @@ class _Builder:
         errors: tuple[int, ...] = (),
     ) -> Slot:
         found, resolve = self.program.slot(), _RESOLVE if follow else _STRICT
-        self.program.step(
+        self.program.add(
             "ensure", root or self.root, _text(path), int(directory), resolve, into=found, errors=errors
         )
         return found
@@ -124,7 +124,7 @@ def furnish(program: Program, plan: Plan, group: Cgroup) -> bool:
     build = _Builder(program, root)
     null = _enter(build, plan)
     procfs = build.filesystem("proc", (("source", "proc"),), 0)
-    program.step("check_magic", procfs, _sys.PROC_SUPER_MAGIC)
+    program.add("check_magic", procfs, _sys.PROC_SUPER_MAGIC)
     devpts: Slot | None = None
     for index, mount in enumerate(config.mounts):
         tree = _mount(build, plan, group, index, mount)
@@ -149,7 +149,7 @@ def _enter(build: _Builder, plan: Plan) -> Slot:
     place, null = program.slot(), program.slot()
     program.call("openat", _sys.AT_FDCWD, _text(plan.rootfs), _O_PATH | os.O_DIRECTORY, 0, into=place)
     program.call("openat", _sys.AT_FDCWD, b"/dev/null", _O_PATH, 0, into=null)
-    program.step("check_device", null, stat.S_IFCHR, os.makedev(1, 3))
+    program.add("check_device", null, stat.S_IFCHR, os.makedev(1, 3))
     build.move(build.root, place)
     if kind := early_propagation(plan):
         build.set_attributes(build.root, propagation=kind, recursive=True)
@@ -185,7 +185,7 @@ def _options(build: _Builder, mount: Mount) -> Iterable[tuple[str, str | Slot | 
     yield from words(mount)
     if mount.type == "tmpfs" and not any(option.startswith("mode=") for option in mount.data):
         mode = build.program.at(build.program.data(bytes(_MODE_TEXT), own=True))
-        build.program.step("existing_mode", build.root, _text(mount.destination), _RESOLVE, mode)
+        build.program.add("existing_mode", build.root, _text(mount.destination), _RESOLVE, mode)
         yield "mode", mode
 
 
@@ -193,7 +193,7 @@ def _attach(build: _Builder, mount: Mount, tree: Slot, *, directory: bool) -> No
     follow = mount.type not in NEEDS_REAL_DIRECTORY
     target = build.ensure(mount.destination, directory=directory, follow=follow)
     if not may_cover(mount):
-        build.program.step("check_not_magic", target, _sys.PROC_SUPER_MAGIC)
+        build.program.add("check_not_magic", target, _sys.PROC_SUPER_MAGIC)
     build.move(tree, target)
     if mount.rpropagation:
         build.set_attributes(tree, propagation=mount.rpropagation, recursive=True)
@@ -280,7 +280,7 @@ def _sysctls(build: _Builder, config: Config, procfs: Slot) -> None:
     resolve = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_SYMLINKS | _sys.RESOLVE_NO_XDEV
     for name, value in config.linux.sysctls.items():
         file = build.open_at(procfs, f"sys/{name}", os.O_WRONLY | os.O_CLOEXEC, resolve)
-        build.program.step("check_magic", file, _sys.PROC_SUPER_MAGIC)
+        build.program.add("check_magic", file, _sys.PROC_SUPER_MAGIC)
         build.program.call("write", file, value.encode(), len(value.encode()))
 
 
@@ -310,10 +310,10 @@ def _readonly(build: _Builder, path: str) -> None:
 def _mask(build: _Builder, path: str, null: Slot) -> None:
     program, target, node = build.program, build.program.slot(), build.program.slot()
     absent = build.open_below(path, target)
-    other = program.step("skip_unless_directory", target)
+    other = program.add("skip_unless_directory", target)
     options = (("source", "tmpfs"), ("size", "0"), ("nr_inodes", "1"), ("mode", "0"))
     build.move(build.filesystem("tmpfs", options, HARD), target)
-    done = program.step("skip")
+    done = program.add("skip")
     program.skip(other)
     flags = _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH | os.O_CLOEXEC
     program.call("open_tree", null, b"", flags, into=node)

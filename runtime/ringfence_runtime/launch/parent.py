@@ -22,20 +22,20 @@ from ringfence_runtime.launch.identity import set_rlimits
 from ringfence_runtime.launch.outside import from_outside
 from ringfence_runtime.launch.plan import USERNS, Options, Plan, make_plan
 from ringfence_runtime.launch.starting import Start
-from ringfence_runtime.launch.steps import complete
+from ringfence_runtime.launch.waiting import complete
 from ringfence_runtime.spec import load_config, parse_config
 from ringfence_runtime.state import Container, Store, check_id, process_start, write_file, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
     from ringfence_runtime.security.seccomp import Filter
     from ringfence_runtime.spec import Config
 
 __all__ = ["Launched", "await_exec", "create", "creating", "destroy", "start_created"]
 
 
-class _UnforeseenError(Exception):
+class _FallbackError(Exception):
     """The small init gave up."""
 
 
@@ -64,7 +64,7 @@ class Launched:
         """Let it go, and run the poststart hooks once the workload is executing."""
         complete(self.starting())
 
-    def starting(self) -> Steps[None]:
+    def starting(self) -> Task[None]:
         """The steps of `start`."""
         self.channel.send(say.START)
         yield from await_exec(self.channel, self.container, self.pidfd, self.filter)
@@ -93,7 +93,7 @@ class Launched:
 
 def await_exec(
     channel: Channel, container: Container, pidfd: int, seccomp: Filter | None, pid: int = 0
-) -> Steps[None]:
+) -> Task[None]:
     """Wait for the end of the channel, which execve closes; an error text comes instead when it failed.
 
     `pid`: of a process that is not the container's init.
@@ -185,7 +185,7 @@ def creating(
     detach: bool = False,
     config_path: str = "",
     loaded: tuple[Config, bytes] | None = None,
-) -> Steps[Launched]:
+) -> Task[Launched]:
     """The steps of `create`. `loaded` is the configuration where the caller has read it already."""
     check_id(name)
     config, data = loaded or load_config(config_path or f"{bundle}/config.json")
@@ -287,14 +287,14 @@ def _prepare_console(plan: Plan) -> None:
 
 def _launch_either(
     plan: Plan, container: Container, seccomp: Filter | None, undo: Undo, *, listening: bool
-) -> Steps[Launched]:
+) -> Task[Launched]:
     """With the small init; where that met what it has no step for, nothing has run, and the other sees to
     it.
     """
     depth = undo.depth()
     try:
         return (yield from _launch(plan, container, seccomp, undo, listening=listening, small=True))
-    except _UnforeseenError:
+    except _FallbackError:
         log.debug("the small init gave up: the larger one does it")
     undo.back_to(depth)
     if listening:
@@ -312,7 +312,7 @@ def _launch(
     *,
     listening: bool,
     small: bool,
-) -> Steps[Launched]:
+) -> Task[Launched]:
     _prepare_console(plan)
     ours, theirs = say.pair()
     listener = say.listen(container.unready) if listening else None
@@ -336,7 +336,7 @@ def _launch(
     return Launched(container, plan.config, pid, pidfd, ours, seccomp)
 
 
-def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> Steps[None]:
+def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> Task[None]:
     """Answer the init until it is ready."""
     hooks = plan.config.hooks
     while True:
@@ -358,8 +358,8 @@ def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> S
             raise HookError(text)
         elif kind == say.ERROR:
             raise Error(text)
-        elif kind == say.UNFORESEEN:
-            raise _UnforeseenError
+        elif kind == say.FALLBACK:
+            raise _FallbackError
         else:
             raise Error(
                 "the container's init died while it was being set up", hint="was it killed for memory?"

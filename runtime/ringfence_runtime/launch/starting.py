@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process of a container's init: the small program of front/init.c where a launch is of the common
+"""The process of a container's init: the small program of native/init.c where a launch is of the common
 shape and `install` has compiled it, else a fork of the runtime. Both get the same namespaces, cgroup and
 channel.
 """
@@ -29,13 +29,13 @@ __all__ = ["Start", "keep_spawner"]
 _MOST_LAID_OUT = 32
 _NAME = "ringfence-init"
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-#: the descriptor that front/init.c finds its channel at
+#: the descriptor that native/init.c finds its channel at
 _CHANNEL = 3
 
 
 class _Helper:
-    """front/init.c, ready to be executed: from a private read-only mount (CVE-2019-5736), and with nothing of
-    our environment.
+    """native/init.c, ready to be executed from a private read-only mount (CVE-2019-5736), with an empty
+    environment.
     """
 
     def __init__(self) -> None:

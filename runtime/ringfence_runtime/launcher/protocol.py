@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the thin client (front/front.c) and the launcher say to each other, over SOCK_SEQPACKET.
+"""What the thin client (native/launcher.c) and the launcher say to each other, over SOCK_SEQPACKET.
 
 The client sends one message with its three standard descriptors: NUL-terminated words, namely directory,
 umask (octal), number of arguments, the arguments, the environment. It is answered by pairs of 32-bit

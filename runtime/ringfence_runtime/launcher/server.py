@@ -13,14 +13,14 @@ from ringfence_runtime import log
 from ringfence_runtime.cgroup.hierarchy import detect
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.starting import keep_spawner
-from ringfence_runtime.launcher.plain import plain
+from ringfence_runtime.launcher.inline_run import inline_run
 from ringfence_runtime.launcher.protocol import NOT_TAKEN, SOCKET, receive, tell
 from ringfence_runtime.launcher.waiting import Fd, Waiting
 from ringfence_runtime.launcher.worker import work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
 
 __all__ = ["serve"]
 
@@ -125,14 +125,14 @@ class Server:
         while True:
             self.waiting.turn()
 
-    def _accept(self) -> Steps[None]:
+    def _accept(self) -> Task[None]:
         while True:
             yield Fd(self.socket.fileno())
             fd, _ = self.socket._accept()  # type: ignore[attr-defined]
             peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
             self.waiting.start(self._answer(peer))
 
-    def _answer(self, peer: _socket.socket) -> Steps[None]:
+    def _answer(self, peer: _socket.socket) -> Task[None]:
         try:
             pid, uid, _ = unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, 12))
             yield Fd(peer.fileno(), _SECONDS_TO_SPEAK)
@@ -146,7 +146,7 @@ class Server:
             request.close()
             peer.close()
             return
-        found = plain(peer, request)
+        found = inline_run(peer, request)
         yield from work(peer, request, self.socket) if found is None else found.steps()
 
     def _same_world(self, pid: int) -> bool:

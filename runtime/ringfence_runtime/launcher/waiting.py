@@ -10,7 +10,7 @@ from ringfence_runtime import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
 
 __all__ = ["Fd", "Waiting"]
 
@@ -35,10 +35,10 @@ class Waiting:
 
     def __init__(self) -> None:
         self._poll = select.poll()
-        self._tasks: dict[int, Steps[None]] = {}
+        self._tasks: dict[int, Task[None]] = {}
         self._deadlines: dict[int, float] = {}
 
-    def start(self, task: Steps[None]) -> None:
+    def start(self, task: Task[None]) -> None:
         """Run it to its first wait."""
         self._resume(task, None)
 
@@ -55,12 +55,12 @@ class Waiting:
         for task, expired in due:
             self._resume(task, TimeoutError("timed out") if expired else None)
 
-    def _forget(self, fd: int) -> Steps[None]:
+    def _forget(self, fd: int) -> Task[None]:
         self._poll.unregister(fd)
         self._deadlines.pop(fd, None)
         return self._tasks.pop(fd)
 
-    def _resume(self, task: Steps[None], error: TimeoutError | None) -> None:
+    def _resume(self, task: Task[None], error: TimeoutError | None) -> None:
         try:
             waits = next(task) if error is None else task.throw(error)
         except StopIteration:

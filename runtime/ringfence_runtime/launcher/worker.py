@@ -14,12 +14,12 @@ from ringfence_runtime.launcher.waiting import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
 
 __all__ = ["work"]
 
 
-def work(peer: _socket.socket, request: Request, server: _socket.socket) -> Steps[None]:
+def work(peer: _socket.socket, request: Request, server: _socket.socket) -> Task[None]:
     """Fork a worker, which answers the client itself; wait for its end."""
     pid, pidfd = _sys.clone3(0)
     if pid == 0:

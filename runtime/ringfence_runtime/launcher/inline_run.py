@@ -28,11 +28,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
     from ringfence_runtime.launcher.protocol import Request
     from ringfence_runtime.spec.config import Config
 
-__all__ = ["Plain", "plain"]
+__all__ = ["InlineRun", "inline_run"]
 
 # What the runtime reads of a caller's environment; a caller that sets one of these gets a worker.
 _VARIABLES = ("LISTEN_FDS=", "LISTEN_PID=", "RINGFENCE_ENROLL_SOCKET=", "RINGFENCE_USERNS_")
@@ -61,7 +61,7 @@ _configs = _Configs()
 _streams: set[int] = set()
 
 
-class Plain:
+class InlineRun:
     """One container of a client's, from its request to its exit code."""
 
     __slots__ = ("config", "data", "launched", "log", "peer", "request", "root", "run")
@@ -93,7 +93,7 @@ class Plain:
             and (seccomp is None or not seccomp.text("listenerPath"))
         )
 
-    def steps(self) -> Steps[None]:
+    def steps(self) -> Task[None]:
         """The whole of it, with messages going to the client's standard error."""
         inner, late = self._steps(), None
         while True:
@@ -110,7 +110,7 @@ class Plain:
             except TimeoutError as error:
                 late = error
 
-    def _steps(self) -> Steps[None]:
+    def _steps(self) -> Task[None]:
         _streams.update(self.request.fds)
         code = 1
         try:
@@ -131,7 +131,7 @@ class Plain:
         _streams.difference_update(self.request.fds)
         self.request.close()
 
-    def _run(self) -> Steps[int]:
+    def _run(self) -> Task[int]:
         run = self.run
         run.options.streams = self.request.fds
         run.options.foreign = _streams
@@ -158,7 +158,7 @@ class Plain:
         return code
 
 
-def plain(peer: _socket.socket, request: Request) -> Plain | None:
+def inline_run(peer: _socket.socket, request: Request) -> InlineRun | None:
     """The run that is asked for, where it is a plain one; None where a worker must look at it.
 
     A mistake in the command line or the configuration is not told here: the worker finds it again, and says
@@ -190,7 +190,7 @@ def plain(peer: _socket.socket, request: Request) -> Plain | None:
             or options.userns
         ):
             return None
-        found = Plain(peer, request, settings.root, run)
+        found = InlineRun(peer, request, settings.root, run)
     except (Error, OSError):
         return None
     return found if found.is_plain() else None
