@@ -5,9 +5,11 @@ Standard library only, and as little of it as possible on the way of a launch: n
 re, typing, enum or dataclasses is imported between `create` and the workload's first instruction.
 """
 
-__all__ = ["INIT", "OCI_VERSION", "__version__"]
+__all__ = ["FALLBACK", "INIT", "OCI_VERSION", "__version__"]
 
 __version__ = "0.1.0"
 OCI_VERSION = "1.3.0"
-#: the program that `install` made of native/init.c; empty where we run as an ordinary package
+#: the executable that `install` made of native/init.c; empty for an ordinary package
 INIT = ""
+#: whether Python executes a launch that the native init cannot; `install --no-fallback`, for tests: False
+FALLBACK = True

@@ -10,7 +10,7 @@ import time
 from ringfence_runtime import jsonio
 from ringfence_runtime.errors import Error, UsageError
 
-__all__ = ["Log", "configure", "debug", "error", "use", "warn"]
+__all__ = ["Log", "configure", "debug", "error", "is_enabled", "use", "warn"]
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "warn": 2, "error": 3}
 
@@ -84,6 +84,11 @@ def configure(path: str, *, form: str, level: str, name: str = "") -> None:
             _log.fd = os.open(path, flags, 0o644)
         except OSError as failure:
             raise Error(f"cannot open the log {path}: {failure.strerror}") from None
+
+
+def is_enabled(level: str) -> bool:
+    """Returns True if messages of this level are written."""
+    return LEVELS[level] >= _log.level
 
 
 def debug(message: str) -> None:

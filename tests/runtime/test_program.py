@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small init: that it is used, means what program.py means, and what happens where it gives up."""
+"""The native init: it is used, it has the layout of program.py, and Python takes over if it falls back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_both_sides_mean_the_same() -> None:
     assert f"sizeof(struct instruction) == {program.INSTRUCTION.size}" in SOURCE
 
 
-def test_an_ordinary_container_waits_in_the_small_init(box: Box) -> None:
+def test_an_ordinary_container_waits_in_the_native_init(box: Box) -> None:
     """It holds less than a tenth of what an interpreter would."""
     box.args("/bin/true").write()
     assert box.do("create", capture=False).returncode == 0
@@ -50,7 +50,7 @@ def test_an_ordinary_container_waits_in_the_small_init(box: Box) -> None:
 
 
 @pytest.mark.parametrize("what", ["hooks", "user namespace"])
-def test_what_it_cannot_do_is_done_by_the_other(box: Box, what: str) -> None:
+def test_python_executes_what_cannot_be_lowered(box: Box, what: str) -> None:
     """Launches that are not laid out are those of the interpreter."""
     if what == "hooks":
         box.config["hooks"] = {"startContainer": [{"path": "/bin/true"}]}
@@ -63,7 +63,7 @@ def test_what_it_cannot_do_is_done_by_the_other(box: Box, what: str) -> None:
     assert words(box.state()["pid"])[0].endswith(("python3", "python3.11", "python3.13"))
 
 
-def test_where_it_gives_up_the_other_takes_over(box: Box) -> None:
+def test_if_it_falls_back_python_executes_the_launch(box: Box) -> None:
     """A node that the image has already is not foreseen: the container starts all the same."""
     box.config["mounts"] = [
         each for each in box.config["mounts"] if not each["destination"].startswith("/dev")
@@ -74,7 +74,7 @@ def test_where_it_gives_up_the_other_takes_over(box: Box) -> None:
         assert box.output().endswith("done\n")
     box.write()
     said = box.runtime("--debug", "run", box.name, cwd=box.directory).stderr
-    assert "the small init gave up" in said
+    assert "the native init fell back" in said
     assert box.do("create", capture=False).returncode == 0
     assert box.do("start").returncode == 0
     box.wait("stopped")

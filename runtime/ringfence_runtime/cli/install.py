@@ -50,6 +50,7 @@ class Loader:
 sys.meta_path.insert(0, Loader)
 import ringfence_runtime
 ringfence_runtime.INIT = {init!r}
+ringfence_runtime.FALLBACK = {fallback!r}
 from ringfence_runtime.cli import main
 code = main()
 try:
@@ -76,9 +77,12 @@ def _modules() -> dict[str, tuple[bool, bytes]]:
     return found
 
 
-def bundle(init: str) -> bytes:
-    """The bytes of PATH.pyc. `init` is the program of native/init.c, or empty."""
-    code = compile(_MAIN.format(codes=_modules(), base=BASE, init=init), "<ringfence-runtime>", "exec")
+def bundle(init: str, *, fallback: bool) -> bytes:
+    """The bytes of PATH.pyc. `init` is the executable of native/init.c, or empty. `fallback`: whether Python
+    executes a launch that the native init cannot.
+    """
+    text = _MAIN.format(codes=_modules(), base=BASE, init=init, fallback=fallback)
+    code = compile(text, "<ringfence-runtime>", "exec")
     header = MAGIC_NUMBER + (0).to_bytes(4, "little") + int(time.time()).to_bytes(4, "little") + bytes(4)
     return header + marshal.dumps(code)
 
@@ -116,7 +120,8 @@ def _replace(path: str) -> None:
 def install(settings: Globals, arguments: list[str]) -> int:
     """Write PATH, PATH.pyc and PATH.init, each beside and renamed."""
     del settings
-    parsed = parse(arguments, {"no-compile": "f", "no-init": "f", "launcher": "s"}, interleaved=True)
+    options = {"no-compile": "f", "no-init": "f", "no-fallback": "f", "launcher": "s"}
+    parsed = parse(arguments, options, interleaved=True)
     [path] = expect(parsed, "install", 1, 1)
     target = f"{os.path.abspath(path)}.pyc"
     if '"' in target + parsed.text("launcher") or "\\" in target:
@@ -133,7 +138,7 @@ def install(settings: Globals, arguments: list[str]) -> int:
     else:
         init = ""
     with open(f"{target}.new", "wb") as file:
-        file.write(bundle(init))
+        file.write(bundle(init, fallback=not parsed.flag("no-fallback")))
     os.rename(f"{target}.new", target)
     socket = parsed.text("launcher", SOCKET)
     definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"', f'-DLAUNCHER="{socket}"']

@@ -47,6 +47,7 @@ _NUMBER, _SLOT, _DATA = 0, 1, 2
 # name -> (x86_64, other architectures: asm-generic/unistd.h). Numbers above 423 are the same everywhere.
 _NUMBERS = {
     "write": (1, 64),
+    "close": (3, 57),
     "ioctl": (16, 29),
     "socket": (41, 198),
     "fcntl": (72, 25),
@@ -156,6 +157,10 @@ class Program:
     ) -> int:
         """Adds an instruction of another kind and returns its place."""
         return self._add(kind, 0, arguments, into, errors)
+
+    def last(self) -> int:
+        """The place of the last instruction."""
+        return len(self._instructions) - 1
 
     def at(self, offset: int) -> Slot:
         """An argument that points to existing data."""

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plain foreground `run`, launched by the launcher itself: no process of ours is left beside the container.
+"""A plain foreground `run` that the launcher itself launches, so that no runtime process stays with it.
 
-Plain is what neither runs programs on the host (hooks) nor needs the caller's terminal, and whose processes
-all end with its init, so that nothing of it can keep the launcher waiting: everything else goes to a
-worker.
+A run is plain if it executes no program on the host (hooks), does not need the caller's terminal, and all of
+its processes end with its init, so that none can block the launcher. A worker executes every other command.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import parent
 from ringfence_runtime.launch.ending import destroy
 from ringfence_runtime.launch.plan import USERNS
+from ringfence_runtime.launch.starting import Starter
 from ringfence_runtime.launcher.protocol import ENDED, RUNNING, tell
 from ringfence_runtime.launcher.waiting import Fd
 from ringfence_runtime.spec.config import parse_config, read_file
@@ -28,55 +28,92 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
+    from ringfence_runtime.cli.options import Globals
+    from ringfence_runtime.launch.plan import Options
     from ringfence_runtime.launch.waiting import Task
     from ringfence_runtime.launcher.protocol import Request
     from ringfence_runtime.spec.config import Config
 
-__all__ = ["InlineRun", "inline_run"]
+__all__ = ["InlineRun", "InlineRuns"]
 
-# What the runtime reads of a caller's environment; a caller that sets one of these gets a worker.
+# Variables of a caller that the runtime reads. A caller that sets one of these gets a worker.
 _VARIABLES = ("LISTEN_FDS=", "LISTEN_PID=", "RINGFENCE_ENROLL_SOCKET=", "RINGFENCE_USERNS_")
 _MOST_CACHED = 32
 
 
-class _Configs:
-    """Configurations by their bytes, parsed once: the same bundle is often started many times."""
+class InlineRuns:
+    """What the runs of one launcher share: parsed configurations, programs, open streams."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Config] = {}
+        self.starter = Starter()
+        #: the standard streams of all clients, which a fork of the launcher must close
+        self.streams: set[int] = set()
+        self._configs: dict[bytes, Config] = {}
 
     def load(self, path: str) -> tuple[Config, bytes]:
-        """As `load_config`."""
+        """As `load_config`, but parses equal bytes once: the same bundle is often started many times."""
         data = read_file(path)
-        config = self._known.get(data)
+        config = self._configs.get(data)
         if config is None:
             config = parse_config(data, path)
-            if len(self._known) >= _MOST_CACHED:
-                self._known.pop(next(iter(self._known)))
-            self._known[data] = config
+            if len(self._configs) >= _MOST_CACHED:
+                self._configs.pop(next(iter(self._configs)))
+            self._configs[data] = config
         return config, data
 
+    def accept(self, peer: _socket.socket, request: Request) -> InlineRun | None:
+        """The run, if it is a plain one. None: a worker must execute the command.
 
-_configs = _Configs()
-_streams: set[int] = set()
+        A mistake in the command line or the configuration is not reported here: the worker finds and reports
+        it.
+        """
+        if any(variable.startswith(_VARIABLES) for variable in request.variables):
+            return None
+        try:
+            settings, rest = parse_globals(request.arguments)
+            if rest[:1] != ["run"] or not _is_default(settings):
+                return None
+            os.chdir(request.directory)
+            try:
+                run = parse_run(rest[1:])
+            finally:
+                os.chdir("/")
+            if run.detach or _needs_worker(run.options):
+                return None
+            found = InlineRun(self, peer, request, settings.root, run)
+        except (Error, OSError):
+            return None
+        return found if found.is_plain() else None
+
+
+def _is_default(settings: Globals) -> bool:
+    """Returns True if all messages can go to the client's standard error, and there are cgroups."""
+    return not (settings.log or settings.help) and settings.cgroups and settings.log_level == "warning"
+
+
+def _needs_worker(options: Options) -> bool:
+    return bool(options.console_socket or options.pidfd_socket or options.preserve_fds or options.userns)
 
 
 class InlineRun:
-    """One container of a client's, from its request to its exit code."""
+    """One container of a client, from the request to the exit code."""
 
-    __slots__ = ("config", "data", "launched", "log", "peer", "request", "root", "run")
+    __slots__ = ("config", "data", "launched", "log", "peer", "request", "root", "run", "shared")
 
-    def __init__(self, peer: _socket.socket, request: Request, root: str, run: Run) -> None:
+    def __init__(
+        self, shared: InlineRuns, peer: _socket.socket, request: Request, root: str, run: Run
+    ) -> None:
+        self.shared = shared
         self.peer = peer
         self.request = request
         self.root = root
         self.run = run
         self.log = log.Log(stderr=request.fds[2])
-        self.config, self.data = _configs.load(run.config or f"{run.bundle}/config.json")
+        self.config, self.data = shared.load(run.config or f"{run.bundle}/config.json")
         self.launched: parent.Launched | None = None
 
     def is_plain(self) -> bool:
-        """Whether the configuration asks for nothing that needs a worker."""
+        """Returns True if nothing in the configuration needs a worker."""
         config = self.config
         spaces = config.linux.namespaces
         seccomp = config.linux.seccomp
@@ -93,9 +130,9 @@ class InlineRun:
             and (seccomp is None or not seccomp.text("listenerPath"))
         )
 
-    def steps(self) -> Task[None]:
-        """The whole of it, with messages going to the client's standard error."""
-        inner, late = self._steps(), None
+    def task(self) -> Task[None]:
+        """The whole run. Its messages go to the client's standard error."""
+        inner, late = self._task(), None
         while True:
             before = log.use(self.log)
             try:
@@ -110,8 +147,8 @@ class InlineRun:
             except TimeoutError as error:
                 late = error
 
-    def _steps(self) -> Task[None]:
-        _streams.update(self.request.fds)
+    def _task(self) -> Task[None]:
+        self.shared.streams.update(self.request.fds)
         code = 1
         try:
             code = yield from self._run()
@@ -119,22 +156,23 @@ class InlineRun:
             code = report(error)
         finally:
             self._release()
-            # Told before the process is reaped: until then no other can have its number, to which signals go.
+            # Sent before the process is reaped: until then no other process can get its id and its signals.
             tell(self.peer, ENDED, code)
             self.peer.close()
             if self.launched is not None:
                 self.launched.reap()
-            # They hold us as we hold them: without this only the collector would free all of it.
+            # Breaks a reference cycle, which otherwise only the collector would free.
             self.run.options.spawned = None
 
     def _release(self) -> None:
-        _streams.difference_update(self.request.fds)
+        self.shared.streams.difference_update(self.request.fds)
         self.request.close()
 
     def _run(self) -> Task[int]:
         run = self.run
         run.options.streams = self.request.fds
-        run.options.foreign = _streams
+        run.options.foreign = self.shared.streams
+        run.options.starter = self.shared.starter
         run.options.hierarchies = detect(keep=True)
         run.options.spawned = lambda pid: tell(self.peer, RUNNING, pid)
         launched = self.launched = yield from parent.creating(
@@ -156,41 +194,3 @@ class InlineRun:
         if not run.keep:
             destroy(launched.container, self.config)
         return code
-
-
-def inline_run(peer: _socket.socket, request: Request) -> InlineRun | None:
-    """The run that is asked for, where it is a plain one; None where a worker must look at it.
-
-    A mistake in the command line or the configuration is not told here: the worker finds it again, and says
-    so.
-    """
-    if any(variable.startswith(_VARIABLES) for variable in request.variables):
-        return None
-    try:
-        settings, rest = parse_globals(request.arguments)
-        if (
-            rest[:1] != ["run"]
-            or settings.log
-            or not settings.cgroups
-            or settings.log_level != "warning"
-            or settings.help
-        ):
-            return None
-        os.chdir(request.directory)
-        try:
-            run = parse_run(rest[1:])
-        finally:
-            os.chdir("/")
-        options = run.options
-        if (
-            run.detach
-            or options.console_socket
-            or options.pidfd_socket
-            or options.preserve_fds
-            or options.userns
-        ):
-            return None
-        found = InlineRun(peer, request, settings.root, run)
-    except (Error, OSError):
-        return None
-    return found if found.is_plain() else None
