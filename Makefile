@@ -9,7 +9,7 @@ ATTACKS = agent/ringfence/_bpf/attacks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-vm venv build demo test lint format fuzz bench conformance test-vm test-vm-all vm-fetch \
+.PHONY: help deps deps-test deps-vm venv build demo unit test test-all lint format fuzz bench conformance test-vm test-vm-all vm-fetch \
   test-cluster cluster-fetch wheel clean
 
 help: ## this list
@@ -42,8 +42,16 @@ $(ATTACKS): $(wildcard tests/escape/attacks/*)
 demo: build venv ## an agent, a privileged container, and more than twenty escapes that it tries
 	@$(VENV)/bin/python -m tools.demo $(ARGS)
 
+unit: venv ## unit tests: no root, no system packages, about a minute
+	@$(PYTEST) -q -n auto tests/unit tests/docs $(ARGS)
+
 test: deps-test build venv ## everything that this machine can run; what was skipped is listed with its reason
-	@$(PYTEST) $(ARGS)
+	@$(VENV)/bin/python -m tools.check -- $(ARGS)
+
+test-all: ## all of it, before an issue is closed: every part forced, both guests whole, a cluster (two hours)
+	@RINGFENCE_FORCE=all $(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-vm
+	@$(MAKE) --no-print-directory test-cluster
 
 lint: venv ## linters only
 	@$(PYTEST) -q tests/lint $(ARGS)

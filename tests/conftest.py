@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Before anything reads it: agents of one worker must not act on the containers of another.
+if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["RINGFENCE_TEST_PREFIX"] = f"{os.environ.get('RINGFENCE_TEST_PREFIX', 'rftest-')}{_worker}-"
 
 from tests.support import force
 from tests.support.agent import Agent, running_agent

@@ -5,7 +5,7 @@ Standard library only, and as little of it as possible on the way of a launch: n
 re, typing, enum or dataclasses is imported between `create` and the workload's first instruction.
 """
 
-__all__ = ["FALLBACK", "INIT", "OCI_VERSION", "__version__"]
+__all__ = ["BUILD", "FALLBACK", "INIT", "OCI_VERSION", "__version__"]
 
 __version__ = "0.1.0"
 OCI_VERSION = "1.3.0"
@@ -13,3 +13,5 @@ OCI_VERSION = "1.3.0"
 INIT = ""
 #: whether Python executes a launch that the native init cannot; `install --no-fallback`, for tests: False
 FALLBACK = True
+#: digest of the installed code; empty for an ordinary package
+BUILD = ""

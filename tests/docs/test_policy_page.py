@@ -83,9 +83,10 @@ def test_every_key_is_explained(word: str) -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    """Each with its number."""
+    """Each with its number, wherever a line ends."""
+    text = " ".join(TEXT.split())
     for limit in (
-        f"{reader.MAX_BYTES >> 20} MiB a file",
+        f"{reader.MAX_BYTES >> 20} MiB per file",
         f"{reader.MAX_FILES:,} files",
         f"{reader.MAX_DEPTH} levels",
         f"{conditions.MAX_LIST:,} values in a list",
@@ -95,4 +96,4 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"{lower.MAX_ATOMS} combinations",
         f"{lower.MAX_EXCEPTIONS} exceptions",
     ):
-        assert limit in TEXT, limit
+        assert limit in text, limit

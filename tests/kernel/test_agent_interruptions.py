@@ -71,7 +71,7 @@ def test_an_agent_that_is_stopped_for_a_while_tells_all_afterwards(agent: Agent)
             attempts += 1
         os.kill(agent.pid, signal.SIGCONT)
         wait_for(lambda: counted(agent) + lost(agent) == attempts, f"{attempts} alerts")
-        assert lost(agent) == 0 or attempts > 500, "the ring has room for some thousand records"
+        assert counted(agent) >= min(attempts, 500), "the ring holds some thousand records"
         assert attempts > 2
         assert agent.get("/healthz") == (200, "ok\n")
 

@@ -117,11 +117,9 @@ def test_cve_2024_21626_working_directory_through_a_descriptor(box: Box, fd: int
         box.args("/bin/true").run()
     box.config["process"]["cwd"] = f"/proc/self/fd/{fd}"
     got = box.shell("cat ../../../../etc/hostname 2>/dev/null; pwd").run()
-    if got.returncode == 0:
-        assert got.stdout.strip().startswith("/")
-        assert Path("/etc/hostname").read_text() not in got.stdout
-    else:
-        assert "process.cwd" in got.stderr
+    assert got.returncode != 0
+    assert "process.cwd" in got.stderr
+    assert Path("/etc/hostname").read_text() not in got.stdout
 
 
 def test_cve_2024_21626_no_descriptor_leaks(box: Box) -> None:

@@ -7,6 +7,7 @@ import json
 import secrets
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,17 +141,19 @@ class Podman:
 
 
 @pytest.fixture(scope="module")
-def podman(executable: Path, root_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+def podman(executable: Path, root_tree: Path) -> Iterator[Podman]:
     """With an image `rftest`."""
     force.need_program("podman")
-    directory = tmp_path_factory.mktemp("podman")
-    made = Podman(directory, executable)
-    with tarfile.open(directory / "image.tar", "w") as archive:
-        archive.add(root_tree, arcname=".")
-    made("import", str(directory / "image.tar"), "rftest:latest")
-    yield made
-    made("rm", "--all", "--force", "--time", "0", ok=False)
-    remove_everywhere(made.parent)
+    # Podman refuses a run root of more than 50 characters.
+    with tempfile.TemporaryDirectory(prefix="rftest-", dir="/tmp") as name:
+        directory = Path(name)
+        made = Podman(directory, executable)
+        with tarfile.open(directory / "image.tar", "w") as archive:
+            archive.add(root_tree, arcname=".")
+        made("import", str(directory / "image.tar"), "rftest:latest")
+        yield made
+        made("rm", "--all", "--force", "--time", "0", ok=False)
+        remove_everywhere(made.parent)
 
 
 def test_podman_runs_a_container(podman: Podman) -> None:

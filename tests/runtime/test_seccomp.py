@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import socket
 import struct
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from ringfence_runtime import _sys
+from ringfence_runtime.cli import install
 from ringfence_runtime.security import seccomp
 from ringfence_runtime.spec.node import Node
 from tests.runtime.conftest import Box
@@ -58,6 +60,7 @@ def test_seccomp_answers_enosys_for_calls_newer_than_the_profile() -> None:
 import ctypes, sys
 sys.path.insert(0, 'runtime')
 from ringfence_runtime import _sys
+from ringfence_runtime.cli import install
 from ringfence_runtime.security.seccomp import compile_profile
 from ringfence_runtime.spec.node import Node
 allowed = ['write', 'exit_group', 'rt_sigaction', 'brk', 'munmap', 'mmap', 'futex', 'close', 'getpid']
@@ -211,16 +214,31 @@ def test_calls_newer_than_a_profile_are_told_by_architecture() -> None:
     assert [alone.run(x86_64, number) for number in (451, bit | 999)] == ["errno 38", "filter"]
 
 
-def test_the_cache_is_not_for_another_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A profile is compiled again where libseccomp is another one, which knows other calls."""
+def test_the_cache_is_not_used_by_another_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A profile is compiled again by another libseccomp, or another build of the runtime."""
     monkeypatch.setattr(seccomp, "CACHE", str(tmp_path / "cache"))
     node = Node({"defaultAction": "SCMP_ACT_ALLOW"}, "linux.seccomp")
     for stamp in ("one", "two", "one"):
-        monkeypatch.setattr(seccomp, "_library_stamp", lambda stamp=stamp: stamp)
+        monkeypatch.setattr(seccomp, "_compilers_stamp", lambda stamp=stamp: stamp)
         seccomp.prepare(node)
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_the_library_is_found_without_being_loaded() -> None:
-    """By its file; else the cache could not tell one from another."""
-    assert seccomp._library_stamp()
+def test_the_stamp_names_the_library_and_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are found by their files; an installed runtime has a digest of its code instead."""
+    code, library = seccomp._file_stamp(seccomp.__file__), seccomp._compilers_stamp().split()[3:]
+    assert seccomp._compilers_stamp().split() == [*code.split(), *library]
+    assert len(library) == 3
+    monkeypatch.setattr(seccomp, "BUILD", "digest")
+    assert seccomp._compilers_stamp().split() == ["digest", *library]
+
+
+def test_an_installed_runtime_knows_its_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest that `install` writes changes with the code, so that no filter of another build is used."""
+    builds = []
+    for code in (b"one", b"two", b"one"):
+        monkeypatch.setattr(install, "_modules", lambda code=code: {"ringfence_runtime": (True, code)})
+        constants = marshal.loads(install.bundle("")[16:]).co_consts
+        builds.append(next(pair[1] for pair in constants if isinstance(pair, tuple) and pair[0] == ""))
+    assert len(builds[0]) == 32
+    assert builds[0] == builds[2] != builds[1]

@@ -24,11 +24,13 @@ def patience(seconds: float) -> float:
 
 
 def busy() -> float:
-    """How many times longer something may take while others use this machine, too: a CPU's load, or 1.
+    """The factor by which a time limit grows while other processes use this machine: its load per CPU.
 
-    A guest does not see what the machine below it does besides: 3 there, at least.
+    At least 1, and 3 in a guest, which does not see the load of the machine below it. At most 4 (8 in a
+    guest): a limit without an upper end would check nothing.
     """
-    return max(3.0 if patience(1) > 1 else 1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    least, most = (3.0, 8.0) if patience(1) > 1 else (1.0, 4.0)
+    return min(most, max(least, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def quickest(measure: Callable[[], float], limit: float, *, tries: int = 10) -> float:

@@ -35,7 +35,7 @@ def reports() -> dict[str, Report]:
     """The suites of all kernels that every check boots, run side by side."""
     for name in DEFAULT:
         kernel_or_skip(name)
-    return {report.kernel: report for report in run_side_by_side(DEFAULT)}
+    return {report.kernel: report for report in run_side_by_side(DEFAULT, ["--shares"])}
 
 
 @pytest.mark.vm
@@ -119,6 +119,12 @@ def test_what_guests_are_asked_to_run_is_there(pattern: str) -> None:
     found = list(ROOT.glob(file))
     assert found
     assert not test or f"def {test}(" in found[0].read_text()
+
+
+def test_each_hook_test_runs_in_some_guest_of_every_check() -> None:
+    """Only guests have BPF-LSM: a file in no share would be run by `make test-vm` alone."""
+    shared = {file for share in (SUITE, *SHARES.values()) for pattern in share for file in ROOT.glob(pattern)}
+    assert set(ROOT.glob("tests/kernel/test_lsm_*.py")) <= shared
 
 
 def test_shares_are_of_kernels_that_every_check_boots() -> None:

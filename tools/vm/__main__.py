@@ -14,7 +14,7 @@ from tools.vm.coverage_page import PAGE, page
 from tools.vm.fetch import fetch
 from tools.vm.machine import ENVIRONMENT, Job, run
 from tools.vm.side_by_side import JOBS, run_side_by_side
-from tools.vm.suite import FULL, FULL_TIMEOUT, TIMEOUT, bad_lines, run_suite
+from tools.vm.suite import FULL, FULL_TIMEOUT, SHARES, SUITE, TIMEOUT, bad_lines, run_suite
 
 
 def main() -> int:
@@ -55,6 +55,9 @@ def _arguments() -> argparse.Namespace:
     one = commands.add_parser("test", help="run the kernel and escape tests in one boot of each kernel")
     one.add_argument("-k", "--kernel", choices=KERNELS, action="append", help=f"default: {' '.join(DEFAULT)}")
     one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
+    one.add_argument(
+        "--shares", action="store_true", help="what every check runs: some tests on one kernel only"
+    )
     one.add_argument("--full", action="store_true", help="all that a guest can run (hours)")
     one.add_argument("-j", "--jobs", type=int, default=JOBS, help=f"guests at a time (default: {JOBS})")
     one.add_argument("-t", "--timeout", type=float, help="seconds for each kernel")
@@ -112,13 +115,14 @@ def _test(options: argparse.Namespace) -> int:
     if len(names) > 1 and options.jobs > 1:
         for name in names:
             _need(name)
-        words = ["-t", str(timeout), "--", *tests]
+        words = ["-t", str(timeout), *["--shares"] * options.shares, "--", *tests]
         reports = run_side_by_side(names, words, jobs=options.jobs, echo=sys.stdout)
     else:
         reports = []
         for kernel in map(_need, names):
             print(f"== Linux {kernel.release}", flush=True)
-            reports.append(run_suite(kernel, tests, echo=sys.stdout.buffer, timeout=timeout))
+            chosen = (*SUITE, *SHARES.get(kernel.name, ())) if options.shares else tests
+            reports.append(run_suite(kernel, chosen, echo=sys.stdout.buffer, timeout=timeout))
     print("\n== virtual machines")
     for report in reports:
         print(("ok      " if report.ok else "FAILED  ") + report.line())

@@ -36,34 +36,45 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests/results/vm"
-# What every check runs in a guest of each kernel: what LSM hooks decide, what the probes see, every attack.
+# What every check runs in a guest of each kernel: that hooks decide, and every attack of the pack.
 SUITE = (
-    "tests/kernel/test_lsm_*.py",
-    "tests/kernel/test_following.py",
-    "tests/kernel/test_self_defence.py",
-    "tests/kernel/test_probes_drift.py",
-    "tests/kernel/test_probes_rate.py",
+    "tests/kernel/test_lsm_decides.py",
+    "tests/kernel/test_lsm_agent.py",
     "tests/escape/test_pack.py::test_an_attack_is_met_and_its_twin_passes",
     "tests/escape/test_pack.py::test_an_optional_rule_is_met_and_its_twin_passes",
 )
-# What has to run on BPF-LSM and on cgroup version 2, but not on every kernel of that kind: each that every
-# check boots takes a share, as an emulated guest needs some ten times as long as the machine itself. What
-# starts many agents, engines or workloads takes a guest too long for every check: `--full` runs it.
+# What every check runs on one of the kernels only: an emulated guest needs about ten times as long as the
+# machine itself. `make test-vm` runs all of it on each of them. `--full` runs what takes longer still: tests
+# that start many agents, engines or workloads.
 SHARES: Mapping[str, tuple[str, ...]] = {
     "6.1": (
         "tests/kernel/test_bpf_*.py",
         "tests/kernel/test_probes_agent.py",
+        "tests/kernel/test_probes_drift.py",
         "tests/kernel/test_probes_life.py",
+        "tests/kernel/test_probes_rate.py",
         "tests/kernel/test_probes_slots.py",
         "tests/kernel/test_watchdog.py",
         "tests/kernel/test_attribution.py",
+        "tests/runtime/test_cves.py::test_cve_2025_52881_labels_go_to_our_own_procfs",
+        "tests/runtime/test_resources.py",
     ),
     "newest": (
+        "tests/kernel/test_lsm_calls.py",
+        "tests/kernel/test_lsm_evasions.py",
+        "tests/kernel/test_lsm_files.py",
+        "tests/kernel/test_lsm_helpers.py",
+        "tests/kernel/test_lsm_invariants.py",
+        "tests/kernel/test_lsm_names.py",
+        "tests/kernel/test_lsm_starved.py",
+        "tests/kernel/test_following.py",
+        "tests/kernel/test_self_defence.py",
+        "tests/kernel/test_self_defence_limits.py",
         "tests/kernel/test_bpf_kernel.py::test_the_verifier_looks_at_few_instructions",
         "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_there_exactly_where_the_kernel_can",
         "tests/kernel/test_probes_calls.py",
         "tests/kernel/test_probes_objects.py",
-        "tests/kernel/test_self_defence_limits.py",
+        "tests/runtime/test_landlock.py",
         "tests/runtime/test_network.py::test_ipvlan_shares_the_parents_address",
     ),
 }
@@ -170,7 +181,7 @@ def run_suite(
     echo: IO[bytes] | None = None,
     timeout: float = TIMEOUT,
 ) -> Report:
-    """Boot `kernel`, run pytest on `tests` there (default: SUITE and its share), read its JUnit file back.
+    """Boot `kernel`, run pytest on `tests` there (default: SUITE and all SHARES), read its JUnit file back.
 
     Leaves KERNEL.xml, KERNEL.json and KERNEL.log in tests/results/vm. Raises RuntimeError where the
     stand-in for a kernel exploit cannot be built.
@@ -180,7 +191,7 @@ def run_suite(
     junit.unlink(missing_ok=True)
     plugins = ["-p", "no:cacheprovider", "-p", "tools.vm.tell"]
     argv = [sys.executable, "-m", "pytest", "-q", *plugins, "--color=no"]
-    where = list(tests) or _expand((*SUITE, *SHARES.get(kernel.name, ())))
+    where = _expand(tests or (*SUITE, *(one for share in SHARES.values() for one in share)))
     argv += [f"--junitxml={junit}", *where]
     environment = {**guest_environment(kernel), "RINGFENCE_FORCE": FORCED}
     warm(where)
@@ -226,11 +237,11 @@ def guest_environment(kernel: Prepared) -> dict[str, str]:
 
 def _expand(patterns: Sequence[str]) -> list[str]:
     """Files for the patterns, below ROOT; what names a test is left as it is."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     for pattern in patterns:
         files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
-        found += files or [pattern]
-    return found
+        found |= dict.fromkeys(files or [pattern])
+    return [name for name in found if "::" not in name or name.partition("::")[0] not in found]
 
 
 def _read(kernel: Prepared, junit: Path, status: int | None, reason: str, seconds: float) -> Report:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from hashlib import blake2b
 from importlib.util import MAGIC_NUMBER
 
 import ringfence_runtime
@@ -49,7 +50,7 @@ class Loader:
         exec(marshal.loads(CODES[module.__name__][1]), module.__dict__)
 sys.meta_path.insert(0, Loader)
 import ringfence_runtime
-ringfence_runtime.INIT = {init!r}
+ringfence_runtime.INIT, ringfence_runtime.BUILD = {init!r}, {build!r}
 ringfence_runtime.FALLBACK = {fallback!r}
 from ringfence_runtime.cli import main
 code = main()
@@ -81,7 +82,9 @@ def bundle(init: str, *, fallback: bool) -> bytes:
     """The bytes of PATH.pyc. `init` is the executable of native/init.c, or empty. `fallback`: whether Python
     executes a launch that the native init cannot.
     """
-    text = _MAIN.format(codes=_modules(), base=BASE, init=init, fallback=fallback)
+    codes = _modules()
+    build = blake2b(repr(sorted(codes.items())).encode(), digest_size=16).hexdigest()
+    text = _MAIN.format(codes=codes, base=BASE, init=init, build=build, fallback=fallback)
     code = compile(text, "<ringfence-runtime>", "exec")
     header = MAGIC_NUMBER + (0).to_bytes(4, "little") + int(time.time()).to_bytes(4, "little") + bytes(4)
     return header + marshal.dumps(code)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from _struct import pack
 
-from ringfence_runtime import __version__, _sys, jsonio
+from ringfence_runtime import BUILD, __version__, _sys, jsonio
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.spec.node import U32, U64, Node, choice
 
@@ -150,7 +150,7 @@ def _library() -> dict[str, Callable[..., Any]]:
 def prepare(node: Node) -> Filter:
     """The filter of a profile, from the cache where it has been compiled before."""
     flags = _flags(node)
-    text = jsonio.dumps(node.data) + __version__ + os.uname().machine + _library_stamp()
+    text = jsonio.dumps(node.data) + __version__ + os.uname().machine + _compilers_stamp()
     from _blake2 import blake2b
 
     name = blake2b(text.encode(), digest_size=16).hexdigest()
@@ -183,16 +183,24 @@ def _listener(node: Node) -> str:
     return path
 
 
-def _library_stamp() -> str:
-    """Which libseccomp compiles here, without loading it: another one knows other calls."""
+def _compilers_stamp() -> str:
+    """Identifies this module's code and libseccomp, without loading the library.
+
+    Another build of either may compile another program from the same profile.
+    """
     machine = os.uname().machine
-    for directory in (f"/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib", "/lib64", "/lib"):
-        try:
-            status = os.stat(f"{directory}/{_LIBRARY}")
-        except OSError:
-            continue
-        return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
-    return ""
+    directories = (f"/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib", "/lib64", "/lib")
+    library = next(filter(None, (_file_stamp(f"{one}/{_LIBRARY}") for one in directories)), "")
+    return f"{BUILD or _file_stamp(__file__)} {library}"
+
+
+def _file_stamp(path: str) -> str:
+    """Inode, size and time of modification of a file; empty where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
 
 def supported_flags() -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 
 from ringfence.daemon.loop import ALERTS, BATCH, CALLS_MAX, Loop
 from ringfence.faults import handler_errors
+
+WOKEN = 30.0  # seconds: half of what the loop waits where nothing wakes it
 
 
 class FakeRing:
@@ -128,8 +131,10 @@ def test_everything_of_activity_is_read_in_the_end(bench: Bench) -> None:
 
 def test_another_thread_can_hand_in_work(bench: Bench) -> None:
     """`call` wakes a loop that waits."""
+    began = time.monotonic()
     threading.Timer(0.05, lambda: bench.loop.call(bench.loop.stop)).start()
     bench.loop.run()
+    assert time.monotonic() - began < WOKEN, "the loop was not woken: it looked after its 60 s"
 
 
 def test_ask_brings_back_an_answer_or_an_error(bench: Bench) -> None:
@@ -180,9 +185,11 @@ def test_later_comes_once(bench: Bench) -> None:
 
 def test_a_signal_is_handled_in_the_loop(bench: Bench) -> None:
     """SIGHUP wakes the loop and runs its work there."""
+    began = time.monotonic()
     bench.loop.on_signal(signal.SIGHUP, bench.loop.stop)
     threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGHUP)).start()
     bench.loop.run()
+    assert time.monotonic() - began < WOKEN, "the loop was not woken: it looked after its 60 s"
 
 
 def test_drain_takes_what_is_left(bench: Bench) -> None:

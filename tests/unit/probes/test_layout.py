@@ -81,7 +81,7 @@ def test_a_member_of_another_type_is_told_at_the_field(
     assert problem.message.startswith(message)
 
 
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200) | st.binary(min_size=SIZE + 8, max_size=SIZE + 8))
 def test_fuzz_no_record_raises_anything_else(data: bytes) -> None:
     """A record of another size is a ValueError, any other is decoded."""
     decoder = new_decoder(definition(), SIZE, SHAPE)

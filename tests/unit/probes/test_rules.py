@@ -90,11 +90,12 @@ def test_without_probes_it_says_where_they_are_looked_for() -> None:
 
 def test_the_schema_takes_them() -> None:
     """And refuses what can be told without knowing the probe."""
-    jsonschema.validate(yaml.safe_load(GOOD), schema())
+    validator = jsonschema.Draft202012Validator(schema())
+    validator.validate(yaml.safe_load(GOOD))
     for old, new in (
         ("action: kill", "action: deny"),
         ("probe.slow", "probe.Slow"),
         ('">= 100"', "{any: 5}"),
     ):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(yaml.safe_load(GOOD.replace(old, new, 1)), schema())
+            validator.validate(yaml.safe_load(GOOD.replace(old, new, 1)))

@@ -31,9 +31,9 @@ class ContainersStorage:
 
     name = "podman"
 
-    def __init__(self, roots: Iterable[Path] = (), run_roots: Iterable[Path] = RUN_ROOTS) -> None:
+    def __init__(self, roots: Iterable[Path] = (), run_roots: Iterable[Path] = ()) -> None:
         self._roots = (*roots, *ROOTS)
-        self._run_roots = tuple(run_roots)
+        self._run_roots = tuple(run_roots) or RUN_ROOTS
 
     def find(self, request: Request) -> Facts | None:
         if not _HEX64.fullmatch(request.id):
