@@ -6,7 +6,9 @@ together that costs more than the kernel's work of a start. Installed again afte
 """
 
 from __future__ import annotations
+import __future__
 
+import ast
 import marshal
 import os
 import shutil
@@ -24,6 +26,7 @@ from ringfence_runtime.launcher import SOCKET
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import CodeType
 
 __all__ = ["install"]
 
@@ -62,6 +65,17 @@ posix._exit(code)
 """
 
 
+def _compile_module(source: str, path: str) -> CodeType:
+    """The code without `from __future__ import annotations`, which would load that module at every start."""
+    tree = ast.parse(source, path)
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")
+    ]
+    flags = __future__.annotations.compiler_flag
+    code: CodeType = compile(tree, path, "exec", flags, dont_inherit=True, optimize=2)
+    return code
+
+
 def _modules() -> dict[str, tuple[bool, bytes]]:
     """Every module of ours as marshalled code."""
     found: dict[str, tuple[bool, bytes]] = {}
@@ -73,7 +87,7 @@ def _modules() -> dict[str, tuple[bool, bytes]]:
             name = os.path.relpath(path, os.path.dirname(BASE))[:-3].replace("/", ".")
             package = name.endswith(".__init__")
             with open(path, encoding="utf-8") as source:
-                code = compile(source.read(), path, "exec", dont_inherit=True, optimize=2)
+                code = _compile_module(source.read(), path)
             found[name.removesuffix(".__init__")] = (package, marshal.dumps(code))
     return found
 

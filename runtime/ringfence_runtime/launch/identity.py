@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 import sys
 from _struct import pack
@@ -42,6 +41,10 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def set_rlimits(pid: int, limits: Sequence[Rlimit]) -> None:
     """Sets limits of `pid` from outside. A limit that cannot be set is an error."""
+    if not limits:
+        return
+    import resource  # a library of its own, which few containers need
+
     for limit in limits:
         wanted = (_signed(limit.soft), _signed(limit.hard))
         try:
@@ -65,6 +68,8 @@ def _as_its_user(pid: int, kind: int, wanted: tuple[int, int]) -> bool:
     child, pidfd = _sys.clone3(0)
     if child == 0:
         try:
+            import resource
+
             with open(f"/proc/{pid}/status") as file:
                 ids = {key: value.split() for key, _, value in (line.partition(":") for line in file)}
             gid, uid = int(ids["Gid"][0]), int(ids["Uid"][0])

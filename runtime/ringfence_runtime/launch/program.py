@@ -23,7 +23,6 @@ MOST_FDS = 250
 MOST_SLOTS = 1024
 HEADER = Struct("<6I")
 INSTRUCTION = Struct("<HHhH8h8B6Q")
-MOST_ERRORS = 8
 #: the kinds of instructions, in the order of the enum in native/interpreter.h
 KINDS = (
     "call",
@@ -42,7 +41,11 @@ KINDS = (
     "ready",
     "execute",
 )
-_NUMBER, _SLOT, _DATA = 0, 1, 2
+_PLACES = {kind: place for place, kind in enumerate(KINDS)}
+_CALL = _PLACES["call"]
+_SLOT, _DATA = 1, 2  # how an argument is given; 0: as a number
+# The places in the fields of an instruction: 4 words, the errors, how each argument is given, the arguments.
+_SKIP, _ERRORS, _HOWS, _VALUES, _FIELDS = 3, 4, 12, 20, 26
 
 # name -> (x86_64, other architectures: asm-generic/unistd.h). Numbers above 423 are the same everywhere.
 _NUMBERS = {
@@ -103,7 +106,7 @@ class Program:
     def __init__(self) -> None:
         #: names of the descriptors in the message, in order
         self.fds: list[str] = []
-        self._instructions: list[tuple[int, ...]] = []
+        self._instructions: list[list[int]] = []
         self._data = bytearray()
         self._known: dict[bytes, int] = {}
         self._pointers: list[int] = []
@@ -150,13 +153,13 @@ class Program:
         self, name: str, *arguments: int | bytes | Slot, into: Slot | None = None, errors: Sequence[int] = ()
     ) -> int:
         """Adds a system call and returns its place, for `skip`. `errors` are expected and ignored."""
-        return self._add("call", CALL_NUMBERS[name], arguments, into, errors)
+        return self._add(_CALL, CALL_NUMBERS[name], arguments, into, errors)
 
     def add(
         self, kind: str, *arguments: int | bytes | Slot, into: Slot | None = None, errors: Sequence[int] = ()
     ) -> int:
         """Adds an instruction of another kind and returns its place."""
-        return self._add(kind, 0, arguments, into, errors)
+        return self._add(_PLACES[kind], 0, arguments, into, errors)
 
     def last(self) -> int:
         """The place of the last instruction."""
@@ -168,30 +171,29 @@ class Program:
 
     def skip(self, place: int) -> None:
         """Makes the instruction at `place` skip all that were added since, if one of its errors occurs."""
-        old = self._instructions[place]
-        self._instructions[place] = (*old[:3], len(self._instructions) - place - 1, *old[4:])
+        self._instructions[place][_SKIP] = len(self._instructions) - place - 1
 
     def _add(
         self,
-        kind: str,
+        place: int,
         number: int,
         arguments: Sequence[int | bytes | Slot],
         into: Slot | None,
         errors: Sequence[int],
     ) -> int:
-        hows, values = [0] * 8, [0] * 6
+        row = [0] * _FIELDS
+        row[0], row[1], row[2] = place, number, -1 if into is None else into.index
         for index, argument in enumerate(arguments):
-            if isinstance(argument, _Pointer):
-                hows[index], values[index] = _DATA, argument.index
-            elif isinstance(argument, Slot):
-                hows[index], values[index] = _SLOT, argument.index
+            if isinstance(argument, int):
+                row[_VALUES + index] = argument & 0xFFFFFFFFFFFFFFFF
             elif isinstance(argument, bytes):
-                hows[index], values[index] = _DATA, self.data(argument + b"\0")
+                row[_HOWS + index], row[_VALUES + index] = _DATA, self.data(argument + b"\0")
             else:
-                values[index] = argument & 0xFFFFFFFFFFFFFFFF
-        result = -1 if into is None else into.index
-        padded = [*errors, *[0] * (MOST_ERRORS - len(errors))]
-        self._instructions.append((KINDS.index(kind), number, result, 0, *padded, *hows, *values))
+                row[_HOWS + index] = _DATA if isinstance(argument, _Pointer) else _SLOT
+                row[_VALUES + index] = argument.index
+        if errors:
+            row[_ERRORS : _ERRORS + len(errors)] = errors
+        self._instructions.append(row)
         return len(self._instructions) - 1
 
     def place_of(self, offset: int) -> int:

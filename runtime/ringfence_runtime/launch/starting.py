@@ -12,10 +12,8 @@ import os
 import ringfence_runtime
 from ringfence_runtime import _sys, log
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch.child import run_operations
 from ringfence_runtime.launch.native import Compiled, NativeInit, compile_init, source_kinds
 from ringfence_runtime.launch.operations.base import NotLowerableError, World
-from ringfence_runtime.launch.stages import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,6 +167,9 @@ class Start:
         return world
 
     def _fork(self, ours: Channel) -> tuple[int, int]:
+        from ringfence_runtime.launch.child import run_operations
+        from ringfence_runtime.launch.stages import spawn
+
         group, staged = self.container.cgroup, self.plan.staged
         # A stage process may have left the user namespace that may enter a cgroup. Then the parent moves
         # the init.

@@ -19,7 +19,7 @@ from ringfence_runtime.launch import parent
 from ringfence_runtime.launch.ending import destroy
 from ringfence_runtime.launch.plan import USERNS
 from ringfence_runtime.launch.starting import Starter
-from ringfence_runtime.launcher.protocol import ENDED, RUNNING, tell
+from ringfence_runtime.launcher.protocol import ENDED, RUNNING, answer
 from ringfence_runtime.launcher.waiting import Fd
 from ringfence_runtime.spec.config import parse_config, read_file
 from ringfence_runtime.state import Store
@@ -157,7 +157,7 @@ class InlineRun:
         finally:
             self._release()
             # Sent before the process is reaped: until then no other process can get its id and its signals.
-            tell(self.peer, ENDED, code)
+            answer(self.peer, ENDED, code)
             self.peer.close()
             if self.launched is not None:
                 self.launched.reap()
@@ -174,7 +174,7 @@ class InlineRun:
         run.options.foreign = self.shared.streams
         run.options.starter = self.shared.starter
         run.options.hierarchies = detect(keep=True)
-        run.options.spawned = lambda pid: tell(self.peer, RUNNING, pid)
+        run.options.spawned = lambda pid: answer(self.peer, RUNNING, pid)
         launched = self.launched = yield from parent.creating(
             Store(self.root),
             run.name,

@@ -13,7 +13,7 @@ from ringfence_runtime import log
 from ringfence_runtime.cgroup.hierarchy import detect
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launcher.inline_run import InlineRuns
-from ringfence_runtime.launcher.protocol import NOT_TAKEN, SOCKET, receive, tell
+from ringfence_runtime.launcher.protocol import NOT_TAKEN, SOCKET, answer, receive
 from ringfence_runtime.launcher.waiting import Fd, Waiting
 from ringfence_runtime.launcher.worker import work
 
@@ -145,7 +145,7 @@ class Server:
             peer.close()
             return
         if uid != os.geteuid() or not self._same_world(pid):
-            tell(peer, NOT_TAKEN)
+            answer(peer, NOT_TAKEN)
             request.close()
             peer.close()
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command in a process of its own: a fork of the launcher that runs what the cold command runs."""
+"""A command in a separate process: a fork of the launcher that executes the code of the cold command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 
 from ringfence_runtime import _sys, log
-from ringfence_runtime.launcher.protocol import ENDED, RUNNING, Request, tell
+from ringfence_runtime.launcher.protocol import ENDED, RUNNING, Request, answer
 from ringfence_runtime.launcher.waiting import Fd
 
 TYPE_CHECKING = False
@@ -20,13 +20,13 @@ __all__ = ["work"]
 
 
 def work(peer: _socket.socket, request: Request, server: _socket.socket) -> Task[None]:
-    """Fork a worker, which answers the client itself; wait for its end."""
+    """Forks a worker, which answers the client itself, and waits for its end."""
     pid, pidfd = _sys.clone3(0)
     if pid == 0:
         server.close()
         for number in (_signal.SIGTERM, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_DFL)
-        tell(peer, RUNNING, os.getpid())
+        answer(peer, RUNNING, os.getpid())
         _become(peer, request)
     request.close()
     peer.close()
@@ -38,7 +38,9 @@ def work(peer: _socket.socket, request: Request, server: _socket.socket) -> Task
 
 
 def _become(peer: _socket.socket, request: Request) -> None:
-    """In the worker: become the caller as far as that matters, run the command, tell its code."""
+    """In the worker: takes the caller's streams, directory and environment, runs the command, sends its
+    exit code.
+    """
     from ringfence_runtime.cli import main
 
     code = 1
@@ -56,5 +58,5 @@ def _become(peer: _socket.socket, request: Request) -> None:
     except OSError as error:
         log.error(str(error))
     finally:
-        tell(peer, ENDED, code)
+        answer(peer, ENDED, code)
         os._exit(code)
